@@ -291,9 +291,8 @@ class _Measured:
         return Exchange(tuple(sizes), news, self._cpu() - began)
 
 
-def measure_messages(fleet: PlannedFleet, cpu: Callable[[], float]) -> Messages:
-    """Let nodes with the state of a fleet exchange messages. `cpu`: seconds of CPU of this process so far."""
-    nodes = _Measured(fleet, cpu)
+def _messages(fleet: PlannedFleet, nodes: _Measured) -> Messages:
+    """Let nodes with the state of a fleet exchange messages."""
     full, recent = nodes.full, nodes.recent
     for _ in range(3):
         nodes.measure(full, recent)
@@ -360,7 +359,7 @@ class Load(NamedTuple):
     """In cores, beside that of a node."""
 
 
-class _Fleet:
+class FleetModel:
     """The load of a fleet of any size by its messages: all in closed form."""
 
     def __init__(self, fleet: PlannedFleet, messages: Messages, gossip_every: float) -> None:
@@ -402,13 +401,20 @@ class _Fleet:
         cpu = IDLE_CPU + round_cpu / interval + counts * self.messages.push[0].cpu / max(1.0, sum(self.messages.push[0].sizes))
         return Load(rest, counts, away + fleet.near * counts * (fleet.sites > 1), cpu, router, router_cpu)
 
+    def change_bytes(self, nodes: int) -> float:
+        """Bytes on a link for a change, each way: those of all pushes."""
+        size = self.mean(self.messages.push, nodes)[0]
+        if self.fleet.sites > 1:
+            return SPEAKERS * fanout(self.fleet.sites) * size
+        return min(fanout(nodes), nodes - 1) * size
+
 
 def _interval(fleet: PlannedFleet, messages: Messages) -> float:
     """The `gossip_every` to use."""
     if fleet.gossip_every is not None:
         return fleet.gossip_every
     for every in INTERVALS:
-        load = _Fleet(fleet, messages, every).load(fleet.nodes)
+        load = FleetModel(fleet, messages, every).load(fleet.nodes)
         of_link = load.away if fleet.sites > 1 else load.rest
         all_cores = load.cpu * fleet.nodes + load.router_cpu * fleet.routed
         if (
@@ -442,7 +448,7 @@ class Spread(NamedTuple):
 class _Change:
     """The spread of a single change. Nodes push it as they do in `runtime.exchange_loop`, and rounds go on."""
 
-    def __init__(self, load: _Fleet, rng: SimRng, rate: float, busy: float) -> None:
+    def __init__(self, load: FleetModel, rng: SimRng, rate: float, busy: float) -> None:
         """`rate`: bytes per second left on a link. `busy`: the share of the cores that the fleet takes at rest."""
         fleet = load.fleet
         self._load, self._fleet, self._rate = load, fleet, rate
@@ -607,7 +613,7 @@ def _speakers(fleet: PlannedFleet, rng: SimRng) -> dict[int, list[int]]:
     return found
 
 
-def spread(load: _Fleet, rate: float, busy: float) -> Spread:
+def spread(load: FleetModel, rate: float, busy: float) -> Spread:
     """Let changes spread, one after the other. `rate`: bytes per second left on a link. `busy`: the share of the cores in use."""
     fleet = load.fleet
     many = min(MOST_CHANGES, max(FEWEST_CHANGES, EVENTS // (fleet.nodes * fanout(fleet.near))))
@@ -624,9 +630,8 @@ def spread(load: _Fleet, rate: float, busy: float) -> Spread:
     return Spread(tuple(sorted(seconds)), tuple(sorted(all_known)), sent / each, away / many / fleet.sites / 2, begun / each)
 
 
-def blank_seconds(fleet: PlannedFleet, rate: float) -> float:
+def _blank_seconds(fleet: PlannedFleet, rate: float, whole: GossipNode) -> float:
     """Until a blank node has the state of the fleet over a link of this rate: two nodes that measure their link."""
-    whole = _Measured(fleet, lambda: 0.0).full
     rate *= min(fleet.nodes, MOST_ROWS) / fleet.nodes  # a smaller state over a slower link
     quality = Quality(latency_ns=round(fleet.delay * SECOND_NS), bandwidth=0 if rate == math.inf else max(1, int(rate)))
     pace = Pace(interval_ns=FIRST_EXCHANGE_NS, patience_ns=SECOND_NS)
@@ -664,7 +669,9 @@ class Break(NamedTuple):
     """The number of `unit` at which it does."""
     unit: str
     reserve: float
-    """`at` over the planned number: below 1 the plan does not work."""
+    """`at` over the planned number."""
+    stops: bool = True
+    """Below a reserve of 1 the plan does not work. False: it works, at a higher cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -685,7 +692,8 @@ class Plan:
     @property
     def works(self) -> bool:
         """Nothing breaks in the planned fleet."""
-        return self.breaks[0].reserve >= 1 and self.spread is not None and self.spread.all_known[-1] < math.inf
+        broken = any(each.stops and each.reserve < 1 for each in self.breaks)
+        return not broken and self.spread is not None and self.spread.all_known[-1] < math.inf
 
     def __getitem__(self, key: str) -> float:
         return next(each.value for each in self.figures if each.key == key)
@@ -694,22 +702,23 @@ class Plan:
 def make_plan(fleet: PlannedFleet, cpu: Callable[[], float]) -> Plan:
     """Plan a fleet. `cpu`: seconds of CPU of this process so far. Raises `InvalidValue` for a fleet out of bounds."""
     fleet.check()
-    messages = measure_messages(fleet, cpu)
+    nodes = _Measured(fleet, cpu)
+    messages = _messages(fleet, nodes)
     every = _interval(fleet, messages)
-    model = _Fleet(fleet, messages, every)
+    model = FleetModel(fleet, messages, every)
     load = model.load(fleet.nodes)
     used = load.away if fleet.sites > 1 else load.rest + load.counts
-    left = fleet.goodput - used
+    left = fleet.goodput - used - fleet.changes * model.change_bytes(fleet.nodes)
     busy = (load.cpu * fleet.nodes + load.router_cpu * fleet.routed) / (fleet.cores or fleet.nodes)
     news = spread(model, left, busy) if left > 0 else None
-    blank = blank_seconds(fleet, left) if left > 0 else math.inf
+    blank = _blank_seconds(fleet, left, nodes.full) if left > 0 else math.inf
     figures = tuple(_figures(model, load, news, blank))
     breaks = sorted(_breaks(model, load, news), key=lambda each: each.reserve)
     timeout = max(1.0, math.ceil(10 * (6 * fleet.delay + MESSAGE_BYTES / 64 / fleet.rate)) / 10)
     return Plan(fleet, every, timeout, figures, tuple(breaks), news, tuple(_sizes(model, news)))
 
 
-def _figures(model: _Fleet, load: Load, news: Spread | None, blank: float) -> Iterator[Figure]:
+def _figures(model: FleetModel, load: Load, news: Spread | None, blank: float) -> Iterator[Figure]:
     fleet = model.fleet
     change = news.bytes if news else math.inf
     yield Figure("rest_bytes", "bytes/s of a node at rest, each way", load.rest, "B/s", COMPUTED)
@@ -743,21 +752,20 @@ def _at(values: Sequence[float] | None, share: float) -> float:
     return values[min(len(values) - 1, math.ceil(share * len(values)) - 1)] if values else math.inf
 
 
-def _breaks(model: _Fleet, load: Load, news: Spread | None) -> Iterator[Break]:
+def _breaks(model: FleetModel, load: Load, news: Spread | None) -> Iterator[Break]:
     fleet = model.fleet
     rest = load.away if fleet.sites > 1 else load.rest + load.counts
-    of_change = (news.away if fleet.sites > 1 else news.bytes) if news else 0.0
+    of_change = _on_link(model, news, fleet.nodes)
     if fleet.rate < math.inf:
         where = "the link of a site" if fleet.sites > 1 else "the link of a node"
 
         def load_of(nodes: int) -> float:
             other = model.load(nodes)
-            grown = model.mean(model.messages.push, nodes)[0] / model.mean(model.messages.push, fleet.nodes)[0]
-            return (other.away if fleet.sites > 1 else other.rest + other.counts) + fleet.changes * of_change * grown
+            rest = other.away if fleet.sites > 1 else other.rest + other.counts
+            return rest + fleet.changes * _on_link(model, news, nodes)
 
         yield _of_nodes(f"{where} is full", fleet, lambda nodes: load_of(nodes) > fleet.goodput)
-        if of_change:
-            yield _of_changes(f"{where} is full", fleet, max(0.0, fleet.goodput - rest) / of_change)
+        yield _of_changes(f"{where} is full", fleet, max(0.0, fleet.goodput - rest) / of_change)
     if news:
         yield _of_changes("changes come faster than all nodes agree", fleet, 1 / max(1e-9, _at(news.all_known, 0.5)))
     yield _of_nodes("a node takes a whole core", fleet, lambda nodes: model.load(nodes).cpu > 1)
@@ -777,7 +785,17 @@ def _breaks(model: _Fleet, load: Load, news: Spread | None) -> Iterator[Break]:
     cells = fleet.nodes * (1 + fleet.judged) + fleet.constraints
     yield Break("cells (`Limits.cells`)", DEFAULT_LIMITS.cells, "cells", DEFAULT_LIMITS.cells / cells)
     kept = KEPT_REMOVALS / REMOVALS_KEPT_FOR
-    yield _of_changes("removals are dropped before an hour: nodes that return later take the whole state", fleet, kept)
+    yield _of_changes("removals are dropped before an hour: nodes that return later take the whole state", fleet, kept)._replace(
+        stops=False
+    )
+
+
+def _on_link(model: FleetModel, news: Spread | None, nodes: int) -> float:
+    """Bytes on a link for a change in a fleet of so many nodes, each way: simulated, if it was, and in proportion."""
+    if news is None:
+        return model.change_bytes(nodes)
+    of_change = news.away if model.fleet.sites > 1 else news.bytes
+    return of_change * model.mean(model.messages.push, nodes)[0] / model.mean(model.messages.push, model.fleet.nodes)[0]
 
 
 def _of_changes(what: str, fleet: PlannedFleet, most: float) -> Break:
@@ -797,14 +815,12 @@ def _of_nodes(what: str, fleet: PlannedFleet, exceeds: Callable[[int], bool]) ->
     return Break(what, least, "nodes", least / (fleet.nodes + 1) if least > fleet.nodes else least / fleet.nodes * 0.999)
 
 
-def _sizes(model: _Fleet, news: Spread | None) -> Iterator[tuple[int, float]]:
+def _sizes(model: FleetModel, news: Spread | None) -> Iterator[tuple[int, float]]:
     fleet = model.fleet
     for step in range(1, 21):
         nodes = max(2, round(fleet.nodes * step / 10))
         load = model.load(nodes)
-        grown = model.mean(model.messages.push, nodes)[0] / model.mean(model.messages.push, fleet.nodes)[0]
-        change = (news.away if fleet.sites > 1 else news.bytes) * grown * fleet.changes if news else 0.0
-        yield nodes, (load.away if fleet.sites > 1 else load.rest + load.counts) + change
+        yield nodes, (load.away if fleet.sites > 1 else load.rest + load.counts) + fleet.changes * _on_link(model, news, nodes)
 
 
 # --- pictures -----------------------------------------------------------------------------------------------------------------
