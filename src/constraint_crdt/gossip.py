@@ -13,6 +13,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from constraint_crdt import protocol
@@ -104,9 +105,8 @@ _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", None) or (time.CLOCK_MONOTONIC if 
 """The clock that runs on while the machine sleeps: `CLOCK_BOOTTIME` on Linux, `CLOCK_MONOTONIC` on macOS."""
 
 
-def steady_ns() -> int:
-    """Nanoseconds of a clock that is never set. It runs on while the machine sleeps, where the system has such a clock."""
-    return time.monotonic_ns() if _BOOT_CLOCK is None else time.clock_gettime_ns(_BOOT_CLOCK)
+steady_ns: Callable[[], int] = time.monotonic_ns if _BOOT_CLOCK is None else partial(time.clock_gettime_ns, _BOOT_CLOCK)
+"""Nanoseconds of a clock that is never set. It runs on while the machine sleeps, where the system has such a clock."""
 
 
 class GossipNode(PureGossipNode):

@@ -544,13 +544,13 @@ class Rows(Tables):
         if seq <= before:
             return
         row = self._own(replica)
+        self._log.note(replica)
         entry = self.digest.clock_entry(replica, seq)
         self._clock_sum += entry - row.entry
         self.clock_count += seq - before
         if self._clock_is_shared:
             self._clock, self._clock_is_shared = self._clock.copy(), False
         self._clock[replica], row.entry = seq, entry
-        self._log.note(replica)
         self._mark_is_old, self._hash = True, None
 
     def _raise_floors(self, floors: Mapping[Replica, int]) -> None:

@@ -95,6 +95,8 @@ class GossipNode:
         edge = self._edge(now, renew, steady)
         replica = check_replica(node_id, edge.renew() if incarnation is None else incarnation)
         self.local = LocalReplica(replica, edge, fleet=fleet, limits=limits, max_skew=max_skew, credentials=credentials)
+        self.time: HybridClock = self.local.time
+        """The time by the node's own clock and those of its peers."""
         self.local.on_new_life = self._drop_transfers
         self.tracker = DeltaTracker(limits)
         """The clocks and hashes of the peers."""
@@ -138,11 +140,6 @@ class GossipNode:
     def fleet(self) -> str:
         """The name of the fleet."""
         return self.local.fleet
-
-    @property
-    def time(self) -> HybridClock:
-        """The time by the node's own clock and those of its peers."""
-        return self.local.time
 
     @property
     def state(self) -> ConstraintState:

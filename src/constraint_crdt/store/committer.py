@@ -88,10 +88,10 @@ class Changes:
         O(rows + changes).
         """
         rows = self._rows
-        clock, floors = rows.clock_mark, rows.floors
-        self._reset |= rows.take_reset()
-        self._mended += rows.take_repaired()
         self._gather_fallen()
+        self._mended += rows.take_repaired()
+        self._reset |= rows.take_reset()
+        clock, floors = rows.clock_mark, rows.floors
         if rows.signed is not None:
             self._stubs |= rows.signed.take_changed()
         others = self._fallen or self._mended or self._lives or self._life_ends or self._reset or self._stubs
