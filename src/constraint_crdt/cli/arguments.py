@@ -27,7 +27,7 @@ LEAST_DEMO_NODES = 2
 MOST_DEMO_NODES = 20
 LEAST_DEMO_SECONDS = 8.0
 GROUPS: Final = {
-    "run": ("node", "token", "demo", "simulate", "replay", "completion"),
+    "run": ("node", "token", "demo", "simulate", "plan", "replay", "completion"),
     "constraints": ("apply", "coverage"),
     "observe": ("watch", "events", "doctor"),
     "state": ("tile", "counter", "tally", "seen", "position"),
@@ -158,6 +158,7 @@ def make_parser() -> argparse.ArgumentParser:
     _merge(commands)
     _replay(commands)
     _simulate(commands)
+    _plan(commands)
     _demo(commands)
     _completion(commands)
     _operations(commands, client, {"fleet": fleet})
@@ -376,6 +377,27 @@ def _replay(commands: _Commands) -> None:
     replay.add_argument("--until", type=parse_count, metavar="N", help="stop after so many inputs")
     replay.add_argument("--test", metavar="FILE", help="write a test of the (first) recording there, test_SOMETHING.py")
     replay.add_argument("--json", action="store_true", help="print the outcome as JSON")
+
+
+def _plan(commands: _Commands) -> None:
+    plan = _command(commands, "plan", "simulate:plan", "what a fleet would cost, how long agreement takes, and what breaks first")
+    plan.add_argument("--nodes", metavar="N", help="nodes of the fleet; default: 100")
+    plan.add_argument("--sites", metavar="N", help="sites, each of as many nodes; default: 1")
+    plan.add_argument("--constraints", metavar="N", help="constraints of the fleet; default: 100")
+    plan.add_argument("--change-rate", metavar="RATE", help="changed constraints, as in 5/min, 0.1/s or 100/h; default: 1/min")
+    plan.add_argument(
+        "--link",
+        metavar="RATE/DELAY",
+        help="of each node, or site, as in 256kbit/100ms: the delay is one way; default: none to mind",
+    )
+    plan.add_argument("--loss", metavar="SHARE", help="of packets, as in 2%%; default: 0%%")
+    plan.add_argument("--judged", metavar="N", help="constraints that each node judges all the time, and counts; default: 0")
+    plan.add_argument("--routers", metavar="N", help="0: all nodes link to each other; default: by the number of nodes")
+    plan.add_argument("--gossip-every", metavar="TIME", help="time between rounds; default: what the link and the cores allow")
+    plan.add_argument("--cores", metavar="N", help="cores of one machine that all nodes share; default: each has its own")
+    plan.add_argument("--seed", metavar="S", help="decides everything that is drawn; default: 0")
+    plan.add_argument("--plot", metavar="FILE", help="draw a change over time, and bytes over the nodes, in a .svg or .png file")
+    plan.add_argument("--json", action="store_true", help="print the plan as JSON")
 
 
 def _simulate(commands: _Commands) -> None:

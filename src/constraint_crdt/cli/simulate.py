@@ -1,4 +1,4 @@
-"""`simulate`, a fleet in virtual time, and `replay`, the recording of a node run again.
+"""`simulate`, a fleet in virtual time; `plan`, what a fleet would cost; and `replay`, the recording of a node run again.
 
 By its flags `simulate` runs scenarios, searches for a history that breaks an invariant (`--chaos`), or repeats one (`--replay`).
 
@@ -8,12 +8,16 @@ prints its results so far.
 The ending of the file of `--plot` decides: SVG or PNG. Rules: a mistake in the name, a place that cannot be written, or a missing
 library is reported before the fleet runs. Pillow is imported for a PNG only.
 
+`plan` prints figures with their sources, what breaks first, and the settings to use. Exit codes: 0 the plan works, 1 something
+breaks in it, or a file cannot be written.
+
 `replay` runs the flight recording of a node again, step by step, and compares the states. Its exit code is 0 if they agree, 1 if
 they do not, or if two recordings of a fleet differ at equal clocks.
 """
 
 import argparse
 import io
+import math
 import multiprocessing
 import re
 import shutil
@@ -24,6 +28,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -32,12 +37,13 @@ import msgspec
 
 from constraint_crdt.cli.arguments import PROGRAM
 from constraint_crdt.cli.files import check_place, read_whole, write_whole
-from constraint_crdt.cli.output import INTERRUPTED, CommandFailedError, MisuseError, print_json, print_lines, printable
+from constraint_crdt.cli.output import INTERRUPTED, CommandFailedError, MisuseError, print_json, print_lines, print_table, printable
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
-from constraint_crdt.operations.command import UsageError, parse_duration
+from constraint_crdt.operations.command import Column, UsageError, parse_duration
 from constraint_crdt.simulation import histories
 from constraint_crdt.simulation.chaos import MOST_SITES, SearchExtent, search_seeds
 from constraint_crdt.simulation.histories import FILE_BYTES, History, from_json, shrink, to_json
+from constraint_crdt.simulation.plan import Plan, PlannedFleet, draw_plan, make_plan
 from constraint_crdt.simulation.recorder import Frame, Replay, ReplayedInput, decode_frames, first_difference
 from constraint_crdt.simulation.scenario import (
     LONGEST_NS,
@@ -131,7 +137,7 @@ def _scenario(arguments: argparse.Namespace, seed: int) -> Scenario:
         loss=_loss(arguments.loss),
         latency_ns=_time(arguments.latency, "--latency", 0.02),
         partition_ns=0 if arguments.partition is None else _time(arguments.partition, "--partition", 0.0),
-        churn_per_minute=_rate(arguments.churn),
+        churn_per_minute=_rate(arguments.churn, "--churn"),
         choice=arguments.choice or "uniform",
         sites=parse_whole(arguments.sites, "--sites", 1, nodes, 0),
         site_latency_ns=_time(arguments.site_latency, "--site-latency", 0.0),
@@ -161,12 +167,13 @@ def _time(text: str | None, flag: str, default: float) -> int:
     return min(round(seconds * SECOND_NS), LONGEST_NS)
 
 
-def _rate(text: str | None) -> float:
+def _rate(text: str | None, flag: str) -> float:
+    """Events per minute."""
     if text is None:
         return 0.0
     found = _RATE.fullmatch(text.strip())
     if found is None:
-        raise MisuseError(f"--churn is a rate, as in 5/min, 0.1/s or 100/h, not {text!r}")
+        raise MisuseError(f"{flag} is a rate, as in 5/min, 0.1/s or 100/h, not {text!r}")
     return float(found[1]) * _PER_MINUTE[found[2]]
 
 
@@ -274,9 +281,14 @@ def _as_json(report: Report) -> dict[str, object]:
 
 def plotter(name: str) -> Callable[[Report], None]:
     """A function that draws a report into the file. Raises `MisuseError` for a wrong name, `CommandFailedError` for the place."""
+    write = _picture_writer(name)
+    return lambda report: write(draw(report))
+
+
+def _picture_writer(name: str) -> Callable[[Picture], None]:
     encode = _encoding(name)
     check_place(name)
-    return lambda report: write_whole(name, encode(draw(report)))
+    return lambda picture: write_whole(name, encode(picture))
 
 
 def _encoding(name: str) -> Callable[[Picture], bytes]:
@@ -302,6 +314,149 @@ def _png_encoding(name: str) -> Callable[[Picture], bytes]:
 
     return encode
 
+
+# --- plans ---------------------------------------------------------------------------------------------------------------------
+
+_LINK = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(k|M|G)bit/([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s)")
+_BITS = {"k": 1e3, "M": 1e6, "G": 1e9}
+_SHARE = re.compile(r"([0-9]{1,2}(?:\.[0-9]{1,9})?)%")
+MOST_DELAY = 10.0
+"""Seconds."""
+MOST_LOSS = 0.5
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """Print the plan of a fleet. Raises `MisuseError` and `CommandFailedError`."""
+    write = None if arguments.plot is None else _picture_writer(arguments.plot)
+    try:
+        made = make_plan(_planned_fleet(arguments), time.process_time)
+    except InvalidValue as error:
+        raise MisuseError(str(error)) from None
+    if arguments.json:
+        print_json(_plan_as_json(made))
+    else:
+        _print_plan(made)
+    if write is not None:
+        write(draw_plan(made))
+    return 0 if made.works else 1
+
+
+def _planned_fleet(arguments: argparse.Namespace) -> PlannedFleet:
+    nodes = parse_whole(arguments.nodes, "--nodes", 2, 10_000, 100)
+    fleet = PlannedFleet(
+        nodes=nodes,
+        sites=parse_whole(arguments.sites, "--sites", 1, 1_000, 1),
+        constraints=parse_whole(arguments.constraints, "--constraints", 1, 100_000, 100),
+        changes=_rate(arguments.change_rate or "1/min", "--change-rate") / 60,
+        loss=_share(arguments.loss),
+        judged=parse_whole(arguments.judged, "--judged", 0, 100_000, 0),
+        gossip_every=None if arguments.gossip_every is None else _time(arguments.gossip_every, "--gossip-every", 0.0) / SECOND_NS,
+        routers=None if arguments.routers is None else parse_whole(arguments.routers, "--routers", 0, nodes - 1, 0),
+        cores=None if arguments.cores is None else parse_whole(arguments.cores, "--cores", 1, 1_024, 1),
+        seed=parse_whole(arguments.seed, "--seed", 0, 2**63 - 1, 0),
+    )
+    if arguments.link is None:
+        return fleet
+    rate, delay = _link(arguments.link)
+    return replace(fleet, rate=rate, delay=delay)
+
+
+def _link(text: str) -> tuple[float, float]:
+    """Bytes per second, and seconds one way."""
+    found = _LINK.fullmatch(text.strip())
+    if found is None:
+        raise MisuseError(f"--link is a rate and a delay one way, as in 256kbit/100ms or 10Mbit/0.3s, not {text!r}")
+    rate, delay = float(found[1]) * _BITS[found[2]] / 8, float(found[3]) / (1000 if found[4] == "ms" else 1)
+    if rate < 1 or not 0 < delay <= MOST_DELAY:
+        raise MisuseError(f"--link has a rate of 8 bit/s at least, and a delay above 0 and at most {MOST_DELAY:g} s, not {text!r}")
+    return rate, delay
+
+
+def _share(text: str | None) -> float:
+    found = _SHARE.fullmatch((text or "0%").strip())
+    share = float(found[1]) / 100 if found else MOST_LOSS
+    if share >= MOST_LOSS:
+        raise MisuseError(f"--loss is a share of packets from 0% up to, not including, {MOST_LOSS:.0%}, as in 2%, not {text!r}")
+    return share
+
+
+def _print_plan(made: Plan) -> None:
+    columns = [Column("figure"), Column("value", right=True), Column("source")]
+    print_table(columns, [[each.what, _in_unit(each.value, each.unit), each.source] for each in made.figures])
+    print()
+    rows = [[each.what, _at_most(each.at, each.unit), _reserve(each.reserve)] for each in made.breaks]
+    print_table([Column("what breaks first"), Column("at", right=True), Column("reserve", right=True)], rows)
+    print()
+    print("settings to use")
+    for line in _settings(made):
+        print(f"  {line}")
+
+
+def _in_unit(value: float, unit: str) -> str:
+    if value == math.inf:
+        return "never"
+    if unit in ("B", "B/s"):
+        for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+            if value >= factor:
+                return f"{value / factor:.3g} {prefix}{unit}"
+        return f"{value:.0f} {unit}"
+    return f"{value:.3g} {unit}"
+
+
+def _at_most(at: float, unit: str) -> str:
+    return f"beyond 1,000,000 {unit}" if at == math.inf else f"{at:,.4g} {unit}" if at < 1000 else f"{at:,.0f} {unit}"
+
+
+def _reserve(reserve: float) -> str:
+    return "broken" if reserve < 1 else "-" if reserve == math.inf else f"{reserve:,.3g} times"
+
+
+def _settings(made: Plan) -> Iterator[str]:
+    """Lines to paste."""
+    fleet = made.fleet
+    every = f"CONSTRAINT_CRDT_GOSSIP_EVERY={made.gossip_every:g} CONSTRAINT_CRDT_REQUEST_TIMEOUT={made.request_timeout:g}"
+    site = " --label site=SITE" if fleet.sites > 1 else ""
+    if fleet.routed:
+        few = (
+            f"{fleet.routed} routers"
+            if fleet.sites == 1
+            else f"{fleet.routed} routers, {fleet.routed / fleet.sites:.3g} in each site"
+        )
+        yield f"# {few}, each with --connect to the others; the other nodes are clients of two of them"
+        need = made["router_bytes"] + fleet.changes * fleet.nodes / fleet.routed * made["change_bytes"]
+        if need > fleet.goodput and need < math.inf:
+            yield f"# a router needs a faster link: it sends {8 * need / 1000:,.0f} kbit/s"
+        yield f"{every} constraint-crdt node --role router --listen tcp/0.0.0.0:7447 --connect tcp/ROUTER:7447{site}"
+        yield f"{every} constraint-crdt node --role client --connect tcp/ROUTER-1:7447 --connect tcp/ROUTER-2:7447{site}"
+    else:
+        yield f"{every} constraint-crdt node --role peer --listen tcp/0.0.0.0:7447 --connect tcp/SEED:7447{site}"
+
+
+def _plan_as_json(made: Plan) -> dict[str, object]:
+    def number(value: float) -> float | None:
+        return None if value == math.inf else value
+
+    return {
+        "works": made.works,
+        "figures": {
+            each.key: {"value": number(each.value), "unit": each.unit, "source": each.source, "what": each.what}
+            for each in made.figures
+        },
+        "breaks": [
+            {"what": each.what, "at": number(each.at), "unit": each.unit, "reserve": number(each.reserve)} for each in made.breaks
+        ],
+        "settings": {
+            "gossip_every": made.gossip_every,
+            "request_timeout": made.request_timeout,
+            "role": "client" if made.fleet.routed else "peer",
+            "routers": made.fleet.routed,
+            "lines": list(_settings(made)),
+        },
+        "sizes": [{"nodes": nodes, "bytes": load} for nodes, load in made.sizes],
+    }
+
+
+# --- search and replay of a history, and replay of a recording ------------------------------------------------------------------
 
 BATCH = 8
 """Seeds that a process is given at a time."""

@@ -291,6 +291,16 @@ class DeltaTracker:
             del self._hashes[hash_]
 
 
+LEAST_FANOUT = 3
+WIDER_FROM = (10, 100, 1000)
+"""Sizes of a fleet from which a change is pushed to another peer."""
+
+
+def fanout(nodes: int) -> int:
+    """The number of peers in a push, in a fleet of `nodes` live nodes."""
+    return LEAST_FANOUT + sum(nodes >= many for many in WIDER_FROM)
+
+
 PART_SECONDS = 1.0
 """Seconds that a part of a message may take at the measured rate. A quarter of the time after which a silent link ends, so that
 keep-alives pass in between."""

@@ -4,6 +4,8 @@
 histories with faults and checks invariants after each step; `History`, `replay` and `shrink` keep the findings. `RecordedNode` and
 `Replay` record the inputs of a node and run them again. `SimRng` is the generator of random numbers behind all of them.
 
+`make_plan` computes what a `PlannedFleet` costs, and how long its agreement takes, as a `Plan`.
+
 Each name is loaded on its first use.
 """
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from constraint_crdt.simulation.chaos import Chaos, SearchExtent, search_seeds
     from constraint_crdt.simulation.histories import History, replay, shrink
     from constraint_crdt.simulation.invariants import Violation
+    from constraint_crdt.simulation.plan import Plan, PlannedFleet, make_plan
     from constraint_crdt.simulation.recorder import RecordedNode, RecordingError, Replay, decode_frames, first_difference
     from constraint_crdt.simulation.rounds import Simulation, Stats
     from constraint_crdt.simulation.scenario import Report, Sample, Scenario, ScenarioRun
@@ -23,6 +26,8 @@ _MODULE_OF = {
     "Chaos": "chaos",
     "SearchExtent": "chaos",
     "History": "histories",
+    "Plan": "plan",
+    "PlannedFleet": "plan",
     "RecordedNode": "recorder",
     "RecordingError": "recorder",
     "Replay": "recorder",
@@ -36,6 +41,7 @@ _MODULE_OF = {
     "Violation": "invariants",
     "decode_frames": "recorder",
     "first_difference": "recorder",
+    "make_plan": "plan",
     "replay": "histories",
     "search_seeds": "chaos",
     "shrink": "histories",
@@ -44,6 +50,8 @@ _MODULE_OF = {
 __all__ = [
     "Chaos",
     "History",
+    "Plan",
+    "PlannedFleet",
     "RecordedNode",
     "RecordingError",
     "Replay",
@@ -58,6 +66,7 @@ __all__ = [
     "Violation",
     "decode_frames",
     "first_difference",
+    "make_plan",
     "replay",
     "search_seeds",
     "shrink",

@@ -50,6 +50,9 @@ LIMITS = Limits(burst_bytes=1024, stubs=6)
 OF_LIVES = (RETIRE, CERTIFICATE, SIGNATURE, SETTLED)
 """The kinds of cells that a write may bring beside its own."""
 
+FLEET = "chaos"
+"""The name of every simulated fleet."""
+
 MAX_SKEW = 1.0
 """The bound on clock skew of the nodes, in seconds."""
 
@@ -280,7 +283,7 @@ class Fleet:
             incarnation=incarnation,
             now=lambda: host.time,
             renew=self._new_life,
-            fleet="chaos",
+            fleet=FLEET,
             limits=self._limits,
             max_skew=MAX_SKEW,
             credentials=SimulatedCredentials(host.name) if self._signed else None,

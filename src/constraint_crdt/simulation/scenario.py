@@ -408,8 +408,8 @@ def draw(report: Report) -> Picture:
     sent = [0.0, *(sample.bytes / report.scenario.nodes / 1000 for sample in report.samples)]
     end = seconds[-1] or 1.0
     panels = (
-        _Panel("known, %", KNOWN, TOP, most=100.0, end=end),
-        _Panel("sent per node, kB", SENT, TOP + PANEL + GAP, most=max(sent) or 1.0, end=end),
+        Panel("known, %", KNOWN, TOP, most=100.0, end=end),
+        Panel("sent per node, kB", SENT, TOP + PANEL + GAP, most=max(sent) or 1.0, end=end),
     )
     marks: list[Mark] = [Text(LEFT, 22, _title(report), bold=True)]
     for panel, values in zip(panels, (known, sent), strict=True):
@@ -427,7 +427,7 @@ def _title(report: Report) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Panel:
+class Panel:
     """The place and the scale of a curve with its axes."""
 
     label: str
