@@ -1,6 +1,5 @@
 """`GET /v1/variables`, the notes on additions, and expressions checked by the kinds that the fleet measures."""
 
-import time
 from typing import Any
 
 import httpx
@@ -8,6 +7,7 @@ import msgspec
 import pytest
 
 from constraint_crdt import ExpressionError, Node
+from constraint_crdt.gossip import steady_ns
 from constraint_crdt.http import make_app
 from constraint_crdt.operations.constraints import NOTED_CHANGES, AddConstraint, BatchError
 from constraint_crdt.operations.variables import MOST_READERS
@@ -101,8 +101,8 @@ async def test_the_maximum_age_of_a_variable_takes_the_place_of_the_one_of_the_n
     async with Node(name="forge", settings=settings, transport=MemoryNetwork().transport()) as node, asking(node) as client:
         await node.measure({"x": 1, "y": 1})
         assert [(each["max_age"], each["aged"]) for each in await variables(client)] == [(5.0, False), (60.0, False)]
-        now = time.clock_gettime_ns
-        monkeypatch.setattr(time, "clock_gettime_ns", lambda which: now(which) + 10 * 10**9)
+        for module in ("answers", "evaluation", "lifecycle"):
+            monkeypatch.setattr(f"constraint_crdt.runtime.{module}.steady_ns", lambda: steady_ns() + 10 * 10**9)
         assert [(each.name, each.aged, (each.age or 0) >= 10) for each in node.variables()] == [
             ("x", True, True),
             ("y", False, True),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from constraint_crdt import ConstraintCrdtError, Limits, Replica, StateHash, VectorClock
 from constraint_crdt.crdt.clock import ClockMark
 from constraint_crdt.crdt.digest import Digest
-from constraint_crdt.protocol.peers import STATEMENTS, Conversation, DeltaTracker, Peer
+from constraint_crdt.protocol.peers import FEWEST_CONVERSATIONS, STATEMENTS, Conversation, DeltaTracker, Peer
 
 ME, P, Q = Replica("me", 1), Replica("p", 1), Replica("q", 1)
 DIGEST = Digest()
@@ -168,6 +168,18 @@ def test_conversations_beyond_the_limit_end_the_least_recent_first() -> None:
     known.conversation("c").state(said, None)
     assert [known.find(peer, said.name(ME), ME) for peer in peers] == [said, None, said]
     assert len(known._conversations) == 2
+
+
+def test_fewer_conversations_are_kept_of_long_clocks_and_never_fewer_than_a_node_needs() -> None:
+    short, long = tracker(conversation_entries=1000), tracker(conversation_entries=1000)
+    for known, entries in ((short, 2), (long, 500)):
+        said = mark({Replica(f"r{number}", 1): 1 for number in range(entries)})
+        for number in range(600):
+            peer = admitted(known, Replica(f"p{number}", 1))
+            known.evidence(peer, said, None)
+            known.conversation(peer.replica.node_id).state(said, None)
+    assert len(short._conversations) == 1000 // 2
+    assert len(long._conversations) == FEWEST_CONVERSATIONS
 
 
 @pytest.mark.parametrize("again", [P, Replica("p", 2)])

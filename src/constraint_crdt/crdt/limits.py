@@ -86,8 +86,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     kept_bytes: int = 64 * 1024 * 1024
     """Large encoded messages kept for peers that may ask for the rest, over all peers. A larger message is sent at once."""
 
-    conversations: int = 64
+    conversations: int = 4096
     """Peers whose recent clocks are cached, so messages can name them instead of spelling them out. The least recent go first."""
+
+    conversation_entries: int = 262_144
+    """Entries of these clocks, a clock for each of the peers: of long clocks fewer are cached, 64 at least."""
 
     links: int = 1_024
     """Peers whose link is measured: round trip, rate, loss. The least recently used are measured anew."""

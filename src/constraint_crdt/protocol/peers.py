@@ -114,6 +114,9 @@ def bind_runs(runs: Sequence[Run | UnboundRun], base: ClockMark | None) -> Seque
     return runs_bound
 
 
+FEWEST_CONVERSATIONS = 64
+"""Kept also where clocks are so long that `Limits.conversation_entries` allows fewer; `Limits.conversations` may allow fewer."""
+
 STATEMENTS = 8
 """Clocks kept per conversation, of both sides together."""
 
@@ -174,6 +177,8 @@ class DeltaTracker:
         self._limits = limits
         self._peers: dict[str, Peer] = {}
         self._conversations: OrderedDict[str, Conversation] = OrderedDict()
+        self._longest = 0
+        """Entries of the longest clock that a peer gave evidence of."""
         self._hashes: Counter[StateHash | None] = Counter()
         self.changes = 0
         """Changes to the evidence so far: a version for caches."""
@@ -263,11 +268,12 @@ class DeltaTracker:
         return self._peers.get(peer.replica.node_id) is peer
 
     def conversation(self, node_id: str) -> Conversation:
-        """The conversation with a peer, now the most recently used. Beyond the limit the least recently used is dropped."""
+        """The conversation with a peer, now the most recently used. Beyond the limits the least recently used are dropped."""
         found = self._conversations.get(node_id)
         if found is None:
             found = self._conversations[node_id] = Conversation()
-            if len(self._conversations) > self._limits.conversations:
+            bound = max(FEWEST_CONVERSATIONS, self._limits.conversation_entries // max(1, self._longest))
+            while len(self._conversations) > min(self._limits.conversations, bound):
                 self._conversations.popitem(last=False)
         else:
             self._conversations.move_to_end(node_id)
@@ -279,7 +285,7 @@ class DeltaTracker:
         if known is not None and (mark.count < known.count or (mark == known and hash_ is None)):
             return
         self.changes += mark != known or hash_ != peer.hash
-        peer.mark = mark
+        peer.mark, self._longest = mark, max(self._longest, len(mark.entries))
         if hash_ != peer.hash:
             self._uncount(peer.hash)
             self._hashes[hash_] += 1
@@ -558,16 +564,6 @@ def _spiral() -> Iterator[Position]:
     while True:
         distance += 1
         yield from (ring_point((0, 0), distance, place) for place in range(6 * distance))
-
-
-LEAST_FANOUT = 3
-WIDER_FROM = (10, 100, 1000)
-"""Sizes of a fleet from which a change is pushed to another peer."""
-
-
-def fanout(nodes: int) -> int:
-    """The number of peers in a push, in a fleet of `nodes` live nodes."""
-    return LEAST_FANOUT + sum(nodes >= many for many in WIDER_FROM)
 
 
 TRIES = 64
