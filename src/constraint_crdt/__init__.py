@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from constraint_crdt.crdt.clock import VectorClock
-    from constraint_crdt.crdt.digest import StateHash
+    from constraint_crdt.crdt.digest import Replica, StateHash
     from constraint_crdt.crdt.limits import Limits
-    from constraint_crdt.crdt.replica import Replica
     from constraint_crdt.errors import ConstraintCrdtError, StoreError, UnknownConstraint, WritesRefused
     from constraint_crdt.expression import ExpressionError, Verdict
     from constraint_crdt.expression.evaluation import Evaluation
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from constraint_crdt.model import Event, EventKind, Severity
     from constraint_crdt.operations.constraints import AddConstraint, BatchError, RecordCounts, RemoveConstraint
     from constraint_crdt.protocol.gossip_node import exchange
-    from constraint_crdt.runtime.batches import BatchResult
+    from constraint_crdt.runtime.change_feed import BatchResult
     from constraint_crdt.runtime.measurement import Probe, SystemProbe
     from constraint_crdt.runtime.node import Node
     from constraint_crdt.runtime.settings import NodeSettings
@@ -41,7 +40,7 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "AddConstraint": "constraint_crdt.operations.constraints",
     "BatchError": "constraint_crdt.operations.constraints",
-    "BatchResult": "constraint_crdt.runtime.batches",
+    "BatchResult": "constraint_crdt.runtime.change_feed",
     "Change": "constraint_crdt.types.orset",
     "ConstraintCrdtError": "constraint_crdt.errors",
     "ConstraintState": "constraint_crdt.state",
@@ -59,7 +58,7 @@ _MODULE_OF = {
     "Probe": "constraint_crdt.runtime.measurement",
     "RecordCounts": "constraint_crdt.operations.constraints",
     "RemoveConstraint": "constraint_crdt.operations.constraints",
-    "Replica": "constraint_crdt.crdt.replica",
+    "Replica": "constraint_crdt.crdt.digest",
     "Severity": "constraint_crdt.model",
     "StateFileError": "constraint_crdt.state",
     "StateHash": "constraint_crdt.crdt.digest",

@@ -21,9 +21,8 @@ import msgspec
 
 from constraint_crdt.crdt.cells import Cell, Run, Stub, make_cell, read_cell
 from constraint_crdt.crdt.clock import Merge, VectorClock
-from constraint_crdt.crdt.digest import Digest, StateHash, replica_bytes
+from constraint_crdt.crdt.digest import Digest, Replica, StateHash, check_id, check_replica, replica_bytes, writer
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
-from constraint_crdt.crdt.replica import Replica, check_id, check_replica, writer
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.model import IfUnknown, html_fields

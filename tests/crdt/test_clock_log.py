@@ -4,8 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt.crdt.clock import ClockMark
-from constraint_crdt.crdt.digest import Digest
-from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.digest import Digest, Replica
 from constraint_crdt.crdt.rows import LOGGED, ClockLog
 
 REPLICAS = [Replica(name, 1) for name in "abcd"]

@@ -22,7 +22,7 @@ from constraint_crdt.operations.constraints import (
     RemoveConstraint,
 )
 from constraint_crdt.operations.operation import MAX_BODY_BYTES
-from constraint_crdt.runtime.batches import apply_changes
+from constraint_crdt.runtime.change_feed import apply_changes
 from constraint_crdt.runtime.node import Node
 
 MOST = 2**63 - 1

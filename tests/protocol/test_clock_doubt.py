@@ -8,7 +8,7 @@ import pytest
 from constraint_crdt import AddConstraint, GossipNode, exchange
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ClockInDoubt
-from constraint_crdt.runtime.batches import apply_changes
+from constraint_crdt.runtime.change_feed import apply_changes
 
 BEGAN = 1_700_000_000 * SECOND
 HOUR = 3600 * SECOND

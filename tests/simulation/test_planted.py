@@ -10,7 +10,7 @@ import pytest
 from constraint_crdt.crdt import digest
 from constraint_crdt.crdt.cells import Cell, Run
 from constraint_crdt.crdt.clock import HybridClock
-from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.crdt.rows import Applied, Rows
 from constraint_crdt.protocol.exchange_rules import Exchange, GossipResult
 from constraint_crdt.protocol.local_replica import LocalReplica

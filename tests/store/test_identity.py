@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import Life, Store, WritesRefused, marker_for
 from constraint_crdt.store.committer import Changes

@@ -51,8 +51,8 @@ from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_json, printable
 from constraint_crdt.client import WrongInput
 from constraint_crdt.client.wire import not_a_node
+from constraint_crdt.crdt.digest import check_id
 from constraint_crdt.crdt.limits import MAX_COUNT, TILE_BYTES, Limits
-from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, check_expressions

@@ -38,8 +38,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import NamedTuple, Self
 
-from constraint_crdt.crdt.digest import Digest, replica_bytes
-from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.digest import Digest, Replica, replica_bytes
 from constraint_crdt.errors import InvalidValue
 
 CLOCK_NAME_BYTES = 8

@@ -1,4 +1,9 @@
-"""Hashing of states: 32 bytes, O(1) per mutation, equal exactly where knowledge is equal.
+"""Replicas, and the hashes of what they wrote.
+
+A replica is a life of a node, and the writer of a row. A node after a possible loss of writes comes back under the same id with
+another incarnation, and so as another replica with a row of its own. So a (replica, seq) pair, a *dot*, never means two mutations.
+
+The hash of a state has 32 bytes, costs O(1) per mutation, and is equal exactly where knowledge is equal.
 
 The state hash is H(sum of the keyed hashes of live cells ‖ sum of the keyed hashes of clock entries), both modulo 2**256 (a
 multiset hash by addition: Bellare and Micciancio, 1997; XOR of hashes can be cancelled by chosen items). Every item is encoded
@@ -11,12 +16,77 @@ default.
 from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT
+from constraint_crdt.errors import ConstraintCrdtError, InvalidType
 
 if TYPE_CHECKING:
     from constraint_crdt.crdt.cells import Cell, Run
+
+ALONE = 0
+"""The incarnation of a writer given by its node id only, as in a standalone type."""
+
+
+class Replica(NamedTuple):
+    """A life of a node. Orders by node id, then incarnation (unique, with no further meaning)."""
+
+    node_id: str
+    incarnation: int
+
+    def __str__(self) -> str:
+        return f"{self.node_id}~{self.incarnation:x}"
+
+
+class Dot(NamedTuple):
+    """A mutation: the `seq`-th of `replica`."""
+
+    replica: Replica
+    seq: int
+
+
+def parse_replica(text: str) -> Replica | None:
+    """The replica with this text; None for any other text."""
+    name, _, life = text.rpartition("~")
+    try:
+        replica = Replica(name, int(life, 16))
+    except ValueError:
+        return None
+    return replica if str(replica) == text else None
+
+
+def check_id(text: str, what: str, *, field: str | None = None) -> str:
+    """Return `text` if it may serve as an id: not empty, at most `ID_BYTES` in UTF-8.
+
+    `what`: the beginning of the sentence of an error. `field`: the field named by the error. Raises `TypeError` for a value of
+    another type, and `ConstraintCrdtError` for a text out of bounds.
+    """
+    if not isinstance(text, str):
+        raise InvalidType(f"{what} is a text, not {text!r}")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise ConstraintCrdtError(f"{what} {text!r} is not valid Unicode text", field=field) from None
+    if not 0 < size <= ID_BYTES:
+        raise ConstraintCrdtError(f"{what} must have 1 to {ID_BYTES} bytes, not {size}", field=field)
+    return text
+
+
+def check_replica(node_id: str, incarnation: int) -> Replica:
+    """Make a `Replica`, or raise `ConstraintCrdtError` for a part out of bounds."""
+    if not 0 <= incarnation <= MAX_COUNT:
+        raise ConstraintCrdtError(f"an incarnation must be between 0 and 2**63 - 1, not {incarnation}")
+    return Replica(check_id(node_id, "a node id"), incarnation)
+
+
+def writer(node: str | Replica) -> Replica:
+    """The replica of a writer: a `Replica`, or a node id for a life without siblings.
+
+    Two copies that both write as the same node without merging would use a dot twice; callers have to avoid that. Raises
+    `TypeError` and `ConstraintCrdtError` for an invalid node id.
+    """
+    return node if isinstance(node, Replica) else check_replica(node, ALONE)
+
 
 _MODULO = 2**256 - 1
 """`x & _MODULO` is x modulo 2**256, in half the time of `%`."""

@@ -27,9 +27,8 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from constraint_crdt.crdt.cells import MAX_KIND, Cell, Key, Run, Stub, make_cell, register, require, value_of
-from constraint_crdt.crdt.digest import replica_bytes
+from constraint_crdt.crdt.digest import Replica, replica_bytes
 from constraint_crdt.crdt.limits import KEY_BYTES, MAX_COUNT
-from constraint_crdt.crdt.replica import Replica
 
 SIGNATURE: Final = 28
 SETTLED: Final = 29

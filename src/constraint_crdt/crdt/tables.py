@@ -13,8 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, Key
-from constraint_crdt.crdt.digest import Digest, StateHash
-from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.digest import Digest, Replica, StateHash
 
 Holder = Cell | dict[Replica, Cell]
 Watcher = Callable[[Cell | None, Cell | None], None]

@@ -29,7 +29,7 @@ from math import ceil
 from typing import Protocol
 
 from constraint_crdt.crdt.clock import SECOND, ClockMark
-from constraint_crdt.crdt.replica import Dot, Replica
+from constraint_crdt.crdt.digest import Dot, Replica
 from constraint_crdt.errors import UnknownConstraint
 from constraint_crdt.insight.history import ChangeLog, DefinitionClock
 from constraint_crdt.operations.evidence import (

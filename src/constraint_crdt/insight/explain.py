@@ -16,7 +16,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from constraint_crdt.crdt.replica import Dot, Replica
+from constraint_crdt.crdt.digest import Dot, Replica
 from constraint_crdt.expression.evaluation import Evaluation, evaluable
 from constraint_crdt.insight.evidence import Coverage, Evidence, dot_text
 from constraint_crdt.insight.history import LoggedChange, NodeRates

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
-from constraint_crdt.crdt.replica import Dot, Replica
+from constraint_crdt.crdt.digest import Dot, Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.operations.counts import ConstraintRate, NodeRate, RatesReport
 from constraint_crdt.protocol.gossip_node import GossipNode

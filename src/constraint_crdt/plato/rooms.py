@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, TypeVar
 
 from constraint_crdt.crdt.cells import Cell
-from constraint_crdt.crdt.replica import Replica, parse_replica
+from constraint_crdt.crdt.digest import Replica, parse_replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.plato.shapes import (

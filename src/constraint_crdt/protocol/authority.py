@@ -27,8 +27,8 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, Run, make_cell, removed_dots, value_of
+from constraint_crdt.crdt.digest import Replica, parse_replica
 from constraint_crdt.crdt.limits import CELL_BYTES
-from constraint_crdt.crdt.replica import Replica, parse_replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, Prediction, SignedRows, signature_mark, signed_text, unsettled
 from constraint_crdt.errors import ConstraintCrdtError, NotPermitted

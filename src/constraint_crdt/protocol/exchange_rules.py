@@ -30,9 +30,8 @@ import msgspec
 
 from constraint_crdt.crdt.cells import Run
 from constraint_crdt.crdt.clock import SECOND, ClockMark, VectorClock
-from constraint_crdt.crdt.digest import Digest
+from constraint_crdt.crdt.digest import Digest, Replica
 from constraint_crdt.crdt.limits import Limits
-from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Applied, Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.authority import OwnReplaced

@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
 from constraint_crdt.crdt.clock import HybridClock, VectorClock
-from constraint_crdt.crdt.digest import StateHash
+from constraint_crdt.crdt.digest import Dot, Replica, StateHash, check_replica
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES, Limits
-from constraint_crdt.crdt.replica import Dot, Replica, check_replica
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, InvalidValue, UnknownConstraint, UnknownName
 from constraint_crdt.model import IfUnknown, Severity
 from constraint_crdt.protocol.authority import OPERATOR, Authority, Credentials, OwnReplaced

@@ -50,9 +50,8 @@ from typing import Generic, Protocol, TypeVar, cast
 
 from constraint_crdt.crdt.cells import Run, UnboundRun, resolve
 from constraint_crdt.crdt.clock import ClockMark, VectorClock
-from constraint_crdt.crdt.digest import StateHash
+from constraint_crdt.crdt.digest import Replica, StateHash
 from constraint_crdt.crdt.limits import MAX_COUNT, Limits
-from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.messages import Entry
 from constraint_crdt.types.register import Position, hex_distance

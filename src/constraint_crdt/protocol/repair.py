@@ -25,6 +25,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, Run, removed_dots
+from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.crdt.limits import REPAIR_BYTES
 from constraint_crdt.crdt.repair import (
     Side,
@@ -39,7 +40,6 @@ from constraint_crdt.crdt.repair import (
     rebuild,
     replace,
 )
-from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.signed_rows import SIGNATURE
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.authority import Authority

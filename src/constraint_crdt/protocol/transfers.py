@@ -39,8 +39,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from constraint_crdt.crdt.clock import ClockMark
+from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
-from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.messages import (
     HELD_BYTES,

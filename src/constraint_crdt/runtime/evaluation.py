@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.expression.cel import Measurements, assembled, coerced
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.expression.judgement import Judge, Values

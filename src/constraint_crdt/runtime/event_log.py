@@ -30,8 +30,7 @@ from constraint_crdt.alerts.engine import Alert
 from constraint_crdt.alerts.rules import AlertRule
 from constraint_crdt.crdt.cells import Cell, registered
 from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import StateHash
-from constraint_crdt.crdt.replica import Dot
+from constraint_crdt.crdt.digest import Dot, StateHash
 from constraint_crdt.expression.judgement import Turn
 from constraint_crdt.insight.history import LoggedChange
 from constraint_crdt.model import KEPT, Event, EventKind, Notice

@@ -26,7 +26,7 @@ from constraint_crdt import __version__
 from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
 from constraint_crdt.alerts.rules import Conditions, Facts
 from constraint_crdt.crdt.clock import STEP
-from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.gossip import GossipNode as MachineNode
 from constraint_crdt.gossip import steady_ns

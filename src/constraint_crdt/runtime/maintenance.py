@@ -20,7 +20,7 @@ from functools import partial
 
 from constraint_crdt.crdt.cells import REMOVE, Cell
 from constraint_crdt.crdt.clock import DEFAULT_HEARD_FOR, SECOND, ClockDoubt, HybridClock
-from constraint_crdt.crdt.replica import Dot, Replica
+from constraint_crdt.crdt.digest import Dot, Replica
 from constraint_crdt.insight.diagnosis import show_doubt
 from constraint_crdt.insight.history import NodeRates
 from constraint_crdt.model import EventKind

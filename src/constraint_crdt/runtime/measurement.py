@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from constraint_crdt.crdt.replica import check_id
+from constraint_crdt.crdt.digest import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import check_names, check_value
 from constraint_crdt.expression.cel import Measurements, assembled

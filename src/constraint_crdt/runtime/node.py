@@ -36,7 +36,7 @@ from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import VariableReport
-from constraint_crdt.runtime.batches import BatchResult, apply_changes, check_definitions, needs_expressions
+from constraint_crdt.runtime.change_feed import BatchResult, apply_changes, check_definitions, needs_expressions
 from constraint_crdt.runtime.event_log import EventStream
 from constraint_crdt.runtime.lifecycle import Runtime
 from constraint_crdt.runtime.measurement import Probe

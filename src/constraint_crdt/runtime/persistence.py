@@ -24,7 +24,7 @@ from pathlib import Path
 
 from constraint_crdt.crdt.cells import Run
 from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.judgement import Judge

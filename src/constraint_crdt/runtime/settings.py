@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import msgspec
 
 from constraint_crdt.alerts.rules import AlertRule, read_rules
-from constraint_crdt.crdt.replica import check_id
+from constraint_crdt.crdt.digest import check_id
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.expression import check_names
 from constraint_crdt.operations.command import parse_duration

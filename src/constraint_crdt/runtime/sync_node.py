@@ -33,7 +33,7 @@ from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import VariableReport
-from constraint_crdt.runtime.batches import BatchResult
+from constraint_crdt.runtime.change_feed import BatchResult
 from constraint_crdt.runtime.measurement import Probe
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.settings import NodeSettings

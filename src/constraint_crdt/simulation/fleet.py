@@ -17,8 +17,8 @@ from hashlib import blake2b
 
 from constraint_crdt.crdt.cells import REMOVE, Run, removed_dots
 from constraint_crdt.crdt.clock import VectorClock
+from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
-from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE
 from constraint_crdt.errors import ConstraintCrdtError

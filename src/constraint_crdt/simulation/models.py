@@ -17,7 +17,7 @@ from math import isclose
 from typing import NamedTuple, TypeAlias
 
 from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.model import VerdictState
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.bloom import BLOOM, BLOOM_PAGE

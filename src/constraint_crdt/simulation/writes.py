@@ -7,7 +7,7 @@ import msgspec
 
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.errors import UnknownName
 from constraint_crdt.model import VerdictState
 from constraint_crdt.plato.rooms import apply_delta

@@ -20,8 +20,8 @@ import msgspec
 
 import constraint_crdt.types  # noqa: F401 - registers the kinds of cells
 from constraint_crdt.crdt.cells import Cell, Key, Run, Stub, read_cell
+from constraint_crdt.crdt.digest import Replica, check_replica
 from constraint_crdt.crdt.limits import MAX_COUNT
-from constraint_crdt.crdt.replica import Replica, check_replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, StoreError
 from constraint_crdt.store.files import REJOIN, damaged, unusable

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, StoreError
 from constraint_crdt.store import schema

@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from constraint_crdt.crdt.clock import VectorClock
-from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.model import VerdictState
 from constraint_crdt.testing.drawn_replicas import (

@@ -27,7 +27,7 @@ from constraint_crdt.types import (
 
 if TYPE_CHECKING:
     from constraint_crdt.crdt.clock import CausalOrder, Merge
-    from constraint_crdt.crdt.replica import Dot
+    from constraint_crdt.crdt.digest import Dot
     from constraint_crdt.gossip import DecayConstraintState, DecayCounter, FleetTile
     from constraint_crdt.model import IfUnknown, VerdictState
     from constraint_crdt.types.bloom import BloomCRDT
@@ -57,7 +57,7 @@ _MODULE_OF = {
     "ConstraintVerdicts": "constraint_crdt.types.verdicts",
     "DecayConstraintState": "constraint_crdt.gossip",
     "DecayCounter": "constraint_crdt.gossip",
-    "Dot": "constraint_crdt.crdt.replica",
+    "Dot": "constraint_crdt.crdt.digest",
     "EisensteinRegister": "constraint_crdt.types.register",
     "FleetTile": "constraint_crdt.gossip",
     "FleetTiles": "constraint_crdt.types.tiles",

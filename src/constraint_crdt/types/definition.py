@@ -23,6 +23,7 @@ import msgspec
 
 from constraint_crdt.crdt.cells import Cell, register, require, require_counts, value_of
 from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.crdt.digest import Dot, check_id
 from constraint_crdt.crdt.limits import (
     ABOUT_BYTES,
     DURATION_MAX,
@@ -33,7 +34,6 @@ from constraint_crdt.crdt.limits import (
     real_number,
     whole_number,
 )
-from constraint_crdt.crdt.replica import Dot, check_id
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType
 from constraint_crdt.model import IfUnknown, Severity
 

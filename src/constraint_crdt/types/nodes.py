@@ -47,8 +47,8 @@ from constraint_crdt.crdt.cells import (
     require_text,
     value_of,
 )
+from constraint_crdt.crdt.digest import Dot, Replica, writer
 from constraint_crdt.crdt.limits import ID_BYTES
-from constraint_crdt.crdt.replica import Dot, Replica, writer
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.signed_rows import HASH_BYTES, ROOT_BYTES
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName

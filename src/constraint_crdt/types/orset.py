@@ -22,7 +22,7 @@ from heapq import heapify, heappop, heappush
 from operator import attrgetter
 
 from constraint_crdt.crdt.cells import Cell, Key, make_cell, make_removal
-from constraint_crdt.crdt.replica import Replica, check_id, writer
+from constraint_crdt.crdt.digest import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.errors import UnknownConstraint
 from constraint_crdt.model import IfUnknown, Severity, html_table

@@ -11,8 +11,8 @@ from math import fsum
 from typing import Final, NamedTuple, Self
 
 from constraint_crdt.crdt.cells import Cell, make_cell, removals_of, value_of
+from constraint_crdt.crdt.digest import Replica, check_id, writer
 from constraint_crdt.crdt.limits import HALF_LIVES, whole_number
-from constraint_crdt.crdt.replica import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, CountTooLarge, InvalidValue
 from constraint_crdt.types.decay import (

@@ -25,8 +25,8 @@ from constraint_crdt.crdt.cells import (
     require_text,
     value_of,
 )
+from constraint_crdt.crdt.digest import Replica, writer
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
-from constraint_crdt.crdt.replica import Replica, writer
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.view import IndexedView
 

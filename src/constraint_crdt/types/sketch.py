@@ -25,8 +25,8 @@ from typing import Final, NamedTuple, Self
 import msgspec
 
 from constraint_crdt.crdt.cells import make_cell, register, require, require_counts
+from constraint_crdt.crdt.digest import Replica, check_id, writer
 from constraint_crdt.crdt.limits import CANDIDATES, MAX_COUNT, PAGE_BYTES, PAGES, real_number, whole_number
-from constraint_crdt.crdt.replica import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, CountTooLarge, InvalidType, InvalidValue
 from constraint_crdt.types.view import PagedView, TableDirectory, check_page, positions

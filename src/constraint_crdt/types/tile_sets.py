@@ -16,8 +16,8 @@ from operator import index
 from typing import ClassVar
 
 from constraint_crdt.crdt.cells import SEPARATOR, Cell, make_cell, removals_of, value_of
+from constraint_crdt.crdt.digest import Replica, check_id, parse_replica, writer
 from constraint_crdt.crdt.limits import MAX_COUNT
-from constraint_crdt.crdt.replica import Replica, check_id, parse_replica, writer
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
 from constraint_crdt.types.tile_cells import ELEMENT, TOMBSTONES, Interval, TileIndex

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import Cell, make_cell, make_key, removals_of, value_of
+from constraint_crdt.crdt.digest import Dot, Replica, writer
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
-from constraint_crdt.crdt.replica import Dot, Replica, writer
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
 from constraint_crdt.types.register import Position, Positions, eisenstein_norm
