@@ -116,6 +116,12 @@ def bind_runs(runs: Sequence[Run | UnboundRun], base: ClockMark | None) -> Seque
 FEWEST_CONVERSATIONS = 64
 """Kept also where clocks are so long that `Limits.conversation_entries` allows fewer; `Limits.conversations` may allow fewer."""
 
+
+def most_conversations(limits: Limits, entries: int) -> int:
+    """The peers whose clocks are cached, where the longest clock has so many entries."""
+    return min(limits.conversations, max(FEWEST_CONVERSATIONS, limits.conversation_entries // max(1, entries)))
+
+
 STATEMENTS = 8
 """Clocks kept per conversation, of both sides together."""
 
@@ -271,8 +277,7 @@ class DeltaTracker:
         found = self._conversations.get(node_id)
         if found is None:
             found = self._conversations[node_id] = Conversation()
-            bound = max(FEWEST_CONVERSATIONS, self._limits.conversation_entries // max(1, self._longest))
-            while len(self._conversations) > min(self._limits.conversations, bound):
+            while len(self._conversations) > most_conversations(self._limits, self._longest):
                 self._conversations.popitem(last=False)
         else:
             self._conversations.move_to_end(node_id)

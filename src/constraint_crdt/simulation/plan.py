@@ -27,7 +27,7 @@ from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES
 from constraint_crdt.errors import InvalidValue
 from constraint_crdt.protocol.gossip_node import GossipNode, exchange
 from constraint_crdt.protocol.messages import decode_message
-from constraint_crdt.protocol.peers import HASTE, fanout
+from constraint_crdt.protocol.peers import HASTE, fanout, most_conversations
 from constraint_crdt.simulation.fleet import FLEET, mutations_in
 from constraint_crdt.simulation.scenario import GAP, HEIGHT, KNOWN, LEFT, PANEL, RIGHT, SENT, TOP, WIDTH, Mark, Panel, Picture, Text
 from constraint_crdt.simulation.steps import NodeStart
@@ -369,7 +369,7 @@ class FleetModel:
 
     def recent(self, nodes: int) -> float:
         """The share of exchanges with a peer whose clocks are kept."""
-        return min(1.0, DEFAULT_LIMITS.conversations / max(1, math.ceil(nodes / self.fleet.sites) - 1))
+        return min(1.0, most_conversations(DEFAULT_LIMITS, nodes) / max(1, math.ceil(nodes / self.fleet.sites) - 1))
 
     def mean(self, pair: tuple[Exchange, Exchange], nodes: int) -> tuple[float, float]:
         """Bytes on the network and CPU of an exchange in a fleet of so many nodes."""
