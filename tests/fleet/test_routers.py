@@ -1,6 +1,5 @@
 """Fleets that choose their roles by themselves, as node processes: several routers, killed and stopped while clients write."""
 
-import os
 import signal
 import threading
 import time
@@ -9,11 +8,14 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.conftest import BUDGET
+
 from .processes import NodeProcess, processes, seconds_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
-NODES = 20 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 8
+NODES = 20 if BUDGET == "nightly" else 8
+FAULTS = [signal.SIGKILL, signal.SIGSTOP] if BUDGET == "nightly" else [signal.SIGKILL]
 ROUTERS = 2
 KILLED, STOPPED = 3.0, 10.0
 """Seconds to agreement after a router is killed, and after one is stopped: its lease of 4 s and what a kill takes. With a reserve
@@ -57,7 +59,7 @@ def _writes(node: NodeProcess) -> Iterator[list[str]]:
         thread.join()
 
 
-@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda each: each.name)
 def test_the_fleet_agrees_again_after_a_router_is_gone(fault: signal.Signals) -> None:
     with processes() as start:
         nodes = _start(start)
