@@ -190,7 +190,7 @@ class Fleet:
         )
 
     def move(self, name: str, position: tuple[int, int]) -> None:
-        clock, time = self.nodes[name].clock.as_dict(), self.time_at(name)
+        clock, time = self.nodes[name].clock.as_dict(), self.nodes[name].time.stamp()
         self.write(name, lambda node: node.update_position(position), lambda me: self.log.moving(clock, me, position, time))
 
     def retire(self, name: str, dead: str) -> None:

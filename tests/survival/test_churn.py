@@ -10,15 +10,8 @@ from tests.conftest import BUDGET
 from tests.survival.nodes import boot
 
 CHANGES, IDS, NODES = 20_000 if BUDGET == "nightly" else 5_000, 200, 3
-ROOM = 1.5
-"""How much more the closed stores may take the second time: it depends on how much was under way at once. Kept for ever, it were 2.
-The log of an open store says little: it is as long as the time since it was last emptied.
-"""
-
-
-def size_of(folder: Path) -> int:
-    """Bytes of all files."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+ROOM = 1.75
+"""How much more a store may take the second time: it depends on how much was under way at once. Kept for ever, it were 2."""
 
 
 @pytest.mark.slow
@@ -27,7 +20,7 @@ async def test_what_a_fleet_keeps_levels_off(tmp_path: Path, monkeypatch: pytest
     boot(monkeypatch, tmp_path / "run")
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     churn = importlib.import_module("churn")
-    taken = []
+    largest = []
     for _ in range(2):
         samples = await churn.run(tmp_path, CHANGES, ids=IDS, nodes=NODES, tell=lambda _: None)
         assert samples[-2].changes >= CHANGES
@@ -35,5 +28,5 @@ async def test_what_a_fleet_keeps_levels_off(tmp_path: Path, monkeypatch: pytest
         assert end.removals == 0
         assert end.rows == NODES
         assert NODES < end.cells <= NODES * (1 + AUDIT_SLOTS), "what each node says of itself, and its audit"
-        taken.append(size_of(tmp_path))
-    assert taken[1] < ROOM * taken[0], taken
+        largest.append(max(sample.store_bytes for sample in samples))
+    assert largest[1] < ROOM * largest[0], largest
