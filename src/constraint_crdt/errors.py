@@ -86,7 +86,7 @@ class LifecycleError(ConstraintCrdtError, RuntimeError):
 
 
 class ClockInDoubt(ConstraintCrdtError):
-    """What depends on the time is not written: the clock of the node is in doubt, and it does not know the time of the fleet."""
+    """A write that depends on the time is refused: the clock of the node is in doubt, and the time of the fleet is not known."""
 
 
 class NotPermitted(ConstraintCrdtError, PermissionError):

@@ -478,7 +478,7 @@ class HybridClock:
         return own
 
     def _step(self, step: int, own: int) -> None:
-        """My own clock was set: what was measured by it before stays true."""
+        """My own clock was set: earlier measurements by it stay true."""
         for peer, known in self._heard.items():
             self._heard[peer] = deque(_Heard(each.offset - step, each.at + step) for each in known)
         self._far = {peer for peer, known in self._heard.items() if any(not self._is_near(each.offset) for each in known)}

@@ -1,4 +1,4 @@
-"""Replicas, and the hashes of what they wrote.
+"""Replicas, and the hashes of their writes.
 
 A replica is a life of a node, and the writer of a row. A node after a possible loss of writes comes back under the same id with
 another incarnation, and so as another replica with a row of its own. So a (replica, seq) pair, a *dot*, never means two mutations.

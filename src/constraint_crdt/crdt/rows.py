@@ -12,7 +12,7 @@ Rules kept here:
 - The clock of a row rises only together with the cells up to there.
 - A removal deletes the cells it names, also later arrivals.
 - Digest sums, tables and views are updated with each cell, so reads compute nothing.
-- A log knows which rows rose after a recent mark of the clock. Comparing a clock of thousands of rows costs what changed.
+- A log knows which rows rose after a recent mark of the clock. Comparing a clock of thousands of rows costs O(changes).
 - With `follow_signatures`, the stubs of signed rows are kept and passed on (`crdt.signed_rows`). Then a Sync removes no cell: a
   removal counts as a signed cell only, and is kept as long as the row of its target covers the target.
 
@@ -96,7 +96,7 @@ LOGGED = 1024
 """The changes of a clock, and its marks, that a `ClockLog` knows."""
 
 Known = ClockMark | Mapping[Replica, int]
-"""What another knows: a mark, which is fast to compare with where it was the clock here not long ago, or entries."""
+"""The knowledge of another: a mark, which is fast to compare with where it was the clock here not long ago, or entries."""
 
 
 class Applied(NamedTuple):

@@ -165,7 +165,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     clock_correction: float | None = None
     """Seconds from this node's clock to the time that it goes by while in doubt. null without a doubt."""
     fleet_time: bool = False
-    """While in doubt it goes by the fleet's time. Otherwise what ends at a time is not written here."""
+    """While in doubt it goes by the fleet's time. Otherwise nothing with an end is written here."""
     clock_steps: int = 0
     """Times that the clock of this machine was set since the start."""
     lost_writes: int = 0

@@ -98,7 +98,7 @@ class GossipResult:
     unknown: tuple[int, int] = (0, 0)
     """The seq of that life here, and the higher one that others know."""
     replaced: OwnReplaced | None = None
-    """A row of this node was replaced by a longer one that it signed. `GossipNode.write_again` takes what only the former had."""
+    """A row of this node was replaced by a longer one that it signed. `GossipNode.write_again` takes the former's own cells."""
 
 
 class Composer:
@@ -163,7 +163,7 @@ class Composer:
         return self.ping(peer) if delta is None else delta
 
     def _small_delta(self, known: Peer, most: int) -> Delta | Sync | None:
-        """What a peer lacks by its evidence, if that is little: `most` mutations."""
+        """The mutations that a peer lacks by its evidence, if these are few: `most`."""
         rows, mark = self._local.state.rows, known.mark
         if mark is None or rows.clock_mark.count - mark.count > most:  # necessary, and always O(1)
             return None
@@ -173,7 +173,7 @@ class Composer:
         return self.transfer(known, mark) if 0 < rows.ahead_of(mark) <= most and rows.serves(mark) else None
 
     def go_on(self, peer: Peer, *, anew: bool) -> list[GossipMessage]:
-        """The question for the rest of a peer's transfer, if any; or before it a small Delta of what is new here.
+        """The question for the rest of a peer's transfer, if any; or before it a small Delta of the news here.
 
         The peer answers such a Delta with its clock, and the question follows. A peer of 0.1.0, which sends no units, gets none: it
         would begin another transfer.

@@ -398,10 +398,10 @@ class GossipNode:
         self._exchange.forget_ended()
 
     def write_again(self, replaced: OwnReplaced) -> int:
-        """Write what only a replaced row of this node had, under its new life; returns the number of definitions and removals.
+        """Write the cells that only a replaced row of this node had, under its new life; returns how many.
 
-        Definitions are added beside those in force, so none is lost. Removals of what the replaced row had since the start of the
-        process are left out: in the other row these seqs are of other additions. So are counts.
+        Definitions are added beside those in force, so none is lost. Removals of additions that the replaced row had since the
+        start of the process are left out: in the other row these seqs are of other additions. So are counts.
         """
         rows, constraints = self.local.state.rows, self.local.state.constraints
         lost = [cell for cell in replaced.cells if cell.kind == ADD]

@@ -7,7 +7,7 @@ Rules of lives:
 - A node with credentials begins each life with its certificate, and signs its row before any other node hears of it (`authority`).
 - Readings that depend on time use hybrid time; the timestamp of a write is that of the node's own clock, or the fleet's time where
   that clock is in doubt.
-- What ends at a time is not written while the clock is in doubt and the fleet's time is not known (`check_clock`).
+- Nothing with an end is written while the clock is in doubt and the fleet's time is not known (`check_clock`).
 
 Rules of the removal of expired adds (docs/design/state.md#lifetimes). Expiry itself is only a reading; the cells go by an ordinary
 removal that names the expired adds. Any node may write the removal and duplicates do no harm, but removals should come neither

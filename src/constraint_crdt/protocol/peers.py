@@ -353,7 +353,7 @@ REQUEST_TRIES = 3
 """Tries of a request. The last one of a known peer waits as long as an unknown peer is waited for: the way may have changed."""
 
 LEAST_RATE = 1200.0
-"""Bytes per second, 9.6 kbit/s: what a message of `FIRST_BURST` is taken to travel at where no round trip is known yet."""
+"""Bytes per second, 9.6 kbit/s: the assumed rate of a message of `FIRST_BURST` where no round trip is known yet."""
 
 
 SLOW_ROUND_TRIP = 0.5
@@ -479,7 +479,7 @@ class LinkEstimate:
             self.lost()
 
     def lost(self) -> None:
-        """A burst did not arrive, as far as is known: the next one is shorter, but not shorter than what passed before.
+        """A burst did not arrive, as far as is known: the next one is shorter, but not shorter than the one that passed before.
 
         That rate is trusted less with each loss: it may have been of another route.
         """

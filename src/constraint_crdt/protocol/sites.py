@@ -305,7 +305,7 @@ class Sites:
         return sum(1 for _ in islice((node for node in self._members[self._site] if node not in self._failed), SPEAKERS))
 
     def witnesses(self, other: str) -> list[str]:
-        """The nodes whose evidence tells what another site knows: its speakers, and the one that spoke last."""
+        """The nodes whose evidence counts for another site: its speakers, and the one that spoke last."""
         known = self.speakers(other, self._site)
         last = self._spoke.get(other)
         return known if last is None or last in known else [*known, last]

@@ -3,8 +3,8 @@
 Rules of exchanges:
 
 - A node begins a single exchange at a time, and answers others meanwhile. An exchange that takes longer than its turn, a quarter of
-  `request_timeout`, goes on beside the next ones: a slow link, a silent peer and a large transfer hold up nobody else. There is one
-  exchange with a peer at a time.
+  `request_timeout`, goes on beside the next ones: a slow link, a silent peer and a large transfer hold up no other peer. There is
+  one exchange with a peer at a time.
 - A peer is live from its first message or answer until it leaves or fails. The transport's list of peers is only a hint, but a node
   outside of it is not live: a message read before its sender left, and merged after that, would keep the sender live for ever. Nor
   is a retired node, which may run and speak on: nothing waits for it.
@@ -17,7 +17,7 @@ Rules of exchanges:
 - A failed peer is left out for a pause, doubled with each failure.
 - No exchange begins with a peer while a large message travels to it or from it, which goes on by itself. Rounds take a tenth of a
   link of known rate, at most.
-- What arrived of an answer that broke off is kept, and is not asked for again.
+- The parts that arrived of an interrupted answer are kept, and are not asked for again.
 - Messages are sent after their content is on disk (`durable`).
 - A malformed or excessive message is refused, counted, and logged once per reason. No message ends the node.
 
@@ -194,7 +194,7 @@ ASIDE = 64
 """Exchanges that go on beside others, at most. Further ones wait for one of them."""
 
 ROUND_BYTES = 400
-"""Bytes of a round without news on a link, with what the transport adds, about."""
+"""Bytes of a round without news on a link, with those that the transport adds, about."""
 
 ROUND_SHARE = 0.1
 """The share of a link of known rate that rounds may take."""

@@ -540,7 +540,7 @@ class Runtime:
         self.diagnosis.further.append(self.persistence.findings)
 
     def _replaced(self, change: NodeChange) -> None:
-        """Write again what only the replaced row of this node had, soon: a subscriber does not write."""
+        """Write again the cells that only the replaced row of this node had, soon: a subscriber does not write."""
         if change.result is not None and change.result.replaced is not None:
             self.tasks.once("writing again", self._write_again(change.result.replaced))
 

@@ -65,7 +65,7 @@ class LostWrites:
         """Per life with lost writes: the seq in the store, and the highest seq known to have been written."""
 
     def begin(self, lives: Sequence[int], rollback: Rollback | None) -> None:
-        """The store was opened. `lives`: its incarnations; `rollback`: what the marker shows."""
+        """The store was opened. `lives`: its incarnations; `rollback`: the loss that the marker shows."""
         rows, name = self._gossip.state.rows, self._gossip.node_id
         replicas = [Replica(name, incarnation) for incarnation in lives]
         self._known = {replica: rows.seq(replica) for replica in replicas}
@@ -187,7 +187,7 @@ class Persistence:
         return self._committer.waiting if self._committer else 0
 
     async def open(self, *, rejoin: bool = False) -> Path | None:
-        """Load the state from disk. Raises `StoreError` if the store cannot be used. `tell` says what the store shows.
+        """Load the state from disk. Raises `StoreError` if the store cannot be used. `tell` tells of a loss that the store shows.
 
         `rejoin`: rename the old file, and begin with an empty file. Returns the new path of the old file then.
         """
@@ -258,7 +258,7 @@ class Persistence:
                 await self._committer.durable(patient=True)
 
     def tell(self) -> int:
-        """Say what the store showed when it was opened; returns the ns by which the clock was set since the last session."""
+        """Tell of a loss that the store showed when opened; returns the ns by which the clock was set since the last session."""
         self.lost.tell_rollback()
         return self._store.clock_set_by if self._store else 0
 

@@ -4,7 +4,7 @@
 histories with faults and checks invariants after each step; `History`, `replay` and `shrink` keep the findings. `RecordedNode` and
 `Replay` record the inputs of a node and run them again. `SimRng` is the generator of random numbers behind all of them.
 
-`make_plan` computes what a `PlannedFleet` costs, and how long its agreement takes, as a `Plan`.
+`make_plan` computes the costs of a `PlannedFleet`, and how long its agreement takes, as a `Plan`.
 
 Each name is loaded on its first use.
 """

@@ -307,7 +307,7 @@ class Invariants:
         heard[peer] = [*lately, (time - own, own)]
 
     def clock_set(self, name: str, node: GossipNode, by: int) -> None:
-        """The clock of a node was set: what it heard before is off by as much more, or less."""
+        """The clock of a node was set: its earlier measurements are off by as much more, or less."""
         heard = self._views[name].heard
         for peer, measured in heard.items():
             heard[peer] = [(offset - by, at + by) for offset, at in measured]

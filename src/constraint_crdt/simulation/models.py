@@ -171,7 +171,7 @@ class Decays:
             self._cells.pop(slot, None)
 
     def clock_set(self, own: int, by: int) -> None:
-        """The node's own clock was set by `by` ns, to `own`: what is in the future then keeps the age that it had."""
+        """The node's own clock was set by `by` ns, to `own`: a measurement in the future then keeps the age that it had."""
         for slot, (since, values) in self._cells.items():
             if by < 0 and since > own:
                 self._cells[slot] = own - max(0, own - by - since), values

@@ -1,4 +1,4 @@
-"""Plans of fleets: what a fleet costs at rest and with changes, how long agreement takes, and what breaks first.
+"""Plans of fleets: costs at rest and with changes, the time until all agree, and the first limit that breaks.
 
 A figure has one of three sources, and says which:
 
@@ -47,7 +47,7 @@ SEGMENT_BYTES = 1448
 
 
 class Wire(NamedTuple):
-    """What Zenoh and TCP add for nodes of a role: constants of Zenoh 1.10 at the settings of a node."""
+    """The bytes that Zenoh and TCP add for nodes of a role: constants of Zenoh 1.10 at the settings of a node."""
 
     zenoh: float
     """Bytes per message: key, names of nodes, encoding."""
@@ -176,7 +176,7 @@ class PlannedFleet:
 
     @property
     def wire(self) -> Wire:
-        """What the transport adds."""
+        """The bytes that the transport adds."""
         return ROUTED if self.routed else MESH
 
     @property
@@ -656,13 +656,13 @@ class Figure(NamedTuple):
     key: str
     what: str
     value: float
-    """In `unit`; infinite for what does not come about."""
+    """In `unit`; infinite for an event that does not come about."""
     unit: str
     source: str
 
 
 class Break(NamedTuple):
-    """What stops a fleet from growing, and where."""
+    """A limit to the growth of a fleet, and its place."""
 
     what: str
     at: float

@@ -279,7 +279,7 @@ class Start(Step, frozen=True, kw_only=True, tag="start"):
     """`kept`: as the node left it. `doubtful`: the same, but not vouched for. `copied`: the last backup. `lost`: empty.
 
     `rolled back`: the last backup, wrongly vouched for, and an exchange with `peer` before any write; as `copied` unless the peer
-    knows all writes of that life, since nothing shows the loss of what no node knows.
+    knows all writes of that life, since nothing shows the loss of writes that no node knows.
     """
     peer: str = ""
     incarnation: int = 0

@@ -90,7 +90,7 @@ class Store:
         self._vouched = False
         self._owner = ("", "")
         self.rollback: Rollback | None = None
-        """What the marker shows to be missing; None: nothing."""
+        """The writes that the marker shows to be missing; None: none."""
         self.clock_set_by = 0
         """ns by which the clock of the machine was set since the last session, as far as is known. Below a second: slewing."""
 

@@ -12,7 +12,7 @@ An endpoint is `tcp/HOST:PORT` or `tls/HOST:PORT`. Rules:
 `ease_links` sets options of the TCP connections of links, which Zenoh has no settings for:
 
 - Zenoh sets `SO_LINGER` to 10 s, so closing a dead link blocks one of its few threads for 10 s, and with it all other links of the
-  process. Without the option closing takes no time, and the system goes on sending what is left.
+  process. Without the option closing takes no time, and the system goes on sending the rest.
 - `TCP_THIN_LINEAR_TIMEOUTS`: the first six repetitions of a lost packet come at the same interval, so a link that a cut did not end
   goes on soon after it. Linux only.
 - `TCP_USER_TIMEOUT`: a link on which nothing is acknowledged for `DEAD_SECONDS` is closed, and for longer on a slow or lossy one,

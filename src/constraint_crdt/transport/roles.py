@@ -77,7 +77,7 @@ PEER, ROUTER, CLIENT = get_args(LinkRole)
 
 
 class Choice(NamedTuple):
-    """What a node should be now."""
+    """The role that a node should have now."""
 
     role: LinkRole
     routers: tuple[str, ...]
