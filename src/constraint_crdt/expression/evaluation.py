@@ -3,6 +3,9 @@
 The library compiles the patterns of `matches` once with an expression that passes its type checker, and otherwise at each
 evaluation. Patterns are string literals of a bounded cost, and stand in no loop of an expression that does not pass.
 
+Comparisons of variables with literals (`syntax.read_comparisons`) pass the check as they are, and are decided here while the values
+are of the types of the literals, or missing. The library compiles one only for other values. Its outcomes are the specification.
+
 Evaluation of the active constraints against measurements. Pure.
 
 All standing definitions of a constraint are in force: the constraint is violated if any is, satisfied if all hold, else unknown.
@@ -12,10 +15,11 @@ version), reads unknown, and is kept and forwarded.
 """
 
 import functools
+import operator
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from constraint_crdt.crdt.limits import WHEN_BYTES
 from constraint_crdt.errors import InvalidType
@@ -60,7 +64,9 @@ from constraint_crdt.expression.syntax import (
     decode,
     growth,
     is_window,
+    read_comparisons,
     serialized_part,
+    unparse,
     with_names,
 )
 from constraint_crdt.expression.temporal import by_default
@@ -74,6 +80,8 @@ if TYPE_CHECKING:
 MAX_EXPRESSION_BYTES = WHEN_BYTES
 COMPILED_EXPRESSIONS_KEPT = 16_384
 """Some 4 KB each. With more constraints than these, each evaluation of all compiles all again."""
+PROGRAMS_KEPT = 4096
+"""Programs of comparisons of which values are of other types than the literals."""
 MAX_PATTERN_COST = 1600
 """Some 2 ms to compile, once. Without a bound, the patterns of 1 KiB take seconds and hundreds of megabytes."""
 
@@ -116,6 +124,70 @@ def _check_patterns(source: str, tree: Tree) -> bool:
 _SATISFIED = Outcome(Verdict.SATISFIED, "")
 _VIOLATED = Outcome(Verdict.VIOLATED, "")
 
+_Decided = bool | frozenset[str] | None
+"""The value of comparisons: a bool; or the missing variables on which it depends; None for the library to decide."""
+_Decide = Callable[[Mapping[str, object]], _Decided]
+_COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
+    "_<_": operator.lt, "_<=_": operator.le, "_>_": operator.gt, "_>=_": operator.ge, "_==_": operator.eq, "_!=_": operator.ne,
+}  # fmt: skip
+_MIRRORED = {"_<_": "_>_", "_<=_": "_>=_", "_>_": "_<_", "_>=_": "_<=_"}
+
+
+def _decider(node: Node) -> _Decide:
+    """The decision of comparisons, of the tree of `read_comparisons`."""
+    if node.name == "!_":
+        return _negated(_decider(node.nodes[0]))
+    if node.name in ("_&&_", "_||_"):
+        return _joined([_decider(each) for each in _operands(node, node.name)], node.name == "_||_")
+    left, right = node.nodes
+    name, literal = (node.name, right) if left.sort == "name" else (_MIRRORED.get(node.name, node.name), left)
+    return _compared((left if left.sort == "name" else right).name, _COMPARE[name], literal.value)
+
+
+def _operands(node: Node, name: str) -> Iterator[Node]:
+    """The operands of a balanced tree of one operator, in order."""
+    for each in node.nodes:
+        if each.name == name:
+            yield from _operands(each, name)
+        else:
+            yield each
+
+
+def _compared(name: str, compare: Callable[[Any, Any], bool], literal: object) -> _Decide:
+    kind, missing = (str if isinstance(literal, str) else float), frozenset([name])
+
+    def decide(values: Mapping[str, object]) -> _Decided:
+        value = values.get(name)
+        if type(value) is kind:
+            return compare(value, literal)
+        return missing if value is None else None
+
+    return decide
+
+
+def _negated(inner: _Decide) -> _Decide:
+    def decide(values: Mapping[str, object]) -> _Decided:
+        found = inner(values)
+        return not found if found is True or found is False else found
+
+    return decide
+
+
+def _joined(parts: list[_Decide], deciding: bool) -> _Decide:
+    """`&&`, or `||`: `deciding` is the value of an operand that decides, whatever the others are."""
+
+    def decide(values: Mapping[str, object]) -> _Decided:
+        missing = None
+        for part in parts:
+            found = part(values)
+            if found is deciding or found is None:
+                return found
+            if type(found) is frozenset:
+                missing = found if missing is None else missing | found
+        return not deciding if missing is None else missing
+
+    return decide
+
 
 class _Reading(NamedTuple):
     """The program of an expression with windows, where each call over samples is a variable; the calls by the name of theirs."""
@@ -151,13 +223,21 @@ class Expression:
     source: str
     variables: frozenset[str]
     """The top-level names that it reads, the variables of its windows among them."""
-    _program: "cel.Expression" = field(repr=False, compare=False)
+    _program: "cel.Expression | None" = field(repr=False, compare=False)
+    """None for comparisons: the library compiles them where it has to decide."""
     _growth: Growth | None = field(default=None, repr=False, compare=False)
     windows: frozenset[tuple[str, int]] = frozenset()
     """The variables that it reads samples of, each with the length of the window in ns; 0 for the last sample only."""
     _only_windows: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
     """The variables of which it reads samples only, not the value now."""
     _reading: "_Reading | None" = field(default=None, repr=False, compare=False)
+    _decide: "_Decide | None" = field(default=None, repr=False, compare=False)
+    """Decides comparisons."""
+
+    @property
+    def is_comparisons(self) -> bool:
+        """True for comparisons of variables with literals: cheap to compile and to evaluate."""
+        return self._decide is not None
 
     def evaluate(self, values: Mapping[str, object]) -> Outcome:
         """Evaluate against measured values (for many expressions, convert the values with `measurements` first).
@@ -167,13 +247,25 @@ class Expression:
         """
         if type(values) is not Measurements:
             values = measurements(values)
+        if self._decide is not None:
+            decided = self._decide(values.plain)
+            if decided is True:
+                return _SATISFIED
+            if decided is False:
+                return _VIOLATED
+            if decided is not None:
+                return Outcome(Verdict.UNKNOWN, values.why_not(decided))
+        return self._evaluate(values)
+
+    def _evaluate(self, values: Measurements) -> Outcome:
+        """The same, by the library."""
         if self._growth and self._builds_too_much(self._growth, values):
             return Outcome(Verdict.UNKNOWN, "the evaluation failed: the macros build too much from values of this size")
         try:
             if self._reading:
                 result = self._reading.program.eval(values.activation_with(self.variables, self._reading.calls))
             else:
-                result = self._program.eval(values.ready or values.activation())
+                result = (self._program or _program(self.source)).eval(values.ready or values.activation())
             value = result.value()
         except RuntimeError as error:
             return Outcome(Verdict.UNKNOWN, f"the evaluation failed: {failure(str(error))}")
@@ -210,7 +302,8 @@ class Expression:
 
     def parts(self) -> "Parts":
         """The parts of the expression. Not cached: `parts` caches them."""
-        return Parts(self._program.serialize())
+        root = read_comparisons(self.source) if self._program is None else None
+        return Parts(b"", root) if root else Parts((self._program or _program(self.source)).serialize())
 
     @staticmethod
     def _builds_too_much(found: Growth, values: Measurements) -> bool:
@@ -228,10 +321,11 @@ _BRANCHES = frozenset({"_&&_", "_||_", "_?_:_"})
 class Parts:
     """The parts of an expression, each compiled when it is first evaluated. For evaluations of the whole that build little."""
 
-    def __init__(self, serialized: bytes) -> None:
+    def __init__(self, serialized: bytes, root: Node | None = None) -> None:
+        """`root`: of comparisons, which have no serialized form."""
         self._serialized = serialized
         self._programs: dict[int, _Reading] = {}
-        self.root = decode(serialized).root
+        self.root = root or decode(serialized).root
 
     def value(self, node: Node, values: Measurements) -> object:
         """The value of a part outside of loops; None for an error, as for null."""
@@ -239,9 +333,15 @@ class Parts:
             return node.value
         if node.sort == "name":
             return values.get(node.name.removeprefix(ALIAS))
+        if not self._serialized:
+            decided = _decider(node)(values.plain)
+            if decided is not None:
+                return decided if isinstance(decided, bool) else None
         library = environment()
         try:
-            if node.id not in self._programs:
+            if node.id not in self._programs and not self._serialized:
+                self._programs[node.id] = _Reading(library.parse(unparse(node)), {})
+            elif node.id not in self._programs:
                 part = serialized_part(self._serialized, node)
                 reading = _reading(part, node)
                 self._programs[node.id] = reading or _Reading(library.deserialize(part), {})
@@ -320,7 +420,7 @@ def compile_expression(source: str, *, checked: bool = True, kinds: Mapping[str,
     column.
     """
     compiled = _compile(source)
-    if not checked:
+    if not checked or (compiled.is_comparisons and _fits(source, compiled, kinds)):
         return compiled
     read = {name: kind for name, kind in kinds.items() if kind in KINDS and name.partition(".")[0] in compiled.variables}
     return _checked(source, frozenset(read.items()))
@@ -353,9 +453,34 @@ def _check_size(source: str) -> None:
         raise ExpressionError(f"the expression is longer than {MAX_EXPRESSION_BYTES} bytes: split the constraint")
 
 
+def _fits(source: str, compiled: Expression, kinds: Mapping[str, str]) -> bool:
+    """True if comparisons are with literals of the kinds of their variables, as far as these are known."""
+    if kinds.keys().isdisjoint(compiled.variables):
+        return True
+    root = read_comparisons(source)
+    compared = [each.nodes for each in root.walk() if each.name in _COMPARE] if root else ()
+    return all(_fit(one, other, kinds) if one.sort == "name" else _fit(other, one, kinds) for one, other in compared)
+
+
+def _fit(variable: Node, literal: Node, kinds: Mapping[str, str]) -> bool:
+    kind = "string" if isinstance(literal.value, str) else "double"
+    return kinds.get(variable.name, kind) == kind
+
+
 @functools.lru_cache(maxsize=COMPILED_EXPRESSIONS_KEPT)
 def _compile(source: str) -> Expression:
-    return _compilation(source).expression
+    _check_size(source)
+    root = read_comparisons(source)
+    if root is None:
+        return _compilation(source).expression
+    return Expression(source, frozenset(each.name for each in root.free()), None, _decide=_decider(root))
+
+
+@functools.lru_cache(maxsize=PROGRAMS_KEPT)
+def _program(source: str) -> "cel.Expression":
+    """The program of comparisons, where the library has to decide."""
+    program, _, _ = _type_checked(source, _parse(source))
+    return program or environment().parse(source)
 
 
 @functools.lru_cache(maxsize=COMPILED_EXPRESSIONS_KEPT)
