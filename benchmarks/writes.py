@@ -208,7 +208,7 @@ def node(directory: Path) -> Iterator[Served]:
     """A node without peers, with its store in this directory."""
     command = [sys.executable, "-m", "constraint_crdt", "node", "--name", "forge", "--fleet", f"bench-{secrets.token_hex(4)}"]
     command += ["--api", "127.0.0.1:0", "--listen", "tcp/127.0.0.1:0", "--store", str(directory / "forge.db"), "--while-stdin-open"]
-    settings = {**os.environ, "CONSTRAINT_CRDT_API_RATE": "1000000", "CONSTRAINT_CRDT_MAX_CELLS": "100000000"}
+    settings = {**os.environ, "CONSTRAINT_CRDT_API_RATE": "1000000"}
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=settings)
     assert process.stderr is not None
     found = next(found for line in process.stderr if (found := READY.search(line)))
