@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt.expression import Expression, ExpressionError, compile_expression, margin, measurements
 from constraint_crdt.expression.cel import TYPE_NAMES, environment
-from constraint_crdt.expression.evaluation import _checked, _compilation, parts
+from constraint_crdt.expression.evaluation import _checked, _compilation, _written, parts
 from constraint_crdt.expression.syntax import MOST_BRACKETS, MOST_COMPARISONS, Node, decode, read_comparisons
 from tests.conftest import BUDGET
 
@@ -42,7 +42,7 @@ def texts(names: list[str], literals: list[str]) -> st.SearchStrategy[str]:
 
 
 COMPARISONS = texts(NAMES, LITERALS).filter(lambda text: read_comparisons(text) is not None)
-VALUE = st.sampled_from(
+VALUE: st.SearchStrategy[object] = st.sampled_from(
     [0.0, -0.0, 1.0, 1.5, 7.0, -1.0, 1e308, float("inf"), float("nan"), 3, True, None, "a", "b c", "", "7", "é", [1.0], {}]
 )
 VALUES = st.dictionaries(st.sampled_from(NAMES), VALUE)
@@ -62,10 +62,7 @@ def attempt(text: str, kinds: Mapping[str, str], *, library: bool) -> str:
     """The refusal of a text; empty for a text that is taken."""
     try:
         if library:
-            _checked(
-                text,
-                frozenset((name, kind) for name, kind in kinds.items() if name.partition(".")[0] in by_library(text).variables),
-            )
+            _checked(_written(by_library(text), kinds))
         else:
             compile_expression(text, kinds=kinds)
     except ExpressionError as error:

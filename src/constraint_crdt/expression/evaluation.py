@@ -14,12 +14,13 @@ evaluated. A definition that does not compile here, or with a meaning version th
 version), reads unknown, and is kept and forwarded.
 """
 
+import contextlib
 import functools
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from constraint_crdt.crdt.limits import WHEN_BYTES
 from constraint_crdt.errors import InvalidType
@@ -80,6 +81,8 @@ if TYPE_CHECKING:
 MAX_EXPRESSION_BYTES = WHEN_BYTES
 COMPILED_EXPRESSIONS_KEPT = 16_384
 """Some 4 KB each. With more constraints than these, each evaluation of all compiles all again."""
+COMPILATIONS_KEPT = 16
+"""Compilations with their trees: the check of an expression follows its compilation."""
 PROGRAMS_KEPT = 4096
 """Programs of comparisons of which values are of other types than the literals."""
 MAX_PATTERN_COST = 1600
@@ -419,11 +422,18 @@ def compile_expression(source: str, *, checked: bool = True, kinds: Mapping[str,
     are known (`double`, `string`, `bool`, `list`, `map`; others are ignored), for that check. Raises `ExpressionError` with the
     column.
     """
-    compiled = _compile(source)
+    compiled = _compiled(source)
     if not checked or (compiled.is_comparisons and _fits(source, compiled, kinds)):
         return compiled
-    read = {name: kind for name, kind in kinds.items() if kind in KINDS and name.partition(".")[0] in compiled.variables}
-    return _checked(source, frozenset(read.items()))
+    return _checked(_written(compiled, kinds))
+
+
+def is_known(source: str | None, kinds: Mapping[str, str] = NO_KINDS) -> bool:
+    """True if the check of an expression takes some µs: it is made of comparisons, or was checked before, with the same kinds."""
+    if not isinstance(source, str) or len(source) > MAX_EXPRESSION_BYTES:
+        return True  # refused at once
+    compiled = _compiled.kept(source) or _comparisons(source)
+    return compiled is not None and (compiled.is_comparisons or _checked.kept(_written(compiled, kinds)) is not None)
 
 
 def check_expressions(when: str | None, clear_when: str | None, kinds: Mapping[str, str] = NO_KINDS) -> None:
@@ -453,6 +463,60 @@ def _check_size(source: str) -> None:
         raise ExpressionError(f"the expression is longer than {MAX_EXPRESSION_BYTES} bytes: split the constraint")
 
 
+_Key = TypeVar("_Key")
+_Kept = TypeVar("_Kept")
+
+
+class _Cache(Generic[_Key, _Kept]):
+    """A function with its last results, as `functools.lru_cache`, which tells what it has. For any thread."""
+
+    def __init__(self, make: Callable[[_Key], _Kept]) -> None:
+        self._make = make
+        self._results: dict[_Key, _Kept] = {}
+
+    def kept(self, key: _Key) -> _Kept | None:
+        """The result, if it is there."""
+        return self._results.get(key)
+
+    def __call__(self, key: _Key) -> _Kept:
+        """The result. Raises what the function raises, which is not kept."""
+        found = self._results.get(key)
+        if found is None:
+            found = self._make(key)
+        self._results.pop(key, None)
+        self._results[key] = found
+        if len(self._results) > COMPILED_EXPRESSIONS_KEPT:
+            with contextlib.suppress(RuntimeError):  # another thread put something in between: the next call drops the oldest
+                self._results.pop(next(iter(self._results)), None)
+        return found
+
+
+class _Written(NamedTuple):
+    """An expression to be checked as where it is written, and the kinds of its variables."""
+
+    source: str
+    kinds: frozenset[tuple[str, str]]
+
+
+def _written(compiled: Expression, kinds: Mapping[str, str]) -> _Written:
+    read = [(name, kind) for name, kind in kinds.items() if kind in KINDS and name.partition(".")[0] in compiled.variables]
+    return _Written(compiled.source, frozenset(read))
+
+
+def _comparisons(source: str) -> Expression | None:
+    """The expression, if it is made of comparisons."""
+    root = read_comparisons(source)
+    if root is None:
+        return None
+    return Expression(source, frozenset(each.name for each in root.free()), None, _decide=_decider(root))
+
+
+@_Cache
+def _compiled(source: str) -> Expression:
+    _check_size(source)
+    return _comparisons(source) or _compilation(source).expression
+
+
 def _fits(source: str, compiled: Expression, kinds: Mapping[str, str]) -> bool:
     """True if comparisons are with literals of the kinds of their variables, as far as these are known."""
     if kinds.keys().isdisjoint(compiled.variables):
@@ -467,15 +531,6 @@ def _fit(variable: Node, literal: Node, kinds: Mapping[str, str]) -> bool:
     return kinds.get(variable.name, kind) == kind
 
 
-@functools.lru_cache(maxsize=COMPILED_EXPRESSIONS_KEPT)
-def _compile(source: str) -> Expression:
-    _check_size(source)
-    root = read_comparisons(source)
-    if root is None:
-        return _compilation(source).expression
-    return Expression(source, frozenset(each.name for each in root.free()), None, _decide=_decider(root))
-
-
 @functools.lru_cache(maxsize=PROGRAMS_KEPT)
 def _program(source: str) -> "cel.Expression":
     """The program of comparisons, where the library has to decide."""
@@ -483,14 +538,15 @@ def _program(source: str) -> "cel.Expression":
     return program or environment().parse(source)
 
 
-@functools.lru_cache(maxsize=COMPILED_EXPRESSIONS_KEPT)
-def _checked(source: str, kinds: frozenset[tuple[str, str]]) -> Expression:
+@_Cache
+def _checked(written: _Written) -> Expression:
+    source, kinds = written
     compilation = _compilation(source)
     if compilation.refused:
         refuse_type(source, compilation.refused.message, compilation.refused.start, compilation.tree)
     _check_kinds(source, compilation, dict(kinds))
     check_tree(source, compilation.tree, dict(kinds))
-    return _compile(source)
+    return _compiled(source)
 
 
 def _check_kinds(source: str, compilation: _Compilation, kinds: Mapping[str, str]) -> None:
@@ -522,6 +578,7 @@ def _check_kinds(source: str, compilation: _Compilation, kinds: Mapping[str, str
         check_result(source, tree, checked.types.get(checked.root.id, "dyn"))
 
 
+@functools.lru_cache(maxsize=COMPILATIONS_KEPT)
 def _compilation(source: str) -> _Compilation:
     _check_size(source)
     parsed = _parse(source)
