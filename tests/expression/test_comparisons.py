@@ -38,7 +38,11 @@ def texts(names: list[str], literals: list[str]) -> st.SearchStrategy[str]:
         bracketed = st.tuples(st.sampled_from(["", "!"]), SPACE, inner).map(lambda each: f"{each[0]}({each[1]}{each[2]})")
         return joined | bracketed
 
-    return st.recursive(compared(name, literal) | compared(literal, name), extend, max_leaves=8)
+    number = st.sampled_from([each for each in literals if each[:1] not in "'\"" or each == "'a'"])
+    value = name | number
+    sums = st.lists(st.tuples(value, SPACE, st.sampled_from("+-*"), SPACE).map("".join), max_size=3)
+    calculated = st.tuples(sums.map("".join), value).map("".join)
+    return st.recursive(compared(name, literal) | compared(literal, name) | compared(calculated, calculated), extend, max_leaves=8)
 
 
 COMPARISONS = texts(NAMES, LITERALS).filter(lambda text: read_comparisons(text) is not None)
@@ -96,6 +100,10 @@ def test_the_tree_is_that_of_the_library(text: str) -> None:
 @example("x < 1 && y < 1", {"x": 3.0})
 @example("x < 1 || y == 'a'", {"x": 0.5, "y": 1.0})
 @example("!(x < 1 || y < 2) && !(speed_mps < 3)", {})
+@example("x + 1.5 * y - -0.5 < x * x", {"x": 3.0, "y": 1.5})
+@example("x + y < 1.0", {"x": "a"})
+@example("x == y", {"x": "a", "y": "a"})
+@example("x < 0.5 + 1000.0", {"x": 1000.5})
 def test_outcomes_and_margins_are_those_of_the_library(text: str, measured: dict[str, object]) -> None:
     values, mine, other = measurements(measured), compile_expression(text, checked=False), by_library(text)
     assert mine.is_comparisons
@@ -135,7 +143,20 @@ def test_refusals_are_those_of_the_library(text: str, kinds: dict[str, str]) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["x", "x < y", "x + 1.0 < 2.0", "xs[0] < 1", "robot.speed < 1", "x < 1 ? y < 2 : y < 3", "x in [1]", ""]
+    "text",
+    [
+        "x",
+        "x + 1 < 2.0",
+        "x / 2.0 < 1.0",
+        "-x < 1.0",
+        "1.0 < 2.0",
+        "x + 'a' == 'b'",
+        "xs[0] < 1",
+        "robot.speed < 1",
+        "x < 1 ? y < 2 : y < 3",
+        "x in [1]",
+        "",
+    ],
 )
 def test_other_texts_are_left_to_the_library(text: str) -> None:
     assert read_comparisons(text) is None

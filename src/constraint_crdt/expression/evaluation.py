@@ -3,7 +3,7 @@
 The library compiles the patterns of `matches` once with an expression that passes its type checker, and otherwise at each
 evaluation. Patterns are string literals of a bounded cost, and stand in no loop of an expression that does not pass.
 
-Comparisons of variables with literals (`syntax.read_comparisons`) pass the check as they are, and are decided here while the values
+Comparisons of variables and literals (`syntax.read_comparisons`) pass the check as they are, and are decided here while the values
 are of the types of the literals, or missing. The library compiles one only for other values. Its outcomes are the specification.
 
 Evaluation of the active constraints against measurements. Pure.
@@ -133,6 +133,8 @@ _Decide = Callable[[Mapping[str, object]], _Decided]
 _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
     "_<_": operator.lt, "_<=_": operator.le, "_>_": operator.gt, "_>=_": operator.ge, "_==_": operator.eq, "_!=_": operator.ne,
 }  # fmt: skip
+_CALCULATE: Mapping[str, Callable[[Any, Any], Any]] = {"_+_": operator.add, "_-_": operator.sub, "_*_": operator.mul}
+_NO_VALUES: Mapping[str, object] = {}
 _MIRRORED = {"_<_": "_>_", "_<=_": "_>=_", "_>_": "_<_", "_>=_": "_<=_"}
 
 
@@ -143,8 +145,22 @@ def _decider(node: Node) -> _Decide:
     if node.name in ("_&&_", "_||_"):
         return _joined([_decider(each) for each in _operands(node, node.name)], node.name == "_||_")
     left, right = node.nodes
-    name, literal = (node.name, right) if left.sort == "name" else (_MIRRORED.get(node.name, node.name), left)
-    return _compared((left if left.sort == "name" else right).name, _COMPARE[name], literal.value)
+    constants = [None if any(each.free()) else _calculator(each)(_NO_VALUES) for each in node.nodes]
+    if left.sort == "name" and constants[1] is not None:
+        return _compared(left.name, _COMPARE[node.name], constants[1])
+    if right.sort == "name" and constants[0] is not None:
+        return _compared(right.name, _COMPARE[_MIRRORED.get(node.name, node.name)], constants[0])
+    return _calculated(_COMPARE[node.name], _calculator(left), _calculator(right), sorted({each.name for each in node.free()}))
+
+
+def _calculator(node: Node) -> Callable[[Mapping[str, Any]], Any]:
+    """The value of a sum or product, from doubles."""
+    if node.sort == "name":
+        return operator.itemgetter(node.name)
+    if node.sort == "constant":
+        return lambda _: node.value
+    calculate, (left, right) = _CALCULATE[node.name], map(_calculator, node.nodes)
+    return lambda values: calculate(left(values), right(values))
 
 
 def _operands(node: Node, name: str) -> Iterator[Node]:
@@ -164,6 +180,22 @@ def _compared(name: str, compare: Callable[[Any, Any], bool], literal: object) -
         if type(value) is kind:
             return compare(value, literal)
         return missing if value is None else None
+
+    return decide
+
+
+def _calculated(
+    compare: Callable[[Any, Any], bool], left: Callable[[Any], Any], right: Callable[[Any], Any], names: list[str]
+) -> _Decide:
+    def decide(values: Mapping[str, object]) -> _Decided:
+        missing = list[str]()
+        for name in names:
+            value = values.get(name)
+            if value is None:
+                missing.append(name)
+            elif type(value) is not float:
+                return None
+        return frozenset(missing) if missing else compare(left(values), right(values))
 
     return decide
 
@@ -336,6 +368,8 @@ class Parts:
             return node.value
         if node.sort == "name":
             return values.get(node.name.removeprefix(ALIAS))
+        if not self._serialized and node.name in _CALCULATE:
+            return self._calculated(node, values)
         if not self._serialized:
             decided = _decider(node)(values.plain)
             if decided is not None:
@@ -353,6 +387,11 @@ class Parts:
         except RuntimeError:
             return None
         return None if result.type() == library.error_type else converted(result)
+
+    def _calculated(self, node: Node, values: Measurements) -> object:
+        """The value of a sum or product of comparisons; None if an operand is no double."""
+        operands = [self.value(each, values) for each in node.nodes]
+        return _CALCULATE[node.name](*operands) if all(type(each) is float for each in operands) else None
 
     def fails_without(self, node: Node, missing: frozenset[str]) -> bool:
         """True if a part is an error while these variables have no value. See `Expression.fails_without`."""
@@ -522,13 +561,12 @@ def _fits(source: str, compiled: Expression, kinds: Mapping[str, str]) -> bool:
     if kinds.keys().isdisjoint(compiled.variables):
         return True
     root = read_comparisons(source)
-    compared = [each.nodes for each in root.walk() if each.name in _COMPARE] if root else ()
-    return all(_fit(one, other, kinds) if one.sort == "name" else _fit(other, one, kinds) for one, other in compared)
-
-
-def _fit(variable: Node, literal: Node, kinds: Mapping[str, str]) -> bool:
-    kind = "string" if isinstance(literal.value, str) else "double"
-    return kinds.get(variable.name, kind) == kind
+    for compared in root.walk() if root else ():
+        if compared.name in _COMPARE:
+            kind = "string" if any(isinstance(each.value, str) for each in compared.nodes) else "double"
+            if any(kinds.get(each.name, kind) != kind for each in compared.free()):
+                return False
+    return True
 
 
 @functools.lru_cache(maxsize=PROGRAMS_KEPT)

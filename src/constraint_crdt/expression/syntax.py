@@ -10,7 +10,7 @@ The library bounds the steps of macros, not the memory of their results. Text th
 or lists of lists that loops nest could take gigabytes from an expression of 1 KiB. `replace` and `join` take short literals only;
 for an expression that builds in loops, `Growth` gives an upper estimate from the sizes of the values measured.
 
-Comparisons of variables with literals, joined by `&&`, `||`, `!` and brackets, are most constraints of a fleet. `read_comparisons`
+Comparisons of variables and literals, joined by `&&`, `||`, `!` and brackets, are most constraints of a fleet. `read_comparisons`
 reads them without the library, to the tree that the library's parser makes, and takes no other text.
 """
 
@@ -455,8 +455,9 @@ def built_bytes(found: Growth, range_items: int, read_bytes: int) -> int:
 
 
 MOST_COMPARISONS = 16
+MOST_VALUES = 16
 MOST_BRACKETS = 4
-"""The comparisons and the nested brackets up to which a text is read without the library: well within its bounds."""
+"""The comparisons, operands of sums and nested brackets up to which a text is read without the library: well within its bounds."""
 
 _SPACE = r"[ \t\n\f\r]*"
 _READABLE = re.compile(NAME_PATTERN)
@@ -466,9 +467,14 @@ _CONSTANT = f"{_NUMERAL}|{_PLAIN_TEXT}"
 _MARK = "<=|>=|==|!=|<|>"
 _VARIABLE = r"[A-Za-z_]\w*"
 _COMPARISON = re.compile(
-    rf"(?:({_VARIABLE}){_SPACE}({_MARK}){_SPACE}({_CONSTANT})|({_CONSTANT}){_SPACE}({_MARK}){_SPACE}({_VARIABLE})){_SPACE}",
+    rf"(?:({_VARIABLE}){_SPACE}({_MARK}){_SPACE}({_CONSTANT})|({_CONSTANT}){_SPACE}({_MARK}){_SPACE}({_VARIABLE}))"
+    rf"{_SPACE}(?=&&|\|\||\)|\Z)",
     re.ASCII,
 )
+_VALUE = re.compile(rf"(?:({_VARIABLE})|({_NUMERAL})){_SPACE}", re.ASCII)
+_COMPARED = re.compile(rf"({_MARK}){_SPACE}")
+_ADDED = re.compile(rf"([-+]){_SPACE}")
+_MULTIPLIED = re.compile(rf"(\*){_SPACE}")
 _OPENING = re.compile(rf"(!?)\({_SPACE}")
 _CLOSING = re.compile(rf"\){_SPACE}")
 _JOINT = re.compile(rf"(&&|\|\|){_SPACE}")
@@ -479,7 +485,8 @@ class _NotComparisons(Exception):
 
 
 def read_comparisons(source: str) -> Node | None:
-    """The tree of comparisons of a variable with a number or a text, joined by `&&`, `||`, `!` and brackets.
+    """The tree of comparisons, joined by `&&`, `||`, `!` and brackets: of a variable with a number or a text, of two variables, or
+    of sums and products of variables and doubles.
 
     None for any other text, valid or not, and for one that is close to a bound: the library decides about it. The nodes have no
     serialized form. Numbers are finite, and ints are exact as doubles.
@@ -499,6 +506,7 @@ class _ComparisonReader:
         self._at = 0
         self._nodes = 0
         self._comparisons = 0
+        self._values = 0
 
     def read(self) -> Node:
         """The whole text."""
@@ -539,14 +547,45 @@ class _ComparisonReader:
             if not self._take(_CLOSING):
                 raise _NotComparisons
             return self._call("!_", inner) if opening[1] else inner
-        found = self._take(_COMPARISON)
         self._comparisons += 1
-        if not found or self._comparisons > MOST_COMPARISONS:
+        if self._comparisons > MOST_COMPARISONS:
             raise _NotComparisons
+        found = self._take(_COMPARISON)
+        if not found:
+            return self._calculated()
         name, mark, right, left, reverse, second = found.groups()
         if name:
             return self._call(f"_{mark}_", self._name(name), self._constant(right))
         return self._call(f"_{reverse}_", self._constant(left), self._name(second))
+
+    def _calculated(self) -> Node:
+        """A comparison of variables, or of sums and products."""
+        left, mark = self._sum(), self._take(_COMPARED)
+        if not mark:
+            raise _NotComparisons
+        found = self._call(f"_{mark[1]}_", left, self._sum())
+        if not any(found.free()) or any(isinstance(each.value, int) for each in found.walk()):
+            raise _NotComparisons
+        return found
+
+    def _sum(self) -> Node:
+        found = self._product()
+        while sign := self._take(_ADDED):
+            found = self._call(f"_{sign[1]}_", found, self._product())
+        return found
+
+    def _product(self) -> Node:
+        found = self._value()
+        while self._take(_MULTIPLIED):
+            found = self._call("_*_", found, self._value())
+        return found
+
+    def _value(self) -> Node:
+        found = self._take(_VALUE)
+        self._values += 1
+        if not found or self._values > MOST_VALUES:
+            raise _NotComparisons
+        return self._name(found[1]) if found[1] else self._constant(found[2])
 
     def _call(self, name: str, *nodes: Node) -> Node:
         self._nodes += 1
