@@ -312,7 +312,7 @@ class Node:
         runtime = self._runtime
         runtime.persistence.check()
         evaluations = await runtime.evaluator.check(values)
-        await runtime.evaluator.write_counts()
+        await runtime.evaluator.write_counts(at_once=True)
         runtime.exchanges.push()
         await runtime.persistence.durable()
         return evaluations
