@@ -471,7 +471,9 @@ def is_known(source: str | None, kinds: Mapping[str, str] = NO_KINDS) -> bool:
     """True if the check of an expression takes some µs: it is made of comparisons, or was checked before, with the same kinds."""
     if not isinstance(source, str) or len(source) > MAX_EXPRESSION_BYTES:
         return True  # refused at once
-    compiled = _compiled.kept(source) or _comparisons(source)
+    compiled = _compiled.kept(source)
+    if compiled is None and (compiled := _comparisons(source)) is not None:
+        _compiled.keep(source, compiled)
     return compiled is not None and (compiled.is_comparisons or _checked.kept(_written(compiled, kinds)) is not None)
 
 
@@ -522,12 +524,16 @@ class _Cache(Generic[_Key, _Kept]):
         found = self._results.get(key)
         if found is None:
             found = self._make(key)
+        self.keep(key, found)
+        return found
+
+    def keep(self, key: _Key, found: _Kept) -> None:
+        """Have a result, as the latest."""
         self._results.pop(key, None)
         self._results[key] = found
         if len(self._results) > COMPILED_EXPRESSIONS_KEPT:
             with contextlib.suppress(RuntimeError):  # another thread put something in between: the next call drops the oldest
                 self._results.pop(next(iter(self._results)), None)
-        return found
 
 
 class _Written(NamedTuple):
