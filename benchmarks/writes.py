@@ -27,6 +27,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,17 +107,24 @@ def transaction(number: int) -> bytes:
     return request("/v3/kv/txn", {"success": [{"requestPut": pair(each)} for each in many(number)]})
 
 
+def adds(name: str, clients: int) -> Load:
+    """Single adds, and puts of etcd."""
+    return Load(name, clients, 1, lambda n: request("/v1/constraints", definition(n)), lambda n: request("/v3/kv/put", pair(n)))
+
+
+def batches(name: str, clients: int) -> Load:
+    """Adds in batches, and transactions of etcd."""
+    return Load(
+        name, clients, BATCH,
+        lambda n: request("/v1/batch", {"changes": [{"add": definition(each)} for each in many(n)]}), transaction,
+    )  # fmt: skip
+
+
 LOADS = [
-    Load("adds, one client", 1, 1, lambda n: request("/v1/constraints", definition(n)), lambda n: request("/v3/kv/put", pair(n))),
-    Load(f"adds, {MANY} clients", MANY, 1, lambda n: request("/v1/constraints", definition(n)), lambda n: request("/v3/kv/put", pair(n))),
-    Load(
-        "adds in batches, one client", 1, BATCH,
-        lambda n: request("/v1/batch", {"changes": [{"add": definition(each)} for each in many(n)]}), transaction,
-    ),
-    Load(
-        "adds in batches, four clients", 4, BATCH,
-        lambda n: request("/v1/batch", {"changes": [{"add": definition(each)} for each in many(n)]}), transaction,
-    ),
+    adds("adds, one client", 1),
+    adds(f"adds, {MANY} clients", MANY),
+    batches("adds in batches, one client", 1),
+    batches("adds in batches, four clients", 4),
     Load(f"records, {MANY} clients", MANY, 1, lambda _: request("/v1/record", {"satisfied": 3, "violations": 1}), None),
     Load(
         f"records, {MANY} clients with 10 at once", MANY, 10,
@@ -192,7 +200,8 @@ async def load(server: Served, kind: Load, make: Callable[[int], bytes], first: 
     before, began = server.cpu, time.perf_counter()
     ends = [loop.create_future() for _ in range(kind.clients)]
     for end in ends:
-        await loop.create_connection(lambda end=end: Client(requests, began + seconds, times, end), "127.0.0.1", server.port)
+        client = partial(Client, requests, began + seconds, times, end)
+        await loop.create_connection(client, "127.0.0.1", server.port)
     await asyncio.gather(*ends)
     took = time.perf_counter() - began
     writes = len(times) * kind.writes
