@@ -145,12 +145,18 @@ def _decider(node: Node) -> _Decide:
     if node.name in ("_&&_", "_||_"):
         return _joined([_decider(each) for each in _operands(node, node.name)], node.name == "_||_")
     left, right = node.nodes
-    constants = [None if any(each.free()) else _calculator(each)(_NO_VALUES) for each in node.nodes]
-    if left.sort == "name" and constants[1] is not None:
-        return _compared(left.name, _COMPARE[node.name], constants[1])
-    if right.sort == "name" and constants[0] is not None:
-        return _compared(right.name, _COMPARE[_MIRRORED.get(node.name, node.name)], constants[0])
+    if left.sort == "name" and (literal := _literal(right)) is not None:
+        return _compared(left.name, _COMPARE[node.name], literal)
+    if right.sort == "name" and (literal := _literal(left)) is not None:
+        return _compared(right.name, _COMPARE[_MIRRORED.get(node.name, node.name)], literal)
     return _calculated(_COMPARE[node.name], _calculator(left), _calculator(right), sorted({each.name for each in node.free()}))
+
+
+def _literal(node: Node) -> object:
+    """The value of a literal, or of sums and products of literals; None for other nodes."""
+    if node.sort != "call":
+        return node.value
+    return None if any(node.free()) else _calculator(node)(_NO_VALUES)
 
 
 def _calculator(node: Node) -> Callable[[Mapping[str, Any]], Any]:
