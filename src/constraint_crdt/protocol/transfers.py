@@ -144,7 +144,7 @@ class _Transfer:
         self.answered = True
         """A part came that begins as the last question asked for: the burst of an earlier question asks for nothing."""
         self.paused = False
-        """The pausing part came of the burst that answers the last question."""
+        """A pausing part came since the last question."""
         self.paused_at = 0
         """The slice after that part, until the rest is asked for; else 0."""
         self.active_at: float | None = None
@@ -166,8 +166,8 @@ class _Transfer:
         self.answered = self.answered or part.index == self.asked
         if part.pause:
             self.paused_at = index + 1
-        self.paused = self.answered and (part.pause or self.paused)
-        self.active_at = None if self.paused else at
+        self.paused = self.paused or part.pause
+        self.active_at = None if self.paused and self.answered else at
         return self.stored - before
 
     def take_pause(self, part: Part) -> bool:
