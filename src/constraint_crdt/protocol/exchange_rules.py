@@ -507,7 +507,7 @@ class Exchange:
         data = self._inbound.add(part, self._tracker.marks(peer), self._composer.at)
         if data is None:
             self._tracker.admit(peer)
-            return GossipResult(responses=self._composer.go_on(peer, anew=False) if part.pause else [])
+            return GossipResult(responses=self._composer.go_on(peer, anew=False) if self._inbound.take_pause(part) else [])
         message = decode_message(data if part.unpacked is None else unpack(data, part.unpacked), max_bytes=None)
         if isinstance(message, Part) or (message.node, message.fleet, message.to) != (part.node, part.fleet, part.to):
             raise ConstraintCrdtError("the parts of a transfer make up a message of another sender, or to another receiver")
