@@ -123,6 +123,8 @@ class Evidence:
         """Peers that spoke, and were live then."""
         self._through: dict[str, tuple[int, str]] = {}
         """When another peer heard a node, by the monotonic clock, and that peer."""
+        self._lost: dict[str, int] = {}
+        """When a node that spoke with this one was found away, by the monotonic clock."""
         self._away: Sequence[str] = ()
         """The nodes of the fleet that are not live here."""
         self._writers: tuple[Sequence[Replica], Set[str]] = (), frozenset()
@@ -221,6 +223,8 @@ class Evidence:
             del self._through[name]
         ended = {self._gossip.node_id, *retired.nodes, *self._gossip.revoked_nodes, *self._peers.away}
         self._away = sorted(name for name in written if name not in live and name not in ended)
+        now = self._monotonic()
+        self._lost = {name: self._lost.get(name, now) for name in self._away if name in self._spoke}
 
     def _written(self) -> Set[str]:
         """The nodes with a row. O(rows) after a new row, else O(1)."""
@@ -261,11 +265,14 @@ class Evidence:
                 self._through[name] = at, by
 
     def through(self, name: str) -> str | None:
-        """The peer through which a node is reachable that is not live here; None for a live node, and without evidence."""
+        """The peer through which a node is reachable that is not live here; None for a live node, and without evidence.
+
+        A message to the other peer is no evidence if it is from before this node lost contact: the node may have ended since.
+        """
         at, by = self._through.get(name, (0, ""))
         if not by or self.is_live(name) or not self.is_live(by) or self._monotonic() - at > self.reachable_for:
             return None
-        return by
+        return None if at <= self._lost.get(name, at - 1) else by
 
     @contextmanager
     def change_event(self) -> Iterator[asyncio.Event]:
