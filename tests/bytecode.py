@@ -5,7 +5,8 @@ Keeps bytecode where the environment asks for none, and not beside the sources.
 Where PYTHONDONTWRITEBYTECODE is set, each process that a test starts would compile the package again, which is more than half of
 its start, and each pytest would compile its plugins again, which are a hundred modules.
 
-Leaves out the plugins of Hypothesis: that of trio, which Selenium needs, imports all of it in each worker.
+Leaves out trio, which Selenium requires for what no test uses: its plugin of Hypothesis, and httpcore, would import all of it in
+each worker.
 """
 
 import os
@@ -19,3 +20,4 @@ if sys.dont_write_bytecode:
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 os.environ.setdefault("HYPOTHESIS_NO_PLUGINS", "1")
+sys.modules["trio"] = None  # type: ignore[assignment]  # as if it were not installed
