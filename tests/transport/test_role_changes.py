@@ -7,6 +7,7 @@ import pytest
 from constraint_crdt.identity import Identity
 from constraint_crdt.transport import Sought, Transport
 from constraint_crdt.transport.zenoh import ZenohTransport
+from tests.conftest import BUDGET
 from tests.network.rows import nightly
 from tests.runtime.fleet import eventually
 from tests.security.fleets import FLEET, Fleet
@@ -16,6 +17,15 @@ from .seats import Network, Seat
 pytestmark = pytest.mark.slow
 
 ABOVE = 4
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits for others, in nodes that have few."""
+    if BUDGET != "nightly":
+        monkeypatch.setattr("constraint_crdt.transport.zenoh.HANDOVER", 1.0)
+        monkeypatch.setattr("constraint_crdt.transport.roles.SPREAD", 1.0)
+        monkeypatch.setattr("constraint_crdt.transport.roles.SECOND_ROUTER", 2.0)
 
 
 def transport(

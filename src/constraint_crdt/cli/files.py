@@ -35,7 +35,6 @@ import difflib
 import json
 import os
 import re
-import secrets
 import stat
 import sys
 import tempfile
@@ -68,6 +67,7 @@ from constraint_crdt.operations.tiles import TILE, TileContent, show_put_tile
 from constraint_crdt.runtime.settings import MEMORY_STORE
 from constraint_crdt.state import FORMAT, MAX_STATE_BYTES, ConstraintState, from_json, to_json
 from constraint_crdt.store import back_up, check_backup, default_path, put_back, read_store
+from constraint_crdt.store.files import replace_file
 from constraint_crdt.types.definition import Definition, check_definition, check_labels, duration_ns, expiry_time
 from constraint_crdt.types.orset import Change, change_of
 
@@ -120,7 +120,11 @@ def write_whole(name: str, data: bytes) -> None:
         if mode is not None and not stat.S_ISREG(mode):
             path.write_bytes(data)
             return
-        _replace(path, data, None if mode is None else stat.S_IMODE(mode))
+        if mode is None:
+            replace_file(path, data, mode=0o666)
+        else:
+            kept = stat.S_IMODE(mode)
+            replace_file(path, data, prepare=lambda handle: os.fchmod(handle, kept))
     except (OSError, ValueError) as error:
         raise CommandFailedError(f"cannot write {name}: {_reason(error)}") from None
 
@@ -146,23 +150,6 @@ def _place(name: str) -> tuple[Path, int | None]:
     if mode is not None and stat.S_ISDIR(mode):
         raise CommandFailedError(f"cannot write {name}: it is a directory; name a file in it")
     return path, mode
-
-
-def _replace(path: Path, data: bytes, mode: int | None) -> None:
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)  # less the umask
-    try:
-        with open(handle, "wb") as file:
-            if mode is not None:
-                os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def _reason(error: Exception) -> str:

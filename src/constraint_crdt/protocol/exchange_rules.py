@@ -388,25 +388,25 @@ class Exchange:
             return _Taken(rows.apply(runs, whole=whole))
         if any(run.lo > rows.seq(run.replica) for run in runs):
             return _Taken(Applied(changed=False, gap=True))
-        admission = authority.admit(runs, whole=whole)
+        admitted = authority.admit(runs, whole=whole)
         if proven:
-            authority.check_proven(runs, admission)
-        if admission.doubted:
-            return _Taken(Applied(changed=False, gap=True), admission.doubted)
-        authority.prepare(admission)
+            authority.check_proven(runs, admitted)
+        if admitted.doubted:
+            return _Taken(Applied(changed=False, gap=True), admitted.doubted)
+        authority.prepare(admitted)
         try:
-            applied = rows.apply(admission.runs, whole=whole, replaced=admission.replaced)
+            applied = rows.apply(admitted.runs, whole=whole, replaced=admitted.replaced)
         except ConstraintCrdtError:
-            authority.abandon(admission)
+            authority.abandon(admitted)
             raise
         if applied.gap:
-            authority.abandon(admission)
+            authority.abandon(admitted)
             return _Taken(applied)
-        forgot = authority.adopt(admission)
-        if forgot or admission.replaced:
+        forgot = authority.adopt(admitted)
+        if forgot or admitted.replaced:
             self._tracker.clear()
-        plain = not (forgot or admission.replaced or admission.stripped or len(admission.runs) < len(runs))
-        return _Taken(Applied(applied.changed or forgot, False, applied.exact and plain), stripped=admission.stripped)
+        plain = not (forgot or admitted.replaced or admitted.stripped or len(admitted.runs) < len(runs))
+        return _Taken(Applied(applied.changed or forgot, False, applied.exact and plain), stripped=admitted.stripped)
 
     def forget_retired(self) -> None:
         """Drop the evidence of retired nodes: they are no peers any more, and convergence does not wait for them."""
