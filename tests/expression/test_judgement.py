@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constraint_crdt.expression import Verdict
+from constraint_crdt.expression import Verdict, judgement
 from constraint_crdt.expression.cel import Measurements, measurements
 from constraint_crdt.expression.judgement import Judge, Turn
 from constraint_crdt.expression.temporal import DefinitionKey, read_spells
@@ -667,3 +667,15 @@ def test_looks_in_pieces_are_those_at_once_but_for_what_changed_between() -> Non
     assert [other.state_of(id_) for id_ in ("window", "pending")] == [one.state_of(id_) for id_ in ("window", "pending")]
     assert one.state_of("pending") is VerdictState.VIOLATED
     assert (other.state_of("gone"), other.state_of("edited")) == (None, VerdictState.HOLDS)
+
+
+@pytest.mark.parametrize(("text", "kept"), [("x < {}.0", 4), ("x in [{}.0, 1.0]", 2)])
+def test_comparisons_stay_compiled_beyond_the_bound_of_programs(monkeypatch: pytest.MonkeyPatch, text: str, kept: int) -> None:
+    monkeypatch.setattr(judgement, "COMPILED_EXPRESSIONS_KEPT", 2)
+    bench = Bench()
+    for number in range(4):
+        bench.add(f"c{number}", text.format(number))
+    bench.measure(x=1.0)
+    rules = [bench.judge._judged[f"c{number}"].rules[0] for number in range(4)]
+    assert [rule.compiled is not None for rule in rules] == [True] * kept + [False] * (4 - kept)
+    assert sum(bench.counts("c3")) == 1

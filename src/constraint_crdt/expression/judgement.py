@@ -99,7 +99,9 @@ class _Rule:
     __slots__ = ("by_default", "clear", "compiled", "definition", "outcome", "spell", "times", "values", "verdict")
 
     def __init__(self, definition: Definition, spell: Spell, compiled: Expression | None) -> None:
-        """`compiled`: its `when`; None for a definition that does not compile here, and beyond the number of cached expressions."""
+        """`compiled`: its `when`; None for a definition that does not compile here, and beyond the number of cached expressions for
+        one that the library evaluates: a program takes some 4 KB.
+        """
         self.definition = definition
         self.compiled = compiled
         self.spell = spell
@@ -270,12 +272,13 @@ class Judge:
         return anew
 
     def _compiled(self, definition: Definition) -> Expression | None:
-        if definition.meaning or len(self._judged) >= COMPILED_EXPRESSIONS_KEPT:
+        if definition.meaning:
             return None
         try:
-            return compile_expression(definition.when or "", checked=False)
+            compiled = compile_expression(definition.when or "", checked=False)
         except ExpressionError:
             return None
+        return compiled if compiled.is_comparisons or len(self._judged) < COMPILED_EXPRESSIONS_KEPT else None
 
     def _index(self, judged: _Judged, before: _Judged | None) -> None:
         self._judged[judged.id] = judged
