@@ -32,7 +32,7 @@ GROUPS: Final = {
     "observe": ("watch", "events", "doctor"),
     "state": ("tile", "counter", "tally", "seen", "position"),
     "fleet": ("fleet",),
-    "files": ("merge", "export", "import"),
+    "files": ("merge", "export", "import", "backup", "restore"),
 }
 """The headings of the help, with the commands that stand first below each. Those of other operations follow."""
 
@@ -156,6 +156,7 @@ def make_parser() -> argparse.ArgumentParser:
     _apply(commands, client)
     _watch(commands, client)
     _merge(commands)
+    _backup(commands, client)
     _replay(commands)
     _simulate(commands)
     _plan(commands)
@@ -368,6 +369,18 @@ def _merge(commands: _Commands) -> None:
     merge = _command(commands, "merge", "files:merge", "put together what several state files know")
     merge.add_argument("files", nargs="+", metavar="FILE", help="written by export, merge or to_json; - for standard input")
     merge.add_argument("-o", "--output", default="-", metavar="FILE", help="where to write the result; default: standard output")
+
+
+def _backup(commands: _Commands, client: _Parser) -> None:
+    backup = _command(commands, "backup", "files:backup", "copy the store of a node to a file, and check the copy", client)
+    backup.add_argument("file", metavar="FILE", help="the backup; a former one is replaced once the new one is whole")
+    backup.add_argument("--store", metavar="PATH", help="the store, which may be in use; default: that of the node at --node")
+    restore = _command(commands, "restore", "files:restore", "make a backup the store of its node, which must not run")
+    restore.add_argument("file", metavar="FILE", help="written by backup; it is checked, and stays")
+    restore.add_argument(
+        "--store", metavar="PATH", help="where to put it; default: the usual place of the node. A store there is kept"
+    )
+    restore.add_argument("--json", action="store_true", help="print the outcome as JSON")
 
 
 def _replay(commands: _Commands) -> None:

@@ -5,8 +5,8 @@ old file or the new one, and a full disk leaves the old one. The file keeps the 
 written to in place. `-` is standard input or output.
 
 The commands on state files are merge, export and import; docs/reference/state-files.md describes the format. `export --store` reads
-a store, and needs no node. `tile put` and
-`tile get` read and write the content of a tile.
+a store, and needs no node. `backup` and `restore` copy whole stores. `tile put` and `tile get` read and write the content of a
+tile.
 
 The file of `apply` lists constraints:
 
@@ -29,6 +29,7 @@ so applying a file again extends its constraints.
 
 import argparse
 import base64
+import contextlib
 import difflib
 import os
 import re
@@ -37,7 +38,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from datetime import date, datetime
 from datetime import time as clock_time
 from pathlib import Path
@@ -59,8 +60,9 @@ from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.operations.constraints import DefinitionReport
 from constraint_crdt.operations.service import show_import
 from constraint_crdt.operations.tiles import TILE, TileContent, show_put_tile
+from constraint_crdt.runtime.settings import MEMORY_STORE
 from constraint_crdt.state import FORMAT, MAX_STATE_BYTES, ConstraintState, from_json, to_json
-from constraint_crdt.store import read_store
+from constraint_crdt.store import back_up, check_backup, default_path, put_back, read_store
 from constraint_crdt.store.files import replace_file
 from constraint_crdt.types.definition import Definition, check_definition, check_labels, duration_ns, expiry_time
 from constraint_crdt.types.orset import change_of
@@ -192,10 +194,8 @@ def _asked_state(arguments: argparse.Namespace) -> bytes:
 def _stored_state(path: Path) -> bytes:
     """The state in a store, which may be in use."""
     state = ConstraintState(Rows(limits=Limits(rows=MAX_COUNT, cells=MAX_COUNT)))
-    try:
+    with _as_command_failure():
         read_store(path, state.rows)
-    except ConstraintCrdtError as error:
-        raise CommandFailedError(printable(str(error))) from None
     return to_json(state).encode()
 
 
@@ -208,6 +208,55 @@ def import_(arguments: argparse.Namespace) -> int:
     except WrongInput as error:  # a mistake in the file
         raise MisuseError(printable(f"{arguments.file}: {error}")) from None
     return present(answer, None if arguments.json else show_import(answer))
+
+
+def backup(arguments: argparse.Namespace) -> int:
+    """Copy a store to a file, and check the copy."""
+    store = _store_of_node(arguments) if arguments.store is None else Path(arguments.store)
+    check_place(arguments.file)
+    with _as_command_failure():
+        made = back_up(store, Path(arguments.file))
+    answer = {"file": arguments.file, "store": str(store), **made._asdict()}
+    text = f"{arguments.file}: the store of node {made.node} of fleet {made.fleet}, {made.cells} cells, {made.bytes} bytes, checked"
+    return present(answer, None if arguments.json else printable(text))
+
+
+def _store_of_node(arguments: argparse.Namespace) -> Path:
+    """The store of a node, which must be on this machine."""
+    client = connect(arguments)
+    path = client.storage().path
+    if path == MEMORY_STORE:
+        raise CommandFailedError("the node keeps its state in memory and has no store: `constraint-crdt export` writes its state")
+    if not Path(path).exists():
+        raise CommandFailedError(
+            printable(f"the store of the node at {client.address.url} is {path} there: back it up on that machine")
+        )
+    return Path(path)
+
+
+def restore(arguments: argparse.Namespace) -> int:
+    """Make a backup the store of its node."""
+    file = Path(arguments.file)
+    with _as_command_failure():
+        found = check_backup(file)
+        store = default_path(found.node, found.fleet) if arguments.store is None else Path(arguments.store)
+        _, former = put_back(file, store)
+    kept = "" if former is None else f"; the former store is kept as {former}"
+    text = (
+        f"{store}: restored for node {found.node} of fleet {found.fleet}, {found.cells} cells{kept}. At its next start the node "
+        "begins a new life, and takes what is newer from its peers"
+    )
+    answer = {"store": str(store), "file": arguments.file, "former": None if former is None else str(former), **found._asdict()}
+    return present(answer, None if arguments.json else printable(text))
+
+
+@contextlib.contextmanager
+def _as_command_failure() -> Iterator[None]:
+    """End the command with the sentence of an error of a store."""
+    try:
+        yield
+    except ConstraintCrdtError as error:
+        raise CommandFailedError(printable(str(error))) from None
 
 
 class StateFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -212,6 +212,15 @@ def sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
+def sync_file(file: Path) -> None:
+    """Write a file to disk. Raises `OSError`."""
+    handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def read_bounded(file: Path, most: int) -> bytes:
     """The content of a file. Raises `OSError`, and `StoreError` for a file of more than `most` bytes."""
     with file.open("rb") as opened:
