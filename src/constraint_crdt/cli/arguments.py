@@ -347,7 +347,9 @@ def _fleet(commands: _Commands, client: _Parser) -> _Commands:
 def _apply(commands: _Commands, client: _Parser) -> None:
     apply = _command(commands, "apply", "constraints:apply", "add and edit the constraints listed in a TOML file", client)
     apply.add_argument(
-        "file", metavar="FILE", help="a [[constraint]] each, with id and, if wanted, when, severity, about, on, ttl or until"
+        "file",
+        metavar="FILE",
+        help="a [[constraint]] each, with id and, if wanted, when, severity, about, on, ttl; - for standard input",
     )
     apply.add_argument("--prune", action="store_true", help="remove the constraints that the file does not list")
     apply.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
