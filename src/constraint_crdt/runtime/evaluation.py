@@ -57,6 +57,9 @@ MOST_TOLD = 10_000
 VARIABLES_EVERY = 10 * SECOND
 """The time between two cells on the variables of this node, at least, in ns."""
 
+TELL_EVERY = 0.25
+"""Seconds between two looks for verdicts whose time to be told has come, while some wait."""
+
 VARIABLES_NONE = 60 * SECOND
 """The time after which a node that measures no variables says so, in ns."""
 
@@ -282,6 +285,13 @@ class Evaluator:
             pass  # a sample in judgement is judged first: its turns are one transaction
         await self._verdicts.tell_waiting(final=final)
 
+    async def run_verdicts(self) -> None:
+        """Write the verdicts that wait, once their time has come. Never returns."""
+        while True:
+            await self._verdicts.until_waiting()
+            await asyncio.sleep(TELL_EVERY)
+            await self.write_verdicts()
+
     async def write_times(self) -> None:
         """Write the time satisfied, violated and unknown of each constraint."""
         async with self._judging:
@@ -320,6 +330,7 @@ class _VerdictCells:
         self._recalled: set[str] = set()
         """Those of them whose turn was told before the start, or by another life."""
         self._waiting: dict[str, None] = {}
+        self._waits = asyncio.Event()
         self._fresh: dict[str, None] = {}
         """Those that began to wait since the last call of `tell`."""
         self._paced: dict[str, int] = {}
@@ -344,6 +355,13 @@ class _VerdictCells:
     def _wait(self, id_: str) -> None:
         self._told.setdefault(id_)
         self._waiting[id_] = self._fresh[id_] = None
+        self._waits.set()
+
+    async def until_waiting(self) -> None:
+        """Return once a verdict waits to be told."""
+        while not self._waiting:
+            self._waits.clear()
+            await self._waits.wait()
 
     def _is_news(self, id_: str) -> bool:
         """False for what others take a constraint without a cell for: it holds, is off, or unknown to a node without its values."""

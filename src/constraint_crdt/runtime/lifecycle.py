@@ -70,11 +70,8 @@ LINKS_EVERY = 60.0
 """Seconds between two looks at the certificate of this node, and between two looks at the others and at links that do not come up.
 """
 
-EXPIRE_EVERY = 0.2
-"""Seconds between two looks for expired constraints to publish. Readings are exact at any time."""
-
-TELL_EVERY = 0.25
-"""Seconds between two looks for verdicts whose time to be told has come."""
+EXPIRE_EVERY = 1.0
+"""Seconds between two looks for expired constraints to publish, if none expires before. Readings are exact at any time."""
 
 TIMES_EVERY = 60.0
 """Seconds between two writes of the seconds satisfied, violated and unknown. The readings of this node are exact at any time."""
@@ -533,6 +530,7 @@ class Runtime:
         feed.subscribe(self.exchanges.changed, committed, received)
         # Findings about a redefined constraint are dropped at once, before the next reading.
         feed.definitions.subscribe(self.evaluator.judge.redefine)
+        feed.definitions.subscribe(self.maintenance.note_definitions)
         self.evaluator.subscribe(self.notices.note)
         self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)
@@ -627,14 +625,14 @@ class Runtime:
         tasks.run("rounds", lambda: self.exchanges.run_rounds(settings.gossip_every))
         tasks.run("pushes", self.exchanges.run_pushes)
         tasks.run("events", self.publisher.run)
-        tasks.run("loop lag", self.lag.run)
+        tasks.run("loop lag", lambda: self.lag.run(pause=tasks.pause))
         tasks.repeat("new constraints", settings.check_every, self.evaluator.renew)
         tasks.repeat("ticks", settings.check_every, self.evaluator.tick)
         tasks.repeat("counts", settings.count_every, self.evaluator.write_counts)
-        tasks.repeat("verdicts", TELL_EVERY, self.evaluator.write_verdicts)
+        tasks.run("verdicts", self.evaluator.run_verdicts)
         tasks.repeat("spells", settings.count_every, self.spell_file.save)
         tasks.repeat("times", TIMES_EVERY, self.evaluator.write_times)
-        tasks.repeat("expiry", EXPIRE_EVERY, self.maintenance.expire)
+        tasks.run("expiry", lambda: self.maintenance.run_expiries(EXPIRE_EVERY))
         tasks.repeat("expired constraints", REMOVE_EVERY, self.maintenance.remove_expired)
         tasks.repeat("sketches", settings.rate_every, self.evaluator.write_sketches)
         tasks.repeat("rates", settings.rate_every, self.evaluator.write_rates)

@@ -12,11 +12,13 @@
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from functools import partial
+from zlib import crc32
 
 from constraint_crdt.crdt.cells import REMOVE, Cell
 from constraint_crdt.crdt.clock import DEFAULT_HEARD_FOR, SECOND, ClockDoubt, HybridClock
@@ -36,6 +38,9 @@ from constraint_crdt.types.tiles import FleetTile
 
 ADDS_AT_ONCE = 1_000
 """Adds of expired constraints removed in a turn of the loop."""
+
+LEAST_WAIT = 0.02
+"""Seconds between two looks for expired constraints, at least."""
 
 HEARINGS = 10
 """The clock of a peer counts for this number of mean times between two Pings. With fewer, clocks would be lost by chance."""
@@ -230,10 +235,27 @@ class Maintenance:
         self._exchanges = exchanges
         self._rates = rates
         self._gossip_every = settings.gossip_every
+        self._redefined = asyncio.Event()
         self._folds = FoldSweep(gossip, after=settings.fold_counts_after, now=time.monotonic)
         self._purges = PurgeSweep(gossip, after=settings.keep_deleted_tiles_for)
         self.removals = RemovalSweep(gossip, most=settings.keep_removals, longest=settings.keep_removals_for, now=time.monotonic)
         """The removals in the state of the node."""
+
+    def note_definitions(self, _: Collection[str]) -> None:
+        """Definitions changed, and with them possibly the next expiry."""
+        self._redefined.set()
+
+    async def run_expiries(self, every: float) -> None:
+        """Call `expire` when a constraint expires, and every `every` seconds, as clocks are set. Never returns."""
+        while True:
+            self._redefined.clear()
+            ends = self._gossip.state.constraints.next_expiry
+            wait = every if ends is None else min(every, max(LEAST_WAIT, (ends - self._gossip.state.now()) / SECOND))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._redefined.wait()
+                    await asyncio.sleep(LEAST_WAIT)  # many definitions change at once
+            await self.expire()
 
     async def expire(self) -> None:
         """Publish steps of the clock, expired constraints, and constraints in force again. O(those)."""
@@ -279,10 +301,15 @@ PAUSE = 1.0
 
 
 class Tasks:
-    """The background tasks of a node. The fault of a task is logged, and the task continues after `PAUSE`; the others go on."""
+    """The background tasks of a node. The fault of a task is logged, and the task continues after `PAUSE`; the others go on.
+
+    Steps at intervals of whole seconds fall on the same instants, one in a second, so the loop wakes up once for all of them. The
+    instants of two nodes differ.
+    """
 
     def __init__(self, node: str) -> None:
         self._node = node
+        self._phase = crc32(node.encode(errors="surrogatepass")) / 2**32
         self._tasks: set[asyncio.Task[None]] = set()
 
     def run(self, name: str, activity: Callable[[], Awaitable[None]]) -> None:
@@ -294,10 +321,19 @@ class Tasks:
 
         async def steps() -> None:
             while True:
-                await asyncio.sleep(every)
+                await self.pause(every)
                 await step()
 
         self.run(name, steps)
+
+    async def pause(self, seconds: float) -> float:
+        """Sleep so long; whole seconds until the instant nearest to their end. Returns by how many seconds it took longer."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
+        if seconds >= 1 and seconds == int(seconds):
+            due = round(due - self._phase) + self._phase
+        await asyncio.sleep(due - loop.time())
+        return max(0.0, loop.time() - due)
 
     def once(self, name: str, activity: Coroutine[object, object, None]) -> None:
         """Run `activity` once."""
