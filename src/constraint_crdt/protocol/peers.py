@@ -311,6 +311,43 @@ def fanout(nodes: int) -> int:
     return LEAST_FANOUT + sum(nodes >= many for many in WIDER_FROM)
 
 
+LENGTHENING = 1.5
+MOST_LENGTHENED = 10
+LONGEST_REST = 2.0
+"""The interval grows by this factor with each round at rest, to so many times the least and to so many seconds. At 2 s two nodes of
+a fleet at rest speak once in as many seconds as it has nodes: clocks, and evidence of who runs, age in some minutes.
+"""
+
+
+class RoundInterval:
+    """The interval of a node's rounds: it lengthens while a node is at rest, and is the least one otherwise.
+
+    A node is at rest while it knows all its peers to have its state: rounds bring no news then. Changes do not wait for rounds, and
+    a node that knows of a change, or misses a peer, is not at rest.
+    """
+
+    def __init__(self, least: float) -> None:
+        """`least`: seconds between two rounds of a node that is not at rest."""
+        self._least = least
+        self.longest = max(least, min(MOST_LENGTHENED * least, LONGEST_REST))
+        """The interval of a node that is at rest for long."""
+        self.seconds = least
+        """The present interval."""
+
+    @property
+    def is_long(self) -> bool:
+        """True if rounds come later than those of a node that is not at rest."""
+        return self.seconds > self._least
+
+    def lengthen(self) -> None:
+        """A round is over, and the node was at rest."""
+        self.seconds = min(self.seconds * LENGTHENING, self.longest)
+
+    def shorten(self) -> None:
+        """The node is not at rest."""
+        self.seconds = self._least
+
+
 PART_SECONDS = 1.0
 """Seconds that a part of a message may take at the measured rate. A quarter of the time after which a silent link ends, so that
 keep-alives pass in between."""

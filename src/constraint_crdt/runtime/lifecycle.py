@@ -44,7 +44,7 @@ from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeCh
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
-from constraint_crdt.runtime.maintenance import Maintenance, Tasks
+from constraint_crdt.runtime.maintenance import REMOVE_EVERY, Maintenance, Tasks
 from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, ProbeReader
 from constraint_crdt.runtime.persistence import FileRecorder, Persistence, SpellFile, StateFiles, store_path
 from constraint_crdt.runtime.settings import NodeSettings, is_loopback
@@ -62,16 +62,12 @@ VIEW_EVERY = 2.0
 
 PURGE_EVERY = 60.0
 FOLD_EVERY = 60.0
-REMOVE_EVERY = 1.0
-"""Seconds between two sweeps: of deleted tiles, of counts to fold, of removals and of expired constraints."""
+"""Seconds between two sweeps: of deleted tiles, and of counts to fold. Removals and expired constraints: `REMOVE_EVERY`."""
 
 VALIDITY_EVERY = 5.0
 LINKS_EVERY = 60.0
 """Seconds between two looks at the certificate of this node, and between two looks at the others and at links that do not come up.
 """
-
-EXPIRE_EVERY = 1.0
-"""Seconds between two looks for expired constraints to publish, if none expires before. Readings are exact at any time."""
 
 TIMES_EVERY = 60.0
 """Seconds between two writes of the seconds satisfied, violated and unknown. The readings of this node are exact at any time."""
@@ -425,7 +421,7 @@ class Runtime:
         self.transport = transport if transport is not None else _zenoh(settings, self.identity)
         self.exchanges = ExchangeLoop(
             self.gossip, self.transport, self.feed.receive, self.persistence.settled,
-            timeout=settings.request_timeout, choice=settings.peer_choice, random=random,
+            timeout=settings.request_timeout, choice=settings.peer_choice, random=random, every=settings.gossip_every,
         )  # fmt: skip
 
         # The data that users write and read beside constraints.
@@ -622,7 +618,7 @@ class Runtime:
         settings, tasks = self.settings, self.tasks
         # The CEL library loads slowly. It is loaded now, in a thread, or the first definition would block the loop.
         tasks.once("loading", self._load())
-        tasks.run("rounds", lambda: self.exchanges.run_rounds(settings.gossip_every))
+        tasks.run("rounds", self.exchanges.run_rounds)
         tasks.run("pushes", self.exchanges.run_pushes)
         tasks.run("events", self.publisher.run)
         tasks.run("loop lag", lambda: self.lag.run(pause=tasks.pause))
@@ -632,7 +628,7 @@ class Runtime:
         tasks.run("verdicts", self.evaluator.run_verdicts)
         tasks.repeat("spells", settings.count_every, self.spell_file.save)
         tasks.repeat("times", TIMES_EVERY, self.evaluator.write_times)
-        tasks.run("expiry", lambda: self.maintenance.run_expiries(EXPIRE_EVERY))
+        tasks.run("expiry", self.maintenance.run_expiries)
         tasks.repeat("expired constraints", REMOVE_EVERY, self.maintenance.remove_expired)
         tasks.repeat("sketches", settings.rate_every, self.evaluator.write_sketches)
         tasks.repeat("rates", settings.rate_every, self.evaluator.write_rates)

@@ -39,14 +39,26 @@ from constraint_crdt.types.tiles import FleetTile
 ADDS_AT_ONCE = 1_000
 """Adds of expired constraints removed in a turn of the loop."""
 
-LEAST_WAIT = 0.02
-"""Seconds between two looks for expired constraints, at least."""
+EXPIRE_EVERY = 0.2
+STEPS_EVERY = 1.0
+"""Seconds between two looks for expired constraints to publish, while any has an end, as time may be set; and between two looks for
+steps of the clock otherwise. Readings are exact at any time.
+"""
 
 HEARINGS = 10
 """The clock of a peer counts for this number of mean times between two Pings. With fewer, clocks would be lost by chance."""
 
 LONGEST_HEARD_FOR = 60 * SECOND
 """The bound of this time, in ns: a partitioned node is to use its own clock soon."""
+
+TURNS_AT_REST = 2
+LONGEST_AT_REST = 240 * SECOND
+"""At rest the rounds ask all peers in turn: the clock of a peer counts for so many turns of all, up to so many ns. Without links
+to its peers a node is not at rest.
+"""
+
+REMOVE_EVERY = 1.0
+"""Seconds between two sweeps of expired constraints."""
 
 _log = logging.getLogger("constraint_crdt.node")
 
@@ -242,19 +254,20 @@ class Maintenance:
         """The removals in the state of the node."""
 
     def note_definitions(self, _: Collection[str]) -> None:
-        """Definitions changed, and with them possibly the next expiry."""
+        """Definitions changed: one may have an end now."""
         self._redefined.set()
 
-    async def run_expiries(self, every: float) -> None:
-        """Call `expire` when a constraint expires, and every `every` seconds, as clocks are set. Never returns."""
+    async def run_expiries(self) -> None:
+        """Call `expire` every `EXPIRE_EVERY` seconds while a constraint has an end, else every `STEPS_EVERY`. Never returns."""
+        constraints = self._gossip.state.constraints
         while True:
-            self._redefined.clear()
-            ends = self._gossip.state.constraints.next_expiry
-            wait = every if ends is None else min(every, max(LEAST_WAIT, (ends - self._gossip.state.now()) / SECOND))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._redefined.wait()
-                    await asyncio.sleep(LEAST_WAIT)  # many definitions change at once
+            if constraints.ends:
+                await asyncio.sleep(EXPIRE_EVERY)
+            else:
+                self._redefined.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(STEPS_EVERY):
+                        await self._redefined.wait()
             await self.expire()
 
     async def expire(self) -> None:
@@ -268,8 +281,12 @@ class Maintenance:
         """Remove the expired adds assigned to this node. O(those, and peers)."""
         time = self._gossip.time
         self.clock.note_doubt()
-        wanted = round(HEARINGS * self._gossip_every * len(time.offsets) * SECOND)
-        time.heard_for = min(max(DEFAULT_HEARD_FOR, wanted), LONGEST_HEARD_FOR)
+        clocks, interval = len(time.offsets), self._exchanges.interval
+        wanted = min(round(HEARINGS * self._gossip_every * clocks * SECOND), LONGEST_HEARD_FOR)
+        if interval.is_long:
+            wanted = max(wanted, min(round(TURNS_AT_REST * interval.seconds * clocks * SECOND), LONGEST_AT_REST))
+        # After a rest the clocks heard before it count on, until their peers are heard again.
+        time.heard_for = max(DEFAULT_HEARD_FOR, wanted, time.heard_for - round(REMOVE_EVERY * SECOND))
         while self._feed.writable and self._feed.write(lambda: self._gossip.remove_expired(limit=ADDS_AT_ONCE)):
             self._exchanges.push()
             await asyncio.sleep(0)  # lets other tasks run; nothing is waited for

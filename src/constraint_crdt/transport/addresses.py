@@ -255,6 +255,10 @@ def _address(host: str) -> "Address | None":
 
 # --- the connections of links ---------------------------------------------------------------------------------------------
 
+ASKED_AFTER = 4
+ASKED_EVERY = 1
+"""Seconds of silence after which the system asks for an acknowledgement, and seconds between two questions."""
+
 DEAD_SECONDS = 3.0
 DEAD_ROUND_TRIPS = 8
 LONGEST_DEAD_SECONDS = 60.0
@@ -292,6 +296,10 @@ def ease_links(links: Collection[tuple[str, str]]) -> None:
                     opened.setsockopt(socket.IPPROTO_TCP, _THIN_LINEAR_TIMEOUTS, 1)
                     seconds = dead_seconds(opened.getsockopt(socket.IPPROTO_TCP, _INFO, _INFO_BYTES))
                     opened.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, round(seconds * 1000))
+                    # By these, silence alone shows a dead connection: it is asked for an acknowledgement, which costs no process.
+                    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, ASKED_AFTER)
+                    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, ASKED_EVERY)
+                    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 def dead_seconds(info: bytes) -> float:
