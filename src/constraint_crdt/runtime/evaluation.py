@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Replica
-from constraint_crdt.expression.cel import Measurements, assembled, coerced
+from constraint_crdt.expression.cel import Measurements, assembled, coerced, environment, is_loaded
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.expression.judgement import Judge, Values
 from constraint_crdt.gossip import steady_ns
@@ -150,6 +150,7 @@ class Evaluator:
 
         Raises `ConstraintCrdtError` for a name that no expression can read and for a value out of bounds; takes none then.
         """
+        await self._load_library()
         async with self._judging:  # samples are judged in their order, each with the values of its time
             self._renew_some()  # so that a sample just after an addition counts for the constraint
             now = steady_ns()
@@ -169,6 +170,7 @@ class Evaluator:
     async def renew(self) -> None:
         """Read and judge new and redefined constraints. Other tasks run in between, and samples are judged in between."""
         while True:
+            await self._load_library()
             async with self._judging:
                 if not self._renew_some():
                     break
@@ -219,6 +221,11 @@ class Evaluator:
         if due and self._feed.writable:
             self._described = now
             self._feed.write(lambda: self._gossip.describe_variables(measured.take_kinds(now), even_none=True))
+
+    async def _load_library(self) -> None:
+        """Load the CEL library in a thread, if an expression is to be read and none was yet: the loop would stand still."""
+        if not is_loaded() and self.judge.has_expressions(self.judge.stale(RENEWED_AT_ONCE)):
+            await asyncio.to_thread(environment)
 
     def _renew_some(self) -> bool:
         """Read and judge some new and redefined constraints. False if there are none."""

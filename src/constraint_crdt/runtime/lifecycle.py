@@ -27,7 +27,6 @@ from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
 from constraint_crdt.alerts.rules import Conditions, Facts
 from constraint_crdt.crdt.clock import STEP
 from constraint_crdt.crdt.digest import Replica
-from constraint_crdt.expression import compile_expression
 from constraint_crdt.gossip import GossipNode as MachineNode
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.diagnosis import Diagnosis
@@ -609,15 +608,10 @@ class Runtime:
             self.feed.held = False
             self.membership.describe()
 
-    async def _load(self) -> None:
-        """Load the CEL library, and read the constraints that are there: until then no answer has the states of this node."""
-        await asyncio.to_thread(_load_expressions)
-        await self.evaluator.renew()
-
     def _begin_tasks(self) -> None:
         settings, tasks = self.settings, self.tasks
-        # The CEL library loads slowly. It is loaded now, in a thread, or the first definition would block the loop.
-        tasks.once("loading", self._load())
+        # Until the constraints of the store were read no answer has the states of this node.
+        tasks.once("loading", self.evaluator.renew())
         tasks.run("rounds", self.exchanges.run_rounds)
         tasks.run("pushes", self.exchanges.run_pushes)
         tasks.run("events", self.publisher.run)
@@ -747,7 +741,3 @@ def _load_identity(settings: NodeSettings, now: Callable[[], int]) -> "Identity"
     from constraint_crdt.identity.directory import load_identity
 
     return load_identity(Path(settings.identity), now())
-
-
-def _load_expressions() -> None:
-    compile_expression("true")
