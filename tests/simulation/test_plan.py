@@ -10,7 +10,7 @@ from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.simulation import plan as planning
 from constraint_crdt.simulation.plan import MESH, ROUTED, Plan, PlannedFleet, make_plan
 from constraint_crdt.transport.addresses import ASKED_AFTER
-from constraint_crdt.transport.zenoh_startup import KEEP_ALIVES, LEASE
+from constraint_crdt.transport.zenoh_startup import KEEP_ALIVES, ROUTED_LEASE
 
 SLOW_LINK = PlannedFleet(nodes=12, constraints=10, rate=8_000.0, delay=0.05, gossip_every=1.0)
 
@@ -160,7 +160,7 @@ def test_constants_are_those_of_the_node() -> None:
     assert settings.count_every == planning.COUNT_EVERY
     assert (settings.keep_removals, settings.keep_removals_for) == (planning.KEPT_REMOVALS, planning.REMOVALS_KEPT_FOR)
     assert MESH.keep_alive == ASKED_AFTER
-    assert ROUTED.keep_alive == LEASE / KEEP_ALIVES
+    assert ROUTED.keep_alive == ROUTED_LEASE / KEEP_ALIVES
 
 
 @pytest.mark.slow

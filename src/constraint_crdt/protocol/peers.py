@@ -312,10 +312,12 @@ def fanout(nodes: int) -> int:
 
 
 LENGTHENING = 1.5
-MOST_LENGTHENED = 10
+MOST_LENGTHENED = 25
 LONGEST_REST = 2.0
-"""The interval grows by this factor with each round at rest, to so many times the least and to so many seconds. At 2 s two nodes of
-a fleet at rest speak once in as many seconds as it has nodes: clocks, and evidence of who runs, age in some minutes.
+LONGEST_REST_OF_MANY = 5.0
+MANY_PEERS = 30
+"""The interval grows by this factor with each round at rest, to so many times the least, and to so many seconds in a fleet of up to
+`MANY_PEERS` peers, and of more, where each message passes a router.
 """
 
 
@@ -329,8 +331,6 @@ class RoundInterval:
     def __init__(self, least: float) -> None:
         """`least`: seconds between two rounds of a node that is not at rest."""
         self._least = least
-        self.longest = max(least, min(MOST_LENGTHENED * least, LONGEST_REST))
-        """The interval of a node that is at rest for long."""
         self.seconds = least
         """The present interval."""
 
@@ -339,9 +339,14 @@ class RoundInterval:
         """True if rounds come later than those of a node that is not at rest."""
         return self.seconds > self._least
 
-    def lengthen(self) -> None:
-        """A round is over, and the node was at rest."""
-        self.seconds = min(self.seconds * LENGTHENING, self.longest)
+    def longest(self, peers: int) -> float:
+        """The interval of a node with so many peers that is at rest for long."""
+        rest = LONGEST_REST if peers <= MANY_PEERS else LONGEST_REST_OF_MANY
+        return max(self._least, min(MOST_LENGTHENED * self._least, rest))
+
+    def lengthen(self, peers: int) -> None:
+        """A round is over, and the node was at rest, with so many peers."""
+        self.seconds = min(self.seconds * LENGTHENING, self.longest(peers))
 
     def shorten(self) -> None:
         """The node is not at rest."""

@@ -12,8 +12,8 @@ Rules of exchanges:
   pushes of all others. Rounds bring missed changes, at one interval for all sizes: each node begins a round and answers a round on
   average, and rounds keep the clocks of peers known (see `crdt.clock`).
 - The interval of rounds lengthens while the node is at rest: all peers are live and have its state, by their own evidence, and
-  their clocks are known and not in doubt. Rounds then ask the peers in turn, so each hears the clock of this node. A change, a peer
-  that comes, goes or fails, and evidence of another state end the rest at once.
+  clocks of peers are known and not in doubt. Rounds then ask the peers in turn, so each hears the clock of this node. A change, a
+  peer that comes, goes or fails, and evidence of another state end the rest at once.
 - A request without an answer is retried at once with the same bytes, because exchanges are idempotent. A recently failed peer gets
   no retry. Timeouts follow the measured link (`protocol.peers.LinkEstimate`): at least a quarter of `request_timeout`, all of it
   in the last try; `request_timeout` itself for a peer that never answered, doubled with each silence.
@@ -202,6 +202,9 @@ ROUND_BYTES = 400
 
 ROUND_SHARE = 0.1
 """The share of a link of known rate that rounds may take."""
+
+ENOUGH_CLOCKS = 16
+"""Clocks of peers that a node at rest has to know, unless it has fewer peers: those of all take long to hear in a large fleet."""
 
 FIRST_BACKOFF = 0.5
 LONGEST_BACKOFF = 10.0
@@ -400,7 +403,7 @@ class ExchangeLoop:
                 await self._begin(peer)
                 self._pace(peer)
             if self._is_at_rest():
-                self.interval.lengthen()
+                self.interval.lengthen(len(self._near))
             else:
                 self.interval.shorten()
 
@@ -417,7 +420,7 @@ class ExchangeLoop:
         await asyncio.sleep(self.interval.seconds * jitter)
 
     def _is_at_rest(self) -> bool:
-        """True if all peers are known to have this state, and their clocks are known and not in doubt. O(peers)."""
+        """True if all peers are known to have this state, and enough clocks are known and none in doubt. O(peers)."""
         gossip = self._gossip
         self._follow_sites()
         if self._aside or self._resting or gossip.time.in_doubt:
@@ -425,8 +428,9 @@ class ExchangeLoop:
         hash_of, state_hash = gossip.tracker.hash, gossip.state.rows.state_hash
         names = {peer.name for peer in self._near}.union(name for name in self._away if self._speaks_with(name))
         names -= {gossip.node_id, *gossip.state.retirements.nodes}
-        clocks = gossip.time.offsets
-        return all(name in self._live and hash_of(name) == state_hash and name in clocks for name in names)
+        if any(name not in self._live or hash_of(name) != state_hash for name in names):
+            return False
+        return len(gossip.time.offsets.keys() & names) >= min(len(names), ENOUGH_CLOCKS)
 
     def _next_in_turn(self, peers: Sequence[Peer]) -> Peer:
         """The peer that was asked longest ago. O(peers)."""

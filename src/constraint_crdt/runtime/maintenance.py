@@ -52,9 +52,10 @@ LONGEST_HEARD_FOR = 60 * SECOND
 """The bound of this time, in ns: a partitioned node is to use its own clock soon."""
 
 TURNS_AT_REST = 2
-LONGEST_AT_REST = 240 * SECOND
+LONGEST_AT_REST = 480 * SECOND
+AGED = 0.95
 """At rest the rounds ask all peers in turn: the clock of a peer counts for so many turns of all, up to so many ns. Without links
-to its peers a node is not at rest.
+to its peers a node is not at rest, and this time becomes shorter by this factor each second.
 """
 
 REMOVE_EVERY = 1.0
@@ -286,7 +287,7 @@ class Maintenance:
         if interval.is_long:
             wanted = max(wanted, min(round(TURNS_AT_REST * interval.seconds * clocks * SECOND), LONGEST_AT_REST))
         # After a rest the clocks heard before it count on, until their peers are heard again.
-        time.heard_for = max(DEFAULT_HEARD_FOR, wanted, time.heard_for - round(REMOVE_EVERY * SECOND))
+        time.heard_for = max(DEFAULT_HEARD_FOR, wanted, round(AGED * time.heard_for))
         while self._feed.writable and self._feed.write(lambda: self._gossip.remove_expired(limit=ADDS_AT_ONCE)):
             self._exchanges.push()
             await asyncio.sleep(0)  # lets other tasks run; nothing is waited for

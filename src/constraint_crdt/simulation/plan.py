@@ -57,7 +57,7 @@ class Wire(NamedTuple):
     """Seconds between two keep-alives on a silent link: of the system among peers, a quarter of the lease with clients."""
 
 
-MESH, ROUTED = Wire(75.0, 1.6, 4.0), Wire(115.0, 2.2, 1.0)
+MESH, ROUTED = Wire(75.0, 1.6, 4.0), Wire(115.0, 2.2, 2.0)
 
 KEEP_ALIVE_BYTES = 3 + 1.5 * HEADER_BYTES
 """Bytes of a keep-alive, with its share of the acknowledgements."""
@@ -382,7 +382,7 @@ class FleetModel:
     def load(self, nodes: int, *, at_rest: bool = False) -> Load:
         """The load in a fleet of so many nodes. `at_rest`: nothing moved for a while, so rounds are rare."""
         fleet, wire = self.fleet, self.fleet.wire
-        interval = (RoundInterval(self.every).longest if at_rest else self.every) + min(2 * fleet.delay, HASTE)
+        interval = (RoundInterval(self.every).longest(nodes - 1) if at_rest else self.every) + min(2 * fleet.delay, HASTE)
         round_bytes, round_cpu = self.mean(self.messages.quiet, nodes)
         links = 1 if fleet.routed else nodes - 1
         rest = round_bytes / interval + links * KEEP_ALIVE_BYTES / wire.keep_alive

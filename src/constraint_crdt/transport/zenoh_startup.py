@@ -123,9 +123,10 @@ def side_id(session: str) -> str:
 
 ROLES = ("peer", "router", "client", "auto")
 LEASE = 4.0
+ROUTED_LEASE = 8.0
 LONG_LEASE = 60.0
-"""Seconds of silence after which a link counts as gone. The long one leaves time for slow and lossy links, where `ease_links`
-closes the dead ones sooner.
+"""Seconds of silence after which a link counts as gone. On Linux `ease_links` closes dead links sooner, so the lease can leave time
+for slow and lossy links; a router that hangs has to be noticed by its clients.
 """
 
 KEEP_ALIVES = 4
@@ -209,7 +210,9 @@ def checked(
 
 
 def _lease_of(role: str) -> float:
-    return LONG_LEASE if role in ("peer", "auto") and sys.platform == "linux" else LEASE
+    if sys.platform != "linux":
+        return LEASE
+    return LONG_LEASE if role in ("peer", "auto") else ROUTED_LEASE
 
 
 LINK_OPEN_SECONDS = 20.0
