@@ -382,7 +382,9 @@ class FleetModel:
     def load(self, nodes: int, *, at_rest: bool = False) -> Load:
         """The load in a fleet of so many nodes. `at_rest`: nothing moved for a while, so rounds are rare."""
         fleet, wire = self.fleet, self.fleet.wire
-        interval = (RoundInterval(self.every).longest(nodes - 1) if at_rest else self.every) + min(2 * fleet.delay, HASTE)
+        interval = (RoundInterval(self.every).longest(math.ceil(nodes / fleet.sites) - 1) if at_rest else self.every) + min(
+            2 * fleet.delay, HASTE
+        )
         round_bytes, round_cpu = self.mean(self.messages.quiet, nodes)
         links = 1 if fleet.routed else nodes - 1
         rest = round_bytes / interval + links * KEEP_ALIVE_BYTES / wire.keep_alive
