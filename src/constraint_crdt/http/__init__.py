@@ -12,9 +12,11 @@ id, each id is a segment of the path as sent, percent-encoded: matched decoded, 
 resources could share a path.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
+from importlib import import_module
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
@@ -30,19 +32,29 @@ from starlette.types import Scope
 
 from constraint_crdt.http.endpoint import AnswerCache, Endpoint, Own, Resource, problem_response
 from constraint_crdt.http.event_stream import CutOff, EventFeed, events
-from constraint_crdt.http.metrics import NodeMetrics, metrics
 from constraint_crdt.http.openapi import docs, make_document, openapi, parts_of_docs
 from constraint_crdt.http.security import Denials, Guard, OriginGuard, RateLimit, RequestCounts, TokenGuard, check_reserved, session
 from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.operations import OPERATIONS
-from constraint_crdt.operations.operation import AnyOperation, Problem
+from constraint_crdt.operations.operation import AnyOperation, Empty, Problem
 from constraint_crdt.operations.tiles import TILES_PATH
 from constraint_crdt.runtime.node import Node
+
+
+async def _metrics(empty: Empty, request: Request) -> Response:
+    """`GET /metrics`. Its library is loaded at the first request."""
+    module = await asyncio.to_thread(import_module, "constraint_crdt.http.metrics")
+    state = request.app.state
+    if state.metrics is None:
+        state.metrics = module.NodeMetrics(*state.metered)
+    response: Response = await module.metrics(empty, request)
+    return response
+
 
 OWN: Final[Mapping[str, Own]] = {
     "docs": docs,
     "events": events,
-    "metrics": metrics,
+    "metrics": _metrics,
     "openapi": openapi,
     "session": session,
 }
@@ -125,7 +137,7 @@ def make_app(
         exception_handlers={HTTPException: _not_routed},
     )
     app.router.redirect_slashes = False
-    app.state.feed, app.state.metrics = feed, NodeMetrics(node, counts, feed, denials)
+    app.state.feed, app.state.metrics, app.state.metered = feed, None, (node, counts, feed, denials)
     app.state.document, app.state.node = _document, node
     return app
 

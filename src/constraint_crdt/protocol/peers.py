@@ -45,7 +45,6 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import inf
-from statistics import median
 from typing import Generic, Protocol, TypeVar, cast
 
 from constraint_crdt.crdt.cells import Run, UnboundRun, resolve
@@ -748,6 +747,12 @@ class ByDistance(Generic[Name]):
         self._asked.pop(chosen)
         self._asked[chosen] = self._round
         return chosen
+
+
+def median(values: Sequence[float]) -> float:
+    """The median of some values, at least one."""
+    ordered, middle = sorted(values), len(values) // 2
+    return ordered[middle] if len(values) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def _weights(distances: Sequence[float | None]) -> list[float]:

@@ -46,7 +46,6 @@ from dataclasses import dataclass
 from itertools import islice
 from math import inf
 from random import Random
-from statistics import median
 from typing import Literal
 
 import msgspec
@@ -57,7 +56,7 @@ from constraint_crdt.insight.history import MessageSizes, SizeLimit
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import Delta, GossipMessage, Part, Resume, Sync
-from constraint_crdt.protocol.peers import HASTE, LEAST_ROUND_TRIP, REQUEST_TRIES, ByDistance, RoundInterval, fanout
+from constraint_crdt.protocol.peers import HASTE, LEAST_ROUND_TRIP, REQUEST_TRIES, ByDistance, RoundInterval, fanout, median
 from constraint_crdt.protocol.sites import SITE, SPEAKERS, NodeSites, Sites
 from constraint_crdt.protocol.transfers import FAST
 from constraint_crdt.runtime.change_feed import NodeChange

@@ -5,7 +5,6 @@ key. The environment is shared with other programs (a container platform may inj
 a known name is refused there.
 """
 
-import difflib
 import ipaddress
 import json
 import socket
@@ -397,7 +396,7 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, object]:
             value: object = [part.strip() for part in text.split(",") if part.strip()] if many else text
             values[key] = _converted(key, value, variable)
         elif variable.startswith(ENVIRONMENT_PREFIX):
-            near = difflib.get_close_matches(variable, known, n=1, cutoff=0.92)
+            near = _close_to(variable, known, cutoff=0.92)
             if near:
                 raise SettingsError(f"there is no setting {variable} in the environment: {near[0]} is meant, or unset it")
     return values
@@ -423,9 +422,16 @@ def _from_file(file: Path) -> dict[str, object]:
     return {key: _converted(key, value, f"`{key}` in {file}", strict=True) for key, value in content.items()}
 
 
+def _close_to(name: str, names: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """The name closest to a mistyped one; none if there is none close to it."""
+    from difflib import get_close_matches  # rarely needed: kept out of the start of a node
+
+    return get_close_matches(name, list(names), n=1, cutoff=cutoff)
+
+
 def _nearest(key: str, known: Iterable[str]) -> str:
     names = sorted(known)
-    near = difflib.get_close_matches(key, names, n=1)
+    near = _close_to(key, names)
     return f"`{near[0]}` may be meant" if near else f"there are {', '.join(names)}"
 
 
