@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
 from importlib import import_module
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -40,13 +40,13 @@ from constraint_crdt.operations.operation import AnyOperation, Empty, Problem
 from constraint_crdt.operations.tiles import TILES_PATH
 from constraint_crdt.runtime.node import Node
 
+if TYPE_CHECKING:
+    from constraint_crdt.http.metrics import NodeMetrics
+
 
 async def _metrics(empty: Empty, request: Request) -> Response:
     """`GET /metrics`. Its library is loaded at the first request."""
     module = await asyncio.to_thread(import_module, "constraint_crdt.http.metrics")
-    state = request.app.state
-    if state.metrics is None:
-        state.metrics = module.NodeMetrics(*state.metered)
     response: Response = await module.metrics(empty, request)
     return response
 
@@ -137,7 +137,14 @@ def make_app(
         exception_handlers={HTTPException: _not_routed},
     )
     app.router.redirect_slashes = False
-    app.state.feed, app.state.metrics, app.state.metered = feed, None, (node, counts, feed, denials)
+
+    @cache
+    def metered() -> "NodeMetrics":
+        from constraint_crdt.http.metrics import NodeMetrics
+
+        return NodeMetrics(node, counts, feed, denials)
+
+    app.state.feed, app.state.metrics = feed, metered
     app.state.document, app.state.node = _document, node
     return app
 
