@@ -15,7 +15,7 @@ PUBLIC_PACKAGES = ("types", "gossip", "simulation", "client", "plato", "testing"
 MUST_NOT_LOAD = {
     "zenoh",
     "starlette",
-    "uvicorn",
+    "httptools",
     "cel_expr_python",
     "asyncio",
     "rich",
