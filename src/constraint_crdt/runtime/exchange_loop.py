@@ -8,6 +8,7 @@ Rules of exchanges:
 - A peer is live from its first message or answer until it leaves or fails. The transport's list of peers is only a hint, but a node
   outside of it is not live: a message read before its sender left, and merged after that, would keep the sender live for ever. Nor
   is a retired node, which may run and speak on: nothing waits for it.
+- A peer that comes is asked soon, or asks first, so that nodes that start together are live to each other at once.
 - A change is pushed at once, to more peers in a larger fleet. The rate of pushes is bounded, so that each node can answer the
   pushes of all others. Rounds bring missed changes, at one interval for all sizes: each node begins a round and answers a round on
   average, and rounds keep the clocks of peers known (see `crdt.clock`).
@@ -66,6 +67,9 @@ from constraint_crdt.types.register import hex_distance
 PUSHES_PER_SECOND = 100
 """Pushes of a node per second, at most. If all nodes push, each answers as many on average."""
 
+
+MEETING_PAUSE = 0.001
+"""Seconds for each peer between two exchanges with peers that came: of nodes that start together each answers as many."""
 
 PeerChoiceRule = Literal["auto", "uniform", "near"]
 
@@ -272,6 +276,8 @@ class ExchangeLoop:
         self._dirty = asyncio.Event()
         self.interval = RoundInterval(every)
         """The interval of rounds."""
+        self._came = asyncio.Event()
+        """A peer came that may not have been met."""
         self._stirred = asyncio.Event()
         """The rest is over."""
         self._asked: dict[Peer, int] = {}
@@ -375,6 +381,11 @@ class ExchangeLoop:
         self._dirty.set()
         self.stir()
 
+    def came(self) -> None:
+        """A peer is on the transport: have it met, and push the changes of the state to it."""
+        self._came.set()
+        self.push()
+
     def stir(self) -> None:
         """End the rest of this node: the next round comes soon."""
         self.interval.shorten()
@@ -441,6 +452,23 @@ class ExchangeLoop:
             await self._dirty.wait()
             self._dirty.clear()
             await asyncio.sleep(await self.push_now() / PUSHES_PER_SECOND)
+
+    async def run_meetings(self) -> None:
+        """Exchange once with each peer that comes, unless its own message comes before. Never returns.
+
+        By rounds alone a node would hear the last of many peers late, as they choose by chance.
+        """
+        while True:
+            await self._came.wait()
+            self._came.clear()
+            while unmet := [peer for peer in self._idle(asyncio.get_running_loop().time()) if self._is_unmet(peer)]:
+                peer = self._random.choice(unmet)
+                await self._begin(peer)
+                self._pace(peer)
+                await asyncio.sleep(MEETING_PAUSE * len(self._near))
+
+    def _is_unmet(self, peer: Peer) -> bool:
+        return peer.name not in self._live and peer not in self._asked
 
     async def push_now(self) -> int:
         """Exchange with a few peers whose state differs. Returns their number."""

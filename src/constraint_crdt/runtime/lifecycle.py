@@ -331,7 +331,7 @@ class Membership:
             if peer.name in self._round_trips:
                 self._once("return", self._meet_again(peer))
             self._came.set()
-            self._exchanges.push()
+            self._exchanges.came()
             if self.certificates is not None:
                 self._once("renewal", self.certificates.peer_came(peer.name))
         _log.info("%s %s", peer.name, "came" if up else "went")
@@ -614,6 +614,7 @@ class Runtime:
         tasks.once("loading", self.evaluator.renew())
         tasks.run("rounds", self.exchanges.run_rounds)
         tasks.run("pushes", self.exchanges.run_pushes)
+        tasks.run("meetings", self.exchanges.run_meetings)
         tasks.run("events", self.publisher.run)
         tasks.run("loop lag", lambda: self.lag.run(pause=tasks.pause))
         tasks.repeat("new constraints", settings.check_every, self.evaluator.renew)
