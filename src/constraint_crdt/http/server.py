@@ -3,9 +3,9 @@
 Rules: the port is bound before the node starts, so a taken port is refused at once, and early connections wait. Signals belong
 to the process, not to the server. A stop takes at most 2 s, whatever clients do. Bytes other than HTTP receive a problem, too.
 
-Connections are accepted here, so that the bounds hold before a TLS handshake: see `Admission`. A connection beyond the bounds is
-*reserved*: it may ask for the health of the node, and any other request receives 503. So a probe is answered while others hold all
-connections.
+Connections are accepted here, so that the bounds hold before a TLS handshake: see `ConnectionBounds`. A connection beyond the
+bounds is *reserved*: it may ask for the health of the node, and any other request receives 503. So a probe is answered while others
+hold all connections.
 
 A connection waits for each head for `HEAD_SECONDS`, idle or dribbling, and for a client that reads nothing for `WRITE_SECONDS`;
 then it is aborted. (`endpoint` bounds bodies.)
@@ -36,10 +36,10 @@ import msgspec
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Scope
 
-from constraint_crdt.errors import ConstraintCrdtError, LifecycleError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidValue, LifecycleError
 from constraint_crdt.http import make_app
 from constraint_crdt.http.event_stream import EventFeed
-from constraint_crdt.http.security import RESERVED, Admission, ApiCertificate, Slot, is_loopback
+from constraint_crdt.http.security import RESERVED, ApiCertificate, ConnectionBounds, Slot, is_loopback
 from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.runtime.node import Node
@@ -150,7 +150,7 @@ class _Answer:
         lines, closes = [_status_line(status), _date_line(int(time.time()))], False
         for name, value in headers:
             if _NOT_IN_HEADER.search(value):
-                raise ValueError(f"a header {name!r} with control characters")
+                raise InvalidValue(f"a header {name!r} with control characters")
             lower = name.lower()
             if lower == b"content-length":
                 self._left, self._chunked = int(value), False
@@ -192,7 +192,7 @@ class _Answer:
         elif self._chunked is False:
             self._left -= len(body)
             if self._left < 0 or (self._left and not more):
-                raise RuntimeError("the body of a response differs from its length")
+                raise InvalidValue("the body of a response differs from its length")
         if head or body:
             self._connection.transport.write(head + body)
         if not more:
@@ -337,14 +337,14 @@ class Connection(asyncio.Protocol):
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Begin to answer, or have the request wait for the one before it. Raises `ValueError` for a head that is not HTTP."""
+        """Begin to answer, or have the request wait for the one before it. Raises `InvalidValue` for a head that is not HTTP."""
         self._in_head, self._parsed = False, self._parsed + 1
         version, headers = self._parser.get_http_version(), self._headers
         hosts = [value for name, value in headers if name == b"host"]
         if len(hosts) > 1 or (not hosts and version != "1.0"):
-            raise ValueError("a request names one host")
+            raise InvalidValue("a request names one host")
         if version not in ("1.0", "1.1"):
-            raise ValueError("neither HTTP/1.0 nor HTTP/1.1")
+            raise InvalidValue("neither HTTP/1.0 nor HTTP/1.1")
         raw_path, _, query = self._target.partition(b"?")
         scope = {
             "type": "http",
@@ -544,7 +544,7 @@ class ApiServer:
         app = make_app(self._node, bound_to=self._host, pages=self._pages, cut_off=self._cut_off, tokens=self._tokens)
         self._feed = app.state.feed
         context = None if self._certificate is None else self._certificate.context
-        self._server = _Server(app, Admission(self._node.settings.api_connections_per_address), context)
+        self._server = _Server(app, ConnectionBounds(self._node.settings.api_connections_per_address), context)
         self._node.diagnosis.further.append(self._findings)
         if self._certificate is None and not is_loopback(self._host):
             _log.warning("%s: %s", UNPROTECTED.format(self.url), USE_API_TLS)
@@ -595,11 +595,11 @@ class ServerState:
 class _Server:
     """Accepts connections, with events for its readiness and its end."""
 
-    def __init__(self, app: ASGIApp, admission: Admission, context: ssl.SSLContext | None) -> None:
+    def __init__(self, app: ASGIApp, bounds: ConnectionBounds, context: ssl.SSLContext | None) -> None:
         self._app = app
         self.ready = asyncio.Event()
         self.server_state = ServerState()
-        self._admission = admission
+        self._bounds = bounds
         self._context = context
         self._opening: set[asyncio.Task[None]] = set()
         self._end = asyncio.Event()
@@ -643,7 +643,7 @@ class _Server:
             except OSError as error:  # no room for files or memory, or the client is gone
                 await asyncio.sleep(ACCEPT_PAUSE if error.errno in _NO_ROOM else 0)
                 continue
-            slot = self._admission.take(str(address[0]))
+            slot = self._bounds.take(str(address[0]))
             slot.end = self._begin(self._open(connected, slot)).cancel
             await asyncio.sleep(0)  # a flood of connections leaves time for those that are open
 
