@@ -178,7 +178,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     gossip_every: float = 0.2
     """Seconds between rounds of gossip. A change is pushed at once; rounds bring changes missed by a push. Shorter repairs sooner
-    and costs a Ping per round.
+    and costs a Ping per round. While nothing moves, rounds are rarer: each 2 to 5 s by default.
     """
 
     peer_choice: PeerChoiceRule = "auto"
