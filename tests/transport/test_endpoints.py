@@ -189,12 +189,15 @@ async def test_an_endpoint_answers_if_it_takes_a_connection() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems keep the options of Zenoh")
 def test_a_silent_link_is_asked_for_an_acknowledgement_and_other_connections_are_left_alone() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        with socket.create_connection(listening.getsockname()) as link, socket.create_connection(listening.getsockname()) as other:
-            ends = [f"tcp/{host}:{port}" for host, port in (link.getsockname(), link.getpeername())]
-            ease_links([(ends[0], ends[1])])
-            asked = [each.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) for each in (link, other)]
-            assert asked == [1, 0]
-            assert link.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == ASKED_AFTER
-            assert link.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == ASKED_EVERY
-            assert ASKED_AFTER + 2 * ASKED_EVERY >= DEAD_SECONDS, "what was asked for last is waited for"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname()) as link,
+        socket.create_connection(listening.getsockname()) as other,
+    ):
+        ends = [f"tcp/{host}:{port}" for host, port in (link.getsockname(), link.getpeername())]
+        ease_links([(ends[0], ends[1])])
+        asked = [each.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) for each in (link, other)]
+        assert asked == [1, 0]
+        assert link.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == ASKED_AFTER
+        assert link.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == ASKED_EVERY
+        assert ASKED_AFTER + 2 * ASKED_EVERY >= DEAD_SECONDS, "what was asked for last is waited for"

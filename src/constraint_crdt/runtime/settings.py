@@ -8,7 +8,6 @@ a known name is refused there.
 import ipaddress
 import json
 import socket
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -403,6 +402,8 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, object]:
 
 
 def _from_file(file: Path) -> dict[str, object]:
+    import tomllib  # for nodes with a file of settings only
+
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

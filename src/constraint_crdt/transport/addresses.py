@@ -34,7 +34,6 @@ long. A filter on the listening sockets drops its packets, so nothing of them re
 
 import asyncio
 import contextlib
-import ctypes
 import ipaddress
 import logging
 import os
@@ -475,6 +474,8 @@ def _set_filter(descriptor: int, ports: Collection[int], networks: Sequence[Netw
             if not networks:
                 opened.setsockopt(socket.SOL_SOCKET, _DETACH, 0)
                 return
+            import ctypes  # for the filter only
+
             program = filter_program(networks)
             content = ctypes.create_string_buffer(program)
             opened.setsockopt(socket.SOL_SOCKET, _ATTACH, struct.pack("@HP", len(program) // 8, ctypes.addressof(content)))
