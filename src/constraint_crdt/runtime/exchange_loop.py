@@ -388,7 +388,6 @@ class ExchangeLoop:
 
     def stir(self) -> None:
         """End the rest of this node: the next round comes soon."""
-        self.interval.shorten()
         self._stirred.set()
 
     def changed(self, change: NodeChange) -> None:
@@ -421,12 +420,13 @@ class ExchangeLoop:
         """Wait for an interval, or for the least one from the end of the rest on."""
         jitter = self._random.uniform(0.8, 1.2)
         if self.interval.is_long:
-            self._stirred.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.interval.seconds * jitter):
                     await self._stirred.wait()
-            if self.interval.is_long:
+            if not self._stirred.is_set():
                 return
+            self.interval.shorten()
+        self._stirred.clear()
         await asyncio.sleep(self.interval.seconds * jitter)
 
     def _is_at_rest(self) -> bool:

@@ -529,7 +529,7 @@ class Runtime:
         feed.subscribe(self.exchanges.changed, committed, received)
         # Findings about a redefined constraint are dropped at once, before the next reading.
         feed.definitions.subscribe(self.evaluator.judge.redefine)
-        feed.definitions.subscribe(self.maintenance.note_definitions)
+        feed.definitions.subscribe(self.maintenance.redefined.put_nowait)
         self.evaluator.subscribe(self.notices.note)
         self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)

@@ -248,27 +248,25 @@ class Maintenance:
         self._exchanges = exchanges
         self._rates = rates
         self._gossip_every = settings.gossip_every
-        self._redefined = asyncio.Event()
+        self.redefined = asyncio.Queue[Collection[str]]()
+        """Takes the ids of constraints whose definitions changed: one may have an end now."""
         self._folds = FoldSweep(gossip, after=settings.fold_counts_after, now=time.monotonic)
         self._purges = PurgeSweep(gossip, after=settings.keep_deleted_tiles_for)
         self.removals = RemovalSweep(gossip, most=settings.keep_removals, longest=settings.keep_removals_for, now=time.monotonic)
         """The removals in the state of the node."""
 
-    def note_definitions(self, _: Collection[str]) -> None:
-        """Definitions changed: one may have an end now."""
-        self._redefined.set()
-
     async def run_expiries(self) -> None:
         """Call `expire` every `EXPIRE_EVERY` seconds while a constraint has an end, else every `STEPS_EVERY`. Never returns."""
-        constraints = self._gossip.state.constraints
+        redefined, constraints = self.redefined, self._gossip.state.constraints
         while True:
+            while not redefined.empty():
+                redefined.get_nowait()
             if constraints.ends:
                 await asyncio.sleep(EXPIRE_EVERY)
             else:
-                self._redefined.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(STEPS_EVERY):
-                        await self._redefined.wait()
+                        await redefined.get()
             await self.expire()
 
     async def expire(self) -> None:
