@@ -498,7 +498,14 @@ class Runtime:
             self.certificates = self.membership.certificates = _certificates(self, self.identity, credentials, now)
             self.diagnosis.certified = self.certificates
         self.maintenance = Maintenance(
-            settings, self.gossip, self.persistence, self.feed, self.exchanges, self.rates, self.publisher.publish
+            settings,
+            self.gossip,
+            self.persistence,
+            self.feed,
+            self.exchanges,
+            self.rates,
+            self.publisher.publish,
+            self.publisher.has_ends,
         )
         self.lag = LoopLag()
 
@@ -529,7 +536,6 @@ class Runtime:
         feed.subscribe(self.exchanges.changed, committed, received)
         # Findings about a redefined constraint are dropped at once, before the next reading.
         feed.definitions.subscribe(self.evaluator.judge.redefine)
-        feed.definitions.subscribe(self.maintenance.redefined.put_nowait)
         self.evaluator.subscribe(self.notices.note)
         self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)

@@ -16,8 +16,9 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
+from math import ceil
 from zlib import crc32
 
 from constraint_crdt.crdt.cells import REMOVE, Cell
@@ -238,8 +239,9 @@ class Maintenance:
         exchanges: ExchangeLoop,
         rates: NodeRates,
         publish: Callable[..., None],
+        has_ends: asyncio.Event,
     ) -> None:
-        """`publish`: see `EventPublisher.publish`."""
+        """`publish` and `has_ends`: see `EventPublisher`."""
         self.clock = ClockWatch(gossip.time, publish)
         """The steps of this node's clock."""
         self._gossip = gossip
@@ -248,8 +250,7 @@ class Maintenance:
         self._exchanges = exchanges
         self._rates = rates
         self._gossip_every = settings.gossip_every
-        self.redefined = asyncio.Queue[Collection[str]]()
-        """Takes the ids of constraints whose definitions changed: one may have an end now."""
+        self._has_ends = has_ends
         self._folds = FoldSweep(gossip, after=settings.fold_counts_after, now=time.monotonic)
         self._purges = PurgeSweep(gossip, after=settings.keep_deleted_tiles_for)
         self.removals = RemovalSweep(gossip, most=settings.keep_removals, longest=settings.keep_removals_for, now=time.monotonic)
@@ -257,16 +258,15 @@ class Maintenance:
 
     async def run_expiries(self) -> None:
         """Call `expire` every `EXPIRE_EVERY` seconds while a constraint has an end, else every `STEPS_EVERY`. Never returns."""
-        redefined, constraints = self.redefined, self._gossip.state.constraints
+        constraints = self._gossip.state.constraints
         while True:
-            while not redefined.empty():
-                redefined.get_nowait()
             if constraints.ends:
                 await asyncio.sleep(EXPIRE_EVERY)
             else:
+                self._has_ends.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(STEPS_EVERY):
-                        await redefined.get()
+                        await self._has_ends.wait()
             await self.expire()
 
     async def expire(self) -> None:
@@ -336,18 +336,21 @@ class Tasks:
         """Call `step` repeatedly, `every` seconds after the last call ended."""
 
         async def steps() -> None:
+            await self.pause(every, first=True)
             while True:
-                await self.pause(every)
                 await step()
+                await self.pause(every)
 
         self.run(name, steps)
 
-    async def pause(self, seconds: float) -> float:
-        """Sleep so long; whole seconds until the instant nearest to their end. Returns by how many seconds it took longer."""
+    async def pause(self, seconds: float, *, first: bool = False) -> float:
+        """Sleep so long; whole seconds until the instant nearest to their end, or, `first`, the next after it. Returns by how many
+        seconds it took longer.
+        """
         loop = asyncio.get_running_loop()
         due = loop.time() + seconds
         if seconds >= 1 and seconds == int(seconds):
-            due = round(due - self._phase) + self._phase
+            due = (ceil if first else round)(due - self._phase) + self._phase
         await asyncio.sleep(due - loop.time())
         return max(0.0, loop.time() - due)
 
