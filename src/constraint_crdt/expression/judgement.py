@@ -14,7 +14,7 @@ Rules kept here:
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple, Protocol
 
 from constraint_crdt.crdt.limits import MAX_COUNT
@@ -236,6 +236,10 @@ class Judge:
     def stale(self, most: int) -> list[str]:
         """At most so many constraints that are new or redefined, in the order of the changes: to be given to `renew`."""
         return list(islice(self._stale, most))
+
+    def has_expressions(self, ids: Iterable[str]) -> bool:
+        """True if one of these constraints has an expression to evaluate. O(definitions)."""
+        return any(map(evaluable, chain.from_iterable(map(self._constraints.definitions, ids))))
 
     def renew(self, ids: Iterable[str], now: int) -> list[str]:
         """Read the definitions of new or redefined constraints. Returns those that have to be judged."""
