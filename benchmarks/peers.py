@@ -23,6 +23,7 @@ import random
 import subprocess
 import sys
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +79,8 @@ class Library(ABC):
         """Add an item."""
 
     @abstractmethod
-    def count(self, id_: str, number: int) -> None:
-        """Count once under a name; `number` is the cumulative count."""
+    def count(self, id_: str, total: int) -> None:
+        """Count once under a name; `total` is the cumulative count."""
 
     @abstractmethod
     def exchange(self, other: Any) -> int:
@@ -101,6 +102,7 @@ class Library(ABC):
     def read(self) -> int:
         """Read every item with its definition; returns how many have one."""
 
+    @abstractmethod
     def commit(self) -> None:
         """End a transaction, where the library needs to be told."""
 
@@ -118,13 +120,22 @@ class Ours(Library):
         # Without compiling the expression, which no other library does.
         self.node.write(lambda me: state.constraints.add(item.id, node=me, when=item.when, severity=item.severity))
 
-    def count(self, id_: str, number: int) -> None:
+    def count(self, id_: str, total: int) -> None:  # noqa: ARG002 - the counter adds up by itself
         self.node.record_satisfied(1, constraint=id_ or None)
 
-    def exchange(self, other: "Ours") -> int:
-        from wire import exchange_bytes, total
+    def commit(self) -> None:
+        pass
 
-        return total(exchange_bytes(self.node, other.node))
+    def exchange(self, other: "Ours") -> int:
+        from constraint_crdt.protocol.messages import decode_message
+
+        sent, waiting = 0, deque([(self.node, other.node, self.node.begin(other.node.node_id))])
+        while waiting:
+            sender, reader, message = waiting.popleft()
+            for data in sender.encoded(message, reader.node_id):
+                sent += len(data)
+                waiting.extend((reader, sender, response) for response in reader.receive(decode_message(data)).responses)
+        return sent
 
     def save(self) -> bytes:
         from constraint_crdt import Replica, VectorClock
@@ -158,8 +169,11 @@ class Pycrdt(Library):
     def add(self, item: Item) -> None:
         self.items[item.id] = item.text
 
-    def count(self, id_: str, number: int) -> None:
-        self.counts[id_ or str(self.doc.client_id)] = number
+    def count(self, id_: str, total: int) -> None:
+        self.counts[id_ or str(self.doc.client_id)] = total
+
+    def commit(self) -> None:
+        pass
 
     def exchange(self, other: "Pycrdt") -> int:
         mine, theirs = self.doc.get_state(), other.doc.get_state()
@@ -188,14 +202,15 @@ class Loro(Library):
         import loro
 
         self.loro: Any = loro
-        self.doc: Any = loro.LoroDoc()
+        self.doc: Any = self.loro.LoroDoc()
+        self.items: Any
         self.items, self.counts, self.counter = self.doc.get_map("items"), self.doc.get_map("counts"), self.doc.get_counter("count")
 
     def add(self, item: Item) -> None:
         self.items.insert(item.id, item.text)
 
-    def count(self, id_: str, number: int) -> None:
-        counter = self.counts.get_or_create_container(id_, self.loro.LoroCounter()) if id_ else self.counter
+    def count(self, id_: str, total: int) -> None:  # noqa: ARG002 - the counter adds up by itself
+        counter: Any = self.counts.get_or_create_container(id_, self.loro.LoroCounter()) if id_ else self.counter
         counter.increment(1)
 
     def commit(self) -> None:
@@ -243,7 +258,7 @@ class Automerge(Library):
         kind = self.core.ScalarType.Str if isinstance(text, str) else self.core.ScalarType.Int
         self._in_transaction().put(self.core.ROOT, item.id, kind, text)
 
-    def count(self, id_: str, number: int) -> None:
+    def count(self, id_: str, total: int) -> None:
         raise NotImplementedError("automerge takes part in no row with counts")
 
     def commit(self) -> None:
@@ -462,7 +477,7 @@ def _measure(name: str, library: str, seed: int, constraints: int) -> None:
         sys.exit(3)
 
 
-def _save(name: str, seed: int, constraints: int, definitions: bool) -> None:  # noqa: FBT001 - read from a line of JSON
+def _save(name: str, seed: int, constraints: int, definitions: bool) -> None:
     make = next(each for each in LIBRARIES.values() if each.__name__ == name)
     sys.stdout.buffer.write(_filled(make, constraints, seed, definitions=definitions).save())
 
@@ -481,14 +496,14 @@ def compare(work: Work, repeats: int, constraints: int) -> Iterator[Row]:
     known = {name: [each.pop("known") for each in found] for name, found in runs.items()}
     if any(each != known[OURS] for each in known.values()):
         sys.exit(f"{work.name}: the libraries did not do the same work: {known}")
-    figures = {name: {unit: median(each[unit] for each in found) for unit in found[0]} for name, found in runs.items()}
-    for name, found in figures.items():
+    medians = {name: {unit: median(each[unit] for each in found) for unit in found[0]} for name, found in runs.items()}
+    for name, found in medians.items():
         for unit, value in found.items():
             yield Row(f"{work.what}: {name}", value, unit, work.bars.get(unit) if name == OURS else None)
-    rivals = [found for name, found in figures.items() if name in work.libraries]
+    rivals = [found for name, found in medians.items() if name in work.libraries]
     for unit, ratio in work.ratios.items() if rivals else ():
         best = min(found[unit] for found in rivals)
-        yield Row(f"{work.what}: {unit} / best of the others", figures[OURS][unit] / best, "x", ratio)
+        yield Row(f"{work.what}: {unit} / best of the others", medians[OURS][unit] / best, "x", ratio)
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Cell, register, require, require_counts, value_of
+from constraint_crdt.crdt.cells import Cell, core, register, require, require_counts, value_of
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, check_id
 from constraint_crdt.crdt.limits import (
@@ -391,28 +391,9 @@ def _with_fields(definition: Definition, value: DefinitionValue) -> Definition:
     )
 
 
-_NIL, _ARRAY_OF_FOUR, _SHORT_TEXT, _LONGER_TEXT = 0xC0, 0x94, 0b101, 0xD9
-_KEY = 2
-WITHOUT_VALUE: Final = 0x92
-"""How an add without a value begins: an array of two, the kind and the id. Most adds of a large fleet are such."""
-
-
 def expiry_of(cell: Cell) -> int | None:
-    """The expiry of an ADD cell, or None. Cells without an end are recognised without decoding.
-
-    An ADD cell is `[1, id, value]`, and the end is the fifth element of the value.
-    """
-    data = cell.data
-    if data[0] == WITHOUT_VALUE:
-        return None
-    head = data[_KEY]
-    if head >> 5 == _SHORT_TEXT:
-        first = data[_KEY + 1 + (head & 0x1F)]
-    elif head == _LONGER_TEXT:
-        first = data[_KEY + 2 + data[_KEY + 1]]
-    else:
-        first = 0
-    if first == _NIL or 0x90 <= first <= _ARRAY_OF_FOUR:
+    """The expiry of an ADD cell, or None. Cells without an end are recognised without decoding."""
+    if not core.ending((cell,)):
         return None
     value: DefinitionValue = value_of(cell) or _NO_VALUE
     return value.expires_at
