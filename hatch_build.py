@@ -14,13 +14,14 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCE = "src/constraint_crdt/crdt/_cells.c"
+SOURCES = [SOURCE, "src/constraint_crdt/crdt/_deflate.c"]
 MODULE = "constraint_crdt.crdt._cells"
 ABI = "cp311-abi3"
 """The limited API of CPython 3.11: one build serves all later versions."""
 
 
 class CompiledCore(BuildHookInterface):
-    """Builds the module of `SOURCE`."""
+    """Builds the module of `SOURCES`."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build, and name the result and its platform in `build_data`. `version`: "standard" or "editable"."""
@@ -45,7 +46,7 @@ class CompiledCore(BuildHookInterface):
         from setuptools.command.build_ext import build_ext
 
         unix = os.name == "posix"
-        extension = Extension(MODULE, [SOURCE], py_limited_api=True, extra_compile_args=["-O3"] if unix else ["/O2"])
+        extension = Extension(MODULE, SOURCES, py_limited_api=True, extra_compile_args=["-O3"] if unix else ["/O2"])
         with TemporaryDirectory() as objects:
             before = Path.cwd()
             os.chdir(root)

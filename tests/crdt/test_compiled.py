@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+import zlib
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -157,6 +158,34 @@ def test_damaged_cells_read_the_same(damaged: list[bytes]) -> None:
     assert [cell.data for cell in _cells.of_kinds(made[0], b"\x03")] == damaged
     assert _cells.of_kinds(made[0], b"\x01") == []
     assert [cell.data for cell in _cells.ending(made[0])] == [cell.data for cell in pure_cells.ending(made[1])]
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=2_000),
+        st.lists(
+            st.sampled_from([b"speed_mps <= ", b"dock-", b"a", b"\0", b"12", bytes(300), bytes(range(256))]), max_size=900
+        ).map(b"".join),
+    )
+)
+def test_what_either_core_compressed_is_read_by_zlib_and_no_longer_than_allowed(data: bytes) -> None:
+    for core in cores():
+        packed = core.deflate(data, len(data) + 400)
+        assert packed is not None
+        assert zlib.decompress(packed) == data
+        assert core.deflate(data, len(packed)) == packed
+        assert core.deflate(data, len(packed) - 1) is None
+
+
+def test_rare_symbols_get_codes_of_the_longest_length() -> None:
+    """Frequencies of Fibonacci would have codes of 24 bits in the tree of Huffman: the format has 15."""
+    counts = [1, 1]
+    while len(counts) < 24:
+        counts.append(counts[-1] + counts[-2])
+    data = bytes(random.Random(1).sample(b"".join(bytes([symbol]) * count for symbol, count in enumerate(counts)), sum(counts)))
+    packed = _cells.deflate(data, len(data))
+    assert packed is not None
+    assert zlib.decompress(packed) == data
 
 
 def test_a_cell_keeps_what_is_written_to_it() -> None:

@@ -24,6 +24,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "_deflate.h"
+
 #define ADD 1
 #define COUNTS 3
 #define MAX_KIND 127
@@ -1568,7 +1570,7 @@ read_cells(PyObject *Py_UNUSED(module), PyObject *arguments)
     else
         good = 0;
     if (good && count <= (uint64_t)(input.end - input.at)) { /* a cell has a byte or more */
-        cells = PyList_New((Py_ssize_t)count);
+        cells = PyTuple_New((Py_ssize_t)count); /* which the collector leaves alone once it saw that it can be in no cycle */
         if (cells == NULL)
             goto failed;
         for (Py_ssize_t place = 0; good && place < (Py_ssize_t)count; place++) {
@@ -1584,7 +1586,7 @@ read_cells(PyObject *Py_UNUSED(module), PyObject *arguments)
             }
             if (cell == NULL)
                 goto failed;
-            PyList_SetItem(cells, place, cell);
+            PyTuple_SetItem(cells, place, cell);
         }
     } else {
         good = 0;
@@ -1910,6 +1912,26 @@ sum_digests(PyObject *Py_UNUSED(module), PyObject *sequence)
 }
 
 static PyObject *
+deflate(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    Py_buffer data;
+    Py_ssize_t most;
+    if (!PyArg_ParseTuple(arguments, "y*n", &data, &most))
+        return NULL;
+    uint8_t *out = most > 0 ? PyMem_Malloc((size_t)most) : NULL;
+    size_t size = 0;
+    if (out != NULL) {
+        Py_BEGIN_ALLOW_THREADS
+        size = deflate_bytes(data.buf, (size_t)data.len, out, (size_t)most);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&data);
+    PyObject *packed = size ? PyBytes_FromStringAndSize((const char *)out, (Py_ssize_t)size) : Py_NewRef(Py_None);
+    PyMem_Free(out);
+    return packed;
+}
+
+static PyObject *
 position(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
     PyObject *sequence;
@@ -2162,6 +2184,7 @@ static PyMethodDef functions[] = {
     {"bind_cells", bind_cells, METH_VARARGS, NULL},
     {"by_kind", by_kind, METH_O, NULL},
     {"counts_of", counts_of, METH_O, NULL},
+    {"deflate", deflate, METH_VARARGS, NULL},
     {"ending", ending, METH_O, NULL},
     {"fill_digests", fill_digests, METH_VARARGS, NULL},
     {"gaps_of", gaps_of, METH_VARARGS, NULL},

@@ -222,11 +222,11 @@ def read_cell(data: bytes) -> Cell:
 _raw_cells: Final = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 
-def _read_all(raw: msgspec.Raw) -> list[Cell]:
-    return [read_cell(bytes(each)) for each in _raw_cells(raw)]
+def _read_all(raw: msgspec.Raw) -> tuple[Cell, ...]:
+    return tuple([read_cell(bytes(each)) for each in _raw_cells(raw)])
 
 
-def read_cells(raw: msgspec.Raw) -> list[Cell]:
+def read_cells(raw: msgspec.Raw) -> tuple[Cell, ...]:
     """Decode and validate an encoded array of cells. Raises `msgspec.DecodeError` for another form, and as `read_cell` does."""
     return core.read_cells(raw, read_cell, _read_all)
 

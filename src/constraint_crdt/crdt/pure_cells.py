@@ -7,6 +7,7 @@ The compiled module has the same names. `cells` takes it where it was built, and
 - Checks of the content of a cell are not here: `read_cells` is given the reader of `cells`.
 """
 
+import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
@@ -113,7 +114,7 @@ class _Counts(msgspec.Struct, array_like=True, gc=False):
 _counts: Final = msgspec.msgpack.Decoder(_Counts).decode
 
 
-def read_cells(raw: Any, _: Callable[[bytes], Cell], read_all: Callable[[Any], list[Cell]]) -> list[Cell]:
+def read_cells(raw: Any, _: Callable[[bytes], Cell], read_all: Callable[[Any], tuple[Cell, ...]]) -> tuple[Cell, ...]:
     """The cells of an encoded array, checked and not bound: as `read_all(raw)`, which reads each cell by the second argument."""
     return read_all(raw)
 
@@ -242,6 +243,15 @@ def counts_of(cell: Cell) -> tuple[int, int]:
         return 0, 0
     satisfied, violated = (value, 0) if isinstance(value, int) else value
     return (satisfied, violated) if 0 <= min(satisfied, violated) <= max(satisfied, violated) <= MAX_COUNT else (0, 0)
+
+
+def deflate(data: bytes, most: int) -> bytes | None:
+    """The data compressed in the zlib format to at most so many bytes; None where that cannot be had.
+
+    Both modules write what any reader of the format reads, but not the same bytes.
+    """
+    packed = zlib.compress(data, 1)
+    return packed if len(packed) <= most else None
 
 
 def total_counts(cells: Iterable[Cell]) -> list[tuple[Replica, int, int]]:
