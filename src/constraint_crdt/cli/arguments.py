@@ -139,6 +139,16 @@ def _attached(argv: Sequence[str]) -> list[str]:
     return attached
 
 
+class _Version(argparse.Action):
+    """Prints the version. The core is loaded here alone: other commands do not need it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from constraint_crdt.crdt.cells import CORE
+
+        print(f"{PROGRAM} {__version__} ({CORE} core)")
+        parser.exit()
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = _Parser(
@@ -147,7 +157,7 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=_Help,
     )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and which core runs, and exit")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     client = _client_flags()
     _node(commands)

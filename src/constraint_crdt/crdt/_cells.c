@@ -942,12 +942,10 @@ table_put_new(Table *table, PyObject *sequence)
     PyObject *cells = cells_of(sequence, &count);
     if (cells == NULL)
         return NULL;
-    Py_ssize_t before = table->end, done = 0;
+    Py_ssize_t done = 0;
     int failed = 0;
-    if (table->used + count > table->room || (table->taken + count) * 4 > table->slots * 3) {
+    if (table->end + count > table->room || (table->taken + count) * 4 > table->slots * 3)
         failed = make_room(table, count + (table->used ? (table->used + count) / 8 : 0)) < 0;
-        before = table->end;
-    }
     for (; !failed && done < count; done++) {
         Cell *cell = cell_at(cells, done);
         Key key;
@@ -967,8 +965,9 @@ table_put_new(Table *table, PyObject *sequence)
         /* None is put: these are the last places. */
         while (done-- > 0) {
             Key key;
-            key_of_holder(table->holders[before + done], &key);
-            take_out(table, find_slot(table, &key, table->hashes[before + done]));
+            Py_ssize_t place = table->end - 1;
+            key_of_holder(table->holders[place], &key);
+            take_out(table, find_slot(table, &key, table->hashes[place]));
         }
         Py_DECREF(cells);
         if (failed)

@@ -58,6 +58,9 @@ core = _cells
 
 COMPILED: Final = not core.__name__.endswith("pure_cells")
 
+CORE: Final = "compiled" if COMPILED else "pure Python"
+"""The core in words."""
+
 Cell = core.Cell
 Table = core.Table
 UNBOUND = core.UNBOUND

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from constraint_crdt.crdt.cells import CORE
 from constraint_crdt.crdt.clock import SECOND, ClockDoubt
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Verdict
@@ -545,7 +546,7 @@ class Diagnosis:
         if len(versions) > 1:
             what = f"the live nodes run different versions: {', '.join(versions)}"
             return Finding(check="software", level="warn", what=what, advice="upgrade the older ones when it suits")
-        return Finding(check="software", level="ok", what="the live nodes run one version")
+        return Finding(check="software", level="ok", what=f"the live nodes run one version, this one with the {CORE} core")
 
     def _state(self) -> Iterator[Finding]:
         diverged = [name for name in self._evidence.names if self._evidence.diverged_since(name) is not None]
