@@ -379,10 +379,10 @@ def loaded(make: Callable[[str], Library], seed: int, constraints: int, *, defin
     # The message is made in another process: what its writer needed would be part of the process.
     command = [sys.executable, __file__, "--saved", json.dumps([make.__name__, seed, constraints, definitions])]
     data = subprocess.run(command, capture_output=True, check=True).stdout
+    library = make("robot-002")
     gc.collect()
     process = psutil.Process()
     before = process.memory_info().rss
-    library = make("robot-002")
     library.load(data)
     gc.collect()
     after = process.memory_info().rss

@@ -459,12 +459,15 @@ def wire_run(run: Run | UnboundRun, base: ClockMark | None) -> list[object]:
     cells = msgspec.Raw(core.join_cells(run.cells))
     if isinstance(run, Run):
         ref: object = ref_of(run.replica, base)
-        lo = 0 if isinstance(ref, int) else run.lo
-        stubs = [(each.seq - run.lo, each.kind, each.key, each.digest) for each in run.stubs]
-        parts = [ref, run.hi - run.lo, cells, core.gaps_of(run.cells, run.hi), lo, run.floor, stubs]
+        gaps: Sequence[int]
+        lo, span, gaps = 0 if isinstance(ref, int) else run.lo, run.hi - run.lo, core.gaps_of(run.cells, run.hi)
+        stubs = [(each.seq - run.lo, each.kind, each.key, each.digest) for each in run.stubs] if run.stubs else run.stubs
     else:
-        parts = [run.ref, run.span, cells, run.gaps, run.lo, run.floor, run.stubs]
-    while len(parts) > 3 and not parts[-1]:
+        ref, lo, span, gaps, stubs = run.ref, run.lo, run.span, run.gaps, run.stubs
+    if not (lo or run.floor or stubs):
+        return [ref, span, cells, gaps] if gaps else [ref, span, cells]
+    parts = [ref, span, cells, gaps, lo, run.floor, stubs]
+    while not parts[-1]:
         parts.pop()
     return parts
 
