@@ -123,6 +123,11 @@ class ClockLog:
         self._changed.append(replica)
         self._count += 1
 
+    def note_all(self, replicas: Sequence[Replica]) -> None:
+        """The same of several."""
+        self._changed.extend(replicas)
+        self._count += len(replicas)
+
     def note_mark(self, mark: ClockMark) -> None:
         """The clock is this mark now."""
         self._marks[mark.total] = self._count
@@ -517,8 +522,7 @@ class Rows(Tables):
         self._clock, self._clock_is_shared = self._clock | {run.replica: run.hi for run in runs}, False
         self._clock_sum += sum([run.entry for run in runs])
         self.clock_count += sum([run.hi for run in runs])
-        for run in runs:
-            self._log.note(run.replica)
+        self._log.note_all([run.replica for run in runs])
         self._mark_is_old, self._hash = True, None
 
     def _without_pending(self, cells: Sequence[Cell]) -> Sequence[Cell]:
