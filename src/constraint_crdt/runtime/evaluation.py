@@ -242,8 +242,8 @@ class Evaluator:
             self._feed.write(lambda: self._gossip.describe_variables(measured.take_kinds(now), even_none=True))
 
     async def _load_library(self) -> None:
-        """Load the CEL library in a thread, if an expression is to be read and none was yet: the loop would stand still."""
-        if not is_loaded() and self.judge.has_expressions(self.judge.stale(RENEWED_AT_ONCE)):
+        """Load the CEL library in a thread, if an expression needs it and none did yet: the loop would stand still."""
+        if not is_loaded() and self.judge.need_library(self.judge.stale(RENEWED_AT_ONCE)):
             await asyncio.to_thread(environment)
 
     def _renew_some(self) -> bool:
