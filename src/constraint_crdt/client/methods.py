@@ -115,11 +115,12 @@ class BlockingMethods(ABC):
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
         on: Mapping[str, str] | None = None, ttl: float | None = None, until: datetime | None = None, for_: float | None = None,
         clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown", max_age: float | None = None,
+        scope: str = "node",
     ) -> Added:
         """Make a constraint active, or give it this definition. Durations in seconds."""
         request = constraints.new_constraint(
             id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
-            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
+            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
         )
         return self.do(constraints.ADD, request)
 
@@ -131,9 +132,9 @@ class BlockingMethods(ABC):
         """Make up to 10,000 changes in one go, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`."""
         return self.do(constraints.BATCH, constraints.batch_of(changes))
 
-    def check_expression(self, when: str) -> ExpressionReport:
+    def check_expression(self, when: str, *, scope: str = "node") -> ExpressionReport:
         """Whether a `when` would be taken."""
-        return self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when))
+        return self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when, scope=scope))
 
     def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,
@@ -382,11 +383,12 @@ class AsyncMethods(ABC):
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
         on: Mapping[str, str] | None = None, ttl: float | None = None, until: datetime | None = None, for_: float | None = None,
         clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown", max_age: float | None = None,
+        scope: str = "node",
     ) -> Added:
         """Make a constraint active, or give it this definition. Durations in seconds."""
         request = constraints.new_constraint(
             id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
-            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
+            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
         )
         return await self.do(constraints.ADD, request)
 
@@ -398,9 +400,9 @@ class AsyncMethods(ABC):
         """Make up to 10,000 changes in one go, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`."""
         return await self.do(constraints.BATCH, constraints.batch_of(changes))
 
-    async def check_expression(self, when: str) -> ExpressionReport:
+    async def check_expression(self, when: str, *, scope: str = "node") -> ExpressionReport:
         """Whether a `when` would be taken."""
-        return await self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when))
+        return await self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when, scope=scope))
 
     async def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,

@@ -16,7 +16,8 @@ None of the library's exceptions gets out. The library is imported at first use.
 `cel` has verdicts, names, the library and the conversion of measured values; `windows` the samples and the functions over them;
 `syntax` the tree, and the bounds on the growth of loops; `check` the check of written expressions and its messages; `evaluation`
 compiled expressions, their parts, and the evaluation of the constraints of a state; `margin` the distance of values to the
-threshold; `temporal` the states of verdicts over time; `judgement` the constraints of a node against its measurements over time.
+threshold; `fleet` expressions over the nodes of a fleet; `tally` their values; `temporal` the states of verdicts over time;
+`judgement` the constraints of a node against its measurements over time.
 """
 
 from constraint_crdt.expression.cel import (
@@ -38,9 +39,9 @@ from constraint_crdt.expression.evaluation import (
     MAX_EXPRESSION_BYTES,
     MAX_PATTERN_COST,
     Expression,
-    check_expressions,
     compile_expression,
 )
+from constraint_crdt.expression.fleet import check_expressions, compile_written
 from constraint_crdt.expression.margin import Margin, margin
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "check_names",
     "check_value",
     "compile_expression",
+    "compile_written",
     "margin",
     "measurements",
 ]

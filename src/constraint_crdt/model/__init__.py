@@ -61,6 +61,15 @@ class IfUnknown(enum.StrEnum):
     """What cannot be decided is no violation."""
 
 
+class Scope(enum.StrEnum):
+    """What a constraint is about."""
+
+    NODE = "node"
+    """Each node for itself: its own measurements."""
+    FLEET = "fleet"
+    """All nodes together: the list `nodes`, with their shared readings."""
+
+
 class EventKind(enum.StrEnum):
     """The kind of an event."""
 

@@ -137,6 +137,7 @@ class StandingDefinition(msgspec.Struct, frozen=True, kw_only=True):
     max_age: float | None = None
     meaning: int = 0
     """The meaning version of a later version of constraint-crdt, which this node reads as unknown; else 0."""
+    scope: str = "node"
     actor: str | None = None
     """Who caused the mutation, by the audit of the adding node; null if unknown."""
 

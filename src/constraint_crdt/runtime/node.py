@@ -29,7 +29,7 @@ import msgspec
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, LifecycleError, UnknownConstraint, WrongThread
 from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation
-from constraint_crdt.model import Event, EventKind, IfUnknown, Severity, html_fields
+from constraint_crdt.model import Event, EventKind, IfUnknown, Scope, Severity, html_fields
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
@@ -221,6 +221,7 @@ class Node:
         clear_when: str | None = None,
         if_unknown: str = IfUnknown.UNKNOWN,
         max_age: timedelta | float | None = None,
+        scope: str = Scope.NODE,
     ) -> Change:
         """Add a constraint to the whole fleet, or replace its definitions known here.
 
@@ -230,17 +231,20 @@ class Node:
         `for_`: the constraint is violated only once `when` was violated for so long. `clear_after`: a violated constraint holds
         again only once it held for so long; `clear_when`: and only if this expression holds. `if_unknown`: the verdict to count for
         an unknown outcome. `max_age`: older values are not used. Durations are a `timedelta` or a number in seconds.
+        `scope`: `fleet` for a constraint over `nodes`, the nodes that `on` selects, with their shared readings.
 
         Raises `ExpressionError` (wrong `when` or `clear_when`), `ClockInDoubt` (an end, while this node does not know the time) or
         `ConstraintCrdtError` (out of bounds); nothing changes then.
         """
         if when:
             kinds = dict(self.gossip.state.variables.kinds())
-            await asyncio.to_thread(check_expressions, when, clear_when, kinds)  # the CEL library may not be loaded yet
+            nodes = self._runtime.evaluator.fleet.selected(on or {}) if scope == Scope.FLEET else 0
+            check = partial(check_expressions, when, clear_when, kinds, scope=scope, nodes=nodes)
+            await asyncio.to_thread(check)  # the CEL library may not be loaded yet
         self._check_call()
         add = partial(
             self.gossip.add_constraint, id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
-            for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
+            for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
         )  # fmt: skip
         return await self._runtime.feed.commit(partial(add, at=self.gossip.time.stamp()), "add", id_)
 
@@ -271,7 +275,7 @@ class Node:
         Raises `BatchError` (a `ConstraintCrdtError`) naming the first wrong change; no change is made then.
         """
         if needs_expressions(changes):
-            await asyncio.to_thread(check_definitions, changes, dict(self.gossip.state.variables.kinds()))
+            await asyncio.to_thread(check_definitions, changes, dict(self.gossip.state.variables.kinds()), len(self.node_names()))
         else:
             check_definitions(changes)
         self._check_call()
