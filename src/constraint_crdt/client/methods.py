@@ -33,7 +33,7 @@ from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
 from constraint_crdt.operations.service import AlertsReport, AuditReport, DiagnosisReport, Health, ImportReport, SessionReport
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
-from constraint_crdt.operations.variables import VariableReport
+from constraint_crdt.operations.variables import ReadingsReport, VariableReport
 from constraint_crdt.plato.shapes import PlatoDelta, PlatoRoom, PlatoTile
 
 Request = TypeVar("Request", bound=msgspec.Struct)
@@ -165,6 +165,10 @@ class BlockingMethods(ABC):
     def variables(self, *, node: str | None = None, name: str | None = None) -> list[VariableReport]:
         """The variables that the nodes measure; those of the answering node with value, age, source and readers."""
         return self.do(variables.VARIABLES, variables.GetVariables(node=node, name=name))
+
+    def readings(self, *, name: str | None = None) -> ReadingsReport:
+        """The readings that the nodes share, with their ages, and the figures of each variable over the fleet."""
+        return self.do(variables.READINGS, variables.GetReadings(name=name))
 
     def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
         """The constraints violated most, or the most frequent items of another sketch."""
@@ -433,6 +437,10 @@ class AsyncMethods(ABC):
     async def variables(self, *, node: str | None = None, name: str | None = None) -> list[VariableReport]:
         """The variables that the nodes measure; those of the answering node with value, age, source and readers."""
         return await self.do(variables.VARIABLES, variables.GetVariables(node=node, name=name))
+
+    async def readings(self, *, name: str | None = None) -> ReadingsReport:
+        """The readings that the nodes share, with their ages, and the figures of each variable over the fleet."""
+        return await self.do(variables.READINGS, variables.GetReadings(name=name))
 
     async def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
         """The constraints violated most, or the most frequent items of another sketch."""

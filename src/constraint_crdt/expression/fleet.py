@@ -10,6 +10,7 @@ Each node of `nodes` has `name`, `labels`, `live`, `position`, and its shared re
 - An aggregate has a direction: whether a higher value helps the expression. `tally` needs it where readings are missing.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -25,6 +26,7 @@ from constraint_crdt.expression.check import quote, refuse_as_library
 from constraint_crdt.expression.evaluation import NO_KINDS, Expression, compile_expression
 from constraint_crdt.expression.syntax import Node, Tree, decode, is_window, serialized_part, unparse, with_names
 from constraint_crdt.model import Scope
+from constraint_crdt.types.definition import Definition
 
 if TYPE_CHECKING:
     from cel_expr_python import cel
@@ -122,7 +124,12 @@ def _aggregate(node: Node) -> _Aggregate | None:
         return None if filters is None else _Aggregate("size", filters, None)
     if node.sort == "call" and node.name in FLEET_FUNCTIONS and not node.member:
         given = dict(zip(FLEET_FUNCTIONS[node.name], node.nodes, strict=False))
-        if len(given) != len(FLEET_FUNCTIONS[node.name]) or len(given) != len(node.nodes) or given["node"].sort != "name":
+        if (
+            len(given) != len(FLEET_FUNCTIONS[node.name])
+            or len(given) != len(node.nodes)
+            or given["node"].sort != "name"
+            or given["node"].name == NODES
+        ):
             return None
         body = _Body(given["node"].name, node.nodes[2])
         fraction, filters = given["fraction"].value if "fraction" in given else 0.0, _chain(given["nodes"])
@@ -337,6 +344,21 @@ def _needs(root: Node) -> frozenset[str]:
     bound = {name for each in root.walk() if each.sort == "loop" for name in each.bound[:-1]}
     bound |= {each.nodes[1].name for each in root.walk() if _is_helper(each) and len(each.nodes) > 2}
     return frozenset(".".join(path) for path in _paths(root, frozenset(bound)) if path and path[0] not in FACTS)
+
+
+@functools.lru_cache(maxsize=1024)
+def _needed(source: str) -> frozenset[str]:
+    try:
+        return FleetExpression(source).needs
+    except ExpressionError:
+        return frozenset()
+
+
+def needs_of(definition: Definition) -> frozenset[str]:
+    """The variables that nodes have to share for a definition of scope fleet; none for another one, and of a later version."""
+    if definition.scope is not Scope.FLEET or definition.meaning:
+        return frozenset()
+    return frozenset[str]().union(*(_needed(text) for text in (definition.when, definition.clear_when) if text))
 
 
 def _steps(node: Node, nodes: int, lists: frozenset[str]) -> int:

@@ -96,6 +96,8 @@ class FleetWatch:
         self.view = FleetView(self._names, self._facts)
         self.moved = asyncio.Event()
         """Set when anything moved."""
+        self.took = 0.0
+        """CPU seconds that judgements of constraints of scope fleet took."""
         state = gossip.state
         state.readings.subscribe(lambda node, _: self._note(node))
         state.retirements.watch(self._note)
@@ -244,9 +246,9 @@ class Evaluator:
         """On what the verdict on a constraint of scope fleet rests; None for another one."""
         return self.judge.basis(id_)
 
-    def writer(self, id_: str) -> str:
-        """The node that writes the counts of a constraint of scope fleet, as this node sees the fleet."""
-        return self.fleet.writer(id_)
+    def writer(self, id_: str) -> str | None:
+        """The node that writes the counts of a constraint of scope fleet, as this node sees the fleet; None for another one."""
+        return self.fleet.writer(id_) if id_ in self.judge.fleet_ids else None
 
     def times(self, id_: str) -> tuple[int, int, int]:
         """The time satisfied, violated and unknown of a constraint, in ms, that this node did not write yet."""
@@ -336,6 +338,7 @@ class Evaluator:
             began = time.thread_time()
             await self._judge(self.judge.moved(self._gossip.time.now()), steady_ns())
             took = time.thread_time() - began
+            self.fleet.took += took
         await self._verdicts.tell()
         return took
 

@@ -35,7 +35,7 @@ from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
-from constraint_crdt.operations.variables import VariableReport
+from constraint_crdt.operations.variables import ReadingsReport, VariableReport
 from constraint_crdt.runtime.change_feed import BatchResult, apply_changes, check_definitions, needs_expressions
 from constraint_crdt.runtime.event_log import EventStream
 from constraint_crdt.runtime.lifecycle import Runtime
@@ -463,6 +463,14 @@ class Node:
         Other nodes tell the names and kinds of at most 1,000 variables each. O(variables x constraints that read them).
         """
         return self._runtime.answers.variables(self.variable_ids() if ids is None else ids)
+
+    def reading_ids(self, *, name: str | None = None) -> list[str]:
+        """The shared readings as `NAME/NODE`, ordered: those of a variable, if given. O(readings)."""
+        return self._runtime.answers.reading_ids(name)
+
+    def readings(self, ids: Sequence[str] | None = None) -> ReadingsReport:
+        """The readings that the nodes share, or those in `ids` (`NAME/NODE`), with the figures of their variables. O(nodes)."""
+        return self._runtime.answers.readings(self.reading_ids() if ids is None else ids)
 
     def storage(self) -> StorageReport:
         """The cells of this node's state, and the removals held back by peers. O(cells)."""

@@ -32,7 +32,7 @@ from constraint_crdt.operations.constraints import BatchChange, ConstraintReport
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
-from constraint_crdt.operations.variables import VariableReport
+from constraint_crdt.operations.variables import ReadingsReport, VariableReport
 from constraint_crdt.runtime.change_feed import BatchResult
 from constraint_crdt.runtime.measurement import Probe
 from constraint_crdt.runtime.node import Node
@@ -350,6 +350,14 @@ class SyncNode:
     def variables(self, ids: Sequence[str] | None = None) -> list[VariableReport]:
         """See `Node.variables`."""
         return self.read(lambda node: node.variables(ids))
+
+    def reading_ids(self, *, name: str | None = None) -> list[str]:
+        """See `Node.reading_ids`."""
+        return self.read(lambda node: node.reading_ids(name=name))
+
+    def readings(self, ids: Sequence[str] | None = None) -> ReadingsReport:
+        """See `Node.readings`."""
+        return self.read(lambda node: node.readings(ids))
 
     def storage(self) -> StorageReport:
         """See `Node.storage`."""
