@@ -11,8 +11,9 @@ Each node of `nodes` has `name`, `labels`, `live`, `position`, and its shared re
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeGuard
 
 from constraint_crdt.errors import InvalidType
 from constraint_crdt.expression.cel import (
@@ -45,6 +46,10 @@ _WRITTEN_BYTES: Final = 64
 
 class Activated(Protocol):
     """A node of the fleet, in the library's own form."""
+
+    @property
+    def values(self) -> Mapping[str, object]:
+        """The fields."""
 
     def activation(self, variable: str) -> "cel.Activation":
         """The node as this variable."""
@@ -201,14 +206,104 @@ def _paths(node: Node, variables: frozenset[str]) -> Iterator[tuple[str, ...]]:
         yield from _paths(each, variables)
 
 
+Quick = Callable[[Mapping[str, object]], object]
+"""A body in Python, over the fields of a node: a bool or a double as CEL has it, or None where CEL has to be asked."""
+
+_COMPARE: Mapping[str, Callable[[float, float], bool]] = {
+    "_<_": operator.lt, "_<=_": operator.le, "_>_": operator.gt, "_>=_": operator.ge, "_==_": operator.eq, "_!=_": operator.ne,
+}  # fmt: skip
+_COMPUTE: Mapping[str, Callable[[float, float], float]] = {"_+_": operator.add, "_-_": operator.sub, "_*_": operator.mul}
+
+
+def quick(node: Node, variable: str) -> Quick | None:
+    """The body in Python, a tenth of the time; None for a body with parts beyond bools, doubles and their comparisons.
+
+    Doubles of Python and CEL follow the same standard. Anything else than a double or bool in a field is left to CEL.
+    """
+    nodes = node.nodes
+    if node.sort == "constant":
+        return _quick_constant(node.value)
+    if node.sort == "field" and nodes[0].sort == "name" and nodes[0].name == variable:
+        return _quick_field(node.name, test=bool(node.value))
+    if node.sort != "call":
+        return None
+    if node.name == "dyn":
+        return quick(nodes[0], variable)
+    parts = [quick(each, variable) for each in nodes]
+    if not all(parts) or len(parts) > 2:
+        return None
+    one, other = parts[0], parts[-1]
+    if one is None or other is None:
+        return None
+    if node.name == "!_":
+        return lambda fields: not found if isinstance(found := one(fields), bool) else None
+    if node.name in ("_&&_", "_||_"):
+        return _quick_logic(one, other, decides=node.name == "_||_")
+    if node.name in _COMPARE:
+        left, right = nodes
+        if left.sort == "field" and not left.value and _is_number(right.value):
+            return _quick_threshold(_COMPARE[node.name], left.name, float(right.value))
+        return _quick_numbers(_COMPARE[node.name], one, other, (float, int))
+    return _quick_numbers(_COMPUTE[node.name], one, other, (float,)) if node.name in _COMPUTE else None
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    """True for a number that a double has exactly."""
+    return isinstance(value, float) or (type(value) is int and abs(value) < 1 << 53)
+
+
+def _quick_constant(value: object) -> Quick | None:
+    if not isinstance(value, bool) and not _is_number(value):
+        return None
+    return lambda _: value
+
+
+def _quick_threshold(compare: Callable[[float, float], bool], name: str, threshold: float) -> Quick:
+    def compared(fields: Mapping[str, object]) -> object:
+        found = fields.get(name)
+        return compare(found, threshold) if type(found) is float else None
+
+    return compared
+
+
+def _quick_field(name: str, *, test: bool) -> Quick:
+    if test:
+        return lambda fields: name in fields
+    return lambda fields: found if type(found := fields.get(name)) is float or isinstance(found, bool) else None
+
+
+def _quick_logic(one: Quick, other: Quick, *, decides: bool) -> Quick:
+    def logic(fields: Mapping[str, object]) -> object:
+        left = one(fields)
+        if left is decides:
+            return left
+        right = other(fields)
+        return right if isinstance(right, bool) and (right is decides or isinstance(left, bool)) else None
+
+    return logic
+
+
+def _quick_numbers(combine: Callable[[Any, Any], object], one: Quick, other: Quick, kinds: tuple[type, ...]) -> Quick:
+    def numbers(fields: Mapping[str, object]) -> object:
+        left, right = one(fields), other(fields)
+        return combine(left, right) if type(left) in kinds and type(right) in kinds else None
+
+    return numbers
+
+
 class Program(NamedTuple):
     """A compiled body."""
 
     variable: str
     program: "cel.Expression"
+    quick: Quick | None
 
     def value(self, entry: Activated) -> object:
         """The value for a node: a bool, number or text; None for an error, and for any other value."""
+        if self.quick is not None:
+            found = self.quick(entry.values)
+            if found is not None:
+                return float(found) if type(found) is int else found
         try:
             result = self.program.eval(entry.activation(self.variable))
             value = result.value()
@@ -318,7 +413,8 @@ def cut(text: str) -> str:
 
 
 def _compiled(serialized: bytes, body: _Body) -> Program:
-    return Program(body.variable, environment().deserialize(serialized_part(serialized, body.node)))
+    program = environment().deserialize(serialized_part(serialized, body.node))
+    return Program(body.variable, program, quick(body.node, body.variable))
 
 
 def _fields_of(aggregate: _Aggregate) -> frozenset[str] | None:

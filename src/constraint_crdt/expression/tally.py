@@ -10,7 +10,7 @@ Rules kept here:
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -95,6 +95,9 @@ class FleetNodes:
         """The number of the last change."""
         self.now = 0
         """The time of the last refresh."""
+        self._asked = 0
+        self._answers: dict[tuple[frozenset[str] | None, int], set[str]] = {}
+        """Those of `changed` at the version `_asked`: constraints on the same readings ask the same."""
 
     def __repr__(self) -> str:
         return f"FleetNodes({len(self.entries)} nodes)"
@@ -140,14 +143,19 @@ class FleetNodes:
             moved.pop(name, None)
             moved[name] = self.version
 
-    def changed(self, fields: Iterable[str] | None, since: int) -> set[str]:
+    def changed(self, fields: frozenset[str] | None, since: int) -> Set[str]:
         """The nodes of which one of these fields changed after this number, or that came or went. None: any field."""
-        found: set[str] = set()
-        for field in self._moves if fields is None else {"", *fields}:
-            for name, version in reversed(self._moves.get(field, {}).items()):
-                if version <= since:
-                    break
-                found.add(name)
+        if self._asked != self.version:
+            self._asked, self._answers = self.version, {}
+        key = fields, since
+        found = self._answers.get(key)
+        if found is None:
+            found = self._answers[key] = set()
+            for field in self._moves if fields is None else {"", *fields}:
+                for name, version in reversed(self._moves.get(field, {}).items()):
+                    if version <= since:
+                        break
+                    found.add(name)
         return found
 
 
@@ -165,6 +173,8 @@ class _Tally:
 
     def __init__(self, part: Part) -> None:
         self.part = part
+        self._filters, self._body = part.filters, part.body
+        self._judges = part.function in _CONDITIONS
         self._held: dict[str, tuple[bool | None, object]] = {}
         self.open: set[str] = set()
         """The nodes for which it is not known whether they belong, or what their value is."""
@@ -172,21 +182,37 @@ class _Tally:
         self._values: dict[str, float] = {}
         self._maybe_values: dict[str, float] = {}
 
-    def put(self, name: str, entry: NodeEntry | None) -> None:
-        """The node has another value; None: it does not belong any more."""
-        self._count(name, -1)
+    def put_all(self, moved: Iterable[tuple[str, NodeEntry | None]]) -> None:
+        """These nodes have other values; None: the node does not belong any more."""
+        quick = None if self._filters or self._body is None else self._body.quick
+        held, judges = self._held, self._judges
+        for name, entry in moved:
+            if quick is not None and entry is not None:  # most often: a comparison with the same outcome, or another number
+                value, before = quick(entry.values), held.get(name)
+                if before is not None and value is not None:
+                    if before[1] is value:
+                        continue
+                    if not judges and type(value) is float and type(before[1]) is float:
+                        held[name] = True, value
+                        self._values[name] = value
+                        continue
+            self._put(name, entry)
+
+    def _put(self, name: str, entry: NodeEntry | None) -> None:
         if entry is None:
+            self._count(name, -1)
             self._held.pop(name, None)
             return
         belongs: bool | None = True
-        for each in self.part.filters:
+        for each in self._filters:
             found = each.value(entry)
             if found is False:
                 belongs = False
                 break
             if found is not True:
                 belongs = None
-        value = None if self.part.body is None or belongs is False else self.part.body.value(entry)
+        value = None if self._body is None or belongs is False else self._body.value(entry)
+        self._count(name, -1)
         self._held[name] = belongs, value
         self._count(name, 1)
 
@@ -202,7 +228,7 @@ class _Tally:
         function = self.part.function
         if function == "size":
             undecided = belongs is None
-        elif function in _CONDITIONS:
+        elif self._judges:
             holds = value if isinstance(value, bool) else None
             if function == "all" and holds is not None:
                 holds = not holds
@@ -326,7 +352,9 @@ class FleetTally:
         self._tallies = [_Tally(part) for part in expression.parts]
         self.selected: set[str] = set()
         self._list: list[object] | None = None
-        self._fields = None if expression.fields is None else expression.fields | {"labels"}
+        self._fields = expression.fields
+        if definition.on and self._fields is not None:
+            self._fields |= {"labels"}
 
     def __repr__(self) -> str:
         return f"FleetTally({self._expression.source!r}, {len(self.selected)} nodes)"
@@ -339,28 +367,25 @@ class FleetTally:
     def refresh(self) -> bool:
         """Take in what moved since the last call. True if anything that the expression reads did."""
         if self._seen < 0:
-            changed = set(self._nodes.entries)
+            changed: Set[str] = self._nodes.entries.keys()
         elif self._seen == self._nodes.version:
             return False
         else:
             changed = self._nodes.changed(self._fields, self._seen)
-        first, self._seen, moved = self._seen < 0, self._nodes.version, False
-        for name in changed:
-            entry = self._nodes.entries.get(name)
-            if entry is not None and not self._definition.selects(entry.facts.labels):
-                entry = None
-            if entry is not None:
-                self.selected.add(name)
-            elif name in self.selected:
-                self.selected.discard(name)
-            else:
-                continue
-            moved = True
-            for tally in self._tallies:
-                tally.put(name, entry)
-        if moved:
+        first, self._seen, entries = self._seen < 0, self._nodes.version, self._nodes.entries
+        found: list[tuple[str, NodeEntry | None]] = [(name, entries.get(name)) for name in changed]
+        if self._definition.on:
+            found = [(name, each if each and self._definition.selects(each.facts.labels) else None) for name, each in found]
+        gone = {name for name, each in found if each is None}
+        if gone:
+            found = [(name, each) for name, each in found if each is not None or name in self.selected]
+        self.selected.update(changed)
+        self.selected -= gone
+        for tally in self._tallies:
+            tally.put_all(found)
+        if found:
             self._list = None
-        return moved or first
+        return bool(found) or first
 
     # --- results -------------------------------------------------------------------------------------------------------
 

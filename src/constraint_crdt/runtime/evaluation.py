@@ -70,7 +70,7 @@ VARIABLES_EVERY = 10 * SECOND
 VARIABLES_NONE = 60 * SECOND
 """The time after which a node that measures no variables says so, in ns."""
 
-FLEET_EVERY = 0.1
+FLEET_EVERY = 0.25
 """Seconds between two judgements of the constraints of scope fleet, at least."""
 
 FLEET_SHARE = 0.02
