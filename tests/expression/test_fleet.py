@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt.expression import ExpressionError, Verdict, compile_written
 from constraint_crdt.expression.fleet import FleetExpression
-from constraint_crdt.expression.tally import FleetCondition, FleetView, NodeFacts
+from constraint_crdt.expression.tally import FleetCondition, FleetView, NodeEntry, NodeFacts
 from constraint_crdt.model import Scope
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.definition import Definition
@@ -121,6 +121,7 @@ CHANGES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=FLEETS, deadline=None)
 @given(st.lists(st.tuples(CHANGES, st.booleans()), min_size=4, max_size=30))
 def test_the_truth_is_that_of_a_plain_model(steps: list[tuple[tuple[str, int, Any, Any], bool]]) -> None:
@@ -339,3 +340,37 @@ def test_a_written_definition_of_scope_fleet_is_left_to_a_running_node() -> None
     state = ConstraintState()
     state.constraints.add("low", when="size(nodes) > 2", scope="fleet", node="a")
     assert evaluate(state.constraints, {}) == []
+
+
+# --- bodies in Python ----------------------------------------------------------------------------------------------------
+
+NUMBERS = st.sampled_from(["n.x", "n.y", "n.missing", "n.flag", "n.word", "20.0", "20", "-1.5", "1e308", "0.0"])
+SUMS = st.tuples(NUMBERS, st.sampled_from(["+", "-", "*"]), NUMBERS).map(" ".join) | NUMBERS
+COMPARED = st.tuples(SUMS, st.sampled_from(["<", "<=", ">", ">=", "==", "!="]), SUMS).map(" ".join)
+ATOMS = COMPARED | st.sampled_from(["n.flag", "n.live", "has(n.x)", "has(n.missing)", "true", "n.word == 'a'", "n.missing"])
+BODIES = st.recursive(
+    ATOMS,
+    lambda inner: (
+        inner.map("!({})".format)
+        | st.tuples(inner, st.sampled_from(["&&", "||"]), inner).map(lambda parts: f"({parts[0]} {parts[1]} {parts[2]})")
+    ),
+    max_leaves=5,
+)
+DOUBLES = st.sampled_from([0.0, -0.0, 20.0, 19.999, 1e308, -1e308, math.inf, -math.inf, math.nan, 9007199254740993.0])
+
+
+@pytest.mark.slow
+@settings(max_examples=5 * FLEETS, deadline=None)
+@given(BODIES, DOUBLES, DOUBLES, st.booleans())
+def test_a_body_in_python_gives_what_cel_gives(body: str, x: float, y: float, flag: bool) -> None:
+    try:
+        compile_written(f"nodes.all(n, {body})", Scope.FLEET)
+    except ExpressionError:
+        return
+    readings: dict[str, float | str | bool] = {"x": x, "y": y, "flag": flag, "word": "a"}
+    told = {name: Reading(value, 0) for name, value in readings.items()}
+    entry = NodeEntry("a", NodeFacts({}, True, None, told), 0, None)
+    for part in FleetExpression(f"nodes.all(n, {body})").parts:
+        assert part.body is not None
+        slow = part.body._replace(quick=None).value(entry)
+        assert part.body.value(entry) is slow
