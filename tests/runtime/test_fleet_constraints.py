@@ -123,7 +123,7 @@ async def test_a_node_that_went_away_is_shown_with_its_last_reading_and_counts_a
         await measured((a, b), 50.0, until=lambda: state(a) == VerdictState.HOLDS)
         await b.stop()
         await eventually(lambda: state(a) == VerdictState.UNKNOWN)
-        assert "b (" in a.constraints(["low"])[0].reason
+        await eventually(lambda: "b (" in a.constraints(["low"])[0].reason)
         [last] = [each for each in a.readings().readings if each.node == "b"]
         assert (last.live, last.aged) == (False, False)
         async with Node(name="b", settings=QUICK, transport=network.transport()) as again:
