@@ -212,6 +212,15 @@ def sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
+def sync_file(file: Path) -> None:
+    """Write a file to disk. Raises `OSError`."""
+    handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def read_bounded(file: Path, most: int) -> bytes:
     """The content of a file. Raises `OSError`, and `StoreError` for a file of more than `most` bytes."""
     with file.open("rb") as opened:
@@ -221,13 +230,13 @@ def read_bounded(file: Path, most: int) -> bytes:
     return data
 
 
-def replace_file(file: Path, content: bytes, *, prepare: Callable[[int], object] | None = None) -> None:
+def replace_file(file: Path, content: bytes, *, mode: int = 0o600, prepare: Callable[[int], object] | None = None) -> None:
     """Replace a file as a whole. Raises `OSError`; the former content stays then.
 
-    For the owner only, unless `prepare` changes that: it is called with the open file, still empty.
+    `mode`: the permissions, less the umask; for the owner only by default. `prepare` is called with the open file, still empty.
     """
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    temporary = file.with_name(f".{secrets.token_hex(8)}.tmp")  # without the name of the file, which may be as long as names can be
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with open(handle, "wb") as opened:
             if prepare is not None:
