@@ -1,14 +1,26 @@
 """Shared readings and constraints of scope fleet on running nodes: what is shared, who judges, who counts, who is asked."""
 
 import asyncio
+from argparse import Namespace
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
-from constraint_crdt import MemoryNetwork, Node
+from constraint_crdt import GossipNode, MemoryNetwork, Node
 from constraint_crdt.expression import ExpressionError
 from constraint_crdt.model import VerdictState
+from constraint_crdt.operations.command import Table
+from constraint_crdt.operations.variables import (
+    FleetFigures,
+    GetReadings,
+    ReadingReport,
+    ReadingsReport,
+    joined_readings,
+    show_readings,
+)
+from constraint_crdt.runtime.evaluation import FleetWatch
 from constraint_crdt.runtime.settings import SharedVariable
 from tests.runtime.fleet import QUICK, eventually, fleet
 
@@ -152,3 +164,61 @@ async def test_what_cannot_be_evaluated_is_refused_and_changes_nothing() -> None
         await a.measure({"battery": 5.0})
         await eventually(lambda: state(a) == VerdictState.HOLDS)
         await eventually(lambda: a._runtime.metrics.report().shared_readings == 1)
+
+
+def test_all_choose_the_same_node_to_count_and_few_constraints_move_when_one_leaves() -> None:
+    live: dict[str, set[str]] = {name: set("abcd") - {name} for name in "abcd"}
+    watches = {name: FleetWatch(GossipNode(name), live[name]) for name in live}
+    ids = [f"c{number}" for number in range(40)]
+
+    def chosen() -> list[str]:
+        for watch in watches.values():
+            watch.follow()
+        [found] = {tuple(watch.writer(id_) for id_ in ids) for watch in watches.values()}
+        return list(found)
+
+    before = chosen()
+    assert set(before) == set("abcd")
+    del watches["d"]
+    for names in live.values():
+        names.discard("d")
+    after = chosen()
+    assert {was for was, now in zip(before, after, strict=True) if was != now} == {"d"}
+    assert [watches["a"].writes(id_) for id_ in ids] == [writer == "a" for writer in after]
+    for names in live.values():
+        names.add("d")
+    live["d"] = set("abc")
+    watches["d"] = FleetWatch(GossipNode("d"), live["d"])
+    assert chosen() == before
+
+
+def test_an_observer_does_not_count() -> None:
+    gossip = GossipNode("a")
+    members = {
+        number: SimpleNamespace(node=name, role=role, fingerprint=name, issuer=None)
+        for number, (name, role) in enumerate(ROLES.items())
+    }
+    gossip.local.authority = SimpleNamespace(  # type: ignore[assignment]
+        members=lambda: members, member=members[0], revoked_by=lambda _: [], has_ended=lambda _: False
+    )
+    watch = FleetWatch(gossip, set("bcd"))
+    watch.follow()
+    assert {watch.writer(f"c{number}") for number in range(40)} == {"c", "d"}
+
+
+ROLES = {"a": "observer", "b": "observer", "c": "member", "d": "operator"}
+
+
+def test_the_command_shows_readings_and_figures() -> None:
+    assert show_readings(ReadingsReport(readings=(), fleet=()), GetReadings(name="x"), Namespace()) == (
+        "no node shares a reading of x: `share` in its settings or a constraint of scope fleet has it share one"
+    )
+    one = ReadingReport(variable="x", node="a", value=1.5, age=2.04, aged=False, every=10.0, live=True)
+    two = ReadingReport(variable="x", node="b", value=True, age=99.0, aged=True, every=5.0, live=False)
+    figures = FleetFigures(variable="x", read=1, nodes=2, minimum=1.5, median=1.5, maximum=1.5, sum=1.5)
+    pages = [ReadingsReport(readings=(each,), fleet=(figures,)) for each in (one, two)]
+    view = show_readings(joined_readings(pages), GetReadings(), Namespace())
+    assert [list(table.rows) for table in view if isinstance(table, Table)] == [
+        [["x", "a", "1.5", "2.0 s", "10 s", "yes"], ["x", "b", "true", "99.0 s, aged", "5 s", "no"]],
+        [["x", "1 of 2", "1.5", "1.5", "1.5", "1.5"]],
+    ]

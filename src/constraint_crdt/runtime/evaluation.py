@@ -29,6 +29,7 @@ from constraint_crdt.expression.tally import Basis, FleetView, NodeFacts
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.history import NodeRates
 from constraint_crdt.model import VerdictState
+from constraint_crdt.protocol.authority import OBSERVER
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.sites import weight
 from constraint_crdt.runtime.change_feed import ChangeFeed
@@ -90,6 +91,7 @@ class FleetWatch:
         self._gossip = gossip
         self._live = live
         self._seen: set[str] = set()
+        self._able: set[str] = set()
         self._described: dict[str, Mapping[str, str]] | None = None
         self._placed: Mapping[str, tuple[int, int]] | None = None
         self._writers: dict[str, str] = {}
@@ -146,19 +148,28 @@ class FleetWatch:
         labels = self._gossip.labels if node == me else self._described.get(node, {})
         return NodeFacts(labels, node == me or node in self._live, self._placed.get(node), state.readings.of(node))
 
-    def follow(self) -> bool:
-        """Take in which nodes are live. True if that changed."""
+    def follow(self) -> None:
+        """Take in which nodes are live, and which of them may write. O(nodes)."""
         changed = self._live ^ self._seen
-        if not changed:
-            return False
-        came, self._seen = changed - self._seen, set(self._live)
-        self.view.note(changed)
+        if changed:
+            self._seen = set(self._live)
+            self.view.note(changed)
+            self.moved.set()
+        able = self._able_to_write()
+        came, self._able = able - self._able, able
         for id_, writer in self._writers.items():
-            if writer not in self._seen and writer != self._gossip.node_id:
-                self._writers[id_] = self._first(id_, {self._gossip.node_id, *self._seen})
+            if writer not in able:
+                self._writers[id_] = self._first(id_, able)
             elif came:
                 self._writers[id_] = self._first(id_, {writer, *came})
-        return True
+
+    def _able_to_write(self) -> set[str]:
+        """The live nodes that may write counts; this node where there are none."""
+        me, authority = self._gossip.node_id, self._gossip.authority
+        able = self._seen | ({me} if self._gossip.local.may_count else set())
+        if authority is not None:
+            able -= {member.node for member in authority.members().values() if member.role == OBSERVER}
+        return able or {me}
 
     @staticmethod
     def _first(id_: str, nodes: Iterable[str]) -> str:
@@ -168,7 +179,7 @@ class FleetWatch:
         """The node that writes the counts of a constraint of scope fleet, as this node sees the fleet. O(live nodes) at first."""
         writer = self._writers.get(id_)
         if writer is None:
-            writer = self._writers[id_] = self._first(id_, {self._gossip.node_id, *self._seen})
+            writer = self._writers[id_] = self._first(id_, self._able or {self._gossip.node_id})
         return writer
 
     def writes(self, id_: str) -> bool:
