@@ -77,7 +77,7 @@ def traffic(count: int, seconds: int, *, must: float | None) -> list[Row]:
     def rest(node: GossipNode, at: int) -> None:
         del node, at
 
-    warm = min(max(MOVE_EVERY, count // 3), 35)  # until most nodes have met, and know the clock of each other
+    warm = 35 if count <= 200 else MOVE_EVERY  # until most nodes of a small fleet have met, and know the clock of each other
     sent(nodes, now, warm, random, rest)
     idle = sent(nodes, now, MOVE_EVERY, random, rest)
     sent(nodes, now, warm, random, share)
