@@ -18,8 +18,8 @@ from random import Random
 from report import Row, cpu, machine, show
 
 from constraint_crdt import GossipNode
+from constraint_crdt.expression.fleet_view import FleetView, NodeFacts
 from constraint_crdt.expression.judgement import Judge
-from constraint_crdt.expression.tally import FleetView, NodeFacts
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.state import ConstraintState

@@ -119,7 +119,7 @@ FLEET_FUNCTIONS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("sum", "avg", "min", "max"), ("nodes", "node", "value")),
     "quantile": ("nodes", "node", "value", "fraction"),
 }
-"""The functions over the nodes of a fleet, with their arguments in order. They are computed before the evaluation: see `fleet`."""
+"""The functions over the nodes of a fleet, with their arguments in order. They are computed before the evaluation."""
 ANY_SAMPLES = frozenset({"count_over", "changes", "age", "last"})
 """Those that take samples of any kind, not only numbers."""
 

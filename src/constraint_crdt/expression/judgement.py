@@ -32,8 +32,8 @@ from constraint_crdt.expression.evaluation import (
     expressions_of,
     outcome_of,
 )
+from constraint_crdt.expression.fleet_view import Basis, FleetCondition, FleetView
 from constraint_crdt.expression.margin import Margin, margin
-from constraint_crdt.expression.tally import Basis, FleetCondition, FleetView
 from constraint_crdt.expression.temporal import (
     DefinitionKey,
     SavedSpells,

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from constraint_crdt.crdt.clock import SECOND, ClockDoubt
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.expression.aggregates import needs_of
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import expressions_of
-from constraint_crdt.expression.fleet import needs_of
 from constraint_crdt.insight.evidence import Evidence, LivePeers
 from constraint_crdt.insight.history import SizeLimit
 from constraint_crdt.model import Scope, VerdictState

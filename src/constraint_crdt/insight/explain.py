@@ -21,7 +21,7 @@ from typing import Protocol
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, Replica
 from constraint_crdt.expression.evaluation import Evaluation, evaluable
-from constraint_crdt.expression.tally import Basis
+from constraint_crdt.expression.fleet_view import Basis
 from constraint_crdt.insight.evidence import Coverage, Evidence, dot_text
 from constraint_crdt.insight.history import LoggedChange, NodeRates
 from constraint_crdt.model import VerdictState

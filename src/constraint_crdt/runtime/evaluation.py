@@ -24,8 +24,8 @@ from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.expression.cel import Measurements, assembled, coerced
 from constraint_crdt.expression.evaluation import Evaluation
+from constraint_crdt.expression.fleet_view import Basis, FleetView, NodeFacts
 from constraint_crdt.expression.judgement import Judge, Values
-from constraint_crdt.expression.tally import Basis, FleetView, NodeFacts
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.history import NodeRates
 from constraint_crdt.model import VerdictState

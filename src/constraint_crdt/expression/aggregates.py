@@ -3,11 +3,11 @@
 Each node of `nodes` has `name`, `labels`, `live`, `position`, and its shared readings as fields. Rules kept here:
 
 - A part about one node after the other is an *aggregate*: `count(nodes, n, …)` and its like, `nodes.all(n, …)`,
-  `nodes.exists(n, …)`, and `size` of `nodes` or of `nodes.filter(n, …)`. `tally` computes its value from that of its body for each
-  node, and the evaluation has it as a variable. So an evaluation costs what moved, not the size of the fleet, and an aggregate uses
-  no step of the budget of macros. The evaluator never frees the arguments of a function of Python, so none is called.
+  `nodes.exists(n, …)`, and `size` of `nodes` or of `nodes.filter(n, …)`. `fleet_view` computes the value from that of the body for
+  each node, and the evaluation has a variable with it. So the cost is that of the moved nodes, not of the fleet, and an aggregate
+  uses no step of the budget of macros. The evaluator never frees the arguments of a function of Python, so none is called.
 - Other macros over `nodes` are evaluated as they are, over the whole list, within the budget.
-- An aggregate has a direction: whether a higher value helps the expression. `tally` needs it where readings are missing.
+- An aggregate has a direction: whether a higher value helps the expression. `fleet_view` needs it where readings are missing.
 """
 
 import functools

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constraint_crdt.expression import ExpressionError, Verdict, compile_written
-from constraint_crdt.expression.fleet import FleetExpression
-from constraint_crdt.expression.tally import FleetCondition, FleetView, NodeEntry, NodeFacts
+from constraint_crdt.expression.aggregates import FleetExpression
+from constraint_crdt.expression.fleet_view import FleetCondition, FleetView, NodeEntry, NodeFacts
 from constraint_crdt.model import Scope
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.definition import Definition

@@ -2,7 +2,7 @@
 
 Rules kept here:
 
-- The body of an aggregate (`fleet`) is evaluated for a node when a field that it reads moved, and at no other time.
+- The body of an aggregate (`aggregates`) is evaluated for a node when a field that it reads moved, and at no other time.
 - A body that cannot be evaluated for a node leaves an aggregate between two bounds. The expression is evaluated with the bound that
   is worst for it, then with the best: true in the worst case is satisfied, false in the best case is violated, anything else
   unknown. Where the direction of an aggregate is not known, as in `count(…) == 3`, an aggregate with two bounds has no value.
@@ -15,6 +15,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.expression.aggregates import NODES, FleetExpression, Part, cut
 from constraint_crdt.expression.cel import (
     ExpressionError,
     Measurements,
@@ -24,7 +25,6 @@ from constraint_crdt.expression.cel import (
     environment,
     measurements,
 )
-from constraint_crdt.expression.fleet import NODES, FleetExpression, Part, cut
 from constraint_crdt.expression.margin import Margin, margin
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.readings import Reading
@@ -163,12 +163,12 @@ def _same(one: object, other: object) -> bool:
     return type(one) is type(other) and (one == other or (one != one and other != other))
 
 
-# --- tallies -------------------------------------------------------------------------------------------------------------
+# --- evaluations -------------------------------------------------------------------------------------------------------------
 
 _Value = bool | int | float
 
 
-class _Tally:
+class _Aggregated:
     """The values of an aggregate for the nodes, and the bounds that follow from them. A node costs O(1)."""
 
     def __init__(self, part: Part) -> None:
@@ -341,7 +341,7 @@ class Basis(NamedTuple):
         return f"readings of {self.read} of {self.nodes} node{'s'[: self.nodes != 1]}{age}"
 
 
-class FleetTally:
+class FleetEvaluation:
     """An expression over the nodes that a selector chooses, brought up to date with what moved."""
 
     def __init__(self, expression: FleetExpression, nodes: FleetNodes, definition: Definition) -> None:
@@ -349,7 +349,7 @@ class FleetTally:
         self._nodes = nodes
         self._definition = definition
         self._seen = -1
-        self._tallies = [_Tally(part) for part in expression.parts]
+        self._aggregates = [_Aggregated(part) for part in expression.parts]
         self.selected: set[str] = set()
         self._list: list[object] | None = None
         self._fields = expression.fields
@@ -357,7 +357,7 @@ class FleetTally:
             self._fields |= {"labels"}
 
     def __repr__(self) -> str:
-        return f"FleetTally({self._expression.source!r}, {len(self.selected)} nodes)"
+        return f"FleetEvaluation({self._expression.source!r}, {len(self.selected)} nodes)"
 
     @property
     def needs(self) -> frozenset[str]:
@@ -381,8 +381,8 @@ class FleetTally:
             found = [(name, each) for name, each in found if each is not None or name in self.selected]
         self.selected.update(changed)
         self.selected -= gone
-        for tally in self._tallies:
-            tally.put_all(found)
+        for aggregate in self._aggregates:
+            aggregate.put_all(found)
         if found:
             self._list = None
         return bool(found) or first
@@ -417,11 +417,11 @@ class FleetTally:
     def values(self) -> Measurements:
         """The aggregates, as they are written, and what they rest on."""
         shown: dict[str, object] = {}
-        for tally in self._tallies:
-            bounds = tally.bounds()
+        for aggregate in self._aggregates:
+            bounds = aggregate.bounds()
             if bounds is not None:
                 low, high = bounds
-                shown[tally.part.text] = low if _same(low, high) else f"{low} to {high}"
+                shown[aggregate.part.text] = low if _same(low, high) else f"{low} to {high}"
         return Measurements({**shown, NODES: self.basis().text}, {})
 
     def basis(self) -> Basis:
@@ -441,8 +441,8 @@ class FleetTally:
         """The values that are worst for the expression, and the best ones; the same object where all are known."""
         worst: dict[str, object] = {}
         best: dict[str, object] = {}
-        for tally in self._tallies:
-            bounds, part = tally.bounds(), tally.part
+        for aggregate in self._aggregates:
+            bounds, part = aggregate.bounds(), aggregate.part
             if bounds is None:
                 continue
             low, high = bounds
@@ -461,7 +461,7 @@ class FleetTally:
         """The outcome with the nodes and readings that are missing, if it is unknown."""
         if outcome.verdict is not Verdict.UNKNOWN:
             return outcome
-        open_ = set().union(*(tally.open for tally in self._tallies))
+        open_ = set().union(*(aggregate.open for aggregate in self._aggregates))
         if self._expression.native:
             open_ |= self.selected
         tops = sorted({need.partition(".")[0] for need in self._expression.needs})
@@ -471,7 +471,7 @@ class FleetTally:
             return Outcome(Verdict.UNKNOWN, "; ".join(reasons))
         if open_ and not self._expression.native:
             return Outcome(Verdict.UNKNOWN, f"the evaluation fails for {self._named('', sorted(open_))}")
-        empty = next((tally.part.text for tally in self._tallies if tally.bounds() is None), None)
+        empty = next((aggregate.part.text for aggregate in self._aggregates if aggregate.bounds() is None), None)
         if empty is not None:
             return Outcome(Verdict.UNKNOWN, f"no node for `{empty}`")
         return outcome
@@ -490,46 +490,46 @@ class FleetCondition:
     """A definition of scope fleet, evaluated over the nodes."""
 
     def __init__(self, definition: Definition, nodes: FleetNodes) -> None:
-        self._when = _tally(definition.when or "", nodes, definition)
-        self._clear = None if definition.clear_when is None else _tally(definition.clear_when, nodes, definition)
+        self._when = _evaluation(definition.when or "", nodes, definition)
+        self._clear = None if definition.clear_when is None else _evaluation(definition.clear_when, nodes, definition)
 
     def refresh(self) -> bool:
         """Take in what moved. True if anything did that `when` or `clear_when` reads."""
-        moved = isinstance(self._when, FleetTally) and self._when.refresh()
-        return (isinstance(self._clear, FleetTally) and self._clear.refresh()) or moved
+        moved = isinstance(self._when, FleetEvaluation) and self._when.refresh()
+        return (isinstance(self._clear, FleetEvaluation) and self._clear.refresh()) or moved
 
     def outcome(self) -> Outcome:
         """The outcome of `when`."""
-        return self._when.evaluate() if isinstance(self._when, FleetTally) else self._when
+        return self._when.evaluate() if isinstance(self._when, FleetEvaluation) else self._when
 
     def clear_outcome(self) -> Outcome:
         """The outcome of `clear_when`."""
         if self._clear is None:
             return self.outcome()
-        return self._clear.evaluate() if isinstance(self._clear, FleetTally) else self._clear
+        return self._clear.evaluate() if isinstance(self._clear, FleetEvaluation) else self._clear
 
     def margin(self) -> Margin | None:
         """The distance to the threshold of `when`."""
-        return self._when.margin() if isinstance(self._when, FleetTally) else None
+        return self._when.margin() if isinstance(self._when, FleetEvaluation) else None
 
     def values(self) -> Measurements:
         """The aggregates of `when`, and what they rest on."""
-        return self._when.values() if isinstance(self._when, FleetTally) else measurements({})
+        return self._when.values() if isinstance(self._when, FleetEvaluation) else measurements({})
 
     @property
     def needs(self) -> frozenset[str]:
         """The variables that nodes have to share."""
-        tallies = [each for each in (self._when, self._clear) if isinstance(each, FleetTally)]
-        return frozenset[str]().union(*(each.needs for each in tallies))
+        evaluations = [each for each in (self._when, self._clear) if isinstance(each, FleetEvaluation)]
+        return frozenset[str]().union(*(each.needs for each in evaluations))
 
     def basis(self) -> Basis | None:
         """On what the verdict rests; None for a `when` that cannot be evaluated here."""
-        return self._when.basis() if isinstance(self._when, FleetTally) else None
+        return self._when.basis() if isinstance(self._when, FleetEvaluation) else None
 
 
-def _tally(source: str, nodes: FleetNodes, definition: Definition) -> FleetTally | Outcome:
+def _evaluation(source: str, nodes: FleetNodes, definition: Definition) -> FleetEvaluation | Outcome:
     try:
-        return FleetTally(FleetExpression(source), nodes, definition)
+        return FleetEvaluation(FleetExpression(source), nodes, definition)
     except ExpressionError as error:
         return Outcome(Verdict.UNKNOWN, f"cannot be evaluated on this node: {error}")
 
