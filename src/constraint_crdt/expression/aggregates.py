@@ -504,7 +504,7 @@ def _parsed(source: str) -> Tree:
 
 
 def _check_form(source: str, tree: Tree) -> None:
-    """Refuse what is no expression over nodes, with the column."""
+    """Refuse a text that is no expression over nodes, with the column."""
     found: _Found = {}
     _find(tree.root, 1, found)
     misused = next(_misused(tree.root, found), None)

@@ -1,4 +1,4 @@
-"""The nodes of the fleet with their shared readings, and the values of expressions over them, kept up with what moves. Pure.
+"""The nodes of the fleet with their shared readings, and the values of expressions over them, kept up to date. Pure.
 
 Rules kept here:
 
@@ -39,7 +39,7 @@ SHOWN: Final = 3
 
 
 class NodeFacts(NamedTuple):
-    """What is known of a node of the fleet."""
+    """The known facts of a node of the fleet."""
 
     labels: Mapping[str, str]
     live: bool
@@ -79,7 +79,7 @@ class NodeEntry:
 
 
 class FleetNodes:
-    """The nodes of the fleet, brought up to date from what `note` names; each change of a field has a number."""
+    """The nodes of the fleet, brought up to date by `note` and `refresh`; each change of a field has a number."""
 
     def __init__(self, facts: Callable[[str], NodeFacts | None], max_age: int | None = None) -> None:
         """`facts`: of a node; None for one that is not in service. `max_age`: ns, in place of that of the readings."""
@@ -107,7 +107,7 @@ class FleetNodes:
         self._pending.update(dict.fromkeys(names))
 
     def refresh(self, now: int) -> bool:
-        """Take in what changed since the last call, readings that aged included. True if there was anything to look at."""
+        """Take in the changes since the last call, aged readings included. True if there were any."""
         self.now = max(now, self.now)
         while self._ages and self._ages[0][0] < self.now:
             _, name = heappop(self._ages)
@@ -321,7 +321,7 @@ def _quantile(ordered: list[float], fraction: float) -> float:
 
 
 class Basis(NamedTuple):
-    """On what a verdict rests."""
+    """The basis of a verdict."""
 
     nodes: int
     """The nodes that the definition selects."""
@@ -342,7 +342,7 @@ class Basis(NamedTuple):
 
 
 class FleetEvaluation:
-    """An expression over the nodes that a selector chooses, brought up to date with what moved."""
+    """An expression over the nodes that a selector chooses, kept up to date with them."""
 
     def __init__(self, expression: FleetExpression, nodes: FleetNodes, definition: Definition) -> None:
         self._expression = expression
@@ -365,7 +365,7 @@ class FleetEvaluation:
         return self._expression.needs
 
     def refresh(self) -> bool:
-        """Take in what moved since the last call. True if anything that the expression reads did."""
+        """Take in the changes since the last call. True if the expression reads any of them."""
         if self._seen < 0:
             changed: Set[str] = self._nodes.entries.keys()
         elif self._seen == self._nodes.version:
@@ -415,7 +415,7 @@ class FleetEvaluation:
         return found._replace(variable=texts.get(found.variable, cut(found.variable)))
 
     def values(self) -> Measurements:
-        """The aggregates, as they are written, and what they rest on."""
+        """The aggregates, as they are written, and their basis."""
         shown: dict[str, object] = {}
         for aggregate in self._aggregates:
             bounds = aggregate.bounds()
@@ -425,7 +425,7 @@ class FleetEvaluation:
         return Measurements({**shown, NODES: self.basis().text}, {})
 
     def basis(self) -> Basis:
-        """On what the verdict rests. O(nodes)."""
+        """The basis of the verdict. O(nodes)."""
         needs, read, oldest = self._expression.needs, 0, None
         for name in self.selected:
             entry = self._nodes.entries[name]
@@ -494,7 +494,7 @@ class FleetCondition:
         self._clear = None if definition.clear_when is None else _evaluation(definition.clear_when, nodes, definition)
 
     def refresh(self) -> bool:
-        """Take in what moved. True if anything did that `when` or `clear_when` reads."""
+        """Take in the changes. True if `when` or `clear_when` reads any of them."""
         moved = isinstance(self._when, FleetEvaluation) and self._when.refresh()
         return (isinstance(self._clear, FleetEvaluation) and self._clear.refresh()) or moved
 
@@ -513,7 +513,7 @@ class FleetCondition:
         return self._when.margin() if isinstance(self._when, FleetEvaluation) else None
 
     def values(self) -> Measurements:
-        """The aggregates of `when`, and what they rest on."""
+        """The aggregates of `when`, and their basis."""
         return self._when.values() if isinstance(self._when, FleetEvaluation) else measurements({})
 
     @property
@@ -523,7 +523,7 @@ class FleetCondition:
         return frozenset[str]().union(*(each.needs for each in evaluations))
 
     def basis(self) -> Basis | None:
-        """On what the verdict rests; None for a `when` that cannot be evaluated here."""
+        """The basis of the verdict; None for a `when` that cannot be evaluated here."""
         return self._when.basis() if isinstance(self._when, FleetEvaluation) else None
 
 
@@ -567,6 +567,6 @@ class FleetView:
             nodes.note(names)
 
     def refresh(self, now: int) -> bool:
-        """Take in what changed up to this hybrid time. True if there was anything to look at."""
+        """Take in the changes up to this hybrid time. True if there were any."""
         self._now = now
         return sum([nodes.refresh(now) for nodes in self._by_age.values()]) > 0

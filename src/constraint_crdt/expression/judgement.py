@@ -586,11 +586,11 @@ class Judge:
         return NodeVerdict(evaluation.state, since, inputs, distance, share, variable, evaluation.reason, evaluation.by_default)
 
     def writes(self, id_: str) -> bool:
-        """True if this node writes what it counts of a constraint, and tells its verdict."""
+        """True if this node writes the counts of a constraint, and tells its verdict."""
         return id_ not in self.fleet_ids or self._writes(id_)
 
     def basis(self, id_: str) -> Basis | None:
-        """On what the verdict on a constraint of scope fleet rests; None for another one. O(nodes)."""
+        """The basis of the verdict on a constraint of scope fleet; None for another constraint. O(nodes)."""
         judged = self._judged.get(id_)
         found = [each.basis() for each in (rule.fleet for rule in judged.rules) if each] if judged is not None else []
         return next(filter(None, found), None)

@@ -69,7 +69,7 @@ class Evaluations(Protocol):
         """The time by verdict that this node did not write yet."""
 
     def basis(self, id_: str) -> Basis | None:
-        """On what the verdict on a constraint of scope fleet rests."""
+        """The basis of the verdict on a constraint of scope fleet."""
 
     def writer(self, id_: str) -> str | None:
         """The node that writes the counts of a constraint of scope fleet; None for another constraint."""

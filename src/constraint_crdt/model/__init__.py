@@ -62,7 +62,7 @@ class IfUnknown(enum.StrEnum):
 
 
 class Scope(enum.StrEnum):
-    """What a constraint is about."""
+    """The subject of a constraint."""
 
     NODE = "node"
     """Each node for itself: its own measurements."""

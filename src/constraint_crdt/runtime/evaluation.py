@@ -84,7 +84,7 @@ _log = logging.getLogger("constraint_crdt.node")
 
 
 class FleetWatch:
-    """The nodes of the fleet as this node sees them, and which of them writes what a constraint of scope fleet counts."""
+    """The nodes of the fleet as this node sees them, and the one that writes the counts of a constraint of scope fleet."""
 
     def __init__(self, gossip: GossipNode, live: Set[str]) -> None:
         """`live`: the other live nodes, as a changing view."""
@@ -149,7 +149,7 @@ class FleetWatch:
         return NodeFacts(labels, node == me or node in self._live, self._placed.get(node), state.readings.of(node))
 
     def follow(self) -> None:
-        """Take in which nodes are live, and which of them may write. O(nodes)."""
+        """Take in the live nodes, and those that may write. O(nodes)."""
         changed = self._live ^ self._seen
         if changed:
             self._seen = set(self._live)
@@ -203,8 +203,8 @@ class Evaluator:
         push: Callable[[], None],
         every: float,
     ) -> None:
-        """`live`: the other live nodes, as a changing view. `shared`: what this node shares. `push` has peers learn of a verdict at
-        once. `every`: seconds between two ticks.
+        """`live`: the other live nodes, as a changing view. `shared`: the readings of this node. `push` has peers learn of a verdict
+        at once. `every`: seconds between two ticks.
         """
         self._suspended = SUSPENDED + int(2 * every * SECOND)
         self._gossip = gossip
@@ -254,7 +254,7 @@ class Evaluator:
         return self.judge.verdict(id_, steady_ns())
 
     def basis(self, id_: str) -> Basis | None:
-        """On what the verdict on a constraint of scope fleet rests; None for another one."""
+        """The basis of the verdict on a constraint of scope fleet; None for another constraint."""
         return self.judge.basis(id_)
 
     def writer(self, id_: str) -> str | None:

@@ -204,7 +204,7 @@ class SharedMeasurements:
     """The samples that this node shares with the fleet."""
 
     def __init__(self, measurements: LatestMeasurements, shares: Sequence[Share], *, on_request: bool) -> None:
-        """`shares`: of the settings. `on_request`: share what constraints of scope fleet need, too."""
+        """`shares`: of the settings. `on_request`: share the needs of constraints of scope fleet, too."""
         self._measurements = measurements
         self._shares = tuple(shares)
         self._on_request = on_request
@@ -226,7 +226,7 @@ class SharedMeasurements:
         return self._sharing.waiting
 
     def require(self, needs: frozenset[str], told: Collection[str]) -> None:
-        """Share what the constraints of scope fleet need, beside the variables of the settings. `told`: shared until now.
+        """Share the needs of the constraints of scope fleet, beside the variables of the settings. `told`: shared until now.
 
         A need is the name of a variable, or the beginning of names with points. Does nothing for the needs of the last call.
         """

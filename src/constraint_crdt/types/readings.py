@@ -334,7 +334,7 @@ class Sample(NamedTuple):
 
 
 class _Told:
-    """What was told of a variable."""
+    """The readings told of a variable."""
 
     __slots__ = ("paced", "sample")
 
