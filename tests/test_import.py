@@ -15,7 +15,7 @@ PUBLIC_PACKAGES = ("types", "gossip", "simulation", "client", "plato", "testing"
 MUST_NOT_LOAD = {
     "zenoh",
     "starlette",
-    "uvicorn",
+    "httptools",
     "cel_expr_python",
     "asyncio",
     "rich",
@@ -63,6 +63,49 @@ print(*sys.modules)
     loaded = run(code).splitlines()[-1].split()
     assert "constraint_crdt.operations.constraints" in loaded
     assert {"constraint_crdt.types", "constraint_crdt.crdt.cells", *MUST_NOT_LOAD - {"argparse", "http"}}.isdisjoint(loaded)
+
+
+NODE_MUST_NOT_LOAD = {
+    "cel_expr_python",
+    "click",
+    "constraint_crdt.client.methods",
+    "constraint_crdt.http.metrics",
+    "cryptography",
+    "difflib",
+    "h11",
+    "importlib.metadata",
+    "importlib.resources",
+    "multiprocessing",
+    "prometheus_client",
+    "psutil",
+    "rich",
+    "statistics",
+    "uvicorn",
+    "zipfile",
+}
+
+
+@pytest.mark.processes
+def test_a_node_that_serves_loads_only_what_it_needs() -> None:
+    """With the API, on a network in memory, as the engine costs the same each time."""
+    code = """
+import asyncio, sys
+import constraint_crdt.cli.node
+from constraint_crdt import MemoryNetwork, Node
+from constraint_crdt.http.server import ApiServer
+from constraint_crdt.dashboard import dashboard_pages
+
+async def serve():
+    async with Node(name="a", transport=MemoryNetwork().transport()) as node, ApiServer(node, port=0, pages=dashboard_pages()):
+        await node.add_constraint("x")
+        await node.measure({"y": 1.0})
+
+asyncio.run(serve())
+print(*sys.modules)
+"""
+    loaded = run(code).splitlines()[-1].split()
+    assert "starlette.applications" in loaded
+    assert NODE_MUST_NOT_LOAD.isdisjoint(loaded)
 
 
 @pytest.mark.processes

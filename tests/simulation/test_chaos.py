@@ -17,7 +17,7 @@ from constraint_crdt.simulation.steps import Add, AnyStep, Describe, Tile, Write
 from constraint_crdt.simulation.writes import OF_SITES, TILE_ACTS, TOGETHER, WRITES, kinds
 from tests.conftest import BUDGET
 
-HISTORIES = 20_000 if BUDGET == "nightly" else 6
+HISTORIES = 20_000 if BUDGET == "nightly" else 4
 FIRST_SEED = 700_000
 
 _DIGEST = """

@@ -283,8 +283,13 @@ def converted(result: "cel.Value") -> object:
 
 @functools.cache
 def environment() -> Environment:
-    """The library, imported at the first call."""
+    """The library, imported at the first call: 60 ms of CPU and 16 MB."""
     return Environment()
+
+
+def is_loaded() -> bool:
+    """True once the library was imported."""
+    return environment.cache_info().currsize > 0
 
 
 MAX_VALUE_DEPTH = 16
@@ -414,6 +419,11 @@ class Measurements(Mapping[str, object]):
         self._names = frozenset(values)
         self.ready: cel.Activation | None = None
         """The values in the library's own form, once `activation` was called."""
+
+    @property
+    def plain(self) -> Mapping[str, object]:
+        """The values as a plain mapping: look-ups in it are fast."""
+        return self._values
 
     def __getitem__(self, name: str) -> object:
         return self._values[name]

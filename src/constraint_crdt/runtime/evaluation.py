@@ -18,14 +18,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from time import perf_counter
+from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Replica
-from constraint_crdt.expression.cel import Measurements, assembled, coerced
+from constraint_crdt.expression.cel import Measurements, assembled, coerced, environment, is_loaded
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.expression.fleet_view import Basis, FleetView, NodeFacts
-from constraint_crdt.expression.judgement import Judge, Values
+from constraint_crdt.expression.judgement import Judge, Milliseconds, Values
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.history import NodeRates
 from constraint_crdt.model import VerdictState
@@ -42,7 +44,19 @@ from constraint_crdt.types.register import POSITION
 from constraint_crdt.types.verdicts import NodeVerdict
 
 JUDGED_AT_ONCE = 500
-"""Constraints judged in a turn of the loop. They take some milliseconds."""
+"""Constraints judged in a turn of the loop, at most. They take some milliseconds."""
+
+JUDGED_TOGETHER = 50
+"""Constraints judged without a look at the time."""
+
+SLICE = 0.004
+"""Seconds of judging after which other tasks run."""
+
+WRITTEN_AT_ONCE = 200
+"""Counts and times written in a turn of the loop, as one transaction. They take some milliseconds."""
+
+VIOLATIONS_AT_ONCE = 1_000
+"""Constraints whose violations are counted in the sketch in a turn of the loop: each time all of its pages are written."""
 
 RENEWED_AT_ONCE = 20
 """New or redefined constraints read in a turn of the loop. Compiling an expression takes up to a millisecond."""
@@ -57,7 +71,7 @@ TOLD_AT_ONCE = 3
 """Turns of a constraint told without a pause after a calm time: unknown, pending and violated in a row are told at once."""
 
 TOLD_TOGETHER = 1_000
-"""Verdicts told in a turn of the loop, as one transaction. They take some 50 milliseconds."""
+"""Verdicts told as one transaction. Other tasks run while they are prepared."""
 
 SAME_SPELL = SECOND // 2
 """The difference of the begins of one spell before and after a restart, at most, in ns: the clocks are read again."""
@@ -68,8 +82,14 @@ MOST_TOLD = 10_000
 VARIABLES_EVERY = 10 * SECOND
 """The time between two cells on the variables of this node, at least, in ns."""
 
+TELL_EVERY = 0.25
+"""Seconds between two looks for verdicts whose time to be told has come, while some wait."""
+
 VARIABLES_NONE = 60 * SECOND
 """The time after which a node that measures no variables says so, in ns."""
+
+SHARE_EVERY = 0.25
+"""Seconds between two looks for readings whose time to be told has come, while some wait."""
 
 FLEET_EVERY = 0.25
 """Seconds between two judgements of the constraints of scope fleet, at least."""
@@ -203,8 +223,8 @@ class Evaluator:
         push: Callable[[], None],
         every: float,
     ) -> None:
-        """`live`: the other live nodes, as a changing view. `shared`: the readings of this node. `push` has peers learn of a verdict
-        at once. `every`: seconds between two ticks.
+        """`live`: the other live nodes, as a changing view. `shared`: the readings of this node. `push` has peers learn of a
+        verdict at once. `every`: seconds between two ticks.
         """
         self._suspended = SUSPENDED + int(2 * every * SECOND)
         self._gossip = gossip
@@ -214,6 +234,8 @@ class Evaluator:
         self._sketches = sketches
         self.fleet = FleetWatch(gossip, live)
         self.shared = shared
+        self._unshared = asyncio.Event()
+        """Set while a reading may wait to be told."""
         self.judge = Judge(
             gossip.state.constraints, measurements, lambda: gossip.labels, gossip.time.now, self.fleet.view, self.fleet.writes
         )
@@ -287,6 +309,7 @@ class Evaluator:
 
         Raises `ConstraintCrdtError` for a name that no expression can read and for a value out of bounds; takes none then.
         """
+        await self._load_library()
         async with self._judging:  # samples are judged in their order, each with the values of its time
             self._renew_some()  # so that a sample just after an addition counts for the constraint
             now = steady_ns()
@@ -295,6 +318,8 @@ class Evaluator:
             await self._judge(self.judge.readers(values), now)
         await self._verdicts.tell()
         await self.write_readings()
+        if self.shared.waiting:
+            self._unshared.set()
 
     async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Judge all constraints against these values and the latest measurements. Other tasks run in between."""
@@ -302,12 +327,13 @@ class Evaluator:
         self._checks += 1
         async with self._judging:
             evaluations = await self._judge(self.judge.ids, steady_ns(), _Given(self._measurements, values))
-        await self._verdicts.tell()
+        await self._verdicts.tell(at_once=True)
         return evaluations
 
     async def renew(self) -> None:
         """Read and judge new and redefined constraints. Other tasks run in between, and samples are judged in between."""
         while True:
+            await self._load_library()
             async with self._judging:
                 if not self._renew_some():
                     break
@@ -330,8 +356,12 @@ class Evaluator:
                 await self._look(self.judge.ids, now)
             await self._age(now)
             await self._look(self.judge.take_checked(), now)
-            self.judge.look(steady_ns())
-            self._publish()
+            at, pace = steady_ns(), _Pace()
+            due = self.judge.due(at)
+            for start in range(0, len(due), JUDGED_TOGETHER):
+                self.judge.look_at(due[start : start + JUDGED_TOGETHER], at)
+                self._publish()
+                await pace.rest()
             self._ticked = steady_ns()
         self.fleet.follow()
         await self.judge_fleet()
@@ -361,6 +391,15 @@ class Evaluator:
             took = await self.judge_fleet() if self.judge.fleet_ids else 0.0
             await asyncio.sleep(min(max(FLEET_EVERY, took / FLEET_SHARE), FLEET_AT_MOST))
 
+    async def run_readings(self) -> None:
+        """Tell the readings that wait, once their time has come. Never returns."""
+        while True:
+            await self._unshared.wait()
+            self._unshared.clear()
+            while self.shared.waiting:
+                await asyncio.sleep(SHARE_EVERY)
+                await self.write_readings()
+
     async def write_readings(self) -> None:
         """Tell the fleet the readings that are due."""
         if not self.shared.waiting or not self._feed.writable or not self._gossip.local.may_count:
@@ -375,10 +414,11 @@ class Evaluator:
             await self._look(self.judge.readers(names), at)
 
     async def _look(self, ids: Sequence[str], at: int) -> None:
-        for start in range(0, len(ids), JUDGED_AT_ONCE):
-            self.judge.aged(ids[start : start + JUDGED_AT_ONCE], at)
+        pace = _Pace()
+        for start in range(0, len(ids), JUDGED_TOGETHER):
+            self.judge.aged(ids[start : start + JUDGED_TOGETHER], at)
             self._publish()
-            await asyncio.sleep(0)
+            await pace.rest()
 
     def _describe(self, now: int) -> None:
         """Tell the fleet which variables this node measures, if that changed, and once if it measures none."""
@@ -390,6 +430,11 @@ class Evaluator:
         if due and self._feed.writable:
             self._described = now
             self._feed.write(lambda: self._gossip.describe_variables(measured.take_kinds(now), even_none=True))
+
+    async def _load_library(self) -> None:
+        """Load the CEL library in a thread, if an expression is to be read and none was yet: the loop would stand still."""
+        if not is_loaded() and self.judge.has_expressions(self.judge.stale(RENEWED_AT_ONCE)):
+            await asyncio.to_thread(environment)
 
     def _renew_some(self) -> bool:
         """Read and judge some new and redefined constraints. False if there are none."""
@@ -405,13 +450,12 @@ class Evaluator:
         return bool(ids)
 
     async def _judge(self, ids: Sequence[str], now: int, values: Values | None = None) -> list[Evaluation]:
-        evaluations = []
-        for start in range(0, len(ids), JUDGED_AT_ONCE):
-            judged = self.judge.judge(ids[start : start + JUDGED_AT_ONCE], now, values)
+        evaluations, pace = [], _Pace()
+        for start in range(0, len(ids), JUDGED_TOGETHER):
+            judged = self.judge.judge(ids[start : start + JUDGED_TOGETHER], now, values)
             evaluations += judged if values is None else [self._measured(each, now, values) for each in judged]
             self._publish()
-            if start + JUDGED_AT_ONCE < len(ids):
-                await asyncio.sleep(0)
+            await pace.rest()
         return evaluations
 
     def _publish(self) -> None:
@@ -432,12 +476,20 @@ class Evaluator:
 
     # --- writing -----------------------------------------------------------------------------------------------------------
 
-    async def write_counts(self) -> None:
-        """Write the counts. A count beyond 2**63 - 1 is refused alone, and dropped: the other count of its constraint goes on."""
-        if self._feed.writable and (counts := self.judge.take_counts()):
+    async def write_counts(self, *, at_once: bool = False) -> None:
+        """Write the counts. A count beyond 2**63 - 1 is refused alone, and dropped: the other count of its constraint goes on.
+
+        `at_once`: as one transaction. Else other tasks run in between.
+        """
+        most = None if at_once else WRITTEN_AT_ONCE
+        for _ in range(self.judge.counted // WRITTEN_AT_ONCE + 1):
+            if not self._feed.writable or not (counts := self.judge.take_counts(most)):
+                break
             counted = self._record(counts)
             self._sketches.note(counted)
             self._rates.note(counted)
+            if not at_once:
+                await asyncio.sleep(0)
 
     def _record(self, counts: Mapping[str | None, tuple[int, int]]) -> dict[str | None, tuple[int, int]]:
         """Write counts, and return those with room."""
@@ -456,25 +508,68 @@ class Evaluator:
             pass  # a sample in judgement is judged first: its turns are one transaction
         await self._verdicts.tell_waiting(final=final)
 
+    async def run_verdicts(self) -> None:
+        """Write the verdicts that wait, once their time has come. Never returns."""
+        while True:
+            await self._verdicts.until_waiting()
+            await asyncio.sleep(TELL_EVERY)
+            await self.write_verdicts()
+
     async def write_times(self) -> None:
         """Write the time satisfied, violated and unknown of each constraint."""
         async with self._judging:
             now = steady_ns()
             await self._age(now)
-            times = self.judge.take_times(now) if self._feed.writable else {}
-        if times:
-            for error in self._feed.write(lambda: self._gossip.record_seconds(times)).values():
-                _log.warning("the time of a constraint is not counted: %s", error)
+        ids = self.judge.timed_ids
+        for start in range(0, len(ids), WRITTEN_AT_ONCE):
+            async with self._judging:
+                chosen = ids[start : start + WRITTEN_AT_ONCE] if self._feed.writable else ()
+                times = self.judge.take_times(steady_ns(), chosen)
+            if times:
+                self._write_times(times)
+            await asyncio.sleep(0)
+
+    def _write_times(self, times: Mapping[str, Milliseconds]) -> None:
+        for error in self._feed.write(lambda: self._gossip.record_seconds(times)).values():
+            _log.warning("the time of a constraint is not counted: %s", error)
 
     async def write_sketches(self) -> None:
         """Write the counts of violations to the sketch."""
-        if self._sketches.waiting and self._feed.writable:
-            self._feed.write(self._sketches.write_waiting)
+        for _ in range(self._sketches.waiting // VIOLATIONS_AT_ONCE + 1):
+            if not self._sketches.waiting or not self._feed.writable:
+                break
+            self._feed.write(lambda: self._sketches.write_waiting(VIOLATIONS_AT_ONCE))
+            await asyncio.sleep(0)
 
     async def write_rates(self) -> None:
         """Write the recent rates."""
-        if self._rates.waiting and self._feed.writable:
-            self._feed.write(self._rates.write_waiting)
+        for _ in range(self._rates.waiting // WRITTEN_AT_ONCE + 1):
+            if not self._rates.waiting or not self._feed.writable:
+                break
+            self._feed.write(lambda: self._rates.write_waiting(WRITTEN_AT_ONCE))
+            await asyncio.sleep(0)
+
+
+class _Pace:
+    """Leaves the loop to other tasks now and then, between steps of `JUDGED_TOGETHER` constraints."""
+
+    def __init__(self) -> None:
+        self._began = perf_counter()
+        self._steps = 0
+
+    async def rest(self) -> None:
+        """Let other tasks run, if the steps since they did took a slice of time or were many."""
+        self._steps += 1
+        if perf_counter() - self._began >= SLICE or self._steps * JUDGED_TOGETHER >= JUDGED_AT_ONCE:
+            await asyncio.sleep(0)
+            self._began, self._steps = perf_counter(), 0
+
+
+class _Prepared(NamedTuple):
+    """A verdict, and the evaluation that it was made of."""
+
+    evaluation: Evaluation | None
+    verdict: NodeVerdict | None
 
 
 _Turn = tuple[VerdictState, int]
@@ -494,6 +589,7 @@ class _VerdictCells:
         self._recalled: set[str] = set()
         """Those of them whose turn was told before the start, or by another life."""
         self._waiting: dict[str, None] = {}
+        self._waits = asyncio.Event()
         self._fresh: dict[str, None] = {}
         """Those that began to wait since the last call of `tell`."""
         self._paced: dict[str, int] = {}
@@ -520,6 +616,13 @@ class _VerdictCells:
     def _wait(self, id_: str) -> None:
         self._told.setdefault(id_)
         self._waiting[id_] = self._fresh[id_] = None
+        self._waits.set()
+
+    async def until_waiting(self) -> None:
+        """Return once a verdict waits to be told."""
+        while not self._waiting:
+            self._waits.clear()
+            await self._waits.wait()
 
     def _is_news(self, id_: str) -> bool:
         """False for what others take a constraint without a cell for: it holds, is off, or unknown to a node without its values."""
@@ -561,10 +664,10 @@ class _VerdictCells:
             self._feed.write(lambda: self._gossip.record_verdicts(same))
             self._push()
 
-    async def tell(self) -> None:
-        """Write the verdicts that turned since the last call; those beyond their rate go on waiting."""
+    async def tell(self, *, at_once: bool = False) -> None:
+        """Write the verdicts that turned since the last call; those beyond their rate go on waiting. `at_once`: without a rest."""
         fresh, self._fresh = self._fresh, {}
-        await self._write(list(fresh))
+        await self._write(list(fresh), at_once=at_once)
 
     async def tell_waiting(self, *, final: bool) -> None:
         """Write the verdicts that wait. `final`: those beyond their rate as well."""
@@ -572,14 +675,38 @@ class _VerdictCells:
         self._paced = {id_: until for id_, until in self._paced.items() if until > now and not final}
         await self._write(list(self._waiting))
 
-    async def _write(self, ids: Sequence[str]) -> None:
+    async def _write(self, ids: Sequence[str], *, at_once: bool = False) -> None:
         for start in range(0, len(ids), TOLD_TOGETHER):
             if start:
                 await asyncio.sleep(0)
+            prepared = {} if at_once else await self._prepared(ids[start : start + TOLD_TOGETHER])
             now = steady_ns()
             due = [id_ for id_ in ids[start : start + TOLD_TOGETHER] if self._is_due(id_, now)]
             if due and self._feed.writable:
-                self._put({id_: self._judge.verdict(id_, now) if self._judge.writes(id_) else None for id_ in due}, now)
+                self._put({id_: self._current(id_, prepared.get(id_), now) for id_ in due}, now)
+
+    async def _prepared(self, ids: Sequence[str]) -> dict[str, "_Prepared"]:
+        """The verdicts of those of these that are due. Other tasks run in between."""
+        found, pace = dict[str, _Prepared](), _Pace()
+        for start in range(0, len(ids), JUDGED_TOGETHER):
+            now = steady_ns()
+            for id_ in ids[start : start + JUDGED_TOGETHER]:
+                if self._is_due(id_, now):
+                    found[id_] = _Prepared(self._judge.evaluation(id_), self._verdict(id_, now))
+            await pace.rest()
+        return found
+
+    def _current(self, id_: str, prepared: "_Prepared | None", now: int) -> NodeVerdict | None:
+        """The verdict as prepared, unless the constraint turned since."""
+        if prepared is None:
+            return self._verdict(id_, now)
+        told = prepared.verdict
+        turned = self._judge.evaluation(id_) is not prepared.evaluation or (told and told.since != self._judge.since(id_, now))
+        return self._verdict(id_, now) if turned or not self._judge.writes(id_) else told
+
+    def _verdict(self, id_: str, now: int) -> NodeVerdict | None:
+        """The verdict to be told; None where another node tells it."""
+        return self._judge.verdict(id_, now) if self._judge.writes(id_) else None
 
     def _is_due(self, id_: str, now: int) -> bool:
         """False for a constraint that does not wait, was told too often, or whose definition is read soon."""

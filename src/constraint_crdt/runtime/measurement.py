@@ -19,7 +19,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
-from importlib.metadata import entry_points
 from queue import SimpleQueue
 from threading import Thread
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -80,11 +79,11 @@ class LatestMeasurements:
         """Take all values in; None withdraws a variable. Raises `ConstraintCrdtError` for a name that no expression can read and
         for a value out of bounds, and takes none then.
         """
-        check_names(values)
-        converted: dict[str, object] = {}
-        for name, value in values.items():
+        fresh = [name for name in values if name not in self._samples]
+        check_names(fresh)
+        for name in fresh:
             check_id(name, "the name of a variable")
-            converted[name] = check_value(name, value)
+        converted = {name: value if type(value) is float else check_value(name, value) for name, value in values.items()}
         self._make_room(converted, now)
         self._rings.put(converted, now)
         self._windows = None
@@ -413,6 +412,8 @@ def find_probe(name: str) -> Probe:
     """
     if name == SystemProbe.name:
         return SystemProbe()
+    from importlib.metadata import entry_points  # for probes of others only
+
     offered = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
     if name not in offered:
         raise ConstraintCrdtError(f"there is no probe {name!r}: choose from {', '.join(['none', 'system', *sorted(offered)])}")

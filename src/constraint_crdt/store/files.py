@@ -25,6 +25,10 @@ The marker also has the difference of the wall clock to the steady clock, which 
 
 Rules of the marker: `note` returns before the seq is sent. A marker is removed if writing fails. If the removal fails too, `note`
 raises, and nothing is sent. A missing or unreadable marker vouches for nothing, which is safe and costs the node a new incarnation.
+
+A note of a higher seq is written in place, by a single call: a killed process leaves it whole or not at all. Numbers have a fixed
+width, with the digits of the seq last and in order, so that even a part of a note names no seq below the one before. A new session
+or incarnation replaces the file.
 """
 
 import contextlib
@@ -34,7 +38,6 @@ import os
 import secrets
 import sqlite3
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -316,6 +319,8 @@ class Marker:
         self._machine = machine
         self._session: Session | None = None
         self._noted = (0, 0)
+        self._handle = -1
+        """The open file, to be written in place; -1: none."""
 
     def vouches(self, session: Session, incarnation: int, seq: int) -> bool:
         """True if this store, last opened as `session` and with `seq` in its own row, has every mutation sent by the node."""
@@ -355,8 +360,10 @@ class Marker:
             return
         before, self._noted = self._noted, (incarnation, seq)
         try:
-            self._write(self._file, self._session)
+            if before[0] != incarnation or not self._overwrite(self._file, self._session):
+                self._write(self._file, self._session)
         except OSError:
+            self.close()
             try:
                 self._file.unlink(missing_ok=True)
             except NotADirectoryError:
@@ -373,20 +380,47 @@ class Marker:
         if self._file is not None:
             self._file.unlink(missing_ok=True)
             self._noted = (0, 0)
+            self.close()
+
+    def close(self) -> None:
+        """Close the file. Idempotent; the next `note` replaces it."""
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)
+
+    def _line(self, session: Session) -> bytes:
+        place = f"{session.nonce.hex()} {session.device} {session.inode}"
+        ahead, (incarnation, seq) = self._ahead(), self._noted
+        return f"{self._head()} {place} {ahead:020d} {incarnation:020d} {seq:020d} end\n".encode()
+
+    def _overwrite(self, file: Path, session: Session) -> bool:
+        """Write in place. False without an open file, and if another file has its name: it has to be replaced."""
+        if self._handle < 0:
+            return False
+        try:
+            here, there = os.fstat(self._handle), os.stat(file)
+        except FileNotFoundError:
+            return False
+        data = self._line(session)
+        if not os.path.samestat(here, there) or there.st_size != len(data):
+            return False
+        return os.pwrite(self._handle, data, 0) == len(data)
 
     def _write(self, file: Path, session: Session) -> None:
         """Replace the file atomically. Not synced: a power cut is another boot, and vouches for nothing."""
-        place = f"{session.nonce.hex()} {session.device} {session.inode}"
-        data = "{} {} {} {} {} end\n".format(self._head(), place, self._ahead(), *self._noted).encode()
-        fresh = f"{file}.new"
+        self.close()
+        data, fresh = self._line(session), f"{file}.new"
         handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             whole = os.write(handle, data) == len(data)
-        finally:
+            if whole:
+                os.replace(fresh, file)
+        except BaseException:
             os.close(handle)
+            raise
+        self._handle = handle
         if not whole:
             raise OSError(f"only a part of {fresh} could be written")
-        os.replace(fresh, file)
 
     def _head(self) -> str:
         boot, generation = self._machine
@@ -412,9 +446,11 @@ def marker_for(store: Path, environ: Mapping[str, str] = os.environ, *, steady: 
 
 def _directories(environ: Mapping[str, str]) -> list[tuple[Path, Path]]:
     """The candidates, each with the directory above, which must exist."""
+    from tempfile import gettempdir  # for stores only
+
     user = os.getuid()
     own = (Path(environ.get("XDG_RUNTIME_DIR", "")), Path(f"/run/user/{user}"))
-    shared = (Path("/run"), Path("/dev/shm"), Path(tempfile.gettempdir()))  # noqa: S108 - `_is_private` is required of it
+    shared = (Path("/run"), Path("/dev/shm"), Path(gettempdir()))  # noqa: S108 - `_is_private` is required of it
     found = [(parent, parent / APPLICATION) for parent in own] + [(parent, parent / f"{APPLICATION}-{user}") for parent in shared]
     # Not Path.is_dir, which raises where a directory above is closed to us.
     return [each for each in found if each[0].is_absolute() and os.path.isdir(each[0])]

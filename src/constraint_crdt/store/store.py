@@ -192,6 +192,7 @@ class Store:
     def close(self) -> None:
         """Close the file and release the lock. Idempotent."""
         self._disconnect()
+        self._marker.close()
         self._lock.release()
 
     # --- opening ---------------------------------------------------------------------------------------------------
@@ -303,28 +304,31 @@ class Store:
 
     def _write(self, connection: sqlite3.Connection, batch: CommitBatch) -> dict[Replica, int]:
         """Write in a single transaction. Returns the numbers of the rows after the batch."""
-        numbers = self._numbers.copy()
-        free = max(numbers.values(), default=0) + 1
-        for run in batch.runs:
-            if run.replica not in numbers:
-                numbers[run.replica] = free
-                free += 1
+        numbers = self._numbers
+        fresh = [run.replica for run in batch.runs if run.replica not in numbers]
+        if fresh:
+            free = max(numbers.values(), default=0) + 1
+            numbers = numbers | {replica: free + index for index, replica in enumerate(fresh)}
         connection.execute("BEGIN IMMEDIATE")
         gone = [(numbers[replica],) for replica in batch.reset if replica in numbers]
-        connection.executemany("DELETE FROM cell WHERE row = ?", gone)
-        connection.executemany("DELETE FROM row WHERE id = ?", gone)
+        if gone:
+            connection.executemany("DELETE FROM cell WHERE row = ?", gone)
+            connection.executemany("DELETE FROM row WHERE id = ?", gone)
         if batch.stubs or (gone and _has_stubs(connection)):
             connection.execute(STUB_TABLE)
             connection.executemany("DELETE FROM stub WHERE row = ?", gone)
-        fallen = (f for f in batch.fallen if f.replica in numbers)
-        connection.executemany(_DELETE, ((numbers[f.replica], f.kind, f.key, f.seq) for f in fallen))
+        fallen = [(numbers[f.replica], f.kind, f.key, f.seq) for f in batch.fallen if f.replica in numbers]
+        if fallen:
+            connection.executemany(_DELETE, fallen)
         connection.executemany(_PUT_ROW, ((numbers[run.replica], *run.replica, run.hi) for run in batch.runs))
         connection.executemany(_PUT, _cells(batch, numbers))
         stubs = (stub_row(numbers[replica], cells) for replica, cells in batch.stubs.items() if replica in numbers)
         if batch.stubs:
             connection.executemany("INSERT OR REPLACE INTO stub (row, cells, crc) VALUES (?, ?, ?)", stubs)
-        connection.executemany(_FLOOR, ((floor, numbers[replica]) for replica, floor in batch.floors.items()))
-        connection.executemany(_LIFE, batch.lives)
+        if batch.floors:
+            connection.executemany(_FLOOR, ((floor, numbers[replica]) for replica, floor in batch.floors.items()))
+        if batch.lives:
+            connection.executemany(_LIFE, batch.lives)
         if batch.life_ends:
             connection.execute(_END_LIFE)
         connection.execute(_SEAL, batch.seal)
