@@ -288,6 +288,16 @@ def _node(commands: _Commands) -> None:
     node.add_argument("--store", metavar="PATH", help="file for the state, memory, or default: one below the XDG state directory")
     node.add_argument("--rejoin", action="store_true", help="set a damaged store aside, and take everything from the peers again")
     node.add_argument("--probe", action="append", metavar="PROBE", help="system, none or an installed one; may be repeated")
+    node.add_argument(
+        "--share", action="append", metavar="NAME[:DEADBAND[:EVERY]]", help="share the last value of a variable with the fleet"
+    )
+    node.add_argument(
+        "--no-share-on-request",
+        dest="share_on_request",
+        action="store_const",
+        const=False,
+        help="share nothing else, also where a constraint on the fleet needs it",
+    )
     node.add_argument("--check-every", metavar="SECONDS", help="time between evaluations of the constraints; default: 1")
     node.add_argument(
         "--label",

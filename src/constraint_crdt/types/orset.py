@@ -25,7 +25,7 @@ from constraint_crdt.crdt.cells import Cell, Key, core, make_cell, make_removal
 from constraint_crdt.crdt.digest import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.errors import UnknownConstraint
-from constraint_crdt.model import IfUnknown, Severity, html_table
+from constraint_crdt.model import IfUnknown, Scope, Severity, html_table
 from constraint_crdt.types.definition import (
     ADD,
     Addition,
@@ -342,6 +342,7 @@ class ConstraintORSet(IndexedView):
         clear_when: str | None = None,
         if_unknown: str = IfUnknown.UNKNOWN,
         max_age: int | None = None,
+        scope: str = Scope.NODE,
         at: int | None = None,
     ) -> Change:
         """Make a constraint active with this definition, in place of all observed definitions, expired ones included.
@@ -351,7 +352,7 @@ class ConstraintORSet(IndexedView):
         """
         definition = check_definition(
             when, severity, about, on, expires_at,
-            for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
+            for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
         )  # fmt: skip
         return self.put(id_, definition, node=node, at=at)
 
