@@ -24,7 +24,7 @@ from constraint_crdt.expression.cel import (
     refuse,
 )
 from constraint_crdt.expression.check import quote, refuse_as_library
-from constraint_crdt.expression.evaluation import NO_KINDS, Expression, compile_expression
+from constraint_crdt.expression.evaluation import COMPILED_EXPRESSIONS_KEPT, NO_KINDS, Expression, compile_expression
 from constraint_crdt.expression.syntax import Node, Tree, decode, is_window, serialized_part, unparse, with_names
 from constraint_crdt.model import Scope
 from constraint_crdt.types.definition import Definition
@@ -478,10 +478,9 @@ def compile_written(
     """
     if scope != Scope.FLEET:
         compiled = compile_expression(source, kinds=kinds)
-        tree = _parsed(source)
-        helper = next(filter(_is_helper, tree.root.walk()), None)
+        helper = None if compiled.is_comparisons else _find_helper(source)
         if helper is not None:
-            refuse(source, f"`{helper.name}` is for constraints on the fleet: add `scope` fleet", tree.start(helper))
+            refuse(source, f"`{helper[0]}` is for constraints on the fleet: add `scope` fleet", helper[1])
         return compiled
     compile_expression(source, checked=False)
     _check_form(source, _parsed(source))
@@ -494,6 +493,14 @@ def compile_written(
             "use `count(nodes, n, ...)` and its like, which take none, or select fewer nodes"
         )
     return expression
+
+
+@functools.lru_cache(maxsize=COMPILED_EXPRESSIONS_KEPT)
+def _find_helper(source: str) -> tuple[str, int] | None:
+    """The first function over nodes in an expression, and its offset."""
+    tree = _parsed(source)
+    helper = next(filter(_is_helper, tree.root.walk()), None)
+    return None if helper is None else (helper.name, tree.start(helper))
 
 
 def _parsed(source: str) -> Tree:

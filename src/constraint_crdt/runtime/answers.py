@@ -11,7 +11,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
-from statistics import median
 from typing import Final
 
 import msgspec
@@ -273,13 +272,14 @@ class Answers:
     def _figures(self, variable: str, now: int) -> FleetFigures:
         shared = self._gossip.state.readings
         fresh = [reading for node in shared.nodes(variable) if now <= (reading := shared.of(node)[variable]).until]
-        numbers = [each.value for each in fresh if isinstance(each.value, float)]
+        numbers = sorted(each.value for each in fresh if isinstance(each.value, float))
+        middle = len(numbers) // 2
         return FleetFigures(
             variable=variable,
             read=len(fresh),
             nodes=len(self._names().difference(self._gossip.state.retirements.nodes)),
             minimum=min(numbers, default=None),
-            median=median(numbers) if numbers else None,
+            median=(numbers[middle] + numbers[~middle]) / 2 if numbers else None,
             maximum=max(numbers, default=None),
             sum=sum(numbers) if numbers else None,
         )
