@@ -422,6 +422,7 @@ def _simulate(commands: _Commands) -> None:
     simulate.add_argument(
         "--network", action="store_true", help="search fleets on slow and half broken links, of which nodes measure each"
     )
+    simulate.add_argument("--budgets", action="store_true", help="search fleets whose nodes acquire and lend parts of budgets")
     simulate.add_argument("--minutes", metavar="M", help="how long to search; default: 1")
     simulate.add_argument("--workers", metavar="N", help="processes that search; default: 1")
     simulate.add_argument("--replay", metavar="FILE", help="run a history again that a search wrote")
