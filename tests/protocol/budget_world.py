@@ -109,6 +109,10 @@ class TinyLocal:
     authority = None
     may_count = True
 
+    @staticmethod
+    def heard(_: object) -> tuple[()]:
+        return ()
+
     def __init__(self, world: "TinyWorld", name: str, state: State, life: int, *, vouched: bool) -> None:
         self._world = world
         self.node_id = name

@@ -245,6 +245,17 @@ def any_life_is_named(patch: pytest.MonkeyPatch) -> None:
     replaced(patch, "is_root", lambda known, _: len(known.heads) == 1 and not known.heads[0].value.overwrites)
 
 
+def no_quiet_time(patch: pytest.MonkeyPatch) -> None:
+    """A life begins where another one of its node still holds and lends."""
+    replaced(patch, "quiet_until", lambda *_: 0)
+
+
+def no_skew(patch: pytest.MonkeyPatch) -> None:
+    """An owner takes a loan as over when its own clock says so."""
+    is_lent = budgets.is_lent
+    replaced(patch, "is_lent", lambda known, life, loan, now, _: is_lent(known, life, loan, now, 0))
+
+
 def shares_rise_alone(patch: pytest.MonkeyPatch) -> None:
     """A share rises before others go by the definition."""
     replaced(patch, "all_go_by", lambda *_: True)
@@ -309,6 +320,8 @@ def highest_of_concurrent(patch: pytest.MonkeyPatch) -> None:
 
 PLANTED: dict[Plant, int] = {
     any_life_is_named: 140,
+    no_quiet_time: 426,
+    no_skew: 892,
     shares_rise_alone: 8,
     returned_loans_stay_in_use: 5,
     loans_go_to_nodes: 89,

@@ -30,7 +30,7 @@ GROUPS: Final = {
     "run": ("node", "token", "demo", "simulate", "plan", "replay", "completion"),
     "constraints": ("apply", "coverage"),
     "observe": ("watch", "events", "doctor"),
-    "state": ("tile", "counter", "tally", "seen", "position"),
+    "state": ("acquire", "tile", "counter", "tally", "seen", "position"),
     "fleet": ("fleet",),
     "files": ("merge", "export", "import"),
 }
@@ -50,6 +50,7 @@ OWN: Final = {
 
 ACTIONS: Final = {
     "tile": "put, get or remove a tile: a piece of content that the fleet shares",
+    "budget": "limit, held by whom since when, free here, free elsewhere, stranded; or add, set, remove a budget",
     "fleet": "make the root of a fleet and the identities of its nodes, invite machines, list members",
     "token": "make, list or withdraw the tokens of the API of a node",
 }
@@ -154,6 +155,7 @@ def make_parser() -> argparse.ArgumentParser:
     _token(commands)
     fleet = _fleet(commands, client)
     _apply(commands, client)
+    _acquire(commands, client)
     _watch(commands, client)
     _merge(commands)
     _replay(commands)
@@ -189,6 +191,11 @@ def _operations(commands: _Commands, client: _Parser, actions: dict[str, _Comman
             if action and name not in actions:
                 actions[name] = _actions(commands, name)
             run = OWN.get(command.name, "connection:run")
+            if not action and name in ACTIONS:
+                parser = _command(commands, name, run, command.help, client)
+                parser.set_defaults(operation=operation, declared=command)
+                actions[name] = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", parser_class=_Parser)
+                continue
             parser = _command(actions[name] if action else commands, action or name, run, command.help, client)
             parser.set_defaults(operation=operation, declared=command)
             _add_flags(parser, operation, command)
@@ -398,6 +405,23 @@ def _plan(commands: _Commands) -> None:
     plan.add_argument("--seed", metavar="S", help="decides everything that is drawn; default: 0")
     plan.add_argument("--plot", metavar="FILE", help="draw a change over time, and bytes over the nodes, in a .svg or .png file")
     plan.add_argument("--json", action="store_true", help="print the plan as JSON")
+
+
+def _acquire(commands: _Commands, client: _Parser) -> None:
+    acquire = _command(
+        commands,
+        "acquire",
+        "constraints:acquire",
+        "hold an amount of a budget while a command runs, or until it is released",
+        client,
+    )
+    acquire.add_argument("name", metavar="NAME", help="the budget")
+    acquire.add_argument("--amount", type=parse_count, default=1, metavar="N", help="how much to hold; default: 1")
+    acquire.add_argument("--wait", metavar="TIME", help="how long to wait for rights, as in 30s; default: not at all")
+    acquire.add_argument("--holder", metavar="TEXT", help="who holds it, for people; default: the command and this machine")
+    acquire.add_argument(
+        "words", nargs="*", metavar="-- COMMAND", help="the command to run meanwhile; without one a handle for `release` is printed"
+    )
 
 
 def _simulate(commands: _Commands) -> None:

@@ -1,21 +1,30 @@
-"""The commands on constraints that wait for acknowledgements, or take a file: add, remove, apply.
+"""The commands on constraints that wait for acknowledgements, or take a file: add, remove, apply; and `acquire`, on a budget.
 
 With `--json` they print the answer of the API. The commands that change definitions wait with `--wait` until enough nodes have
 acknowledged the change; a wait that fails is told after the answer, with exit code 1.
 """
 
 import argparse
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from constraint_crdt.cli.arguments import PROGRAM
 from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, printable
-from constraint_crdt.client import NotFound
+from constraint_crdt.client import ClientError, NotFound, Refused
 from constraint_crdt.client.blocking import Client
+from constraint_crdt.operations.budgets import HoldReport, handle_of
 from constraint_crdt.operations.command import parse_duration
 from constraint_crdt.operations.constraints import (
     ADD,
@@ -96,6 +105,102 @@ def _present_write(
     if not report.met:
         raise not_enough(f"{answer.id}: it is done here", report)
     return 0
+
+
+# --- acquire ----------------------------------------------------------------------------------------------------------------
+
+RENEW_AFTER = 1 / 3
+"""Of what is left of a hold: it is renewed then."""
+
+RETRY_AFTER = 0.5
+"""Seconds to another try of a renewal that found no answer."""
+
+GRACE = 2.0
+"""Seconds before the end of a hold at which its command is told to end; a tenth of a short hold. At the end it is killed."""
+
+
+def acquire(arguments: argparse.Namespace) -> int:
+    """Hold an amount of a budget while a command runs, and return its exit code; without a command print a handle."""
+    wait = 0.0 if arguments.wait in (None, "0") else parse_duration(arguments.wait)
+    words: list[str] = arguments.words
+    holder = arguments.holder or " ".join([*words[:1], f"on {socket.gethostname()}"])
+    with connect(arguments) as client:
+        report = _acquired(client, arguments.name, arguments.amount, holder, wait)
+        if not words:
+            return present(report, None if arguments.json else handle_of(report))
+        return _run_holding(client, report, words)
+
+
+def _acquired(client: Client, name: str, amount: int, holder: str, wait: float) -> HoldReport:
+    """Acquire, by several requests if the wait is long."""
+    ends = time.monotonic() + wait
+    while True:
+        left = max(0.0, ends - time.monotonic())
+        try:
+            return client.acquire(name, amount, wait=min(left, LONGEST_REQUEST), holder=holder)
+        except Refused as error:
+            if error.status != HTTPStatus.CONFLICT or time.monotonic() + RETRY_AFTER >= ends:
+                raise
+            time.sleep(RETRY_AFTER if left < LONGEST_REQUEST else 0.0)
+
+
+def _run_holding(client: Client, report: HoldReport, words: Sequence[str]) -> int:
+    """Run a command, and renew the hold meanwhile. A command whose hold cannot be renewed is ended before the hold is over."""
+    try:
+        environment = {**os.environ, "CONSTRAINT_CRDT_HOLD": handle_of(report)}
+        process = subprocess.Popen(words, env=environment)  # noqa: S603 - the command that the caller gave
+    except OSError as error:
+        client.release_hold(report.name, report.hold)
+        raise CommandFailedError(f"cannot run {words[0]}: {error.strerror or error}") from None
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        why = _keep(client, report, process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        code = process.wait()
+        signal.signal(signal.SIGTERM, before)
+    if why:
+        print(f"{PROGRAM} acquire: {printable(words[0])} was ended, as its hold of {report.name} is over: {why}", file=sys.stderr)
+        return max(code, 1)
+    try:
+        client.release_hold(report.name, report.hold)
+    except ClientError as error:
+        print(f"{PROGRAM} acquire: not released, it ends with its lease: {error}", file=sys.stderr)
+    return 128 - code if code < 0 else code
+
+
+def _keep(client: Client, report: HoldReport, process: "subprocess.Popen[bytes]") -> str:
+    """Wait for a process and renew its hold; returns why it had to be ended, or an empty text."""
+    if report.ttl is None:
+        process.wait()
+        return ""
+    ends, until, why = time.monotonic() + report.ttl, report.until or 0, "no answer of the node"
+    due = time.monotonic() + report.ttl * RENEW_AFTER
+    grace = min(GRACE, report.ttl / 10)
+    while True:
+        # By the earlier of two clocks: the wall clock of this machine may be set, and the other one stops while the machine sleeps.
+        left = min(ends - time.monotonic(), (until - time.time_ns()) / 1e9)
+        if left <= grace:
+            break
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, min(due - time.monotonic(), left - grace)))
+        if process.returncode is not None:
+            return ""
+        if time.monotonic() < due:
+            continue
+        try:
+            found = client.renew_hold(report.name, report.hold)
+            ends, until = time.monotonic() + (found.ttl or 0.0), found.until or 0
+            due = time.monotonic() + max(RETRY_AFTER, (found.ttl or 0.0) * RENEW_AFTER)
+        except ClientError as error:
+            why, due = str(error), time.monotonic() + RETRY_AFTER
+    process.terminate()
+    try:
+        process.wait(max(0.0, min(ends - time.monotonic(), (until - time.time_ns()) / 1e9)))
+    except subprocess.TimeoutExpired:
+        process.kill()
+    return why
 
 
 # --- apply ------------------------------------------------------------------------------------------------------------------

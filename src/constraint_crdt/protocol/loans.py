@@ -7,7 +7,8 @@ Rules kept here:
 - The first in line is served first, over the whole fleet, by the times that nodes state: best effort, since clocks differ. A node
   with processes that wait lends nothing to nodes that wait for a shorter time.
 - The owner with the most to spare lends; the others do so after `PATIENCE`. So a single demand is not met several times.
-- A borrower gives back what it does not need, once others wait. Of two nodes with a part each the later one gives its part back.
+- A borrower gives back what it does not need, once others wait, or once its owner has to lend less. Of two nodes with a part each
+  the later one gives its part back.
 - A loan in use is renewed by its owner in the second half of the lease. What nobody uses runs out.
 - A node whose clock is in doubt neither lends nor takes where there is a lease. A step of its clock beyond the skew bound is as the
   beginning of a life: its share is 0 for a lease and twice the skew bound.
@@ -21,13 +22,14 @@ import msgspec
 
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Replica
-from constraint_crdt.errors import ClockInDoubt, ConstraintCrdtError, UnknownName
+from constraint_crdt.errors import ClockInDoubt, NoRights, UnknownName
 from constraint_crdt.protocol.local_replica import LocalReplica
 from constraint_crdt.types.budgets import (
     HOLDER_BYTES,
     MOST_HOLDS,
     MOST_LOANS,
     NO_HOLDS,
+    NO_LEDGER,
     Budgets,
     BudgetValue,
     Hold,
@@ -56,10 +58,6 @@ PATIENCE: Final = SECOND
 """ns after which an owner lends to a node that waits, though others have more to spare."""
 
 
-class NoRights(ConstraintCrdtError):
-    """An amount cannot be held here and now. `str()` says who has free rights, as far as this node knows."""
-
-
 class Waiting(NamedTuple):
     """The processes of this node that wait for a budget."""
 
@@ -76,6 +74,12 @@ class Escrow:
         self._local = local
         self._waiting: dict[str, Waiting] = {}
         self._steady_offset: int | None = None
+        self._concerned: set[str] = set()
+
+    def take_concerned(self) -> set[str]:
+        """The nodes that the loans written since the last call concern: the sooner they hear of them, the better."""
+        concerned, self._concerned = self._concerned, set()
+        return concerned
 
     @property
     def budgets(self) -> Budgets:
@@ -136,12 +140,10 @@ class Escrow:
         """
         known, me, now = self._checked(name), self._local.replica, self.now
         check_amount(amount)
-        if amount > known.limit:
-            raise NoRights(f"{amount} of {name} is more than its limit of {known.limit}")
         holds = self._tidy(known, me, now)
         until = covered_until(known, me, amount, now, self.skew)
         if until < 0 or (known.lease and until - now < known.lease // 4) or len(holds.holds) >= MOST_HOLDS:
-            raise NoRights(self.reason(name, amount))
+            raise NoRights(f"{amount} of {name} is not free here")  # `reason` says more, and takes longer
         hold = Hold(holds.next, cut(holder, HOLDER_BYTES), amount, now, until)
         self._put_holds(name, known, msgspec.structs.replace(holds, holds=(*holds.holds, hold), next=holds.next + 1))
         return hold
@@ -258,6 +260,9 @@ class Escrow:
         ledger_moved = known.ledgers.get(me) != before.ledgers.get(me)
         holds_moved = holds != before.holds.get(me, NO_HOLDS)
         if ledger_moved or holds_moved:
+            loans = set(known.ledgers.get(me, NO_LEDGER).loans) - set(before.ledgers.get(me, NO_LEDGER).loans)
+            returned = set(holds.returned) - set(before.holds.get(me, NO_HOLDS).returned)
+            self._concerned |= {loan.node for loan in loans} | {loan.node for loan in returned}
             with self._local:
                 self.budgets.put(
                     name,
@@ -287,7 +292,8 @@ class Escrow:
         return msgspec.structs.replace(holds, level=level, waiting=amount, since=since)
 
     def _level(self, known: Known, me: Replica, now: int, waiting: int) -> int:
-        return max(0, held(known, me, now) + waiting - share_now(known, me) + lent(known, me, now, self.skew))
+        own = max(0, share_now(known, me) - lent(known, me, now, self.skew))
+        return max(0, held(known, me, now) + waiting - own)
 
     # --- loans -------------------------------------------------------------------------------------------------------------
 
@@ -302,14 +308,13 @@ class Escrow:
 
     def _returned(self, known: Known, me: Replica, holds: Holds, now: int, name: str) -> Holds:
         """The own holds, with the loans that others need more given back."""
-        queue = self._queue(known, me, now) if known.lease else ()
-        if not queue:
-            return holds
+        queue = self._queue(known, me, now) if known.lease else []
         waiting = self._waiting.get(name)
-        mine = 0 if waiting is None or queue[0][:2] < (waiting.since, me.node_id) else waiting.amount
+        mine = 0 if waiting is None or (queue and queue[0][:2] < (waiting.since, me.node_id)) else waiting.amount
         known = known._replace(holds={**known.holds, me: holds})
         for owner, loan in sorted(loans_to(known, me), key=lambda each: (each[1].amount, each[0], each[1].id)):
-            if now >= loan.until or len(holds.returned) >= MOST_LOANS:
+            lowered = lent(known, owner, now, self.skew) > share_now(known, owner)
+            if now >= loan.until or len(holds.returned) >= MOST_LOANS or not (queue or lowered):
                 continue
             less = msgspec.structs.replace(holds, returned=(*holds.returned, ReturnedLoan(*owner, loan.id)))
             after = known._replace(holds={**known.holds, me: less})
@@ -330,7 +335,7 @@ class Escrow:
             ledger = known.ledgers[me]
             if free <= 0 or len(ledger.loans) >= MOST_LOANS:
                 break
-            if now - since < PATIENCE and self._is_later(known, me, free, now):
+            if now - since < PATIENCE and self._is_later(known, me, life, free, now):
                 continue
             amount = min(free, needed(known, life, now))
             if not known.lease:
@@ -351,9 +356,9 @@ class Escrow:
         within = lent(after, me, now, self.skew) <= share_now(after, me) and least_spare(after, me, now, self.skew) >= 0
         return after if within else known
 
-    def _is_later(self, known: Known, me: Replica, free: int, now: int) -> bool:
-        """True if another participant has more to spare, as far as this node knows."""
-        others = (life for node in known.nodes() if node != me.node_id for life in known.current(node))
+    def _is_later(self, known: Known, me: Replica, to: Replica, free: int, now: int) -> bool:
+        """True if another participant than the borrower has more to spare, as far as this node knows."""
+        others = (life for node in known.nodes() if node not in (me.node_id, to.node_id) for life in known.current(node))
         return any((-lendable(known, life, now, self.skew), life) < (-free, me) for life in others)
 
     # --- looking -------------------------------------------------------------------------------------------------------------
@@ -374,18 +379,27 @@ class Escrow:
 
     def reason(self, name: str, amount: int) -> str:
         """A sentence about why an amount cannot be held here: who has free rights, and who holds them."""
-        free, others = self.free(name), self.lenders(name)
-        text = f"{amount} of {name} is not free here: {free} is"
-        if others:
-            return f"{text}; {_listed([f'{node} has {spare} free' for node, spare in others])}, as far as this node has heard"
         known, now = self.budgets.known(name), self.now
+        if amount > known.limit:
+            return f"{amount} of {name} is more than its limit of {known.limit}"
+        if self.doubted(known):
+            return f"the clock of {self._local.node_id} is in doubt, so it holds nothing of {name}: set its clock"
+        text, others = f"{amount} of {name} is not free here: {self.free(name)} is", self.lenders(name)
+        if others:
+            return f"{text}; {self._heard([(node, f'has {spare} free') for node, spare in others])}"
         holders = sorted((life.node_id, held(known, life, now)) for life in known.holds)
-        told = [f"{node} holds {sum_}" for node, sum_ in holders if sum_]
-        return f"{text}; {_listed(told)}" if told else f"{text}, and no other node is known to have any free"
+        told = [(node, f"holds {sum_}") for node, sum_ in holders if sum_]
+        return f"{text}; {self._heard(told)}" if told else f"{text}, and no other node is known to have any free"
 
-
-def _listed(texts: Sequence[str], most: int = 3) -> str:
-    return ", ".join([*texts[:most], *([f"and {len(texts) - most} more"] if len(texts) > most else [])])
+    def _heard(self, told: Sequence[tuple[str, str]], most: int = 3) -> str:
+        """What nodes told, and how long ago this node heard them."""
+        ages = dict(self._local.heard([node for node, _ in told]))
+        texts = [
+            f"{node} {what}"
+            + (f" (heard {ages[node] / 1000:.1f} s ago)" if node in ages else "" if node == self._local.node_id else " (away)")
+            for node, what in told[:most]
+        ]
+        return ", ".join([*texts, *([f"and {len(told) - most} more"] if len(told) > most else [])])
 
 
 def _named(known: Known) -> set[Replica]:
@@ -396,4 +410,4 @@ def _with_ledger(known: Known, me: Replica, ledger: Ledger) -> Known:
     return known._replace(ledgers={**known.ledgers, me: ledger})
 
 
-__all__ = ["PATIENCE", "Escrow", "NoRights", "Waiting"]
+__all__ = ["PATIENCE", "Escrow", "Waiting"]

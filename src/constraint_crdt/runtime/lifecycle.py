@@ -40,6 +40,7 @@ from constraint_crdt.protocol.authority import Credentials, Fork, OwnReplaced
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics, link_kinds, standing
+from constraint_crdt.runtime.budgets import NodeBudgets
 from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
@@ -72,6 +73,9 @@ LINKS_EVERY = 60.0
 
 EXPIRE_EVERY = 0.2
 """Seconds between two looks for expired constraints to publish. Readings are exact at any time."""
+
+BUDGETS_EVERY = 0.5
+"""Seconds between two looks for loans to renew, and for shares whose time has come."""
 
 TELL_EVERY = 0.25
 """Seconds between two looks for verdicts whose time to be told has come."""
@@ -504,6 +508,9 @@ class Runtime:
         self.maintenance = Maintenance(
             settings, self.gossip, self.persistence, self.feed, self.exchanges, self.rates, self.publisher.publish
         )
+        self.budgets = NodeBudgets(
+            self.gossip, self.feed, self.persistence, self.exchanges, self.transport, check_call, self.tasks.once
+        )
         self.lag = LoopLag()
 
         # Reports on all of it.
@@ -531,6 +538,7 @@ class Runtime:
         feed.subscribe(self._replaced, received)
         feed.subscribe(self.publisher.changed, *(origin for origin in ChangeOrigin if origin is not committed))
         feed.subscribe(self.exchanges.changed, committed, received)
+        feed.subscribe(self.budgets.changed, received)
         # Findings about a redefined constraint are dropped at once, before the next reading.
         feed.definitions.subscribe(self.evaluator.judge.redefine)
         self.evaluator.subscribe(self.notices.note)
@@ -640,6 +648,7 @@ class Runtime:
         tasks.repeat("rates", settings.rate_every, self.evaluator.write_rates)
         tasks.repeat("folds", FOLD_EVERY, self.maintenance.fold)
         tasks.repeat("purges", PURGE_EVERY, self.maintenance.purge)
+        tasks.repeat("budgets", BUDGETS_EVERY, self.budgets.tend)
         tasks.repeat("removals", REMOVE_EVERY, self.maintenance.drop_removals)
         tasks.repeat("alerts", LOOK_EVERY, self._check_alerts)
         if settings.identity:
