@@ -117,12 +117,24 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     Raises `SystemExit` after it has printed the help or the mistake.
     """
     parser = make_parser()
-    found, unknown = parser.parse_known_args(_attached(sys.argv[1:] if argv is None else argv))
+    words = _attached(sys.argv[1:] if argv is None else argv)
+    words, behind = _divided(words)
+    found, unknown = parser.parse_known_args(words)
+    if behind:
+        found.words = behind
     if unknown:  # argparse would say this in the name of the whole program, and show its help instead of the command's
         wrong = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
         near = _near(wrong, found.parser.format_usage()) if wrong else ""
         parser.exit(2, f"{found.prog}: unrecognized arguments: {' '.join(unknown)}{near}; see `{found.prog} --help`\n")
     return found
+
+
+def _divided(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words of `acquire`, and those of the command behind `--`, which argparse would not find behind a flag."""
+    if words[:1] != ["acquire"] or "--" not in words:
+        return words, []
+    place = words.index("--")
+    return words[:place], words[place + 1 :]
 
 
 def _attached(argv: Sequence[str]) -> list[str]:
@@ -419,9 +431,8 @@ def _acquire(commands: _Commands, client: _Parser) -> None:
     acquire.add_argument("--amount", type=parse_count, default=1, metavar="N", help="how much to hold; default: 1")
     acquire.add_argument("--wait", metavar="TIME", help="how long to wait for rights, as in 30s; default: not at all")
     acquire.add_argument("--holder", metavar="TEXT", help="who holds it, for people; default: the command and this machine")
-    acquire.add_argument(
-        "words", nargs="*", metavar="-- COMMAND", help="the command to run meanwhile; without one a handle for `release` is printed"
-    )
+    acquire.set_defaults(words=[])
+    acquire.usage = f"{acquire.format_usage().removeprefix('usage: ').rstrip()} [-- COMMAND ...]"
 
 
 def _simulate(commands: _Commands) -> None:

@@ -440,10 +440,21 @@ class NodeBudgets:
             held=total,
             free_here=here,
             free_elsewhere=elsewhere,
-            stranded=max(0, known.limit - total - here - elsewhere),
+            stranded=max(0, known.limit - sum(_reachable(each, leased=bool(known.lease)) for each in nodes)),
             waiting=waiting,
             limits=tuple(sorted({head.value.limit for head in known.heads})),
-            waits_for=tuple(waits_for(known)),
+            waits_for=() if _is_root(known) else tuple(waits_for(known)),
             holders=tuple(holders),
             nodes=tuple(nodes),
         )
+
+
+def _reachable(each: BudgetNode, *, leased: bool) -> int:
+    """The part of a limit that live nodes have, or that is held, or will come back by itself."""
+    if each.live and each.share:
+        return each.share
+    return each.lent if leased else each.lent + each.held - each.borrowed
+
+
+def _is_root(known: Known) -> bool:
+    return len(known.heads) == 1 and not known.heads[0].value.overwrites
