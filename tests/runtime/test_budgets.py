@@ -186,3 +186,14 @@ def test_bounds_are_told() -> None:
         for limit, lease in BAD:
             with pytest.raises(ConstraintCrdtError):
                 node.run(partial(define, limit, lease))
+
+
+async def test_doctor_tells_of_stranded_rights_and_conflicts() -> None:
+    async with fleet("a", "b") as nodes:
+        assert nodes["a"]._runtime.budgets.findings() == []
+        await nodes["a"].budgets.define("dock", 4, lease=60)
+        await known(nodes, "dock")
+        assert [each.level for each in nodes["a"].budgets.findings()] == ["ok"]
+        await nodes["b"].stop()
+        await eventually(lambda: nodes["a"].budgets.report("dock").stranded == 2)
+        assert any("2 of the 4 of dock cannot be reached: b (2)" in each.what for each in nodes["a"].budgets.findings())

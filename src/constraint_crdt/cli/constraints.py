@@ -24,7 +24,7 @@ from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, printable
 from constraint_crdt.client import ClientError, NotFound, Refused
 from constraint_crdt.client.blocking import Client
-from constraint_crdt.operations.budgets import HoldReport, handle_of
+from constraint_crdt.operations.budgets import BudgetReport, HoldReport, handle_of
 from constraint_crdt.operations.command import parse_duration
 from constraint_crdt.operations.constraints import (
     ADD,
@@ -40,7 +40,7 @@ from constraint_crdt.operations.constraints import (
 from constraint_crdt.operations.evidence import CoverageReport, NodeCoverage, acknowledged_by
 
 if TYPE_CHECKING:
-    from constraint_crdt.cli.files import WantedConstraint
+    from constraint_crdt.cli.files import WantedBudget, WantedConstraint
 
 LONGEST_REQUEST = 60.0
 """The longest wait of a request at the node, in seconds; a longer wait takes several requests."""
@@ -211,12 +211,15 @@ def apply(arguments: argparse.Namespace) -> int:
 
     With `--wait` it returns when enough nodes have acknowledged all changes of definitions that the node knows then.
     """
-    from constraint_crdt.cli.files import read_constraints  # the parser of expressions takes longer than the other commands
+    from constraint_crdt.cli.files import (
+        read_budgets,
+        read_constraints,
+    )  # the parser of expressions takes longer than the other commands
 
     check_wait(arguments)
     if arguments.wait is not None and arguments.dry_run:
         raise MisuseError("--dry-run sends nothing, so there is nothing to wait for: leave out --wait")
-    wanted = read_constraints(Path(arguments.file))
+    wanted, budgets = read_constraints(Path(arguments.file)), read_budgets(Path(arguments.file))
     if arguments.prune and not wanted:
         raise MisuseError(f"{arguments.file} lists no constraint, so --prune would remove all of them: use `remove` for that")
     client = connect(arguments)
@@ -229,6 +232,9 @@ def apply(arguments: argparse.Namespace) -> int:
         else:
             answer = _add(client, id_, each)
             _note(arguments, done, id_, answer.change, answer.notes)
+    known = {each.name: each for each in client.budgets()} if budgets else {}
+    for budget in budgets:
+        _note(arguments, done, budget.name, _apply_budget(client, budget, known.get(budget.name), dry_run=arguments.dry_run))
     if arguments.prune:
         for id_ in (each.id for each in active if each.id not in wanted):
             _note(arguments, done, id_, "removed" if arguments.dry_run else _remove(client, id_))
@@ -240,6 +246,15 @@ def apply(arguments: argparse.Namespace) -> int:
     if report is not None and not report.met:
         raise not_enough("it is done here", report)
     return 0
+
+
+def _apply_budget(client: Client, wanted: "WantedBudget", known: BudgetReport | None, *, dry_run: bool) -> str:
+    """Define a budget of the file; returns the change. `--prune` removes no budget."""
+    if known is not None and known.limit == wanted.limit and len(known.limits) == 1:
+        return "unchanged"
+    if not dry_run:
+        client.define_budget(wanted.name, limit=wanted.limit, lease=wanted.seconds, nodes=wanted.on)
+    return "added" if known is None else "replaced"
 
 
 def _check_expressions(client: Client, file: str, wanted: Mapping[str, "WantedConstraint"]) -> None:

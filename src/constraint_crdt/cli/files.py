@@ -23,6 +23,14 @@ The file of `apply` lists constraints:
     if_unknown = "violated"           # or satisfied; left out: unknown
     max_age = "5s"                    # older values are not used; left out: as each node sets
 
+and budgets:
+
+    [[budget]]
+    name = "dock"
+    limit = 5
+    lease = "2m"                      # or none, for what is used up; left out: two minutes
+    on = ["forge", "gate"]            # the nodes with a share; left out: those live when it is made
+
 The whole file is checked before anything is sent: a file with a mistake changes nothing. Each `ttl` begins when the file is read,
 so applying a file again extends its constraints.
 """
@@ -63,6 +71,7 @@ from constraint_crdt.operations.service import show_import
 from constraint_crdt.operations.tiles import TILE, TileContent, show_put_tile
 from constraint_crdt.state import FORMAT, MAX_STATE_BYTES, ConstraintState, from_json, to_json
 from constraint_crdt.store import read_store
+from constraint_crdt.types.budgets import check_budget
 from constraint_crdt.types.definition import Definition, check_definition, check_labels, duration_ns, expiry_time
 from constraint_crdt.types.orset import change_of
 
@@ -323,11 +332,41 @@ def _definition_of(report: DefinitionReport) -> Definition:
     )  # fmt: skip
 
 
-def read_constraints(file: Path) -> dict[str, WantedConstraint]:
-    """The constraints of `file` by id. Raises `MisuseError` with a line for each mistake in it."""
+_TABLES = frozenset({"constraint", "budget"})
+
+
+class WantedBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A budget of a file of `apply`."""
+
+    name: str
+    limit: int
+    lease: str | None = None
+    on: list[str] | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Of the lease; 0 for none. Raises `ConstraintCrdtError` for a text that is no length."""
+        return None if self.lease is None else 0.0 if self.lease == "none" else parse_duration(self.lease)
+
+
+def read_budgets(file: Path) -> list[WantedBudget]:
+    """The budgets of `file`. Raises `MisuseError` for the first mistake in one."""
+    try:
+        found = msgspec.convert(_read_toml(file)[1].get("budget", []), list[WantedBudget])
+        for each in found:
+            check_budget(each.name, each.limit, round((each.seconds or 0.0) * 1e9))
+    except (msgspec.ValidationError, ConstraintCrdtError) as error:
+        raise MisuseError(printable(f"{file}: [[budget]]: {error}")) from None
+    names = [each.name for each in found]
+    if len(set(names)) < len(names):
+        raise MisuseError(printable(f"{file}: [[budget]]: a name is there twice"))
+    return found
+
+
+def _read_toml(file: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = file.read_text(encoding="utf-8")
-        content = tomllib.loads(text)
+        return text, tomllib.loads(text)
     except OSError as error:
         raise MisuseError(f"cannot read {file}: {error.strerror or error}") from None
     except UnicodeDecodeError:
@@ -338,7 +377,12 @@ def read_constraints(file: Path) -> dict[str, WantedConstraint]:
         raise MisuseError(f"{file} cannot be read: it is nested too deep") from None
     except ValueError:  # of the conversion of numbers
         raise MisuseError(f"{file} cannot be read: a number in it has thousands of digits") from None
-    mistakes = [f"`{key}` means nothing: there is only [[constraint]]" for key in content if key != "constraint"]
+
+
+def read_constraints(file: Path) -> dict[str, WantedConstraint]:
+    """The constraints of `file` by id. Raises `MisuseError` with a line for each mistake in it."""
+    text, content = _read_toml(file)
+    mistakes = [f"`{key}` means nothing: there are [[constraint]] and [[budget]]" for key in content if key not in _TABLES]
     entries = content.get("constraint", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         mistakes.append("write each constraint under [[constraint]], with double brackets")

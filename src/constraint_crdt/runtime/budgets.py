@@ -29,6 +29,7 @@ from constraint_crdt.operations.budgets import (
     HoldReport,
     ReleaseReport,
 )
+from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.loans import Waiting
 from constraint_crdt.runtime.change_feed import ChangeFeed, NodeChange
@@ -372,6 +373,33 @@ class NodeBudgets:
             if peer.name == name:
                 await self._exchanges.exchange(peer)
                 return
+
+    def findings(self) -> list[Finding]:
+        """The findings of `doctor`: conflicts, definitions not in force, and stranded rights. None without a budget."""
+        found = []
+        for each in self.reports():
+            where = [f"{node.node} ({node.share - node.lent})" for node in each.nodes if not node.live and node.share > node.lent]
+            if len(each.limits) > 1:
+                limits = ", ".join(map(str, each.limits))
+                advice = f"resolve it with `budget set {each.name} --limit N`"
+                found.append(
+                    Finding(check="budgets", level="warn", what=f"{each.name} has the limits {limits}, set at once", advice=advice)
+                )
+            if each.waits_for:
+                what = f"the definition of {each.name} is not in force everywhere: {', '.join(each.waits_for)} did not agree yet"
+                advice = "wait until holds and loans have run out there, bring these nodes back, or retire them"
+                found.append(Finding(check="budgets", level="warn", what=what, advice=advice))
+            if where:
+                what = f"{each.stranded} of the {each.limit} of {each.name} cannot be reached: {', '.join(where)}"
+                found.append(
+                    Finding(
+                        check="budgets", level="warn", what=what, advice="bring these nodes back, or retire those that are gone"
+                    )
+                )
+        reports = len(self._escrow.budgets)
+        if reports and not found:
+            found.append(Finding(check="budgets", level="ok", what=f"all rights of {reports} budgets can be reached"))
+        return found
 
     # --- looking -------------------------------------------------------------------------------------------------------------
 

@@ -545,7 +545,7 @@ class Runtime:
         self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)
         self.persistence.on_rollback = self.publisher.rolled_back
-        self.diagnosis.further.append(self.persistence.findings)
+        self.diagnosis.further += [self.persistence.findings, self.budgets.findings]
 
     def _replaced(self, change: NodeChange) -> None:
         """Write again the cells that only the replaced row of this node had, soon: a subscriber does not write."""
