@@ -54,7 +54,7 @@ from constraint_crdt.types.budgets import (
 )
 from constraint_crdt.types.nodes import cut
 
-PATIENCE: Final = SECOND
+PATIENCE: Final = SECOND // 5
 """ns after which an owner lends to a node that waits, though others have more to spare."""
 
 
@@ -376,6 +376,10 @@ class Escrow:
         if self.doubted(known) or not self.goes_on:
             return 0
         return max(0, least_spare(known, self._local.replica, self.now, self.skew))
+
+    def is_contended(self, name: str) -> bool:
+        """True if processes of other nodes wait for it."""
+        return bool(self._queue(self.budgets.known(name), self._local.replica, self.now))
 
     def reason(self, name: str, amount: int) -> str:
         """A sentence about why an amount cannot be held here: who has free rights, and who holds them."""

@@ -188,7 +188,7 @@ class NodeBudgets:
             with contextlib.suppress(ConstraintCrdtError):
                 self._feed.write(lambda: self._escrow.release(name, hold.id))
             raise
-        self._tell()
+        self._after(name)
 
     async def _wait(self, name: str, waiter: _Waiter, timeout: float | None) -> Hold:  # noqa: ASYNC109 - see `acquire`
         queue = self._queues[name]
@@ -243,7 +243,7 @@ class NodeBudgets:
             return ReleaseReport(name=name, released=False)
         released = self._feed.write(lambda: self._escrow.release(name, id_))
         await self._persistence.durable()
-        self._after()
+        self._after(name)
         return ReleaseReport(name=name, released=released)
 
     def _id(self, name: str, hold: str) -> int:
@@ -330,16 +330,18 @@ class NodeBudgets:
             self._exchanges.push()
         self._after()
 
-    def _after(self) -> None:
-        """Serve those that wait, and tell the nodes concerned."""
-        for name, queue in self._queues.items():
+    def _after(self, name: str = "") -> None:
+        """Serve those that wait, and tell the nodes concerned. `name`: a budget of which a hold began or ended."""
+        if name in self._escrow.budgets and self._escrow.is_contended(name):
+            self._exchanges.push()  # else others take what is free here for more, or for less, than it is
+        for waited, queue in self._queues.items():
             while queue and not self._feed.held:
                 waiter = queue[0]
                 if waiter.granted.done():
                     queue.popleft()
                     continue
                 try:
-                    hold = self._feed.write(partial(self._escrow.acquire, name, waiter.amount, waiter.holder))
+                    hold = self._feed.write(partial(self._escrow.acquire, waited, waiter.amount, waiter.holder))
                 except UnknownName as error:
                     waiter.granted.set_exception(NoRights(str(error)))
                 except ConstraintCrdtError:
@@ -348,7 +350,7 @@ class NodeBudgets:
                     self.acquired += 1
                     waiter.granted.set_result(hold)
                 queue.popleft()
-                self._demand_of(name)
+                self._demand_of(waited)
         self._tell()
 
     def _demand_of(self, name: str) -> None:
