@@ -29,6 +29,11 @@ def test_never_more_than_the_limit_is_held_in_drawn_histories(lease: int) -> Non
     assert sum(world.peak == world.limit for world in worlds if world.limit) > HISTORIES // 20
 
 
+def test_what_a_former_life_used_up_is_not_given_to_others() -> None:
+    """The limit was lowered and raised while a life was over that had used a part of it."""
+    history(108736, 0)
+
+
 class BudgetMachine(RuleBasedStateMachine):
     """Any order of events in a world of three nodes; the judge of the world is the plain model."""
 

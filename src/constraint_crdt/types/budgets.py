@@ -19,7 +19,8 @@ loans, and each node that acquires has a HOLDS cell. docs/design/budgets.md says
 - A life that the root does not name gets a share when it is also *admitted* (an admitted participant wrote that it knows of this
   life, or all others did), and a lease and twice the skew bound have passed since it began.
 - With a retired participant (`without`) shares rise a lease and twice the skew bound after the definition was made.
-- Without a lease (0) participants are lives, loans are gifts for good, and time has no part in anything.
+- Without a lease (0) participants are lives, loans are gifts for good, and time has no part in anything. The share of a life that
+  is over stays, unless its node was declared gone: it may have been spent.
 - No cell is removed: 0.1.0 refuses a removal of a kind that it does not know. A removed budget is a definition with the limit 0.
 """
 
@@ -183,7 +184,7 @@ def _check_budget(key: str, value: BudgetValue) -> None:
         _check_life(each.node, each.life)
         require(0 <= each.amount <= AMOUNT_MAX, "a share of a budget")
     require(len({each.replica for each in value.shares}) == len(value.shares), "the participants of a budget")
-    require(sum(each.amount for each in value.shares) <= value.limit, "the sum of the shares of a budget")
+    require(not value.lease or sum(each.amount for each in value.shares) <= value.limit, "the sum of the shares of a budget")
     check_dots(value.overwrites)
     for node in value.without:
         require_text(node, "the name of a node")
@@ -282,7 +283,7 @@ def mark_of(heads: Iterable[Head]) -> bytes:
 
 def share_of(value: BudgetValue, life: Replica) -> int:
     """The share of a life by a definition: that of its node, or without a lease of exactly this life."""
-    if life.node_id in value.without:
+    if value.lease and life.node_id in value.without:
         return 0
     return sum(each.amount for each in value.shares if (each.node == life.node_id if value.lease else each.replica == life))
 
@@ -382,27 +383,41 @@ def needed(known: Known, life: Replica, now: int) -> int:
 
 def all_go_by(known: Known, mark: bytes, phase: int) -> bool:
     """True if all current lives of all participants go by these definitions, and have come to the phase."""
-    for node in known.nodes():
-        lives = known.current(node)
-        ledgers = [known.ledgers.get(life) for life in lives]
-        if not known.lease and not lives:  # a life that is over spends nothing more
-            continue
-        if not lives or any(each is None or each.mark != mark or each.phase < phase for each in ledgers):
-            return False
-    return True
+    return not _missing(known, mark, phase)
 
 
 def waits_for(known: Known, phase: int = 1) -> list[str]:
     """The participants whose word is missing for the definitions to be in force."""
-    mark, found = mark_of(known.heads), []
+    return _missing(known, mark_of(known.heads), phase)
+
+
+def _missing(known: Known, mark: bytes, phase: int) -> list[str]:
+    found = set[str]()
     for node in known.nodes():
         lives = known.current(node)
-        if not known.lease and not lives:
-            continue
         ledgers = [known.ledgers.get(life) for life in lives]
-        if not lives or any(each is None or each.mark != mark or each.phase < phase for each in ledgers):
-            found.append(node)
-    return found
+        lacking = any(each is None or each.mark != mark or each.phase < phase for each in ledgers)
+        if lacking or (known.lease and not lives) or any(_is_open(known, life, mark) for life in _over(known, node)):
+            found.add(node)
+    return sorted(found)
+
+
+def _over(known: Known, node: str) -> list[Replica]:
+    """Without a lease: the lives of a participant that definitions name, and that are over."""
+    if known.lease:
+        return []
+    return [
+        share.replica
+        for head in known.heads
+        for share in head.value.shares
+        if share.node == node and share.replica not in known.current(node)
+    ]
+
+
+def _is_open(known: Known, life: Replica, mark: bytes) -> bool:
+    """True if a life that is over may have spent more than its share: it was lowered without its word."""
+    ledger = known.ledgers.get(life)
+    return ledger is None or (ledger.mark != mark and ledger.share > target(known, life))
 
 
 def is_acknowledged(known: Known, life: Replica) -> bool:
@@ -659,21 +674,22 @@ class Budgets(IndexedView):
         self, limit: int, lease: int, heads: Sequence[Head], over: Sequence[Replica], gone: Sequence[str], at: int, name: str
     ) -> BudgetValue:
         before = _shares_before(heads, lease, over)
-        spent: dict[Replica, int] = {}
-        if not lease:  # what a life that is gone had used or given cannot come back
-            known = self.known(name) if heads else None
-            spent = {life: min(each, _spent(known, life)) for life, each in before.items() if known and life.node_id in gone}
-        kept = {life: each for life, each in before.items() if life.node_id not in gone}
-        room = max(0, MOST_PARTICIPANTS - len(kept) - len(spent))
+        fixed: dict[Replica, int] = {}
+        if not lease and heads:  # what a life that is over had used or given cannot come back
+            known = self.known(name)
+            ended = [life for life in before if life.node_id in gone or life not in known.current(life.node_id)]
+            fixed = {life: min(before[life], _spent(known, life)) if life.node_id in gone else before[life] for life in ended}
+        kept = {life: each for life, each in before.items() if life.node_id not in gone and life not in fixed}
+        room = max(0, MOST_PARTICIPANTS - len(kept) - len(fixed))
         chosen = [life for life in over if life in kept] + [life for life in over if life not in kept][:room]
-        shares = {**spread(max(0, limit - sum(spent.values())), kept, chosen), **spent}
+        shares = {**spread(max(0, limit - sum(fixed.values())), kept, chosen), **fixed}
         overwrites: dict[Replica, int] = {}
         for head in heads:
             for dot in (head.dot, *(Dot(each.replica, each.seq) for each in head.value.overwrites)):
                 overwrites[dot.replica] = max(dot.seq, overwrites.get(dot.replica, 0))
         dots = tuple(WireDot(*replica, seq) for replica, seq in sorted(overwrites.items()))
         found = tuple(Share(life.node_id, life.incarnation, amount) for life, amount in sorted(shares.items()))
-        return BudgetValue(limit, lease, found, dots, at, tuple(gone) if lease else ())
+        return BudgetValue(limit, lease, found, dots, at, tuple(gone))
 
     def put(self, name: str, *, node: Replica, ledger: Ledger | None = None, holds: Holds | None = None) -> None:
         """Write the ledger and the holds of a life, together."""
