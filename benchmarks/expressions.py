@@ -12,9 +12,15 @@ import sys
 from report import Row, cpu, run
 
 from constraint_crdt.expression import compile_expression, measurements
-from constraint_crdt.expression import evaluation as compiler
 
 SOURCE = "speed_mps <= 1.5 && distance_m > 0.5"
+LIBRARY = "speed_mps in [0.5, 1.0] && distance_m > 0.5"
+"""An expression that the library evaluates; `SOURCE` is made of comparisons."""
+COMPILED = (
+    ("compilation, comparisons, with the check", "speed_mps <= {}.5 && distance_m > 0.5", True, 50),
+    ("compilation by the library", "speed_mps in [{}.5] && distance_m > 0.5", False, 1000),
+    ("compilation by the library, with the check", "speed_mps in [{}.25] && distance_m > 0.5", True, 2000),
+)
 VALUES = {"speed_mps": 1.0, "distance_m": 2.0}
 EVALUATIONS = 20_000
 COMPILATIONS = 300
@@ -38,24 +44,26 @@ def first(code: str) -> tuple[float, float]:
 
 def rows() -> list[Row]:
     """The table."""
-    expression, prepared = compile_expression(SOURCE), measurements(VALUES)
+    prepared = measurements(VALUES)
     partial = measurements({"speed_mps": 1.0})
     each = 1e6 / EVALUATIONS
 
-    def compiled(*, checked: bool) -> None:
+    def compiled(text: str, *, checked: bool) -> None:
         for number in range(COMPILATIONS):
-            compile_expression(f"speed_mps <= {number}.5 && distance_m > 0.5", checked=checked)
+            compile_expression(text.format(number), checked=checked)
 
-    seconds, mb = first(f"constraint_crdt.expression.compile_expression({SOURCE!r})")
-    found = [
-        Row("evaluation, kept values", cpu(lambda: [expression.evaluate(prepared) for _ in range(EVALUATIONS)]) * each, "µs", 6),
-        Row("evaluation, unknown", cpu(lambda: [expression.evaluate(partial) for _ in range(EVALUATIONS)]) * each, "µs", 15),
-        Row("evaluation, new values", cpu(lambda: [expression.evaluate(VALUES) for _ in range(EVALUATIONS)]) * each, "µs", 20),
-    ]
-    for name, checked, most in (("compilation", False, 1000), ("compilation and check", True, 2000)):
-        compiler._compile.cache_clear()
-        compiler._checked.cache_clear()
-        found.append(Row(name, cpu(lambda checked=checked: compiled(checked=checked)) * 1e6 / COMPILATIONS, "µs", most))  # type: ignore[misc]
+    seconds, mb = first(f"constraint_crdt.expression.compile_expression({LIBRARY!r})")
+    found = list[Row]()
+    for kind, text, within in (("comparisons", SOURCE, (2, 5, 10)), ("by the library", LIBRARY, (6, 15, 20))):
+        expression = compile_expression(text)
+        for (name, values), most in zip(
+            (("kept values", prepared), ("unknown", partial), ("new values", VALUES)), within, strict=True
+        ):
+            took = cpu(lambda expression=expression, values=values: [expression.evaluate(values) for _ in range(EVALUATIONS)])  # type: ignore[misc]
+            found.append(Row(f"evaluation, {kind}, {name}", took * each, "µs", most))
+    for name, text, checked, most in COMPILED:
+        took = cpu(lambda text=text, checked=checked: compiled(text, checked=checked))  # type: ignore[misc]
+        found.append(Row(name, took * 1e6 / COMPILATIONS, "µs", most))
     found += [Row("first expression, CPU", seconds * 1e3, "ms", 60), Row("first expression, memory", mb, "MB", 25)]
     with contextlib.suppress(ImportError):
         found += former()

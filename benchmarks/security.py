@@ -5,7 +5,7 @@
 Every figure is of the same build in the same run, with identities and without.
 
 - One change: a constraint is added on one node and is known on the other, both with so many constraints before; CPU of the process
-  of both nodes, and bytes of the connection between them, counted by a relay.
+  of both nodes, and bytes of the connection between them, counted by a relay. Pairs with and without identities take turns.
 - A blank node: it takes so many cells of ten writers from one node; CPU of both sides and bytes of the messages, without a network.
 - At rest: the bytes of ten seconds without a change, with the default settings.
 - Start-up: CPU and time of a process until it serves, the median of runs in turn; the bar is on the CPU, as a busy machine changes
@@ -34,6 +34,7 @@ from report import Row, machine, show
 from constraint_crdt import GossipNode, Node
 from constraint_crdt.identity.credentials import RowCredentials
 from constraint_crdt.identity.directory import certify_node, create_fleet, load_identity
+from constraint_crdt.runtime.event_log import KeptEvent
 from constraint_crdt.runtime.settings import NodeSettings
 
 FLEET = "plant"
@@ -124,26 +125,41 @@ async def until(what: Callable[[], object]) -> None:
             await asyncio.sleep(0.0005)
 
 
-async def cost(folders: dict[str, Path] | None, constraints: int, changes: int) -> Cost:
-    """The cost of a pair, with identities or without."""
-    async with pair(folders, idle=False) as (forge, anvil, relay):
-        for number in range(constraints):
-            forge.gossip.add_constraint(f"c{number:06d}", at=time.time_ns())
-        await forge.add_constraint("last")
-        await until(lambda: "last" in anvil.gossip.state.constraints)
-        cpu: list[float] = []
-        moved: list[int] = []
-        for number in range(changes):
-            began, before = time.process_time(), relay.bytes
-            await forge.add_constraint(f"x{number}")
-            await until(partial(anvil.gossip.state.constraints.__contains__, f"x{number}"))
-            cpu.append(time.process_time() - began)
-            moved.append(relay.bytes - before)
-    async with pair(folders, idle=True) as (_, _, relay):
-        before = relay.bytes
-        await asyncio.sleep(AT_REST)
-        idle = (relay.bytes - before) / AT_REST
-    return Cost(statistics.median(cpu) * 1e3, statistics.median(moved), idle)
+async def changed(forge: Node, anvil: Node, relay: Relay, id_: str) -> tuple[float, float]:
+    """The ms of CPU of both sides and the bytes of a new constraint, until the other node knows it. Polls would cost CPU, too."""
+    known, stream = asyncio.Event(), anvil.event_stream
+
+    def listener(kept: KeptEvent) -> None:
+        if kept.event.constraint == id_:
+            known.set()
+
+    stream.listen(listener)
+    began, before = time.process_time(), relay.bytes
+    await forge.add_constraint(id_)
+    await known.wait()
+    cost = (time.process_time() - began) * 1e3, float(relay.bytes - before)
+    stream.ignore(listener)
+    await asyncio.sleep(0.02)  # what follows, acknowledgements for example, is not of the next change
+    return cost
+
+
+async def costs(folders: dict[str, Path], constraints: int, changes: int) -> tuple[Cost, Cost]:
+    """The cost of a pair without identities and with, in turn: a busy machine changes both alike."""
+    async with pair(None, idle=False) as plain, pair(folders, idle=False) as secured:
+        for forge, anvil, _ in (plain, secured):
+            for number in range(constraints):
+                forge.gossip.add_constraint(f"c{number:06d}", at=time.time_ns())
+            await forge.add_constraint("last")
+            await until(partial(anvil.gossip.state.constraints.__contains__, "last"))
+        taken = [(await changed(*plain, f"x{number}"), await changed(*secured, f"x{number}")) for number in range(changes)]
+    idle = []
+    for each in (None, folders):
+        async with pair(each, idle=True) as (_, _, relay):
+            before = relay.bytes
+            await asyncio.sleep(AT_REST)
+            idle.append((relay.bytes - before) / AT_REST)
+    cpu, moved = ([statistics.median(pair[which][of] for pair in taken) for which in (0, 1)] for of in (0, 1))
+    return Cost(cpu[0], moved[0], idle[0]), Cost(cpu[1], moved[1], idle[1])
 
 
 class Blank:
@@ -211,8 +227,7 @@ def rows(constraints: int, changes: int, cells: int, starts: int) -> list[Row]:
         now, random = time.time_ns(), secrets.token_bytes
         root = create_fleet(Path(place), FLEET, now=now, random=random)
         folders = {name: certify_node(Path(place), root, name, "operator", now=now, random=random) for name in ("forge", "anvil")}
-        plain = asyncio.run(cost(None, constraints, changes))
-        secured = asyncio.run(cost(folders, constraints, changes))
+        plain, secured = asyncio.run(costs(folders, constraints, changes))
         writers = [certify_node(Path(place), root, f"w{n}", "operator", now=now, random=random) for n in range(WRITERS + 1)]
         blanks = Blank(None, cells), Blank(writers, cells)
         taken = [tuple(blank.take() for blank in blanks) for _ in range(BLANK_RUNS)]

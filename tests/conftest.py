@@ -163,16 +163,16 @@ def _for_workers(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item
 
     `--dist worksteal` gives each worker an equal part of the list, and an idle one takes from the end of another's part. So each
     part ends with quick tests. Long tests are mostly waits: every second part begins with them, and the others have them spread
-    among quick tests, which compute. The tests of a module that is marked `one_worker` are in one part, at its beginning; the first
-    part, with those of the browser, has half as many others as the other parts.
+    among quick tests, which compute. The tests of a module that is marked `one_worker`, or of a group that is named there, are in
+    one part, at its beginning; the first part, with those of the browser, has half as many others as the other parts.
     """
     quick: list[pytest.Item] = []
     parts: list[list[pytest.Item]] = [[] for _ in range(workers)]
-    together: dict[Path, list[pytest.Item]] = {}
+    together: dict[str, list[pytest.Item]] = {}
     turns = cycle([*range(1, workers), *range(workers)])
     for item in items:
-        if item.get_closest_marker("one_worker"):
-            together.setdefault(item.path, []).append(item)
+        if marker := item.get_closest_marker("one_worker"):
+            together.setdefault(marker.args[0] if marker.args else str(item.path), []).append(item)
         elif item.get_closest_marker("quick"):
             quick.append(item)
         else:

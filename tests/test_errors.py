@@ -5,11 +5,9 @@ import pickle
 import pkgutil
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 
-import constraint_crdt
 from constraint_crdt.client import NotFound, WrongInput
 from constraint_crdt.errors import (
     ConstraintCrdtError,
@@ -25,8 +23,7 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.state import ConstraintState, StateFileError
 from constraint_crdt.types.counters import ConstraintGCounter
 from constraint_crdt.types.sketch import SketchCRDT
-
-ROOT = Path(constraint_crdt.__file__).parent
+from tests.sources import MODULES, ROOT, nodes_of
 
 NO_ERRORS = {
     "constraint_crdt.cli.output.CommandFailedError",  # the end of a command, with its exit code
@@ -74,10 +71,11 @@ def test_every_exception_is_in_one_tree() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.one_worker("sources")
 def test_no_other_module_raises_an_error_of_python_itself() -> None:
     found = set()
-    for path in ROOT.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+    for path in MODULES:
+        for node in nodes_of(path):
             raised = node.exc if isinstance(node, ast.Raise) else None
             called = raised.func if isinstance(raised, ast.Call) else raised
             if isinstance(called, ast.Name) and called.id in BUILT_IN:

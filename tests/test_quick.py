@@ -88,8 +88,8 @@ class Item:
         self.mark = mark
         self.path = Path("tests/test_it.py")
 
-    def get_closest_marker(self, name: str) -> bool:
-        return name == self.mark
+    def get_closest_marker(self, name: str) -> pytest.Mark | None:
+        return getattr(pytest.mark, name).mark if name == self.mark else None
 
 
 @given(st.lists(st.sampled_from(["one_worker", "processes", "slow", "quick"])), st.integers(2, 5))

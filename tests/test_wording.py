@@ -9,29 +9,21 @@ import builtins
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
-from pathlib import Path
 
 import pytest
 
-import constraint_crdt
+from tests.sources import MODULES, ROOT, nodes_of, tree_of
 
-ROOT = Path(constraint_crdt.__file__).parent
-MODULES = sorted(ROOT.rglob("*.py"))
 LIBRARIES = {"Zenoh", "Pillow"}
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 
 @cache
-def trees() -> dict[Path, ast.Module]:
-    """The modules, parsed. On first use: a run without these tests need not wait."""
-    return {path: ast.parse(path.read_text()) for path in MODULES}
+def classes() -> dict[str, ast.ClassDef]:
+    return {node.name: node for path in MODULES for node in tree_of(path).body if isinstance(node, ast.ClassDef)}
 
 
 @cache
-def classes() -> dict[str, ast.ClassDef]:
-    return {node.name: node for tree in trees().values() for node in tree.body if isinstance(node, ast.ClassDef)}
-
-
 def is_error(name: str) -> bool:
     """If a class of this name is an exception, of the package or of Python."""
     builtin = getattr(builtins, name, None)
@@ -64,8 +56,8 @@ def is_sentence(text: ast.expr) -> bool:
     return (not begin or not begin[0].islower()) and (not end or end.endswith("."))
 
 
-def texts(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
-    for call in ast.walk(tree):
+def texts(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, ast.expr]]:
+    for call in nodes:
         if not isinstance(call, ast.Call):
             continue
         called = call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id if isinstance(call.func, ast.Name) else ""
@@ -87,15 +79,17 @@ def wrong(found: Iterable[tuple[str, ast.expr]]) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.one_worker("sources")
 def test_texts_of_the_modules_follow_the_convention() -> None:
     """There are texts of each kind."""
-    found = {path: list(texts(tree)) for path, tree in trees().items()}
+    found = {path: list(texts(nodes_of(path))) for path in MODULES}
     assert [f"{path.relative_to(ROOT)}: {text}" for path, each in found.items() for text in wrong(each)] == []
     kinds = [kind for each in found.values() for kind, _ in each]
     assert all(kinds.count(kind) > 20 for kind in ("error", "log", "help", "summary"))
 
 
 @pytest.mark.slow
+@pytest.mark.one_worker("sources")
 def test_a_text_against_the_convention_is_found() -> None:
     against = [
         "raise ValueError('Give a number')",
@@ -106,4 +100,4 @@ def test_a_text_against_the_convention_is_found() -> None:
         "Operation(summary='the counters')",
         "Operation(summary='The counters')",
     ]
-    assert {source: len(wrong(texts(ast.parse(source)))) for source in against} == dict.fromkeys(against, 1)
+    assert {source: len(wrong(texts(ast.walk(ast.parse(source))))) for source in against} == dict.fromkeys(against, 1)

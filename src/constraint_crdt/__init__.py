@@ -8,7 +8,9 @@ exchange loads no event loop, no engine and no server. Names that 0.1.0 had here
 `DeprecationWarning`, until 0.3.
 """
 
+import sys
 import warnings
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -173,17 +175,32 @@ __all__ = [
 ]
 
 
+def lazy_names(module: str, module_of: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """The functions `__getattr__` and `__dir__` of a package whose public names are loaded on their first use.
+
+    `module`: the name of the package. `module_of`: the module of each name.
+    """
+
+    def get(name: str) -> object:
+        if name not in module_of:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        value: object = getattr(import_module(module_of[name]), name)
+        setattr(sys.modules[module], name, value)
+        return value
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[module]), *module_of})
+
+    return get, names
+
+
+_load, __dir__ = lazy_names(__name__, _MODULE_OF)
+
+
 def __getattr__(name: str) -> object:
     if name in _MOVED:
         place = _MOVED[name]
         warnings.warn(f"constraint_crdt.{name} has moved: import it from {place}", DeprecationWarning, stacklevel=2)
         found: object = getattr(import_module(place), name)
         return found
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return _load(name)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from constraint_crdt import protocol
+from constraint_crdt import lazy_names
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.protocol.gossip_node import GossipNode as PureGossipNode
 from constraint_crdt.protocol.local_replica import Edge
@@ -80,16 +80,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(protocol, name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
+__getattr__, __dir__ = lazy_names(__name__, dict.fromkeys(__all__, "constraint_crdt.protocol"))
 
 INCARNATION_BITS = 48
 """Bits of a random incarnation, 9 bytes in a message. Two lives of one node collide once in 10^7 nodes with a thousand lives

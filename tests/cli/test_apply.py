@@ -1,5 +1,6 @@
 """`apply`: a file with a mistake changes nothing and names all of its mistakes; a right one does what it says."""
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +58,8 @@ def test_it_adds_edits_and_says_so(empty_url: str, tmp_path: Path, capsys: pytes
     assert said(capsys) == "thermal: added\nspeed: added\n2 added\n"
     file.write_text(FLEET.replace("1.5", "1.2"))
     assert main(argv) == 0
-    assert said(capsys) == "thermal: unchanged\nspeed: replaced\n1 replaced, 1 unchanged\n"
+    edit = '  when: "speed_mps <= 1.5" -> "speed_mps <= 1.2"'
+    assert said(capsys) == f"thermal: unchanged\nspeed: replaced\n{edit}\n1 replaced, 1 unchanged\n"
     now = active(empty_url, capsys)
     assert {key: now["thermal"][key] for key in ("when", "severity", "about")} == {
         "when": "gpu_temp_c < 85.0",
@@ -203,3 +205,116 @@ clear_when = "label < 3"
             f"{file}: line 16, constraint 4 (hot): `clear_when`: {says}",
         ]
         assert active(measuring_url, capsys) == {}
+
+
+def test_a_file_is_applied_whole_or_not_at_all(
+    empty_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The defect: a request for each constraint, so that a failure in the middle left half of the file applied."""
+    requests: list[str] = []
+    carried_out = Client.do
+
+    def counted(self: Client, operation: Any, request: Any) -> Any:
+        requests.append(operation.name)
+        return carried_out(self, operation, request)
+
+    monkeypatch.setattr(Client, "do", counted)
+    file = tmp_path / "fleet.toml"
+    file.write_text("".join(f'[[constraint]]\nid = "c{number}"\n\n' for number in range(300)))
+    assert main(["apply", "--node", empty_url, str(file)]) == 0
+    assert [name for name in requests if name in ("batch", "add_constraint", "add")] == ["batch"]
+    assert len(active(empty_url, capsys)) == 300
+    file.write_text("".join(f'[[constraint]]\nid = "d{number}"\n\n' for number in range(10_001)))
+    assert main(["apply", "--node", empty_url, str(file)]) == 2
+    assert "with at most 10000 changes, not 10001: divide it" in capsys.readouterr().err
+    assert len(active(empty_url, capsys)) == 300
+
+
+def test_a_constraint_that_was_removed_meanwhile_is_looked_at_again(
+    empty_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(["add", "--node", empty_url, "old one"])
+    looked = Client.constraints
+
+    def raced(self: Client) -> Any:
+        found = looked(self)
+        if any(each.id == "old one" for each in found):
+            self.remove("old one")
+        return found
+
+    monkeypatch.setattr(Client, "constraints", raced)
+    file = tmp_path / "fleet.toml"
+    file.write_text(FLEET)
+    capsys.readouterr()
+    assert main(["apply", "--node", empty_url, str(file), "--prune"]) == 0
+    assert said(capsys) == "thermal: added\nspeed: added\n2 added\n"
+    monkeypatch.undo()
+    assert active(empty_url, capsys).keys() == {"thermal", "speed"}
+
+
+def test_a_ttl_begins_again_only_where_the_file_says_so(empty_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "fleet.toml"
+    file.write_text('[[constraint]]\nid = "gate"\nttl = "30m"\n')
+    argv = ["apply", "--node", empty_url, str(file)]
+    assert main(argv) == 0
+    before = definitions(empty_url, capsys)
+    assert main(argv) == 0
+    assert said(capsys) == "gate: unchanged\n1 unchanged\n"
+    assert definitions(empty_url, capsys) == before
+    file.write_text(file.read_text() + "renew = true\n")
+    assert main(argv) == 0
+    assert said(capsys) == "gate: extended\n1 extended\n"
+    assert definitions(empty_url, capsys)["gate"][0]["expires_at"] > before["gate"][0]["expires_at"]
+    file.write_text('[[constraint]]\nid = "gate"\nttl = "30m"\nrenew = "yes"\n')
+    assert main(argv) == 2
+    assert "`renew` must be true or false, not 'yes'" in capsys.readouterr().err
+
+
+def test_a_file_comes_from_standard_input(
+    empty_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(FLEET.encode())))
+    assert main(["apply", "--node", empty_url, "-"]) == 0
+    assert active(empty_url, capsys).keys() == {"thermal", "speed"}
+
+
+ODD = r"""
+[[constraint]]
+id = "everything ž \u007f \" \\ [x]"
+when = "label == 'a\"b' || speed < 1.5"
+severity = "critical"
+about = "two\nlines"
+on = { zone = "a b", "odd key" = "é" }
+until = 2100-01-01T00:00:00.123456Z
+for = "1.5s"
+clear_after = 2
+clear_when = "speed < 1.0"
+if_unknown = "violated"
+max_age = 3.25
+
+[[constraint]]
+id = "bare"
+ttl = "10m"
+"""
+
+
+def test_what_export_writes_is_what_apply_reads(empty_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, exported = tmp_path / "fleet.toml", tmp_path / "exported.toml"
+    file.write_text(ODD)
+    assert main(["apply", "--node", empty_url, str(file)]) == 0
+    before = definitions(empty_url, capsys)
+    assert main(["export", "--constraints", "--node", empty_url, "-o", str(exported)]) == 0
+    assert capsys.readouterr().out == f"{exported}: 2 constraints; `constraint-crdt apply` reads them\n"
+    assert main(["apply", "--node", empty_url, str(exported), "--prune"]) == 0
+    assert said(capsys).endswith("\n2 unchanged\n")
+    for id_ in before:
+        main(["remove", "--node", empty_url, "--", id_])
+    assert main(["apply", "--node", empty_url, str(exported)]) == 0
+    after = definitions(empty_url, capsys)
+
+    def told(found: dict[str, Any]) -> dict[str, Any]:
+        kept = {id_: {key: value for key, value in each[0].items() if key != "added_at"} for id_, each in found.items()}
+        return {id_: {**each, "expires_at": each["expires_at"] // 1000} for id_, each in kept.items()}
+
+    assert told(after) == told(before)
+    assert main(["export", "--constraints", "--node", empty_url, "--json"]) == 2

@@ -102,9 +102,9 @@ def test_a_mistake_is_one_sentence(url: str, capsys: Capture, flags: list[str], 
 def test_a_file_with_ends_is_applied_foreseen_and_begins_them_anew(url: str, capsys: Capture, tmp_path: Path) -> None:
     file = tmp_path / "fleet.toml"
     file.write_text(
-        '[[constraint]]\nid = "lease"\nwhen = "x < 1.0"\nttl = "30m"\non = { zone = "a" }\n'
+        '[[constraint]]\nid = "lease"\nwhen = "x < 1.0"\nttl = "30m"\nrenew = true\non = { zone = "a" }\n'
         '[[constraint]]\nid = "season"\nuntil = 2099-12-01T00:00:00Z\n'
-        '[[constraint]]\nid = "seconds"\nttl = 90\n'
+        '[[constraint]]\nid = "seconds"\nttl = 90\nrenew = true\n'
     )
     argv = ["apply", str(file)]
     assert run(capsys, url, *argv, "--dry-run")[1].splitlines()[-1] == "would be: 3 added (dry run, nothing was sent)"

@@ -9,9 +9,20 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from constraint_crdt.cli.main import main
+from constraint_crdt.simulation import plan as planning
+from tests.conftest import BUDGET
 
 Capture = pytest.CaptureFixture[str]
 DOCS = Path(__file__).parents[2] / "docs" / "how-to" / "plan.md"
+
+
+@pytest.fixture(autouse=True)
+def _few_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures are of less interest here than what is told."""
+    if BUDGET != "nightly":
+        monkeypatch.setattr(planning, "FEWEST_CHANGES", 2)
+        monkeypatch.setattr(planning, "MOST_CHANGES", 4)
+        monkeypatch.setattr(planning, "REPEATS", 2)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """A node and its store, as its user sees them: what a restart keeps, and each refusal as one sentence with exit code 1."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -233,3 +235,34 @@ def test_rejoin_sets_a_damaged_store_aside_and_takes_all_from_a_peer(tmp_path: P
 def told_by(node: NodeProcess) -> tuple[object, ...] | None:
     """What the node knows, None while it is not all there. Each look is a request, so looking again needs no pause."""
     return told(node) if ask(node.url, "constraints") and ask(node.url, "status")["satisfied"] else None
+
+
+def test_a_backup_of_a_running_node_is_restored_on_another_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--store", str(tmp_path / "node.db"), "--fleet", "f")
+    copy, restored = tmp_path / "copy.db", tmp_path / "restored.db"
+    with running_node(*flags, XDG_RUNTIME_DIR=private(tmp_path / "boot-1")) as node:
+        write(node)
+        before = told(node)
+        capsys.readouterr()
+        assert main(["backup", str(copy), "--node", node.url]) == 0
+        assert re.fullmatch(
+            rf"{re.escape(str(copy))}: the store of node forge of fleet f, \d+ cells, \d+ bytes, checked\n", capsys.readouterr().out
+        )
+        assert main(["add", "--node", node.url, "later"]) == 0
+        capsys.readouterr()
+        assert main(["restore", str(copy), "--store", str(tmp_path / "node.db")]) == 1
+        assert re.search(r"^constraint-crdt restore: the store .* is in use by process \d+", capsys.readouterr().err)
+    assert main(["restore", str(copy), "--store", str(restored), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["former"] is None
+    with running_node("--store", str(restored), "--fleet", "f", XDG_RUNTIME_DIR=private(tmp_path / "boot-2")) as node:
+        assert told(node) == before
+        assert main(["add", "--node", node.url, "of a new life"]) == 0
+        assert len(ask(node.url, "identity")["lives"]) == 2
+
+
+def test_a_node_in_memory_has_no_backup_and_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with running_node("--store", "memory", "--fleet", "f") as node:
+        capsys.readouterr()
+        assert main(["backup", str(tmp_path / "copy.db"), "--node", node.url]) == 1
+        assert "keeps its state in memory and has no store: `constraint-crdt export`" in capsys.readouterr().err
+    assert not (tmp_path / "copy.db").exists()

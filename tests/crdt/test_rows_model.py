@@ -182,6 +182,8 @@ def check_since(sender: Node, clock: dict[Replica, int]) -> None:
     assert runs.keys() == {replica for replica, seq in mine.items() if seq > clock.get(replica, 0)}
     assert sender.rows.ahead_of(clock) == sum(mine[replica] - clock.get(replica, 0) for replica in runs)
     assert sender.rows.serves(clock) == sender.model.serves(clock)
+    assert sender.rows.writers_since(clock) == {replica.node_id for replica in runs}
+    assert sender.rows.writers == {replica.node_id for replica in mine}
     for replica, run in runs.items():
         assert (run.lo, run.hi, run.floor) == (clock.get(replica, 0), mine[replica], 0)
         assert list(run.cells) == [cell for cell in sender.model.cells() if cell.replica == replica and cell.seq > run.lo]
@@ -207,6 +209,7 @@ def deliver(sender: Node, reader: Node, overlap: int) -> None:
         applied = reader.rows.apply(runs, whole=True)
         exact = all(run.replica not in before[0] for run in runs)
     reader.model.take(sender.model)
+    assert reader.rows.writers == {replica.node_id for replica in reader.model.clock}
     changed = before != (reader.model.clock, len(reader.model.cells()))
     assert applied == Applied(changed, False, exact)
 

@@ -35,7 +35,7 @@ FLAGS = (
     "--hide-scrollbars",
 )
 WITHIN = 10.0
-LOOK_EVERY = 0.02
+LOOK_EVERY = 0.05
 """Seconds between two looks: without a pause they take the processor from the page that is waited for."""
 
 
@@ -161,6 +161,7 @@ def chromium() -> Iterator[Chromium]:
         for flag in (*FLAGS, f"--user-data-dir={profile}"):
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        options.add_experimental_option("perfLoggingPrefs", {"enableNetwork": True, "enablePage": False})
         driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
         try:
             driver.execute_cdp_cmd("Performance.enable", {})

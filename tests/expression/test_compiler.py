@@ -2,7 +2,9 @@
 
 import pytest
 
-from constraint_crdt.expression import MAX_EXPRESSION_BYTES, Outcome, Verdict, compile_expression
+from constraint_crdt.expression import MAX_EXPRESSION_BYTES, Outcome, Verdict, compile_expression, evaluation
+from constraint_crdt.expression.evaluation import is_known
+from constraint_crdt.expression.syntax import Tree
 from tests.expression.cases import VALUES, refusal
 
 
@@ -237,3 +239,47 @@ def test_what_no_place_of_a_list_or_map_can_be_is_refused(source: str, column: i
 
 def test_the_fix_for_a_computed_place_works() -> None:
     assert compile_expression("{1: true}[dyn(x - 1.0)] && dyn(x - 1.0) in [1]").evaluate({"x": 2}).verdict is Verdict.SATISFIED
+
+
+def test_a_check_is_known_once_it_was_made_with_the_same_kinds() -> None:
+    text, kinds = "known_once in [1.0, 2.0]", {"known_once": "double", "other": "string"}
+    assert not is_known(text)
+    compile_expression(text, checked=False)
+    assert not is_known(text), "compiled as in force, without the check"
+    compile_expression(text)
+    assert is_known(text)
+    assert not is_known(text, kinds)
+    compile_expression(text, kinds=kinds)
+    assert is_known(text, {**kinds, "further": "bool"})
+    assert is_known("never_seen < 3.0 && other == 'a'", kinds)
+    assert is_known(None)
+    assert is_known("x" * 10_000), "refused at once"
+
+
+def test_an_expression_is_compiled_once_for_its_check_and_its_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    check = evaluation._type_checked
+
+    def counted(source: str, tree: Tree) -> object:
+        compiled.append(source)
+        return check(source, tree)
+
+    monkeypatch.setattr(evaluation, "_type_checked", counted)
+    for text in ("once_only in [2.0]", "once_only < 2.0"):
+        assert compile_expression(text) is compile_expression(text, checked=False)
+    assert compiled == ["once_only in [2.0]"]
+
+
+def test_no_more_expressions_are_kept_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "COMPILED_EXPRESSIONS_KEPT", 3)
+    made: list[int] = []
+
+    def make(key: int) -> str:
+        made.append(key)
+        return str(key)
+
+    cache = evaluation._Cache(make)
+    for key in (1, 2, 3, 1, 4):
+        assert cache(key) == str(key)
+    assert [cache.kept(key) for key in range(5)] == [None, "1", None, "3", "4"]
+    assert made == [1, 2, 3, 4]

@@ -68,6 +68,7 @@ def result(case: dict[str, Any]) -> tuple[str, Any]:
     library = environment()
     try:
         program = compiler._compilation(case["expr"]).expression._program
+        assert program is not None
         found = program.eval(library.activation(values))
     except (ExpressionError, RuntimeError) as error:
         return "error", str(error)

@@ -283,4 +283,4 @@ def test_the_constraints_of_a_file_on_a_page_can_be_applied(page: str, tmp_path:
     [text] = re.findall(r"^```toml\n(\[\[constraint\]\].*?)^```", (DOCS.parent / page).read_text(), re.DOTALL | re.MULTILINE)
     file = tmp_path / "fleet.toml"
     file.write_text(text)
-    assert len(read_constraints(file)) == 1
+    assert len(read_constraints(str(file))) == 1

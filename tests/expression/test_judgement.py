@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constraint_crdt.expression import Verdict
+from constraint_crdt.expression import Verdict, judgement
 from constraint_crdt.expression.cel import Measurements, measurements
 from constraint_crdt.expression.judgement import Judge, Turn
 from constraint_crdt.expression.temporal import DefinitionKey, read_spells
@@ -620,3 +620,62 @@ def test_the_time_before_a_removal_stays_in_each_reading_and_is_taken_once(bench
     assert bench.judge.times("x", bench.now) == (0, 4_000, 0)
     assert bench.judge.take_times(bench.now) == {"x": (0, 4_000, 0)}
     assert bench.judge.times("x", bench.now) == (0, 0, 0)
+
+
+# --- in pieces ---------------------------------------------------------------------------------------------------------------
+
+
+def test_counts_and_times_taken_in_pieces_are_those_taken_at_once() -> None:
+    one, other = Bench(), Bench()
+    for bench in (one, other):
+        for number in range(7):
+            bench.add(f"c{number}", f"x < {number}.0")
+        bench.measure(x=3.5)
+        bench.wait(4)
+        bench.measure(x=5.5)
+        bench.wait(1.5)
+        bench.remove("c6")
+    counted, pieces = one.judge.take_counts(), list[dict[str | None, tuple[int, int]]]()
+    while other.judge.counted:
+        pieces.append(other.judge.take_counts(3))
+    assert [len(each) for each in pieces] == [3, 3, 1]
+    assert {id_: counts for each in pieces for id_, counts in each.items()} == counted
+    ids, times = other.judge.timed_ids, dict[str, tuple[int, int, int]]()
+    for start in range(0, len(ids), 3):
+        times |= other.judge.take_times(other.now, ids[start : start + 3])
+    assert times == one.judge.take_times(one.now)
+    assert times["c6"] == (5_500, 0, 0), "what left is told, too"
+    assert other.judge.take_times(other.now) == {}
+
+
+def test_looks_in_pieces_are_those_at_once_but_for_what_changed_between() -> None:
+    one, other = Bench(), Bench()
+    for bench in (one, other):
+        bench.add("window", 'max_over("x", duration("2s")) < 5.0')
+        for name in ("pending", "edited", "gone"):
+            bench.add(name, "x < 5.0", for_=2 * SECOND)
+        bench.measure(x=9.0)
+        bench.judge.look(bench.now)
+        bench.now += 3 * SECOND
+    one.judge.look(one.now)
+    due = other.judge.due(other.now)
+    assert sorted(due) == ["edited", "gone", "pending", "window"]
+    other.remove("gone")
+    other.add("edited", "x < 10.0", for_=2 * SECOND)
+    for id_ in due:
+        other.judge.look_at([id_], other.now)
+    assert [other.state_of(id_) for id_ in ("window", "pending")] == [one.state_of(id_) for id_ in ("window", "pending")]
+    assert one.state_of("pending") is VerdictState.VIOLATED
+    assert (other.state_of("gone"), other.state_of("edited")) == (None, VerdictState.HOLDS)
+
+
+@pytest.mark.parametrize(("text", "kept"), [("x < {}.0", 4), ("x in [{}.0, 1.0]", 2)])
+def test_comparisons_stay_compiled_beyond_the_bound_of_programs(monkeypatch: pytest.MonkeyPatch, text: str, kept: int) -> None:
+    monkeypatch.setattr(judgement, "COMPILED_EXPRESSIONS_KEPT", 2)
+    bench = Bench()
+    for number in range(4):
+        bench.add(f"c{number}", text.format(number))
+    bench.measure(x=1.0)
+    rules = [bench.judge._judged[f"c{number}"].rules[0] for number in range(4)]
+    assert [rule.compiled is not None for rule in rules] == [True] * kept + [False] * (4 - kept)
+    assert sum(bench.counts("c3")) == 1

@@ -80,8 +80,9 @@ def test_a_stopped_node_is_named_until_it_goes_on_and_has_heard(trio: list[NodeP
     assert (definition["added_by"], definition["about"]) == ("anvil", "again")
     gone = forge.ask("explain", "cool")
     assert (gone["active"], gone["definitions"], gone["removals"][-1]["by"]) == (False, [], "forge")
-    # Another node may have heard it shortly before: for a moment it is reachable through that one.
-    seconds_until(lambda: of(forge.ask("convergence"), "peers", "tongs")["state"] == "unreachable")
+    assert of(forge.ask("convergence"), "peers", "tongs")["state"] == "unreachable"
+    seconds_until(lambda: anvil.get("status")["peers"] == 1)
+    assert of(anvil.ask("convergence"), "peers", "tongs")["state"] == "unreachable"
     assert of(forge.ask("convergence"), "peers", "tongs")["staleness"] > 0
 
     returned = time.time_ns()

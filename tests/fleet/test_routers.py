@@ -14,7 +14,7 @@ from .processes import NodeProcess, processes, seconds_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
-NODES = 20 if BUDGET == "nightly" else 8
+NODES = 20 if BUDGET == "nightly" else 6
 FAULTS = [signal.SIGKILL, signal.SIGSTOP] if BUDGET == "nightly" else [signal.SIGKILL]
 ROUTERS = 2
 KILLED, STOPPED = 3.0, 10.0

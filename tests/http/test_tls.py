@@ -259,7 +259,7 @@ async def test_who_does_not_begin_a_handshake_is_cut_off(api: ApiServer, monkeyp
                 assert await reader.read() == b""
         writer.close()
     assert api._server is not None
-    assert api._server._admission.open == 0
+    assert api._server._bounds.open == 0
 
 
 async def test_old_versions_of_tls_are_refused(api: ApiServer) -> None:

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node, Replica
+from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.identity import Identity, moment
 from constraint_crdt.insight import diagnosis as diagnosing
 from constraint_crdt.insight.diagnosis import check_certificates, check_disk, check_seeds
@@ -27,6 +28,7 @@ from constraint_crdt.operations.service import Finding, worst_of
 from constraint_crdt.runtime import evaluation
 from constraint_crdt.runtime.lifecycle import MissedNodes
 from constraint_crdt.types import VariableKind
+from constraint_crdt.types.counters import make_counts
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 from tests.security.fleets import Fleet
 
@@ -132,12 +134,20 @@ async def test_a_revoked_node_is_not_to_be_started_again(monkeypatch: pytest.Mon
 
 def test_a_revoked_node_is_not_missed() -> None:
     """The defect: the session was reopened again and again for rows of a revoked node that others told of."""
-    nodes, (b, c) = MissedNodes("a"), (Replica("b", 1), Replica("c", 1))
-    for seq in range(1, 10):
-        writing = nodes.look({b: seq, c: seq}, frozenset())
+    nodes, rows = MissedNodes("a"), Rows()
+
+    def write() -> None:
+        for name in "bc":
+            rows.write(Replica(name, 1), make_counts("x", 1, 0))
+
+    assert nodes.look(rows, frozenset()) == set()
+    for _ in range(9):
+        write()
+        writing = nodes.look(rows, frozenset())
     assert writing == {"b", "c"}
     assert nodes.missed == ["b", "c"]
-    assert nodes.look({b: 10, c: 10}, frozenset(), {"c"}) == {"b"}
+    write()
+    assert nodes.look(rows, frozenset(), {"c"}) == {"b"}
     assert nodes.missed == ["b"]
 
 

@@ -2,11 +2,13 @@
 
 import asyncio
 from argparse import Namespace
+from typing import NamedTuple
 
 import pytest
 
-from constraint_crdt import GossipNode, MemoryNetwork, Node
+from constraint_crdt import GossipNode, MemoryNetwork, Node, exchange
 from constraint_crdt.cli.output import print_view
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.insight import evidence
 from constraint_crdt.operations.nodes import show_nodes
 from constraint_crdt.operations.operation import Paged
@@ -42,6 +44,56 @@ async def test_a_node_without_a_link_is_shown_as_reachable_through_one_that_hear
         await eventually(lambda: told(a, "c") == ("unreachable", None))
         network.heal()
         await eventually(lambda: told(a, "c") == ("same", None))
+
+
+class Merged(NamedTuple):
+    """A merged message."""
+
+    peer: str
+    heard: tuple[tuple[str, int], ...] = ()
+    diverged: bool = False
+
+
+class Peers:
+    """The live peers of a node."""
+
+    def __init__(self, *names: str) -> None:
+        self.live = set(names)
+        self.away = frozenset[str]()
+
+
+def test_what_another_heard_before_contact_was_lost_is_no_evidence() -> None:
+    """A node that stopped was heard by all others shortly before. The age of what they heard grows, also if they tell it again."""
+    at = 100 * SECOND
+    node, peers = GossipNode("a", now=lambda: at, renew=lambda: 2), Peers("b", "c")
+    for name in "bc":
+        other = GossipNode(name, now=lambda: at, renew=lambda: 2)
+        other.add_constraint(name)
+        exchange(node, other)
+    seen = evidence.Evidence(node, peers, lambda: at, lambda: at)
+    seen.begin()
+    seen.changed(Merged("c"))
+    at += SECOND
+    peers.live.discard("c")
+    seen.drop_gone()
+    assert seen.asks() == ["c"]
+    seen.changed(Merged("b", (("c", 1500),)))
+    assert seen.through("c") is None
+    at += 3 * SECOND
+    seen.drop_gone()
+    seen.changed(Merged("b", (("c", 4500),)))
+    assert seen.through("c") is None
+    seen.changed(Merged("b", (("c", 2000),)))
+    assert seen.through("c") == "b", "it ran when it could not be reached from here any more"
+    at += seen.reachable_for
+    assert seen.through("c") is None
+    peers.live.add("c")
+    seen.drop_gone()
+    at += SECOND
+    peers.live.discard("c")
+    seen.drop_gone()
+    seen.changed(Merged("b", (("c", 500),)))
+    assert seen.through("c") is None, "contact was lost anew"
 
 
 async def test_a_peer_that_speaks_and_is_not_there_is_no_node_of_the_fleet() -> None:

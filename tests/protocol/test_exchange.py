@@ -6,7 +6,18 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Limits, Replica, VectorClock, exchange
 from constraint_crdt.protocol.exchange_rules import UNASKED, GossipResult
-from constraint_crdt.protocol.messages import Ack, ConstraintDelta, Delta, GossipMessage, Ping, Sync, decode_message, encode_message
+from constraint_crdt.protocol.messages import (
+    Ack,
+    ConstraintDelta,
+    Delta,
+    GossipMessage,
+    Part,
+    Ping,
+    Resume,
+    Sync,
+    decode_message,
+    encode_message,
+)
 from constraint_crdt.protocol.transfers import split_message
 from tests.protocol.scrambled import scrambled
 
@@ -230,6 +241,30 @@ def test_of_a_burst_only_the_part_at_which_its_sender_pauses_is_answered() -> No
     burst = [decode_message(each) for each in a.encoded(only(a.receive(b.ping())), "b", 200)]
     assert len(burst) > 3
     assert [len(b.receive(part).responses) for part in burst] == [0] * (len(burst) - 1) + [1]
+
+
+def test_a_burst_in_another_order_is_asked_on_once_it_is_whole() -> None:
+    a, b = GossipNode("a", limits=Limits(burst_bytes=1000)), node("b")
+    for index in range(200):
+        a.add_constraint(scrambled(f"c{index}"))
+    burst = [decode_message(each) for each in a.encoded(only(a.receive(b.ping())), "b", 200)]
+    other_way = [burst[-1], *burst[:-1]]
+    assert [len(b.receive(part).responses) for part in other_way] == [0] * (len(burst) - 1) + [1]
+    assert not [each for part in burst[:-1] for each in b.receive(part).responses], "a late copy asks for nothing"
+
+
+def test_late_parts_of_a_burst_do_not_hold_up_the_next_question_of_its_sender() -> None:
+    a, b = GossipNode("a", limits=Limits(burst_bytes=1000)), node("b")
+    for index in range(200):
+        a.add_constraint(scrambled(f"c{index}"))
+    a.links.at = b.links.at = 0.0
+    lost, *rest = [decode_message(each) for each in a.encoded(only(a.receive(b.ping())), "b", 200)]
+    assert isinstance(lost, Part)
+    assert not [each for part in [rest[-1], *rest[:-1]] for each in b.receive(part).responses]
+    assert not b.is_transferring("a"), "its sender paused"
+    asked = only(b.receive(a.ping("b")))
+    assert isinstance(asked, Resume)
+    assert asked.index == lost.index
 
 
 # --- lives and fleets --------------------------------------------------------------------------------------------------

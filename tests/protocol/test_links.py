@@ -9,7 +9,7 @@ from heapq import heappop, heappush
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -77,13 +77,15 @@ def test_a_peer_that_does_not_answer_is_waited_for_ever_longer_and_an_answer_end
 
 
 @given(RATES, st.floats(0.0, 3.0))
+@example(500.0, 0.59375)
 def test_bursts_come_to_what_passes_in_about_a_second(rate: float, way: float) -> None:
     link, burst = LinkEstimate(), FIRST_BURST
-    link.answered(way + 120 / rate, 60, 60)
+    small = 120 / rate  # its own time counts in the round trip: it makes the way look longer, and the queue shorter
+    link.answered(way + small, 60, 60)
     for _ in range(40):
         burst = min(link.burst, 1024 * 1024)
         link.delivered(way + burst / rate, burst)
-    assert burst / rate <= 1.3 * (PART_SECONDS + way) or burst == FIRST_BURST
+    assert burst / rate <= 1.1 * (PART_SECONDS + way + 2 * small) or burst == FIRST_BURST
     assert burst / rate >= 0.7 * PART_SECONDS or burst == 1024 * 1024
     assert link.part / rate <= 1.3 * PART_SECONDS or link.part == FIRST_BURST
 

@@ -158,6 +158,33 @@ async def test_a_slow_peer_and_a_silent_one_hold_up_no_exchange_with_others(monk
     await carrying.close()
 
 
+async def test_of_exchanges_with_a_peer_one_goes_on_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that waited for the turn of a quick peer began while it answered slowly, and the end of the first one failed."""
+    me, other = GossipNode("me"), GossipNode("other")
+    script = Script([other])
+    loop = ExchangeLoop(me, script, received, settled, timeout=1.0, random=Random(1))
+    assert await loop.exchange(Peer("other", "1"))
+    clock, answer, under_way, most = Skipping(monkeypatch), script.request, 0, 0
+
+    async def slow(peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - as `Transport` has it
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.9)
+        under_way -= 1
+        return await answer(peer, payload, timeout)
+
+    script.request = slow  # type: ignore[method-assign]
+    me.add_constraint("a")
+    other.add_constraint("b")
+    tasks = [asyncio.create_task(loop.exchange(Peer("other", "1"))) for _ in range(3)]
+    while not all(task.done() for task in tasks):
+        await clock.step(0.1)
+    assert [task.result() for task in tasks] == [True] * 3
+    assert most == 1
+    assert loop.completed == 4
+
+
 async def test_what_arrived_of_an_answer_that_broke_off_is_kept() -> None:
     me, other = GossipNode("me"), GossipNode("other", limits=Limits(burst_bytes=200_000))
     for number in range(9000):

@@ -10,12 +10,15 @@ from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.simulation import plan as planning
 from constraint_crdt.simulation.plan import MESH, ROUTED, Plan, PlannedFleet, make_plan
 from constraint_crdt.transport.zenoh_startup import KEEP_ALIVE, LEASE
+from tests.conftest import BUDGET
 
 SLOW_LINK = PlannedFleet(nodes=12, constraints=10, rate=8_000.0, delay=0.05, gossip_every=1.0)
 
 
 @pytest.fixture(autouse=True)
 def _few_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    if BUDGET != "nightly":
+        monkeypatch.setattr(planning, "FEWEST_CHANGES", 3)
     monkeypatch.setattr(planning, "MOST_CHANGES", 8)
     monkeypatch.setattr(planning, "REPEATS", 3)
 
@@ -172,6 +175,9 @@ def test_more_rows_than_are_measured_are_in_proportion(monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
-def test_few_peers_are_recent_in_a_large_fleet() -> None:
+def test_few_peers_are_recent_in_a_large_fleet(monkeypatch: pytest.MonkeyPatch) -> None:
+    if BUDGET != "nightly":
+        monkeypatch.setattr(planning, "MOST_CHANGES", 2)
+        monkeypatch.setattr(planning, "FEWEST_CHANGES", 2)
     small, large = (planned(PlannedFleet(nodes=nodes, routers=3, gossip_every=5.0)) for nodes in (400, 2000))
     assert large["change_bytes"] > 1.5 * small["change_bytes"]

@@ -1,9 +1,13 @@
 """Whether a life may go on: only where nothing that it told others can be missing. Each way to lose writes is a test here."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.crdt.rows import Rows
@@ -264,7 +268,9 @@ def test_a_note_is_written_only_when_the_seq_rises(tmp_path: Path) -> None:
 def test_a_marker_that_cannot_be_written_is_removed_so_that_it_vouches_for_nothing_old(place: Place) -> None:
     store = place.open()
     write(store, 2)
-    place.marker.with_name("marker.new").mkdir()  # in the way of every further note
+    place.marker.with_name("marker.new").mkdir()  # in the way of a new file
+    shutil.copyfile(place.marker, place.marker.with_name("other"))
+    place.marker.with_name("other").rename(place.marker)  # no longer the open file
     write(store, 1)
     assert not place.marker.exists()
     store.close()
@@ -328,3 +334,47 @@ def test_a_marker_lies_in_memory_so_that_no_snapshot_of_the_disk_brings_it_back(
         return marker_for(tmp_path / "a.db", environ).vouches(Session(b"n", 1, 2), 1, 0)
 
     assert [vouches(file_system) for file_system in ("tmpfs", "ext4", "overlay", "ramfs")] == [True, False, False, True]
+
+
+@given(st.integers(1, 10**12), st.integers(1, 10**6), st.data())
+def test_no_part_of_a_note_vouches_for_less_than_was_sent(before: int, more: int, data: st.DataObject) -> None:
+    """Written in place: a store that lacks what was noted before is not vouched for, wherever the write is cut."""
+    session, ahead = Session(bytes(16), 1, 2), data.draw(st.tuples(*[st.integers(-(10**18), 10**18)] * 2))
+    with tempfile.TemporaryDirectory() as directory:
+        clocks = iter(ahead)
+        file = Path(directory) / "marker"
+        marker = Marker(file, BOOT, lambda: next(clocks))
+        marker.begin(session, 7, before)
+        old, inode = file.read_bytes(), file.stat().st_ino
+        marker.note(7, before + more)
+        new = file.read_bytes()
+        assert (len(old), inode) == (len(new), file.stat().st_ino)
+        cut = data.draw(st.integers(0, len(new)))
+        file.write_bytes(new[:cut] + old[cut:])
+        assert not Marker(file, BOOT).vouches(session, 7, before - 1)
+        marker.close()
+
+
+@pytest.mark.parametrize("change", ["removed", "replaced", "cut", "longer"])
+def test_a_note_replaces_a_file_that_is_not_the_one_before(tmp_path: Path, change: str) -> None:
+    file, session = tmp_path / "marker", Session(b"n", 1, 2)
+    marker = Marker(file, BOOT)
+    marker.begin(session, 1, 5)
+    content = file.read_bytes()
+    if change in ("removed", "replaced"):
+        file.rename(tmp_path / "aside")
+    if change != "removed":
+        file.write_bytes({"replaced": content, "cut": content[:40], "longer": content + b"more"}[change])
+    marker.note(1, 6)
+    assert marker.vouches(session, 1, 6)
+    assert not marker.vouches(session, 1, 5)
+    marker.close()
+    marker.note(1, 7)
+    assert not marker.vouches(session, 1, 6)
+
+
+def test_a_marker_of_0_1_0_is_read(tmp_path: Path) -> None:
+    file, session = tmp_path / "marker", Session(b"n", 1, 2)
+    file.write_text(f"constraint-crdt-marker 2 {BOOT.boot} {BOOT.generation} 6e 1 2 -17 1 5 end\n")
+    noted = Marker(file, BOOT).read()
+    assert noted == (session, -17, 1, 5)

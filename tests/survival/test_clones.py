@@ -74,6 +74,7 @@ class Scene:
         self.network.heal()
         why = await clone.over()
         assert why == "a node called a is live already: start this one under another name"
+        await eventually(lambda: all(ids(node) == expected for node in self.others))  # a busy machine tells the name first
         await clone.stop()
         await eventually(lambda: agreed([original, *self.others]))
         for node in (original, *self.others):
@@ -160,8 +161,9 @@ async def test_three_clones_of_one_image_and_no_original(scene: Scene) -> None:
         await clone.record(10 ** (number + 2))
     assert len({clone.gossip.replica for clone in clones} | {original.gossip.replica}) == 4
     scene.network.heal()
-    for clone in clones[1:]:
+    for number, clone in enumerate(clones[1:], 1):
         await clone.over()
+        await eventually(lambda: all(f"of-{number}" in ids(node) for node in scene.others))  # noqa: B023 - awaited here
         await clone.stop()
     first = clones[0]
     await eventually(lambda: agreed([first, *scene.others]))

@@ -28,8 +28,8 @@ class Machine:
         self.directory, self.store, self.runtime = directory, directory / "a" / "node.db", directory / "run"
         self._marker = b""
 
-    async def start(self, *connect: str) -> Victim:
-        victim = await Victim.launch("a", self.store, self.runtime, *connect)
+    async def start(self, *connect: str, discover: bool = True) -> Victim:
+        victim = await Victim.launch("a", self.store, self.runtime, *connect, discover=discover)
         await victim.api()
         return victim
 
@@ -122,7 +122,7 @@ async def test_alone_it_goes_on_and_a_peer_that_heard_shows_it_later(tmp_path: P
     [former] = [replica for replica in peer.gossip.clock if replica.node_id == "a"]
     known = peer.gossip.clock[former]
     machine.put_back()
-    victim = await machine.start()
+    victim = await machine.start(discover=False)
     await write(victim, "alone", 5)
     assert "rollback" not in await findings(victim)
     await victim.kill()

@@ -30,12 +30,13 @@ class Victim:
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def launch(cls, name: str, store: Path, runtime: Path, *connect: str) -> "Victim":
-        """Start a process; it is not ready yet."""
+    async def launch(cls, name: str, store: Path, runtime: Path, *connect: str, discover: bool = True) -> "Victim":
+        """Start a process; it is not ready yet. `discover`: it connects to nodes of its state, too."""
         os.makedirs(runtime, mode=0o700, exist_ok=True)
         flags = ["--name", name, "--api", "127.0.0.1:0", "--probe", "none", "--store", str(store)]
         for endpoint in connect:
             flags += ["--connect", endpoint]
+        flags += [] if discover else ["--no-discover"]
         environment = clean_environment() | {"XDG_RUNTIME_DIR": str(runtime_directory(runtime))}
         process = fork_server.start(["node", *flags], stderr=subprocess.PIPE, env=environment)
         assert process.stderr is not None

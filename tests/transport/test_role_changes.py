@@ -1,10 +1,16 @@
 """Nodes that choose their role by themselves, on Zenoh: they change it while they run, and no node is cut off meanwhile."""
 
+from pathlib import Path
+
 import pytest
 
+from constraint_crdt.identity import Identity
 from constraint_crdt.transport import Sought, Transport
 from constraint_crdt.transport.zenoh import ZenohTransport
+from tests.conftest import BUDGET
+from tests.network.rows import nightly
 from tests.runtime.fleet import eventually
+from tests.security.fleets import FLEET, Fleet
 
 from .seats import Network, Seat
 
@@ -13,9 +19,20 @@ pytestmark = pytest.mark.slow
 ABOVE = 4
 
 
-def transport(*seeds: Seat, role: str = "auto", listen: tuple[str, ...] | None = None) -> ZenohTransport:
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits for others, in nodes that have few."""
+    if BUDGET != "nightly":
+        monkeypatch.setattr("constraint_crdt.transport.zenoh.HANDOVER", 1.0)
+        monkeypatch.setattr("constraint_crdt.transport.roles.SPREAD", 1.0)
+        monkeypatch.setattr("constraint_crdt.transport.roles.SECOND_ROUTER", 2.0)
+
+
+def transport(
+    *seeds: Seat, role: str = "auto", listen: tuple[str, ...] | None = None, identity: Identity | None = None
+) -> ZenohTransport:
     connect = [endpoint for seed in seeds for endpoint in seed.transport.endpoints]
-    return ZenohTransport(role, listen=listen, connect=connect, routers=2, routers_above=ABOVE)
+    return ZenohTransport(role, listen=listen, connect=connect, routers=2, routers_above=ABOVE, identity=identity)
 
 
 def zenoh_of(seat: Seat) -> ZenohTransport:
@@ -39,10 +56,13 @@ def _told(seat: Seat) -> str:
     return "" if role_of(seat) == "peer" else role_of(seat)
 
 
-async def with_roles(network: Network, nodes: int) -> list[Seat]:
-    """A fleet beyond the size of one without routers, with its roles taken."""
-    seats = [await network.join("n0", transport=transport())]
-    seats += [await network.join(f"n{number}", transport=transport(seats[0])) for number in range(1, nodes)]
+async def with_roles(network: Network, nodes: int, plant: Fleet | None = None) -> list[Seat]:
+    """A fleet beyond the size of one without routers, with its roles taken. `plant`: its nodes have identities of this fleet."""
+    seats: list[Seat] = []
+    for name in (f"n{number}" for number in range(nodes)):
+        identity = None if plant is None else plant.identity(name)
+        fleet = "fleet" if plant is None else FLEET
+        seats.append(await network.join(name, fleet=fleet, transport=transport(*seats[:1], identity=identity)))
 
     def have_roles() -> bool:
         tell(seats)
@@ -117,3 +137,20 @@ async def test_a_set_role_stays(zenoh: Network) -> None:
     router = await zenoh.join("router", transport=transport(peer, role="router"))
     assert [zenoh_of(each).standing.why for each in (peer, router)] == ["by its settings"] * 2
     await eventually(lambda: zenoh_of(peer).standing.routers == ("router",))
+
+
+@nightly
+async def test_nodes_with_identities_change_their_roles_and_stay_protected(zenoh: Network, tmp_path: Path) -> None:
+    seats = await with_roles(zenoh, ABOVE + 2, Fleet(tmp_path / "plant"))
+    await eventually(lambda: all_see_all(seats), 20)
+    assert all(endpoint.startswith("tls/") for seat in seats for endpoint in seat.transport.endpoints)
+    for seat in seats:
+        assert await seat.ask(next(other for other in seats if other is not seat), b"x") == [b"x"]
+
+    # A router ends: its clients go on by the other one.
+    gone = next(seat for seat in seats if role_of(seat) == "router")
+    await gone.transport.close()
+    rest = [seat for seat in seats if seat is not gone]
+    await eventually(lambda: all_see_all(rest), 40)
+    for seat in rest:
+        assert await seat.ask(next(other for other in rest if other is not seat), b"x") == [b"x"]

@@ -40,10 +40,16 @@ class Fleet:
         self.roles = dict.fromkeys(self.endpoints, PEER)
         self.choices: dict[str, Choice] = {}
         self.down: set[str] = set()
+        self.told: tuple[dict[str, str], dict[str, Sought]] = {}, {}
+        """Roles, and what nodes with these roles tell."""
 
     def known_to(self, name: str) -> Mapping[str, Sought]:
-        told = {other: "" if role == PEER else role for other, role in self.roles.items()}
-        return {other: Sought(each, role=told[other]) for other, each in self.endpoints.items() if other != name}
+        if self.told[0] != self.roles:  # roles change seldom
+            told = {other: "" if role == PEER else role for other, role in self.roles.items()}
+            self.told = dict(self.roles), {other: Sought(each, role=told[other]) for other, each in self.endpoints.items()}
+        known = self.told[1].copy()
+        del known[name]
+        return known
 
     def linked(self, name: str) -> list[str]:
         """The routers that a node has a link to."""

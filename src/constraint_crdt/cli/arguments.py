@@ -32,7 +32,7 @@ GROUPS: Final = {
     "observe": ("watch", "events", "doctor"),
     "state": ("acquire", "tile", "counter", "tally", "seen", "position"),
     "fleet": ("fleet",),
-    "files": ("merge", "export", "import"),
+    "files": ("merge", "export", "import", "backup", "restore"),
 }
 """The headings of the help, with the commands that stand first below each. Those of other operations follow."""
 
@@ -170,6 +170,7 @@ def make_parser() -> argparse.ArgumentParser:
     _acquire(commands, client)
     _watch(commands, client)
     _merge(commands)
+    _backup(commands, client)
     _replay(commands)
     _simulate(commands)
     _plan(commands)
@@ -365,7 +366,9 @@ def _fleet(commands: _Commands, client: _Parser) -> _Commands:
 def _apply(commands: _Commands, client: _Parser) -> None:
     apply = _command(commands, "apply", "constraints:apply", "add and edit the constraints listed in a TOML file", client)
     apply.add_argument(
-        "file", metavar="FILE", help="a [[constraint]] each, with id and, if wanted, when, severity, about, on, ttl or until"
+        "file",
+        metavar="FILE",
+        help="a [[constraint]] each, with id and, if wanted, when, severity, about, on, ttl; - for standard input",
     )
     apply.add_argument("--prune", action="store_true", help="remove the constraints that the file does not list")
     apply.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
@@ -387,6 +390,18 @@ def _merge(commands: _Commands) -> None:
     merge = _command(commands, "merge", "files:merge", "put together what several state files know")
     merge.add_argument("files", nargs="+", metavar="FILE", help="written by export, merge or to_json; - for standard input")
     merge.add_argument("-o", "--output", default="-", metavar="FILE", help="where to write the result; default: standard output")
+
+
+def _backup(commands: _Commands, client: _Parser) -> None:
+    backup = _command(commands, "backup", "files:backup", "copy the store of a node to a file, and check the copy", client)
+    backup.add_argument("file", metavar="FILE", help="the backup; a former one is replaced once the new one is whole")
+    backup.add_argument("--store", metavar="PATH", help="the store, which may be in use; default: that of the node at --node")
+    restore = _command(commands, "restore", "files:restore", "make a backup the store of its node, which must not run")
+    restore.add_argument("file", metavar="FILE", help="written by backup; it is checked, and stays")
+    restore.add_argument(
+        "--store", metavar="PATH", help="where to put it; default: the usual place of the node. A store there is kept"
+    )
+    restore.add_argument("--json", action="store_true", help="print the outcome as JSON")
 
 
 def _replay(commands: _Commands) -> None:

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,20 +21,19 @@ import msgspec
 from constraint_crdt.cli.arguments import PROGRAM
 from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, printable
-from constraint_crdt.client import ClientError, NotFound, Refused
+from constraint_crdt.client import ClientError, Refused, WrongInput
 from constraint_crdt.client.blocking import Client
-from constraint_crdt.operations.budgets import BudgetReport, HoldReport, handle_of
+from constraint_crdt.operations.budgets import HoldReport, handle_of
 from constraint_crdt.operations.command import parse_duration
 from constraint_crdt.operations.constraints import (
     ADD,
+    MAX_CHANGES,
     REMOVE,
     Added,
     Changed,
-    ConstraintReport,
     NewConstraint,
     Removed,
     RemovedConstraint,
-    reported_fields,
 )
 from constraint_crdt.operations.evidence import CoverageReport, NodeCoverage, acknowledged_by
 
@@ -46,6 +44,9 @@ LONGEST_REQUEST = 60.0
 """The longest wait of a request at the node, in seconds; a longer wait takes several requests."""
 
 DEFAULT_WAIT = "30s"
+
+APPLY_TRIES = 3
+"""Looks at the active constraints and batches of `apply`, at most."""
 
 SHOWN = 20
 """Names in a sentence; of more it tells the number."""
@@ -207,54 +208,50 @@ def _keep(client: Client, report: HoldReport, process: "subprocess.Popen[bytes]"
 
 
 def apply(arguments: argparse.Namespace) -> int:
-    """Add and edit the constraints of the file; with `--prune` remove the others; with `--dry-run` only tell the changes.
+    """Add and edit the constraints of the file in one transaction; with `--prune` remove the others; with `--dry-run` only tell it.
 
     With `--wait` it returns when enough nodes have acknowledged all changes of definitions that the node knows then.
     """
-    from constraint_crdt.cli.files import (
-        read_budgets,
-        read_constraints,
-    )  # the parser of expressions takes longer than the other commands
+
+    from constraint_crdt.cli.files import read_wanted  # the parser of expressions takes longer than the other commands
 
     check_wait(arguments)
     if arguments.wait is not None and arguments.dry_run:
         raise MisuseError("--dry-run sends nothing, so there is nothing to wait for: leave out --wait")
-    wanted, budgets = read_constraints(Path(arguments.file)), read_budgets(Path(arguments.file))
+    wanted, budgets = read_wanted(arguments.file)
     if arguments.prune and not wanted:
         raise MisuseError(f"{arguments.file} lists no constraint, so --prune would remove all of them: use `remove` for that")
     client = connect(arguments)
     _check_expressions(client, arguments.file, wanted)
-    done: list[Changed] = []
-    active = client.constraints() if arguments.prune or arguments.dry_run else []
-    for id_, each in wanted.items():
-        if arguments.dry_run:
-            _note(arguments, done, id_, _foreseen(id_, each, active))
-        else:
-            answer = _add(client, id_, each)
-            _note(arguments, done, id_, answer.change, answer.notes)
-    known = {each.name: each for each in client.budgets()} if budgets else {}
-    for budget in budgets:
-        _note(arguments, done, budget.name, _apply_budget(client, budget, known.get(budget.name), dry_run=arguments.dry_run))
-    if arguments.prune:
-        for id_ in (each.id for each in active if each.id not in wanted):
-            _note(arguments, done, id_, "removed" if arguments.dry_run else _remove(client, id_))
+    done = _applied(client, wanted, prune=arguments.prune, dry_run=arguments.dry_run)
+    done += [(each, []) for each in _applied_budgets(client, budgets, dry_run=arguments.dry_run)]
+    if not arguments.json:
+        for change, edits in done:
+            print(printable(f"{change.id}: {change.change}"))
+            for line in (*edits, *(f"note: {change.id}: {note}" for note in change.notes)):
+                print(printable(line))
+    changes = [change for change, _ in done]
     report = None if arguments.wait is None else wait_for(client, arguments, None)
-    summary = show_changes(done, dry_run=arguments.dry_run)
+    summary = show_changes(changes, dry_run=arguments.dry_run)
     if report is not None and report.met:
         summary = f"{summary}; {acknowledged_by(report)}"
-    present(done, None if arguments.json else summary)
+    present(changes, None if arguments.json else summary)
     if report is not None and not report.met:
         raise not_enough("it is done here", report)
     return 0
 
 
-def _apply_budget(client: Client, wanted: "WantedBudget", known: BudgetReport | None, *, dry_run: bool) -> str:
-    """Define a budget of the file; returns the change. `--prune` removes no budget."""
-    if known is not None and known.limit == wanted.limit and len(known.limits) == 1:
-        return "unchanged"
-    if not dry_run:
-        client.define_budget(wanted.name, limit=wanted.limit, lease=wanted.seconds, nodes=wanted.on)
-    return "added" if known is None else "replaced"
+def _applied_budgets(client: Client, wanted: Sequence["WantedBudget"], *, dry_run: bool) -> list[Changed]:
+    """Define the budgets of the file; returns the changes. `--prune` removes no budget. `dry_run`: send nothing."""
+    known = {each.name: each for each in client.budgets()} if wanted else {}
+    changes = []
+    for each in wanted:
+        before = known.get(each.name)
+        same = before is not None and before.limit == each.limit and len(before.limits) == 1
+        if not same and not dry_run:
+            client.define_budget(each.name, limit=each.limit, lease=each.seconds, nodes=each.on)
+        changes.append(Changed(id=each.name, change="unchanged" if same else "added" if before is None else "replaced"))
+    return changes
 
 
 def _check_expressions(client: Client, file: str, wanted: Mapping[str, "WantedConstraint"]) -> None:
@@ -270,36 +267,39 @@ def _check_expressions(client: Client, file: str, wanted: Mapping[str, "WantedCo
         raise MisuseError("\n".join(map(printable, mistakes)))
 
 
-def _foreseen(id_: str, wanted: "WantedConstraint", active: list[ConstraintReport]) -> str:
-    for each in active:
-        if each.id == id_:
-            return wanted.change_of(each.definitions)
-    return "added"
+def _applied(
+    client: Client, wanted: Mapping[str, "WantedConstraint"], *, prune: bool, dry_run: bool
+) -> list[tuple[Changed, list[str]]]:
+    """Carry out the file in one batch, whole or not at all. Returns the changes, each with its edits as lines.
+
+    `dry_run`: send nothing. A batch is refused if another node removed one of the constraints meanwhile: it is made again then.
+    """
+    for tries_left in reversed(range(APPLY_TRIES)):
+        active = {each.id: each for each in client.constraints()}
+        planned = [(id_, each.change_of(active[id_].definitions if id_ in active else ())) for id_, each in wanted.items()]
+        planned += [(id_, "removed") for id_ in active if prune and id_ not in wanted]
+        edits = [wanted[id_].edits_of(active[id_].definitions) if change == "replaced" else [] for id_, change in planned]
+        ending = {id_ for id_, each in wanted.items() if each.definition.expires_at is not None}
+        kept = {id_ for id_, change in planned if change == "unchanged" and id_ in ending}  # the end in force stays
+        entries = [(place, _entry(id_, change, wanted)) for place, (id_, change) in enumerate(planned) if id_ not in kept]
+        if len(entries) > MAX_CHANGES:
+            raise MisuseError(f"a file is applied at once, with at most {MAX_CHANGES} changes, not {len(entries)}: divide it")
+        changes = [Changed(id=id_, change=change) for id_, change in planned]
+        try:
+            results = client.batch([entry for _, entry in entries]).results if entries and not dry_run else ()
+        except WrongInput:
+            if not tries_left:
+                raise
+            continue
+        for (place, _), result in zip(entries, results, strict=False):
+            changes[place] = result
+        break
+    return list(zip(changes, edits, strict=True))
 
 
-def _add(client: Client, id_: str, wanted: "WantedConstraint") -> Added:
-    definition, fields = wanted.definition, reported_fields(wanted.definition)
-    return client.add(
-        id_, when=definition.when, severity=str(definition.severity), about=definition.about, on=dict(definition.on),
-        ttl=wanted.ttl, until=wanted.until, for_=fields["for_"] or None, clear_after=fields["clear_after"] or None,
-        clear_when=fields["clear_when"], if_unknown=fields["if_unknown"], max_age=fields["max_age"],
-    )  # fmt: skip
-
-
-def _remove(client: Client, id_: str) -> str:
-    try:
-        client.remove(id_)
-    except NotFound:
-        return "unchanged"  # it was removed elsewhere meanwhile
-    return "removed"
-
-
-def _note(arguments: argparse.Namespace, done: list[Changed], id_: str, change: str, notes: Sequence[str] = ()) -> None:
-    done.append(Changed(id=id_, change=change, notes=tuple(notes)))
-    if not arguments.json:
-        print(printable(f"{id_}: {change}"))
-        for note in notes:
-            print(printable(f"note: {id_}: {note}"))
+def _entry(id_: str, change: str, wanted: Mapping[str, "WantedConstraint"]) -> dict[str, dict[str, object]]:
+    """The entry of a batch for a change."""
+    return {"remove": {"id": id_}} if change == "removed" else {"add": {"id": id_, **wanted[id_].as_request()}}
 
 
 def show_changes(done: Sequence[Changed], *, dry_run: bool) -> str:

@@ -5,8 +5,8 @@ old file or the new one, and a full disk leaves the old one. The file keeps the 
 written to in place. `-` is standard input or output.
 
 The commands on state files are merge, export and import; docs/reference/state-files.md describes the format. `export --store` reads
-a store, and needs no node. `tile put` and
-`tile get` read and write the content of a tile.
+a store, and needs no node. `backup` and `restore` copy whole stores. `tile put` and `tile get` read and write the content of a
+tile.
 
 The file of `apply` lists constraints:
 
@@ -17,6 +17,7 @@ The file of `apply` lists constraints:
     about = "the fan gives up above"
     on = { zone = "a" }               # left out: it applies to all nodes
     ttl = "30m"                       # or until = 2026-12-01T00:00:00Z; left out: until it is removed
+    renew = true                      # the ttl begins again each time the file is applied; left out: only where it has ended
     for = "30s"                       # violated only once it was violated so long; left out: at once
     clear_after = "10s"               # holds again only once it held so long; left out: at once
     clear_when = "gpu_temp_c < 80.0"  # and only if this holds
@@ -31,34 +32,36 @@ and budgets:
     lease = "2m"                      # or none, for what is used up; left out: two minutes
     on = ["forge", "gate"]            # the nodes with a share; left out: those live when it is made
 
-The whole file is checked before anything is sent: a file with a mistake changes nothing. Each `ttl` begins when the file is read,
-so applying a file again extends its constraints.
+The whole file is checked before anything is sent, and is applied in one transaction of the node: a file with a mistake changes
+nothing. `export --constraints` writes such a file.
 """
 
 import argparse
 import base64
 import contextlib
 import difflib
+import json
 import os
 import re
-import secrets
 import stat
 import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Collection, Iterable
-from datetime import date, datetime
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
+from constraint_crdt.cli.arguments import PROGRAM
 from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_json, printable
 from constraint_crdt.client import WrongInput
 from constraint_crdt.client.wire import not_a_node
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import check_id
 from constraint_crdt.crdt.limits import MAX_COUNT, TILE_BYTES, Limits
 from constraint_crdt.crdt.rows import Rows
@@ -69,11 +72,16 @@ from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.operations.constraints import DefinitionReport
 from constraint_crdt.operations.service import show_import
 from constraint_crdt.operations.tiles import TILE, TileContent, show_put_tile
+from constraint_crdt.runtime.settings import MEMORY_STORE
 from constraint_crdt.state import FORMAT, MAX_STATE_BYTES, ConstraintState, from_json, to_json
-from constraint_crdt.store import read_store
+from constraint_crdt.store import back_up, check_backup, default_path, put_back, read_store
+from constraint_crdt.store.files import replace_file
 from constraint_crdt.types.budgets import check_budget
 from constraint_crdt.types.definition import Definition, check_definition, check_labels, duration_ns, expiry_time
-from constraint_crdt.types.orset import change_of
+from constraint_crdt.types.orset import Change, change_of
+
+FILE_NS = 1_000
+"""The precision of a time in a file of constraints, in ns: a smaller difference of ends is none."""
 
 STANDARD = "-"
 """The name of standard input and output."""
@@ -81,7 +89,9 @@ STANDARD = "-"
 MAX_IMPORT_BYTES = 64 * 1024 * 1024
 """The largest import of a node, in bytes."""
 
-FIELDS = ("id", "when", "severity", "about", "on", "ttl", "until", "for", "clear_after", "clear_when", "if_unknown", "max_age")
+FIELDS = (
+    "id", "when", "severity", "about", "on", "ttl", "renew", "until", "for", "clear_after", "clear_when", "if_unknown", "max_age",
+)  # fmt: skip
 """Of a constraint in a file."""
 
 TEXTS = ("id", "when", "severity", "about", "clear_when", "if_unknown")
@@ -119,7 +129,11 @@ def write_whole(name: str, data: bytes) -> None:
         if mode is not None and not stat.S_ISREG(mode):
             path.write_bytes(data)
             return
-        _replace(path, data, None if mode is None else stat.S_IMODE(mode))
+        if mode is None:
+            replace_file(path, data, mode=0o666)
+        else:
+            kept = stat.S_IMODE(mode)
+            replace_file(path, data, prepare=lambda handle: os.fchmod(handle, kept))
     except (OSError, ValueError) as error:
         raise CommandFailedError(f"cannot write {name}: {_reason(error)}") from None
 
@@ -147,23 +161,6 @@ def _place(name: str) -> tuple[Path, int | None]:
     return path, mode
 
 
-def _replace(path: Path, data: bytes, mode: int | None) -> None:
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)  # less the umask
-    try:
-        with open(handle, "wb") as file:
-            if mode is not None:
-                os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
 def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
@@ -188,12 +185,30 @@ def merge(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     """Write the state of a node, or the state in a store, to a file."""
+    if arguments.constraints:
+        return _export_constraints(arguments)
     content = _asked_state(arguments) if arguments.store is None else _stored_state(Path(arguments.store))
     write_whole(arguments.output, _line(content))
     if arguments.output != STANDARD:
         file = msgspec.json.decode(content, type=StateFile)
         answer = {"file": arguments.output, **msgspec.json.decode(file.reading, type=dict[str, Any])}
         present(answer, None if arguments.json else show_state_file(arguments.output, file))
+    return 0
+
+
+def _export_constraints(arguments: argparse.Namespace) -> int:
+    """Write the active constraints as a file that `apply` reads."""
+    if arguments.json:
+        raise MisuseError("--constraints writes TOML, and --json prints JSON: `constraints --json` has them in JSON")
+    if arguments.store is None:
+        reports = connect(arguments).constraints()
+        definitions = {each.id: [_definition_of(one) for one in each.definitions] for each in reports}
+    else:
+        state = from_json(_stored_state(Path(arguments.store)))
+        definitions = {id_: list(state.constraints.definitions(id_)) for id_ in state.constraints}
+    write_whole(arguments.output, write_constraints(definitions).encode())
+    if arguments.output != STANDARD:
+        print(printable(f"{arguments.output}: {len(definitions)} constraints; `{PROGRAM} apply` reads them"))
     return 0
 
 
@@ -215,10 +230,8 @@ def _asked_state(arguments: argparse.Namespace) -> bytes:
 def _stored_state(path: Path) -> bytes:
     """The state in a store, which may be in use."""
     state = ConstraintState(Rows(limits=Limits(rows=MAX_COUNT, cells=MAX_COUNT)))
-    try:
+    with _as_command_failure():
         read_store(path, state.rows)
-    except ConstraintCrdtError as error:
-        raise CommandFailedError(printable(str(error))) from None
     return to_json(state).encode()
 
 
@@ -231,6 +244,55 @@ def import_(arguments: argparse.Namespace) -> int:
     except WrongInput as error:  # a mistake in the file
         raise MisuseError(printable(f"{arguments.file}: {error}")) from None
     return present(answer, None if arguments.json else show_import(answer))
+
+
+def backup(arguments: argparse.Namespace) -> int:
+    """Copy a store to a file, and check the copy."""
+    store = _store_of_node(arguments) if arguments.store is None else Path(arguments.store)
+    check_place(arguments.file)
+    with _as_command_failure():
+        made = back_up(store, Path(arguments.file))
+    answer = {"file": arguments.file, "store": str(store), **made._asdict()}
+    text = f"{arguments.file}: the store of node {made.node} of fleet {made.fleet}, {made.cells} cells, {made.bytes} bytes, checked"
+    return present(answer, None if arguments.json else printable(text))
+
+
+def _store_of_node(arguments: argparse.Namespace) -> Path:
+    """The store of a node, which must be on this machine."""
+    client = connect(arguments)
+    path = client.storage().path
+    if path == MEMORY_STORE:
+        raise CommandFailedError("the node keeps its state in memory and has no store: `constraint-crdt export` writes its state")
+    if not Path(path).exists():
+        raise CommandFailedError(
+            printable(f"the store of the node at {client.address.url} is {path} there: back it up on that machine")
+        )
+    return Path(path)
+
+
+def restore(arguments: argparse.Namespace) -> int:
+    """Make a backup the store of its node."""
+    file = Path(arguments.file)
+    with _as_command_failure():
+        found = check_backup(file)
+        store = default_path(found.node, found.fleet) if arguments.store is None else Path(arguments.store)
+        _, former = put_back(file, store)
+    kept = "" if former is None else f"; the former store is kept as {former}"
+    text = (
+        f"{store}: restored for node {found.node} of fleet {found.fleet}, {found.cells} cells{kept}. At its next start the node "
+        "begins a new life, and takes what is newer from its peers"
+    )
+    answer = {"store": str(store), "file": arguments.file, "former": None if former is None else str(former), **found._asdict()}
+    return present(answer, None if arguments.json else printable(text))
+
+
+@contextlib.contextmanager
+def _as_command_failure() -> Iterator[None]:
+    """End the command with the sentence of an error of a store."""
+    try:
+        yield
+    except ConstraintCrdtError as error:
+        raise CommandFailedError(printable(str(error))) from None
 
 
 class StateFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -316,12 +378,32 @@ class WantedConstraint(NamedTuple):
     ttl: float | None
     """Seconds."""
     until: datetime | None
+    renew: bool = False
+    """Each time the file is applied the `ttl` begins again."""
     place: str = ""
     """The place in the file, for people."""
 
     def change_of(self, in_force: Iterable[DefinitionReport]) -> str:
-        """The change that adding it makes to the definitions in force."""
-        return change_of(list(dict.fromkeys(map(_definition_of, in_force))), self.definition).value
+        """The change that applying it makes to the definitions in force."""
+        before = list(dict.fromkeys(map(_definition_of, in_force)))
+        ends = {each.expires_at: each for each in before if each.expires_at is not None}
+        wanted = self.definition.expires_at
+        same = next((end for end in ends if wanted is not None and abs(end - wanted) < FILE_NS), wanted)
+        found = change_of(before, self.definition._replace(expires_at=same))
+        return "unchanged" if found is Change.EXTENDED and self.ttl is not None and not self.renew else found.value
+
+    def edits_of(self, in_force: Sequence[DefinitionReport]) -> list[str]:
+        """What a change of the definition in force changes, a line for each field."""
+        if len(in_force) > 1:
+            return [f"  settles a conflict of {len(in_force)} definitions"]
+        before, after = (fields_of(each) for each in (_definition_of(in_force[0]), self.definition))
+        edited = [key for key in FIELDS if before.get(key) != after.get(key)]
+        return [f"  {key}: {_as_toml(before.get(key, '-'))} -> {_as_toml(after.get(key, '-'))}" for key in edited]
+
+    def as_request(self) -> dict[str, object]:
+        """The fields of a request to add it, without the id."""
+        ends = (("ttl", self.ttl), ("until", self.until))
+        return fields_of(self.definition) | {key: value for key, value in ends if value is not None}
 
 
 def _definition_of(report: DefinitionReport) -> Definition:
@@ -330,6 +412,46 @@ def _definition_of(report: DefinitionReport) -> Definition:
         duration_ns(report.for_, "for") or 0, duration_ns(report.clear_after, "clear_after") or 0, report.clear_when,
         IfUnknown(report.if_unknown), duration_ns(report.max_age, "max_age"), report.meaning,
     )  # fmt: skip
+
+
+def fields_of(definition: Definition) -> dict[str, object]:
+    """The fields of a definition as in a file, without its end and without those at their defaults."""
+    found: dict[str, object] = {
+        "when": definition.when,
+        "severity": None if definition.severity is Severity.WARNING else str(definition.severity),
+        "about": definition.about,
+        "on": dict(definition.on) or None,
+        "for": definition.for_ / SECOND or None,
+        "clear_after": definition.clear_after / SECOND or None,
+        "clear_when": definition.clear_when,
+        "if_unknown": None if definition.if_unknown is IfUnknown.UNKNOWN else definition.if_unknown.value,
+        "max_age": None if definition.max_age is None else definition.max_age / SECOND,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def write_constraints(definitions: Mapping[str, Sequence[Definition]]) -> str:
+    """A file that `apply` reads, of constraints by id. A conflict is told in a comment; its first definition is written."""
+    blocks = []
+    for id_, (first, *others) in sorted(definitions.items()):
+        lines = ["[[constraint]]", f"id = {_as_toml(id_)}"]
+        if others:
+            lines.insert(0, f"# in conflict: {len(others)} more with other definitions, enforced too until one is applied")
+        if first.meaning:
+            lines.insert(0, "# of a later version of constraint-crdt: fields that this one does not know are left out")
+        lines += [f"{key} = {_as_toml(value)}" for key, value in fields_of(first).items()]
+        if first.expires_at is not None:
+            until = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=first.expires_at // 1000)
+            lines.append(f"until = {until.isoformat()}")
+        blocks.append("\n".join(lines) + "\n")
+    return "\n".join(blocks)
+
+
+def _as_toml(value: object) -> str:
+    """A text, number or table of texts. JSON's texts are TOML's basic strings, but for the character DEL."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_as_toml(key)} = {_as_toml(each)}" for key, each in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 _TABLES = frozenset({"constraint", "budget"})
@@ -349,10 +471,10 @@ class WantedBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return None if self.lease is None else 0.0 if self.lease == "none" else parse_duration(self.lease)
 
 
-def read_budgets(file: Path) -> list[WantedBudget]:
-    """The budgets of `file`. Raises `MisuseError` for the first mistake in one."""
+def _read_budgets(file: str, entries: object) -> list[WantedBudget]:
+    """The budgets of a file. Raises `MisuseError` for the first mistake in one."""
     try:
-        found = msgspec.convert(_read_toml(file)[1].get("budget", []), list[WantedBudget])
+        found = msgspec.convert(entries, list[WantedBudget])
         for each in found:
             check_budget(each.name, each.limit, round((each.seconds or 0.0) * 1e9))
     except (msgspec.ValidationError, ConstraintCrdtError) as error:
@@ -363,12 +485,16 @@ def read_budgets(file: Path) -> list[WantedBudget]:
     return found
 
 
-def _read_toml(file: Path) -> tuple[str, dict[str, Any]]:
+def read_constraints(file: str) -> dict[str, WantedConstraint]:
+    """The constraints of `file` by id. Raises as `read_wanted`."""
+    return read_wanted(file)[0]
+
+
+def read_wanted(file: str) -> tuple[dict[str, WantedConstraint], list[WantedBudget]]:
+    """The constraints of `file` by id, and its budgets. Raises `MisuseError` with a line for each mistake in it."""
     try:
-        text = file.read_text(encoding="utf-8")
-        return text, tomllib.loads(text)
-    except OSError as error:
-        raise MisuseError(f"cannot read {file}: {error.strerror or error}") from None
+        text = read_whole(file, MAX_IMPORT_BYTES).decode()
+        content = tomllib.loads(text)
     except UnicodeDecodeError:
         raise MisuseError(f"{file} is not TOML: it is not text in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
@@ -377,11 +503,6 @@ def _read_toml(file: Path) -> tuple[str, dict[str, Any]]:
         raise MisuseError(f"{file} cannot be read: it is nested too deep") from None
     except ValueError:  # of the conversion of numbers
         raise MisuseError(f"{file} cannot be read: a number in it has thousands of digits") from None
-
-
-def read_constraints(file: Path) -> dict[str, WantedConstraint]:
-    """The constraints of `file` by id. Raises `MisuseError` with a line for each mistake in it."""
-    text, content = _read_toml(file)
     mistakes = [f"`{key}` means nothing: there are [[constraint]] and [[budget]]" for key in content if key not in _TABLES]
     entries = content.get("constraint", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -397,7 +518,7 @@ def read_constraints(file: Path) -> dict[str, WantedConstraint]:
             mistakes.append(f"{named}: {error}")
     if mistakes:
         raise MisuseError("\n".join(printable(f"{file}: {mistake}") for mistake in mistakes))
-    return wanted
+    return wanted, _read_budgets(file, content.get("budget", []))
 
 
 def _read_entry(entry: dict[str, object], before: Collection[str]) -> tuple[str, WantedConstraint]:
@@ -428,7 +549,10 @@ def _read_entry(entry: dict[str, object], before: Collection[str]) -> tuple[str,
         max_age=duration_ns(_read_duration(entry, "max_age"), "max_age"),
     )
     check_expressions(definition.when, definition.clear_when)
-    return id_, WantedConstraint(definition, ttl, until)
+    renew = entry.get("renew", False)
+    if not isinstance(renew, bool):
+        raise ConstraintCrdtError(f"`renew` must be true or false, not {renew!r}")
+    return id_, WantedConstraint(definition, ttl, until, renew)
 
 
 def _read_text(entry: dict[str, object], key: str) -> str | None:

@@ -14,6 +14,7 @@ The log of a node: stderr, a line per event, `time level message`, within the `L
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -102,6 +103,7 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
         _allow_open_files()
         if settings.identity:
             _log.info("identity %s: %s of the fleet %s", settings.identity, settings.name, settings.fleet)
+        keep_collections_short()
         over = asyncio.run(_serve(node, api, rejoin=arguments.rejoin, while_stdin_open=arguments.while_stdin_open))
     except ConstraintCrdtError as error:
         raise CommandFailedError(str(error)) from None
@@ -192,6 +194,28 @@ def _load(flags: Mapping[str, object], config: str | None) -> NodeSettings:
         flags, os.environ, Path(config) if config else None,
         names_of=_names_of, defaults_of=_defaults_of, default_identity=_remembered_identity(),
     )  # fmt: skip
+
+
+LONG_COLLECTION = 0.005
+"""Seconds of a full garbage collection, above which the next ones leave out the objects that it found alive."""
+
+
+def keep_collections_short() -> None:
+    """Have full garbage collections of this process look only at objects since the last that took long.
+
+    With many constraints a full collection holds up the event loop for a tenth of a second and more, again and again. State, views
+    and judgements form no cycles, so reference counts free them all the same.
+    """
+    began = 0.0
+
+    def watch(phase: str, details: Mapping[str, int]) -> None:
+        nonlocal began
+        if phase == "start":
+            began = time.perf_counter()
+        elif details["generation"] == 2 and time.perf_counter() - began > LONG_COLLECTION:
+            gc.freeze()  # all garbage was just collected
+
+    gc.callbacks.append(watch)
 
 
 async def _serve(node: Node, api: ApiServer, *, rejoin: bool, while_stdin_open: bool) -> str | None:

@@ -416,7 +416,7 @@ def _settings(made: Plan) -> Iterator[str]:
     """Lines to paste."""
     fleet = made.fleet
     every = f"CONSTRAINT_CRDT_GOSSIP_EVERY={made.gossip_every:g} CONSTRAINT_CRDT_REQUEST_TIMEOUT={made.request_timeout:g}"
-    site = " --label site=SITE" if fleet.sites > 1 else ""
+    site = " --site SITE" if fleet.sites > 1 else ""
     if fleet.routed:
         few = (
             f"{fleet.routed} routers"

@@ -15,9 +15,9 @@ of 0.1.0, `Stranger`, with a `DeprecationWarning`, until 0.3.
 """
 
 import warnings
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from constraint_crdt import lazy_names
 from constraint_crdt.errors import ConstraintCrdtError
 
 if TYPE_CHECKING:
@@ -107,15 +107,11 @@ class Busy(Refused):
     """Not at present: the rate limit, or a disk without writes."""
 
 
+_load, __dir__ = lazy_names(__name__, _MODULE_OF)
+
+
 def __getattr__(name: str) -> object:
     if name == "Stranger":  # as in 0.1.0
         warnings.warn("constraint_crdt.client.Stranger is NotANode now", DeprecationWarning, stacklevel=2)
         return NotANode
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return _load(name)

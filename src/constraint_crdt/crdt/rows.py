@@ -23,7 +23,7 @@ shared by all nodes of the process. A run never changes; a node with a change to
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from itertools import islice
 from operator import attrgetter
 from typing import NamedTuple
@@ -169,6 +169,8 @@ class Rows(Tables):
         self.permits: Callable[[Replica, Sequence[Cell]], None] | None = None
         """Raises an error for cells that the local writer may not write. None: the writer may write all."""
         self._reset: set[Replica] = set()
+        self._writers: tuple[Sequence[Replica], Set[str]] = (), frozenset()
+        """The names of the nodes of these rows."""
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -207,6 +209,18 @@ class Rows(Tables):
     def floors(self) -> dict[Replica, int]:
         """The floors above 0. O(rows)."""
         return self._floors.copy()
+
+    @property
+    def writers(self) -> Set[str]:
+        """The names of the nodes with a row. O(rows) after a new row, else O(1)."""
+        order = self.clock_mark.order  # the same object as long as the rows are the same
+        if order is not self._writers[0]:
+            self._writers = order, frozenset([replica.node_id for replica in order])
+        return self._writers[1]
+
+    def writers_since(self, clock: Known) -> Set[str]:
+        """The names of the nodes with a row ahead of `clock`. As costly as `serves`."""
+        return {replica.node_id for replica in self._ahead(clock)}
 
     @property
     def state_hash(self) -> StateHash:

@@ -398,6 +398,11 @@ class Measurements(Mapping[str, object]):
         self.ready: cel.Activation | None = None
         """The values in the library's own form, once `activation` was called."""
 
+    @property
+    def plain(self) -> Mapping[str, object]:
+        """The values as a plain mapping: look-ups in it are fast."""
+        return self._values
+
     def __getitem__(self, name: str) -> object:
         return self._values[name]
 

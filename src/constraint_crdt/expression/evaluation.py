@@ -3,6 +3,9 @@
 The library compiles the patterns of `matches` once with an expression that passes its type checker, and otherwise at each
 evaluation. Patterns are string literals of a bounded cost, and stand in no loop of an expression that does not pass.
 
+Comparisons of variables and literals (`syntax.read_comparisons`) pass the check as they are, and are decided here while the values
+are of the types of the literals, or missing. The library compiles one only for other values. Its outcomes are the specification.
+
 Evaluation of the active constraints against measurements. Pure.
 
 All standing definitions of a constraint are in force: the constraint is violated if any is, satisfied if all hold, else unknown.
@@ -11,11 +14,13 @@ evaluated. A definition that does not compile here, or with a meaning version th
 version), reads unknown, and is kept and forwarded.
 """
 
+import contextlib
 import functools
+import operator
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from constraint_crdt.crdt.limits import WHEN_BYTES
 from constraint_crdt.errors import InvalidType
@@ -60,7 +65,9 @@ from constraint_crdt.expression.syntax import (
     decode,
     growth,
     is_window,
+    read_comparisons,
     serialized_part,
+    unparse,
     with_names,
 )
 from constraint_crdt.expression.temporal import by_default
@@ -74,6 +81,10 @@ if TYPE_CHECKING:
 MAX_EXPRESSION_BYTES = WHEN_BYTES
 COMPILED_EXPRESSIONS_KEPT = 16_384
 """Some 4 KB each. With more constraints than these, each evaluation of all compiles all again."""
+COMPILATIONS_KEPT = 16
+"""Compilations with their trees: the check of an expression follows its compilation."""
+PROGRAMS_KEPT = 4096
+"""Programs of comparisons of which values are of other types than the literals."""
 MAX_PATTERN_COST = 1600
 """Some 2 ms to compile, once. Without a bound, the patterns of 1 KiB take seconds and hundreds of megabytes."""
 
@@ -116,6 +127,108 @@ def _check_patterns(source: str, tree: Tree) -> bool:
 _SATISFIED = Outcome(Verdict.SATISFIED, "")
 _VIOLATED = Outcome(Verdict.VIOLATED, "")
 
+_Decided = bool | frozenset[str] | None
+"""The value of comparisons: a bool; or the missing variables on which it depends; None for the library to decide."""
+_Decide = Callable[[Mapping[str, object]], _Decided]
+_COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
+    "_<_": operator.lt, "_<=_": operator.le, "_>_": operator.gt, "_>=_": operator.ge, "_==_": operator.eq, "_!=_": operator.ne,
+}  # fmt: skip
+_CALCULATE: Mapping[str, Callable[[Any, Any], Any]] = {"_+_": operator.add, "_-_": operator.sub, "_*_": operator.mul}
+_NO_VALUES: Mapping[str, object] = {}
+_MIRRORED = {"_<_": "_>_", "_<=_": "_>=_", "_>_": "_<_", "_>=_": "_<=_"}
+
+
+def _decider(node: Node) -> _Decide:
+    """The decision of comparisons, of the tree of `read_comparisons`."""
+    if node.name == "!_":
+        return _negated(_decider(node.nodes[0]))
+    if node.name in ("_&&_", "_||_"):
+        return _joined([_decider(each) for each in _operands(node, node.name)], node.name == "_||_")
+    left, right = node.nodes
+    if left.sort == "name" and (literal := _literal(right)) is not None:
+        return _compared(left.name, _COMPARE[node.name], literal)
+    if right.sort == "name" and (literal := _literal(left)) is not None:
+        return _compared(right.name, _COMPARE[_MIRRORED.get(node.name, node.name)], literal)
+    return _calculated(_COMPARE[node.name], _calculator(left), _calculator(right), sorted({each.name for each in node.free()}))
+
+
+def _literal(node: Node) -> object:
+    """The value of a literal, or of sums and products of literals; None for other nodes."""
+    if node.sort != "call":
+        return node.value
+    return None if any(node.free()) else _calculator(node)(_NO_VALUES)
+
+
+def _calculator(node: Node) -> Callable[[Mapping[str, Any]], Any]:
+    """The value of a sum or product, from doubles."""
+    if node.sort == "name":
+        return operator.itemgetter(node.name)
+    if node.sort == "constant":
+        return lambda _: node.value
+    calculate, (left, right) = _CALCULATE[node.name], map(_calculator, node.nodes)
+    return lambda values: calculate(left(values), right(values))
+
+
+def _operands(node: Node, name: str) -> Iterator[Node]:
+    """The operands of a balanced tree of one operator, in order."""
+    for each in node.nodes:
+        if each.name == name:
+            yield from _operands(each, name)
+        else:
+            yield each
+
+
+def _compared(name: str, compare: Callable[[Any, Any], bool], literal: object) -> _Decide:
+    kind, missing = (str if isinstance(literal, str) else float), frozenset([name])
+
+    def decide(values: Mapping[str, object]) -> _Decided:
+        value = values.get(name)
+        if type(value) is kind:
+            return compare(value, literal)
+        return missing if value is None else None
+
+    return decide
+
+
+def _calculated(
+    compare: Callable[[Any, Any], bool], left: Callable[[Any], Any], right: Callable[[Any], Any], names: list[str]
+) -> _Decide:
+    def decide(values: Mapping[str, object]) -> _Decided:
+        missing = list[str]()
+        for name in names:
+            value = values.get(name)
+            if value is None:
+                missing.append(name)
+            elif type(value) is not float:
+                return None
+        return frozenset(missing) if missing else compare(left(values), right(values))
+
+    return decide
+
+
+def _negated(inner: _Decide) -> _Decide:
+    def decide(values: Mapping[str, object]) -> _Decided:
+        found = inner(values)
+        return not found if found is True or found is False else found
+
+    return decide
+
+
+def _joined(parts: list[_Decide], deciding: bool) -> _Decide:
+    """`&&`, or `||`: `deciding` is the value of an operand that decides, whatever the others are."""
+
+    def decide(values: Mapping[str, object]) -> _Decided:
+        missing = None
+        for part in parts:
+            found = part(values)
+            if found is deciding or found is None:
+                return found
+            if type(found) is frozenset:
+                missing = found if missing is None else missing | found
+        return not deciding if missing is None else missing
+
+    return decide
+
 
 class _Reading(NamedTuple):
     """The program of an expression with windows, where each call over samples is a variable; the calls by the name of theirs."""
@@ -151,13 +264,21 @@ class Expression:
     source: str
     variables: frozenset[str]
     """The top-level names that it reads, the variables of its windows among them."""
-    _program: "cel.Expression" = field(repr=False, compare=False)
+    _program: "cel.Expression | None" = field(repr=False, compare=False)
+    """None for comparisons: the library compiles them where it has to decide."""
     _growth: Growth | None = field(default=None, repr=False, compare=False)
     windows: frozenset[tuple[str, int]] = frozenset()
     """The variables that it reads samples of, each with the length of the window in ns; 0 for the last sample only."""
     _only_windows: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
     """The variables of which it reads samples only, not the value now."""
     _reading: "_Reading | None" = field(default=None, repr=False, compare=False)
+    _decide: "_Decide | None" = field(default=None, repr=False, compare=False)
+    """Decides comparisons."""
+
+    @property
+    def is_comparisons(self) -> bool:
+        """True for comparisons of variables with literals: cheap to compile and to evaluate."""
+        return self._decide is not None
 
     def evaluate(self, values: Mapping[str, object]) -> Outcome:
         """Evaluate against measured values (for many expressions, convert the values with `measurements` first).
@@ -167,13 +288,25 @@ class Expression:
         """
         if type(values) is not Measurements:
             values = measurements(values)
+        if self._decide is not None:
+            decided = self._decide(values.plain)
+            if decided is True:
+                return _SATISFIED
+            if decided is False:
+                return _VIOLATED
+            if decided is not None:
+                return Outcome(Verdict.UNKNOWN, values.why_not(decided))
+        return self._evaluate(values)
+
+    def _evaluate(self, values: Measurements) -> Outcome:
+        """The same, by the library."""
         if self._growth and self._builds_too_much(self._growth, values):
             return Outcome(Verdict.UNKNOWN, "the evaluation failed: the macros build too much from values of this size")
         try:
             if self._reading:
                 result = self._reading.program.eval(values.activation_with(self.variables, self._reading.calls))
             else:
-                result = self._program.eval(values.ready or values.activation())
+                result = (self._program or _program(self.source)).eval(values.ready or values.activation())
             value = result.value()
         except RuntimeError as error:
             return Outcome(Verdict.UNKNOWN, f"the evaluation failed: {failure(str(error))}")
@@ -210,7 +343,8 @@ class Expression:
 
     def parts(self) -> "Parts":
         """The parts of the expression. Not cached: `parts` caches them."""
-        return Parts(self._program.serialize())
+        root = read_comparisons(self.source) if self._program is None else None
+        return Parts(b"", root) if root else Parts((self._program or _program(self.source)).serialize())
 
     @staticmethod
     def _builds_too_much(found: Growth, values: Measurements) -> bool:
@@ -228,10 +362,11 @@ _BRANCHES = frozenset({"_&&_", "_||_", "_?_:_"})
 class Parts:
     """The parts of an expression, each compiled when it is first evaluated. For evaluations of the whole that build little."""
 
-    def __init__(self, serialized: bytes) -> None:
+    def __init__(self, serialized: bytes, root: Node | None = None) -> None:
+        """`root`: of comparisons, which have no serialized form."""
         self._serialized = serialized
         self._programs: dict[int, _Reading] = {}
-        self.root = decode(serialized).root
+        self.root = root or decode(serialized).root
 
     def value(self, node: Node, values: Measurements) -> object:
         """The value of a part outside of loops; None for an error, as for null."""
@@ -239,9 +374,17 @@ class Parts:
             return node.value
         if node.sort == "name":
             return values.get(node.name.removeprefix(ALIAS))
+        if not self._serialized and node.name in _CALCULATE:
+            return self._calculated(node, values)
+        if not self._serialized:
+            decided = _decider(node)(values.plain)
+            if decided is not None:
+                return decided if isinstance(decided, bool) else None
         library = environment()
         try:
-            if node.id not in self._programs:
+            if node.id not in self._programs and not self._serialized:
+                self._programs[node.id] = _Reading(library.parse(unparse(node)), {})
+            elif node.id not in self._programs:
                 part = serialized_part(self._serialized, node)
                 reading = _reading(part, node)
                 self._programs[node.id] = reading or _Reading(library.deserialize(part), {})
@@ -250,6 +393,11 @@ class Parts:
         except RuntimeError:
             return None
         return None if result.type() == library.error_type else converted(result)
+
+    def _calculated(self, node: Node, values: Measurements) -> object:
+        """The value of a sum or product of comparisons; None if an operand is no double."""
+        operands = [self.value(each, values) for each in node.nodes]
+        return _CALCULATE[node.name](*operands) if all(type(each) is float for each in operands) else None
 
     def fails_without(self, node: Node, missing: frozenset[str]) -> bool:
         """True if a part is an error while these variables have no value. See `Expression.fails_without`."""
@@ -319,11 +467,20 @@ def compile_expression(source: str, *, checked: bool = True, kinds: Mapping[str,
     are known (`double`, `string`, `bool`, `list`, `map`; others are ignored), for that check. Raises `ExpressionError` with the
     column.
     """
-    compiled = _compile(source)
-    if not checked:
+    compiled = _compiled(source)
+    if not checked or (compiled.is_comparisons and _fits(source, compiled, kinds)):
         return compiled
-    read = {name: kind for name, kind in kinds.items() if kind in KINDS and name.partition(".")[0] in compiled.variables}
-    return _checked(source, frozenset(read.items()))
+    return _checked(_written(compiled, kinds))
+
+
+def is_known(source: str | None, kinds: Mapping[str, str] = NO_KINDS) -> bool:
+    """True if the check of an expression takes some µs: it is made of comparisons, or was checked before, with the same kinds."""
+    if not isinstance(source, str) or len(source) > MAX_EXPRESSION_BYTES:
+        return True  # refused at once
+    compiled = _compiled.kept(source)
+    if compiled is None and (compiled := _comparisons(source)) is not None:
+        _compiled.keep(source, compiled)
+    return compiled is not None and (compiled.is_comparisons or _checked.kept(_written(compiled, kinds)) is not None)
 
 
 def check_expressions(when: str | None, clear_when: str | None, kinds: Mapping[str, str] = NO_KINDS) -> None:
@@ -353,19 +510,93 @@ def _check_size(source: str) -> None:
         raise ExpressionError(f"the expression is longer than {MAX_EXPRESSION_BYTES} bytes: split the constraint")
 
 
-@functools.lru_cache(maxsize=COMPILED_EXPRESSIONS_KEPT)
-def _compile(source: str) -> Expression:
-    return _compilation(source).expression
+_Key = TypeVar("_Key")
+_Kept = TypeVar("_Kept")
 
 
-@functools.lru_cache(maxsize=COMPILED_EXPRESSIONS_KEPT)
-def _checked(source: str, kinds: frozenset[tuple[str, str]]) -> Expression:
+class _Cache(Generic[_Key, _Kept]):
+    """A function with its last results, as `functools.lru_cache`, which tells what it has. For any thread."""
+
+    def __init__(self, make: Callable[[_Key], _Kept]) -> None:
+        self._make = make
+        self._results: dict[_Key, _Kept] = {}
+
+    def kept(self, key: _Key) -> _Kept | None:
+        """The result, if it is there."""
+        return self._results.get(key)
+
+    def __call__(self, key: _Key) -> _Kept:
+        """The result. Raises what the function raises, which is not kept."""
+        found = self._results.get(key)
+        if found is None:
+            found = self._make(key)
+        self.keep(key, found)
+        return found
+
+    def keep(self, key: _Key, found: _Kept) -> None:
+        """Have a result, as the latest."""
+        self._results.pop(key, None)
+        self._results[key] = found
+        if len(self._results) > COMPILED_EXPRESSIONS_KEPT:
+            with contextlib.suppress(RuntimeError):  # another thread put something in between: the next call drops the oldest
+                self._results.pop(next(iter(self._results)), None)
+
+
+class _Written(NamedTuple):
+    """An expression to be checked as where it is written, and the kinds of its variables."""
+
+    source: str
+    kinds: frozenset[tuple[str, str]]
+
+
+def _written(compiled: Expression, kinds: Mapping[str, str]) -> _Written:
+    read = [(name, kind) for name, kind in kinds.items() if kind in KINDS and name.partition(".")[0] in compiled.variables]
+    return _Written(compiled.source, frozenset(read))
+
+
+def _comparisons(source: str) -> Expression | None:
+    """The expression, if it is made of comparisons."""
+    root = read_comparisons(source)
+    if root is None:
+        return None
+    return Expression(source, frozenset(each.name for each in root.free()), None, _decide=_decider(root))
+
+
+@_Cache
+def _compiled(source: str) -> Expression:
+    _check_size(source)
+    return _comparisons(source) or _compilation(source).expression
+
+
+def _fits(source: str, compiled: Expression, kinds: Mapping[str, str]) -> bool:
+    """True if comparisons are with literals of the kinds of their variables, as far as these are known."""
+    if kinds.keys().isdisjoint(compiled.variables):
+        return True
+    root = read_comparisons(source)
+    for compared in root.walk() if root else ():
+        if compared.name in _COMPARE:
+            kind = "string" if any(isinstance(each.value, str) for each in compared.nodes) else "double"
+            if any(kinds.get(each.name, kind) != kind for each in compared.free()):
+                return False
+    return True
+
+
+@functools.lru_cache(maxsize=PROGRAMS_KEPT)
+def _program(source: str) -> "cel.Expression":
+    """The program of comparisons, where the library has to decide."""
+    program, _, _ = _type_checked(source, _parse(source))
+    return program or environment().parse(source)
+
+
+@_Cache
+def _checked(written: _Written) -> Expression:
+    source, kinds = written
     compilation = _compilation(source)
     if compilation.refused:
         refuse_type(source, compilation.refused.message, compilation.refused.start, compilation.tree)
     _check_kinds(source, compilation, dict(kinds))
     check_tree(source, compilation.tree, dict(kinds))
-    return _compile(source)
+    return _compiled(source)
 
 
 def _check_kinds(source: str, compilation: _Compilation, kinds: Mapping[str, str]) -> None:
@@ -397,6 +628,7 @@ def _check_kinds(source: str, compilation: _Compilation, kinds: Mapping[str, str
         check_result(source, tree, checked.types.get(checked.root.id, "dyn"))
 
 
+@functools.lru_cache(maxsize=COMPILATIONS_KEPT)
 def _compilation(source: str) -> _Compilation:
     _check_size(source)
     parsed = _parse(source)

@@ -33,11 +33,13 @@ from constraint_crdt.expression.evaluation import (
 from constraint_crdt.expression.margin import Margin, margin
 from constraint_crdt.expression.temporal import (
     DefinitionKey,
+    OpenSpell,
     SavedSpells,
     Spell,
     TimeRules,
     by_default,
-    save_spells,
+    encode_spells,
+    open_spells,
     together,
     wall_time,
 )
@@ -97,7 +99,9 @@ class _Rule:
     __slots__ = ("by_default", "clear", "compiled", "definition", "outcome", "spell", "times", "values", "verdict")
 
     def __init__(self, definition: Definition, spell: Spell, compiled: Expression | None) -> None:
-        """`compiled`: its `when`; None for a definition that does not compile here, and beyond the number of cached expressions."""
+        """`compiled`: its `when`; None for a definition that does not compile here, and beyond the number of cached expressions for
+        one that the library evaluates: a program takes some 4 KB.
+        """
         self.definition = definition
         self.compiled = compiled
         self.spell = spell
@@ -268,12 +272,13 @@ class Judge:
         return anew
 
     def _compiled(self, definition: Definition) -> Expression | None:
-        if definition.meaning or len(self._judged) >= COMPILED_EXPRESSIONS_KEPT:
+        if definition.meaning:
             return None
         try:
-            return compile_expression(definition.when or "", checked=False)
+            compiled = compile_expression(definition.when or "", checked=False)
         except ExpressionError:
             return None
+        return compiled if compiled.is_comparisons or len(self._judged) < COMPILED_EXPRESSIONS_KEPT else None
 
     def _index(self, judged: _Judged, before: _Judged | None) -> None:
         self._judged[judged.id] = judged
@@ -390,11 +395,22 @@ class Judge:
 
     def look(self, now: int) -> None:
         """Look at the constraints whose state moves by time alone; not at those looked at since the last call."""
+        self.look_at(self.due(now), now)
+
+    def due(self, now: int) -> list[str]:
+        """The constraints to be given to `look_at`, some at a time, all with this `now`."""
         since, self._looked = self._looked, now
         timed = [id_ for id_ in sorted(self._timed) if (self._judged[id_].looked or 0) <= since]
-        self._evaluate(timed, now, self._values, counted=False)
-        for id_ in sorted(self._running - self._timed):
+        return timed + sorted(self._running - self._timed)
+
+    def look_at(self, ids: Iterable[str], now: int) -> None:
+        """Look at constraints whose state moves by time alone, but for those that were redefined or looked at later meanwhile."""
+        there = [id_ for id_ in ids if id_ in self._judged and (self._judged[id_].looked or 0) <= now]
+        self._evaluate([id_ for id_ in there if id_ in self._timed], now, self._values, counted=False)
+        for id_ in there:
             judged = self._judged[id_]
+            if id_ in self._timed or id_ not in self._running:
+                continue
             judged.spend(now)
             for rule in judged.rules:
                 rule.look(now)
@@ -488,11 +504,22 @@ class Judge:
         return bool(self._running)
 
     def save(self, now: int) -> bytes:
-        """The spells as JSON: see `temporal.save_spells`. O(constraints with a spell)."""
-        wall = self._wall()
-        open_ = {id_: self._judged[id_] for id_ in self._judged if self._judged[id_].evaluation.state in _OPEN}
-        spells = {id_: {_key(rule.definition): rule.spell for rule in judged.rules} for id_, judged in open_.items()}
-        return save_spells(spells, now, wall)
+        """The spells as JSON: see `temporal.encode_spells`. O(constraints with a spell)."""
+        return encode_spells(self.open_spells(self.open_ids, now))
+
+    @property
+    def open_ids(self) -> list[str]:
+        """The constraints with spells to be saved."""
+        return [id_ for id_, judged in self._judged.items() if judged.evaluation.state in _OPEN]
+
+    def open_spells(self, ids: Iterable[str], now: int) -> list[OpenSpell]:
+        """The spells of these constraints, for `temporal.encode_spells`; without those of which no definition applies any more."""
+        there = {id_: self._judged[id_].rules for id_ in ids if id_ in self._judged}
+        return list(
+            open_spells(
+                {id_: {_key(each.definition): each.spell for each in rules} for id_, rules in there.items()}, now, self._wall()
+            )
+        )
 
     # --- results -----------------------------------------------------------------------------------------------------------
 
@@ -541,10 +568,17 @@ class Judge:
         """The number of undecided judgements of a constraint."""
         return self._unknown.get(id_, 0)
 
-    def take_counts(self) -> dict[str | None, tuple[int, int]]:
-        """The judgements since the last call: (satisfied, violated) by constraint."""
-        counts, self._counts = self._counts, {}
-        return counts
+    @property
+    def counted(self) -> int:
+        """The number of constraints with judgements that were not taken."""
+        return len(self._counts)
+
+    def take_counts(self, most: int | None = None) -> dict[str | None, tuple[int, int]]:
+        """The judgements that were not taken before, of so many constraints at most: (satisfied, violated) by constraint."""
+        if most is None or most >= len(self._counts):
+            counts, self._counts = self._counts, {}
+            return counts
+        return dict(self._counts.popitem() for _ in range(most))
 
     def take_changes(self) -> tuple[list[str], list[Turn]]:
         """Since the last call: the constraints whose evaluation differs, and the turns of states, in order."""
@@ -552,13 +586,22 @@ class Judge:
         self._changed, self._turns = {}, []
         return changed, turns
 
-    def take_times(self, now: int) -> dict[str, Milliseconds]:
-        """The time satisfied, violated and unknown since the last call, by constraint; it waits while a constraint is unknown from
-        the start, with none of its variables measured. O(constraints).
+    @property
+    def timed_ids(self) -> list[str]:
+        """The constraints that `take_times` may have a time of: those judged here, and those that left."""
+        return [*self._judged, *(id_ for id_ in self._left if id_ not in self._judged)]
+
+    def take_times(self, now: int, ids: Collection[str] | None = None) -> dict[str, Milliseconds]:
+        """The time satisfied, violated and unknown that was not taken before, by constraint, of these or of all; it waits while a
+        constraint is unknown from the start, with none of its variables measured. O(constraints).
         """
-        left, self._left = self._left, {}
-        found = {id_: _milliseconds(spent) for id_, spent in left.items()}
-        for id_, judged in self._judged.items():
+        found = dict[str, Milliseconds]()
+        for id_ in self.timed_ids if ids is None else ids:
+            left, judged = self._left.pop(id_, None), self._judged.get(id_)
+            if left is not None:
+                found[id_] = _milliseconds(left)
+            if judged is None:
+                continue
             judged.add_up(now)
             times = _milliseconds(judged.spent)
             if judged.known and any(times):

@@ -69,7 +69,7 @@ class _Bounds(NamedTuple):
 
 
 _TRUE, _FALSE = _Distance(math.inf, None), _Distance(-math.inf, None)
-_UNKNOWN = _Bounds(_FALSE, _TRUE)
+_UNKNOWN_BOUNDS = _Bounds(_FALSE, _TRUE)
 _SIGNS = {"_<_": 1, "_<=_": 1, "_>_": -1, "_>=_": -1}
 
 
@@ -95,12 +95,12 @@ class _Distances:
             return _Bounds(_Distance(0.0 - high.value, high.comparison), _Distance(0.0 - low.value, low.comparison))
         if node.name == "_?_:_":
             condition = self._parts.value(node.nodes[0], self._values)
-            return self.of(node.nodes[1 if condition else 2]) if isinstance(condition, bool) else _UNKNOWN
+            return self.of(node.nodes[1 if condition else 2]) if isinstance(condition, bool) else _UNKNOWN_BOUNDS
         distance = self._compared(node)
         if distance is None:
             verdict = self._parts.value(node, self._values)
             distance = (_TRUE if verdict else _FALSE) if isinstance(verdict, bool) else None
-        return _Bounds(distance, distance) if distance else _UNKNOWN
+        return _Bounds(distance, distance) if distance else _UNKNOWN_BOUNDS
 
     def _compared(self, node: Node) -> _Distance | None:
         """The distance of a comparison of numbers; None for any other part, and for a distance that is not finite."""

@@ -9,14 +9,19 @@ Bounds on the text and the lists that an expression builds.
 The library bounds the steps of macros, not the memory of their results. Text that is joined in a loop, `replace` inside `replace`,
 or lists of lists that loops nest could take gigabytes from an expression of 1 KiB. `replace` and `join` take short literals only;
 for an expression that builds in loops, `Growth` gives an upper estimate from the sizes of the values measured.
+
+Comparisons of variables and literals, joined by `&&`, `||`, `!` and brackets, are most constraints of a fleet. `read_comparisons`
+reads them without the library, to the tree that the library's parser makes, and takes no other text.
 """
 
 import json
+import math
+import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from constraint_crdt.expression.cel import MAX_ITERATIONS, WINDOW_FUNCTIONS, refuse
+from constraint_crdt.expression.cel import MAX_ITERATIONS, NAME_PATTERN, TYPE_NAMES, WINDOW_FUNCTIONS, refuse
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 Fields = dict[int, list[int | bytes]]
@@ -447,3 +452,156 @@ def built_bytes(found: Growth, range_items: int, read_bytes: int) -> int:
     """An upper estimate of the bytes that loops build: from the items of the ranges, and the bytes that loops read."""
     iterations = MAX_ITERATIONS if found.unbounded else min(range_items, MAX_ITERATIONS)
     return found.builders * found.factor * iterations * (read_bytes + found.literal_bytes)
+
+
+MOST_COMPARISONS = 16
+MOST_VALUES = 16
+MOST_BRACKETS = 4
+"""The comparisons, operands of sums and nested brackets up to which a text is read without the library: well within its bounds."""
+
+_SPACE = r"[ \t\n\f\r]*"
+_READABLE = re.compile(NAME_PATTERN)
+_NUMERAL = r"-?(?:[0-9]*\.[0-9]+(?:[eE][+-]?[0-9]{1,3})?|[0-9]+[eE][+-]?[0-9]{1,3}|[0-9]{1,15})(?![\w.])"
+_PLAIN_TEXT = r"""'[ !#-&(-\[\]-~]*'|"[ !#-&(-\[\]-~]*\""""
+_CONSTANT = f"{_NUMERAL}|{_PLAIN_TEXT}"
+_MARK = "<=|>=|==|!=|<|>"
+_VARIABLE = r"[A-Za-z_]\w*"
+_COMPARISON = re.compile(
+    rf"(?:({_VARIABLE}){_SPACE}({_MARK}){_SPACE}({_CONSTANT})|({_CONSTANT}){_SPACE}({_MARK}){_SPACE}({_VARIABLE}))"
+    rf"{_SPACE}(?=&&|\|\||\)|\Z)",
+    re.ASCII,
+)
+_VALUE = re.compile(rf"(?:({_VARIABLE})|({_NUMERAL})){_SPACE}", re.ASCII)
+_COMPARED = re.compile(rf"({_MARK}){_SPACE}")
+_ADDED = re.compile(rf"([-+]){_SPACE}")
+_MULTIPLIED = re.compile(rf"(\*){_SPACE}")
+_OPENING = re.compile(rf"(!?)\({_SPACE}")
+_CLOSING = re.compile(rf"\){_SPACE}")
+_JOINT = re.compile(rf"(&&|\|\|){_SPACE}")
+
+
+class _NotComparisons(Exception):
+    """The text has something else."""
+
+
+def read_comparisons(source: str) -> Node | None:
+    """The tree of comparisons, joined by `&&`, `||`, `!` and brackets: of a variable with a number or a text, of two variables, or
+    of sums and products of variables and doubles.
+
+    None for any other text, valid or not, and for one that is close to a bound: the library decides about it. The nodes have no
+    serialized form. Numbers are finite, and ints are exact as doubles.
+    """
+    reader = _ComparisonReader(source)
+    try:
+        return reader.read()
+    except _NotComparisons:
+        return None
+
+
+class _ComparisonReader:
+    """A reader by recursive descent."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._at = 0
+        self._nodes = 0
+        self._comparisons = 0
+        self._values = 0
+
+    def read(self) -> Node:
+        """The whole text."""
+        self._at = len(self._source) - len(self._source.lstrip(" \t\n\f\r"))
+        root = self._any(0)
+        if self._at != len(self._source):
+            raise _NotComparisons
+        return root
+
+    def _take(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        found = pattern.match(self._source, self._at)
+        if found:
+            self._at = found.end()
+        return found
+
+    def _any(self, depth: int) -> Node:
+        """Parts joined by `||`, which binds looser than `&&`."""
+        choices, parts = list[Node](), [self._part(depth)]
+        while joint := self._take(_JOINT):
+            if joint[1] == "||":
+                choices.append(self._joined("_&&_", parts))
+                parts = []
+            parts.append(self._part(depth))
+        return self._joined("_||_", [*choices, self._joined("_&&_", parts)])
+
+    def _joined(self, name: str, parts: Sequence[Node]) -> Node:
+        """A balanced tree, as of the library."""
+        if len(parts) == 1:
+            return parts[0]
+        middle = (len(parts) + 1) // 2
+        return self._call(name, self._joined(name, parts[:middle]), self._joined(name, parts[middle:]))
+
+    def _part(self, depth: int) -> Node:
+        if opening := self._take(_OPENING):
+            if depth == MOST_BRACKETS:
+                raise _NotComparisons
+            inner = self._any(depth + 1)
+            if not self._take(_CLOSING):
+                raise _NotComparisons
+            return self._call("!_", inner) if opening[1] else inner
+        self._comparisons += 1
+        if self._comparisons > MOST_COMPARISONS:
+            raise _NotComparisons
+        found = self._take(_COMPARISON)
+        if not found:
+            return self._calculated()
+        name, mark, right, left, reverse, second = found.groups()
+        if name:
+            return self._call(f"_{mark}_", self._name(name), self._constant(right))
+        return self._call(f"_{reverse}_", self._constant(left), self._name(second))
+
+    def _calculated(self) -> Node:
+        """A comparison of variables, or of sums and products."""
+        left, mark = self._sum(), self._take(_COMPARED)
+        if not mark:
+            raise _NotComparisons
+        found = self._call(f"_{mark[1]}_", left, self._sum())
+        if not any(found.free()) or any(isinstance(each.value, int) for each in found.walk()):
+            raise _NotComparisons
+        return found
+
+    def _sum(self) -> Node:
+        found = self._product()
+        while sign := self._take(_ADDED):
+            found = self._call(f"_{sign[1]}_", found, self._product())
+        return found
+
+    def _product(self) -> Node:
+        found = self._value()
+        while self._take(_MULTIPLIED):
+            found = self._call("_*_", found, self._value())
+        return found
+
+    def _value(self) -> Node:
+        found = self._take(_VALUE)
+        self._values += 1
+        if not found or self._values > MOST_VALUES:
+            raise _NotComparisons
+        return self._name(found[1]) if found[1] else self._constant(found[2])
+
+    def _call(self, name: str, *nodes: Node) -> Node:
+        self._nodes += 1
+        return Node(self._nodes, "call", name, nodes=nodes)
+
+    def _name(self, name: str) -> Node:
+        if name in TYPE_NAMES or not _READABLE.match(name):
+            raise _NotComparisons
+        self._nodes += 1
+        return Node(self._nodes, "name", name)
+
+    def _constant(self, text: str) -> Node:
+        self._nodes += 1
+        if text[0] in "'\"":
+            return Node(self._nodes, "constant", value=text[1:-1])
+        value = int(text) if text.lstrip("-").isdigit() else float(text)
+        if not math.isfinite(value):
+            raise _NotComparisons
+        return Node(self._nodes, "constant", value=value)

@@ -261,21 +261,26 @@ _head = msgspec.json.Decoder(_Head)
 _file = msgspec.json.Decoder(_File)
 
 
-def save_spells(spells: Mapping[str, Mapping[DefinitionKey, Spell]], now: int, wall: int) -> bytes:
-    """The spells as JSON: pending, violated and clearing ones, at most `MAX_SPELLS`, in that case the most severe.
+OpenSpell = tuple[int, str, str, SavedSpell]
+"""A pending, violated or clearing spell to be saved: its rank, the constraint, the digest of the definition, and the spell."""
 
-    `now` and `wall`: readings of the two clocks at the same moment. The same spells give the same bytes.
-    """
-    kept = sorted(_spells_of(spells, now, wall), key=lambda each: each[:3])
+
+def save_spells(spells: Mapping[str, Mapping[DefinitionKey, Spell]], now: int, wall: int) -> bytes:
+    """The pending, violated and clearing ones of these spells as JSON. See `open_spells` and `encode_spells`."""
+    return encode_spells(open_spells(spells, now, wall))
+
+
+def encode_spells(spells: Iterable[OpenSpell]) -> bytes:
+    """Spells as JSON, at most `MAX_SPELLS`, in that case the most severe. The same spells give the same bytes."""
+    kept = sorted(spells, key=lambda each: each[:3])
     content: dict[str, dict[str, SavedSpell]] = {}
     for _, id_, digest, saved in kept[:MAX_SPELLS]:
         content.setdefault(id_, {})[digest] = saved
     return _encode({"format": FORMAT, "version": VERSION, "spells": content})
 
 
-def _spells_of(
-    spells: Mapping[str, Mapping[DefinitionKey, Spell]], now: int, wall: int
-) -> Iterator[tuple[int, str, str, SavedSpell]]:
+def open_spells(spells: Mapping[str, Mapping[DefinitionKey, Spell]], now: int, wall: int) -> Iterator[OpenSpell]:
+    """The pending, violated and clearing ones of these spells. `now` and `wall`: readings of the two clocks at the same moment."""
     for id_, definitions in spells.items():
         for key, spell in definitions.items():
             since = wall_time(spell.since, now, wall)

@@ -26,7 +26,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from constraint_crdt.http.endpoint import AnswerCache, Endpoint, Own, Resource, problem_response
 from constraint_crdt.http.event_stream import CutOff, EventFeed, events
@@ -84,6 +84,22 @@ class SegmentRoute(Route):
         return matched, {"endpoint": self.endpoint, "path_params": found}
 
 
+class PlainRoutes(BaseRoute):
+    """The routes of paths without parameters, found by one look-up."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._by_path = {route.path: route for route in routes}
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """See Starlette."""
+        route = self._by_path.get(scope["path"]) if scope["type"] == "http" else None
+        return (Match.NONE, {}) if route is None else route.matches(scope)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See Starlette."""
+        await self._by_path[scope["path"]].handle(scope, receive, send)
+
+
 def _sent(scope: Mapping[str, Any]) -> list[str]:
     """The segments of a path, as they were sent."""
     path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
@@ -107,8 +123,11 @@ def make_app(
     routes = [*_routes(node, OPERATIONS), *parts_of_docs(), *pages]
     counts, denials = RequestCounts(routes), Denials()
 
+    plain = [route for route in routes if type(route) is Route and "{" not in route.path]
+    others = [route for route in routes if route not in plain]
+
     app = Starlette(
-        routes=routes,
+        routes=[PlainRoutes(plain), *others],
         middleware=[
             Middleware(
                 Guard,

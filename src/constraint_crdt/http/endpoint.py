@@ -324,7 +324,8 @@ async def read_raw(request: Request, media_type: str, most: int) -> bytes:
 
 async def _read(request: Request, most: int) -> bytes:
     stated = request.headers.get("content-length", "")
-    if stated.isdigit() and int(stated) > most:
+    length = int(stated) if stated.isdigit() else -1
+    if length > most:
         raise _too_large(most)
     body = bytearray()
     try:
@@ -333,6 +334,8 @@ async def _read(request: Request, most: int) -> bytes:
         async with asyncio.timeout(BODY_PAUSE) as pause:
             async for chunk in request.stream():
                 body += chunk
+                if chunk and len(body) == length:
+                    continue  # the end follows at once
                 paused, least = now() + BODY_PAUSE, began + 2 * BODY_PAUSE + len(body) / BODY_RATE
                 slow = least < paused
                 pause.reschedule(min(paused, least))

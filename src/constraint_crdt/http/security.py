@@ -97,8 +97,8 @@ class Slot:
                 del self._held[self.group]
 
 
-class Admission:
-    """Decides on new connections: within the bounds, in all and of an address, or reserved."""
+class ConnectionBounds:
+    """The bounds on connections, in all and of an address. Each connection gets a slot within the bounds, or a reserved one."""
 
     def __init__(self, per_address: int) -> None:
         """`per_address`: the bound of an address (see `address_group`) other than loopback."""

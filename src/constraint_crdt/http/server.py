@@ -3,9 +3,9 @@
 Rules: the port is bound before the node starts, so a taken port is refused at once, and early connections wait. Signals belong
 to the process, not to the server. A stop takes at most 2 s, whatever clients do. Bytes other than HTTP receive a problem, too.
 
-Connections are accepted here, so that the bounds hold before a TLS handshake: see `Admission`. A connection beyond the bounds is
-*reserved*: it may ask for the health of the node, and any other request receives 503. So a probe is answered while others hold all
-connections.
+Connections are accepted here, so that the bounds hold before a TLS handshake: see `ConnectionBounds`. A connection beyond the
+bounds is *reserved*: it may ask for the health of the node, and any other request receives 503. So a probe is answered while others
+hold all connections.
 
 A connection waits for each head for `HEAD_SECONDS`, idle or dribbling, and for a client that reads nothing for `WRITE_SECONDS`;
 then it is aborted. (`endpoint` bounds bodies.)
@@ -35,7 +35,7 @@ from uvicorn.server import ServerState
 from constraint_crdt.errors import ConstraintCrdtError, LifecycleError
 from constraint_crdt.http import make_app
 from constraint_crdt.http.event_stream import EventFeed
-from constraint_crdt.http.security import RESERVED, Admission, ApiCertificate, Slot, is_loopback
+from constraint_crdt.http.security import RESERVED, ApiCertificate, ConnectionBounds, Slot, is_loopback
 from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.runtime.node import Node
@@ -244,7 +244,7 @@ class ApiServer:
             proxy_headers=False,
         )
         context = None if self._certificate is None else self._certificate.context
-        self._server = _Server(config, Admission(self._node.settings.api_connections_per_address), context)
+        self._server = _Server(config, ConnectionBounds(self._node.settings.api_connections_per_address), context)
         self._node.diagnosis.further.append(self._findings)
         if self._certificate is None and not is_loopback(self._host):
             _log.warning("%s: %s", UNPROTECTED.format(self.url), USE_API_TLS)
@@ -291,10 +291,10 @@ class _Server(uvicorn.Server):
     the events themselves.
     """
 
-    def __init__(self, config: uvicorn.Config, admission: Admission, context: ssl.SSLContext | None) -> None:
+    def __init__(self, config: uvicorn.Config, bounds: ConnectionBounds, context: ssl.SSLContext | None) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
-        self._admission = admission
+        self._bounds = bounds
         self._context = context
         self._opening: set[asyncio.Task[None]] = set()
         self._end = asyncio.Event()
@@ -354,7 +354,7 @@ class _Server(uvicorn.Server):
             except OSError as error:  # no room for files or memory, or the client is gone
                 await asyncio.sleep(ACCEPT_PAUSE if error.errno in _NO_ROOM else 0)
                 continue
-            slot = self._admission.take(str(address[0]))
+            slot = self._bounds.take(str(address[0]))
             slot.end = self._begin(self._open(connected, slot)).cancel
             await asyncio.sleep(0)  # a flood of connections leaves time for those that are open
 

@@ -18,7 +18,6 @@ Rules: keys are readable by their owner alone (0600), or are refused. A file is 
 disk leaves the former file. A root and a key are never lost: a root that is followed by another keeps its key in another file.
 """
 
-import contextlib
 import json
 import os
 import ssl
@@ -60,6 +59,7 @@ from constraint_crdt.identity import (
     split_chain,
 )
 from constraint_crdt.identity.certificates import is_issued_by, public_key_of
+from constraint_crdt.store.files import replace_file
 
 AUTHORITY = "ca.pem"
 ROOT_KEY = "root.key"
@@ -430,18 +430,7 @@ def read_file(file: Path, *, secret: bool = False, most: int = MOST_BYTES) -> by
 
 def write_file(file: Path, content: bytes, *, secret: bool = False) -> None:
     """Write a file as a whole, or leave it as it was. Raises `IdentityError`."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        try:
-            number = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if secret else 0o644)
-            with os.fdopen(number, "wb") as opened:
-                opened.write(content)
-                opened.flush()
-                os.fsync(opened.fileno())
-            beside.replace(file)
-        except OSError:
-            with contextlib.suppress(OSError):
-                beside.unlink()
-            raise
+        replace_file(file, content, mode=0o600 if secret else 0o644)
     except OSError as error:
         raise IdentityError(f"cannot write {file}: {error.strerror or error}; name another folder, or make room") from None

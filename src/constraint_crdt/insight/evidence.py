@@ -29,7 +29,7 @@ from math import ceil
 from typing import Protocol
 
 from constraint_crdt.crdt.clock import SECOND, ClockMark
-from constraint_crdt.crdt.digest import Dot, Replica
+from constraint_crdt.crdt.digest import Dot
 from constraint_crdt.errors import UnknownConstraint
 from constraint_crdt.insight.history import ChangeLog, DefinitionClock
 from constraint_crdt.operations.evidence import (
@@ -123,9 +123,10 @@ class Evidence:
         """Peers that spoke, and were live then."""
         self._through: dict[str, tuple[int, str]] = {}
         """When another peer heard a node, by the monotonic clock, and that peer."""
+        self._lost: dict[str, int] = {}
+        """When a node that spoke with this one was found away, by the monotonic clock."""
         self._away: Sequence[str] = ()
         """The nodes of the fleet that are not live here."""
-        self._writers: tuple[Sequence[Replica], Set[str]] = (), frozenset()
         self._asked = ""
         """The last node that was asked for."""
         self._waiting: set[asyncio.Event] = set()
@@ -209,7 +210,7 @@ class Evidence:
 
     def drop_gone(self) -> None:
         """Let go of retired nodes, and of those without a row that do not speak any more, and find out who is away. O(nodes)."""
-        retired, written, live = self._gossip.state.retirements, self._written(), self._peers.live
+        retired, written, live = self._gossip.state.retirements, self._rows.writers, self._peers.live
         for name in [name for name in self._heard if name in retired or not (name in written or self._speaks(name))]:
             self._ahead.discard(name)
             self._met.discard(name)
@@ -221,13 +222,8 @@ class Evidence:
             del self._through[name]
         ended = {self._gossip.node_id, *retired.nodes, *self._gossip.revoked_nodes, *self._peers.away}
         self._away = sorted(name for name in written if name not in live and name not in ended)
-
-    def _written(self) -> Set[str]:
-        """The nodes with a row. O(rows) after a new row, else O(1)."""
-        order = self._rows.clock_mark.order  # the same object as long as the rows are the same
-        if order is not self._writers[0]:
-            self._writers = order, {replica.node_id for replica in order}
-        return self._writers[1]
+        now = self._monotonic()
+        self._lost = {name: self._lost.get(name, now) for name in self._away if name in self._spoke}
 
     def _speaks(self, name: str) -> bool:
         return self.is_live(name) or self._monotonic() - self._spoke.get(name, 0) < self.reachable_for
@@ -261,11 +257,14 @@ class Evidence:
                 self._through[name] = at, by
 
     def through(self, name: str) -> str | None:
-        """The peer through which a node is reachable that is not live here; None for a live node, and without evidence."""
+        """The peer through which a node is reachable that is not live here; None for a live node, and without evidence.
+
+        A message to the other peer is no evidence if it is from before this node lost contact: the node may have ended since.
+        """
         at, by = self._through.get(name, (0, ""))
         if not by or self.is_live(name) or not self.is_live(by) or self._monotonic() - at > self.reachable_for:
             return None
-        return by
+        return None if at <= self._lost.get(name, at - 1) else by
 
     @contextmanager
     def change_event(self) -> Iterator[asyncio.Event]:
@@ -291,7 +290,7 @@ class Evidence:
         A peer that spoke without being on the transport is none of them: perhaps nothing is ever heard of it again.
         """
         state = self._gossip.state
-        names = self._written() | {self._gossip.node_id, *self._peers.live, *self._met}
+        names = self._rows.writers | {self._gossip.node_id, *self._peers.live, *self._met}
         return sorted(name for name in names if name not in state.retirements)
 
     def is_live(self, name: str) -> bool:

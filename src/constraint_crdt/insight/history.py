@@ -22,6 +22,7 @@ a word passes each short request and no long one: a long one stalls its link unt
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
@@ -247,16 +248,21 @@ class NodeRates:
                 self._waiting[constraint] = _Unwritten(now, pairs)
 
     @property
-    def waiting(self) -> bool:
-        """True if counts are in memory and not written."""
-        return bool(self._waiting)
+    def waiting(self) -> int:
+        """The constraints with counts in memory that are not written."""
+        return len(self._waiting)
 
-    def write_waiting(self) -> None:
-        """Write the counts in memory. Counts stay in memory if the write fails, as do those beyond 2**63 - 1, to decay there."""
+    def write_waiting(self, most: int | None = None) -> None:
+        """Write the counts in memory, of so many constraints at most. Counts stay in memory if the write fails, as do those beyond
+        2**63 - 1, to decay there.
+        """
         now = self._now()
-        left = {constraint: self._left(constraint, now) for constraint in self._waiting}
+        left = {constraint: self._left(constraint, now) for constraint in islice(self._waiting, most)}
         refused = self._gossip.write(lambda me: self._rates.record_each_left(me, left))
-        self._waiting = {constraint: self._waiting[constraint] for constraint in refused}
+        for constraint in left:
+            waiting = self._waiting.pop(constraint)
+            if constraint in refused:
+                self._waiting[constraint] = waiting  # behind those that were not tried yet
 
     def fold(self, ids: list[str]) -> None:
         """Fold the counts of this incarnation for these constraints into the counts without a constraint."""

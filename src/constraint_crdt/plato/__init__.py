@@ -5,8 +5,9 @@ Both are pure. `constraint_crdt.operations.plato` is the server side, `constrain
 loaded on its first use.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from constraint_crdt import lazy_names
 
 if TYPE_CHECKING:
     from constraint_crdt.plato.rooms import plato_tile
@@ -58,12 +59,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

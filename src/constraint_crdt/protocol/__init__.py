@@ -4,8 +4,9 @@
 `constraint_crdt.GossipNode` has. Each name is loaded on its first use.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from constraint_crdt import lazy_names
 
 if TYPE_CHECKING:
     from constraint_crdt.protocol.exchange_rules import GossipResult
@@ -89,12 +90,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, {name: f"{__name__}.{place}" for name, place in _MODULE_OF.items()})

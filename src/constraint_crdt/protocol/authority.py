@@ -123,7 +123,7 @@ class Credentials(Protocol):
 
 
 @dataclass(slots=True)
-class Admission:
+class AdmittedRuns:
     """The runs of a transfer, checked."""
 
     runs: list[Run] = field(default_factory=list)
@@ -344,7 +344,7 @@ class Authority:
 
     # --- transfers ---------------------------------------------------------------------------------------------------------
 
-    def admit(self, runs: Sequence[Run], *, whole: bool = False) -> Admission:
+    def admit(self, runs: Sequence[Run], *, whole: bool = False) -> AdmittedRuns:
         """Check the runs of a transfer. `whole`: it is a Sync.
 
         Raises `NotPermitted` for a row that is not as its writer signed it, or that its writer may not write.
@@ -358,56 +358,56 @@ class Authority:
             self._restart()
             return self._admit(runs, whole=whole)
 
-    def _admit(self, runs: Sequence[Run], *, whole: bool) -> Admission:
+    def _admit(self, runs: Sequence[Run], *, whole: bool) -> AdmittedRuns:
         rows = self._rows
-        admission = Admission()
+        admitted = AdmittedRuns()
         plain: list[Run] = []
         for run in runs:
             known = rows.seq(run.replica)
             if run.hi <= known and not whole and run.lo:
-                admission.runs.append(run)
+                admitted.runs.append(run)
                 continue
             rows.digest.fill(run.replica, run.cells)
             if self._is_plain(run):
                 plain.append(run)
             else:
-                self._admit_run(run, known, admission, whole=whole)
-        self._strip(admission)
-        self._admit_plain(plain, admission)
-        admission.stripped = len(admission.runs) + len(admission.doubted) < len(runs)
-        self._check_room(admission)
-        return admission
+                self._admit_run(run, known, admitted, whole=whole)
+        self._strip(admitted)
+        self._admit_plain(plain, admitted)
+        admitted.stripped = len(admitted.runs) + len(admitted.doubted) < len(runs)
+        self._check_room(admitted)
+        return admitted
 
-    def _check_room(self, admission: Admission) -> None:
+    def _check_room(self, admitted: AdmittedRuns) -> None:
         """Stubs take the room of cells."""
-        stubs = sum([len(each.stubs) for each in admission.predictions])
+        stubs = sum([len(each.stubs) for each in admitted.predictions])
         most = self._rows.limits.cells
         if stubs and len(self._rows) + self._signed.count() + stubs > most:
             raise ConstraintCrdtError(
                 f"more than the {most} cells that this node is set to hold, with the removed ones of signed rows"
             )
 
-    def _admit_run(self, run: Run, known: int, admission: Admission, *, whole: bool) -> None:
+    def _admit_run(self, run: Run, known: int, admitted: AdmittedRuns, *, whole: bool) -> None:
         prediction = self._checked(run, known)
         if prediction is None:
-            admission.doubted.add(run.replica)
+            admitted.doubted.add(run.replica)
             return
         if prediction.whole and known and run.hi >= known:
             if not self._continues(run, known):
-                if not self._wins(run, known, admission):
+                if not self._wins(run, known, admitted):
                     return
-                admission.replaced.add(run.replica)
+                admitted.replaced.add(run.replica)
             else:
                 prediction = prediction._replace(superseded=self._signed.replaced_by(run, known))
         elif prediction.whole and known and not whole:
             return
-        admission.runs.append(run)
-        if run.hi > known or run.replica in admission.replaced:
-            admission.predictions.append(prediction)
+        admitted.runs.append(run)
+        if run.hi > known or run.replica in admitted.replaced:
+            admitted.predictions.append(prediction)
 
-    def check_proven(self, runs: Sequence[Run], admission: Admission) -> None:
+    def check_proven(self, runs: Sequence[Run], admitted: AdmittedRuns) -> None:
         """Refuse rows without a certificate for which no operator vouches: for a file, whose rows are not to be left out unsaid."""
-        left_out = {run.replica for run in runs if self._is_plain(run)} - {run.replica for run in admission.runs}
+        left_out = {run.replica for run in runs if self._is_plain(run)} - {run.replica for run in admitted.runs}
         if left_out:
             raise self._refusal(f"the row of {min(left_out)} has no certificate, and no operator of the fleet vouches for it")
 
@@ -415,29 +415,29 @@ class Authority:
         """Those cells of a repair that their writers signed."""
         return [cell for cell in cells if cell.kind == SIGNATURE or self._signed.covers(cell)]
 
-    def prepare(self, admission: Admission) -> None:
+    def prepare(self, admitted: AdmittedRuns) -> None:
         """Follow the new rows of a checked transfer, right before it is applied. `Rows.apply` begins the replaced ones anew."""
-        for prediction in admission.predictions:
+        for prediction in admitted.predictions:
             replica = prediction.run.replica
             if replica not in self._signed:
                 self._signed.begin(replica)
 
-    def abandon(self, admission: Admission) -> None:
+    def abandon(self, admitted: AdmittedRuns) -> None:
         """The transfer could not be applied."""
-        for prediction in admission.predictions:
+        for prediction in admitted.predictions:
             if prediction.run.replica not in self._rows:
                 self._signed.forget(prediction.run.replica)
 
-    def adopt(self, admission: Admission) -> bool:
+    def adopt(self, admitted: AdmittedRuns) -> bool:
         """A checked transfer was applied. True if rows beyond their ends were forgotten."""
-        for replica in admission.replaced:
+        for replica in admitted.replaced:
             self._members.pop(replica, None)
-        self._own_replaced = admission.own or self._own_replaced
-        self._by_vouch |= admission.by_vouch
-        for prediction in admission.predictions:
+        self._own_replaced = admitted.own or self._own_replaced
+        self._by_vouch |= admitted.by_vouch
+        for prediction in admitted.predictions:
             self._rows.supersede(prediction.superseded)
             self._signed.adopt(prediction)
-        disproved = self._forget_disproved(admission)
+        disproved = self._forget_disproved(admitted)
         return self.forget_ended() or disproved
 
     def forget_ended(self) -> bool:
@@ -503,31 +503,31 @@ class Authority:
             return not run.cells or run.cells[0].kind != CERTIFICATE
         return self._rows.get(CERTIFICATE, "", run.replica) is None
 
-    def _admit_plain(self, plain: Sequence[Run], admission: Admission) -> None:
+    def _admit_plain(self, plain: Sequence[Run], admitted: AdmittedRuns) -> None:
         """Of runs without a certificate those from 0 for which an operator vouches, in the state or in a run taken with them.
 
         A row of which only the end came is doubted: it is to be sent from 0.
         """
-        told = self._told(admission, VOUCH) if plain else []
+        told = self._told(admitted, VOUCH) if plain else []
         for run in plain:
             replica, known = run.replica, self._rows.seq(run.replica)
             vouches = self._vouches(replica, [*self._held_vouches(replica), *told])
             if run.lo and any(seq == run.hi for seq, _ in vouches):
-                admission.doubted.add(replica)
+                admitted.doubted.add(replica)
             if run.lo or run.hi < known:
                 continue
             prediction = self._signed.predict(run, 0)
             if (run.hi, prediction.root) in vouches:
-                admission.runs.append(run)
-                admission.predictions.append(prediction)
-                admission.by_vouch.add(replica)
+                admitted.runs.append(run)
+                admitted.predictions.append(prediction)
+                admitted.by_vouch.add(replica)
                 if known and (known, self._signed.root(replica)) != (run.hi, prediction.root):
-                    admission.replaced.add(replica)
+                    admitted.replaced.add(replica)
 
-    def _forget_disproved(self, admission: Admission) -> bool:
+    def _forget_disproved(self, admitted: AdmittedRuns) -> bool:
         """Forget rows without a certificate that differ from rows newly vouched for by an operator: they are taken again, whole."""
         forgot = False
-        for cell in self._told(admission, VOUCH):
+        for cell in self._told(admitted, VOUCH):
             replica, value = parse_replica(str(cell.key)), vouch_value(cell)
             if replica is None or replica not in self._signed or self._rows.seq(replica) > value.seq:
                 continue
@@ -536,12 +536,12 @@ class Authority:
                 forgot = True
         return forgot
 
-    def _told(self, admission: Admission, kind: int) -> list[Cell]:
+    def _told(self, admitted: AdmittedRuns, kind: int) -> list[Cell]:
         """The cells of a kind that the signatures of a transfer cover. Cells that a reader has already are not checked."""
         return [
             cell
-            for each in admission.predictions
-            if each.run.replica not in admission.by_vouch
+            for each in admitted.predictions
+            if each.run.replica not in admitted.by_vouch
             for cell in each.run.cells
             if cell.kind == kind and (each.whole or cell.seq > each.known)
         ]
@@ -609,7 +609,7 @@ class Authority:
             return False
         return self._signed.continues(run, known)
 
-    def _wins(self, run: Run, known: int, admission: Admission) -> bool:
+    def _wins(self, run: Run, known: int, admitted: AdmittedRuns) -> bool:
         """Rule 6, for a row at least as long as the row here."""
         replica = run.replica
         mine = self._rows.get(SIGNATURE, "", replica)
@@ -624,7 +624,7 @@ class Authority:
         if wins and replica.node_id == self.member.node:
             theirs = {(cell.kind, cell.key, cell.data) for cell in run.cells}
             mine_alone = [cell for cell in self._rows.above(replica, 0) if (cell.kind, cell.key, cell.data) not in theirs]
-            admission.own = OwnReplaced(replica, mine_alone)
+            admitted.own = OwnReplaced(replica, mine_alone)
         return wins
 
     def take_own_replaced(self) -> "OwnReplaced | None":
@@ -649,24 +649,24 @@ class Authority:
             self._moved = False
             self._ends = self._effective({})
 
-    def _strip(self, admission: Admission) -> None:
+    def _strip(self, admitted: AdmittedRuns) -> None:
         """Leave out the runs that are longer than a revocation allows, those of the transfer itself included."""
-        newer = [run for run in admission.runs if run.hi > self._rows.seq(run.replica) or run.replica in admission.replaced]
+        newer = [run for run in admitted.runs if run.hi > self._rows.seq(run.replica) or run.replica in admitted.replaced]
         longer = {run.replica: run for run in newer if not self._is_plain(run)}
         writers = {replica: self._writer(run) for replica, run in longer.items()}
-        told = self._told(admission, REVOKE)
+        told = self._told(admitted, REVOKE)
         self._refresh()
-        ends = self._effective(writers, told, longer) if told or admission.replaced else self._ends
+        ends = self._effective(writers, told, longer) if told or admitted.replaced else self._ends
         if not ends:
             return
         ended = {
             replica for replica, run in longer.items() if self._end(replica, writers[replica], ends).excludes(run.hi, run.cells[-1])
         }
         if ended:
-            admission.runs = [run for run in admission.runs if run.replica not in ended]
-            admission.predictions = [each for each in admission.predictions if each.run.replica not in ended]
-            admission.replaced -= ended
-            admission.stripped = True
+            admitted.runs = [run for run in admitted.runs if run.replica not in ended]
+            admitted.predictions = [each for each in admitted.predictions if each.run.replica not in ended]
+            admitted.replaced -= ended
+            admitted.stripped = True
 
     def _end(self, replica: Replica, member: MemberOfFleet | None, ends: _Ends) -> _End:
         """Up to where a row counts."""

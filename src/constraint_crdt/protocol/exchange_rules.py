@@ -388,25 +388,25 @@ class Exchange:
             return _Taken(rows.apply(runs, whole=whole))
         if any(run.lo > rows.seq(run.replica) for run in runs):
             return _Taken(Applied(changed=False, gap=True))
-        admission = authority.admit(runs, whole=whole)
+        admitted = authority.admit(runs, whole=whole)
         if proven:
-            authority.check_proven(runs, admission)
-        if admission.doubted:
-            return _Taken(Applied(changed=False, gap=True), admission.doubted)
-        authority.prepare(admission)
+            authority.check_proven(runs, admitted)
+        if admitted.doubted:
+            return _Taken(Applied(changed=False, gap=True), admitted.doubted)
+        authority.prepare(admitted)
         try:
-            applied = rows.apply(admission.runs, whole=whole, replaced=admission.replaced)
+            applied = rows.apply(admitted.runs, whole=whole, replaced=admitted.replaced)
         except ConstraintCrdtError:
-            authority.abandon(admission)
+            authority.abandon(admitted)
             raise
         if applied.gap:
-            authority.abandon(admission)
+            authority.abandon(admitted)
             return _Taken(applied)
-        forgot = authority.adopt(admission)
-        if forgot or admission.replaced:
+        forgot = authority.adopt(admitted)
+        if forgot or admitted.replaced:
             self._tracker.clear()
-        plain = not (forgot or admission.replaced or admission.stripped or len(admission.runs) < len(runs))
-        return _Taken(Applied(applied.changed or forgot, False, applied.exact and plain), stripped=admission.stripped)
+        plain = not (forgot or admitted.replaced or admitted.stripped or len(admitted.runs) < len(runs))
+        return _Taken(Applied(applied.changed or forgot, False, applied.exact and plain), stripped=admitted.stripped)
 
     def forget_retired(self) -> None:
         """Drop the evidence of retired nodes: they are no peers any more, and convergence does not wait for them."""
@@ -507,7 +507,7 @@ class Exchange:
         data = self._inbound.add(part, self._tracker.marks(peer), self._composer.at)
         if data is None:
             self._tracker.admit(peer)
-            return GossipResult(responses=self._composer.go_on(peer, anew=False) if part.pause else [])
+            return GossipResult(responses=self._composer.go_on(peer, anew=False) if self._inbound.take_pause(part) else [])
         message = decode_message(data if part.unpacked is None else unpack(data, part.unpacked), max_bytes=None)
         if isinstance(message, Part) or (message.node, message.fleet, message.to) != (part.node, part.fleet, part.to):
             raise ConstraintCrdtError("the parts of a transfer make up a message of another sender, or to another receiver")

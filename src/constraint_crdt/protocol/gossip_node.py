@@ -441,11 +441,11 @@ class GossipNode:
     def remove_expired(self, *, limit: int = 1_000) -> int:
         """Remove adds expired long enough ago, `limit` at most; returns their number. `local_replica` has the rules."""
         state, expired = self.local.state, self.local.expired
-        others = {replica.node_id for replica in state.rows.clock_mark.entries}.union(self.local.time.offsets)
-        others -= {self.node_id, *state.retirements.nodes}
         if not self.local.may_change_constraints:
             return 0
-        adds = expired.due(self.node_id, alone=not others, most=limit)
+        ended = {self.node_id, *state.retirements.nodes}
+        alone = ended.issuperset(state.rows.writers) and ended.issuperset(self.local.time.offsets)
+        adds = expired.due(self.node_id, alone=alone, most=limit)
         if adds:
             try:
                 self.write(lambda me: state.constraints.remove_adds(adds, node=me))

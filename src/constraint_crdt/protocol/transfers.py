@@ -20,6 +20,8 @@ Rules of the sender (`OutboundTransfers`):
 Rules of the receiver (`InboundTransfers`):
 
 - Slices may arrive in any order and repeatedly. No slice is decoded before the last slice arrived.
+- The rest is asked for when the pausing part of a burst comes, or where it overtook others, once the burst is whole. From the pause
+  on nothing is under way, so late parts do not hold up a further question of the sender.
 - One transfer per node is kept, the latest, and all of them within a bound on memory. Beyond the bound the
   transfers that have waited longest are dropped, so a sender that disappeared blocks no other.
 - Within an exchange each question (`ask`) is for a later part than the question before, so the exchange ends whatever the answers
@@ -116,6 +118,8 @@ class _Transfer:
         "chunks",
         "missing",
         "name",
+        "paused",
+        "paused_at",
         "sender",
         "size",
         "stored",
@@ -139,6 +143,10 @@ class _Transfer:
         """The slice asked for last; the first slice comes without a question."""
         self.answered = True
         """A part came that begins as the last question asked for: the burst of an earlier question asks for nothing."""
+        self.paused = False
+        """A pausing part came since the last question."""
+        self.paused_at = 0
+        """The slice after that part, until the rest is asked for; else 0."""
         self.active_at: float | None = None
         """When a part came, or was asked for. None: nothing is under way."""
         self.tries = 0
@@ -147,7 +155,7 @@ class _Transfer:
 
     def put(self, part: Part, at: float | None) -> int:
         """Keep the slices of a part; returns the bytes of memory they take. `at`: now."""
-        before, unit = self.stored, part.unit or len(part.chunk) or 1
+        before, unit, index = self.stored, part.unit or len(part.chunk) or 1, part.index
         for index, start in enumerate(range(0, max(1, len(part.chunk)), unit), part.index):
             if index not in self.chunks:
                 chunk = self.chunks[index] = part.chunk[start : start + unit]
@@ -156,8 +164,17 @@ class _Transfer:
         while self.missing in self.chunks:
             self.missing += 1
         self.answered = self.answered or part.index == self.asked
-        self.active_at = None if part.pause and self.answered else at
+        if part.pause:
+            self.paused_at = index + 1
+        self.paused = self.paused or part.pause
+        self.active_at = None if self.paused and self.answered else at
         return self.stored - before
+
+    def take_pause(self, part: Part) -> bool:
+        """True for the pausing part of a burst, and if it overtook others, once the burst is whole."""
+        whole = 0 < self.paused_at <= self.missing
+        self.paused_at = 0 if whole else self.paused_at
+        return whole or part.pause
 
     def held(self) -> bytes:
         """The slices above the first missing one, as in `Resume.held`."""
@@ -223,6 +240,11 @@ class InboundTransfers:
             return False
         return at - transfer.active_at < seconds
 
+    def take_pause(self, part: Part) -> bool:
+        """True if the sender of this part pauses, and the rest may be asked for: see `_Transfer.take_pause`."""
+        transfer = self._transfers.get(part.node.node_id)
+        return part.pause if transfer is None else transfer.take_pause(part)
+
     def break_off(self, sender: str) -> None:
         """No answer to the last question for the rest of a transfer is to be expected."""
         transfer = self._transfers.get(sender)
@@ -257,6 +279,7 @@ class InboundTransfers:
             self.drop(sender.node_id)
             return None
         transfer.asked, transfer.active_at, transfer.answered = transfer.missing, at, at is None
+        transfer.paused, transfer.paused_at = False, 0
         return transfer.transfer, transfer.missing
 
     def give_up(self, sender: Replica, name: bytes) -> bool:

@@ -308,8 +308,7 @@ class Answers:
         )
 
     def _names(self) -> set[str]:
-        written = {replica.node_id for replica in self._gossip.state.rows.clock_entries}
-        return written | {self._gossip.node_id} | self._exchanges.live
+        return {self._gossip.node_id, *self._gossip.state.rows.writers, *self._exchanges.live}
 
     def _same_constraints(self, name: str) -> bool:
         peer, mine = self._gossip.tracker.peer(name), self._gossip.state.rows.clock_mark

@@ -14,12 +14,14 @@ Rules kept here:
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from time import perf_counter
+from typing import NamedTuple
 
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.expression.cel import Measurements, assembled, coerced
 from constraint_crdt.expression.evaluation import Evaluation
-from constraint_crdt.expression.judgement import Judge, Values
+from constraint_crdt.expression.judgement import Judge, Milliseconds, Values
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.history import NodeRates
 from constraint_crdt.model import VerdictState
@@ -31,7 +33,19 @@ from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.verdicts import NodeVerdict
 
 JUDGED_AT_ONCE = 500
-"""Constraints judged in a turn of the loop. They take some milliseconds."""
+"""Constraints judged in a turn of the loop, at most. They take some milliseconds."""
+
+JUDGED_TOGETHER = 50
+"""Constraints judged without a look at the time."""
+
+SLICE = 0.004
+"""Seconds of judging after which other tasks run."""
+
+WRITTEN_AT_ONCE = 200
+"""Counts and times written in a turn of the loop, as one transaction. They take some milliseconds."""
+
+VIOLATIONS_AT_ONCE = 1_000
+"""Constraints whose violations are counted in the sketch in a turn of the loop: each time all of its pages are written."""
 
 RENEWED_AT_ONCE = 20
 """New or redefined constraints read in a turn of the loop. Compiling an expression takes up to a millisecond."""
@@ -46,7 +60,7 @@ TOLD_AT_ONCE = 3
 """Turns of a constraint told without a pause after a calm time: unknown, pending and violated in a row are told at once."""
 
 TOLD_TOGETHER = 1_000
-"""Verdicts told in a turn of the loop, as one transaction. They take some 50 milliseconds."""
+"""Verdicts told as one transaction. Other tasks run while they are prepared."""
 
 SAME_SPELL = SECOND // 2
 """The difference of the begins of one spell before and after a restart, at most, in ns: the clocks are read again."""
@@ -160,7 +174,7 @@ class Evaluator:
         self._checks += 1
         async with self._judging:
             evaluations = await self._judge(self.judge.ids, steady_ns(), _Given(self._measurements, values))
-        await self._verdicts.tell()
+        await self._verdicts.tell(at_once=True)
         return evaluations
 
     async def renew(self) -> None:
@@ -188,8 +202,12 @@ class Evaluator:
                 await self._look(self.judge.ids, now)
             await self._age(now)
             await self._look(self.judge.take_checked(), now)
-            self.judge.look(steady_ns())
-            self._publish()
+            at, pace = steady_ns(), _Pace()
+            due = self.judge.due(at)
+            for start in range(0, len(due), JUDGED_TOGETHER):
+                self.judge.look_at(due[start : start + JUDGED_TOGETHER], at)
+                self._publish()
+                await pace.rest()
             self._ticked = steady_ns()
         self._verdicts.take_over()
         await self._verdicts.tell()
@@ -201,10 +219,11 @@ class Evaluator:
             await self._look(self.judge.readers(names), at)
 
     async def _look(self, ids: Sequence[str], at: int) -> None:
-        for start in range(0, len(ids), JUDGED_AT_ONCE):
-            self.judge.aged(ids[start : start + JUDGED_AT_ONCE], at)
+        pace = _Pace()
+        for start in range(0, len(ids), JUDGED_TOGETHER):
+            self.judge.aged(ids[start : start + JUDGED_TOGETHER], at)
             self._publish()
-            await asyncio.sleep(0)
+            await pace.rest()
 
     def _describe(self, now: int) -> None:
         """Tell the fleet which variables this node measures, if that changed, and once if it measures none."""
@@ -231,13 +250,12 @@ class Evaluator:
         return bool(ids)
 
     async def _judge(self, ids: Sequence[str], now: int, values: Values | None = None) -> list[Evaluation]:
-        evaluations = []
-        for start in range(0, len(ids), JUDGED_AT_ONCE):
-            judged = self.judge.judge(ids[start : start + JUDGED_AT_ONCE], now, values)
+        evaluations, pace = [], _Pace()
+        for start in range(0, len(ids), JUDGED_TOGETHER):
+            judged = self.judge.judge(ids[start : start + JUDGED_TOGETHER], now, values)
             evaluations += judged if values is None else [self._measured(each, now, values) for each in judged]
             self._publish()
-            if start + JUDGED_AT_ONCE < len(ids):
-                await asyncio.sleep(0)
+            await pace.rest()
         return evaluations
 
     def _publish(self) -> None:
@@ -258,12 +276,20 @@ class Evaluator:
 
     # --- writing -----------------------------------------------------------------------------------------------------------
 
-    async def write_counts(self) -> None:
-        """Write the counts. A count beyond 2**63 - 1 is refused alone, and dropped: the other count of its constraint goes on."""
-        if self._feed.writable and (counts := self.judge.take_counts()):
+    async def write_counts(self, *, at_once: bool = False) -> None:
+        """Write the counts. A count beyond 2**63 - 1 is refused alone, and dropped: the other count of its constraint goes on.
+
+        `at_once`: as one transaction. Else other tasks run in between.
+        """
+        most = None if at_once else WRITTEN_AT_ONCE
+        for _ in range(self.judge.counted // WRITTEN_AT_ONCE + 1):
+            if not self._feed.writable or not (counts := self.judge.take_counts(most)):
+                break
             counted = self._record(counts)
             self._sketches.note(counted)
             self._rates.note(counted)
+            if not at_once:
+                await asyncio.sleep(0)
 
     def _record(self, counts: Mapping[str | None, tuple[int, int]]) -> dict[str | None, tuple[int, int]]:
         """Write counts, and return those with room."""
@@ -287,20 +313,56 @@ class Evaluator:
         async with self._judging:
             now = steady_ns()
             await self._age(now)
-            times = self.judge.take_times(now) if self._feed.writable else {}
-        if times:
-            for error in self._feed.write(lambda: self._gossip.record_seconds(times)).values():
-                _log.warning("the time of a constraint is not counted: %s", error)
+        ids = self.judge.timed_ids
+        for start in range(0, len(ids), WRITTEN_AT_ONCE):
+            async with self._judging:
+                chosen = ids[start : start + WRITTEN_AT_ONCE] if self._feed.writable else ()
+                times = self.judge.take_times(steady_ns(), chosen)
+            if times:
+                self._write_times(times)
+            await asyncio.sleep(0)
+
+    def _write_times(self, times: Mapping[str, Milliseconds]) -> None:
+        for error in self._feed.write(lambda: self._gossip.record_seconds(times)).values():
+            _log.warning("the time of a constraint is not counted: %s", error)
 
     async def write_sketches(self) -> None:
         """Write the counts of violations to the sketch."""
-        if self._sketches.waiting and self._feed.writable:
-            self._feed.write(self._sketches.write_waiting)
+        for _ in range(self._sketches.waiting // VIOLATIONS_AT_ONCE + 1):
+            if not self._sketches.waiting or not self._feed.writable:
+                break
+            self._feed.write(lambda: self._sketches.write_waiting(VIOLATIONS_AT_ONCE))
+            await asyncio.sleep(0)
 
     async def write_rates(self) -> None:
         """Write the recent rates."""
-        if self._rates.waiting and self._feed.writable:
-            self._feed.write(self._rates.write_waiting)
+        for _ in range(self._rates.waiting // WRITTEN_AT_ONCE + 1):
+            if not self._rates.waiting or not self._feed.writable:
+                break
+            self._feed.write(lambda: self._rates.write_waiting(WRITTEN_AT_ONCE))
+            await asyncio.sleep(0)
+
+
+class _Pace:
+    """Leaves the loop to other tasks now and then, between steps of `JUDGED_TOGETHER` constraints."""
+
+    def __init__(self) -> None:
+        self._began = perf_counter()
+        self._steps = 0
+
+    async def rest(self) -> None:
+        """Let other tasks run, if the steps since they did took a slice of time or were many."""
+        self._steps += 1
+        if perf_counter() - self._began >= SLICE or self._steps * JUDGED_TOGETHER >= JUDGED_AT_ONCE:
+            await asyncio.sleep(0)
+            self._began, self._steps = perf_counter(), 0
+
+
+class _Prepared(NamedTuple):
+    """A verdict, and the evaluation that it was made of."""
+
+    evaluation: Evaluation | None
+    verdict: NodeVerdict | None
 
 
 _Turn = tuple[VerdictState, int]
@@ -385,10 +447,10 @@ class _VerdictCells:
             self._feed.write(lambda: self._gossip.record_verdicts(same))
             self._push()
 
-    async def tell(self) -> None:
-        """Write the verdicts that turned since the last call; those beyond their rate go on waiting."""
+    async def tell(self, *, at_once: bool = False) -> None:
+        """Write the verdicts that turned since the last call; those beyond their rate go on waiting. `at_once`: without a rest."""
         fresh, self._fresh = self._fresh, {}
-        await self._write(list(fresh))
+        await self._write(list(fresh), at_once=at_once)
 
     async def tell_waiting(self, *, final: bool) -> None:
         """Write the verdicts that wait. `final`: those beyond their rate as well."""
@@ -396,14 +458,34 @@ class _VerdictCells:
         self._paced = {id_: until for id_, until in self._paced.items() if until > now and not final}
         await self._write(list(self._waiting))
 
-    async def _write(self, ids: Sequence[str]) -> None:
+    async def _write(self, ids: Sequence[str], *, at_once: bool = False) -> None:
         for start in range(0, len(ids), TOLD_TOGETHER):
             if start:
                 await asyncio.sleep(0)
+            prepared = {} if at_once else await self._prepared(ids[start : start + TOLD_TOGETHER])
             now = steady_ns()
             due = [id_ for id_ in ids[start : start + TOLD_TOGETHER] if self._is_due(id_, now)]
             if due and self._feed.writable:
-                self._put({id_: self._judge.verdict(id_, now) for id_ in due}, now)
+                self._put({id_: self._current(id_, prepared.get(id_), now) for id_ in due}, now)
+
+    async def _prepared(self, ids: Sequence[str]) -> dict[str, "_Prepared"]:
+        """The verdicts of those of these that are due. Other tasks run in between."""
+        found, pace = dict[str, _Prepared](), _Pace()
+        for start in range(0, len(ids), JUDGED_TOGETHER):
+            now = steady_ns()
+            for id_ in ids[start : start + JUDGED_TOGETHER]:
+                if self._is_due(id_, now):
+                    found[id_] = _Prepared(self._judge.evaluation(id_), self._judge.verdict(id_, now))
+            await pace.rest()
+        return found
+
+    def _current(self, id_: str, prepared: "_Prepared | None", now: int) -> NodeVerdict | None:
+        """The verdict as prepared, unless the constraint turned since."""
+        if prepared is None:
+            return self._judge.verdict(id_, now)
+        told = prepared.verdict
+        turned = self._judge.evaluation(id_) is not prepared.evaluation or (told and told.since != self._judge.since(id_, now))
+        return self._judge.verdict(id_, now) if turned else told
 
     def _is_due(self, id_: str, now: int) -> bool:
         """False for a constraint that does not wait, was told too often, or whose definition is read soon."""

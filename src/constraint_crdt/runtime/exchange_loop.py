@@ -498,31 +498,36 @@ class ExchangeLoop:
 
     async def _begin(self, peer: Peer) -> "bool | asyncio.Task[bool]":
         """Begin an exchange in its turn. Returns its outcome, or its task if it takes longer than the turn."""
-        while peer in self._aside or len(self._aside) >= ASIDE:
-            await asyncio.wait(
-                [self._aside[peer]] if peer in self._aside else self._aside.values(), return_when=asyncio.FIRST_COMPLETED
-            )
-        async with self._turn:
-            loop = asyncio.get_running_loop()
-            self._gossip.links.at = begun = loop.time()
-            self.begun += 1
-            exchange = _Exchange(peer, ExchangeReceipt(peer=peer.name), [self._gossip.begin(peer.name)])
-            quick = self._is_quick(peer)
-            if quick:  # the usual case: without a task
-                exchange.until = begun + TURN * self._timeout
-                outcome = await self._go_on(exchange)
-                if outcome is not None:
-                    return outcome
-                exchange.until = None
-            task = self._aside[peer] = loop.create_task(self._finish(exchange), name="exchange")
-            task.add_done_callback(lambda done: self._done(peer, done))
-            if not quick:
-                try:
-                    await asyncio.wait([task], timeout=TURN * self._timeout)
-                except asyncio.CancelledError:
-                    task.cancel()
-                    raise
-            return task
+        while True:
+            while peer in self._aside or len(self._aside) >= ASIDE:
+                waited_for = [self._aside[peer]] if peer in self._aside else self._aside.values()
+                await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+            async with self._turn:
+                if peer not in self._aside and len(self._aside) < ASIDE:  # the exchange before may have gone on beside others
+                    return await self._take_turn(peer)
+
+    async def _take_turn(self, peer: Peer) -> "bool | asyncio.Task[bool]":
+        """Exchange until the end of the turn. Returns as `_begin` does."""
+        loop = asyncio.get_running_loop()
+        self._gossip.links.at = begun = loop.time()
+        self.begun += 1
+        exchange = _Exchange(peer, ExchangeReceipt(peer=peer.name), [self._gossip.begin(peer.name)])
+        quick = self._is_quick(peer)
+        if quick:  # the usual case: without a task
+            exchange.until = begun + TURN * self._timeout
+            outcome = await self._go_on(exchange)
+            if outcome is not None:
+                return outcome
+            exchange.until = None
+        task = self._aside[peer] = loop.create_task(self._finish(exchange), name="exchange")
+        task.add_done_callback(lambda done: self._done(peer, done))
+        if not quick:
+            try:
+                await asyncio.wait([task], timeout=TURN * self._timeout)
+            except asyncio.CancelledError:
+                task.cancel()
+                raise
+        return task
 
     def _is_quick(self, peer: Peer) -> bool:
         """True if an exchange with a peer is usually over within its turn."""

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, TypeVar
 from constraint_crdt import __version__
 from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
 from constraint_crdt.alerts.rules import Conditions, Facts
-from constraint_crdt.crdt.clock import STEP
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import STEP, ClockMark
+from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.gossip import GossipNode as MachineNode
 from constraint_crdt.gossip import steady_ns
@@ -117,7 +117,8 @@ class MissedNodes:
 
     def __init__(self, me: str) -> None:
         self._me = me
-        self._seen: dict[Replica, int] = {}
+        self._seen: ClockMark | None = None
+        """The clock at the last look."""
         self._missed: dict[str, int] = {}
         self._wrote: dict[str, int] = {}
         """The number of the look at which each missing node had written last."""
@@ -128,10 +129,13 @@ class MissedNodes:
         """The nodes writing, by evidence of others, without being live here for a while."""
         return sorted(name for name, looks in self._missed.items() if looks >= PATIENCE)
 
-    def look(self, clock: Mapping[Replica, int], live: Set[str], ended: Set[str] = frozenset()) -> Set[str]:
-        """The nodes that are not live here and wrote lately. `ended` nodes, revoked or retired, get no link. O(rows)."""
-        writing = {replica.node_id for replica, seq in clock.items() if self._seen.get(replica, 0) < seq} if self._seen else set()
-        self._seen, self._looks = dict(clock), self._looks + 1
+    def look(self, rows: Rows, live: Set[str], ended: Set[str] = frozenset()) -> Set[str]:
+        """The nodes that are not live here and wrote lately. `ended` nodes, revoked or retired, get no link.
+
+        O(rows changed since the last look).
+        """
+        writing = rows.writers_since(self._seen) if self._seen is not None and self._seen.entries else frozenset[str]()
+        self._seen, self._looks = rows.clock_mark, self._looks + 1
         for name in live | ended:
             self._missed.pop(name, None)
             self._wrote.pop(name, None)
@@ -294,7 +298,7 @@ class Membership:
         """Name the nodes of the state to the transport, with their endpoints. O(nodes)."""
         gossip, settings = self._gossip, self._settings
         ended = {gossip.node_id} | gossip.revoked_nodes | set(gossip.state.retirements)
-        writing = self._missed.look(gossip.state.rows.clock_entries, self._exchanges.live, ended | self._exchanges.away)
+        writing = self._missed.look(gossip.state.rows, self._exchanges.live, ended | self._exchanges.away)
         if not isinstance(self._transport, LinkingTransport):
             return
         sought: dict[str, Sought] = {}
@@ -608,8 +612,8 @@ class Runtime:
         Nothing inside of a machine that was put back as a whole, memory included, shows that it was.
         """
         local, rows = self.gossip.local, self.gossip.state.rows
-        others = {replica.node_id for replica in rows.clock_entries} - {local.node_id, *self.gossip.state.retirements.nodes}
-        return bool(local.resumed and local.goes_on and (others or self.settings.connect))
+        alone = rows.writers <= {local.node_id, *self.gossip.state.retirements.nodes}
+        return bool(local.resumed and local.goes_on and (not alone or self.settings.connect))
 
     async def _meet(self) -> None:
         """Write nothing that no user asked for before the clock of a peer is known, or `FIRST_CONTACT` is over."""

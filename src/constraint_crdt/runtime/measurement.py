@@ -74,11 +74,11 @@ class LatestMeasurements:
         """Take all values in; None withdraws a variable. Raises `ConstraintCrdtError` for a name that no expression can read and
         for a value out of bounds, and takes none then.
         """
-        check_names(values)
-        converted: dict[str, object] = {}
-        for name, value in values.items():
+        fresh = [name for name in values if name not in self._samples]
+        check_names(fresh)
+        for name in fresh:
             check_id(name, "the name of a variable")
-            converted[name] = check_value(name, value)
+        converted = {name: value if type(value) is float else check_value(name, value) for name, value in values.items()}
         self._make_room(converted, now)
         self._rings.put(converted, now)
         self._windows = None

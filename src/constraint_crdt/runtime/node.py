@@ -29,7 +29,7 @@ import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, LifecycleError, UnknownConstraint, WrongThread
 from constraint_crdt.expression import check_expressions, check_names
-from constraint_crdt.expression.evaluation import Evaluation
+from constraint_crdt.expression.evaluation import Evaluation, is_known
 from constraint_crdt.model import Event, EventKind, IfUnknown, Severity, html_fields
 from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
@@ -38,7 +38,7 @@ from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import VariableReport
-from constraint_crdt.runtime.change_feed import BatchResult, apply_changes, check_definitions, needs_expressions
+from constraint_crdt.runtime.change_feed import BatchResult, apply_changes, check_definitions, is_cheap
 from constraint_crdt.runtime.event_log import EventStream
 from constraint_crdt.runtime.lifecycle import Runtime
 from constraint_crdt.runtime.measurement import Probe
@@ -239,8 +239,11 @@ class Node:
         `ConstraintCrdtError` (out of bounds); nothing changes then.
         """
         if when:
-            kinds = dict(self.gossip.state.variables.kinds())
-            await asyncio.to_thread(check_expressions, when, clear_when, kinds)  # the CEL library may not be loaded yet
+            kinds = self.gossip.state.variables.kinds()
+            if is_known(when, kinds) and is_known(clear_when, kinds):
+                check_expressions(when, clear_when, kinds)
+            else:  # the CEL library may not be loaded yet
+                await asyncio.to_thread(check_expressions, when, clear_when, dict(kinds))
         self._check_call()
         add = partial(
             self.gossip.add_constraint, id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
@@ -274,10 +277,11 @@ class Node:
 
         Raises `BatchError` (a `ConstraintCrdtError`) naming the first wrong change; no change is made then.
         """
-        if needs_expressions(changes):
-            await asyncio.to_thread(check_definitions, changes, dict(self.gossip.state.variables.kinds()))
+        kinds = self.gossip.state.variables.kinds()
+        if is_cheap(changes, kinds):
+            check_definitions(changes, kinds)
         else:
-            check_definitions(changes)
+            await asyncio.to_thread(check_definitions, changes, dict(kinds))
         self._check_call()
         apply = partial(apply_changes, self.gossip, changes, at=self.gossip.time.stamp())
         redefined = [change.id for change in changes if not isinstance(change, RecordCounts)]
@@ -312,7 +316,7 @@ class Node:
         runtime = self._runtime
         runtime.persistence.check()
         evaluations = await runtime.evaluator.check(values)
-        await runtime.evaluator.write_counts()
+        await runtime.evaluator.write_counts(at_once=True)
         runtime.exchanges.push()
         await runtime.persistence.durable()
         return evaluations

@@ -28,7 +28,7 @@ from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.judgement import Judge
-from constraint_crdt.expression.temporal import MAX_SPELLS_BYTES, SavedSpells, read_spells
+from constraint_crdt.expression.temporal import MAX_SPELLS_BYTES, OpenSpell, SavedSpells, encode_spells, read_spells
 from constraint_crdt.gossip import fresh_incarnation, steady_ns
 from constraint_crdt.model import DurationHistogram
 from constraint_crdt.operations.service import Finding, ImportReport
@@ -410,8 +410,15 @@ def _text(rows: Rows, runs: Sequence[Run]) -> str:
     return to_json(ConstraintState(rows))
 
 
+SAVED_AT_ONCE = 200
+"""Spells read in a turn of the loop. They take some milliseconds."""
+
 RUNNING_EVERY = 5 * SECOND
 """The time between two writes of spells whose clocks run, without a turn, in ns. A killed node loses this time of `for`."""
+
+
+def _save_spells(file: Path, spells: Sequence[OpenSpell]) -> None:
+    replace_file(file, encode_spells(spells))
 
 
 class SpellFile:
@@ -445,9 +452,12 @@ class SpellFile:
         pause = 0 if final else RUNNING_EVERY
         if self._file is None or (turns == self._turns and not (self._judge.is_running and now - self._saved_at >= pause)):
             return
-        content = self._judge.save(now)
+        spells, ids = list[OpenSpell](), self._judge.open_ids
+        for start in range(0, len(ids), SAVED_AT_ONCE):
+            spells += self._judge.open_spells(ids[start : start + SAVED_AT_ONCE], steady_ns())
+            await asyncio.sleep(0)
         try:
-            await asyncio.to_thread(replace_file, self._file, content)
+            await asyncio.to_thread(_save_spells, self._file, spells)
             self._turns, self._saved_at = turns, now
         except OSError as error:
             _log.warning("cannot write the verdicts to %s: %s", self._file, error.strerror or error)

@@ -11,6 +11,7 @@ import asyncio
 import builtins
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Protocol
 
 from constraint_crdt.crdt.cells import Cell, split_key
@@ -109,14 +110,18 @@ class NodeSketches:
                 self._waiting[constraint] = self._waiting.get(constraint, 0) + violated
 
     @property
-    def waiting(self) -> bool:
-        """True if the buffer is not empty."""
-        return bool(self._waiting)
+    def waiting(self) -> int:
+        """The constraints in the buffer."""
+        return len(self._waiting)
 
-    def write_waiting(self) -> None:
-        """Write the buffer. Refused violations stay in the buffer. A count near 2**63 saturates the sketch, and stops no other."""
-        self._gossip.write(lambda me: self._violations.record_all(self._waiting, node=me, saturate=True))
-        self._waiting = {}
+    def write_waiting(self, most: int | None = None) -> None:
+        """Write the buffer, of so many constraints at most. Refused violations stay in the buffer. A count near 2**63 saturates the
+        sketch, and stops no other.
+        """
+        counts = dict(islice(self._waiting.items(), most))
+        self._gossip.write(lambda me: self._violations.record_all(counts, node=me, saturate=True))
+        for constraint in counts:
+            del self._waiting[constraint]
 
     # --- how often -------------------------------------------------------------------------------------------------------
 

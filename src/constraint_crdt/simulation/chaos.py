@@ -725,7 +725,7 @@ class Chaos:
             actor.paused_until = 0
         world.run(world.now + AGREE_NS, lambda: is_settled(world.fleet))
         if not is_settled(world.fleet):
-            raise Violation("liveness", f"the nodes are not equal {AGREE_NS // 10**9} s after the last fault")
+            raise Violation("agreement in time", f"the nodes are not equal {AGREE_NS // 10**9} s after the last fault")
 
     def run(self) -> HistoryResult:
         """Run the history to its end, or to the first violation."""

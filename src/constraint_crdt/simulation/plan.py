@@ -28,6 +28,7 @@ from constraint_crdt.errors import InvalidValue
 from constraint_crdt.protocol.gossip_node import GossipNode, exchange
 from constraint_crdt.protocol.messages import decode_message
 from constraint_crdt.protocol.peers import HASTE, fanout, most_conversations
+from constraint_crdt.protocol.sites import SPEAKERS
 from constraint_crdt.simulation.fleet import FLEET, mutations_in
 from constraint_crdt.simulation.scenario import GAP, HEIGHT, KNOWN, LEFT, PANEL, RIGHT, SENT, TOP, WIDTH, Mark, Panel, Picture, Text
 from constraint_crdt.simulation.steps import NodeStart
@@ -107,9 +108,6 @@ OPENING = 4
 """Round trips of opening a link: TCP, and the handshake of Zenoh."""
 
 KEPT_REMOVALS, REMOVALS_KEPT_FOR = 10_000, 3600.0
-SPEAKERS = 2
-"""Nodes of a site that speak with another site."""
-
 MOST_ROWS = 2_000
 """Nodes in the state of the nodes whose messages are measured."""
 

@@ -9,7 +9,7 @@ from constraint_crdt.errors import StoreError, WritesRefused
 from constraint_crdt.store.committer import Committer
 from constraint_crdt.store.files import Marker, default_path, marker_for, set_aside
 from constraint_crdt.store.schema import Life
-from constraint_crdt.store.store import Identity, Rollback, Store, read_store
+from constraint_crdt.store.store import Identity, Rollback, Store, StoreCopy, back_up, check_backup, put_back, read_store
 
 __all__ = [
     "Committer",
@@ -18,10 +18,14 @@ __all__ = [
     "Marker",
     "Rollback",
     "Store",
+    "StoreCopy",
     "StoreError",
     "WritesRefused",
+    "back_up",
+    "check_backup",
     "default_path",
     "marker_for",
+    "put_back",
     "read_store",
     "set_aside",
 ]

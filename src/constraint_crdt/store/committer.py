@@ -262,8 +262,12 @@ class Committer:
             await self._commit()  # changes made during the last commit
 
     async def _woken(self) -> None:
+        if self.healthy:
+            await self._wake.wait()
+            self._wake.clear()
+            return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(None if self.healthy else self._retry_seconds):
+            async with asyncio.timeout(self._retry_seconds):
                 await self._wake.wait()
         self._wake.clear()
 

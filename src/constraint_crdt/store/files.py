@@ -25,6 +25,10 @@ The marker also has the difference of the wall clock to the steady clock, which 
 
 Rules of the marker: `note` returns before the seq is sent. A marker is removed if writing fails. If the removal fails too, `note`
 raises, and nothing is sent. A missing or unreadable marker vouches for nothing, which is safe and costs the node a new incarnation.
+
+A note of a higher seq is written in place, by a single call: a killed process leaves it whole or not at all. Numbers have a fixed
+width, with the digits of the seq last and in order, so that even a part of a note names no seq below the one before. A new session
+or incarnation replaces the file.
 """
 
 import contextlib
@@ -212,6 +216,15 @@ def sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
+def sync_file(file: Path) -> None:
+    """Write a file to disk. Raises `OSError`."""
+    handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def read_bounded(file: Path, most: int) -> bytes:
     """The content of a file. Raises `OSError`, and `StoreError` for a file of more than `most` bytes."""
     with file.open("rb") as opened:
@@ -221,13 +234,13 @@ def read_bounded(file: Path, most: int) -> bytes:
     return data
 
 
-def replace_file(file: Path, content: bytes, *, prepare: Callable[[int], object] | None = None) -> None:
+def replace_file(file: Path, content: bytes, *, mode: int = 0o600, prepare: Callable[[int], object] | None = None) -> None:
     """Replace a file as a whole. Raises `OSError`; the former content stays then.
 
-    For the owner only, unless `prepare` changes that: it is called with the open file, still empty.
+    `mode`: the permissions, less the umask; for the owner only by default. `prepare` is called with the open file, still empty.
     """
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    temporary = file.with_name(f".{secrets.token_hex(8)}.tmp")  # without the name of the file, which may be as long as names can be
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with open(handle, "wb") as opened:
             if prepare is not None:
@@ -307,6 +320,8 @@ class Marker:
         self._machine = machine
         self._session: Session | None = None
         self._noted = (0, 0)
+        self._handle = -1
+        """The open file, to be written in place; -1: none."""
 
     def vouches(self, session: Session, incarnation: int, seq: int) -> bool:
         """True if this store, last opened as `session` and with `seq` in its own row, has every mutation sent by the node."""
@@ -346,8 +361,10 @@ class Marker:
             return
         before, self._noted = self._noted, (incarnation, seq)
         try:
-            self._write(self._file, self._session)
+            if before[0] != incarnation or not self._overwrite(self._file, self._session):
+                self._write(self._file, self._session)
         except OSError:
+            self.close()
             try:
                 self._file.unlink(missing_ok=True)
             except NotADirectoryError:
@@ -364,20 +381,47 @@ class Marker:
         if self._file is not None:
             self._file.unlink(missing_ok=True)
             self._noted = (0, 0)
+            self.close()
+
+    def close(self) -> None:
+        """Close the file. Idempotent; the next `note` replaces it."""
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)
+
+    def _line(self, session: Session) -> bytes:
+        place = f"{session.nonce.hex()} {session.device} {session.inode}"
+        ahead, (incarnation, seq) = self._ahead(), self._noted
+        return f"{self._head()} {place} {ahead:020d} {incarnation:020d} {seq:020d} end\n".encode()
+
+    def _overwrite(self, file: Path, session: Session) -> bool:
+        """Write in place. False without an open file, and if another file has its name: it has to be replaced."""
+        if self._handle < 0:
+            return False
+        try:
+            here, there = os.fstat(self._handle), os.stat(file)
+        except FileNotFoundError:
+            return False
+        data = self._line(session)
+        if not os.path.samestat(here, there) or there.st_size != len(data):
+            return False
+        return os.pwrite(self._handle, data, 0) == len(data)
 
     def _write(self, file: Path, session: Session) -> None:
         """Replace the file atomically. Not synced: a power cut is another boot, and vouches for nothing."""
-        place = f"{session.nonce.hex()} {session.device} {session.inode}"
-        data = "{} {} {} {} {} end\n".format(self._head(), place, self._ahead(), *self._noted).encode()
-        fresh = f"{file}.new"
+        self.close()
+        data, fresh = self._line(session), f"{file}.new"
         handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             whole = os.write(handle, data) == len(data)
-        finally:
+            if whole:
+                os.replace(fresh, file)
+        except BaseException:
             os.close(handle)
+            raise
+        self._handle = handle
         if not whole:
             raise OSError(f"only a part of {fresh} could be written")
-        os.replace(fresh, file)
 
     def _head(self) -> str:
         boot, generation = self._machine

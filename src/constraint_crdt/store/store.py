@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.limits import MAX_COUNT, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, StoreError
 from constraint_crdt.store import schema
@@ -30,7 +31,9 @@ from constraint_crdt.store.files import (
     damaged,
     make_private,
     refused,
+    set_aside,
     sync_directory,
+    sync_file,
     unusable,
 )
 from constraint_crdt.store.schema import STUB_TABLE, CommitBatch, Life, Seal, checksum, load, stub_row
@@ -189,6 +192,7 @@ class Store:
     def close(self) -> None:
         """Close the file and release the lock. Idempotent."""
         self._disconnect()
+        self._marker.close()
         self._lock.release()
 
     # --- opening ---------------------------------------------------------------------------------------------------
@@ -300,28 +304,31 @@ class Store:
 
     def _write(self, connection: sqlite3.Connection, batch: CommitBatch) -> dict[Replica, int]:
         """Write in a single transaction. Returns the numbers of the rows after the batch."""
-        numbers = self._numbers.copy()
-        free = max(numbers.values(), default=0) + 1
-        for run in batch.runs:
-            if run.replica not in numbers:
-                numbers[run.replica] = free
-                free += 1
+        numbers = self._numbers
+        fresh = [run.replica for run in batch.runs if run.replica not in numbers]
+        if fresh:
+            free = max(numbers.values(), default=0) + 1
+            numbers = numbers | {replica: free + index for index, replica in enumerate(fresh)}
         connection.execute("BEGIN IMMEDIATE")
         gone = [(numbers[replica],) for replica in batch.reset if replica in numbers]
-        connection.executemany("DELETE FROM cell WHERE row = ?", gone)
-        connection.executemany("DELETE FROM row WHERE id = ?", gone)
+        if gone:
+            connection.executemany("DELETE FROM cell WHERE row = ?", gone)
+            connection.executemany("DELETE FROM row WHERE id = ?", gone)
         if batch.stubs or (gone and _has_stubs(connection)):
             connection.execute(STUB_TABLE)
             connection.executemany("DELETE FROM stub WHERE row = ?", gone)
-        fallen = (f for f in batch.fallen if f.replica in numbers)
-        connection.executemany(_DELETE, ((numbers[f.replica], f.kind, f.key, f.seq) for f in fallen))
+        fallen = [(numbers[f.replica], f.kind, f.key, f.seq) for f in batch.fallen if f.replica in numbers]
+        if fallen:
+            connection.executemany(_DELETE, fallen)
         connection.executemany(_PUT_ROW, ((numbers[run.replica], *run.replica, run.hi) for run in batch.runs))
         connection.executemany(_PUT, _cells(batch, numbers))
         stubs = (stub_row(numbers[replica], cells) for replica, cells in batch.stubs.items() if replica in numbers)
         if batch.stubs:
             connection.executemany("INSERT OR REPLACE INTO stub (row, cells, crc) VALUES (?, ?, ?)", stubs)
-        connection.executemany(_FLOOR, ((floor, numbers[replica]) for replica, floor in batch.floors.items()))
-        connection.executemany(_LIFE, batch.lives)
+        if batch.floors:
+            connection.executemany(_FLOOR, ((floor, numbers[replica]) for replica, floor in batch.floors.items()))
+        if batch.lives:
+            connection.executemany(_LIFE, batch.lives)
         if batch.life_ends:
             connection.execute(_END_LIFE)
         connection.execute(_SEAL, batch.seal)
@@ -356,6 +363,107 @@ def read_store(path: Path, rows: Rows) -> None:
         raise unusable(error, path) from error
     finally:
         connection.close()
+
+
+class StoreCopy(NamedTuple):
+    """A copy of a store, of which every page and cell was checked."""
+
+    node: str
+    fleet: str
+    cells: int
+    """Standing cells."""
+    bytes: int
+
+
+def check_backup(path: Path) -> StoreCopy:
+    """Read a backup, or any other store, to its end. Raises as `read_store` does."""
+    rows = Rows(limits=Limits(rows=MAX_COUNT, cells=MAX_COUNT))
+    read_store(path, rows)
+    connection = schema.connect_to_read(path)
+    try:
+        owner = connection.execute("SELECT node, fleet FROM identity").fetchall()
+    finally:
+        connection.close()
+    if len(owner) != 1:
+        raise damaged(path, "it does not say whose it is")
+    node, fleet = owner[0]
+    return StoreCopy(node, fleet, len(rows), path.stat().st_size)
+
+
+def back_up(path: Path, target: Path) -> StoreCopy:
+    """Copy the last committed state of a store to one file, and check the copy. The store may be in use, and is not changed.
+
+    One transaction of SQLite reads it all (`VACUUM INTO`), so commits meanwhile neither wait nor start the copy again. Raises
+    `StoreError` for a store that cannot be read, or a file that cannot be written; the former file is as it was then.
+    """
+    path, target = path.absolute(), target.absolute()
+    if not path.exists():
+        raise StoreError(f"there is no store {path}")
+    if path.resolve() == target.resolve():
+        raise StoreError(f"{target} is the store itself: give the backup another name")
+    fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        schema.check_header(path)
+        os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StoreError(f"cannot back up {path} to {target}: {error.strerror or error}") from error
+    try:
+        connection = schema.connect_to_read(path)
+        try:
+            connection.execute("COMMIT")  # VACUUM makes a transaction of its own
+            connection.execute("VACUUM INTO ?", (os.fspath(fresh),))
+        finally:
+            connection.close()
+        made = check_backup(fresh)
+        sync_file(fresh)
+        fresh.replace(target)
+        sync_directory(target.parent)
+    except (OSError, *SQLITE_FAILURES) as error:
+        raise StoreError(f"cannot back up {path} to {target}: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+    return made
+
+
+def put_back(backup: Path, path: Path) -> tuple[StoreCopy, Path | None]:
+    """Make a backup the store at a path, after it was checked. Returns it, and where the former store is now; None without one.
+
+    The next start begins a new life, as the writes since the backup may be known to others, and peers bring these back. Raises
+    `StoreError` if the backup is damaged, or the store is in use or of another node.
+    """
+    backup, path = backup.absolute(), path.absolute()
+    found = check_backup(backup)
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        make_private(path.parent)
+        path = path.resolve()
+        if backup.resolve() == path:
+            raise StoreError(f"{path} is the store itself: name a backup of it")
+        _check_owner(path, found)
+        back_up(backup, fresh)
+        former = set_aside(path)
+        fresh.replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise StoreError(f"cannot restore {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+    return found, former
+
+
+def _check_owner(path: Path, backup: StoreCopy) -> None:
+    """Raise `StoreError` if the store at a path is of another node than the backup. One that cannot be read is no obstacle."""
+    try:
+        owner = check_backup(path)
+    except (StoreError, *SQLITE_FAILURES):
+        return
+    if (owner.node, owner.fleet) != (backup.node, backup.fleet):
+        raise StoreError(
+            f"the store {path} is that of node {owner.node!r} of fleet {owner.fleet!r}, and the backup of node {backup.node!r} of "
+            f"fleet {backup.fleet!r}: give --store another path"
+        )
 
 
 def _restore(connection: sqlite3.Connection, path: Path, rows: Rows) -> None:

@@ -4,9 +4,9 @@ Importing a type registers the kinds of all types, so `read_cell` validates ever
 first use. Those with a clock, `DecayCounter`, `DecayConstraintState` and `FleetTile`, have the clock of this machine by default.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from constraint_crdt import lazy_names
 from constraint_crdt.types import (
     bloom,
     budgets,
@@ -112,12 +112,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

@@ -14,7 +14,7 @@ The number of bits is n·ln(1/p) / ln²2, rounded up to whole bytes; but from 10
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple, Self
 
 import msgspec
@@ -201,14 +201,16 @@ class BloomCRDT(PagedView[BloomShape]):
         self._settle()
         own: BloomValue | None = self._own(replica)
         bits, hashes, _ = self.shape
-        union, ours, news = self._union.copy(), bytearray(self._table_bytes), 0
+        ours, set_now, news = dict[int, bytearray](), set[int](), 0
         for item in items:
             new = False
             for place in positions(item, hashes, bits):
-                at, bit = place >> 3, 1 << (place & 7)
-                ours[at] |= bit
-                if not union[at] & bit:
-                    union[at] |= bit
+                (number, at), bit = divmod(place >> 3, FILTER_PAGE_BYTES), 1 << (place & 7)
+                if number not in ours:
+                    ours[number] = bytearray(self._size(number))
+                ours[number][at] |= bit
+                if not self._union[place >> 3] & bit and place not in set_now:
+                    set_now.add(place)
                     new = True
             news += new
         cells = self._own_changes(replica, ours)
@@ -219,17 +221,14 @@ class BloomCRDT(PagedView[BloomShape]):
             self._rows.write_all(replica, cells)
         return news
 
-    def _own_changes(self, replica: Replica, ours: bytearray) -> list[Cell]:
-        """The pages of the writer's own row changed by these bits."""
+    def _own_changes(self, replica: Replica, ours: Mapping[int, bytearray]) -> list[Cell]:
+        """The pages of the writer's own row changed by these bits, by the number of the page."""
         cells = []
-        for number in range(self._pages):
-            start = number * FILTER_PAGE_BYTES
-            fresh = ours[start : start + FILTER_PAGE_BYTES]
-            if fresh.count(0) < len(fresh):
-                before = self._own_page(replica, number)
-                after = _either(before, fresh)
-                if after != before:
-                    cells.append(self._page_cell(number, after))
+        for number, fresh in sorted(ours.items()):
+            before = self._own_page(replica, number)
+            after = _either(before, fresh)
+            if after != before:
+                cells.append(self._page_cell(number, after))
         return cells
 
     def __repr__(self) -> str:

@@ -322,7 +322,7 @@ def expiry_time(ttl: "Duration | float | None", until: "Timestamp | int | None",
     if isinstance(until, Timestamp):
         if until.tzinfo is None:
             raise ConstraintCrdtError("until needs a time zone, as in 2026-12-01T00:00:00Z", field="until")
-        until = round(until.timestamp() * SECOND)
+        until = round(until.timestamp() * 1_000_000) * 1_000  # a datetime is exact to the microsecond, this float to 0.2
     until = whole_number(until, "until in ns since the epoch")
     if until <= now:
         raise ConstraintCrdtError(f"until is not in the future: it is {(now - until) / SECOND:.0f} s ago", field="until")

@@ -1,0 +1,47 @@
+"""Full garbage collections of a node's process: what one of them found alive is left out of the next ones."""
+
+import gc
+import time
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from constraint_crdt.cli.node import LONG_COLLECTION, keep_collections_short
+
+
+@pytest.fixture
+def frozen() -> Iterator[int]:
+    before = list(gc.callbacks)
+    yield gc.get_freeze_count()
+    gc.callbacks[:] = before
+
+
+class Linked:
+    """An object in a cycle with itself."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+@pytest.mark.slow
+def test_objects_found_alive_by_a_long_collection_are_left_out_of_the_next(frozen: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = iter([0.0, LONG_COLLECTION / 2, 1.0, 1.0 + 2 * LONG_COLLECTION])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(steps))
+    gc.collect()
+    gc.disable()
+    try:
+        keep_collections_short()
+        gc.collect()
+        assert gc.get_freeze_count() <= frozen, "a short one"
+        garbage, kept = Linked(), Linked()
+        gone, alive = weakref.ref(garbage), weakref.ref(kept)
+        del garbage
+        gc.collect()
+    finally:
+        gc.enable()
+    assert gc.get_freeze_count() > frozen
+    assert gone() is None, "garbage is collected before"
+    kept.me = None  # type: ignore[assignment]
+    del kept
+    assert alive() is None, "reference counts free what is frozen"
