@@ -5,6 +5,7 @@ about other nodes are those that these told, as old as the report says.
 """
 
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -31,6 +32,7 @@ from constraint_crdt.operations.operation import (
     Empty,
     Freshness,
     Operation,
+    Problem,
     Reply,
     Right,
     not_found,
@@ -178,6 +180,11 @@ class ReleaseReport(msgspec.Struct, frozen=True, kw_only=True):
     """False: it was over before."""
 
 
+def _check_known(node: "Node", name: str) -> None:
+    if name not in node.budgets:
+        raise not_found(f"there is no budget {name!r} here", "name")
+
+
 # --- definitions ------------------------------------------------------------------------------------------------------------
 
 
@@ -247,6 +254,9 @@ BUDGETS: Final = Operation(
 
 async def _define(node: "Node", request: DefineBudget) -> Reply[BudgetReport]:
     new = request.name not in node.budgets
+    why = node.budgets.refusal(request.name, request.lease)
+    if why is not None:
+        raise Problem(HTTPStatus.CONFLICT, why)
     report = await node.budgets.define(
         request.name, request.limit, lease=request.lease, nodes=request.nodes, gone=request.gone or ()
     )
@@ -331,8 +341,7 @@ DEFINE_BUDGET: Final = Operation(
 
 
 async def _remove(node: "Node", request: NamedBudget) -> BudgetReport:
-    if request.name not in node.budgets:
-        raise not_found(f"there is no budget {request.name!r} here", "name")
+    _check_known(node, request.name)
     return await node.budgets.remove(request.name)
 
 
@@ -364,8 +373,7 @@ REMOVE_BUDGET: Final = Operation(
 
 
 async def _acquire(node: "Node", request: AcquireBudget) -> HoldReport:
-    if request.name not in node.budgets:
-        raise not_found(f"there is no budget {request.name!r} here", "name")
+    _check_known(node, request.name)
     wait = min(max(0.0, request.wait), LONGEST_WAIT)
     return await node.budgets.acquire(request.name, request.amount, holder=request.holder, timeout=wait)
 
@@ -389,6 +397,7 @@ ACQUIRE: Final = Operation(
 
 
 async def _renew(node: "Node", request: HoldOfBudget) -> HoldReport:
+    _check_known(node, request.name)
     return await node.budgets.renew(request.name, request.hold)
 
 
@@ -409,6 +418,7 @@ RENEW_HOLD: Final = Operation(
 
 
 async def _release(node: "Node", request: HoldOfBudget) -> ReleaseReport:
+    _check_known(node, request.name)
     return await node.budgets.release(request.name, request.hold)
 
 

@@ -36,7 +36,7 @@ from constraint_crdt.runtime.change_feed import ChangeFeed, NodeChange
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.transport import Transport
-from constraint_crdt.types.budgets import NO_HOLDS, Hold, Known, borrowed, held, lendable, lent, share_now, waits_for
+from constraint_crdt.types.budgets import MOST_BUDGETS, NO_HOLDS, Hold, Known, borrowed, held, lendable, lent, share_now, waits_for
 
 MOST_WAITING: Final = 1_000
 """Processes that wait for a budget at a node."""
@@ -119,6 +119,15 @@ class NodeBudgets:
         await self._feed.commit(lambda: self._escrow.define(name, limit, lease=ns, nodes=over, without=gone), "budget", name)
         self._after()
         return self.report(name)
+
+    def refusal(self, name: str, lease: float | None) -> str | None:
+        """Why a budget cannot be defined so beside those that exist; None if it can."""
+        heads = self._escrow.budgets.heads(name)
+        if not heads and len(self._escrow.budgets.names()) >= MOST_BUDGETS:
+            return f"{MOST_BUDGETS} budgets are the most, removed ones included: use one of them"
+        if heads and lease is not None and round(lease * SECOND) != heads[0].value.lease:
+            return f"the lease of budget {name} stays as it is: choose another name for another lease"
+        return None
 
     async def remove(self, name: str) -> BudgetReport:
         """Remove a budget: a limit of 0, and no longer listed. Raises `KeyError` for an unknown one."""
