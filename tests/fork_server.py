@@ -37,8 +37,7 @@ LOADED = (
     "constraint_crdt.cli.files",
     "constraint_crdt.transport.zenoh",
     "cel_expr_python.cel",
-    "uvicorn.lifespan.off",
-    "uvicorn.protocols.http.h11_impl",
+    "httptools",
     "encodings.idna",
     "stringprep",
 )

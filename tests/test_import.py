@@ -15,7 +15,7 @@ PUBLIC_PACKAGES = ("types", "gossip", "simulation", "client", "plato", "testing"
 MUST_NOT_LOAD = {
     "zenoh",
     "starlette",
-    "uvicorn",
+    "httptools",
     "cel_expr_python",
     "asyncio",
     "rich",
@@ -65,9 +65,53 @@ print(*sys.modules)
     assert {"constraint_crdt.types", "constraint_crdt.crdt.cells", *MUST_NOT_LOAD - {"argparse", "http"}}.isdisjoint(loaded)
 
 
+NODE_MUST_NOT_LOAD = {
+    "cel_expr_python",
+    "click",
+    "constraint_crdt.client.methods",
+    "constraint_crdt.http.metrics",
+    "cryptography",
+    "difflib",
+    "h11",
+    "importlib.metadata",
+    "importlib.resources",
+    "multiprocessing",
+    "prometheus_client",
+    "psutil",
+    "rich",
+    "statistics",
+    "uvicorn",
+    "zipfile",
+}
+
+
+@pytest.mark.processes
+def test_a_node_that_serves_loads_only_what_it_needs() -> None:
+    """With the API, on a network in memory, as the engine costs the same each time."""
+    code = """
+import asyncio, sys
+import constraint_crdt.cli.node
+from constraint_crdt import MemoryNetwork, Node
+from constraint_crdt.http.server import ApiServer
+from constraint_crdt.dashboard import dashboard_pages
+
+async def serve():
+    async with Node(name="a", transport=MemoryNetwork().transport()) as node, ApiServer(node, port=0, pages=dashboard_pages()):
+        await node.add_constraint("x", when="y <= 1.5 && mode == 'auto'")
+        await node.measure({"y": 1.0, "mode": "auto"})
+        assert node.constraints(["x"])[0].state == "holds"
+
+asyncio.run(serve())
+print(*sys.modules)
+"""
+    loaded = run(code).splitlines()[-1].split()
+    assert "starlette.applications" in loaded
+    assert NODE_MUST_NOT_LOAD.isdisjoint(loaded)
+
+
 @pytest.mark.processes
 def test_compiling_an_expression_loads_the_library_and_nothing_else_heavy() -> None:
-    code = "import sys; from constraint_crdt.expression import compile_expression; compile_expression('x < 1'); print(*sys.modules)"
+    code = "import sys; from constraint_crdt.expression import compile_expression; compile_expression('size(x) < 1'); print(*sys.modules)"
     loaded = run(code).split()
     assert "cel_expr_python.cel" in loaded
     assert {"typer", "click", "rich", "prompt_toolkit", "pydantic", "google.protobuf"}.isdisjoint(loaded)

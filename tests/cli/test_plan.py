@@ -89,7 +89,7 @@ def test_a_plan_as_json_and_picture(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_a_plan_that_does_not_work_ends_with_one(capsys: Capture) -> None:
-    assert main(["plan", "--nodes", "40", "--link", "9.6kbit/1s"]) == 1
+    assert main(["plan", "--nodes", "40", "--link", "6kbit/1s"]) == 1
     out = capsys.readouterr().out
     assert "never" in out
     assert "broken" in out

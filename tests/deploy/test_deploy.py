@@ -87,7 +87,7 @@ async def exported(tmp_path: Path) -> set[str]:
     """The names of all samples of a node that has everything."""
     settings = NodeSettings(name="forge", store=str(tmp_path / "a.db"))
     async with Node(settings=settings, transport=MemoryNetwork().transport()) as node:
-        text, _ = make_app(node).state.metrics.text("")
+        text, _ = make_app(node).state.metrics().text("")
         families = list(text_string_to_metric_families(text.decode()))
     # Without any request or peer a few families have no sample yet: their name is that of the one they will have.
     named = {f"{each.name}_total" if each.type == "counter" else each.name for each in families if not each.samples}

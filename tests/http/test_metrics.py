@@ -62,7 +62,7 @@ def client_of(node: Node) -> httpx.AsyncClient:
 
 
 def metrics_of(node: Node) -> NodeMetrics:
-    found: NodeMetrics = make_app(node).state.metrics
+    found: NodeMetrics = make_app(node).state.metrics()
     return found
 
 

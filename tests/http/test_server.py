@@ -96,7 +96,7 @@ async def test_it_ends_soon_with_open_connections(node: Node, half: str, monkeyp
     # Served by the same loop, a whole request after it shows that the half one has arrived.
     await ask(api.url, "GET /v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     await asyncio.wait_for(api.stop(), FAR)
-    # Before the time is over, uvicorn may have closed a connection without a whole header by itself.
+    # Before the time is over, the server may have closed a connection without a whole header by itself.
     assert cut_off == [1] or ("\r\n\r\n" not in half and cut_off in ([], [0]))
     try:
         left = await asyncio.wait_for(reader.read(), FAR)

@@ -319,8 +319,10 @@ class TinyWorld:
                 escrow.define(NAME, limit, lease=self.lease, nodes=nodes if nodes is not None else self.up(), without=without)
 
     def retire(self, name: str, dead: str) -> None:
-        """A machine is gone for good, and an operator says so."""
+        """A machine is gone for good, and an operator says so. Without a lease the word is also that all it did is known."""
         self.stop(dead)
+        if not self.lease:
+            self.arrive(name, self.nodes[dead].disk[0])
         self.gone.add(dead)
         if self.nodes[name].local is not None and name != dead and self.budgets(name).names():
             self.define(name, self.budgets(name).known(NAME).limit, without=[dead])

@@ -56,8 +56,8 @@ async def settled() -> None:
     """Nothing is written to disk here."""
 
 
-def exchanger(me: GossipNode, script: Script) -> ExchangeLoop:
-    return ExchangeLoop(me, script, received, settled, timeout=0.1, choice="auto", random=Random(1))
+def exchanger(me: GossipNode, script: Script, every: float = 0.2) -> ExchangeLoop:
+    return ExchangeLoop(me, script, received, settled, timeout=0.1, choice="auto", random=Random(1), every=every)
 
 
 class Skipping:
@@ -290,7 +290,7 @@ async def test_rounds_go_to_the_near_and_leave_nobody_out() -> None:
         node.update_position((1, 0) if number < 4 else (1000, 0))
         exchange(me, node)
     script = Script(nodes)
-    rounds = asyncio.create_task(exchanger(me, script).run_rounds(0.0))
+    rounds = asyncio.create_task(exchanger(me, script, every=0.0).run_rounds())
     try:
         async with asyncio.timeout(10):
             while len(script.requests) < 400:  # noqa: ASYNC110 - the rounds go on by themselves; each yields the loop

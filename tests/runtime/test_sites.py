@@ -71,7 +71,13 @@ async def test_few_nodes_send_to_another_site() -> None:
     async with sites(MemoryNetwork(), **TWO) as nodes:
         loops = {name: node._runtime.exchanges for name, node in nodes.items()}
         before = {name: (loop.sent_away, loop.begun) for name, loop in loops.items()}
-        await eventually(lambda: min(loops[name].begun - begun for name, (_, begun) in before.items()) >= 30)
+
+        def have_spoken() -> bool:
+            for loop in loops.values():
+                loop.stir()
+            return min(loops[name].begun - begun for name, (_, begun) in before.items()) >= 30
+
+        await eventually(have_spoken)
         speaking = {name for name, node in nodes.items() if node.status().speaks_with}
         sent = {name: loop.sent_away - before[name][0] for name, loop in loops.items()}
         assert all(sent[name] for name in speaking)
@@ -160,7 +166,13 @@ async def test_evidence_of_other_sites_does_not_hold_up_agreement() -> None:
     async with sites(MemoryNetwork(), **TWO) as nodes:
         loops = [node._runtime.exchanges for node in nodes.values()]
         begun = [loop.begun for loop in loops]
-        await eventually(lambda: all(loop.begun - before >= 60 for loop, before in zip(loops, begun, strict=True)))
+
+        def have_spoken() -> bool:
+            for loop in loops:
+                loop.stir()
+            return all(loop.begun - before >= 60 for loop, before in zip(loops, begun, strict=True))
+
+        await eventually(have_spoken)
         await nodes["m0"].add_constraint("gate")
         await eventually(lambda: all(node.status().converged for node in nodes.values()) and same(nodes))
         assert max(node.status().peers for node in nodes.values()) <= 4 + SPEAKERS

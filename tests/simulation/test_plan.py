@@ -9,7 +9,8 @@ from constraint_crdt.errors import InvalidValue
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.simulation import plan as planning
 from constraint_crdt.simulation.plan import MESH, ROUTED, Plan, PlannedFleet, make_plan
-from constraint_crdt.transport.zenoh_startup import KEEP_ALIVE, LEASE
+from constraint_crdt.transport.addresses import ASKED_AFTER
+from constraint_crdt.transport.zenoh_startup import KEEP_ALIVES, ROUTED_LEASE
 from tests.conftest import BUDGET
 
 SLOW_LINK = PlannedFleet(nodes=12, constraints=10, rate=8_000.0, delay=0.05, gossip_every=1.0)
@@ -102,14 +103,14 @@ def test_counts_cost_by_nodes_and_constraints() -> None:
 
 @pytest.mark.slow
 def test_a_full_link_is_told() -> None:
-    plan = planned(replace(SLOW_LINK, nodes=40, rate=1_200.0))
+    plan = planned(replace(SLOW_LINK, nodes=40, rate=1_000.0))
     assert not plan.works
     assert plan.breaks[0].what == "the link of a node is full"
     assert plan.breaks[0].reserve < 1
     assert break_of(plan, "the link of a node is full", "nodes") < 40
     assert plan["all_p50"] == math.inf
     assert (
-        planned(replace(SLOW_LINK, nodes=int(0.7 * break_of(plan, "the link of a node is full", "nodes")), rate=1_200.0))["all_p50"]
+        planned(replace(SLOW_LINK, nodes=int(0.7 * break_of(plan, "the link of a node is full", "nodes")), rate=1_000.0))["all_p50"]
         < math.inf
     )
 
@@ -161,8 +162,8 @@ def test_constants_are_those_of_the_node() -> None:
     settings = NodeSettings()
     assert settings.count_every == planning.COUNT_EVERY
     assert (settings.keep_removals, settings.keep_removals_for) == (planning.KEPT_REMOVALS, planning.REMOVALS_KEPT_FOR)
-    assert MESH.keep_alive == KEEP_ALIVE
-    assert ROUTED.keep_alive == LEASE / 4  # Zenoh sends four in a lease
+    assert MESH.keep_alive == ASKED_AFTER
+    assert ROUTED.keep_alive == ROUTED_LEASE / KEEP_ALIVES
 
 
 @pytest.mark.slow

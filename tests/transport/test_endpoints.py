@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+import sys
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +13,14 @@ import pytest
 
 from constraint_crdt.transport import TransportError, addresses
 from constraint_crdt.transport.addresses import (
+    ASKED_AFTER,
+    ASKED_EVERY,
     DEAD_SECONDS,
     LONGEST_DEAD_SECONDS,
     MOST_ADDRESSES,
     MOST_KNOCKS,
     dead_seconds,
+    ease_links,
     first_answering,
     local_connects,
     own_addresses,
@@ -181,3 +185,19 @@ async def test_an_endpoint_answers_if_it_takes_a_connection() -> None:
         assert await addresses._answers(endpoint)
     assert not await addresses._answers(endpoint)
     assert not await addresses._answers("tcp/not-an-address.invalid:1")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep the options of Zenoh")
+def test_a_silent_link_is_asked_for_an_acknowledgement_and_other_connections_are_left_alone() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname()) as link,
+        socket.create_connection(listening.getsockname()) as other,
+    ):
+        ends = [f"tcp/{host}:{port}" for host, port in (link.getsockname(), link.getpeername())]
+        ease_links([(ends[0], ends[1])])
+        asked = [each.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) for each in (link, other)]
+        assert asked == [1, 0]
+        assert link.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == ASKED_AFTER
+        assert link.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == ASKED_EVERY
+        assert ASKED_AFTER + 2 * ASKED_EVERY >= DEAD_SECONDS, "what was asked for last is waited for"

@@ -20,7 +20,6 @@ Rules kept here:
 """
 
 import asyncio
-import http.client
 import logging
 import time
 import urllib.parse
@@ -159,6 +158,8 @@ class Webhooks:
 
 def _post(url: str, message: bytes) -> int | str:
     """A single attempt. Returns the HTTP status, or the reason for a missing answer."""
+    import http.client  # for nodes with webhooks only
+
     parts = urllib.parse.urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)

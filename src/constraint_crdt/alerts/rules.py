@@ -26,10 +26,9 @@ Rules kept here:
   everything else from the class.
 """
 
-import difflib
 import urllib.parse
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar, Final, Literal, NamedTuple
@@ -296,7 +295,7 @@ def _read(number: int, table: Mapping[str, object]) -> AlertRule:
     where = f"alert {number}" + (f" ({table['name']})" if isinstance(table.get("name"), str) else "")
     for key in table:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
+            near = _close_to(str(key), known)
             hint = f"`{near[0]}` may be meant" if near else f"there are {', '.join(known)}"
             raise ConstraintCrdtError(f"{where}: there is no field `{key}`: {hint}")
     for key in ("name", "kind"):
@@ -322,8 +321,14 @@ _LENGTHS = ("for", "half_life")
 """The fields that take seconds, or a text as in the fields of constraints."""
 
 
+def _close_to(name: str, names: Iterable[str]) -> list[str]:
+    from difflib import get_close_matches  # rarely needed: kept out of the start of a node
+
+    return get_close_matches(name, list(names), n=1)
+
+
 def _unknown(kind: str) -> str:
-    near = difflib.get_close_matches(kind, KINDS, n=1)
+    near = _close_to(kind, KINDS)
     hint = f"{near[0]!r} may be meant" if near else f"there are {', '.join(KINDS)}"
     return f"there is no kind {kind!r}: {hint}"
 

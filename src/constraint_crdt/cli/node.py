@@ -27,10 +27,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from constraint_crdt.cli.arguments import CA_VARIABLE, PROGRAM
-from constraint_crdt.cli.connection import as_failure, connect
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, log_to_stderr, print_json, print_view, printable
-from constraint_crdt.client import ClientError, NoAnswer
-from constraint_crdt.client.wire import read_token
 from constraint_crdt.crdt.limits import DURATION_MAX
 from constraint_crdt.dashboard import dashboard_pages
 from constraint_crdt.errors import ConstraintCrdtError
@@ -361,6 +358,9 @@ def _token_file(arguments: argparse.Namespace) -> TokenFile:
 
 def doctor(arguments: argparse.Namespace) -> int:
     """Print a line for each finding; exit code 1 if there is a failure."""
+    from constraint_crdt.cli.connection import as_failure, connect  # a node needs no client
+    from constraint_crdt.client import ClientError, NoAnswer
+
     settings, findings = _read_settings(arguments)
     node = arguments.node
     if node is None and settings is not None and not settings.api.endswith(":0") and arguments.config is not None:
@@ -389,6 +389,8 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 def _own_token_file(settings: NodeSettings) -> str | None:
     """The token file of the node, if a command can use a token of it: not if it has hashes only."""
+    from constraint_crdt.client.wire import read_token
+
     try:
         read_token(Path(settings.token_file))
     except ConstraintCrdtError:

@@ -8,8 +8,7 @@ version never runs with an old page. The page loads from its own node only, and 
 """
 
 from hashlib import blake2b
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Final
 
 from starlette.requests import Request
@@ -43,15 +42,11 @@ HEADERS: Final = {
 
 def dashboard_pages() -> list[BaseRoute]:
     """The routes of the dashboard: the page at `/`, and its parts below `/dashboard/`."""
-    static = sorted((files(__package__) / "static").iterdir(), key=lambda file: file.name)
-    return [_route(file) for file in static if _ending(file) in MEDIA_TYPES]
+    static = sorted(Path(__file__).with_name("static").iterdir(), key=lambda file: file.name)
+    return [_route(file) for file in static if file.suffix in MEDIA_TYPES]
 
 
-def _ending(file: Traversable) -> str:
-    return file.name[file.name.rfind(".") :]
-
-
-def _route(file: Traversable) -> Route:
+def _route(file: Path) -> Route:
     content = file.read_bytes()
     etag = f'"{blake2b(content, digest_size=12).hexdigest()}"'
     headers = {**HEADERS, "etag": etag}
@@ -59,7 +54,7 @@ def _route(file: Traversable) -> Route:
     async def serve(request: Request) -> Response:
         if _has(request, etag):
             return Response(status_code=304, headers=headers)
-        return Response(content, media_type=MEDIA_TYPES[_ending(file)], headers=headers)
+        return Response(content, media_type=MEDIA_TYPES[file.suffix], headers=headers)
 
     return Route("/" if file.name == "index.html" else f"/dashboard/{file.name}", serve, methods=["GET"], name=file.name)
 

@@ -266,8 +266,13 @@ def converted(result: "cel.Value") -> object:
 
 @functools.cache
 def environment() -> Environment:
-    """The library, imported at the first call."""
+    """The library, imported at the first call: 60 ms of CPU and 16 MB."""
     return Environment()
+
+
+def is_loaded() -> bool:
+    """True once the library was imported."""
+    return environment.cache_info().currsize > 0
 
 
 MAX_VALUE_DEPTH = 16

@@ -483,6 +483,14 @@ def is_known(source: str | None, kinds: Mapping[str, str] = NO_KINDS) -> bool:
     return compiled is not None and (compiled.is_comparisons or _checked.kept(_written(compiled, kinds)) is not None)
 
 
+def needs_library(source: str | None) -> bool:
+    """True for an expression that is not made of comparisons: the CEL library reads it."""
+    if source is None:
+        return False
+    compiled = _compiled.kept(source)
+    return _comparisons(source) is None if compiled is None else not compiled.is_comparisons
+
+
 def check_expressions(when: str | None, clear_when: str | None, kinds: Mapping[str, str] = NO_KINDS) -> None:
     """Check the expressions of a definition, as where they are written.
 

@@ -14,7 +14,7 @@ Rules kept here:
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple, Protocol
 
 from constraint_crdt.crdt.limits import MAX_COUNT
@@ -28,6 +28,7 @@ from constraint_crdt.expression.evaluation import (
     condition_outcome,
     evaluable,
     expressions_of,
+    needs_library,
     outcome_of,
 )
 from constraint_crdt.expression.margin import Margin, margin
@@ -236,6 +237,11 @@ class Judge:
     def stale(self, most: int) -> list[str]:
         """At most so many constraints that are new or redefined, in the order of the changes: to be given to `renew`."""
         return list(islice(self._stale, most))
+
+    def need_library(self, ids: Iterable[str]) -> bool:
+        """True if one of these constraints has an expression that is not made of comparisons. O(definitions)."""
+        definitions = chain.from_iterable(map(self._constraints.definitions, ids))
+        return any(needs_library(text) for each in definitions for text in (each.when, each.clear_when))
 
     def renew(self, ids: Iterable[str], now: int) -> list[str]:
         """Read the definitions of new or redefined constraints. Returns those that have to be judged."""

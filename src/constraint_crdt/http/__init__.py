@@ -12,10 +12,12 @@ id, each id is a segment of the path as sent, percent-encoded: matched decoded, 
 resources could share a path.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
-from typing import Any, Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -30,19 +32,29 @@ from starlette.types import Receive, Scope, Send
 
 from constraint_crdt.http.endpoint import AnswerCache, Endpoint, Own, Resource, problem_response
 from constraint_crdt.http.event_stream import CutOff, EventFeed, events
-from constraint_crdt.http.metrics import NodeMetrics, metrics
 from constraint_crdt.http.openapi import docs, make_document, openapi, parts_of_docs
 from constraint_crdt.http.security import Denials, Guard, OriginGuard, RateLimit, RequestCounts, TokenGuard, check_reserved, session
 from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.operations import OPERATIONS
-from constraint_crdt.operations.operation import AnyOperation, Problem
+from constraint_crdt.operations.operation import AnyOperation, Empty, Problem
 from constraint_crdt.operations.tiles import TILES_PATH
 from constraint_crdt.runtime.node import Node
+
+if TYPE_CHECKING:
+    from constraint_crdt.http.metrics import NodeMetrics
+
+
+async def _metrics(empty: Empty, request: Request) -> Response:
+    """`GET /metrics`. Its library is loaded at the first request."""
+    module = await asyncio.to_thread(import_module, "constraint_crdt.http.metrics")
+    response: Response = await module.metrics(empty, request)
+    return response
+
 
 OWN: Final[Mapping[str, Own]] = {
     "docs": docs,
     "events": events,
-    "metrics": metrics,
+    "metrics": _metrics,
     "openapi": openapi,
     "session": session,
 }
@@ -144,7 +156,14 @@ def make_app(
         exception_handlers={HTTPException: _not_routed},
     )
     app.router.redirect_slashes = False
-    app.state.feed, app.state.metrics = feed, NodeMetrics(node, counts, feed, denials)
+
+    @cache
+    def metered() -> "NodeMetrics":
+        from constraint_crdt.http.metrics import NodeMetrics
+
+        return NodeMetrics(node, counts, feed, denials)
+
+    app.state.feed, app.state.metrics = feed, metered
     app.state.document, app.state.node = _document, node
     return app
 

@@ -117,7 +117,7 @@ class NodeMetrics:
 
 async def metrics(_: Empty, request: Request) -> Response:
     """`GET /metrics`."""
-    found: NodeMetrics = request.app.state.metrics
+    found: NodeMetrics = request.app.state.metrics()
     text, media_type = found.text(request.headers.get("accept", ""))
     return Response(text, headers={"content-type": media_type, "cache-control": "no-store"})
 

@@ -12,7 +12,7 @@ A tuple is an array of a fixed length, without `prefixItems`: tools for JSON Sch
 
 import re
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -402,4 +402,4 @@ def _part(name: str, media_type: str) -> Route:
 
 
 def _file(name: str) -> bytes:
-    return (files(__package__) / "static" / name).read_bytes()
+    return Path(__file__).with_name("static").joinpath(name).read_bytes()

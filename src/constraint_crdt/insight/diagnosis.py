@@ -8,7 +8,6 @@ nodes with these labels measures a variable of its expressions. Rule: an absent 
 which variables they measure. Nodes of 0.1.0 never tell, and others need some seconds after their start.
 """
 
-import shutil
 import socket
 import ssl
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
@@ -737,6 +736,8 @@ def check_disk(path: Path | None) -> Finding:
         return Finding(check="disk", level="ok", what="nothing is kept on disk: the node forgets when it ends")
     folder = next((place for place in path.parents if place.exists()), Path())
     try:
+        import shutil
+
         free = shutil.disk_usage(folder).free
     except OSError as error:
         advice = "look whether the disk is there, and who may read it"

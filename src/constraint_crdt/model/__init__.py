@@ -12,7 +12,6 @@ The module imports nothing of the node, so clients can use it.
 import enum
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from html import escape
 from itertools import accumulate, islice
 from typing import Final
 
@@ -173,19 +172,25 @@ class DurationHistogram:
 
 def html_table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]], total: int) -> str:
     """A table with a caption. `columns`: its head. `rows`: the cells, texts or numbers. `total`: the number of rows in all."""
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    head = "".join(f"<th>{_escape(column)}</th>" for column in columns)
     body = "".join(f"<tr>{''.join(f'<td>{_cell(value)}</td>' for value in row)}</tr>" for row in islice(rows, MOST_ROWS))
     more = f"<p>and {total - MOST_ROWS} more</p>" if total > MOST_ROWS else ""
-    return f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+    return f"<table><caption>{_escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
 
 def html_fields(caption: str, fields: Sequence[tuple[str, object]]) -> str:
     """A table of names and values, a row each."""
-    rows = "".join(f"<tr><th>{escape(name)}</th><td>{_cell(value)}</td></tr>" for name, value in fields)
-    return f"<table><caption>{escape(caption)}</caption><tbody>{rows}</tbody></table>"
+    rows = "".join(f"<tr><th>{_escape(name)}</th><td>{_cell(value)}</td></tr>" for name, value in fields)
+    return f"<table><caption>{_escape(caption)}</caption><tbody>{rows}</tbody></table>"
+
+
+def _escape(text: str) -> str:
+    from html import escape  # for notebooks only
+
+    return escape(text)
 
 
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    return escape(f"{value:.4g}" if isinstance(value, float) else str(value))
+    return _escape(f"{value:.4g}" if isinstance(value, float) else str(value))

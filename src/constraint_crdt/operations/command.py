@@ -9,7 +9,6 @@ time, labels, measurements, counts: `30m`, `2026-12-01T00:00:00Z`, `zone=a`, `in
 import json
 import math
 import re
-from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
@@ -176,6 +175,8 @@ def _measured(text: str) -> object:
 def parse_count(text: str) -> int:
     """A count, for argparse. Raises `ArgumentTypeError` for anything else."""
     if not text.isascii() or not text.isdigit():
+        from argparse import ArgumentTypeError  # a node in a program parses no arguments
+
         raise ArgumentTypeError(f"{text!r} is not a count: give a whole number, 0 or more")
     return int(text)
 
@@ -187,6 +188,8 @@ def parse_share(text: str) -> float:
     except ValueError:
         share = 0.0
     if not 0.0 < share < 1.0:
+        from argparse import ArgumentTypeError
+
         raise ArgumentTypeError(f"give a share above 0 and below 1, as in 0.01, not {text!r}")
     return share
 

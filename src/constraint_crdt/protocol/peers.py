@@ -45,7 +45,6 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import inf
-from statistics import median
 from typing import Generic, Protocol, TypeVar, cast
 
 from constraint_crdt.crdt.cells import Run, UnboundRun, resolve
@@ -309,6 +308,48 @@ WIDER_FROM = (10, 100, 1000)
 def fanout(nodes: int) -> int:
     """The number of peers in a push, in a fleet of `nodes` live nodes."""
     return LEAST_FANOUT + sum(nodes >= many for many in WIDER_FROM)
+
+
+LENGTHENING = 1.5
+MOST_LENGTHENED = 25
+LONGEST_REST = 2.0
+LONGEST_REST_OF_MANY = 5.0
+MANY_PEERS = 30
+"""The interval grows by this factor with each round at rest, to so many times the least, and to so many seconds in a fleet of up to
+`MANY_PEERS` peers, and of more, where each message passes a router.
+"""
+
+
+class RoundInterval:
+    """The interval of a node's rounds: it lengthens while a node is at rest, and is the least one otherwise.
+
+    A node is at rest while it knows all its peers to have its state: rounds bring no news then. Changes do not wait for rounds, and
+    a node that knows of a change, or misses a peer, is not at rest.
+    """
+
+    def __init__(self, least: float) -> None:
+        """`least`: seconds between two rounds of a node that is not at rest."""
+        self._least = least
+        self.seconds = least
+        """The present interval."""
+
+    @property
+    def is_long(self) -> bool:
+        """True if rounds come later than those of a node that is not at rest."""
+        return self.seconds > self._least
+
+    def longest(self, peers: int) -> float:
+        """The interval of a node with so many peers that is at rest for long."""
+        rest = LONGEST_REST if peers <= MANY_PEERS else LONGEST_REST_OF_MANY
+        return max(self._least, min(MOST_LENGTHENED * self._least, rest))
+
+    def lengthen(self, peers: int) -> None:
+        """A round is over, and the node was at rest, with so many peers."""
+        self.seconds = min(self.seconds * LENGTHENING, self.longest(peers))
+
+    def shorten(self) -> None:
+        """The node is not at rest."""
+        self.seconds = self._least
 
 
 PART_SECONDS = 1.0
@@ -706,6 +747,12 @@ class ByDistance(Generic[Name]):
         self._asked.pop(chosen)
         self._asked[chosen] = self._round
         return chosen
+
+
+def median(values: Sequence[float]) -> float:
+    """The median of some values, at least one."""
+    ordered, middle = sorted(values), len(values) // 2
+    return ordered[middle] if len(values) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def _weights(distances: Sequence[float | None]) -> list[float]:

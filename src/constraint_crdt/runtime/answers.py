@@ -10,7 +10,7 @@ program around the node, delays gossip and answers by as much.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from typing import Final
 
 import msgspec
@@ -400,7 +400,7 @@ def _definition(addition: Addition) -> DefinitionReport:
     )
 
 
-EVERY: Final = 0.5
+EVERY: Final = 1.0
 """Seconds between two measurements."""
 
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -413,13 +413,17 @@ class LoopLag:
         self.durations = DurationHistogram(BOUNDS)
         """The lag of each measurement, in seconds."""
 
-    async def run(self, every: float = EVERY) -> None:
-        """Measure every `every` seconds. Never returns."""
-        loop = asyncio.get_running_loop()
+    async def run(self, every: float = EVERY, pause: Callable[[float], Awaitable[float]] | None = None) -> None:
+        """Measure every `every` seconds. `pause(seconds)` sleeps about so long, and returns the lag. Never returns."""
         while True:
-            due = loop.time() + every
-            await asyncio.sleep(every)
-            self.durations.note(max(0.0, loop.time() - due))
+            self.durations.note(await (pause or _sleep)(every))
+
+
+async def _sleep(seconds: float) -> float:
+    loop = asyncio.get_running_loop()
+    due = loop.time() + seconds
+    await asyncio.sleep(seconds)
+    return max(0.0, loop.time() - due)
 
 
 class Histogram(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Replica
-from constraint_crdt.expression.cel import Measurements, assembled, coerced
+from constraint_crdt.expression.cel import Measurements, assembled, coerced, environment, is_loaded
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.expression.judgement import Judge, Milliseconds, Values
 from constraint_crdt.gossip import steady_ns
@@ -70,6 +70,9 @@ MOST_TOLD = 10_000
 
 VARIABLES_EVERY = 10 * SECOND
 """The time between two cells on the variables of this node, at least, in ns."""
+
+TELL_EVERY = 0.25
+"""Seconds between two looks for verdicts whose time to be told has come, while some wait."""
 
 VARIABLES_NONE = 60 * SECOND
 """The time after which a node that measures no variables says so, in ns."""
@@ -161,6 +164,7 @@ class Evaluator:
 
         Raises `ConstraintCrdtError` for a name that no expression can read and for a value out of bounds; takes none then.
         """
+        await self._load_library()
         async with self._judging:  # samples are judged in their order, each with the values of its time
             self._renew_some()  # so that a sample just after an addition counts for the constraint
             now = steady_ns()
@@ -180,6 +184,7 @@ class Evaluator:
     async def renew(self) -> None:
         """Read and judge new and redefined constraints. Other tasks run in between, and samples are judged in between."""
         while True:
+            await self._load_library()
             async with self._judging:
                 if not self._renew_some():
                     break
@@ -235,6 +240,11 @@ class Evaluator:
         if due and self._feed.writable:
             self._described = now
             self._feed.write(lambda: self._gossip.describe_variables(measured.take_kinds(now), even_none=True))
+
+    async def _load_library(self) -> None:
+        """Load the CEL library in a thread, if an expression needs it and none did yet: the loop would stand still."""
+        if not is_loaded() and self.judge.need_library(self.judge.stale(RENEWED_AT_ONCE)):
+            await asyncio.to_thread(environment)
 
     def _renew_some(self) -> bool:
         """Read and judge some new and redefined constraints. False if there are none."""
@@ -307,6 +317,13 @@ class Evaluator:
         async with self._judging:
             pass  # a sample in judgement is judged first: its turns are one transaction
         await self._verdicts.tell_waiting(final=final)
+
+    async def run_verdicts(self) -> None:
+        """Write the verdicts that wait, once their time has come. Never returns."""
+        while True:
+            await self._verdicts.until_waiting()
+            await asyncio.sleep(TELL_EVERY)
+            await self.write_verdicts()
 
     async def write_times(self) -> None:
         """Write the time satisfied, violated and unknown of each constraint."""
@@ -382,6 +399,7 @@ class _VerdictCells:
         self._recalled: set[str] = set()
         """Those of them whose turn was told before the start, or by another life."""
         self._waiting: dict[str, None] = {}
+        self._waits = asyncio.Event()
         self._fresh: dict[str, None] = {}
         """Those that began to wait since the last call of `tell`."""
         self._paced: dict[str, int] = {}
@@ -406,6 +424,13 @@ class _VerdictCells:
     def _wait(self, id_: str) -> None:
         self._told.setdefault(id_)
         self._waiting[id_] = self._fresh[id_] = None
+        self._waits.set()
+
+    async def until_waiting(self) -> None:
+        """Return once a verdict waits to be told."""
+        while not self._waiting:
+            self._waits.clear()
+            await self._waits.wait()
 
     def _is_news(self, id_: str) -> bool:
         """False for what others take a constraint without a cell for: it holds, is off, or unknown to a node without its values."""

@@ -241,6 +241,9 @@ class EventPublisher:
         self._max_skew = max_skew
         self._now = now
         self._more = asyncio.Event()
+        self._constraints = gossip.state.constraints
+        self.has_ends = asyncio.Event()
+        """A constraint had an end after a change, since this was cleared."""
         self._behind = False
 
     def publish(
@@ -344,6 +347,8 @@ class EventPublisher:
         more = definitions.waiting
         if self._tiles.waiting:
             self._tiles.tell(self._now(), AT_ONCE)
+        if self._constraints.ends:
+            self.has_ends.set()
         self._behind = more or self._tiles.waiting
         if self._behind:
             self._more.set()

@@ -8,9 +8,13 @@ Rules of exchanges:
 - A peer is live from its first message or answer until it leaves or fails. The transport's list of peers is only a hint, but a node
   outside of it is not live: a message read before its sender left, and merged after that, would keep the sender live for ever. Nor
   is a retired node, which may run and speak on: nothing waits for it.
+- A peer that comes is asked soon, or asks first, so that nodes that start together are live to each other at once.
 - A change is pushed at once, to more peers in a larger fleet. The rate of pushes is bounded, so that each node can answer the
   pushes of all others. Rounds bring missed changes, at one interval for all sizes: each node begins a round and answers a round on
   average, and rounds keep the clocks of peers known (see `crdt.clock`).
+- The interval of rounds lengthens while the node is at rest: all peers are live and have its state, by their own evidence, and
+  clocks of peers are known and not in doubt. Rounds then ask the peers in turn, so each hears the clock of this node. A change, a
+  peer that comes, goes or fails, and evidence of another state end the rest at once.
 - A request without an answer is retried at once with the same bytes, because exchanges are idempotent. A recently failed peer gets
   no retry. Timeouts follow the measured link (`protocol.peers.LinkEstimate`): at least a quarter of `request_timeout`, all of it
   in the last try; `request_timeout` itself for a peer that never answered, doubled with each silence.
@@ -35,6 +39,7 @@ exchange counts as sent in the first and as received in the last.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence, Set
@@ -42,7 +47,6 @@ from dataclasses import dataclass
 from itertools import islice
 from math import inf
 from random import Random
-from statistics import median
 from typing import Literal
 
 import msgspec
@@ -53,7 +57,7 @@ from constraint_crdt.insight.history import MessageSizes, SizeLimit
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import Delta, GossipMessage, Part, Resume, Sync
-from constraint_crdt.protocol.peers import HASTE, LEAST_ROUND_TRIP, REQUEST_TRIES, ByDistance, fanout
+from constraint_crdt.protocol.peers import HASTE, LEAST_ROUND_TRIP, REQUEST_TRIES, ByDistance, RoundInterval, fanout, median
 from constraint_crdt.protocol.sites import SITE, SPEAKERS, NodeSites, Sites
 from constraint_crdt.protocol.transfers import FAST
 from constraint_crdt.runtime.change_feed import NodeChange
@@ -63,6 +67,9 @@ from constraint_crdt.types.register import hex_distance
 PUSHES_PER_SECOND = 100
 """Pushes of a node per second, at most. If all nodes push, each answers as many on average."""
 
+
+MEETING_PAUSE = 0.001
+"""Seconds for each peer between two exchanges with peers that came: of nodes that start together each answers as many."""
 
 PeerChoiceRule = Literal["auto", "uniform", "near"]
 
@@ -199,6 +206,9 @@ ROUND_BYTES = 400
 ROUND_SHARE = 0.1
 """The share of a link of known rate that rounds may take."""
 
+ENOUGH_CLOCKS = 16
+"""Clocks of peers that a node at rest has to know, unless it has fewer peers: those of all take long to hear in a large fleet."""
+
 FIRST_BACKOFF = 0.5
 LONGEST_BACKOFF = 10.0
 """Seconds for which a failed peer is left out: each pause is twice the last, between these bounds."""
@@ -249,9 +259,11 @@ class ExchangeLoop:
         timeout: float,
         choice: PeerChoiceRule = "auto",
         random: Random,
+        every: float = 0.2,
     ) -> None:
         """`received(node_id, result)` is called after each merged message, and `durable()` awaited before each message is sent.
-        `timeout` in seconds bounds each silence of a peer. `choice`: how a round selects its peer.
+        `timeout` in seconds bounds each silence of a peer. `choice`: how a round selects its peer. `every`: seconds between two
+        rounds, unless at rest.
         """
         self._gossip = gossip
         self._transport = transport
@@ -262,6 +274,14 @@ class ExchangeLoop:
         self._selector = PeerSelector(gossip, choice, random)
         self._turn = asyncio.Lock()
         self._dirty = asyncio.Event()
+        self.interval = RoundInterval(every)
+        """The interval of rounds."""
+        self._came = asyncio.Event()
+        """A peer came that may not have been met."""
+        self._stirred = asyncio.Event()
+        """The rest is over."""
+        self._asked: dict[Peer, int] = {}
+        """The number of the last exchange begun with each peer on the transport."""
         self._resting: dict[Peer, tuple[float, float]] = {}
         self._aside: dict[Peer, asyncio.Task[bool]] = {}
         """The exchanges that go on beside others."""
@@ -349,6 +369,8 @@ class ExchangeLoop:
             link.anew()
         if not self._is_listed(peer.name):
             self._live.discard(peer.name)
+        self._asked.pop(peer, None)
+        self.stir()
 
     def round_trip(self, peer: Peer) -> float | None:
         """The round-trip time of a peer in seconds; None before its first answer."""
@@ -357,26 +379,72 @@ class ExchangeLoop:
     def push(self) -> None:
         """Push the changes of the state soon."""
         self._dirty.set()
+        self.stir()
+
+    def came(self) -> None:
+        """A peer is on the transport: have it met, and push the changes of the state to it."""
+        self._came.set()
+        self.push()
+
+    def stir(self) -> None:
+        """End the rest of this node: the next round comes soon."""
+        self._stirred.set()
 
     def changed(self, change: NodeChange) -> None:
         """Push a change marked for it, and count no retired node as live. See `ChangeFeed`."""
         if change.push:
             self._dirty.set()
+        if change.push or change.state_changed:
+            self.stir()
         if change.state_changed and self._gossip.state.retirements:
             self._live -= {name for name in self._live if name in self._gossip.state.retirements}
 
-    async def run_rounds(self, every: float) -> None:
-        """Exchange with a peer every `every` seconds, with a jitter of 20 %. Never returns."""
+    async def run_rounds(self) -> None:
+        """Exchange with a peer in each interval, with a jitter of 20 %. Never returns."""
         while True:
-            await asyncio.sleep(every * self._random.uniform(0.8, 1.2))
+            await self._rest_until_round()
             now = asyncio.get_running_loop().time()
             peers = [peer for peer in self._idle(now) if self._next.get(peer, 0.0) <= now]
             peer = self._speaker_to_ask(now, alone=not peers)
             if peer is None and peers:
-                peer = self._selector.choose(peers)
+                peer = self._next_in_turn(peers) if self.interval.is_long else self._selector.choose(peers)
             if peer is not None:
                 await self._begin(peer)
                 self._pace(peer)
+            if self._is_at_rest():
+                self.interval.lengthen(len(self._near))
+            else:
+                self.interval.shorten()
+
+    async def _rest_until_round(self) -> None:
+        """Wait for an interval, or for the least one from the end of the rest on."""
+        jitter = self._random.uniform(0.8, 1.2)
+        if self.interval.is_long:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.interval.seconds * jitter):
+                    await self._stirred.wait()
+            if not self._stirred.is_set():
+                return
+            self.interval.shorten()
+        self._stirred.clear()
+        await asyncio.sleep(self.interval.seconds * jitter)
+
+    def _is_at_rest(self) -> bool:
+        """True if all peers are known to have this state, and enough clocks are known and none in doubt. O(peers)."""
+        gossip = self._gossip
+        self._follow_sites()
+        if self._aside or self._resting or gossip.time.in_doubt:
+            return False
+        hash_of, state_hash = gossip.tracker.hash, gossip.state.rows.state_hash
+        names = {peer.name for peer in self._near}.union(name for name in self._away if self._speaks_with(name))
+        names -= {gossip.node_id, *gossip.state.retirements.nodes}
+        if any(name not in self._live or hash_of(name) != state_hash for name in names):
+            return False
+        return len(gossip.time.offsets.keys() & names) >= min(len(names), ENOUGH_CLOCKS)
+
+    def _next_in_turn(self, peers: Sequence[Peer]) -> Peer:
+        """The peer that was asked longest ago. O(peers)."""
+        return min(peers, key=lambda peer: self._asked.get(peer, 0))
 
     async def run_pushes(self) -> None:
         """Push each change to a few peers lacking it. Never returns."""
@@ -384,6 +452,23 @@ class ExchangeLoop:
             await self._dirty.wait()
             self._dirty.clear()
             await asyncio.sleep(await self.push_now() / PUSHES_PER_SECOND)
+
+    async def run_meetings(self) -> None:
+        """Exchange once with each peer that comes, unless its own message comes before. Never returns.
+
+        By rounds alone a node would hear the last of many peers late, as they choose by chance.
+        """
+        while True:
+            await self._came.wait()
+            self._came.clear()
+            while unmet := [peer for peer in self._idle(asyncio.get_running_loop().time()) if self._is_unmet(peer)]:
+                peer = self._random.choice(unmet)
+                await self._begin(peer)
+                self._pace(peer)
+                await asyncio.sleep(MEETING_PAUSE * len(self._near))
+
+    def _is_unmet(self, peer: Peer) -> bool:
+        return peer.name not in self._live and peer not in self._asked
 
     async def push_now(self) -> int:
         """Exchange with a few peers whose state differs. Returns their number."""
@@ -511,6 +596,8 @@ class ExchangeLoop:
         loop = asyncio.get_running_loop()
         self._gossip.links.at = begun = loop.time()
         self.begun += 1
+        if peer in self._transport.peers():  # else `gone` was called meanwhile, and this would stay for ever
+            self._asked[peer] = self.begun
         exchange = _Exchange(peer, ExchangeReceipt(peer=peer.name), [self._gossip.begin(peer.name)])
         quick = self._is_quick(peer)
         if quick:  # the usual case: without a task

@@ -27,7 +27,6 @@ from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
 from constraint_crdt.alerts.rules import Conditions, Facts
 from constraint_crdt.crdt.clock import STEP, ClockMark
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.expression import compile_expression
 from constraint_crdt.gossip import GossipNode as MachineNode
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.diagnosis import Diagnosis
@@ -45,7 +44,7 @@ from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeCh
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
-from constraint_crdt.runtime.maintenance import Maintenance, Tasks
+from constraint_crdt.runtime.maintenance import REMOVE_EVERY, Maintenance, Tasks
 from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, ProbeReader
 from constraint_crdt.runtime.persistence import FileRecorder, Persistence, SpellFile, StateFiles, store_path
 from constraint_crdt.runtime.settings import NodeSettings, is_loopback
@@ -63,22 +62,15 @@ VIEW_EVERY = 2.0
 
 PURGE_EVERY = 60.0
 FOLD_EVERY = 60.0
-REMOVE_EVERY = 1.0
-"""Seconds between two sweeps: of deleted tiles, of counts to fold, of removals and of expired constraints."""
+"""Seconds between two sweeps: of deleted tiles, and of counts to fold. Removals and expired constraints: `REMOVE_EVERY`."""
 
 VALIDITY_EVERY = 5.0
 LINKS_EVERY = 60.0
 """Seconds between two looks at the certificate of this node, and between two looks at the others and at links that do not come up.
 """
 
-EXPIRE_EVERY = 0.2
-"""Seconds between two looks for expired constraints to publish. Readings are exact at any time."""
-
 BUDGETS_EVERY = 0.5
 """Seconds between two looks for loans to renew, and for shares whose time has come."""
-
-TELL_EVERY = 0.25
-"""Seconds between two looks for verdicts whose time to be told has come."""
 
 TIMES_EVERY = 60.0
 """Seconds between two writes of the seconds satisfied, violated and unknown. The readings of this node are exact at any time."""
@@ -347,7 +339,7 @@ class Membership:
             if peer.name in self._round_trips:
                 self._once("return", self._meet_again(peer))
             self._came.set()
-            self._exchanges.push()
+            self._exchanges.came()
             if self.certificates is not None:
                 self._once("renewal", self.certificates.peer_came(peer.name))
         _log.info("%s %s", peer.name, "came" if up else "went")
@@ -436,7 +428,7 @@ class Runtime:
         self.transport = transport if transport is not None else _zenoh(settings, self.identity)
         self.exchanges = ExchangeLoop(
             self.gossip, self.transport, self.feed.receive, self.persistence.settled,
-            timeout=settings.request_timeout, choice=settings.peer_choice, random=random,
+            timeout=settings.request_timeout, choice=settings.peer_choice, random=random, every=settings.gossip_every,
         )  # fmt: skip
 
         # The data that users write and read beside constraints.
@@ -510,7 +502,14 @@ class Runtime:
             self.certificates = self.membership.certificates = _certificates(self, self.identity, credentials, now)
             self.diagnosis.certified = self.certificates
         self.maintenance = Maintenance(
-            settings, self.gossip, self.persistence, self.feed, self.exchanges, self.rates, self.publisher.publish
+            settings,
+            self.gossip,
+            self.persistence,
+            self.feed,
+            self.exchanges,
+            self.rates,
+            self.publisher.publish,
+            self.publisher.has_ends,
         )
         self.budgets = NodeBudgets(
             self.gossip, self.feed, self.persistence, self.exchanges, self.transport, check_call, self.tasks.once
@@ -627,26 +626,22 @@ class Runtime:
             self.feed.held = False
             self.membership.describe()
 
-    async def _load(self) -> None:
-        """Load the CEL library, and read the constraints that are there: until then no answer has the states of this node."""
-        await asyncio.to_thread(_load_expressions)
-        await self.evaluator.renew()
-
     def _begin_tasks(self) -> None:
         settings, tasks = self.settings, self.tasks
-        # The CEL library loads slowly. It is loaded now, in a thread, or the first definition would block the loop.
-        tasks.once("loading", self._load())
-        tasks.run("rounds", lambda: self.exchanges.run_rounds(settings.gossip_every))
+        # Until the constraints of the store were read no answer has the states of this node.
+        tasks.once("loading", self.evaluator.renew())
+        tasks.run("rounds", self.exchanges.run_rounds)
         tasks.run("pushes", self.exchanges.run_pushes)
+        tasks.run("meetings", self.exchanges.run_meetings)
         tasks.run("events", self.publisher.run)
-        tasks.run("loop lag", self.lag.run)
+        tasks.run("loop lag", lambda: self.lag.run(pause=tasks.pause))
         tasks.repeat("new constraints", settings.check_every, self.evaluator.renew)
         tasks.repeat("ticks", settings.check_every, self.evaluator.tick)
         tasks.repeat("counts", settings.count_every, self.evaluator.write_counts)
-        tasks.repeat("verdicts", TELL_EVERY, self.evaluator.write_verdicts)
+        tasks.run("verdicts", self.evaluator.run_verdicts)
         tasks.repeat("spells", settings.count_every, self.spell_file.save)
         tasks.repeat("times", TIMES_EVERY, self.evaluator.write_times)
-        tasks.repeat("expiry", EXPIRE_EVERY, self.maintenance.expire)
+        tasks.run("expiry", self.maintenance.run_expiries)
         tasks.repeat("expired constraints", REMOVE_EVERY, self.maintenance.remove_expired)
         tasks.repeat("sketches", settings.rate_every, self.evaluator.write_sketches)
         tasks.repeat("rates", settings.rate_every, self.evaluator.write_rates)
@@ -766,7 +761,3 @@ def _load_identity(settings: NodeSettings, now: Callable[[], int]) -> "Identity"
     from constraint_crdt.identity.directory import load_identity
 
     return load_identity(Path(settings.identity), now())
-
-
-def _load_expressions() -> None:
-    compile_expression("true")

@@ -12,11 +12,14 @@
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
+from math import ceil
+from zlib import crc32
 
 from constraint_crdt.crdt.cells import REMOVE, Cell
 from constraint_crdt.crdt.clock import DEFAULT_HEARD_FOR, SECOND, ClockDoubt, HybridClock
@@ -37,11 +40,27 @@ from constraint_crdt.types.tiles import FleetTile
 ADDS_AT_ONCE = 1_000
 """Adds of expired constraints removed in a turn of the loop."""
 
+EXPIRE_EVERY = 0.2
+STEPS_EVERY = 1.0
+"""Seconds between two looks for expired constraints to publish, while any has an end, as time may be set; and between two looks for
+steps of the clock otherwise. Readings are exact at any time.
+"""
+
 HEARINGS = 10
 """The clock of a peer counts for this number of mean times between two Pings. With fewer, clocks would be lost by chance."""
 
 LONGEST_HEARD_FOR = 60 * SECOND
 """The bound of this time, in ns: a partitioned node is to use its own clock soon."""
+
+TURNS_AT_REST = 2
+LONGEST_AT_REST = 480 * SECOND
+AGED = 0.95
+"""At rest the rounds ask all peers in turn: the clock of a peer counts for so many turns of all, up to so many ns. Without links
+to its peers a node is not at rest, and this time becomes shorter by this factor each second.
+"""
+
+REMOVE_EVERY = 1.0
+"""Seconds between two sweeps of expired constraints."""
 
 _log = logging.getLogger("constraint_crdt.node")
 
@@ -220,8 +239,9 @@ class Maintenance:
         exchanges: ExchangeLoop,
         rates: NodeRates,
         publish: Callable[..., None],
+        has_ends: asyncio.Event,
     ) -> None:
-        """`publish`: see `EventPublisher.publish`."""
+        """`publish` and `has_ends`: see `EventPublisher`."""
         self.clock = ClockWatch(gossip.time, publish)
         """The steps of this node's clock."""
         self._gossip = gossip
@@ -230,10 +250,24 @@ class Maintenance:
         self._exchanges = exchanges
         self._rates = rates
         self._gossip_every = settings.gossip_every
+        self._has_ends = has_ends
         self._folds = FoldSweep(gossip, after=settings.fold_counts_after, now=time.monotonic)
         self._purges = PurgeSweep(gossip, after=settings.keep_deleted_tiles_for)
         self.removals = RemovalSweep(gossip, most=settings.keep_removals, longest=settings.keep_removals_for, now=time.monotonic)
         """The removals in the state of the node."""
+
+    async def run_expiries(self) -> None:
+        """Call `expire` every `EXPIRE_EVERY` seconds while a constraint has an end, else every `STEPS_EVERY`. Never returns."""
+        constraints = self._gossip.state.constraints
+        while True:
+            if constraints.ends:
+                await asyncio.sleep(EXPIRE_EVERY)
+            else:
+                self._has_ends.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(STEPS_EVERY):
+                        await self._has_ends.wait()
+            await self.expire()
 
     async def expire(self) -> None:
         """Publish steps of the clock, expired constraints, and constraints in force again. O(those)."""
@@ -246,8 +280,12 @@ class Maintenance:
         """Remove the expired adds assigned to this node. O(those, and peers)."""
         time = self._gossip.time
         self.clock.note_doubt()
-        wanted = round(HEARINGS * self._gossip_every * len(time.offsets) * SECOND)
-        time.heard_for = min(max(DEFAULT_HEARD_FOR, wanted), LONGEST_HEARD_FOR)
+        clocks, interval = len(time.offsets), self._exchanges.interval
+        wanted = min(round(HEARINGS * self._gossip_every * clocks * SECOND), LONGEST_HEARD_FOR)
+        if interval.is_long:
+            wanted = max(wanted, min(round(TURNS_AT_REST * interval.seconds * clocks * SECOND), LONGEST_AT_REST))
+        # After a rest the clocks heard before it count on, until their peers are heard again.
+        time.heard_for = max(DEFAULT_HEARD_FOR, wanted, round(AGED * time.heard_for))
         while self._feed.writable and self._feed.write(lambda: self._gossip.remove_expired(limit=ADDS_AT_ONCE)):
             self._exchanges.push()
             await asyncio.sleep(0)  # lets other tasks run; nothing is waited for
@@ -279,10 +317,15 @@ PAUSE = 1.0
 
 
 class Tasks:
-    """The background tasks of a node. The fault of a task is logged, and the task continues after `PAUSE`; the others go on."""
+    """The background tasks of a node. The fault of a task is logged, and the task continues after `PAUSE`; the others go on.
+
+    Steps at intervals of whole seconds fall on the same instants, one in a second, so the loop wakes up once for all of them. The
+    instants of two nodes differ.
+    """
 
     def __init__(self, node: str) -> None:
         self._node = node
+        self._phase = crc32(node.encode(errors="surrogatepass")) / 2**32
         self._tasks: set[asyncio.Task[None]] = set()
 
     def run(self, name: str, activity: Callable[[], Awaitable[None]]) -> None:
@@ -293,11 +336,23 @@ class Tasks:
         """Call `step` repeatedly, `every` seconds after the last call ended."""
 
         async def steps() -> None:
+            await self.pause(every, first=True)
             while True:
-                await asyncio.sleep(every)
                 await step()
+                await self.pause(every)
 
         self.run(name, steps)
+
+    async def pause(self, seconds: float, *, first: bool = False) -> float:
+        """Sleep so long; whole seconds until the instant nearest to their end, or, `first`, the next after it. Returns by how many
+        seconds it took longer.
+        """
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
+        if seconds >= 1 and seconds == int(seconds):
+            due = (ceil if first else round)(due - self._phase) + self._phase
+        await asyncio.sleep(due - loop.time())
+        return max(0.0, loop.time() - due)
 
     def once(self, name: str, activity: Coroutine[object, object, None]) -> None:
         """Run `activity` once."""

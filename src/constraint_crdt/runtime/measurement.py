@@ -17,7 +17,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
-from importlib.metadata import entry_points
 from queue import SimpleQueue
 from threading import Thread
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -335,6 +334,8 @@ def find_probe(name: str) -> Probe:
     """
     if name == SystemProbe.name:
         return SystemProbe()
+    from importlib.metadata import entry_points  # for probes of others only
+
     offered = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
     if name not in offered:
         raise ConstraintCrdtError(f"there is no probe {name!r}: choose from {', '.join(['none', 'system', *sorted(offered)])}")

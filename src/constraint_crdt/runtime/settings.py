@@ -5,11 +5,9 @@ key. The environment is shared with other programs (a container platform may inj
 a known name is refused there.
 """
 
-import difflib
 import ipaddress
 import json
 import socket
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -179,7 +177,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     gossip_every: float = 0.2
     """Seconds between rounds of gossip. A change is pushed at once; rounds bring changes missed by a push. Shorter repairs sooner
-    and costs a Ping per round.
+    and costs a Ping per round. While nothing moves, rounds are rarer: each 2 to 5 s by default.
     """
 
     peer_choice: PeerChoiceRule = "auto"
@@ -397,13 +395,15 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, object]:
             value: object = [part.strip() for part in text.split(",") if part.strip()] if many else text
             values[key] = _converted(key, value, variable)
         elif variable.startswith(ENVIRONMENT_PREFIX):
-            near = difflib.get_close_matches(variable, known, n=1, cutoff=0.92)
+            near = _close_to(variable, known, cutoff=0.92)
             if near:
                 raise SettingsError(f"there is no setting {variable} in the environment: {near[0]} is meant, or unset it")
     return values
 
 
 def _from_file(file: Path) -> dict[str, object]:
+    import tomllib  # for nodes with a file of settings only
+
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -423,9 +423,16 @@ def _from_file(file: Path) -> dict[str, object]:
     return {key: _converted(key, value, f"`{key}` in {file}", strict=True) for key, value in content.items()}
 
 
+def _close_to(name: str, names: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """The name closest to a mistyped one; none if there is none close to it."""
+    from difflib import get_close_matches  # rarely needed: kept out of the start of a node
+
+    return get_close_matches(name, list(names), n=1, cutoff=cutoff)
+
+
 def _nearest(key: str, known: Iterable[str]) -> str:
     names = sorted(known)
-    near = difflib.get_close_matches(key, names, n=1)
+    near = _close_to(key, names)
     return f"`{near[0]}` may be meant" if near else f"there are {', '.join(names)}"
 
 

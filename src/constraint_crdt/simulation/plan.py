@@ -27,7 +27,7 @@ from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES
 from constraint_crdt.errors import InvalidValue
 from constraint_crdt.protocol.gossip_node import GossipNode, exchange
 from constraint_crdt.protocol.messages import decode_message
-from constraint_crdt.protocol.peers import HASTE, fanout, most_conversations
+from constraint_crdt.protocol.peers import HASTE, RoundInterval, fanout, most_conversations
 from constraint_crdt.protocol.sites import SPEAKERS
 from constraint_crdt.simulation.fleet import FLEET, mutations_in
 from constraint_crdt.simulation.scenario import GAP, HEIGHT, KNOWN, LEFT, PANEL, RIGHT, SENT, TOP, WIDTH, Mark, Panel, Picture, Text
@@ -55,15 +55,15 @@ class Wire(NamedTuple):
     segments: float
     """TCP segments per message, those that acknowledge it included."""
     keep_alive: float
-    """Seconds between two keep-alives on a link: 2 among peers, a quarter of the lease for clients and routers."""
+    """Seconds between two keep-alives on a silent link: of the system among peers, a quarter of the lease with clients."""
 
 
-MESH, ROUTED = Wire(75.0, 1.6, 2.0), Wire(115.0, 2.2, 1.0)
+MESH, ROUTED = Wire(75.0, 1.6, 4.0), Wire(115.0, 2.2, 2.0)
 
 KEEP_ALIVE_BYTES = 3 + 1.5 * HEADER_BYTES
 """Bytes of a keep-alive, with its share of the acknowledgements."""
 
-IDLE_CPU = 0.0028
+IDLE_CPU = 0.0016
 """Cores that a node takes without messages."""
 
 MESSAGE_CPU = 0.001
@@ -377,10 +377,12 @@ class FleetModel:
         cpu = recent * pair[0].cpu + (1 - recent) * cold.cpu
         return size / (1 - self.fleet.loss), cpu + len(pair[0].sizes) * MESSAGE_CPU
 
-    def load(self, nodes: int) -> Load:
-        """The load in a fleet of so many nodes."""
+    def load(self, nodes: int, *, at_rest: bool = False) -> Load:
+        """The load in a fleet of so many nodes. `at_rest`: nothing moved for a while, so rounds are rare."""
         fleet, wire = self.fleet, self.fleet.wire
-        interval = self.every + min(2 * fleet.delay, HASTE)
+        interval = (RoundInterval(self.every).longest(math.ceil(nodes / fleet.sites) - 1) if at_rest else self.every) + min(
+            2 * fleet.delay, HASTE
+        )
         round_bytes, round_cpu = self.mean(self.messages.quiet, nodes)
         links = 1 if fleet.routed else nodes - 1
         rest = round_bytes / interval + links * KEEP_ALIVE_BYTES / wire.keep_alive
@@ -709,17 +711,19 @@ def make_plan(fleet: PlannedFleet, cpu: Callable[[], float]) -> Plan:
     left = fleet.goodput - used - fleet.changes * model.change_bytes(fleet.nodes)
     busy = (load.cpu * fleet.nodes + load.router_cpu * fleet.routed) / (fleet.cores or fleet.nodes)
     news = spread(model, left, busy) if left > 0 else None
+    rest = model.load(fleet.nodes, at_rest=not fleet.judged)
     blank = _blank_seconds(fleet, left, nodes.full) if left > 0 else math.inf
-    figures = tuple(_figures(model, load, news, blank))
+    figures = tuple(_figures(model, load if fleet.changes else rest, rest, news, blank))
     breaks = sorted(_breaks(model, load, news), key=lambda each: each.reserve)
     timeout = max(1.0, math.ceil(10 * (6 * fleet.delay + MESSAGE_BYTES / 64 / fleet.rate)) / 10)
     return Plan(fleet, every, timeout, figures, tuple(breaks), news, tuple(_sizes(model, news)))
 
 
-def _figures(model: FleetModel, load: Load, news: Spread | None, blank: float) -> Iterator[Figure]:
+def _figures(model: FleetModel, load: Load, rest: Load, news: Spread | None, blank: float) -> Iterator[Figure]:
+    """`load`: between changes; `rest`: where none come."""
     fleet = model.fleet
     change = news.bytes if news else math.inf
-    yield Figure("rest_bytes", "bytes/s of a node at rest, each way", load.rest, "B/s", COMPUTED)
+    yield Figure("rest_bytes", "bytes/s of a node at rest, each way", rest.rest, "B/s", COMPUTED)
     yield Figure("change_bytes", "bytes of a node for a change, each way", change, "B", SIMULATED)
     total = load.rest + load.counts + fleet.changes * change
     yield Figure("busy_bytes", "bytes/s of a node with the changes, each way", total, "B/s", SIMULATED)
@@ -727,10 +731,10 @@ def _figures(model: FleetModel, load: Load, news: Spread | None, blank: float) -
         yield Figure("count_bytes", f"... of them for the counts of {fleet.judged} constraints", load.counts, "B/s", COMPUTED)
     if fleet.sites > 1:
         away = load.away + fleet.changes * (news.away if news else math.inf)
-        yield Figure("away_rest_bytes", "bytes/s of a site to the others at rest, each way", load.away, "B/s", COMPUTED)
+        yield Figure("away_rest_bytes", "bytes/s of a site to the others at rest, each way", rest.away, "B/s", COMPUTED)
         yield Figure("away_bytes", "bytes/s of a site to the others with the changes", away, "B/s", SIMULATED)
     if fleet.routed:
-        yield Figure("router_bytes", "bytes/s that a router sends at rest", load.router, "B/s", COMPUTED)
+        yield Figure("router_bytes", "bytes/s that a router sends at rest", rest.router, "B/s", COMPUTED)
     yield Figure("node_p50", "a change is on half of the nodes after", _at(news and news.seconds, 0.5), "s", SIMULATED)
     yield Figure("all_p50", "all nodes know a change after, p50", _at(news and news.all_known, 0.5), "s", SIMULATED)
     yield Figure("all_p99", "all nodes know a change after, p99", _at(news and news.all_known, 0.99), "s", SIMULATED)

@@ -38,7 +38,6 @@ import os
 import secrets
 import sqlite3
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -447,9 +446,11 @@ def marker_for(store: Path, environ: Mapping[str, str] = os.environ, *, steady: 
 
 def _directories(environ: Mapping[str, str]) -> list[tuple[Path, Path]]:
     """The candidates, each with the directory above, which must exist."""
+    from tempfile import gettempdir  # for stores only
+
     user = os.getuid()
     own = (Path(environ.get("XDG_RUNTIME_DIR", "")), Path(f"/run/user/{user}"))
-    shared = (Path("/run"), Path("/dev/shm"), Path(tempfile.gettempdir()))  # noqa: S108 - `_is_private` is required of it
+    shared = (Path("/run"), Path("/dev/shm"), Path(gettempdir()))  # noqa: S108 - `_is_private` is required of it
     found = [(parent, parent / APPLICATION) for parent in own] + [(parent, parent / f"{APPLICATION}-{user}") for parent in shared]
     # Not Path.is_dir, which raises where a directory above is closed to us.
     return [each for each in found if each[0].is_absolute() and os.path.isdir(each[0])]

@@ -34,7 +34,6 @@ long. A filter on the listening sockets drops its packets, so nothing of them re
 
 import asyncio
 import contextlib
-import ctypes
 import ipaddress
 import logging
 import os
@@ -255,6 +254,10 @@ def _address(host: str) -> "Address | None":
 
 # --- the connections of links ---------------------------------------------------------------------------------------------
 
+ASKED_AFTER = 4
+ASKED_EVERY = 1
+"""Seconds of silence after which the system asks for an acknowledgement, and seconds between two questions."""
+
 DEAD_SECONDS = 3.0
 DEAD_ROUND_TRIPS = 8
 LONGEST_DEAD_SECONDS = 60.0
@@ -292,6 +295,10 @@ def ease_links(links: Collection[tuple[str, str]]) -> None:
                     opened.setsockopt(socket.IPPROTO_TCP, _THIN_LINEAR_TIMEOUTS, 1)
                     seconds = dead_seconds(opened.getsockopt(socket.IPPROTO_TCP, _INFO, _INFO_BYTES))
                     opened.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, round(seconds * 1000))
+                    # By these, silence alone shows a dead connection: it is asked for an acknowledgement, which costs no process.
+                    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, ASKED_AFTER)
+                    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, ASKED_EVERY)
+                    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 def dead_seconds(info: bytes) -> float:
@@ -467,6 +474,8 @@ def _set_filter(descriptor: int, ports: Collection[int], networks: Sequence[Netw
             if not networks:
                 opened.setsockopt(socket.SOL_SOCKET, _DETACH, 0)
                 return
+            import ctypes  # for the filter only
+
             program = filter_program(networks)
             content = ctypes.create_string_buffer(program)
             opened.setsockopt(socket.SOL_SOCKET, _ATTACH, struct.pack("@HP", len(program) // 8, ctypes.addressof(content)))

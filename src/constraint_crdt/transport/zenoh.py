@@ -306,8 +306,8 @@ class ZenohTransport:
         connect: endpoints of other nodes, retried without end. Links to these are repaired, unlike links found by gossip.
         multicast: also discover nodes by multicast on the local network.
         discover: also link to nodes known to connected nodes; otherwise only to nodes in `connect`.
-        lease: seconds of silence after which a link, and with it a peer, counts as gone. By default 60 for a peer where the system
-            tells of dead connections sooner (Linux), else 4.
+        lease: seconds of silence after which a link, and with it a peer, counts as gone. By default 60 for a peer and 8 for others
+            where the system tells of dead connections sooner (Linux), else 4.
         answers_at_once: the limit of running handlers; a request beyond the limit stays unanswered.
         identity: the identity of the node, for links by TLS with nodes of its fleet alone.
         accept_plain: with an identity, link also to nodes without one.

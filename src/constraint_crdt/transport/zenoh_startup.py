@@ -123,10 +123,14 @@ def side_id(session: str) -> str:
 
 ROLES = ("peer", "router", "client", "auto")
 LEASE = 4.0
+ROUTED_LEASE = 8.0
 LONG_LEASE = 60.0
-KEEP_ALIVE = 2.0
-"""Seconds of silence after which a link counts as gone, and seconds between two keep-alives. The long one leaves time for slow and
-lossy links, where `ease_links` closes the dead ones sooner.
+"""Seconds of silence after which a link counts as gone. On Linux `ease_links` closes dead links sooner, so the lease can leave time
+for slow and lossy links; a router that hangs has to be noticed by its clients.
+"""
+
+KEEP_ALIVES = 4
+"""Keep-alives of a link in its lease. On Linux they only tell of a process that hangs: the system itself asks silent connections.
 """
 DEFAULT_LISTEN = ("tcp/127.0.0.1:0",)
 
@@ -206,7 +210,9 @@ def checked(
 
 
 def _lease_of(role: str) -> float:
-    return LONG_LEASE if role in ("peer", "auto") and sys.platform == "linux" else LEASE
+    if sys.platform != "linux":
+        return LEASE
+    return LONG_LEASE if role in ("peer", "auto") else ROUTED_LEASE
 
 
 LINK_OPEN_SECONDS = 20.0
@@ -255,7 +261,7 @@ def zenoh_config(settings: Settings, listening: Sequence[str], id_: str) -> dict
                 # Messages are dropped rather than wait while this queue is full. 16 batches of 64 KiB, the most, hold a page.
                 "tx": {
                     "lease": round(settings.lease * 1000),
-                    "keep_alive": max(4, round(settings.lease / KEEP_ALIVE)),
+                    "keep_alive": KEEP_ALIVES,
                     "queue": {"size": {"data": 16}},
                 },
                 "rx": {"max_message_size": 16 * 1024 * 1024},
