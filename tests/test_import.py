@@ -111,7 +111,12 @@ print(*sys.modules)
 
 @pytest.mark.processes
 def test_compiling_an_expression_loads_the_library_and_nothing_else_heavy() -> None:
-    code = "import sys; from constraint_crdt.expression import compile_expression; compile_expression('size(x) < 1'); print(*sys.modules)"
+    code = """
+import sys
+from constraint_crdt.expression import compile_expression
+compile_expression("size(x) < 1")
+print(*sys.modules)
+"""
     loaded = run(code).split()
     assert "cel_expr_python.cel" in loaded
     assert {"typer", "click", "rich", "prompt_toolkit", "pydantic", "google.protobuf"}.isdisjoint(loaded)

@@ -152,6 +152,16 @@ def _attached(argv: Sequence[str]) -> list[str]:
     return attached
 
 
+class _Version(argparse.Action):
+    """Prints the version. The core is loaded here alone: other commands do not need it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from constraint_crdt.crdt.cells import CORE
+
+        print(f"{PROGRAM} {__version__} ({CORE} core)")
+        parser.exit()
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = _Parser(
@@ -160,7 +170,7 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=_Help,
     )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and which core runs, and exit")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     client = _client_flags()
     _node(commands)
@@ -297,6 +307,16 @@ def _node(commands: _Commands) -> None:
     node.add_argument("--store", metavar="PATH", help="file for the state, memory, or default: one below the XDG state directory")
     node.add_argument("--rejoin", action="store_true", help="set a damaged store aside, and take everything from the peers again")
     node.add_argument("--probe", action="append", metavar="PROBE", help="system, none or an installed one; may be repeated")
+    node.add_argument(
+        "--share", action="append", metavar="NAME[:DEADBAND[:EVERY]]", help="share the last value of a variable with the fleet"
+    )
+    node.add_argument(
+        "--no-share-on-request",
+        dest="share_on_request",
+        action="store_const",
+        const=False,
+        help="share nothing else, also where a constraint on the fleet needs it",
+    )
     node.add_argument("--check-every", metavar="SECONDS", help="time between evaluations of the constraints; default: 1")
     node.add_argument(
         "--label",

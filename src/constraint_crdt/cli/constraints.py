@@ -256,13 +256,16 @@ def _applied_budgets(client: Client, wanted: Sequence["WantedBudget"], *, dry_ru
 
 def _check_expressions(client: Client, file: str, wanted: Mapping[str, "WantedConstraint"]) -> None:
     """Raise `MisuseError` with a line for each expression that the node would refuse, which knows the kinds of the variables."""
-    texts = {text for each in wanted.values() for text in (each.definition.when, each.definition.clear_when) if text}
-    refused = {text: error for text in sorted(texts) if (error := client.check_expression(text).error) is not None}
+    definitions = [each.definition for each in wanted.values()]
+    texts = {(text, each.scope) for each in definitions for text in (each.when, each.clear_when) if text}
+    checked = ((each, client.check_expression(each[0], scope=each[1]).error) for each in sorted(texts))
+    refused = {each: error for each, error in checked if error is not None}
     mistakes = []
     for each in wanted.values():
         for field, text in (("when", each.definition.when), ("clear_when", each.definition.clear_when)):
-            if text in refused:
-                mistakes.append(f"{file}: {each.place}: `{field}`: {refused[text]}")
+            error = refused.get((text or "", each.definition.scope))
+            if error is not None:
+                mistakes.append(f"{file}: {each.place}: `{field}`: {error}")
     if mistakes:
         raise MisuseError("\n".join(map(printable, mistakes)))
 

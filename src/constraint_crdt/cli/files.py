@@ -22,6 +22,7 @@ The file of `apply` lists constraints:
     clear_after = "10s"               # holds again only once it held so long; left out: at once
     clear_when = "gpu_temp_c < 80.0"  # and only if this holds
     if_unknown = "violated"           # or satisfied; left out: unknown
+    scope = "node"                    # or fleet
     max_age = "5s"                    # older values are not used; left out: as each node sets
 
 and budgets:
@@ -67,7 +68,7 @@ from constraint_crdt.crdt.limits import MAX_COUNT, TILE_BYTES, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, check_expressions
-from constraint_crdt.model import IfUnknown, Severity
+from constraint_crdt.model import IfUnknown, Scope, Severity
 from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.operations.constraints import DefinitionReport
 from constraint_crdt.operations.service import show_import
@@ -91,10 +92,11 @@ MAX_IMPORT_BYTES = 64 * 1024 * 1024
 
 FIELDS = (
     "id", "when", "severity", "about", "on", "ttl", "renew", "until", "for", "clear_after", "clear_when", "if_unknown", "max_age",
+    "scope",
 )  # fmt: skip
 """Of a constraint in a file."""
 
-TEXTS = ("id", "when", "severity", "about", "clear_when", "if_unknown")
+TEXTS = ("id", "when", "severity", "about", "clear_when", "if_unknown", "scope")
 
 _HEADER = re.compile(r"\s*\[\[\s*constraint\s*\]\]")
 
@@ -410,7 +412,7 @@ def _definition_of(report: DefinitionReport) -> Definition:
     return Definition(
         report.when, Severity(report.severity), report.about, check_labels(report.on), report.expires_at,
         duration_ns(report.for_, "for") or 0, duration_ns(report.clear_after, "clear_after") or 0, report.clear_when,
-        IfUnknown(report.if_unknown), duration_ns(report.max_age, "max_age"), report.meaning,
+        IfUnknown(report.if_unknown), duration_ns(report.max_age, "max_age"), Scope(report.scope), report.meaning,
     )  # fmt: skip
 
 
@@ -426,6 +428,7 @@ def fields_of(definition: Definition) -> dict[str, object]:
         "clear_when": definition.clear_when,
         "if_unknown": None if definition.if_unknown is IfUnknown.UNKNOWN else definition.if_unknown.value,
         "max_age": None if definition.max_age is None else definition.max_age / SECOND,
+        "scope": None if definition.scope is Scope.NODE else definition.scope.value,
     }
     return {key: value for key, value in found.items() if value is not None}
 
@@ -547,8 +550,9 @@ def _read_entry(entry: dict[str, object], before: Collection[str]) -> tuple[str,
         clear_when=_read_text(entry, "clear_when"),
         if_unknown=str(entry.get("if_unknown", "unknown")),
         max_age=duration_ns(_read_duration(entry, "max_age"), "max_age"),
+        scope=str(entry.get("scope", "node")),
     )
-    check_expressions(definition.when, definition.clear_when)
+    check_expressions(definition.when, definition.clear_when, scope=definition.scope)
     renew = entry.get("renew", False)
     if not isinstance(renew, bool):
         raise ConstraintCrdtError(f"`renew` must be true or false, not {renew!r}")

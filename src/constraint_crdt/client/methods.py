@@ -46,7 +46,7 @@ from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
 from constraint_crdt.operations.service import AlertsReport, AuditReport, DiagnosisReport, Health, ImportReport, SessionReport
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
-from constraint_crdt.operations.variables import VariableReport
+from constraint_crdt.operations.variables import ReadingsReport, VariableReport
 from constraint_crdt.plato.shapes import PlatoDelta, PlatoRoom, PlatoTile
 
 Request = TypeVar("Request", bound=msgspec.Struct)
@@ -128,11 +128,12 @@ class BlockingMethods(ABC):
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
         on: Mapping[str, str] | None = None, ttl: float | None = None, until: datetime | None = None, for_: float | None = None,
         clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown", max_age: float | None = None,
+        scope: str = "node",
     ) -> Added:
         """Make a constraint active, or give it this definition. Durations in seconds."""
         request = constraints.new_constraint(
             id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
-            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
+            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
         )
         return self.do(constraints.ADD, request)
 
@@ -144,9 +145,9 @@ class BlockingMethods(ABC):
         """Make up to 10,000 changes in one go, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`."""
         return self.do(constraints.BATCH, constraints.batch_of(changes))
 
-    def check_expression(self, when: str) -> ExpressionReport:
+    def check_expression(self, when: str, *, scope: str = "node") -> ExpressionReport:
         """Whether a `when` would be taken."""
-        return self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when))
+        return self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when, scope=scope))
 
     def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,
@@ -177,6 +178,10 @@ class BlockingMethods(ABC):
     def variables(self, *, node: str | None = None, name: str | None = None) -> list[VariableReport]:
         """The variables that the nodes measure; those of the answering node with value, age, source and readers."""
         return self.do(variables.VARIABLES, variables.GetVariables(node=node, name=name))
+
+    def readings(self, *, name: str | None = None) -> ReadingsReport:
+        """The readings that the nodes share, with their ages, and the figures of each variable over the fleet."""
+        return self.do(variables.READINGS, variables.GetReadings(name=name))
 
     def budgets(self) -> list[BudgetReport]:
         """The budgets, who holds them, and where rights are free."""
@@ -421,11 +426,12 @@ class AsyncMethods(ABC):
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
         on: Mapping[str, str] | None = None, ttl: float | None = None, until: datetime | None = None, for_: float | None = None,
         clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown", max_age: float | None = None,
+        scope: str = "node",
     ) -> Added:
         """Make a constraint active, or give it this definition. Durations in seconds."""
         request = constraints.new_constraint(
             id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
-            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
+            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
         )
         return await self.do(constraints.ADD, request)
 
@@ -437,9 +443,9 @@ class AsyncMethods(ABC):
         """Make up to 10,000 changes in one go, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`."""
         return await self.do(constraints.BATCH, constraints.batch_of(changes))
 
-    async def check_expression(self, when: str) -> ExpressionReport:
+    async def check_expression(self, when: str, *, scope: str = "node") -> ExpressionReport:
         """Whether a `when` would be taken."""
-        return await self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when))
+        return await self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when, scope=scope))
 
     async def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,
@@ -470,6 +476,10 @@ class AsyncMethods(ABC):
     async def variables(self, *, node: str | None = None, name: str | None = None) -> list[VariableReport]:
         """The variables that the nodes measure; those of the answering node with value, age, source and readers."""
         return await self.do(variables.VARIABLES, variables.GetVariables(node=node, name=name))
+
+    async def readings(self, *, name: str | None = None) -> ReadingsReport:
+        """The readings that the nodes share, with their ages, and the figures of each variable over the fleet."""
+        return await self.do(variables.READINGS, variables.GetReadings(name=name))
 
     async def budgets(self) -> list[BudgetReport]:
         """The budgets, who holds them, and where rights are free."""

@@ -217,6 +217,10 @@ def _constraints(status: Status, figures: MetricsReport, by_constraint: dict[str
     yield _gauge("constraints_expired", "Constraints that expired and are not removed yet.", figures.expired)
     yield _gauge("constraints_violated", "Constraints that are violated on this node now.", figures.violated_here)
     yield _gauge("constraints_unknown", "Constraints that are unknown on this node now.", figures.unknown_here)
+    yield _gauge("fleet_constraints", "Constraints of scope fleet that this node judges.", figures.fleet_constraints)
+    about = "CPU time that judgements of constraints of scope fleet took, in seconds."
+    yield _counter("fleet_judging_seconds", about, figures.fleet_judging_seconds)
+    yield _gauge("shared_readings", "Readings that this node shares with the fleet.", figures.shared_readings)
     whole = "in the whole fleet, as known here: the same on all nodes, so take the max of them, not the sum."
     yield _counter("satisfied", f"Evaluations that held, {whole}", status.satisfied)
     yield _counter("violated", f"Evaluations that did not hold, {whole}", status.violations)

@@ -50,6 +50,7 @@ from constraint_crdt.types.nodes import (
     revoke_value,
     vouch_value,
 )
+from constraint_crdt.types.readings import READING
 from constraint_crdt.types.variables import VARIABLES
 from constraint_crdt.types.verdicts import VERDICT
 
@@ -61,7 +62,7 @@ _OF_OPERATORS: Final = frozenset({ADD, BUDGET, REVOKE, ROOT, UNDO, VOUCH})
 _OF_OBSERVERS: Final = frozenset({CERTIFICATE, SIGNATURE, SETTLED, NODE, VARIABLES})
 
 
-_OF_WRITERS: Final = frozenset({COUNTS, SECONDS, RATE, VERDICT, VARIABLES})
+_OF_WRITERS: Final = frozenset({COUNTS, SECONDS, RATE, VERDICT, VARIABLES, READING})
 """The kinds of which a node removes its own cells only."""
 
 _SUSPECT: Final = {

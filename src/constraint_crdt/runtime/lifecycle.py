@@ -45,7 +45,7 @@ from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.maintenance import REMOVE_EVERY, Maintenance, Tasks
-from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, ProbeReader
+from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, ProbeReader, SharedMeasurements
 from constraint_crdt.runtime.persistence import FileRecorder, Persistence, SpellFile, StateFiles, store_path
 from constraint_crdt.runtime.settings import NodeSettings, is_loopback
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
@@ -443,8 +443,9 @@ class Runtime:
         max_ages = {name: each.max_age for name, each in settings.variables.items() if each.max_age is not None}
         self.measurements = LatestMeasurements(settings.max_age, max_ages)
         self.rates = NodeRates(self.gossip, settings.half_lives, now=time.monotonic)
+        shared = SharedMeasurements(self.measurements, settings.shares, on_request=settings.share_on_request)
         self.evaluator = Evaluator(
-            self.gossip, self.feed, self.measurements, self.rates, self.sketches,
+            self.gossip, self.feed, self.measurements, self.rates, self.sketches, live=self.exchanges.live, shared=shared,
             push=self.exchanges.push, every=settings.check_every,
         )  # fmt: skip
         store_file = store_path(settings)
@@ -636,6 +637,8 @@ class Runtime:
         tasks.run("events", self.publisher.run)
         tasks.run("loop lag", lambda: self.lag.run(pause=tasks.pause))
         tasks.repeat("new constraints", settings.check_every, self.evaluator.renew)
+        tasks.run("fleet constraints", self.evaluator.run_fleet)
+        tasks.run("readings", self.evaluator.run_readings)
         tasks.repeat("ticks", settings.check_every, self.evaluator.tick)
         tasks.repeat("counts", settings.count_every, self.evaluator.write_counts)
         tasks.run("verdicts", self.evaluator.run_verdicts)

@@ -30,14 +30,14 @@ import msgspec
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, LifecycleError, UnknownConstraint, WrongThread
 from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation, is_known
-from constraint_crdt.model import Event, EventKind, IfUnknown, Severity, html_fields
+from constraint_crdt.model import Event, EventKind, IfUnknown, Scope, Severity, html_fields
 from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
-from constraint_crdt.operations.variables import VariableReport
+from constraint_crdt.operations.variables import ReadingsReport, VariableReport
 from constraint_crdt.runtime.change_feed import BatchResult, apply_changes, check_definitions, is_cheap
 from constraint_crdt.runtime.event_log import EventStream
 from constraint_crdt.runtime.lifecycle import Runtime
@@ -225,6 +225,7 @@ class Node:
         clear_when: str | None = None,
         if_unknown: str = IfUnknown.UNKNOWN,
         max_age: timedelta | float | None = None,
+        scope: str = Scope.NODE,
     ) -> Change:
         """Add a constraint to the whole fleet, or replace its definitions known here.
 
@@ -234,20 +235,23 @@ class Node:
         `for_`: the constraint is violated only once `when` was violated for so long. `clear_after`: a violated constraint holds
         again only once it held for so long; `clear_when`: and only if this expression holds. `if_unknown`: the verdict to count for
         an unknown outcome. `max_age`: older values are not used. Durations are a `timedelta` or a number in seconds.
+        `scope`: `fleet` for a constraint over `nodes`, the nodes that `on` selects, with their shared readings.
 
         Raises `ExpressionError` (wrong `when` or `clear_when`), `ClockInDoubt` (an end, while this node does not know the time) or
         `ConstraintCrdtError` (out of bounds); nothing changes then.
         """
         if when:
             kinds = self.gossip.state.variables.kinds()
-            if is_known(when, kinds) and is_known(clear_when, kinds):
+            nodes = self._runtime.evaluator.fleet.selected(on or {}) if scope == Scope.FLEET else 0
+            if scope != Scope.FLEET and is_known(when, kinds) and is_known(clear_when, kinds):
                 check_expressions(when, clear_when, kinds)
             else:  # the CEL library may not be loaded yet
-                await asyncio.to_thread(check_expressions, when, clear_when, dict(kinds))
+                check = partial(check_expressions, when, clear_when, dict(kinds), scope=scope, nodes=nodes)
+                await asyncio.to_thread(check)
         self._check_call()
         add = partial(
             self.gossip.add_constraint, id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
-            for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
+            for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
         )  # fmt: skip
         return await self._runtime.feed.commit(partial(add, at=self.gossip.time.stamp()), "add", id_)
 
@@ -281,7 +285,7 @@ class Node:
         if is_cheap(changes, kinds):
             check_definitions(changes, kinds)
         else:
-            await asyncio.to_thread(check_definitions, changes, dict(kinds))
+            await asyncio.to_thread(check_definitions, changes, dict(kinds), len(self.node_names()))
         self._check_call()
         apply = partial(apply_changes, self.gossip, changes, at=self.gossip.time.stamp())
         redefined = [change.id for change in changes if not isinstance(change, RecordCounts)]
@@ -479,6 +483,14 @@ class Node:
         Other nodes tell the names and kinds of at most 1,000 variables each. O(variables x constraints that read them).
         """
         return self._runtime.answers.variables(self.variable_ids() if ids is None else ids)
+
+    def reading_ids(self, *, name: str | None = None) -> list[str]:
+        """The shared readings as `NAME/NODE`, ordered: those of a variable, if given. O(readings)."""
+        return self._runtime.answers.reading_ids(name)
+
+    def readings(self, ids: Sequence[str] | None = None) -> ReadingsReport:
+        """The readings that the nodes share, or those in `ids` (`NAME/NODE`), with the figures of their variables. O(nodes)."""
+        return self._runtime.answers.readings(self.reading_ids() if ids is None else ids)
 
     def storage(self) -> StorageReport:
         """The cells of this node's state, and the removals held back by peers. O(cells)."""

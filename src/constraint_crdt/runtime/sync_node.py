@@ -27,13 +27,13 @@ from typing import Any, Self, TypeVar
 
 from constraint_crdt.errors import HoldLost, InvalidType, LifecycleError, WrongThread
 from constraint_crdt.expression.evaluation import Evaluation
-from constraint_crdt.model import Event, IfUnknown, Severity
+from constraint_crdt.model import Event, IfUnknown, Scope, Severity
 from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
-from constraint_crdt.operations.variables import VariableReport
+from constraint_crdt.operations.variables import ReadingsReport, VariableReport
 from constraint_crdt.runtime.change_feed import BatchResult
 from constraint_crdt.runtime.measurement import Probe
 from constraint_crdt.runtime.node import Node
@@ -221,12 +221,13 @@ class SyncNode:
         clear_when: str | None = None,
         if_unknown: str = IfUnknown.UNKNOWN,
         max_age: timedelta | float | None = None,
+        scope: str = Scope.NODE,
     ) -> Change:
         """See `Node.add_constraint`."""
         return self._wait(
             self._node.add_constraint(
                 id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
-                for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
+                for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
             )
         )  # fmt: skip
 
@@ -367,6 +368,14 @@ class SyncNode:
     def variables(self, ids: Sequence[str] | None = None) -> list[VariableReport]:
         """See `Node.variables`."""
         return self.read(lambda node: node.variables(ids))
+
+    def reading_ids(self, *, name: str | None = None) -> list[str]:
+        """See `Node.reading_ids`."""
+        return self.read(lambda node: node.reading_ids(name=name))
+
+    def readings(self, ids: Sequence[str] | None = None) -> ReadingsReport:
+        """See `Node.readings`."""
+        return self.read(lambda node: node.readings(ids))
 
     def storage(self) -> StorageReport:
         """See `Node.storage`."""
