@@ -27,6 +27,7 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.model import IfUnknown, Scope, html_fields
 from constraint_crdt.types.bloom import BloomCRDT, Blooms, BloomShape
+from constraint_crdt.types.budgets import Budgets
 from constraint_crdt.types.counters import ConstraintGCounter, PNCounters
 from constraint_crdt.types.decay import MAX_SKEW, Ages, DecayCounter
 from constraint_crdt.types.definition import ADD, Definition, Labels, check_labels, read_addition
@@ -121,6 +122,11 @@ class ConstraintState(Merge):
     def variables(self) -> MeasuredVariables:
         """The variables that each node in service measures, with their kinds."""
         return MeasuredVariables(self.rows, retirements=self.retirements)
+
+    @cached_property
+    def budgets(self) -> Budgets:
+        """The budgets of the fleet, with the shares, loans and holds that the nodes state."""
+        return Budgets(self.rows, retirements=self.retirements)
 
     @cached_property
     def readings(self) -> SharedReadings:

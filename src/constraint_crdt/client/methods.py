@@ -14,7 +14,20 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from constraint_crdt.operations import constraints, counts, evidence, fleet, nodes, plato, service, sketches, tiles, variables
+from constraint_crdt.operations import (
+    budgets,
+    constraints,
+    counts,
+    evidence,
+    fleet,
+    nodes,
+    plato,
+    service,
+    sketches,
+    tiles,
+    variables,
+)
+from constraint_crdt.operations.budgets import BudgetReport, HoldReport, ReleaseReport
 from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, ExpressionReport, Removed
 from constraint_crdt.operations.counts import Checked, LatelyReport, Nothing, OverviewReport, RatesReport, Recorded
 from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport
@@ -169,6 +182,32 @@ class BlockingMethods(ABC):
     def readings(self, *, name: str | None = None) -> ReadingsReport:
         """The readings that the nodes share, with their ages, and the figures of each variable over the fleet."""
         return self.do(variables.READINGS, variables.GetReadings(name=name))
+
+    def budgets(self) -> list[BudgetReport]:
+        """The budgets, who holds them, and where rights are free."""
+        return self.do(budgets.BUDGETS, Empty())
+
+    def define_budget(
+        self, name: str, *, limit: int, lease: float | None = None, nodes: list[str] | None = None, gone: list[str] | None = None,
+    ) -> BudgetReport:
+        """Define a budget, or change its limit. `lease` in seconds; 0: amounts are used up."""
+        return self.do(budgets.DEFINE_BUDGET, budgets.DefineBudget(name=name, limit=limit, lease=lease, nodes=nodes, gone=gone))
+
+    def remove_budget(self, name: str) -> BudgetReport:
+        """Remove a budget: nothing can be acquired of it any more."""
+        return self.do(budgets.REMOVE_BUDGET, budgets.NamedBudget(name=name))
+
+    def acquire(self, name: str, amount: int = 1, *, wait: float = 0.0, holder: str = "") -> HoldReport:
+        """Hold an amount of a budget. `wait` in seconds, at most 60. Raises `ClientError` with the reason without rights."""
+        return self.do(budgets.ACQUIRE, budgets.AcquireBudget(name=name, amount=amount, wait=wait, holder=holder))
+
+    def renew_hold(self, name: str, hold: str) -> HoldReport:
+        """Hold an amount for another lease."""
+        return self.do(budgets.RENEW_HOLD, budgets.HoldOfBudget(name=name, hold=hold))
+
+    def release_hold(self, name: str, hold: str) -> ReleaseReport:
+        """End a hold."""
+        return self.do(budgets.RELEASE_HOLD, budgets.HoldOfBudget(name=name, hold=hold))
 
     def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
         """The constraints violated most, or the most frequent items of another sketch."""
@@ -441,6 +480,33 @@ class AsyncMethods(ABC):
     async def readings(self, *, name: str | None = None) -> ReadingsReport:
         """The readings that the nodes share, with their ages, and the figures of each variable over the fleet."""
         return await self.do(variables.READINGS, variables.GetReadings(name=name))
+
+    async def budgets(self) -> list[BudgetReport]:
+        """The budgets, who holds them, and where rights are free."""
+        return await self.do(budgets.BUDGETS, Empty())
+
+    async def define_budget(
+        self, name: str, *, limit: int, lease: float | None = None, nodes: list[str] | None = None, gone: list[str] | None = None,
+    ) -> BudgetReport:
+        """Define a budget, or change its limit. `lease` in seconds; 0: amounts are used up."""
+        request = budgets.DefineBudget(name=name, limit=limit, lease=lease, nodes=nodes, gone=gone)
+        return await self.do(budgets.DEFINE_BUDGET, request)
+
+    async def remove_budget(self, name: str) -> BudgetReport:
+        """Remove a budget: nothing can be acquired of it any more."""
+        return await self.do(budgets.REMOVE_BUDGET, budgets.NamedBudget(name=name))
+
+    async def acquire(self, name: str, amount: int = 1, *, wait: float = 0.0, holder: str = "") -> HoldReport:
+        """Hold an amount of a budget. `wait` in seconds, at most 60. Raises `ClientError` with the reason without rights."""
+        return await self.do(budgets.ACQUIRE, budgets.AcquireBudget(name=name, amount=amount, wait=wait, holder=holder))
+
+    async def renew_hold(self, name: str, hold: str) -> HoldReport:
+        """Hold an amount for another lease."""
+        return await self.do(budgets.RENEW_HOLD, budgets.HoldOfBudget(name=name, hold=hold))
+
+    async def release_hold(self, name: str, hold: str) -> ReleaseReport:
+        """End a hold."""
+        return await self.do(budgets.RELEASE_HOLD, budgets.HoldOfBudget(name=name, hold=hold))
 
     async def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
         """The constraints violated most, or the most frequent items of another sketch."""

@@ -30,6 +30,7 @@ from constraint_crdt.errors import ConstraintCrdtError, InvalidType, InvalidValu
 from constraint_crdt.model import IfUnknown, Scope, Severity
 from constraint_crdt.protocol.authority import OPERATOR, Authority, Credentials, OwnReplaced
 from constraint_crdt.protocol.exchange_rules import Composer, Exchange, GossipResult
+from constraint_crdt.protocol.loans import Escrow
 from constraint_crdt.protocol.local_replica import Edge, LocalReplica
 from constraint_crdt.protocol.messages import DEFAULT_FLEET, WIRE_VERSION, Delta, GossipMessage, Ping, Sync, decode_message
 from constraint_crdt.protocol.peers import DeltaTracker, LinkEstimates
@@ -100,6 +101,8 @@ class GossipNode:
         self.local.on_new_life = self._drop_transfers
         self.tracker = DeltaTracker(limits)
         """The clocks and hashes of the peers."""
+        self.escrow = Escrow(self.local)
+        """The budgets: what this node holds, lends and borrows."""
         self.labels: Mapping[str, str] = {}
         """The labels of this node: a constraint may apply to some labels only."""
         self.links = LinkEstimates(limits.links)

@@ -39,6 +39,7 @@ from constraint_crdt.protocol.authority import Credentials, Fork, OwnReplaced
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics, link_kinds, standing
+from constraint_crdt.runtime.budgets import NodeBudgets
 from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
@@ -67,6 +68,9 @@ VALIDITY_EVERY = 5.0
 LINKS_EVERY = 60.0
 """Seconds between two looks at the certificate of this node, and between two looks at the others and at links that do not come up.
 """
+
+BUDGETS_EVERY = 0.5
+"""Seconds between two looks for loans to renew, and for shares whose time has come."""
 
 TIMES_EVERY = 60.0
 """Seconds between two writes of the seconds satisfied, violated and unknown. The readings of this node are exact at any time."""
@@ -508,6 +512,9 @@ class Runtime:
             self.publisher.publish,
             self.publisher.has_ends,
         )
+        self.budgets = NodeBudgets(
+            self.gossip, self.feed, self.persistence, self.exchanges, self.transport, check_call, self.tasks.once
+        )
         self.lag = LoopLag()
 
         # Reports on all of it.
@@ -535,13 +542,14 @@ class Runtime:
         feed.subscribe(self._replaced, received)
         feed.subscribe(self.publisher.changed, *(origin for origin in ChangeOrigin if origin is not committed))
         feed.subscribe(self.exchanges.changed, committed, received)
+        feed.subscribe(self.budgets.changed, received)
         # Findings about a redefined constraint are dropped at once, before the next reading.
         feed.definitions.subscribe(self.evaluator.judge.redefine)
         self.evaluator.subscribe(self.notices.note)
         self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)
         self.persistence.on_rollback = self.publisher.rolled_back
-        self.diagnosis.further.append(self.persistence.findings)
+        self.diagnosis.further += [self.persistence.findings, self.budgets.findings]
 
     def _replaced(self, change: NodeChange) -> None:
         """Write again the cells that only the replaced row of this node had, soon: a subscriber does not write."""
@@ -642,6 +650,7 @@ class Runtime:
         tasks.repeat("rates", settings.rate_every, self.evaluator.write_rates)
         tasks.repeat("folds", FOLD_EVERY, self.maintenance.fold)
         tasks.repeat("purges", PURGE_EVERY, self.maintenance.purge)
+        tasks.repeat("budgets", BUDGETS_EVERY, self.budgets.tend)
         tasks.repeat("removals", REMOVE_EVERY, self.maintenance.drop_removals)
         tasks.repeat("alerts", LOOK_EVERY, self._check_alerts)
         if settings.identity:

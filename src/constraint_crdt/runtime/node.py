@@ -18,6 +18,7 @@ import asyncio
 import enum
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from functools import partial
 from random import Random
@@ -30,6 +31,7 @@ from constraint_crdt.errors import ConstraintCrdtError, InvalidType, LifecycleEr
 from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation, is_known
 from constraint_crdt.model import Event, EventKind, IfUnknown, Scope, Severity, html_fields
+from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
@@ -115,6 +117,8 @@ class Node:
         """The tiles."""
         self.approximate = runtime.sketches
         """The sketches, among them the most violated constraints, and the Bloom filters."""
+        self.budgets = runtime.budgets
+        """The budgets: limits for the whole fleet, of which processes hold amounts."""
         self.counters = runtime.counters
         """Counters that go up and down."""
         self.plato = runtime.plato
@@ -326,6 +330,16 @@ class Node:
         self._check_call()
         await self._runtime.feed.commit(partial(self.gossip.update_position, position))
 
+    def budget(
+        self, name: str, amount: int = 1, *, timeout: float | None = None, holder: str = ""
+    ) -> AbstractAsyncContextManager[HoldReport]:
+        """Hold an amount of a budget inside of an `async with` block, and renew it meanwhile.
+
+        `timeout`: seconds to wait for rights; None: without an end. `holder`: who holds it, for people. Raises `NoRights` with the
+        reason, and `UnknownName`. A hold that ends before the block does cancels it, and raises `HoldLost`.
+        """
+        return self.budgets.hold(name, amount, holder=holder, timeout=timeout)
+
     async def retire(self, node: str, *, dry_run: bool = False, force: bool = False, undo: bool = False) -> RetireReport:
         """Retire a node: its counts stay, its messages are refused, and its name must not be used again.
 
@@ -345,6 +359,8 @@ class Node:
         self._check_call()
         change = partial(self.gossip.undo_retirement if undo else self.gossip.retire, node)
         await self._runtime.feed.commit(change, "undo retire" if undo else "retire", node)
+        if not undo:
+            await self._runtime.budgets.retire(node)
         kind = EventKind.RETIREMENT_UNDONE if undo else EventKind.RETIRED
         self._runtime.publisher.publish(kind, node=node, actor=self._runtime.feed.actor, by=self.settings.name)
         return self._runtime.answers.retirement(node)

@@ -25,9 +25,10 @@ from random import Random
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from constraint_crdt.errors import InvalidType, LifecycleError, WrongThread
+from constraint_crdt.errors import HoldLost, InvalidType, LifecycleError, WrongThread
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.model import Event, IfUnknown, Scope, Severity
+from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
@@ -255,6 +256,23 @@ class SyncNode:
     def update_position(self, position: Position) -> None:
         """See `Node.update_position`."""
         self._wait(self._node.update_position(position))
+
+    @contextlib.contextmanager
+    def budget(self, name: str, amount: int = 1, *, timeout: float | None = None, holder: str = "") -> Iterator[HoldReport]:
+        """Hold an amount of a budget inside of a `with` block, and renew it meanwhile. Raises as `Node.budget`.
+
+        A thread cannot be cancelled: `HoldLost` is raised at the end of the block.
+        """
+        report = self._wait(self._node.budgets.acquire(name, amount, holder=holder, timeout=timeout))
+        keeper = self.read(lambda node: node.budgets.keep(report))
+        try:
+            yield report
+        finally:
+            with contextlib.suppress(LifecycleError):
+                self.read(lambda _: keeper.cancel())
+                self._wait(self._node.budgets.release(name, report.hold))
+        if keeper.done() and not keeper.cancelled():
+            raise HoldLost(keeper.result())
 
     def audit(self) -> list[AuditEntry]:
         """See `Node.audit`."""
