@@ -26,6 +26,13 @@ def quick(session: nox.Session) -> None:
 
 
 @nox.session
+def pure(session: nox.Session) -> None:
+    """The quick tests of the core, with the core in Python."""
+    folders = ("tests/crdt", "tests/types", "tests/protocol", "tests/laws")
+    session.run("pytest", "-n", "auto", "-m", "quick", *folders, *session.posargs, env={**os.environ, "CONSTRAINT_CRDT_PURE": "1"})
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, format and types."""
     session.run("ruff", "check", ".")

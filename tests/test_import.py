@@ -95,8 +95,9 @@ from constraint_crdt.dashboard import dashboard_pages
 
 async def serve():
     async with Node(name="a", transport=MemoryNetwork().transport()) as node, ApiServer(node, port=0, pages=dashboard_pages()):
-        await node.add_constraint("x")
-        await node.measure({"y": 1.0})
+        await node.add_constraint("x", when="y <= 1.5 && mode == 'auto'")
+        await node.measure({"y": 1.0, "mode": "auto"})
+        assert node.constraints(["x"])[0].state == "holds"
 
 asyncio.run(serve())
 print(*sys.modules)
@@ -108,7 +109,12 @@ print(*sys.modules)
 
 @pytest.mark.processes
 def test_compiling_an_expression_loads_the_library_and_nothing_else_heavy() -> None:
-    code = "import sys; from constraint_crdt.expression import compile_expression; compile_expression('x < 1'); print(*sys.modules)"
+    code = """
+import sys
+from constraint_crdt.expression import compile_expression
+compile_expression("size(x) < 1")
+print(*sys.modules)
+"""
     loaded = run(code).split()
     assert "cel_expr_python.cel" in loaded
     assert {"typer", "click", "rich", "prompt_toolkit", "pydantic", "google.protobuf"}.isdisjoint(loaded)

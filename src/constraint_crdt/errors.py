@@ -12,9 +12,11 @@ __all__ = [
     "ClockInDoubt",
     "ConstraintCrdtError",
     "CountTooLarge",
+    "HoldLost",
     "InvalidType",
     "InvalidValue",
     "LifecycleError",
+    "NoRights",
     "NotPermitted",
     "StoreError",
     "UnknownConstraint",
@@ -87,6 +89,14 @@ class LifecycleError(ConstraintCrdtError, RuntimeError):
 
 class ClockInDoubt(ConstraintCrdtError):
     """A write that depends on the time is refused: the clock of the node is in doubt, and the time of the fleet is not known."""
+
+
+class NoRights(ConstraintCrdtError):
+    """An amount of a budget cannot be held here and now. `str()` says who has free rights, as far as the node knows."""
+
+
+class HoldLost(ConstraintCrdtError):
+    """A hold of a budget ended before its release: its rights ran out, or it could not be renewed. The work must stop."""
 
 
 class NotPermitted(ConstraintCrdtError, PermissionError):

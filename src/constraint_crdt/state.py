@@ -25,8 +25,9 @@ from constraint_crdt.crdt.digest import Digest, Replica, StateHash, check_id, ch
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.model import IfUnknown, html_fields
+from constraint_crdt.model import IfUnknown, Scope, html_fields
 from constraint_crdt.types.bloom import BloomCRDT, Blooms, BloomShape
+from constraint_crdt.types.budgets import Budgets
 from constraint_crdt.types.counters import ConstraintGCounter, PNCounters
 from constraint_crdt.types.decay import MAX_SKEW, Ages, DecayCounter
 from constraint_crdt.types.definition import ADD, Definition, Labels, check_labels, read_addition
@@ -34,6 +35,7 @@ from constraint_crdt.types.increments import RoomIncrements
 from constraint_crdt.types.nodes import NODE, AuditLog, NodeValue, Retirements, node_value
 from constraint_crdt.types.orset import ConstraintORSet
 from constraint_crdt.types.rates import DecayConstraintState
+from constraint_crdt.types.readings import SharedReadings
 from constraint_crdt.types.register import EisensteinRegister, Position
 from constraint_crdt.types.sketch import DELTA, EPSILON, SketchCRDT, Sketches, SketchShape
 from constraint_crdt.types.tiles import FleetTiles
@@ -120,6 +122,16 @@ class ConstraintState(Merge):
     def variables(self) -> MeasuredVariables:
         """The variables that each node in service measures, with their kinds."""
         return MeasuredVariables(self.rows, retirements=self.retirements)
+
+    @cached_property
+    def budgets(self) -> Budgets:
+        """The budgets of the fleet, with the shares, loans and holds that the nodes state."""
+        return Budgets(self.rows, retirements=self.retirements)
+
+    @cached_property
+    def readings(self) -> SharedReadings:
+        """The last values of the variables that each node in service shares."""
+        return SharedReadings(self.rows, retirements=self.retirements)
 
     @cached_property
     def audit(self) -> AuditLog:
@@ -374,6 +386,7 @@ def _parts(definition: Definition) -> list[tuple[str, object]]:
         ("clear_when", definition.clear_when),
         ("if_unknown", None if definition.if_unknown is IfUnknown.UNKNOWN else definition.if_unknown.value),
         ("max_age", definition.max_age),
+        ("scope", None if definition.scope is Scope.NODE else definition.scope.value),
         ("meaning", definition.meaning),
     ]
 

@@ -4,6 +4,7 @@ import pytest
 
 from constraint_crdt import __version__
 from constraint_crdt.cli.main import main
+from constraint_crdt.crdt.cells import CORE
 
 CLIENT_COMMANDS = "add", "apply", "remove", "record", "check", "status", "constraints", "nodes", "storage", "identity", "retire"
 
@@ -79,7 +80,7 @@ def test_the_node_of_the_environment_is_checked_like_the_flag(
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"constraint-crdt {__version__}\n"
+    assert capsys.readouterr().out == f"constraint-crdt {__version__} ({CORE} core)\n"
     assert main(["--help"]) == 0
     told = capsys.readouterr().out
     for name in (*CLIENT_COMMANDS, "node", "demo"):

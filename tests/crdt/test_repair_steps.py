@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, Replica
-from constraint_crdt.crdt.cells import REMOVE, Cell, make_cell, make_removal
+from constraint_crdt.crdt.cells import REMOVE, Cell, Table, make_cell, make_removal
 from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.repair import (
     BUCKETS,
@@ -263,7 +263,7 @@ def test_a_cell_below_the_first_seq_is_damaged_whatever_its_digest() -> None:
 def test_a_sum_without_cells_is_damage_and_a_table_without_cells_is_none() -> None:
     rows = rows_of(3)
     hash_, unknown = rows.state_hash, 77
-    rows._tables[unknown] = {}
+    rows._tables[unknown] = Table()
     assert audit(rows) == (False, 0)
     rows._sums[unknown] = 5
     del rows._tables[unknown]

@@ -31,7 +31,7 @@ from constraint_crdt.expression.temporal import (
     together,
     wall_time,
 )
-from constraint_crdt.model import IfUnknown, VerdictState
+from constraint_crdt.model import IfUnknown, Scope, VerdictState
 from constraint_crdt.runtime.measurement import LatestMeasurements
 
 SECOND = 1_000_000_000
@@ -220,7 +220,7 @@ def test_label_changes_while_bad_the_state_belongs_to_definition_and_node_and_no
     for second, zone in ((0, "a"), (10, "b"), (20, "c"), (30, "a")):
         spell.look(expression.evaluate({"zone": zone, "x": 9.0}).verdict, second * SECOND, rules(30))
     assert spell.state is VerdictState.VIOLATED
-    assert DefinitionKey.__struct_fields__ == ("when", "for_", "clear_after", "clear_when", "if_unknown")
+    assert DefinitionKey.__struct_fields__ == ("when", "for_", "clear_after", "clear_when", "if_unknown", "scope")
 
 
 def test_hysteresis_reads_the_state_before_the_look() -> None:
@@ -489,7 +489,8 @@ def test_only_an_edit_of_the_fields_of_the_key_begins_anew() -> None:
     spell = looked([Look(0, BAD, BAD)], rules(), Spell.new(0))
     data = save_spells({"c": {KEY: spell}}, 0, WALL)
     fields: Mapping[str, object] = {
-        "when": "x <= 6.0", "for_": 1, "clear_after": 1, "clear_when": "x < 4.0", "if_unknown": IfUnknown.VIOLATED
+        "when": "x <= 6.0", "for_": 1, "clear_after": 1, "clear_when": "x < 4.0", "if_unknown": IfUnknown.VIOLATED,
+        "scope": Scope.FLEET,
     }  # fmt: skip
     assert fields.keys() == set(DefinitionKey.__struct_fields__)
     for name, value in fields.items():

@@ -26,7 +26,18 @@ READ, MEASURE, WRITE = "r" * 16, "m" * 16, "w.w-w_w~w+w/w123="
 FAR = "http://192.0.2.7:8470"
 TOKENS = Tokens([(Right.READ, READ), (Right.MEASURE, MEASURE), (Right.OPERATE, WRITE)])
 
-OPERATING = {"add", "remove", "retire", "import_state", "invite", "withdraw_invitation", "renew", "revoke"}
+OPERATING = {
+    "define_budget",
+    "remove_budget",
+    "add",
+    "remove",
+    "retire",
+    "import_state",
+    "invite",
+    "withdraw_invitation",
+    "renew",
+    "revoke",
+}
 """The operations that need the right to operate, whatever their request says."""
 
 

@@ -250,7 +250,7 @@ def pass_as_bytes(left: GossipNode, right: GossipNode) -> list[int]:
 
 
 def test_a_tag_and_later_parts_of_a_cell_are_kept() -> None:
-    tagged = encode([1, "c1", ["x < 1.0", 1, None, [], None, None, 2, "a part of a later minor version"], b"t" * 16])
+    tagged = encode([1, "c1", ["x < 1.0", 1, None, [], None, None, 9, "a part of a later minor version"], b"t" * 16])
     assert read_cell(tagged).data == tagged
 
 

@@ -80,7 +80,7 @@ async def test_an_exchange_that_failed_in_the_middle_goes_on_where_it_stopped(
     monkeypatch.setattr(loop, "time", lambda: monotonic() + passed)
     network = MemoryNetwork()
     full, blank = Seat("full", network), Seat("blank", network)
-    for number in range(12_000):
+    for number in range(14_000):
         full.gossip.add_constraint(scrambled(f"{number}") + scrambled(f"-{number}"))
     whole = travelling(full.gossip.delta_since(VectorClock()))
     beginner, other = (full, blank) if full_begins else (blank, full)

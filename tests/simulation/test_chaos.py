@@ -13,8 +13,8 @@ import pytest
 from constraint_crdt.errors import InvalidValue
 from constraint_crdt.simulation.chaos import FAULTS, NETWORK_FAULTS, OPERATIONS, SITE_FAULTS, Chaos, SearchExtent, search_seeds
 from constraint_crdt.simulation.histories import replay, shrink
-from constraint_crdt.simulation.steps import Add, AnyStep, Describe, Tile, Write
-from constraint_crdt.simulation.writes import OF_SITES, TILE_ACTS, TOGETHER, WRITES, kinds
+from constraint_crdt.simulation.steps import Add, AnyStep, Budget, Describe, Tile, Write
+from constraint_crdt.simulation.writes import BUDGET_ACTS, OF_BUDGETS, OF_SITES, TILE_ACTS, TOGETHER, WRITES, kinds
 from tests.conftest import BUDGET
 
 HISTORIES = 20_000 if BUDGET == "nightly" else 4
@@ -73,6 +73,26 @@ def test_nothing_goes_wrong_in_fleets_with_sites(sites: int, network: bool, sign
     assert tally.written[OF_SITES]
     if BUDGET == "nightly":
         assert tally.never_fired() == tally.never_written() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signed", [False, True])
+def test_never_more_than_the_limit_of_a_budget_is_held(signed: bool) -> None:
+    """Leased and not, with limits moved, nodes lost, restarted from old stores and retired, and clocks apart within the bound."""
+    tally, found = search_seeds(FIRST_SEED, HISTORIES // 2, signed=signed, budgets=True)
+    assert found is None, f"seed {found.seed}: {found.sentence}"
+    assert tally.written["budget acquire"] > tally.histories
+    if BUDGET == "nightly":
+        assert tally.never_fired() == tally.never_written() == []
+
+
+@pytest.mark.slow
+def test_a_history_with_budgets_replays_from_its_steps() -> None:
+    outcome = Chaos(5, operations=80, budgets=True).run()
+    assert outcome.violation is None
+    assert replay(outcome.members, outcome.steps) is None
+    assert any(isinstance(step, Budget) for step in outcome.steps)
+    assert not any(isinstance(step, Budget) for step in Chaos(5, operations=40).run().steps)
 
 
 @pytest.mark.slow
@@ -165,9 +185,9 @@ def test_every_step_that_writes_is_a_kind_of_write_that_must_come_about() -> Non
     steps = [each for each in get_args(AnyStep) if issubclass(each, Write)]
     assert set(steps) == set(Write.__subclasses__())
     for each in steps:
-        acts = TILE_ACTS if each is Tile else ("",)
+        acts = TILE_ACTS if each is Tile else BUDGET_ACTS if each is Budget else ("",)
         for act in acts:
-            assert f"{each.__struct_config__.tag} {act}".strip() in WRITES
+            assert f"{each.__struct_config__.tag} {act}".strip() in WRITES + OF_BUDGETS
 
 
 @pytest.mark.slow

@@ -12,9 +12,11 @@ from constraint_crdt import ConstraintCrdtError, Definition
 from constraint_crdt.crdt.cells import make_cell, read_cell
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.limits import DURATION_MAX, MAX_COUNT
-from constraint_crdt.model import IfUnknown, Severity
+from constraint_crdt.model import IfUnknown, Scope, Severity
 from constraint_crdt.types.definition import (
     ADD,
+    FIELDS_MEANING,
+    LATER,
     MEANING,
     check_definition,
     check_labels,
@@ -98,6 +100,7 @@ def test_definitions_that_differ_in_a_field_are_not_equal() -> None:
         {"clear_when": "x < 2.0"},
         {"if_unknown": "violated"},
         {"max_age": 1},
+        {"scope": "fleet"},
     ]
     definitions = [check_definition("x < 1.0", "warning", None, **each) for each in different]
     assert len(set(definitions)) == len(different)
@@ -107,7 +110,27 @@ def test_a_definition_without_the_fields_is_written_as_version_0_1_0_writes_it()
     definition = check_definition("x < 1.0", "warning", None)
     assert wire_definition(definition, None) == ["x < 1.0"]
     assert wire_definition(definition, 7) == ["x < 1.0", 1, None, (), None, 7]
-    assert wire_definition(definition._replace(for_=5), None) == ["x < 1.0", 1, None, (), None, None, MEANING, [5]]
+    assert wire_definition(definition._replace(for_=5), None) == ["x < 1.0", 1, None, (), None, None, FIELDS_MEANING, [5]]
+
+
+def test_only_the_scope_fleet_needs_its_meaning_version() -> None:
+    definition = check_definition("size(nodes) > 2", "warning", None, scope="fleet")
+    wire = wire_definition(definition, None)
+    assert wire == ["size(nodes) > 2", 1, None, (), None, None, MEANING, [0, 0, None, 0, None, 1]]
+    assert read_addition(read_cell(make_cell(ADD, "c", wire).data)).definition == definition
+    assert definition.applies_to({})
+    assert definition.selects({})
+    zoned = check_definition("size(nodes) > 2", "warning", None, {"zone": "a"}, scope="fleet")
+    assert zoned.applies_to({"zone": "b"})
+    assert not zoned.selects({"zone": "b"})
+    unknown = read_cell(make_cell(ADD, "c", [*(wire or [])[:7], [0, 0, None, 0, None, 9]]).data)
+    assert read_addition(unknown).definition.meaning == LATER
+    before = read_cell(make_cell(ADD, "c", [*(wire or [])[:6], FIELDS_MEANING, [0, 0, None, 0, None, 1]]).data)
+    assert read_addition(before).definition.scope is Scope.NODE  # the version 1 has no scope
+    with pytest.raises(ConstraintCrdtError, match="scope says how a `when` is evaluated"):
+        check_definition(None, "warning", None, scope="fleet")
+    with pytest.raises(ConstraintCrdtError, match="scope must be one of node, fleet, not 'all'"):
+        check_definition("x < 1.0", "warning", None, scope="all")
 
 
 def test_expressions_beyond_the_bounds_here_are_kept() -> None:
@@ -159,6 +182,7 @@ def test_the_meaning_alone_is_enough() -> None:
         [MEANING, [0, 0, None, -1]],
         [MEANING, [0, 0, None, 0, 0]],
         [MEANING, [0, 0, None, 0, MAX_COUNT + 1]],
+        [MEANING, [0, 0, None, 0, None, -1]],
     ],
 )
 def test_fields_of_a_known_meaning_out_of_bounds_are_refused(tail: list[Any]) -> None:

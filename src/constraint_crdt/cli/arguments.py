@@ -30,7 +30,7 @@ GROUPS: Final = {
     "run": ("node", "token", "demo", "simulate", "plan", "replay", "completion"),
     "constraints": ("apply", "coverage"),
     "observe": ("watch", "events", "doctor"),
-    "state": ("tile", "counter", "tally", "seen", "position"),
+    "state": ("acquire", "tile", "counter", "tally", "seen", "position"),
     "fleet": ("fleet",),
     "files": ("merge", "export", "import", "backup", "restore"),
 }
@@ -50,6 +50,7 @@ OWN: Final = {
 
 ACTIONS: Final = {
     "tile": "put, get or remove a tile: a piece of content that the fleet shares",
+    "budget": "limit, held by whom since when, free here, free elsewhere, stranded; or add, set, remove a budget",
     "fleet": "make the root of a fleet and the identities of its nodes, invite machines, list members",
     "token": "make, list or withdraw the tokens of the API of a node",
 }
@@ -116,12 +117,24 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     Raises `SystemExit` after it has printed the help or the mistake.
     """
     parser = make_parser()
-    found, unknown = parser.parse_known_args(_attached(sys.argv[1:] if argv is None else argv))
+    words = _attached(sys.argv[1:] if argv is None else argv)
+    words, behind = _divided(words)
+    found, unknown = parser.parse_known_args(words)
+    if behind:
+        found.words = behind
     if unknown:  # argparse would say this in the name of the whole program, and show its help instead of the command's
         wrong = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
         near = _near(wrong, found.parser.format_usage()) if wrong else ""
         parser.exit(2, f"{found.prog}: unrecognized arguments: {' '.join(unknown)}{near}; see `{found.prog} --help`\n")
     return found
+
+
+def _divided(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words of `acquire`, and those of the command behind `--`, which argparse would not find behind a flag."""
+    if words[:1] != ["acquire"] or "--" not in words:
+        return words, []
+    place = words.index("--")
+    return words[:place], words[place + 1 :]
 
 
 def _attached(argv: Sequence[str]) -> list[str]:
@@ -139,6 +152,16 @@ def _attached(argv: Sequence[str]) -> list[str]:
     return attached
 
 
+class _Version(argparse.Action):
+    """Prints the version. The core is loaded here alone: other commands do not need it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from constraint_crdt.crdt.cells import CORE
+
+        print(f"{PROGRAM} {__version__} ({CORE} core)")
+        parser.exit()
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = _Parser(
@@ -147,13 +170,14 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=_Help,
     )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and which core runs, and exit")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     client = _client_flags()
     _node(commands)
     _token(commands)
     fleet = _fleet(commands, client)
     _apply(commands, client)
+    _acquire(commands, client)
     _watch(commands, client)
     _merge(commands)
     _backup(commands, client)
@@ -190,6 +214,11 @@ def _operations(commands: _Commands, client: _Parser, actions: dict[str, _Comman
             if action and name not in actions:
                 actions[name] = _actions(commands, name)
             run = OWN.get(command.name, "connection:run")
+            if not action and name in ACTIONS:
+                parser = _command(commands, name, run, command.help, client)
+                parser.set_defaults(operation=operation, declared=command)
+                actions[name] = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", parser_class=_Parser)
+                continue
             parser = _command(actions[name] if action else commands, action or name, run, command.help, client)
             parser.set_defaults(operation=operation, declared=command)
             _add_flags(parser, operation, command)
@@ -278,6 +307,16 @@ def _node(commands: _Commands) -> None:
     node.add_argument("--store", metavar="PATH", help="file for the state, memory, or default: one below the XDG state directory")
     node.add_argument("--rejoin", action="store_true", help="set a damaged store aside, and take everything from the peers again")
     node.add_argument("--probe", action="append", metavar="PROBE", help="system, none or an installed one; may be repeated")
+    node.add_argument(
+        "--share", action="append", metavar="NAME[:DEADBAND[:EVERY]]", help="share the last value of a variable with the fleet"
+    )
+    node.add_argument(
+        "--no-share-on-request",
+        dest="share_on_request",
+        action="store_const",
+        const=False,
+        help="share nothing else, also where a constraint on the fleet needs it",
+    )
     node.add_argument("--check-every", metavar="SECONDS", help="time between evaluations of the constraints; default: 1")
     node.add_argument(
         "--label",
@@ -415,6 +454,22 @@ def _plan(commands: _Commands) -> None:
     plan.add_argument("--json", action="store_true", help="print the plan as JSON")
 
 
+def _acquire(commands: _Commands, client: _Parser) -> None:
+    acquire = _command(
+        commands,
+        "acquire",
+        "constraints:acquire",
+        "hold an amount of a budget while a command runs, or until it is released",
+        client,
+    )
+    acquire.add_argument("name", metavar="NAME", help="the budget")
+    acquire.add_argument("--amount", type=parse_count, default=1, metavar="N", help="how much to hold; default: 1")
+    acquire.add_argument("--wait", metavar="TIME", help="how long to wait for rights, as in 30s; default: not at all")
+    acquire.add_argument("--holder", metavar="TEXT", help="who holds it, for people; default: the command and this machine")
+    acquire.set_defaults(words=[])
+    acquire.usage = f"{acquire.format_usage().removeprefix('usage: ').rstrip()} [-- COMMAND ...]"
+
+
 def _simulate(commands: _Commands) -> None:
     simulate = _command(commands, "simulate", "simulate:simulate", "run a fleet in virtual time, or search for what breaks it")
     simulate.add_argument("--nodes", metavar="N", help="nodes of the fleet; default: 100")
@@ -437,6 +492,7 @@ def _simulate(commands: _Commands) -> None:
     simulate.add_argument(
         "--network", action="store_true", help="search fleets on slow and half broken links, of which nodes measure each"
     )
+    simulate.add_argument("--budgets", action="store_true", help="search fleets whose nodes acquire and lend parts of budgets")
     simulate.add_argument("--minutes", metavar="M", help="how long to search; default: 1")
     simulate.add_argument("--workers", metavar="N", help="processes that search; default: 1")
     simulate.add_argument("--replay", metavar="FILE", help="run a history again that a search wrote")

@@ -1,20 +1,29 @@
-"""The commands on constraints that wait for acknowledgements, or take a file: add, remove, apply.
+"""The commands on constraints that wait for acknowledgements, or take a file: add, remove, apply; and `acquire`, on a budget.
 
 With `--json` they print the answer of the API. The commands that change definitions wait with `--wait` until enough nodes have
 acknowledged the change; a wait that fails is told after the answer, with exit code 1.
 """
 
 import argparse
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from constraint_crdt.cli.arguments import PROGRAM
 from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, printable
-from constraint_crdt.client import WrongInput
+from constraint_crdt.client import ClientError, Refused, WrongInput
 from constraint_crdt.client.blocking import Client
+from constraint_crdt.operations.budgets import HoldReport, handle_of
 from constraint_crdt.operations.command import parse_duration
 from constraint_crdt.operations.constraints import (
     ADD,
@@ -29,7 +38,7 @@ from constraint_crdt.operations.constraints import (
 from constraint_crdt.operations.evidence import CoverageReport, NodeCoverage, acknowledged_by
 
 if TYPE_CHECKING:
-    from constraint_crdt.cli.files import WantedConstraint
+    from constraint_crdt.cli.files import WantedBudget, WantedConstraint
 
 LONGEST_REQUEST = 60.0
 """The longest wait of a request at the node, in seconds; a longer wait takes several requests."""
@@ -99,6 +108,102 @@ def _present_write(
     return 0
 
 
+# --- acquire ----------------------------------------------------------------------------------------------------------------
+
+RENEW_AFTER = 1 / 3
+"""Of what is left of a hold: it is renewed then."""
+
+RETRY_AFTER = 0.5
+"""Seconds to another try of a renewal that found no answer."""
+
+GRACE = 2.0
+"""Seconds before the end of a hold at which its command is told to end; a tenth of a short hold. At the end it is killed."""
+
+
+def acquire(arguments: argparse.Namespace) -> int:
+    """Hold an amount of a budget while a command runs, and return its exit code; without a command print a handle."""
+    wait = 0.0 if arguments.wait in (None, "0") else parse_duration(arguments.wait)
+    words: list[str] = arguments.words
+    holder = arguments.holder or " ".join([*words[:1], f"on {socket.gethostname()}"])
+    with connect(arguments) as client:
+        report = _acquired(client, arguments.name, arguments.amount, holder, wait)
+        if not words:
+            return present(report, None if arguments.json else handle_of(report))
+        return _run_holding(client, report, words)
+
+
+def _acquired(client: Client, name: str, amount: int, holder: str, wait: float) -> HoldReport:
+    """Acquire, by several requests if the wait is long."""
+    ends = time.monotonic() + wait
+    while True:
+        left = max(0.0, ends - time.monotonic())
+        try:
+            return client.acquire(name, amount, wait=min(left, LONGEST_REQUEST), holder=holder)
+        except Refused as error:
+            if error.status != HTTPStatus.CONFLICT or time.monotonic() + RETRY_AFTER >= ends:
+                raise
+            time.sleep(RETRY_AFTER if left < LONGEST_REQUEST else 0.0)
+
+
+def _run_holding(client: Client, report: HoldReport, words: Sequence[str]) -> int:
+    """Run a command, and renew the hold meanwhile. A command whose hold cannot be renewed is ended before the hold is over."""
+    try:
+        environment = {**os.environ, "CONSTRAINT_CRDT_HOLD": handle_of(report)}
+        process = subprocess.Popen(words, env=environment)  # noqa: S603 - the command that the caller gave
+    except OSError as error:
+        client.release_hold(report.name, report.hold)
+        raise CommandFailedError(f"cannot run {words[0]}: {error.strerror or error}") from None
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        why = _keep(client, report, process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        code = process.wait()
+        signal.signal(signal.SIGTERM, before)
+    if why:
+        print(f"{PROGRAM} acquire: {printable(words[0])} was ended, as its hold of {report.name} is over: {why}", file=sys.stderr)
+        return max(code, 1)
+    try:
+        client.release_hold(report.name, report.hold)
+    except ClientError as error:
+        print(f"{PROGRAM} acquire: not released, it ends with its lease: {error}", file=sys.stderr)
+    return 128 - code if code < 0 else code
+
+
+def _keep(client: Client, report: HoldReport, process: "subprocess.Popen[bytes]") -> str:
+    """Wait for a process and renew its hold; returns why it had to be ended, or an empty text."""
+    if report.ttl is None:
+        process.wait()
+        return ""
+    ends, until, why = time.monotonic() + report.ttl, report.until or 0, "no answer of the node"
+    due = time.monotonic() + report.ttl * RENEW_AFTER
+    grace = min(GRACE, report.ttl / 10)
+    while True:
+        # By the earlier of two clocks: the wall clock of this machine may be set, and the other one stops while the machine sleeps.
+        left = min(ends - time.monotonic(), (until - time.time_ns()) / 1e9)
+        if left <= grace:
+            break
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, min(due - time.monotonic(), left - grace)))
+        if process.returncode is not None:
+            return ""
+        if time.monotonic() < due:
+            continue
+        try:
+            found = client.renew_hold(report.name, report.hold)
+            ends, until = time.monotonic() + (found.ttl or 0.0), found.until or 0
+            due = time.monotonic() + max(RETRY_AFTER, (found.ttl or 0.0) * RENEW_AFTER)
+        except ClientError as error:
+            why, due = str(error), time.monotonic() + RETRY_AFTER
+    process.terminate()
+    try:
+        process.wait(max(0.0, min(ends - time.monotonic(), (until - time.time_ns()) / 1e9)))
+    except subprocess.TimeoutExpired:
+        process.kill()
+    return why
+
+
 # --- apply ------------------------------------------------------------------------------------------------------------------
 
 
@@ -107,17 +212,19 @@ def apply(arguments: argparse.Namespace) -> int:
 
     With `--wait` it returns when enough nodes have acknowledged all changes of definitions that the node knows then.
     """
-    from constraint_crdt.cli.files import read_constraints  # the parser of expressions takes longer than the other commands
+
+    from constraint_crdt.cli.files import read_wanted  # the parser of expressions takes longer than the other commands
 
     check_wait(arguments)
     if arguments.wait is not None and arguments.dry_run:
         raise MisuseError("--dry-run sends nothing, so there is nothing to wait for: leave out --wait")
-    wanted = read_constraints(arguments.file)
+    wanted, budgets = read_wanted(arguments.file)
     if arguments.prune and not wanted:
         raise MisuseError(f"{arguments.file} lists no constraint, so --prune would remove all of them: use `remove` for that")
     client = connect(arguments)
     _check_expressions(client, arguments.file, wanted)
     done = _applied(client, wanted, prune=arguments.prune, dry_run=arguments.dry_run)
+    done += [(each, []) for each in _applied_budgets(client, budgets, dry_run=arguments.dry_run)]
     if not arguments.json:
         for change, edits in done:
             print(printable(f"{change.id}: {change.change}"))
@@ -134,15 +241,31 @@ def apply(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _applied_budgets(client: Client, wanted: Sequence["WantedBudget"], *, dry_run: bool) -> list[Changed]:
+    """Define the budgets of the file; returns the changes. `--prune` removes no budget. `dry_run`: send nothing."""
+    known = {each.name: each for each in client.budgets()} if wanted else {}
+    changes = []
+    for each in wanted:
+        before = known.get(each.name)
+        same = before is not None and before.limit == each.limit and len(before.limits) == 1
+        if not same and not dry_run:
+            client.define_budget(each.name, limit=each.limit, lease=each.seconds, nodes=each.on)
+        changes.append(Changed(id=each.name, change="unchanged" if same else "added" if before is None else "replaced"))
+    return changes
+
+
 def _check_expressions(client: Client, file: str, wanted: Mapping[str, "WantedConstraint"]) -> None:
     """Raise `MisuseError` with a line for each expression that the node would refuse, which knows the kinds of the variables."""
-    texts = {text for each in wanted.values() for text in (each.definition.when, each.definition.clear_when) if text}
-    refused = {text: error for text in sorted(texts) if (error := client.check_expression(text).error) is not None}
+    definitions = [each.definition for each in wanted.values()]
+    texts = {(text, each.scope) for each in definitions for text in (each.when, each.clear_when) if text}
+    checked = ((each, client.check_expression(each[0], scope=each[1]).error) for each in sorted(texts))
+    refused = {each: error for each, error in checked if error is not None}
     mistakes = []
     for each in wanted.values():
         for field, text in (("when", each.definition.when), ("clear_when", each.definition.clear_when)):
-            if text in refused:
-                mistakes.append(f"{file}: {each.place}: `{field}`: {refused[text]}")
+            error = refused.get((text or "", each.definition.scope))
+            if error is not None:
+                mistakes.append(f"{file}: {each.place}: `{field}`: {error}")
     if mistakes:
         raise MisuseError("\n".join(map(printable, mistakes)))
 

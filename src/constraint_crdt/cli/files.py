@@ -22,7 +22,16 @@ The file of `apply` lists constraints:
     clear_after = "10s"               # holds again only once it held so long; left out: at once
     clear_when = "gpu_temp_c < 80.0"  # and only if this holds
     if_unknown = "violated"           # or satisfied; left out: unknown
+    scope = "node"                    # or fleet
     max_age = "5s"                    # older values are not used; left out: as each node sets
+
+and budgets:
+
+    [[budget]]
+    name = "dock"
+    limit = 5
+    lease = "2m"                      # or none, for what is used up; left out: two minutes
+    on = ["forge", "gate"]            # the nodes with a share; left out: those live when it is made
 
 The whole file is checked before anything is sent, and is applied in one transaction of the node: a file with a mistake changes
 nothing. `export --constraints` writes such a file.
@@ -59,7 +68,7 @@ from constraint_crdt.crdt.limits import MAX_COUNT, TILE_BYTES, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, check_expressions
-from constraint_crdt.model import IfUnknown, Severity
+from constraint_crdt.model import IfUnknown, Scope, Severity
 from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.operations.constraints import DefinitionReport
 from constraint_crdt.operations.service import show_import
@@ -68,6 +77,7 @@ from constraint_crdt.runtime.settings import MEMORY_STORE
 from constraint_crdt.state import FORMAT, MAX_STATE_BYTES, ConstraintState, from_json, to_json
 from constraint_crdt.store import back_up, check_backup, default_path, put_back, read_store
 from constraint_crdt.store.files import replace_file
+from constraint_crdt.types.budgets import check_budget
 from constraint_crdt.types.definition import Definition, check_definition, check_labels, duration_ns, expiry_time
 from constraint_crdt.types.orset import Change, change_of
 
@@ -82,10 +92,11 @@ MAX_IMPORT_BYTES = 64 * 1024 * 1024
 
 FIELDS = (
     "id", "when", "severity", "about", "on", "ttl", "renew", "until", "for", "clear_after", "clear_when", "if_unknown", "max_age",
+    "scope",
 )  # fmt: skip
 """Of a constraint in a file."""
 
-TEXTS = ("id", "when", "severity", "about", "clear_when", "if_unknown")
+TEXTS = ("id", "when", "severity", "about", "clear_when", "if_unknown", "scope")
 
 _HEADER = re.compile(r"\s*\[\[\s*constraint\s*\]\]")
 
@@ -401,7 +412,7 @@ def _definition_of(report: DefinitionReport) -> Definition:
     return Definition(
         report.when, Severity(report.severity), report.about, check_labels(report.on), report.expires_at,
         duration_ns(report.for_, "for") or 0, duration_ns(report.clear_after, "clear_after") or 0, report.clear_when,
-        IfUnknown(report.if_unknown), duration_ns(report.max_age, "max_age"), report.meaning,
+        IfUnknown(report.if_unknown), duration_ns(report.max_age, "max_age"), Scope(report.scope), report.meaning,
     )  # fmt: skip
 
 
@@ -417,6 +428,7 @@ def fields_of(definition: Definition) -> dict[str, object]:
         "clear_when": definition.clear_when,
         "if_unknown": None if definition.if_unknown is IfUnknown.UNKNOWN else definition.if_unknown.value,
         "max_age": None if definition.max_age is None else definition.max_age / SECOND,
+        "scope": None if definition.scope is Scope.NODE else definition.scope.value,
     }
     return {key: value for key, value in found.items() if value is not None}
 
@@ -445,8 +457,44 @@ def _as_toml(value: object) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
+_TABLES = frozenset({"constraint", "budget"})
+
+
+class WantedBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A budget of a file of `apply`."""
+
+    name: str
+    limit: int
+    lease: str | None = None
+    on: list[str] | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Of the lease; 0 for none. Raises `ConstraintCrdtError` for a text that is no length."""
+        return None if self.lease is None else 0.0 if self.lease == "none" else parse_duration(self.lease)
+
+
+def _read_budgets(file: str, entries: object) -> list[WantedBudget]:
+    """The budgets of a file. Raises `MisuseError` for the first mistake in one."""
+    try:
+        found = msgspec.convert(entries, list[WantedBudget])
+        for each in found:
+            check_budget(each.name, each.limit, round((each.seconds or 0.0) * 1e9))
+    except (msgspec.ValidationError, ConstraintCrdtError) as error:
+        raise MisuseError(printable(f"{file}: [[budget]]: {error}")) from None
+    names = [each.name for each in found]
+    if len(set(names)) < len(names):
+        raise MisuseError(printable(f"{file}: [[budget]]: a name is there twice"))
+    return found
+
+
 def read_constraints(file: str) -> dict[str, WantedConstraint]:
-    """The constraints of `file` by id. Raises `MisuseError` with a line for each mistake in it."""
+    """The constraints of `file` by id. Raises as `read_wanted`."""
+    return read_wanted(file)[0]
+
+
+def read_wanted(file: str) -> tuple[dict[str, WantedConstraint], list[WantedBudget]]:
+    """The constraints of `file` by id, and its budgets. Raises `MisuseError` with a line for each mistake in it."""
     try:
         text = read_whole(file, MAX_IMPORT_BYTES).decode()
         content = tomllib.loads(text)
@@ -458,7 +506,7 @@ def read_constraints(file: str) -> dict[str, WantedConstraint]:
         raise MisuseError(f"{file} cannot be read: it is nested too deep") from None
     except ValueError:  # of the conversion of numbers
         raise MisuseError(f"{file} cannot be read: a number in it has thousands of digits") from None
-    mistakes = [f"`{key}` means nothing: there is only [[constraint]]" for key in content if key != "constraint"]
+    mistakes = [f"`{key}` means nothing: there are [[constraint]] and [[budget]]" for key in content if key not in _TABLES]
     entries = content.get("constraint", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         mistakes.append("write each constraint under [[constraint]], with double brackets")
@@ -473,7 +521,7 @@ def read_constraints(file: str) -> dict[str, WantedConstraint]:
             mistakes.append(f"{named}: {error}")
     if mistakes:
         raise MisuseError("\n".join(printable(f"{file}: {mistake}") for mistake in mistakes))
-    return wanted
+    return wanted, _read_budgets(file, content.get("budget", []))
 
 
 def _read_entry(entry: dict[str, object], before: Collection[str]) -> tuple[str, WantedConstraint]:
@@ -502,8 +550,9 @@ def _read_entry(entry: dict[str, object], before: Collection[str]) -> tuple[str,
         clear_when=_read_text(entry, "clear_when"),
         if_unknown=str(entry.get("if_unknown", "unknown")),
         max_age=duration_ns(_read_duration(entry, "max_age"), "max_age"),
+        scope=str(entry.get("scope", "node")),
     )
-    check_expressions(definition.when, definition.clear_when)
+    check_expressions(definition.when, definition.clear_when, scope=definition.scope)
     renew = entry.get("renew", False)
     if not isinstance(renew, bool):
         raise ConstraintCrdtError(f"`renew` must be true or false, not {renew!r}")

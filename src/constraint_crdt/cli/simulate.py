@@ -71,7 +71,7 @@ def simulate(arguments: argparse.Namespace) -> int:
     given = vars(arguments)
     if arguments.replay is not None:
         _refuse(given, (*_SCENARIO_FLAGS, *_SEARCH_FLAGS, "seed", "seeds", "sites"), "--replay runs one history as it is")
-        if arguments.chaos or arguments.signed or arguments.network:
+        if arguments.chaos or arguments.signed or arguments.network or arguments.budgets:
             raise MisuseError("--replay runs one history as it is, and --chaos searches for some: give one of the two")
         return replay_file(arguments.replay, as_json=arguments.json)
     seed = parse_whole(arguments.seed, "--seed", 0, 2**63 - 1, 0)
@@ -84,11 +84,12 @@ def simulate(arguments: argparse.Namespace) -> int:
             workers=parse_whole(arguments.workers, "--workers", 1, MOST_WORKERS, 1),
             signed=arguments.signed,
             network=arguments.network,
+            budgets=arguments.budgets,
             sites=parse_whole(arguments.sites, "--sites", 1, MOST_SITES, 0),
             as_json=arguments.json,
         )
     _refuse(given, _SEARCH_FLAGS, "only a search with --chaos takes it")
-    for flag in ("signed", "network"):
+    for flag in ("signed", "network", "budgets"):
         if given[flag]:
             raise MisuseError(f"only a search with --chaos takes it: leave out --{flag}")
     seeds = parse_whole(arguments.seeds, "--seeds", 1, MOST_SEEDS, 1)
@@ -498,10 +499,11 @@ def search(
     as_json: bool,
     network: bool = False,
     sites: int = 0,
+    budgets: bool = False,
 ) -> int:
     """Search for `seconds`, or `most` histories, or until an invariant breaks: 0 if none did, else 1 and a file of the history."""
-    tally, found, interrupted = SearchExtent(network=network, sites=sites), None, False
-    run = partial(search_seeds, signed=signed, network=network, sites=sites)
+    tally, found, interrupted = SearchExtent(network=network, sites=sites, budgets=budgets), None, False
+    run = partial(search_seeds, signed=signed, network=network, sites=sites, budgets=budgets)
     began = told = time.monotonic()
     try:
         for part, history in _parts(first_seed, most, began + seconds, workers, run):
@@ -521,7 +523,8 @@ def search(
     else:
         _print_tally(tally, elapsed)
     if found is not None:
-        _keep(found, " ".join([*(["--network"] if network else []), *([f"--sites {sites}"] if sites else [])]))
+        flags = [*(["--network"] if network else []), *(["--budgets"] if budgets else [])]
+        _keep(found, " ".join([*flags, *([f"--sites {sites}"] if sites else [])]))
         return 1
     if interrupted:
         print("interrupted: this is what there was by then, and nothing went wrong in it", file=sys.stderr)

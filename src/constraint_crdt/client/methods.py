@@ -14,7 +14,20 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from constraint_crdt.operations import constraints, counts, evidence, fleet, nodes, plato, service, sketches, tiles, variables
+from constraint_crdt.operations import (
+    budgets,
+    constraints,
+    counts,
+    evidence,
+    fleet,
+    nodes,
+    plato,
+    service,
+    sketches,
+    tiles,
+    variables,
+)
+from constraint_crdt.operations.budgets import BudgetReport, HoldReport, ReleaseReport
 from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, ExpressionReport, Removed
 from constraint_crdt.operations.counts import Checked, LatelyReport, Nothing, OverviewReport, RatesReport, Recorded
 from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport
@@ -33,7 +46,7 @@ from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
 from constraint_crdt.operations.service import AlertsReport, AuditReport, DiagnosisReport, Health, ImportReport, SessionReport
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
-from constraint_crdt.operations.variables import VariableReport
+from constraint_crdt.operations.variables import ReadingsReport, VariableReport
 from constraint_crdt.plato.shapes import PlatoDelta, PlatoRoom, PlatoTile
 
 Request = TypeVar("Request", bound=msgspec.Struct)
@@ -115,11 +128,12 @@ class BlockingMethods(ABC):
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
         on: Mapping[str, str] | None = None, ttl: float | None = None, until: datetime | None = None, for_: float | None = None,
         clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown", max_age: float | None = None,
+        scope: str = "node",
     ) -> Added:
         """Make a constraint active, or give it this definition. Durations in seconds."""
         request = constraints.new_constraint(
             id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
-            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
+            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
         )
         return self.do(constraints.ADD, request)
 
@@ -131,9 +145,9 @@ class BlockingMethods(ABC):
         """Make up to 10,000 changes in one go, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`."""
         return self.do(constraints.BATCH, constraints.batch_of(changes))
 
-    def check_expression(self, when: str) -> ExpressionReport:
+    def check_expression(self, when: str, *, scope: str = "node") -> ExpressionReport:
         """Whether a `when` would be taken."""
-        return self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when))
+        return self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when, scope=scope))
 
     def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,
@@ -164,6 +178,36 @@ class BlockingMethods(ABC):
     def variables(self, *, node: str | None = None, name: str | None = None) -> list[VariableReport]:
         """The variables that the nodes measure; those of the answering node with value, age, source and readers."""
         return self.do(variables.VARIABLES, variables.GetVariables(node=node, name=name))
+
+    def readings(self, *, name: str | None = None) -> ReadingsReport:
+        """The readings that the nodes share, with their ages, and the figures of each variable over the fleet."""
+        return self.do(variables.READINGS, variables.GetReadings(name=name))
+
+    def budgets(self) -> list[BudgetReport]:
+        """The budgets, who holds them, and where rights are free."""
+        return self.do(budgets.BUDGETS, Empty())
+
+    def define_budget(
+        self, name: str, *, limit: int, lease: float | None = None, nodes: list[str] | None = None, gone: list[str] | None = None,
+    ) -> BudgetReport:
+        """Define a budget, or change its limit. `lease` in seconds; 0: amounts are used up."""
+        return self.do(budgets.DEFINE_BUDGET, budgets.DefineBudget(name=name, limit=limit, lease=lease, nodes=nodes, gone=gone))
+
+    def remove_budget(self, name: str) -> BudgetReport:
+        """Remove a budget: nothing can be acquired of it any more."""
+        return self.do(budgets.REMOVE_BUDGET, budgets.NamedBudget(name=name))
+
+    def acquire(self, name: str, amount: int = 1, *, wait: float = 0.0, holder: str = "") -> HoldReport:
+        """Hold an amount of a budget. `wait` in seconds, at most 60. Raises `ClientError` with the reason without rights."""
+        return self.do(budgets.ACQUIRE, budgets.AcquireBudget(name=name, amount=amount, wait=wait, holder=holder))
+
+    def renew_hold(self, name: str, hold: str) -> HoldReport:
+        """Hold an amount for another lease."""
+        return self.do(budgets.RENEW_HOLD, budgets.HoldOfBudget(name=name, hold=hold))
+
+    def release_hold(self, name: str, hold: str) -> ReleaseReport:
+        """End a hold."""
+        return self.do(budgets.RELEASE_HOLD, budgets.HoldOfBudget(name=name, hold=hold))
 
     def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
         """The constraints violated most, or the most frequent items of another sketch."""
@@ -382,11 +426,12 @@ class AsyncMethods(ABC):
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
         on: Mapping[str, str] | None = None, ttl: float | None = None, until: datetime | None = None, for_: float | None = None,
         clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown", max_age: float | None = None,
+        scope: str = "node",
     ) -> Added:
         """Make a constraint active, or give it this definition. Durations in seconds."""
         request = constraints.new_constraint(
             id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
-            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
+            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
         )
         return await self.do(constraints.ADD, request)
 
@@ -398,9 +443,9 @@ class AsyncMethods(ABC):
         """Make up to 10,000 changes in one go, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`."""
         return await self.do(constraints.BATCH, constraints.batch_of(changes))
 
-    async def check_expression(self, when: str) -> ExpressionReport:
+    async def check_expression(self, when: str, *, scope: str = "node") -> ExpressionReport:
         """Whether a `when` would be taken."""
-        return await self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when))
+        return await self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when, scope=scope))
 
     async def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,
@@ -431,6 +476,37 @@ class AsyncMethods(ABC):
     async def variables(self, *, node: str | None = None, name: str | None = None) -> list[VariableReport]:
         """The variables that the nodes measure; those of the answering node with value, age, source and readers."""
         return await self.do(variables.VARIABLES, variables.GetVariables(node=node, name=name))
+
+    async def readings(self, *, name: str | None = None) -> ReadingsReport:
+        """The readings that the nodes share, with their ages, and the figures of each variable over the fleet."""
+        return await self.do(variables.READINGS, variables.GetReadings(name=name))
+
+    async def budgets(self) -> list[BudgetReport]:
+        """The budgets, who holds them, and where rights are free."""
+        return await self.do(budgets.BUDGETS, Empty())
+
+    async def define_budget(
+        self, name: str, *, limit: int, lease: float | None = None, nodes: list[str] | None = None, gone: list[str] | None = None,
+    ) -> BudgetReport:
+        """Define a budget, or change its limit. `lease` in seconds; 0: amounts are used up."""
+        request = budgets.DefineBudget(name=name, limit=limit, lease=lease, nodes=nodes, gone=gone)
+        return await self.do(budgets.DEFINE_BUDGET, request)
+
+    async def remove_budget(self, name: str) -> BudgetReport:
+        """Remove a budget: nothing can be acquired of it any more."""
+        return await self.do(budgets.REMOVE_BUDGET, budgets.NamedBudget(name=name))
+
+    async def acquire(self, name: str, amount: int = 1, *, wait: float = 0.0, holder: str = "") -> HoldReport:
+        """Hold an amount of a budget. `wait` in seconds, at most 60. Raises `ClientError` with the reason without rights."""
+        return await self.do(budgets.ACQUIRE, budgets.AcquireBudget(name=name, amount=amount, wait=wait, holder=holder))
+
+    async def renew_hold(self, name: str, hold: str) -> HoldReport:
+        """Hold an amount for another lease."""
+        return await self.do(budgets.RENEW_HOLD, budgets.HoldOfBudget(name=name, hold=hold))
+
+    async def release_hold(self, name: str, hold: str) -> ReleaseReport:
+        """End a hold."""
+        return await self.do(budgets.RELEASE_HOLD, budgets.HoldOfBudget(name=name, hold=hold))
 
     async def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
         """The constraints violated most, or the most frequent items of another sketch."""

@@ -35,11 +35,8 @@ On the wire a run is `[ref, span, cells, gaps, lo, floor, stubs]`, trailing part
 The parser gives an `UnboundRun`; `bind` adds replica and seqs, and checks that they fit.
 """
 
-from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import groupby, repeat
-from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -47,6 +44,29 @@ from constraint_crdt.crdt.clock import ClockMark
 from constraint_crdt.crdt.digest import Replica, check_id, check_replica
 from constraint_crdt.crdt.limits import CELL_BYTES, ID_BYTES, KEY_BYTES, MAX_COUNT
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
+
+if TYPE_CHECKING:
+    from constraint_crdt.crdt import _cells
+else:
+    try:
+        from constraint_crdt.crdt import _cells
+    except ImportError:  # not built, or CONSTRAINT_CRDT_PURE=1
+        from constraint_crdt.crdt import pure_cells as _cells
+
+core = _cells
+"""The compiled module; or, where it is missing or not wanted, `pure_cells`, which is its specification."""
+
+COMPILED: Final = not core.__name__.endswith("pure_cells")
+
+CORE: Final = "compiled" if COMPILED else "pure Python"
+"""The core in words."""
+
+Cell = core.Cell
+Table = core.Table
+UNBOUND = core.UNBOUND
+
+Key = str | int
+Holder = Cell | dict[Replica, Cell]
 
 REMOVE: Final = 2
 MAX_KIND: Final = 127
@@ -76,8 +96,6 @@ class CellReader(NamedTuple):
     """The longest key, in UTF-8."""
     empty_key: bool
     """The key may be empty."""
-    cached: Callable[[Any], tuple[int, int]] | None
-    """From the decoded value to the form cached in the cell."""
 
 
 class _UnknownCell(msgspec.Struct, array_like=True, gc=False):
@@ -91,7 +109,7 @@ def _no_check(key: object, value: object) -> None:
     """Accept any value."""
 
 
-UNKNOWN: Final = CellReader(msgspec.msgpack.Decoder(_UnknownCell).decode, _no_check, KEY_BYTES, True, None)
+UNKNOWN: Final = CellReader(msgspec.msgpack.Decoder(_UnknownCell).decode, _no_check, KEY_BYTES, True)
 """The reader of all unregistered kinds."""
 
 READERS: Final[dict[int, CellReader]] = {}
@@ -120,7 +138,6 @@ def register(
     default: Any = msgspec.NODEFAULT,
     removable: bool = False,
     removed_by_id: bool = False,
-    cached: Callable[[Any], tuple[int, int]] | None = None,
     rank: Callable[[Any], int] | None = None,
     bare: bool = False,
 ) -> None:
@@ -128,9 +145,9 @@ def register(
 
     `value_type`: the wire value, as msgspec decodes it. `check`: the bounds of key and value. `key_type`, `key_bytes`,
     `empty_key`: the shape of the key. `default`: the value of a cell without a value; left out, the value is required.
-    `removable`: removals may name the cells, with `removed_by_id` by an id as key. `cached`: the form of the value kept in a
-    decoded cell. `rank`: of two cells with the same dot and different values, a repair keeps the higher rank. `bare`: most cells
-    have no value, and are read without decoding; a single kind at most.
+    `removable`: removals may name the cells, with `removed_by_id` by an id as key. `rank`: of two cells with the same dot and
+    different values, a repair keeps the higher rank. `bare`: most cells have no value, and are read without decoding; a single
+    kind at most.
     """
     if kind in READERS or not 0 <= kind <= MAX_KIND:
         raise InvalidValue(f"the kind {kind} is registered already, or not from 0 to {MAX_KIND}")
@@ -140,7 +157,7 @@ def register(
     fields = [("kind", int), ("key", key_type), value_field]
     # The tag is last on the wire and may be missing where the value may not: only a keyword-only field can stand so.
     shape = msgspec.defstruct(f"Cell{kind}", fields, bases=(_Tail,), array_like=True, gc=False)
-    READERS[kind] = CellReader(msgspec.msgpack.Decoder(shape).decode, check, key_bytes, empty_key, cached)
+    READERS[kind] = CellReader(msgspec.msgpack.Decoder(shape).decode, check, key_bytes, empty_key)
     if removable:
         REMOVABLE[kind] = removed_by_id
     if rank is not None:
@@ -174,30 +191,6 @@ def require_text(text: str, subject: str, max_bytes: int = ID_BYTES) -> None:
     require(len(text.encode()) <= max_bytes, subject)
 
 
-UNBOUND: Final = Replica("", 0)
-"""The replica of a cell before the cell is bound to its row."""
-
-Key = str | int
-
-
-class Cell(msgspec.Struct, gc=False, eq=False, weakref=False):
-    """A cell, bound to its dot. Treat it as immutable: the replicas of a process share cells.
-
-    `gc=False`: a cell holds only strings, bytes, ints and tuples of those, so no cycle can contain a cell. A garbage collector
-    walking 100,000 cells would cost more than all other work.
-    """
-
-    kind: int
-    key: Key
-    data: bytes
-    seq: int = 0
-    replica: Replica = UNBOUND
-    digest: int = 0
-    """The keyed hash, set by `Digest.fill`; 0 before."""
-    cached: tuple[int, int] | None = None
-    """The decoded value, for kinds with a cached form."""
-
-
 _encode = msgspec.msgpack.Encoder().encode
 
 # Bound once: CPython 3.11 makes a new bound method at each call of a method of an imported name.
@@ -218,7 +211,7 @@ def read_cell(data: bytes) -> Cell:
     if len(data) < 3 or not 0x92 <= data[0] <= 0x94 or data[1] > MAX_KIND:
         raise ConstraintCrdtError("a cell must be an array of two to four elements: kind, key, value, tag")
     reader: CellReader = _reader_of(data[1], UNKNOWN)
-    decode, check, key_bytes, empty_key, cached = reader
+    decode, check, key_bytes, empty_key = reader
     head = decode(data)
     key = head.key
     check(key, head.value)
@@ -226,10 +219,19 @@ def read_cell(data: bytes) -> Cell:
         return Cell(data[1], 0, data)
     if (len(key) * 4 > key_bytes and len(key.encode()) > key_bytes) or not (key or empty_key):
         raise ConstraintCrdtError(f"the key of a cell must have 1 to {key_bytes} bytes")
-    cell = Cell(data[1], key, data)
-    if cached is not None:
-        cell.cached = cached(head.value)
-    return cell
+    return Cell(data[1], key, data)
+
+
+_raw_cells: Final = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+
+
+def _read_all(raw: msgspec.Raw) -> tuple[Cell, ...]:
+    return tuple([read_cell(bytes(each)) for each in _raw_cells(raw)])
+
+
+def read_cells(raw: msgspec.Raw) -> tuple[Cell, ...]:
+    """Decode and validate an encoded array of cells. Raises `msgspec.DecodeError` for another form, and as `read_cell` does."""
+    return core.read_cells(raw, read_cell, _read_all)
 
 
 def make_cell(kind: int, key: str | None, value: object) -> Cell:
@@ -343,9 +345,6 @@ def rank_of(cell: Cell) -> int:
     return 0 if rank is None else rank(value_of(cell))
 
 
-_seq = attrgetter("seq")
-
-
 class Stub(NamedTuple):
     """The remains of a removed cell that the signature of its row still covers (`crdt.signed_rows`)."""
 
@@ -372,7 +371,7 @@ class Run(msgspec.Struct, gc=False, eq=False):
 
     def above(self, lo: int) -> list[Cell]:
         """Its cells with a seq above `lo`. O(cells above lo)."""
-        return list(self.cells[bisect_right(self.cells, lo, key=_seq) :] if lo else self.cells)
+        return list(self.cells[core.position(self.cells, lo) :] if lo else self.cells)
 
     def without_floor(self) -> "Run":
         """The same stretch without a floor, as sent by a node that dropped no removals."""
@@ -388,7 +387,8 @@ class WireRun(msgspec.Struct, array_like=True, gc=False):
 
     ref: Ref
     span: int
-    cells: list[msgspec.Raw]
+    cells: msgspec.Raw
+    """An array."""
     gaps: list[int] = []
     lo: int = 0
     floor: int = 0
@@ -410,21 +410,10 @@ class UnboundRun(msgspec.Struct, gc=False, eq=False):
         """Resolve against the clock named by the message. Raises `ConstraintCrdtError` for a run outside of the clock."""
         replica, lo = self._origin(base)
         hi = lo + self.span
-        seqs = self._seqs(hi)
-        if (seqs and seqs[0] <= lo) or hi > MAX_COUNT:
+        if hi > MAX_COUNT or not core.bind_cells(self.cells, replica, lo, hi, self.gaps):
             raise ConstraintCrdtError(f"a run of {replica} has cells outside of {lo} < seq <= {hi}")
-        for cell, seq in zip(self.cells, seqs, strict=True):
-            cell.replica, cell.seq = replica, seq
-            if not isinstance(cell.key, str):
-                cell.key = seq
         stubs = [Stub(lo + each.seq, each.kind, each.key, each.digest) for each in self.stubs] if self.stubs else ()
         return Run(replica, lo, hi, self.cells, self.floor, 0, stubs)
-
-    def _seqs(self, hi: int) -> Sequence[int]:
-        if not self.gaps:
-            return range(hi - len(self.cells) + 1, hi + 1)
-        above = hi + 1
-        return [above := above - gap - 1 for gap in _expanded(self.gaps)][::-1]
 
     def _origin(self, base: ClockMark | None) -> tuple[Replica, int]:
         replica = resolve(self.ref, base)
@@ -459,66 +448,30 @@ def read_run(wire: WireRun) -> UnboundRun:
     """Validate a decoded run and all of its cells."""
     if min(wire.lo, wire.floor) < 0 or wire.span < 1 or max(wire.span, wire.lo, wire.floor) > MAX_COUNT:
         raise ConstraintCrdtError("a number in a run is out of bounds")
-    if wire.gaps and (wire.gaps[0] < 0 or _count(wire.gaps) != len(wire.cells)):
-        raise ConstraintCrdtError(f"a run has {len(wire.cells)} cells, and gaps for another number of them")
-    cells = [read_cell(bytes(raw)) for raw in wire.cells]
+    cells = read_cells(wire.cells)
+    if wire.gaps and (wire.gaps[0] < 0 or _count(wire.gaps) != len(cells)):
+        raise ConstraintCrdtError(f"a run has {len(cells)} cells, and gaps for another number of them")
     return UnboundRun(read_ref(wire.ref), wire.span, cells, wire.gaps, wire.lo, wire.floor, wire.stubs)
 
 
 def wire_run(run: Run | UnboundRun, base: ClockMark | None) -> list[object]:
     """A run for the msgspec encoder. Decoding and encoding a run gives the same bytes."""
+    cells = msgspec.Raw(core.join_cells(run.cells))
     if isinstance(run, Run):
         ref: object = ref_of(run.replica, base)
-        lo = 0 if isinstance(ref, int) else run.lo
-        stubs = [(each.seq - run.lo, each.kind, each.key, each.digest) for each in run.stubs]
-        parts = [ref, run.hi - run.lo, _joined(run.cells), _gaps(run), lo, run.floor, stubs]
+        gaps: Sequence[int]
+        lo, span, gaps = 0 if isinstance(ref, int) else run.lo, run.hi - run.lo, core.gaps_of(run.cells, run.hi)
+        stubs = [(each.seq - run.lo, each.kind, each.key, each.digest) for each in run.stubs] if run.stubs else run.stubs
     else:
-        parts = [run.ref, run.span, _joined(run.cells), run.gaps, run.lo, run.floor, run.stubs]
-    while len(parts) > 3 and not parts[-1]:
+        ref, lo, span, gaps, stubs = run.ref, run.lo, run.span, run.gaps, run.stubs
+    if not (lo or run.floor or stubs):
+        return [ref, span, cells, gaps] if gaps else [ref, span, cells]
+    parts = [ref, span, cells, gaps, lo, run.floor, stubs]
+    while not parts[-1]:
         parts.pop()
     return parts
-
-
-def _gaps(run: Run) -> list[int]:
-    cells, hi = run.cells, run.hi
-    if not cells or hi - cells[0].seq + 1 == len(cells):
-        return []
-    seqs = [cell.seq for cell in reversed(cells)]
-    return _run_lengths([above - seq - 1 for above, seq in zip([hi + 1, *seqs], seqs, strict=False)])
-
-
-def _run_lengths(gaps: Iterable[int]) -> list[int]:
-    """Gaps as they travel: a row in which counts are overwritten in turn has the same gap over and over."""
-    squeezed: list[int] = []
-    for gap, same in groupby(gaps):
-        repeats = sum(1 for _ in same) - 1
-        squeezed += [gap, -repeats] if repeats else [gap]
-    return squeezed
 
 
 def _count(gaps: Iterable[int]) -> int:
     """The number of cells described by compressed gaps."""
     return sum(-gap if gap < 0 else 1 for gap in gaps)
-
-
-def _expanded(gaps: Iterable[int]) -> Iterator[int]:
-    """A gap for each cell."""
-    last = 0
-    for gap in gaps:
-        if gap < 0:
-            yield from repeat(last, -gap)
-        else:
-            last = gap
-            yield gap
-
-
-def _joined(cells: Sequence[Cell]) -> msgspec.Raw:
-    """An array of the cells' own bytes."""
-    count = len(cells)
-    if count < 16:
-        header = bytes((0x90 | count,))
-    elif count < 2**16:
-        header = b"\xdc" + count.to_bytes(2, "big")
-    else:
-        header = b"\xdd" + count.to_bytes(4, "big")
-    return msgspec.Raw(header + b"".join([cell.data for cell in cells]))

@@ -13,8 +13,8 @@ The key keeps outsiders from choosing colliding items. The key is derived from t
 default.
 """
 
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from functools import cache, lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -72,8 +72,12 @@ def check_id(text: str, what: str, *, field: str | None = None) -> str:
     return text
 
 
+@lru_cache(maxsize=4096, typed=True)
 def check_replica(node_id: str, incarnation: int) -> Replica:
-    """Make a `Replica`, or raise `ConstraintCrdtError` for a part out of bounds."""
+    """Make a `Replica`, or raise `ConstraintCrdtError` for a part out of bounds.
+
+    Remembered, because each message names the same few. One object for each is also compared faster.
+    """
     if not 0 <= incarnation <= MAX_COUNT:
         raise ConstraintCrdtError(f"an incarnation must be between 0 and 2**63 - 1, not {incarnation}")
     return Replica(check_id(node_id, "a node id"), incarnation)
@@ -130,12 +134,12 @@ def _token(state_hash: bytes, reader: Replica) -> bytes:
     return blake2b(state_hash + replica_bytes(reader), digest_size=HASH_TOKEN_BYTES, person=b"hash token").digest()
 
 
-@lru_cache(maxsize=64)
-def _row_hasher(key: bytes, replica: Replica) -> blake2b:
-    """A hasher with key and replica, to be copied for each cell of the row."""
-    hasher = _hasher(key, b"cell").copy()
-    hasher.update(replica_bytes(replica))
-    return hasher
+@cache
+def _fill() -> "Callable[[Iterable[Cell], bytes, bytes], None]":
+    """Imported late, since cells are made of replicas."""
+    from constraint_crdt.crdt.cells import core
+
+    return core.fill_digests
 
 
 @lru_cache(maxsize=4096)
@@ -163,14 +167,7 @@ class Digest:
 
     def fill(self, replica: Replica, cells: "Iterable[Cell]") -> None:
         """Set the keyed hash of each cell of a row without a hash."""
-        unknown = [cell for cell in cells if not cell.digest]
-        if not unknown:
-            return
-        copy, number = _row_hasher(self._key, replica).copy, int.from_bytes
-        for cell in unknown:
-            hasher = copy()
-            hasher.update(cell.seq.to_bytes(8, "big") + cell.data)
-            cell.digest = number(hasher.digest())
+        _fill()(cells, self._key, replica_bytes(replica))
 
     def enter(self, runs: "Iterable[Run]") -> None:
         """Set the keyed hash of the clock entry at the end of each run without a hash."""

@@ -225,15 +225,8 @@ def _fill_tables(rows: Rows, after: Mapping[Slot, Cell]) -> None:
     by_row: dict[Replica, list[Cell]] = {replica: [] for replica in rows._rows}
     for table in rows._tables.values():
         table.clear()
-    for (kind, key, replica), cell in after.items():
-        table = rows._tables.setdefault(kind, {})
-        held = table.get(key)
-        if held is None:
-            table[key] = cell
-        elif isinstance(held, dict):
-            held[replica] = cell
-        else:
-            table[key] = {held.replica: held, replica: cell}
+    for (kind, _, replica), cell in after.items():
+        rows.table(kind).put(cell)
         by_row.setdefault(replica, []).append(cell)
     for replica, cells in by_row.items():
         rows._rows[replica] = Row(sorted(cells, key=lambda cell: cell.seq))

@@ -21,14 +21,12 @@ shared by all nodes of the process. A run never changes; a node with a change to
 (`_own`), shared with no other node. Clock and mark are shared in the same way.
 """
 
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from itertools import islice
-from operator import attrgetter
 from typing import NamedTuple
 
-from constraint_crdt.crdt.cells import REMOVE, Cell, Key, Removed, Run, removed_dots
+from constraint_crdt.crdt.cells import REMOVE, Cell, Key, Removed, Run, core, removed_dots
 from constraint_crdt.crdt.clock import ClockMark, VectorClock
 from constraint_crdt.crdt.digest import Digest, Replica, StateHash
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
@@ -42,7 +40,7 @@ SLACK = 16
 ACTING = frozenset((REMOVE, SETTLED))
 """The kinds of cells that end other cells."""
 
-_seq = attrgetter("seq")
+_ACTING = bytes(ACTING)
 
 
 class Row:
@@ -71,7 +69,7 @@ class Row:
 
     def above(self, lo: int) -> list[Cell]:
         """The standing cells with a seq above `lo`, in ascending order. O(cells above lo)."""
-        found = self._order[bisect_right(self._order, lo, key=_seq) :] if lo else self._order.copy()
+        found = self._order[core.position(self._order, lo) :] if lo else self._order.copy()
         dropped = self._dropped
         return [cell for cell in found if cell.seq not in dropped] if dropped else found
 
@@ -88,8 +86,7 @@ class Row:
 
 
 def _between(cells: Sequence[Cell], lo: int, hi: int) -> Sequence[Cell]:
-    start = bisect_right(cells, lo, key=_seq)
-    return cells[start : bisect_right(cells, hi, start, key=_seq)]
+    return cells[core.position(cells, lo) : core.position(cells, hi)]
 
 
 LOGGED = 1024
@@ -125,6 +122,11 @@ class ClockLog:
         """An entry changed, or something else about its row that a reader of the log looks for."""
         self._changed.append(replica)
         self._count += 1
+
+    def note_all(self, replicas: Sequence[Replica]) -> None:
+        """The same of several."""
+        self._changed.extend(replicas)
+        self._count += len(replicas)
 
     def note_mark(self, mark: ClockMark) -> None:
         """The clock is this mark now."""
@@ -355,7 +357,9 @@ class Rows(Tables):
         new = [run for run in runs if run.replica not in rows and run.hi]
         more = [(run, self._new_cells(run)) for run in runs if run.replica in rows] if len(new) < len(runs) else []
         exact = not [run for run, _ in more if run.lo != clock.get(run.replica)]
-        cells = [cell for run in new for cell in run.cells]
+        cells: list[Cell] = []
+        for run in new:
+            cells += run.cells
         for _, news in more:
             cells += news
         self._check_room(len(cells), len(new))
@@ -463,10 +467,7 @@ class Rows(Tables):
         twin._rows = {replica: row.copy() if isinstance(row, Row) else row for replica, row in self._rows.items()}
         twin._clock, twin._floors = self._clock.copy(), self._floors.copy()
         twin._mark, twin._mark_is_old = self._mark, self._mark_is_old
-        twin._tables = {
-            kind: {key: dict(held) if isinstance(held, dict) else held for key, held in table.items()}
-            for kind, table in self._tables.items()
-        }
+        twin._tables = {kind: table.copy() for kind, table in self._tables.items()}
         twin._sums = dict(self._sums)
         twin._clock_sum, twin.clock_count, twin._count = self._clock_sum, self.clock_count, self._count
         twin._pending = {slot: dict(dots) for slot, dots in self._pending.items()}
@@ -507,13 +508,13 @@ class Rows(Tables):
         mine = self.seq(run.replica)
         if run.lo >= mine or not run.cells:
             return run.cells
-        return [cell for cell in run.cells if cell.seq > mine]
+        return run.above(mine)
 
     def _add_rows(self, runs: Sequence[Run], cells: Sequence[Cell]) -> None:
         """Take in rows, with all of their cells, of which nothing was known so far. They are shared from now on."""
         if not runs:
             return
-        if [cell for cell in cells if not cell.digest]:
+        if not core.all_hashed(cells):
             for run in runs:
                 self.digest.fill(run.replica, run.cells)
         self.digest.enter(runs)
@@ -521,8 +522,7 @@ class Rows(Tables):
         self._clock, self._clock_is_shared = self._clock | {run.replica: run.hi for run in runs}, False
         self._clock_sum += sum([run.entry for run in runs])
         self.clock_count += sum([run.hi for run in runs])
-        for run in runs:
-            self._log.note(run.replica)
+        self._log.note_all([run.replica for run in runs])
         self._mark_is_old, self._hash = True, None
 
     def _without_pending(self, cells: Sequence[Cell]) -> Sequence[Cell]:
@@ -572,9 +572,9 @@ class Rows(Tables):
                 self._floors[replica] = floor
                 self._log.note(replica)
 
-    def _apply_removals(self, cells: Iterable[Cell]) -> None:
+    def _apply_removals(self, cells: Sequence[Cell]) -> None:
         """Apply the removals among new cells, after all other cells are in place."""
-        for cell in [cell for cell in cells if cell.kind in ACTING]:
+        for cell in core.of_kinds(cells, _ACTING):
             self._enact(cell)
 
     def _enact(self, cell: Cell) -> None:

@@ -10,17 +10,16 @@ Rules kept here:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from constraint_crdt.crdt.cells import REMOVE, Cell, Key
+from constraint_crdt.crdt.cells import REMOVE, Cell, Key, Table, core
 from constraint_crdt.crdt.digest import Digest, Replica, StateHash
 
-Holder = Cell | dict[Replica, Cell]
 Watcher = Callable[[Cell | None, Cell | None], None]
 """A callback with the cell before and the cell after a change; at least one is given, both with the same replica and key."""
 
 BulkWatcher = Callable[[Sequence[Cell]], None]
-"""A callback with new cells in empty slots, at most one under any key, in place of the watcher for each."""
+"""A callback with new cells, each the only one under its key, in place of the watcher for each."""
 
 FEW = 8
 """Up to this number, cells are put singly: sorting them by kind first would cost more."""
@@ -31,7 +30,7 @@ class Tables(ABC):
 
     def __init__(self, digest: Digest | None = None) -> None:
         self.digest = digest or Digest()
-        self._tables: dict[int, dict[Key, Holder]] = {}
+        self._tables: dict[int, Table] = {}
         self._watchers: dict[int, list[Watcher]] = {}
         self._bulk_watchers: dict[Watcher, BulkWatcher] = {}
         self._sums: dict[int, int] = {}
@@ -55,27 +54,28 @@ class Tables(ABC):
         """The digest sum of the live cells of a kind: equal sums mean equal cells. O(1)."""
         return self._sums.get(kind, 0)
 
-    def table(self, kind: int) -> Mapping[Key, Holder]:
-        """The standing cells of a kind by key. A live view: do not hold it over a change."""
-        return self._tables.setdefault(kind, {})
+    def table(self, kind: int) -> Table:
+        """The standing cells of a kind by key. A live view: do not write to it, and do not hold it over a change."""
+        table = self._tables.get(kind)
+        if table is None:
+            table = self._tables[kind] = Table()
+        return table
 
     def get(self, kind: int, key: Key, replica: Replica) -> Cell | None:
         """The standing cell in a row under a key. O(1)."""
-        held = self._tables.get(kind, {}).get(key)
-        if isinstance(held, dict):
-            return held.get(replica)
-        return held if held is not None and held.replica == replica else None
+        table = self._tables.get(kind)
+        return None if table is None else table.of(key, replica)
 
     def held(self, kind: int, key: Key) -> Sequence[Cell]:
         """The standing cells of all rows under a key. O(their number)."""
-        held = self._tables.get(kind, {}).get(key)
+        held = self.table(kind).get(key)
         if held is None:
             return ()
         return tuple(held.values()) if isinstance(held, dict) else (held,)
 
     def each(self, kind: int) -> Iterator[Cell]:
         """Every standing cell of a kind. O(their number)."""
-        for held in self._tables.get(kind, {}).values():
+        for held in self.table(kind).values():
             if isinstance(held, dict):
                 yield from held.values()
             else:
@@ -83,7 +83,7 @@ class Tables(ABC):
 
     def live_cells(self) -> Iterator[Cell]:
         """Every standing cell covered by the hash: all but removals. O(cells)."""
-        for kind in self._tables:
+        for kind in list(self._tables):
             if kind != REMOVE:
                 yield from self.each(kind)
 
@@ -125,22 +125,18 @@ class Tables(ABC):
             for cell in cells:
                 self._put(cell)
             return
-        kinds = {cell.kind for cell in cells}
-        for kind in kinds:
-            of_kind = cells if len(kinds) == 1 else [cell for cell in cells if cell.kind == kind]
-            table = self._tables.setdefault(kind, {})
-            firsts: dict[Key, Holder] = {cell.key: cell for cell in of_kind}
-            if len(firsts) == len(of_kind) and table.keys().isdisjoint(firsts.keys()):
-                table.update(firsts)
+        for kind, of_kind in core.by_kind(cells).items():
+            table = self.table(kind)
+            if table.put_new(of_kind):
                 self._account(kind, of_kind)
             else:
                 self._put_mixed(kind, table, of_kind)
 
-    def _put_mixed(self, kind: int, table: dict[Key, Holder], cells: Sequence[Cell]) -> None:
+    def _put_mixed(self, kind: int, table: Table, cells: Sequence[Cell]) -> None:
         """Let new cells of a kind stand, some of them under keys in use."""
         firsts: list[Cell] = []
         for cell in cells:
-            if table.setdefault(cell.key, cell) is cell:
+            if table.put_first(cell):
                 firsts.append(cell)
             else:
                 self._account(kind, firsts)  # first, since `cell` may supersede a cell among them
@@ -154,7 +150,7 @@ class Tables(ABC):
             return
         self._count += len(cells)
         if kind != REMOVE:
-            self._sums[kind] = self._sums.get(kind, 0) + sum([cell.digest for cell in cells])
+            self._sums[kind] = self._sums.get(kind, 0) + core.sum_digests(cells)
             self._hash = None
         for watcher in self._watchers.get(kind, ()):
             bulk = self._bulk_watchers.get(watcher)
@@ -166,22 +162,8 @@ class Tables(ABC):
 
     def _put(self, cell: Cell) -> None:
         """Let a new cell stand, already noted in its row."""
-        kind, key, replica = cell.kind, cell.key, cell.replica
-        table = self._tables.get(kind)
-        if table is None:
-            table = self._tables[kind] = {}
-        held = table.get(key)
-        old: Cell | None = None
-        if held is None:
-            table[key] = cell
-        elif isinstance(held, dict):
-            old = held.get(replica)
-            held[replica] = cell
-        elif held.replica == replica:
-            old = held
-            table[key] = cell
-        else:
-            table[key] = {held.replica: held, replica: cell}
+        kind = cell.kind
+        old = self.table(kind).put(cell)
         if old is None:
             self._count += 1
         else:
@@ -194,15 +176,8 @@ class Tables(ABC):
 
     def _drop(self, cell: Cell) -> None:
         """Take a standing cell out."""
-        kind, key, replica = cell.kind, cell.key, cell.replica
-        table = self._tables[kind]
-        held = table[key]
-        if isinstance(held, dict):
-            del held[replica]
-            if len(held) == 1:
-                table[key] = next(iter(held.values()))
-        else:
-            del table[key]
+        kind = cell.kind
+        self._tables[kind].drop(cell)
         self._count -= 1
         self._discard(cell)
         if self._dropped is not None:

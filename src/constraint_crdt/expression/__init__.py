@@ -16,9 +16,11 @@ None of the library's exceptions gets out. The library is imported at first use.
 `cel` has verdicts, names, the library and the conversion of measured values; `windows` the samples and the functions over them;
 `syntax` the tree, and the bounds on the growth of loops; `check` the check of written expressions and its messages; `evaluation`
 compiled expressions, their parts, and the evaluation of the constraints of a state; `margin` the distance of values to the
-threshold; `temporal` the states of verdicts over time; `judgement` the constraints of a node against its measurements over time.
+threshold; `aggregates` expressions over the nodes of a fleet; `fleet_view` their values; `temporal` the states of verdicts over
+time; `judgement` the constraints of a node against its measurements over time.
 """
 
+from constraint_crdt.expression.aggregates import check_expressions, compile_written
 from constraint_crdt.expression.cel import (
     MAX_DEPTH,
     MAX_VALUE_DEPTH,
@@ -38,7 +40,6 @@ from constraint_crdt.expression.evaluation import (
     MAX_EXPRESSION_BYTES,
     MAX_PATTERN_COST,
     Expression,
-    check_expressions,
     compile_expression,
 )
 from constraint_crdt.expression.margin import Margin, margin
@@ -62,6 +63,7 @@ __all__ = [
     "check_names",
     "check_value",
     "compile_expression",
+    "compile_written",
     "margin",
     "measurements",
 ]

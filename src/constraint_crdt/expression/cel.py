@@ -114,6 +114,12 @@ WINDOW_FUNCTIONS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("age", "last"), ("name",)),
 }
 """The functions over samples, with their arguments in order."""
+FLEET_FUNCTIONS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("count", "share_of"), ("nodes", "node", "condition")),
+    **dict.fromkeys(("sum", "avg", "min", "max"), ("nodes", "node", "value")),
+    "quantile": ("nodes", "node", "value", "fraction"),
+}
+"""The functions over the nodes of a fleet, with their arguments in order. They are computed before the evaluation."""
 ANY_SAMPLES = frozenset({"count_over", "changes", "age", "last"})
 """Those that take samples of any kind, not only numbers."""
 
@@ -212,7 +218,7 @@ class Environment:
             "list": cel.Type.List(cel.Type.DYN),
             "map": cel.Type.Map(cel.Type.STRING, cel.Type.DYN),
         }
-        self._functions = self._window_functions()
+        self._functions = [*self._window_functions(), *self._fleet_functions()]
         self._declaring = functools.lru_cache(maxsize=ENVIRONMENTS_KEPT)(self._new)
         self._env = self._new(frozenset())
 
@@ -245,6 +251,17 @@ class Environment:
         for name, arguments in WINDOW_FUNCTIONS.items():
             types = [parameters[each] for each in arguments]
             overload = self._library.Overload(id=f"{name}_samples", return_type=results.get(name, kinds.DOUBLE), parameters=types)
+            declared.append(self._library.FunctionDecl(name, [overload]))
+        return declared
+
+    def _fleet_functions(self) -> "list[cel.FunctionDecl]":
+        """The declarations of the functions over nodes, for the type checker. They are evaluated as variables."""
+        kinds, declared = self._library.Type, []
+        parameters = {"condition": kinds.BOOL, "fraction": kinds.DOUBLE}
+        for name, arguments in FLEET_FUNCTIONS.items():
+            types = [parameters.get(each, self._dynamic) for each in arguments]
+            result = kinds.INT if name == "count" else kinds.DOUBLE
+            overload = self._library.Overload(id=f"{name}_nodes", return_type=result, parameters=types)
             declared.append(self._library.FunctionDecl(name, [overload]))
         return declared
 

@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from constraint_crdt.crdt.limits import WHEN_BYTES
-from constraint_crdt.errors import InvalidType
 from constraint_crdt.expression.cel import (
     ALIAS,
     KINDS,
@@ -71,7 +70,7 @@ from constraint_crdt.expression.syntax import (
     with_names,
 )
 from constraint_crdt.expression.temporal import by_default
-from constraint_crdt.model import VerdictState, html_fields
+from constraint_crdt.model import Scope, VerdictState, html_fields
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.orset import ConstraintORSet
 
@@ -341,6 +340,11 @@ class Expression:
         found = parts(self)
         return found.fails_without(found.root, missing)
 
+    @property
+    def serialized(self) -> bytes:
+        """The form of the library, for `syntax.decode`."""
+        return bytes((self._program or _program(self.source)).serialize())
+
     def parts(self) -> "Parts":
         """The parts of the expression. Not cached: `parts` caches them."""
         root = read_comparisons(self.source) if self._program is None else None
@@ -483,21 +487,12 @@ def is_known(source: str | None, kinds: Mapping[str, str] = NO_KINDS) -> bool:
     return compiled is not None and (compiled.is_comparisons or _checked.kept(_written(compiled, kinds)) is not None)
 
 
-def check_expressions(when: str | None, clear_when: str | None, kinds: Mapping[str, str] = NO_KINDS) -> None:
-    """Check the expressions of a definition, as where they are written.
-
-    Raises `ExpressionError`, and `TypeError` for another type than text; their `field` is at fault.
-    """
-    for what, text in (("when", when), ("clear_when", clear_when)):
-        if text is not None and not isinstance(text, str):
-            raise InvalidType(f"{what} is a text, not {text!r}", field=what)
-    if when:
-        compile_expression(when, kinds=kinds)
-    if clear_when:
-        try:
-            compile_expression(clear_when, kinds=kinds)
-        except ExpressionError as error:
-            raise error.within("clear_when") from None
+def needs_library(source: str | None) -> bool:
+    """True for an expression that is not made of comparisons: the CEL library reads it."""
+    if source is None:
+        return False
+    compiled = _compiled.kept(source)
+    return _comparisons(source) is None if compiled is None else not compiled.is_comparisons
 
 
 def _check_size(source: str) -> None:
@@ -798,7 +793,8 @@ def evaluate(
     ids: Iterable[str] | None = None,
     windows: WindowReader = NO_SAMPLES,
 ) -> list[Evaluation]:
-    """An evaluation per active constraint with a `when` (or of a later version) and a selector for these labels, ordered by id.
+    """An evaluation per active constraint with a `when` (or of a later version) and a selector for these labels, ordered by id;
+    without those of scope fleet.
 
     `ids`: only these, in this order. `windows`: the samples at the instant of the evaluation. O(active constraints), or O(ids).
     """
@@ -806,7 +802,7 @@ def evaluate(
     evaluations = []
     for id_ in sorted(constraints) if ids is None else ids:
         definitions = constraints.definitions(id_)
-        found = [_evaluated(id_, each, prepared) for each in definitions if evaluable(each) and each.applies_to(labels)]
+        found = [_evaluated(id_, each, prepared) for each in definitions if of_node(each) and each.applies_to(labels)]
         if found:
             evaluations.append(min(found, key=_gravity))
     return evaluations
@@ -817,10 +813,15 @@ def evaluable(definition: Definition) -> bool:
     return bool(definition.when or definition.meaning)
 
 
+def of_node(definition: Definition) -> bool:
+    """True for a definition that a node evaluates by its own measurements."""
+    return evaluable(definition) and definition.scope is Scope.NODE
+
+
 def expressions_of(definition: Definition) -> Iterator[Expression]:
-    """The expressions of a definition; without those that do not compile here, and none of a later version."""
+    """The expressions of a definition of scope node; without those that do not compile here, and none of a later version."""
     for text in (definition.when, definition.clear_when):
-        if text and not definition.meaning:
+        if text and not definition.meaning and definition.scope is Scope.NODE:
             try:
                 yield compile_expression(text, checked=False)
             except ExpressionError:

@@ -11,6 +11,8 @@ Rules kept here:
 - Each definition in force has its own `Spell`, since each has its own `for`. The states are combined for the constraint.
 - An edit of the expression or of a field of time starts anew; an edit of severity, text or labels does not.
 - An index from variables to constraints bounds the work of a sample by the constraints that read the variable.
+- A constraint of scope fleet is judged when something that it reads of the nodes moved (`judge_fleet`). Each node judges it, by its
+  own view of the fleet; its counts, its time and its cell are those of the one node that `writes` names.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -28,8 +30,10 @@ from constraint_crdt.expression.evaluation import (
     condition_outcome,
     evaluable,
     expressions_of,
+    needs_library,
     outcome_of,
 )
+from constraint_crdt.expression.fleet_view import Basis, FleetCondition, FleetView
 from constraint_crdt.expression.margin import Margin, margin
 from constraint_crdt.expression.temporal import (
     DefinitionKey,
@@ -44,7 +48,7 @@ from constraint_crdt.expression.temporal import (
     wall_time,
 )
 from constraint_crdt.expression.windows import requirements
-from constraint_crdt.model import VerdictState
+from constraint_crdt.model import Scope, VerdictState
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.orset import ConstraintORSet
 from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict, input_texts
@@ -89,14 +93,15 @@ _SUSPENDED = MAX_COUNT
 
 def _key(definition: Definition) -> DefinitionKey:
     return DefinitionKey(
-        definition.when or "", definition.for_, definition.clear_after, definition.clear_when, definition.if_unknown
-    )
+        definition.when or "", definition.for_, definition.clear_after, definition.clear_when, definition.if_unknown,
+        definition.scope,
+    )  # fmt: skip
 
 
 class _Rule:
     """A definition in force on this node, with its verdict state."""
 
-    __slots__ = ("by_default", "clear", "compiled", "definition", "outcome", "spell", "times", "values", "verdict")
+    __slots__ = ("by_default", "clear", "compiled", "definition", "fleet", "outcome", "spell", "times", "values", "verdict")
 
     def __init__(self, definition: Definition, spell: Spell, compiled: Expression | None) -> None:
         """`compiled`: its `when`; None for a definition that does not compile here, and beyond the number of cached expressions for
@@ -104,6 +109,8 @@ class _Rule:
         """
         self.definition = definition
         self.compiled = compiled
+        self.fleet: FleetCondition | None = None
+        """The conditions of a definition of scope fleet."""
         self.spell = spell
         self.times = TimeRules(definition.for_, definition.clear_after, _SUSPENDED)
         self.outcome = _NOT_JUDGED
@@ -114,22 +121,27 @@ class _Rule:
 
     def judge(self, values: Measurements, now: int) -> None:
         """Evaluate the definition, and move its state."""
-        definition, compiled = self.definition, self.compiled
-        self.outcome = outcome = outcome_of(definition, values) if compiled is None else compiled.evaluate(values)
-        verdict = outcome.verdict
+        definition, compiled, fleet = self.definition, self.compiled, self.fleet
+        if fleet is not None:
+            outcome = fleet.outcome()
+        else:
+            outcome = outcome_of(definition, values) if compiled is None else compiled.evaluate(values)
+        self.outcome, verdict = outcome, outcome.verdict
         if verdict is Verdict.UNKNOWN:
             verdict = by_default(verdict, definition.if_unknown)
         self.by_default = verdict is not outcome.verdict
         self.verdict = self.clear = verdict
         if verdict is Verdict.SATISFIED and definition.clear_when is not None and self.spell.needs_clear:
-            clear = condition_outcome(definition.clear_when, values)
+            clear = condition_outcome(definition.clear_when, values) if fleet is None else fleet.clear_outcome()
             self.clear = by_default(clear.verdict, definition.if_unknown)
         state = self.spell.look(verdict, now, self.times, self.clear)
-        self.values = None if state is VerdictState.HOLDS else values
+        self.values = None if state is VerdictState.HOLDS or fleet is not None else values
 
     def margin(self, values: Measurements) -> Margin | None:
         """The distance to the threshold."""
         definition = self.definition
+        if self.fleet is not None:
+            return self.fleet.margin()
         if definition.meaning or not definition.when:
             return None
         try:
@@ -162,7 +174,7 @@ class _Judged:
         """The top-level names, which measured fields belong to."""
         self.spans = requirements(expressions)
         """The windows, in ns, by variable."""
-        self.timed = bool(self.spans) or any(rule.definition.max_age is not None for rule in rules)
+        self.timed = bool(self.spans) or any(rule.definition.max_age is not None and rule.fleet is None for rule in rules)
         self.verdict = Verdict.UNKNOWN
         self.evaluation = Evaluation(id_, Verdict.UNKNOWN, _NOT_JUDGED.reason)
         self.known = False
@@ -194,9 +206,21 @@ class Judge:
     """Judges the active constraints of a state with definitions for this node."""
 
     def __init__(
-        self, constraints: ConstraintORSet, values: Values, labels: Callable[[], Mapping[str, str]], wall: Callable[[], int]
+        self,
+        constraints: ConstraintORSet,
+        values: Values,
+        labels: Callable[[], Mapping[str, str]],
+        wall: Callable[[], int],
+        fleet: FleetView | None = None,
+        writes: Callable[[str], bool] = lambda _: True,
     ) -> None:
-        """`labels`: gives the labels of this node. `wall`: the time in ns since the epoch, for saved spells."""
+        """`labels`: gives the labels of this node. `wall`: the time in ns since the epoch, for saved spells. `fleet`: the nodes for
+        constraints of scope fleet; `writes`: whether this node writes the counts of such a constraint.
+        """
+        self._fleet = FleetView(tuple, lambda _: None) if fleet is None else fleet
+        self._writes = writes
+        self.fleet_ids: set[str] = set()
+        """The constraints with a definition of scope fleet."""
         self._constraints = constraints
         self._values = values
         self._labels = labels
@@ -237,9 +261,10 @@ class Judge:
         """At most so many constraints that are new or redefined, in the order of the changes: to be given to `renew`."""
         return list(islice(self._stale, most))
 
-    def has_expressions(self, ids: Iterable[str]) -> bool:
-        """True if one of these constraints has an expression to evaluate. O(definitions)."""
-        return any(map(evaluable, chain.from_iterable(map(self._constraints.definitions, ids))))
+    def need_library(self, ids: Iterable[str]) -> bool:
+        """True if one of these constraints has an expression that is not made of comparisons. O(definitions)."""
+        definitions = chain.from_iterable(map(self._constraints.definitions, ids))
+        return any(needs_library(text) for each in definitions for text in (each.when, each.clear_when))
 
     def renew(self, ids: Iterable[str], now: int) -> list[str]:
         """Read the definitions of new or redefined constraints. Returns those that have to be judged."""
@@ -267,7 +292,7 @@ class Judge:
             if rule is None:
                 rule = _Rule(definition, self._saved.resume(id_, key, now, self._wall()), self._compiled(definition))
                 anew = True
-            rule.definition = definition
+            anew |= self._follow(rule, definition)
             rules.append(rule)
         judged = _Judged(id_, tuple(rules))
         self._index(judged, before)
@@ -275,8 +300,18 @@ class Judge:
             self._checked[id_] = None  # by the edited maximum age, a value can be there again
         return anew
 
+    def _follow(self, rule: _Rule, definition: Definition) -> bool:
+        """Have a rule follow the edits of its definition. True for one that goes through other nodes of the fleet from now on."""
+        before, rule.definition = rule.definition, definition
+        same = before.on == definition.on and before.max_age == definition.max_age
+        if definition.scope is not Scope.FLEET or (rule.fleet is not None and same):
+            return False
+        rule.fleet = FleetCondition(definition, self._fleet.nodes(definition.max_age))
+        rule.fleet.refresh()
+        return True
+
     def _compiled(self, definition: Definition) -> Expression | None:
-        if definition.meaning:
+        if definition.meaning or definition.scope is Scope.FLEET:
             return None
         try:
             compiled = compile_expression(definition.when or "", checked=False)
@@ -290,6 +325,8 @@ class Judge:
             self._readers.setdefault(name, set()).add(judged.id)
         if judged.timed:
             self._timed.add(judged.id)
+        if any(rule.fleet for rule in judged.rules):
+            self.fleet_ids.add(judged.id)
         self._spans_changed |= bool(judged.spans)
         if before is None:
             self._begin(judged)
@@ -330,6 +367,7 @@ class Judge:
                 del self._readers[name]
         self._timed.discard(id_)
         self._running.discard(id_)
+        self.fleet_ids.discard(id_)
         return judged
 
     def _leave(self, id_: str, judged: _Judged | None) -> None:
@@ -383,6 +421,12 @@ class Judge:
         if values is not None:
             self._checked.update((each.constraint, None) for each in evaluations)
         return evaluations
+
+    def moved(self, now: int) -> list[str]:
+        """The constraints of scope fleet that read something that moved since the last call, ordered. `now`: hybrid time."""
+        self._fleet.refresh(now)
+        fleet = {id_: [rule.fleet for rule in self._judged[id_].rules if rule.fleet] for id_ in self.fleet_ids}
+        return sorted(id_ for id_, conditions in fleet.items() if sum(each.refresh() for each in conditions))
 
     def take_checked(self) -> list[str]:
         """The constraints judged by given values since the last call, and those with an edited maximum age.
@@ -486,6 +530,9 @@ class Judge:
 
     def _count(self, judged: _Judged) -> None:
         id_, verdict = judged.id, judged.verdict
+        if id_ in self.fleet_ids and not judged.known:
+            judged.known = True
+            self._changed[id_] = None
         if verdict is Verdict.UNKNOWN:
             self._unknown[id_] = self._unknown.get(id_, 0) + 1
             if not judged.known and any(name in (rule.values or ()) for rule in judged.rules for name in judged.variables):
@@ -560,13 +607,31 @@ class Judge:
         if judged is None or evaluation is None or since is None:
             return None
         rule = next((rule for rule in judged.rules if rule.spell.state is evaluation.state), judged.rules[0])
-        values = rule.values or (given or self._values).read(judged.variables, now, rule.definition.max_age)
+        if rule.fleet is not None:
+            values = rule.fleet.values()
+        else:
+            values = rule.values or (given or self._values).read(judged.variables, now, rule.definition.max_age)
         found = rule.margin(values)
-        read = {name: value for name, value in values.items() if name in judged.variables}
+        read = {name: value for name, value in values.items() if rule.fleet or name in judged.variables}
         variable = found.variable if found else None
         inputs = input_texts(read, variable)
         distance, share = (found.value, found.share) if found else (None, None)
         return NodeVerdict(evaluation.state, since, inputs, distance, share, variable, evaluation.reason, evaluation.by_default)
+
+    def writes(self, id_: str) -> bool:
+        """True if this node writes the counts of a constraint, and tells its verdict."""
+        return id_ not in self.fleet_ids or self._writes(id_)
+
+    def basis(self, id_: str) -> Basis | None:
+        """The basis of the verdict on a constraint of scope fleet; None for another constraint. O(nodes)."""
+        judged = self._judged.get(id_)
+        found = [each.basis() for each in (rule.fleet for rule in judged.rules) if each] if judged is not None else []
+        return next(filter(None, found), None)
+
+    def needs(self) -> frozenset[str]:
+        """The variables that nodes have to share for the constraints of scope fleet."""
+        rules = [rule for id_ in self.fleet_ids for rule in self._judged[id_].rules if rule.fleet]
+        return frozenset[str]().union(*(rule.fleet.needs for rule in rules if rule.fleet))
 
     def unknown(self, id_: str) -> int:
         """The number of undecided judgements of a constraint."""
@@ -581,8 +646,9 @@ class Judge:
         """The judgements that were not taken before, of so many constraints at most: (satisfied, violated) by constraint."""
         if most is None or most >= len(self._counts):
             counts, self._counts = self._counts, {}
-            return counts
-        return dict(self._counts.popitem() for _ in range(most))
+        else:
+            counts = dict(self._counts.popitem() for _ in range(most))
+        return {id_: both for id_, both in counts.items() if id_ is None or self.writes(id_)}
 
     def take_changes(self) -> tuple[list[str], list[Turn]]:
         """Since the last call: the constraints whose evaluation differs, and the turns of states, in order."""
@@ -610,6 +676,8 @@ class Judge:
             times = _milliseconds(judged.spent)
             if judged.known and any(times):
                 judged.spent = [spent - taken * _MILLISECOND for spent, taken in zip(judged.spent, times, strict=True)]
+                if not self.writes(id_):
+                    continue
                 before = found.get(id_, _NO_TIME)
                 found[id_] = (before[0] + times[0], before[1] + times[1], before[2] + times[2])
         return found

@@ -24,7 +24,7 @@ import msgspec
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.expression.cel import Verdict
-from constraint_crdt.model import IfUnknown, VerdictState
+from constraint_crdt.model import IfUnknown, Scope, VerdictState
 
 MAX_SPELLS: Final = 100_000
 """Spells in a file. Further spells are not saved."""
@@ -205,6 +205,7 @@ class DefinitionKey(msgspec.Struct, frozen=True, omit_defaults=True):
     clear_after: int = 0
     clear_when: str | None = None
     if_unknown: IfUnknown = IfUnknown.UNKNOWN
+    scope: Scope = Scope.NODE
 
     @property
     def digest(self) -> str:

@@ -32,7 +32,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
-from constraint_crdt.errors import ClockInDoubt, ConstraintCrdtError, LifecycleError, NotPermitted, WritesRefused
+from constraint_crdt.errors import ClockInDoubt, ConstraintCrdtError, LifecycleError, NoRights, NotPermitted, WritesRefused
 from constraint_crdt.expression import ExpressionError
 from constraint_crdt.operations.operation import (
     JSON,
@@ -129,7 +129,7 @@ def problem_of(error: Exception, request: Request) -> Problem:
             return Problem(HTTPStatus.FORBIDDEN, str(error))
         case WritesRefused() | LifecycleError():  # the node tries again every second, or stops
             return busy(str(error))
-        case ClockInDoubt():
+        case ClockInDoubt() | NoRights():
             return Problem(HTTPStatus.CONFLICT, str(error))
         case ConstraintCrdtError():
             return wrong(str(error), error.field)

@@ -11,7 +11,7 @@ constraint gets a series, nor jump when such a constraint disappears. So its fir
 and later counts without a series add to this value.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import nsmallest
 from typing import Final
 
@@ -28,6 +28,7 @@ from constraint_crdt.alerts.rules import KINDS
 from constraint_crdt.http.event_stream import EventFeed
 from constraint_crdt.http.security import Denials, RequestCounts
 from constraint_crdt.model import EventKind
+from constraint_crdt.operations.budgets import BudgetReport
 from constraint_crdt.operations.evidence import ConvergenceReport
 from constraint_crdt.operations.nodes import Status
 from constraint_crdt.operations.operation import Empty
@@ -134,6 +135,7 @@ class _NodeCollector(Collector):
         with node.gossip.time.held():
             status, figures = node.status(), node.metrics.report()
             alerts = node.alerts.report()
+            budgets = node.budgets.reports()
             convergence, constraints = node.convergence.report(), self._most_violated.read(node.gossip.state)
         yield from _about(status)
         yield from _exchanges(status, figures)
@@ -143,6 +145,7 @@ class _NodeCollector(Collector):
         yield from _storage(status, figures)
         yield from _alarms(status, figures)
         yield from _alerts(alerts)
+        yield from _budgets(budgets, node.budgets.acquired, node.budgets.refused)
         yield from _serving(figures, self._feed, self._requests, self._denials)
 
 
@@ -214,6 +217,10 @@ def _constraints(status: Status, figures: MetricsReport, by_constraint: dict[str
     yield _gauge("constraints_expired", "Constraints that expired and are not removed yet.", figures.expired)
     yield _gauge("constraints_violated", "Constraints that are violated on this node now.", figures.violated_here)
     yield _gauge("constraints_unknown", "Constraints that are unknown on this node now.", figures.unknown_here)
+    yield _gauge("fleet_constraints", "Constraints of scope fleet that this node judges.", figures.fleet_constraints)
+    about = "CPU time that judgements of constraints of scope fleet took, in seconds."
+    yield _counter("fleet_judging_seconds", about, figures.fleet_judging_seconds)
+    yield _gauge("shared_readings", "Readings that this node shares with the fleet.", figures.shared_readings)
     whole = "in the whole fleet, as known here: the same on all nodes, so take the max of them, not the sum."
     yield _counter("satisfied", f"Evaluations that held, {whole}", status.satisfied)
     yield _counter("violated", f"Evaluations that did not hold, {whole}", status.violations)
@@ -263,6 +270,26 @@ def _alerts(alerts: AlertsReport) -> Iterator[Metric]:
     yield _gauge("alert_messages_waiting", "Messages to webhooks that are not delivered yet.", alerts.waiting)
     yield _counter("alert_messages_delivered", "Messages to webhooks that were delivered.", alerts.delivered)
     yield _counter("alert_messages_dropped", "Messages to webhooks that could not be delivered.", alerts.dropped)
+
+
+_OF_BUDGETS: Final = {
+    "limit": "The limit of a budget, of several made at once the lowest.",
+    "held": "What is held of it, on all nodes, as far as is known here.",
+    "free_here": "What this node could hold at once, without asking others.",
+    "stranded": "Shares of nodes that are away, or not in force.",
+    "waiting": "What processes wait for, on live nodes.",
+}
+"""The fields of a budget that are metrics, with what they say."""
+
+
+def _budgets(reports: Sequence[BudgetReport], acquired: int, refused: int) -> Iterator[Metric]:
+    for name, about in _OF_BUDGETS.items():
+        family = GaugeMetricFamily(f"{PREFIX}budget_{name}", about, labels=["budget"])
+        for each in reports:
+            family.add_metric([each.name], getattr(each, name))
+        yield family
+    yield _counter("budget_acquired", "Holds that this node gave.", acquired)
+    yield _counter("budget_refused", "Holds that it refused for lack of rights, at once or after a wait.", refused)
 
 
 def _serving(figures: MetricsReport, feed: EventFeed, requests: RequestCounts, denials: Denials) -> Iterator[Metric]:

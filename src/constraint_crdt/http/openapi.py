@@ -38,6 +38,7 @@ from constraint_crdt.crdt.limits import (
 from constraint_crdt.expression import MAX_VALUE_TEXT_BYTES, NAME_PATTERN
 from constraint_crdt.http.endpoint import ProblemDetails
 from constraint_crdt.model import Event, Notice
+from constraint_crdt.operations.budgets import LONGEST_WAIT, Acquired, BudgetDefinition
 from constraint_crdt.operations.constraints import (
     MAX_CHANGES,
     AddConstraint,
@@ -69,6 +70,7 @@ from constraint_crdt.plato.shapes import (
 )
 from constraint_crdt.runtime.measurement import MAX_VARIABLES
 from constraint_crdt.state import FORMAT, VERSION
+from constraint_crdt.types.budgets import AMOUNT_MAX, LEASE_MIN
 
 # --- bounds -----------------------------------------------------------------------------------------------------------------
 
@@ -98,7 +100,7 @@ PART: Final[Schema] = {
 }  # fmt: skip
 """A part of a longer key: a room, the id of a tile, the name of a sketch."""
 
-PARTS_BELOW: Final = ("/v1/tiles/", "/v1/sketches/", "/v1/seen/", "/room/")
+PARTS_BELOW: Final = ("/v1/budgets/", "/v1/tiles/", "/v1/sketches/", "/v1/seen/", "/room/")
 """The paths with such parameters. Other paths have a `NAME`."""
 
 NAMES: Final[Schema] = {"items": NAME}
@@ -146,6 +148,11 @@ FIELDS: Final[Mapping[type[msgspec.Struct], Mapping[str, Schema]]] = {
     EditedTile: {"add_tags": NAMES, "add_constraints": NAMES},
     Moved: {"by": {"minimum": -MAX_COUNT, "maximum": MAX_COUNT, "not": {"const": 0}}},
     Moving: {"position": COORDINATES},
+    BudgetDefinition: {
+        "limit": {"minimum": 0, "maximum": AMOUNT_MAX}, "nodes": NAMES, "gone": NAMES,
+        "lease": {"anyOf": [{"const": 0}, {"minimum": LEASE_MIN, "maximum": DURATION_MAX}], "description": "seconds; 0: none"},
+    },
+    Acquired: {"amount": {"minimum": 1, "maximum": AMOUNT_MAX}, "wait": {"minimum": 0, "maximum": LONGEST_WAIT}},
     Tallied: {"items": _numbers_by(NAME, MAX_ITEMS)},
     Inserted: {
         "items": {"maxItems": MAX_ITEMS}, "expected_items": {"minimum": 1, "maximum": PAGES * PAGE_BYTES * 8},

@@ -14,13 +14,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from constraint_crdt.crdt.cells import CORE
 from constraint_crdt.crdt.clock import SECOND, ClockDoubt
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.expression.aggregates import needs_of
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import expressions_of
 from constraint_crdt.insight.evidence import Evidence, LivePeers
 from constraint_crdt.insight.history import SizeLimit
-from constraint_crdt.model import VerdictState
+from constraint_crdt.model import Scope, VerdictState
 from constraint_crdt.operations.nodes import LinkProtection, slow_links
 from constraint_crdt.operations.service import DiagnosisReport, Finding, Level, worst_of
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -173,6 +175,7 @@ class Undecidable:
         self._constraints, self._variables, self._verdicts = state.constraints, state.variables, state.verdicts
         described = {name: dict(each.labels) for name, each in state.nodes.items() if name not in state.retirements}
         self._labels = {**described, gossip.node_id: gossip.labels}
+        self._readings = state.readings
         self._chosen: dict[object, _Nodes] = {}
         self._near: dict[str, list[str]] = {}
 
@@ -180,7 +183,7 @@ class Undecidable:
         found = self._chosen.get(definition.on)
         if found is None:
             variables = self._variables
-            names = tuple(sorted(name for name, labels in self._labels.items() if definition.applies_to(labels)))
+            names = tuple(sorted(name for name, labels in self._labels.items() if definition.selects(labels)))
             measured = frozenset(each for name in names for each in variables.of(name))
             measured |= frozenset(self._measured if self._here in names else ())
             measured |= {name.partition(".")[0] for name in measured}
@@ -213,6 +216,7 @@ class Undecidable:
         read = set[str]()
         for each in expressions_of(definition):
             read |= each.variables | {name for name, _ in each.windows}
+        read |= needs_of(definition)
         missing = read - nodes.measured
         return sorted(name for name in missing if not any(other.startswith(f"{name}.") for other in missing))
 
@@ -249,6 +253,11 @@ class Undecidable:
                 continue
             for definition in self._constraints.definitions(id_):
                 nodes = self._nodes(definition).names
+                if nodes and definition.scope is Scope.FLEET:
+                    unshared = [name for name in sorted(needs_of(definition)) if not self._is_shared(name, nodes)]
+                    if unshared and id_ not in found:
+                        found[id_] = f"no node shares {unshared[0]}, which it reads of the nodes"
+                    continue
                 failing = self._failing(definition) if nodes else ("", "")
                 silent = {name for name in nodes if name in live and not self._variables.told(name)}
                 if not nodes:
@@ -260,6 +269,10 @@ class Undecidable:
                     told_of = self.sentence(definition, missing) if len(found) < NAMED else f"no node measures {missing}"
                     found[id_] = told_of + where
         return found, untold
+
+    def _is_shared(self, name: str, nodes: Iterable[str]) -> bool:
+        """True if one of the nodes shares this variable, or a field of it."""
+        return any(each == name or each.startswith(f"{name}.") for node in nodes for each in self._readings.of(node))
 
 
 def _labels(definition: Definition) -> str:
@@ -544,7 +557,7 @@ class Diagnosis:
         if len(versions) > 1:
             what = f"the live nodes run different versions: {', '.join(versions)}"
             return Finding(check="software", level="warn", what=what, advice="upgrade the older ones when it suits")
-        return Finding(check="software", level="ok", what="the live nodes run one version")
+        return Finding(check="software", level="ok", what=f"the live nodes run one version, this one with the {CORE} core")
 
     def _state(self) -> Iterator[Finding]:
         diverged = [name for name in self._evidence.names if self._evidence.diverged_since(name) is not None]

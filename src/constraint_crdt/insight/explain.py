@@ -3,6 +3,8 @@
 An explanation lists the mutations keeping the constraint active and their authors, the removals and the additions ended by each,
 the nodes with violations and since when, the recent rates, and the nodes lacking the constraint.
 
+A constraint of scope fleet is told by one node, so what a node that is not live told of it counts no more.
+
 The verdict of a node is what the node told in its cell; nothing is inferred from counts. A node that evaluated a constraint and
 told no verdict has seen it hold only. The verdict of this node is from its evaluations.
 
@@ -16,14 +18,23 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, Replica
 from constraint_crdt.expression.evaluation import Evaluation, evaluable
+from constraint_crdt.expression.fleet_view import Basis
 from constraint_crdt.insight.evidence import Coverage, Evidence, dot_text
 from constraint_crdt.insight.history import LoggedChange, NodeRates
 from constraint_crdt.model import VerdictState
 from constraint_crdt.operations.constraints import reported_fields, reported_time, reported_verdict
 from constraint_crdt.operations.counts import OVERVIEW_PAGE, ConstraintOverview, ConstraintRate, LatelyReport, OverviewReport
-from constraint_crdt.operations.evidence import ExplainReport, RecentRates, Removal, StandingDefinition, ViolationReport
+from constraint_crdt.operations.evidence import (
+    ExplainReport,
+    FleetJudgement,
+    RecentRates,
+    Removal,
+    StandingDefinition,
+    ViolationReport,
+)
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.counters import ZERO, Seconds, Times
@@ -56,6 +67,12 @@ class Evaluations(Protocol):
 
     def times(self, id_: str) -> Times:
         """The time by verdict that this node did not write yet."""
+
+    def basis(self, id_: str) -> Basis | None:
+        """The basis of the verdict on a constraint of scope fleet."""
+
+    def writer(self, id_: str) -> str | None:
+        """The node that writes the counts of a constraint of scope fleet; None for another constraint."""
 
 
 class Explanations:
@@ -93,6 +110,19 @@ class Explanations:
             violations=self._violations(id_),
             lately=self._lately(id_),
             coverage=coverage,
+            fleet=self._judgement(id_),
+        )
+
+    def _judgement(self, id_: str) -> FleetJudgement | None:
+        basis, writer = self._evaluations.basis(id_), self._evaluations.writer(id_)
+        if basis is None or writer is None:
+            return None
+        return FleetJudgement(
+            nodes=basis.nodes,
+            read=basis.read,
+            oldest=None if basis.oldest is None else max(0, basis.oldest) / SECOND,
+            basis=basis.text,
+            counted_by=writer,
         )
 
     def _definition(self, addition: Addition, *, expired: bool) -> StandingDefinition:
@@ -121,6 +151,8 @@ class Explanations:
         verdicts.pop(self._gossip.node_id, None)  # not told yet, or of a former definition
         if own is not None:
             verdicts[self._gossip.node_id] = own
+        if self._evaluations.writer(id_) is not None:
+            verdicts = {name: told for name, told in verdicts.items() if self._evidence.is_seen(name)}
         seconds = self._gossip.state.metrics.time_on(id_)
         if any(unwritten := self._evaluations.times(id_)):
             seconds[self._gossip.node_id] = seconds.get(self._gossip.node_id, Seconds()).plus(unwritten)
@@ -305,6 +337,8 @@ class NodeOverview:
         """The nodes on which a constraint is violated, and since when; for this node from its own evaluations."""
         me, verdicts = self._gossip.node_id, self._gossip.state.verdicts
         found = {name: each.since for name, each in verdicts.of(id_).items() if each.state in VIOLATED_STATES and name != me}
+        if found and self._evaluations.writer(id_) is not None:
+            found = {name: since for name, since in found.items() if self._evidence.is_seen(name)}
         since = self._evaluations.since(id_)
         if last is not None and last.state in VIOLATED_STATES and since is not None:
             found[me] = since

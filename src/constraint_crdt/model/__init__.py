@@ -60,6 +60,15 @@ class IfUnknown(enum.StrEnum):
     """What cannot be decided is no violation."""
 
 
+class Scope(enum.StrEnum):
+    """The subject of a constraint."""
+
+    NODE = "node"
+    """Each node for itself: its own measurements."""
+    FLEET = "fleet"
+    """All nodes together: the list `nodes`, with their shared readings."""
+
+
 class EventKind(enum.StrEnum):
     """The kind of an event."""
 

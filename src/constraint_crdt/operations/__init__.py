@@ -9,7 +9,19 @@ paths that match the same request, the longer template comes first.
 
 from typing import Final
 
-from constraint_crdt.operations import constraints, counts, evidence, fleet, nodes, plato, service, sketches, tiles, variables
+from constraint_crdt.operations import (
+    budgets,
+    constraints,
+    counts,
+    evidence,
+    fleet,
+    nodes,
+    plato,
+    service,
+    sketches,
+    tiles,
+    variables,
+)
 from constraint_crdt.operations.operation import AnyOperation, Operation
 
 _SUBJECTS: Final = (
@@ -18,6 +30,7 @@ _SUBJECTS: Final = (
     constraints,
     counts,
     variables,
+    budgets,
     sketches,
     evidence,
     tiles,

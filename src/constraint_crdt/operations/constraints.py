@@ -10,7 +10,7 @@ import msgspec
 
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.model import IfUnknown, Severity
+from constraint_crdt.model import IfUnknown, Scope, Severity
 from constraint_crdt.operations.command import (
     Column,
     Command,
@@ -93,6 +93,7 @@ class NewConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     if_unknown: IfUnknown = IfUnknown.UNKNOWN
     max_age: float | None = None
     """Seconds."""
+    scope: Scope = Scope.NODE
 
 
 class RemovedConstraint(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,10 +148,11 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return found
 
 
-class Expression(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Expression(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """`POST /v1/expressions`."""
 
     when: str
+    scope: str = "node"
 
 
 # --- responses --------------------------------------------------------------------------------------------------------------
@@ -178,6 +180,7 @@ class DefinitionReport(msgspec.Struct, frozen=True, kw_only=True):
     max_age: float | None = None
     meaning: int = 0
     """The meaning version of a later version of constraint-crdt, which this node reads as unknown; else 0."""
+    scope: str = "node"
 
 
 class ReportedFields(TypedDict):
@@ -189,6 +192,7 @@ class ReportedFields(TypedDict):
     if_unknown: str
     max_age: float | None
     meaning: int
+    scope: str
 
 
 def reported_fields(definition: "Definition") -> ReportedFields:
@@ -200,6 +204,7 @@ def reported_fields(definition: "Definition") -> ReportedFields:
         "if_unknown": definition.if_unknown.value,
         "max_age": None if definition.max_age is None else definition.max_age / SECOND,
         "meaning": definition.meaning,
+        "scope": definition.scope.value,
     }
 
 
@@ -300,6 +305,7 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     max_age: float | None = None
     meaning: int = 0
     """The meaning version of a later version of constraint-crdt, which this node reads as unknown; else 0."""
+    scope: str = "node"
     applies_here: bool
     """A definition applies to the labels of this node. If not, this node does not evaluate the constraint."""
     conflict: bool
@@ -471,6 +477,7 @@ def _show_field(name: str, definition: DefinitionReport) -> str:
 def show_fields(definition: "DefinitionReport | StandingDefinition") -> dict[str, str]:
     """The fields that say how a `when` is evaluated, by name, without those with their defaults."""
     shown = {
+        "scope": "" if definition.scope == Scope.NODE else definition.scope,
         "for": show_duration(definition.for_) if definition.for_ else "",
         "clear after": show_duration(definition.clear_after) if definition.clear_after else "",
         "clear when": definition.clear_when or "",
@@ -537,11 +544,13 @@ def new_constraint(
     clear_when: str | None = None,
     if_unknown: str = "unknown",
     max_age: float | None = None,
+    scope: str = "node",
 ) -> NewConstraint:
     """The request of the clients' `add`: the node checks the severity and `if_unknown`."""
     return NewConstraint(
         id=id_, when=when, severity=cast("Severity", severity), about=about, on=on, ttl=ttl, until=until,
         for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=cast("IfUnknown", if_unknown), max_age=max_age,
+        scope=cast("Scope", scope),
     )  # fmt: skip
 
 
@@ -559,6 +568,7 @@ async def _add(node: "Node", request: NewConstraint) -> Reply[Added]:
         clear_when=request.clear_when,
         if_unknown=request.if_unknown,
         max_age=request.max_age,
+        scope=request.scope,
     )
     notes = node.notes_on(request.id) if request.when or request.on else ()
     if request.ttl is not None or request.until is not None:
@@ -620,6 +630,9 @@ ADD: Final = Operation(
             "max_age": Flag(
                 "--max-age", metavar="TIME", convert=parse_duration,
                 help="older values are not used; default: the max_age of the variable, or else of the node, as each node sets it",
+            ),
+            "scope": Flag(
+                "--scope", choices=("node", "fleet"), convert=Scope, help="fleet: EXPR is about the list `nodes`; default: node"
             ),
         },
         options=_WAIT,
@@ -711,11 +724,12 @@ BATCH: Final = Operation(
 async def _check_expression(node: "Node", request: Expression) -> ExpressionReport:
     import asyncio  # loaded by nodes only: commands need no event loop
 
-    from constraint_crdt.expression import ExpressionError, compile_expression
+    from constraint_crdt.expression import ExpressionError, compile_written
 
     try:
         kinds = dict(node.gossip.state.variables.kinds())
-        found = await asyncio.to_thread(compile_expression, request.when, kinds=kinds)
+        scope, nodes = msgspec.convert(request.scope, Scope), len(node.node_names())
+        found = await asyncio.to_thread(compile_written, request.when, scope, kinds, nodes)
     except ExpressionError as error:
         return ExpressionReport(ok=False, error=str(error), variables=())
     return ExpressionReport(ok=True, error=None, variables=tuple(sorted(found.variables)))

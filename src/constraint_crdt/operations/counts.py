@@ -157,6 +157,7 @@ class ConstraintOverview(msgspec.Struct, frozen=True, kw_only=True):
     max_age: float | None = None
     meaning: int = 0
     """The meaning version of a later version of constraint-crdt, which this node reads as unknown; else 0."""
+    scope: str = "node"
     applies_here: bool
     definitions: int
     """The number of different definitions in force: several are a conflict."""

@@ -137,6 +137,7 @@ class StandingDefinition(msgspec.Struct, frozen=True, kw_only=True):
     max_age: float | None = None
     meaning: int = 0
     """The meaning version of a later version of constraint-crdt, which this node reads as unknown; else 0."""
+    scope: str = "node"
     actor: str | None = None
     """Who caused the mutation, by the audit of the adding node; null if unknown."""
 
@@ -203,6 +204,21 @@ class RecentRates(msgspec.Struct, frozen=True, kw_only=True):
     violated_share: float | None
 
 
+class FleetJudgement(msgspec.Struct, frozen=True, kw_only=True):
+    """How a constraint of scope fleet is judged, as the answering node sees the fleet."""
+
+    nodes: int
+    """The nodes that it is about."""
+    read: int
+    """Those with all readings that it needs."""
+    oldest: float | None
+    """The age of the oldest reading used, in seconds."""
+    basis: str
+    """The same in words."""
+    counted_by: str
+    """The live node that writes the counts of the fleet. In a partition each side has one, so they may grow twice as fast."""
+
+
 class ExplainReport(msgspec.Struct, frozen=True, kw_only=True):
     """The known facts of a constraint."""
 
@@ -218,6 +234,8 @@ class ExplainReport(msgspec.Struct, frozen=True, kw_only=True):
     lately: tuple[RecentRates, ...]
     coverage: CoverageReport | None
     """The nodes with the last change; null without a recorded change."""
+    fleet: FleetJudgement | None = None
+    """Null for a constraint that no definition has the scope fleet of, and before it was read here."""
 
 
 class PeerConvergence(msgspec.Struct, frozen=True, kw_only=True):
@@ -410,6 +428,11 @@ def show_explain(answer: ExplainReport, _: ExplainConstraint, __: "Namespace") -
     lines += [("lately", _lately(each)) for each in answer.lately]
     if answer.coverage is not None:
         lines.append(("heard by", _heard_by(answer.coverage)))
+    if answer.fleet is not None:
+        lines.append(("rests on", answer.fleet.basis))
+        lines.append(
+            ("counted by", f"{answer.fleet.counted_by} alone, while it is live; in a partition one node on each side counts")
+        )
     view: list[str | Table | Lines] = [f"{answer.id}: {_state(answer)}", Lines(lines)]
     if answer.violations:
         view += [*_verdicts(answer, now), _violations(answer, now)]

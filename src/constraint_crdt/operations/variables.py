@@ -1,7 +1,8 @@
-"""The operation on the variables that the nodes of the fleet measure.
+"""The operations on the variables that the nodes of the fleet measure, and on the readings that they share.
 
-Rules: of other nodes only the names and kinds are known, as told by the nodes themselves. Values, ages and readers are those of the
-node that answers. An id of a page is `NODE/NAME`; names have no slash.
+Rules: of other nodes only the names and kinds are known, as told by the nodes themselves, and the last values of the variables that
+they share. Other values, ages and readers are those of the node that answers. An id of a page is `NODE/NAME` for variables and
+`NAME/NODE` for readings; names of variables have no slash.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -124,5 +125,114 @@ VARIABLES: Final = Operation(
             "node": Flag("--of", metavar="NODE", help="only those of this node"),
         },
         show=show_variables,
+    ),
+)
+
+# --- readings ---------------------------------------------------------------------------------------------------------------
+
+
+class GetReadings(Paged, frozen=True, kw_only=True):
+    """`GET /v1/readings`."""
+
+    name: str | None = None
+
+
+class ReadingReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The last value of a variable that a node shared."""
+
+    variable: str
+    node: str
+    value: float | str | bool | None
+    """Null for NaN and the infinities, which JSON does not have."""
+    age: float
+    """Seconds since the measurement, in hybrid time."""
+    aged: bool
+    """True if the value is older than three times `every`: it counts as missing."""
+    every: float
+    """The longest time between two values told, in seconds, while the variable is measured."""
+    live: bool
+    """The node is live. If not, this is the last that it said."""
+
+
+class FleetFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """The readings of a variable together, aged ones left out. The figures are null without a number."""
+
+    variable: str
+    read: int
+    """Nodes with a reading that counts."""
+    nodes: int
+    """Nodes in service."""
+    minimum: float | None
+    median: float | None
+    maximum: float | None
+    sum: float | None
+
+
+class ReadingsReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Shared readings, ordered by variable and node."""
+
+    readings: tuple[ReadingReport, ...]
+    fleet: tuple[FleetFigures, ...]
+    """Of each variable among the readings, over all nodes."""
+
+
+async def _readings(node: "Node", request: GetReadings) -> Reply[ReadingsReport]:
+    page, following = request.page(node.reading_ids(name=request.name))
+    return Reply(node.readings(page), next_after=following)
+
+
+def joined_readings(pages: list[ReadingsReport]) -> ReadingsReport:
+    """The pages of the readings, joined. A variable on two pages has its figures once."""
+    fleet = {each.variable: each for page in pages for each in page.fleet}
+    return ReadingsReport(readings=tuple(concatenated([list(each.readings) for each in pages])), fleet=tuple(fleet.values()))
+
+
+def show_readings(answer: ReadingsReport, request: GetReadings, _: "Namespace") -> View:
+    """A row for each reading, and one for each variable, or a sentence without any."""
+    if not answer.readings:
+        named = "" if request.name is None else f" of {request.name}"
+        return f"no node shares a reading{named}: `share` in its settings or a constraint of scope fleet has it share one"
+    columns = [
+        Column("variable"), Column("node"), Column("value", right=True), Column("age", right=True), Column("every", right=True),
+        Column("live"),
+    ]  # fmt: skip
+    rows = [
+        [each.variable, each.node, _shown(each.value), f"{each.age:.1f} s" + (", aged" if each.aged else ""), f"{each.every:g} s",
+         "yes" if each.live else "no"]
+        for each in answer.readings
+    ]  # fmt: skip
+    titles = ("minimum", "median", "maximum", "sum")
+    fleet = [Column("variable"), Column("read", right=True), *(Column(title, right=True) for title in titles)]
+    figures = [
+        [each.variable, f"{each.read} of {each.nodes}", *map(_shown, (each.minimum, each.median, each.maximum, each.sum))]
+        for each in answer.fleet
+    ]
+    return [Table(columns, rows), Table(fleet, figures)]
+
+
+def _shown(value: float | str | bool | None) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "-" if value is None else value if isinstance(value, str) else f"{value:.6g}"
+
+
+READINGS: Final = Operation(
+    name="readings",
+    method=GET,
+    path="/v1/readings",
+    summary="The readings that the nodes share.",
+    about="The readings that the nodes share, with their ages, and the figures of each variable over the fleet.",
+    request=GetReadings,
+    response=ReadingsReport,
+    run=_readings,
+    parameters=(Parameter(name="name", about="only those of this variable"), *PAGED),
+    freshness=Freshness.AGING,
+    join=joined_readings,
+    command=Command(
+        name="readings",
+        help="the last values that the nodes share with the fleet, and their figures",
+        group="constraints",
+        flags={"name": Flag(nargs="?", metavar="VAR", help="the variable; default: all")},
+        show=show_readings,
     ),
 )

@@ -32,6 +32,7 @@ from constraint_crdt.crdt.limits import CELL_BYTES
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, Prediction, SignedRows, signature_mark, signed_text, unsettled
 from constraint_crdt.errors import ConstraintCrdtError, NotPermitted
+from constraint_crdt.types.budgets import BUDGET
 from constraint_crdt.types.counters import COUNTS, SECONDS
 from constraint_crdt.types.decay import RATE
 from constraint_crdt.types.definition import ADD
@@ -49,6 +50,7 @@ from constraint_crdt.types.nodes import (
     revoke_value,
     vouch_value,
 )
+from constraint_crdt.types.readings import READING
 from constraint_crdt.types.variables import VARIABLES
 from constraint_crdt.types.verdicts import VERDICT
 
@@ -56,11 +58,11 @@ OBSERVER: Final = "observer"
 MEMBER: Final = "member"
 OPERATOR: Final = "operator"
 
-_OF_OPERATORS: Final = frozenset({ADD, REVOKE, ROOT, UNDO, VOUCH})
+_OF_OPERATORS: Final = frozenset({ADD, BUDGET, REVOKE, ROOT, UNDO, VOUCH})
 _OF_OBSERVERS: Final = frozenset({CERTIFICATE, SIGNATURE, SETTLED, NODE, VARIABLES})
 
 
-_OF_WRITERS: Final = frozenset({COUNTS, SECONDS, RATE, VERDICT, VARIABLES})
+_OF_WRITERS: Final = frozenset({COUNTS, SECONDS, RATE, VERDICT, VARIABLES, READING})
 """The kinds of which a node removes its own cells only."""
 
 _SUSPECT: Final = {
@@ -713,7 +715,13 @@ class Authority:
         return ends
 
 
-_RIGHTS: Final = {ADD: "change constraints", REVOKE: "revoke nodes", ROOT: "replace the root", UNDO: "undo retirements"}
+_RIGHTS: Final = {
+    ADD: "change constraints",
+    BUDGET: "define budgets",
+    REVOKE: "revoke nodes",
+    ROOT: "replace the root",
+    UNDO: "undo retirements",
+}
 
 
 def _excess(role: str, replica: Replica, cell: Cell) -> str | None:
@@ -730,9 +738,13 @@ def _excess(role: str, replica: Replica, cell: Cell) -> str | None:
     if role == OPERATOR:
         return None
     if kind in _OF_OPERATORS:
-        return {ADD: "change constraints", REVOKE: "revoke nodes", ROOT: "replace the root", UNDO: "undo retirements"}.get(
-            kind, "vouch for rows"
-        )
+        return {
+            ADD: "change constraints",
+            BUDGET: "define budgets",
+            REVOKE: "revoke nodes",
+            ROOT: "replace the root",
+            UNDO: "undo retirements",
+        }.get(kind, "vouch for rows")
     if kind == REMOVE and any(each.kind == ADD for each in removed_dots(cell)):
         return "remove constraints"
     if role == OBSERVER and kind not in _OF_OBSERVERS:

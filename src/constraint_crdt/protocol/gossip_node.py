@@ -27,9 +27,10 @@ from constraint_crdt.crdt.clock import HybridClock, VectorClock
 from constraint_crdt.crdt.digest import Dot, Replica, StateHash, check_replica
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES, Limits
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, InvalidValue, UnknownConstraint, UnknownName
-from constraint_crdt.model import IfUnknown, Severity
+from constraint_crdt.model import IfUnknown, Scope, Severity
 from constraint_crdt.protocol.authority import OPERATOR, Authority, Credentials, OwnReplaced
 from constraint_crdt.protocol.exchange_rules import Composer, Exchange, GossipResult
+from constraint_crdt.protocol.loans import Escrow
 from constraint_crdt.protocol.local_replica import Edge, LocalReplica
 from constraint_crdt.protocol.messages import DEFAULT_FLEET, WIRE_VERSION, Delta, GossipMessage, Ping, Sync, decode_message
 from constraint_crdt.protocol.peers import DeltaTracker, LinkEstimates
@@ -46,6 +47,7 @@ from constraint_crdt.types.definition import (
     expiry_time,
 )
 from constraint_crdt.types.orset import Change
+from constraint_crdt.types.readings import Reading
 from constraint_crdt.types.register import Position
 from constraint_crdt.types.variables import VariableKind
 from constraint_crdt.types.verdicts import NodeVerdict
@@ -99,6 +101,8 @@ class GossipNode:
         self.local.on_new_life = self._drop_transfers
         self.tracker = DeltaTracker(limits)
         """The clocks and hashes of the peers."""
+        self.escrow = Escrow(self.local)
+        """The budgets: what this node holds, lends and borrows."""
         self.labels: Mapping[str, str] = {}
         """The labels of this node: a constraint may apply to some labels only."""
         self.links = LinkEstimates(limits.links)
@@ -246,27 +250,28 @@ class GossipNode:
         clear_when: str | None = None,
         if_unknown: str = IfUnknown.UNKNOWN,
         max_age: Duration | float | None = None,
+        scope: str = Scope.NODE,
         at: int | None = None,
     ) -> Change:
         """Make a constraint active, or replace its definition.
 
         `on`: the labels of the nodes concerned. `ttl`: its lifetime (a `timedelta`, or seconds); `until`: its end (an aware
         `datetime`, or ns since the epoch); without both the constraint lasts until its removal. `for_`, `clear_after` and
-        `max_age` (a `timedelta`, or seconds), `clear_when` and `if_unknown`: the fields of `Definition`. `at`: its timestamp in ns
-        since the epoch, now if None. Raises `ExpressionError` for a `when` or `clear_when` that cannot be used, `ClockInDoubt` for
-        an end where this node does not know the time, and `ConstraintCrdtError` for values out of bounds.
+        `max_age` (a `timedelta`, or seconds), `clear_when`, `if_unknown` and `scope`: the fields of `Definition`. `at`: its
+        timestamp in ns since the epoch, now if None. Raises `ExpressionError` for a `when` or `clear_when` that cannot be used,
+        `ClockInDoubt` for an end where this node does not know the time, and `ConstraintCrdtError` for values out of bounds.
         """
         state = self.local.state
         expires_at = self._end(ttl, until)
         definition = check_definition(
             when, severity, about, on, expires_at,
             for_=duration_ns(for_, "for"), clear_after=duration_ns(clear_after, "clear_after"), clear_when=clear_when,
-            if_unknown=if_unknown, max_age=duration_ns(max_age, "max_age"),
+            if_unknown=if_unknown, max_age=duration_ns(max_age, "max_age"), scope=scope,
         )  # fmt: skip
         if definition.when is not None:
             from constraint_crdt.expression import check_expressions
 
-            check_expressions(definition.when, definition.clear_when)
+            check_expressions(definition.when, definition.clear_when, scope=definition.scope)
         with self.local as me:
             return state.constraints.put(id_, definition, node=me, at=at)
 
@@ -337,6 +342,13 @@ class GossipNode:
         `even_none`, and the errors: see `MeasuredVariables.put`.
         """
         return self.write(lambda me: self.local.state.variables.put(variables, node=me, even_none=even_none))
+
+    def share_readings(self, readings: Mapping[str, Reading | None]) -> int:
+        """Share the last values of variables, None to withdraw one, as a single transaction; returns the number of cells written.
+
+        Raises as `SharedReadings.put_all` does.
+        """
+        return self.write(lambda me: self.local.state.readings.put_all(readings, node=me))
 
     def check(self, values: Mapping[str, object]) -> "list[Evaluation]":
         """Evaluate every active constraint that has a `when` against measurements, and count the results.

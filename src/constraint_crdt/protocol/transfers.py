@@ -34,12 +34,14 @@ Compression is DEFLATE (RFC 1951) in the zlib format (RFC 1950), whose checksum 
 the definitions of 2,000 constraints 11 % smaller: not enough for a dependency.
 """
 
+import math
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from constraint_crdt.crdt.cells import core
 from constraint_crdt.crdt.clock import ClockMark
 from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
@@ -61,9 +63,6 @@ PACK_FROM = 4096
 
 PAYS_BELOW = 0.9
 """Share of its size below which a compressed message is worth sending."""
-
-LEVEL = 1
-"""The fastest: some 4 ms per megabyte of constraints, a fortieth of the time the reader spends on it."""
 
 PART_BYTES = 128
 """Memory for a kept slice beside its content."""
@@ -88,9 +87,8 @@ def pack(data: bytes, least: int = PACK_FROM) -> bytes | None:
     """An encoded message compressed, or None if compression does not pay. `least`: bytes beyond which to try."""
     if len(data) <= least:
         return None
-    packed = zlib.compress(data, LEVEL)
-    pays = len(packed) < len(data) * PAYS_BELOW and len(data) <= len(packed) * MOST_GROWTH
-    return packed if pays else None
+    packed = core.deflate(data, math.ceil(len(data) * PAYS_BELOW) - 1)
+    return packed if packed is not None and len(data) <= len(packed) * MOST_GROWTH else None
 
 
 def unpack(packed: bytes, size: int) -> bytes:

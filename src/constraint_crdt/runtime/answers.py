@@ -50,7 +50,7 @@ from constraint_crdt.operations.nodes import (
     link_reports,
     slow_links,
 )
-from constraint_crdt.operations.variables import MOST_READERS, VariableReport
+from constraint_crdt.operations.variables import MOST_READERS, FleetFigures, ReadingReport, ReadingsReport, VariableReport
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed
 from constraint_crdt.runtime.evaluation import Evaluator
@@ -243,6 +243,47 @@ class Answers:
             readers=len(readers),
         )
 
+    def reading_ids(self, name: str | None) -> list[str]:
+        """See `Node.reading_ids`."""
+        readings = self._gossip.state.readings
+        return [f"{each}/{node}" for each in ([name] if name is not None else readings) for node in readings.nodes(each)]
+
+    def readings(self, ids: Sequence[str]) -> ReadingsReport:
+        """See `Node.readings`."""
+        me, now, found = self._gossip.node_id, self._gossip.time.now(), []
+        shared, live = self._gossip.state.readings, self._exchanges.live
+        for variable, _, node in (id_.partition("/") for id_ in ids):
+            reading = shared.of(node).get(variable)
+            if reading is not None:
+                found.append(
+                    ReadingReport(
+                        variable=variable,
+                        node=node,
+                        value=reading.value,
+                        age=max(0, now - reading.time) / SECOND,
+                        aged=reading.until < now,
+                        every=reading.every / SECOND,
+                        live=node == me or node in live,
+                    )
+                )
+        variables = dict.fromkeys(each.variable for each in found)
+        return ReadingsReport(readings=tuple(found), fleet=tuple(self._figures(each, now) for each in variables))
+
+    def _figures(self, variable: str, now: int) -> FleetFigures:
+        shared = self._gossip.state.readings
+        fresh = [reading for node in shared.nodes(variable) if now <= (reading := shared.of(node)[variable]).until]
+        numbers = sorted(each.value for each in fresh if isinstance(each.value, float))
+        middle = len(numbers) // 2
+        return FleetFigures(
+            variable=variable,
+            read=len(fresh),
+            nodes=len(self._names().difference(self._gossip.state.retirements.nodes)),
+            minimum=min(numbers, default=None),
+            median=(numbers[middle] + numbers[~middle]) / 2 if numbers else None,
+            maximum=max(numbers, default=None),
+            sum=sum(numbers) if numbers else None,
+        )
+
     def storage(self) -> StorageReport:
         """See `Node.storage`."""
         rows = self._gossip.state.rows
@@ -360,6 +401,9 @@ class Answers:
         verdict["reason"] = last.reason if last else ""
         verdict["state"] = state_here(last, definitions, self._gossip.labels) if active else VerdictState.OFF.value
         violated = violated_nodes(state.verdicts, id_, self._gossip.node_id, own) if active else {}
+        if self._evaluator.writer(id_) is not None:  # told by one node: what one that is not live told counts no more
+            present = {self._gossip.node_id, *self._exchanges.live}
+            violated = {name: told for name, told in violated.items() if name in present}
         named = list(violated.items())[:MOST_VIOLATED]
         return ConstraintReport(
             id=id_,
@@ -467,6 +511,12 @@ class MetricsReport(msgspec.Struct, frozen=True, kw_only=True):
     violated_here: int
     """Active constraints violated on this node now."""
     unknown_here: int
+    fleet_constraints: int
+    """Constraints of scope fleet judged here."""
+    fleet_judging_seconds: float
+    """CPU seconds that their judgements took since the start."""
+    shared_readings: int
+    """Readings that this node shares."""
     """Active constraints unknown on this node now."""
     expired: int
     """Expired constraints not removed yet."""
@@ -523,6 +573,9 @@ class RuntimeMetrics:
             exchange_bytes_ratio=exchanges.receipts.ratio,
             violated_here=self._evaluator.violated,
             unknown_here=self._evaluator.undecided,
+            fleet_constraints=len(self._evaluator.judge.fleet_ids),
+            fleet_judging_seconds=self._evaluator.fleet.took,
+            shared_readings=len(state.readings.of(self._gossip.node_id)),
             expired=len(state.constraints.expired_ids),
             tiles=len(state.tiles),
             store_bytes=persistence.size,

@@ -34,7 +34,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -44,10 +44,10 @@ from constraint_crdt.crdt.clock import DEFAULT_MAX_SKEW, SECOND
 from constraint_crdt.crdt.digest import Dot, Replica, check_id
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, WritesRefused
-from constraint_crdt.expression import ExpressionError, compile_expression
+from constraint_crdt.expression import ExpressionError, compile_written
 from constraint_crdt.expression.evaluation import NO_KINDS, is_known
 from constraint_crdt.expression.judgement import Turn
-from constraint_crdt.model import EventKind
+from constraint_crdt.model import EventKind, Scope
 from constraint_crdt.operations.constraints import (
     MAX_CHANGES,
     AddConstraint,
@@ -446,16 +446,17 @@ class BatchResult(msgspec.Struct, frozen=True, gc=False):
     change: Effect
 
 
-def check_definitions(changes: Sequence[BatchChange], kinds: Mapping[str, str] = NO_KINDS) -> None:
+def check_definitions(changes: Sequence[BatchChange], kinds: Mapping[str, str] = NO_KINDS, nodes: int = 0) -> None:
     """Check the size of a batch and its definitions, without the state. Compiles each `when`, which may be slow.
 
-    `kinds`: the kinds of variables where they are known. Raises `ConstraintCrdtError`; a `BatchError` for a change at fault.
+    `kinds`: the kinds of variables where they are known; `nodes`: the number of the nodes of the fleet. Raises
+    `ConstraintCrdtError`; a `BatchError` for a change at fault.
     """
     if len(changes) > MAX_CHANGES:
         raise ConstraintCrdtError(f"a batch has at most {MAX_CHANGES} changes, not {len(changes)}: send several")
     for index, change in enumerate(changes):
         if type(change) is AddConstraint:
-            _check_definition(index, change, kinds)
+            _check_definition(index, change, kinds, nodes)
 
 
 CHECKED_AT_ONCE = 50
@@ -467,7 +468,9 @@ def is_cheap(changes: Sequence[BatchChange], kinds: Mapping[str, str]) -> bool:
     adds = [change for change in changes if type(change) is AddConstraint]
     if len(adds) > CHECKED_AT_ONCE:
         return False
-    return all(is_known(change.when, kinds) and is_known(change.clear_when, kinds) for change in adds)
+    return all(
+        change.scope is Scope.NODE and is_known(change.when, kinds) and is_known(change.clear_when, kinds) for change in adds
+    )
 
 
 def apply_changes(gossip: GossipNode, changes: Sequence[BatchChange], *, at: int | None = None) -> list[BatchResult]:
@@ -502,6 +505,7 @@ def _apply(
                 clear_when=change.clear_when,
                 if_unknown=change.if_unknown,
                 max_age=change.max_age,
+                scope=change.scope,
                 at=at,
             )
             results.append(BatchResult(change.id, Effect(done.value)))
@@ -513,7 +517,8 @@ def _apply(
     return results
 
 
-def _check_definition(index: int, change: AddConstraint, kinds: Mapping[str, str]) -> None:
+def _check_definition(index: int, change: AddConstraint, kinds: Mapping[str, str], nodes: int) -> None:
+    compiled = partial(compile_written, scope=change.scope, kinds=kinds, nodes=nodes)
     for field, check in (
         ("id", lambda: check_id(change.id, "a constraint id")),
         ("for", lambda: duration_ns(change.for_, "for")),
@@ -521,8 +526,8 @@ def _check_definition(index: int, change: AddConstraint, kinds: Mapping[str, str
         ("max_age", lambda: duration_ns(change.max_age, "max_age")),
         ("on", lambda: check_labels(change.on or {}, "on")),
         ("when", lambda: _check_fields(change)),
-        ("when", lambda: compile_expression(change.when, kinds=kinds) if change.when else None),
-        ("clear_when", lambda: compile_expression(change.clear_when, kinds=kinds) if change.clear_when else None),
+        ("when", lambda: compiled(change.when) if change.when else None),
+        ("clear_when", lambda: compiled(change.clear_when) if change.clear_when else None),
     ):
         try:
             check()
@@ -542,6 +547,7 @@ def _check_fields(change: AddConstraint) -> None:
         clear_when=change.clear_when,
         if_unknown=change.if_unknown,
         max_age=duration_ns(change.max_age, "max_age"),
+        scope=change.scope,
     )
 
 

@@ -7,29 +7,40 @@ Rules kept here:
 
 - A sample is judged when it comes in, before `measure` returns. A look at each tick moves the verdicts that depend on time alone.
 - A tick that comes late by more than `SUSPENDED` means that the node was not running: nothing is known of the time between.
+- A constraint of scope fleet is judged when something moved that it reads of the nodes: soon, but all of them together take at most
+  `FLEET_SHARE` of a core. Every node judges; one of the live nodes writes counts, times and the cell, chosen by rendezvous hashing
+  without a word between them. A partition has one such node on each side. A node that is no longer chosen empties its cell.
 - The state of a constraint is told in a cell when it turns. After a calm time, `TOLD_AT_ONCE` turns are told at once; a constraint
   that turns often is told every `TOLD_EVERY`, always with its last state.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from time import perf_counter
 from typing import NamedTuple
 
+from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.expression.cel import Measurements, assembled, coerced, environment, is_loaded
 from constraint_crdt.expression.evaluation import Evaluation
+from constraint_crdt.expression.fleet_view import Basis, FleetView, NodeFacts
 from constraint_crdt.expression.judgement import Judge, Milliseconds, Values
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.history import NodeRates
 from constraint_crdt.model import VerdictState
+from constraint_crdt.protocol.authority import OBSERVER
 from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.protocol.sites import weight
 from constraint_crdt.runtime.change_feed import ChangeFeed
-from constraint_crdt.runtime.measurement import PROGRAM, LatestMeasurements
+from constraint_crdt.runtime.measurement import PROGRAM, LatestMeasurements, SharedMeasurements
 from constraint_crdt.runtime.shared import NodeSketches
 from constraint_crdt.types.counters import COUNTS
+from constraint_crdt.types.definition import Definition, Labels
+from constraint_crdt.types.nodes import NODE
+from constraint_crdt.types.register import POSITION
 from constraint_crdt.types.verdicts import NodeVerdict
 
 JUDGED_AT_ONCE = 500
@@ -77,7 +88,123 @@ TELL_EVERY = 0.25
 VARIABLES_NONE = 60 * SECOND
 """The time after which a node that measures no variables says so, in ns."""
 
+SHARE_EVERY = 0.25
+"""Seconds between two looks for readings whose time to be told has come, while some wait."""
+
+FLEET_EVERY = 0.25
+"""Seconds between two judgements of the constraints of scope fleet, at least."""
+
+FLEET_SHARE = 0.02
+"""The share of a core that these judgements may take."""
+
+FLEET_AT_MOST = 10.0
+"""Seconds between two judgements of the constraints of scope fleet, at most, whatever they take."""
+
 _log = logging.getLogger("constraint_crdt.node")
+
+
+class FleetWatch:
+    """The nodes of the fleet as this node sees them, and the one that writes the counts of a constraint of scope fleet."""
+
+    def __init__(self, gossip: GossipNode, live: Set[str]) -> None:
+        """`live`: the other live nodes, as a changing view."""
+        self._gossip = gossip
+        self._live = live
+        self._seen: set[str] = set()
+        self._able: set[str] = set()
+        self._described: dict[str, Mapping[str, str]] | None = None
+        self._placed: Mapping[str, tuple[int, int]] | None = None
+        self._writers: dict[str, str] = {}
+        self.view = FleetView(self._names, self._facts)
+        self.moved = asyncio.Event()
+        """Set when anything moved."""
+        self.took = 0.0
+        """CPU seconds that judgements of constraints of scope fleet took."""
+        state = gossip.state
+        state.readings.subscribe(lambda node, _: self._note(node))
+        state.retirements.watch(self._note)
+        state.rows.watch(NODE, self._describe)
+        state.rows.watch(POSITION, self._place)
+
+    def __repr__(self) -> str:
+        return f"FleetWatch({len(self._seen) + 1} live nodes)"
+
+    def _note(self, node: str) -> None:
+        self.view.note((node,))
+        self.moved.set()
+
+    def _describe(self, old: Cell | None, new: Cell | None) -> None:
+        self._described = None
+        self._note_cell(old, new)
+
+    def _place(self, old: Cell | None, new: Cell | None) -> None:
+        self._placed = None
+        self._note_cell(old, new)
+
+    def _note_cell(self, old: Cell | None, new: Cell | None) -> None:
+        cell = new if new is not None else old
+        if cell is not None:
+            self._note(cell.replica.node_id)
+
+    def _names(self) -> set[str]:
+        state = self._gossip.state
+        written = {replica.node_id for replica in state.rows.clock_entries}
+        return (written | {self._gossip.node_id} | self._live).difference(state.retirements.nodes)
+
+    def selected(self, on: Labels) -> int:
+        """The number of the nodes that a selector matches. O(nodes)."""
+        definition = Definition(on=tuple(on.items() if isinstance(on, Mapping) else on))
+        facts = map(self._facts, self._names())
+        return sum(each is not None and definition.selects(each.labels) for each in facts)
+
+    def _facts(self, node: str) -> NodeFacts | None:
+        state, me = self._gossip.state, self._gossip.node_id
+        if node in state.retirements:
+            return None
+        if self._described is None:
+            self._described = {name: dict(value.labels) for name, value in state.nodes.items()}
+        if self._placed is None:
+            self._placed = state.register.by_node
+        labels = self._gossip.labels if node == me else self._described.get(node, {})
+        return NodeFacts(labels, node == me or node in self._live, self._placed.get(node), state.readings.of(node))
+
+    def follow(self) -> None:
+        """Take in the live nodes, and those that may write. O(nodes)."""
+        changed = self._live ^ self._seen
+        if changed:
+            self._seen = set(self._live)
+            self.view.note(changed)
+            self.moved.set()
+        able = self._able_to_write()
+        came, self._able = able - self._able, able
+        for id_, writer in self._writers.items():
+            if writer not in able:
+                self._writers[id_] = self._first(id_, able)
+            elif came:
+                self._writers[id_] = self._first(id_, {writer, *came})
+
+    def _able_to_write(self) -> set[str]:
+        """The live nodes that may write counts; this node where there are none."""
+        me, authority = self._gossip.node_id, self._gossip.authority
+        able = self._seen | ({me} if self._gossip.local.may_count else set())
+        if authority is not None:
+            able -= {member.node for member in authority.members().values() if member.role == OBSERVER}
+        return able or {me}
+
+    @staticmethod
+    def _first(id_: str, nodes: Iterable[str]) -> str:
+        return max(nodes, key=lambda node: (weight(node, id_, ""), node))
+
+    def writer(self, id_: str) -> str:
+        """The node that writes the counts of a constraint of scope fleet, as this node sees the fleet. O(live nodes) at first."""
+        writer = self._writers.get(id_)
+        if writer is None:
+            writer = self._writers[id_] = self._first(id_, self._able or {self._gossip.node_id})
+        return writer
+
+    def writes(self, id_: str) -> bool:
+        """True if that is this node."""
+        return self.writer(id_) == self._gossip.node_id
 
 
 class Evaluator:
@@ -91,17 +218,27 @@ class Evaluator:
         rates: NodeRates,
         sketches: NodeSketches,
         *,
+        live: Set[str],
+        shared: SharedMeasurements,
         push: Callable[[], None],
         every: float,
     ) -> None:
-        """`push` has peers learn of a verdict at once. `every`: seconds between two ticks."""
+        """`live`: the other live nodes, as a changing view. `shared`: the readings of this node. `push` has peers learn of a
+        verdict at once. `every`: seconds between two ticks.
+        """
         self._suspended = SUSPENDED + int(2 * every * SECOND)
         self._gossip = gossip
         self._feed = feed
         self._measurements = measurements
         self._rates = rates
         self._sketches = sketches
-        self.judge = Judge(gossip.state.constraints, measurements, lambda: gossip.labels, gossip.time.now)
+        self.fleet = FleetWatch(gossip, live)
+        self.shared = shared
+        self._unshared = asyncio.Event()
+        """Set while a reading may wait to be told."""
+        self.judge = Judge(
+            gossip.state.constraints, measurements, lambda: gossip.labels, gossip.time.now, self.fleet.view, self.fleet.writes
+        )
         self.changes = 0
         """Grows with each evaluation that differs from the last."""
         self._subscribers: list[Callable[[str], None]] = []
@@ -138,6 +275,14 @@ class Evaluator:
         """The verdict on a constraint, with the values and the margin; None as for `last`."""
         return self.judge.verdict(id_, steady_ns())
 
+    def basis(self, id_: str) -> Basis | None:
+        """The basis of the verdict on a constraint of scope fleet; None for another constraint."""
+        return self.judge.basis(id_)
+
+    def writer(self, id_: str) -> str | None:
+        """The node that writes the counts of a constraint of scope fleet, as this node sees the fleet; None for another one."""
+        return self.fleet.writer(id_) if id_ in self.judge.fleet_ids else None
+
     def times(self, id_: str) -> tuple[int, int, int]:
         """The time satisfied, violated and unknown of a constraint, in ms, that this node did not write yet."""
         return self.judge.times(id_, steady_ns())
@@ -169,8 +314,12 @@ class Evaluator:
             self._renew_some()  # so that a sample just after an addition counts for the constraint
             now = steady_ns()
             self._measurements.put(values, now, source)
+            self.shared.offer(values)
             await self._judge(self.judge.readers(values), now)
         await self._verdicts.tell()
+        await self.write_readings()
+        if self.shared.waiting:
+            self._unshared.set()
 
     async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Judge all constraints against these values and the latest measurements. Other tasks run in between."""
@@ -214,9 +363,50 @@ class Evaluator:
                 self._publish()
                 await pace.rest()
             self._ticked = steady_ns()
+        self.fleet.follow()
+        await self.judge_fleet()
         self._verdicts.take_over()
+        self._verdicts.note(self.judge.fleet_ids)
         await self._verdicts.tell()
         self._describe(now)
+        if not self.judge.stale(1):
+            self.shared.require(self.judge.needs(), self._gossip.state.readings.of(self._gossip.node_id))
+        await self.write_readings()
+
+    async def judge_fleet(self) -> float:
+        """Judge the constraints of scope fleet of which something moved. Returns the CPU seconds that it took."""
+        async with self._judging:
+            began = time.thread_time()
+            await self._judge(self.judge.moved(self._gossip.time.now()), steady_ns())
+            took = time.thread_time() - began
+            self.fleet.took += took
+        await self._verdicts.tell()
+        return took
+
+    async def run_fleet(self) -> None:
+        """Judge the constraints of scope fleet whenever something moved. Never returns."""
+        while True:
+            await self.fleet.moved.wait()
+            self.fleet.moved.clear()
+            took = await self.judge_fleet() if self.judge.fleet_ids else 0.0
+            await asyncio.sleep(min(max(FLEET_EVERY, took / FLEET_SHARE), FLEET_AT_MOST))
+
+    async def run_readings(self) -> None:
+        """Tell the readings that wait, once their time has come. Never returns."""
+        while True:
+            await self._unshared.wait()
+            self._unshared.clear()
+            while self.shared.waiting:
+                await asyncio.sleep(SHARE_EVERY)
+                await self.write_readings()
+
+    async def write_readings(self) -> None:
+        """Tell the fleet the readings that are due."""
+        if not self.shared.waiting or not self._feed.writable or not self._gossip.local.may_count:
+            return
+        due = self.shared.take(steady_ns(), self._gossip.time.stamp())
+        if due:
+            self._feed.write(lambda: self._gossip.share_readings(due))
 
     async def _age(self, now: int) -> None:
         """Look at the constraints that read a value which passed its maximum age, as of that time."""
@@ -242,8 +432,8 @@ class Evaluator:
             self._feed.write(lambda: self._gossip.describe_variables(measured.take_kinds(now), even_none=True))
 
     async def _load_library(self) -> None:
-        """Load the CEL library in a thread, if an expression is to be read and none was yet: the loop would stand still."""
-        if not is_loaded() and self.judge.has_expressions(self.judge.stale(RENEWED_AT_ONCE)):
+        """Load the CEL library in a thread, if an expression needs it and none did yet: the loop would stand still."""
+        if not is_loaded() and self.judge.need_library(self.judge.stale(RENEWED_AT_ONCE)):
             await asyncio.to_thread(environment)
 
     def _renew_some(self) -> bool:
@@ -415,6 +605,8 @@ class _VerdictCells:
 
     def _turned(self, id_: str) -> bool:
         """True if a constraint turned since it was told. Another reason in the same state is no turn."""
+        if not self._judge.writes(id_):
+            return self._told[id_] is not None
         told, evaluation = self._told[id_], self._judge.evaluation(id_)
         if told is None or evaluation is None or evaluation.state is not told[0]:
             return True
@@ -434,7 +626,7 @@ class _VerdictCells:
 
     def _is_news(self, id_: str) -> bool:
         """False for what others take a constraint without a cell for: it holds, is off, or unknown to a node without its values."""
-        evaluation = self._judge.evaluation(id_)
+        evaluation = self._judge.evaluation(id_) if self._judge.writes(id_) else None
         if evaluation is None or evaluation.state in (VerdictState.HOLDS, VerdictState.OFF) or len(self._told) >= MOST_TOLD:
             return False
         return evaluation.state is not VerdictState.UNKNOWN or self._judge.is_known(id_) or self._was_judged(id_)
@@ -500,17 +692,21 @@ class _VerdictCells:
             now = steady_ns()
             for id_ in ids[start : start + JUDGED_TOGETHER]:
                 if self._is_due(id_, now):
-                    found[id_] = _Prepared(self._judge.evaluation(id_), self._judge.verdict(id_, now))
+                    found[id_] = _Prepared(self._judge.evaluation(id_), self._verdict(id_, now))
             await pace.rest()
         return found
 
     def _current(self, id_: str, prepared: "_Prepared | None", now: int) -> NodeVerdict | None:
         """The verdict as prepared, unless the constraint turned since."""
         if prepared is None:
-            return self._judge.verdict(id_, now)
+            return self._verdict(id_, now)
         told = prepared.verdict
         turned = self._judge.evaluation(id_) is not prepared.evaluation or (told and told.since != self._judge.since(id_, now))
-        return self._judge.verdict(id_, now) if turned else told
+        return self._verdict(id_, now) if turned or not self._judge.writes(id_) else told
+
+    def _verdict(self, id_: str, now: int) -> NodeVerdict | None:
+        """The verdict to be told; None where another node tells it."""
+        return self._judge.verdict(id_, now) if self._judge.writes(id_) else None
 
     def _is_due(self, id_: str, now: int) -> bool:
         """False for a constraint that does not wait, was told too often, or whose definition is read soon."""

@@ -39,12 +39,13 @@ from constraint_crdt.protocol.authority import Credentials, Fork, OwnReplaced
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics, link_kinds, standing
+from constraint_crdt.runtime.budgets import NodeBudgets
 from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.maintenance import REMOVE_EVERY, Maintenance, Tasks
-from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, ProbeReader
+from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, ProbeReader, SharedMeasurements
 from constraint_crdt.runtime.persistence import FileRecorder, Persistence, SpellFile, StateFiles, store_path
 from constraint_crdt.runtime.settings import NodeSettings, is_loopback
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
@@ -67,6 +68,9 @@ VALIDITY_EVERY = 5.0
 LINKS_EVERY = 60.0
 """Seconds between two looks at the certificate of this node, and between two looks at the others and at links that do not come up.
 """
+
+BUDGETS_EVERY = 0.5
+"""Seconds between two looks for loans to renew, and for shares whose time has come."""
 
 TIMES_EVERY = 60.0
 """Seconds between two writes of the seconds satisfied, violated and unknown. The readings of this node are exact at any time."""
@@ -439,8 +443,9 @@ class Runtime:
         max_ages = {name: each.max_age for name, each in settings.variables.items() if each.max_age is not None}
         self.measurements = LatestMeasurements(settings.max_age, max_ages)
         self.rates = NodeRates(self.gossip, settings.half_lives, now=time.monotonic)
+        shared = SharedMeasurements(self.measurements, settings.shares, on_request=settings.share_on_request)
         self.evaluator = Evaluator(
-            self.gossip, self.feed, self.measurements, self.rates, self.sketches,
+            self.gossip, self.feed, self.measurements, self.rates, self.sketches, live=self.exchanges.live, shared=shared,
             push=self.exchanges.push, every=settings.check_every,
         )  # fmt: skip
         store_file = store_path(settings)
@@ -507,6 +512,9 @@ class Runtime:
             self.publisher.publish,
             self.publisher.has_ends,
         )
+        self.budgets = NodeBudgets(
+            self.gossip, self.feed, self.persistence, self.exchanges, self.transport, check_call, self.tasks.once
+        )
         self.lag = LoopLag()
 
         # Reports on all of it.
@@ -534,13 +542,14 @@ class Runtime:
         feed.subscribe(self._replaced, received)
         feed.subscribe(self.publisher.changed, *(origin for origin in ChangeOrigin if origin is not committed))
         feed.subscribe(self.exchanges.changed, committed, received)
+        feed.subscribe(self.budgets.changed, received)
         # Findings about a redefined constraint are dropped at once, before the next reading.
         feed.definitions.subscribe(self.evaluator.judge.redefine)
         self.evaluator.subscribe(self.notices.note)
         self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)
         self.persistence.on_rollback = self.publisher.rolled_back
-        self.diagnosis.further.append(self.persistence.findings)
+        self.diagnosis.further += [self.persistence.findings, self.budgets.findings]
 
     def _replaced(self, change: NodeChange) -> None:
         """Write again the cells that only the replaced row of this node had, soon: a subscriber does not write."""
@@ -628,6 +637,8 @@ class Runtime:
         tasks.run("events", self.publisher.run)
         tasks.run("loop lag", lambda: self.lag.run(pause=tasks.pause))
         tasks.repeat("new constraints", settings.check_every, self.evaluator.renew)
+        tasks.run("fleet constraints", self.evaluator.run_fleet)
+        tasks.run("readings", self.evaluator.run_readings)
         tasks.repeat("ticks", settings.check_every, self.evaluator.tick)
         tasks.repeat("counts", settings.count_every, self.evaluator.write_counts)
         tasks.run("verdicts", self.evaluator.run_verdicts)
@@ -639,6 +650,7 @@ class Runtime:
         tasks.repeat("rates", settings.rate_every, self.evaluator.write_rates)
         tasks.repeat("folds", FOLD_EVERY, self.maintenance.fold)
         tasks.repeat("purges", PURGE_EVERY, self.maintenance.purge)
+        tasks.repeat("budgets", BUDGETS_EVERY, self.budgets.tend)
         tasks.repeat("removals", REMOVE_EVERY, self.maintenance.drop_removals)
         tasks.repeat("alerts", LOOK_EVERY, self._check_alerts)
         if settings.identity:

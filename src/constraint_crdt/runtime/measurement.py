@@ -8,6 +8,8 @@ Rules kept here:
 
 - A sample counts from its time on, until the maximum age of its variable. An older value is known, and reads as missing.
 - Values are converted and checked once, where they come in. None withdraws a variable at once.
+- Of the variables that a node shares, a sample that moved is told to the fleet (`types/readings`), at most `MOST_READINGS` of them:
+  first those of the settings, then those that constraints of scope fleet need.
 - At most `MAX_VARIABLES` variables: an aged one makes room for a new one, and without an aged one the new one is refused.
 """
 
@@ -15,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
@@ -26,6 +28,8 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import check_names, check_value
 from constraint_crdt.expression.cel import Measurements, assembled
 from constraint_crdt.expression.windows import Samples, Windows
+from constraint_crdt.types.readings import Reading, Share, Sharing, check_scalar
+from constraint_crdt.types.readings import Sample as ReadingSample
 from constraint_crdt.types.variables import VariableKind, kind_of
 
 MAX_VARIABLES = 10_000
@@ -43,6 +47,8 @@ class Sample(NamedTuple):
 
 
 PROGRAM = "program"
+
+_log = logging.getLogger("constraint_crdt.node")
 
 
 class LatestMeasurements:
@@ -180,8 +186,6 @@ class LatestMeasurements:
 
 ENTRY_POINTS = "constraint_crdt.probes"
 
-_log = logging.getLogger("constraint_crdt.node")
-
 
 @runtime_checkable
 class Probe(Protocol):
@@ -193,6 +197,80 @@ class Probe(Protocol):
 
     def read(self) -> Mapping[str, object]:
         """The values now, by variable. Called in a thread of the probe's own, never twice at once. An exception is logged."""
+
+
+class SharedMeasurements:
+    """The samples that this node shares with the fleet."""
+
+    def __init__(self, measurements: LatestMeasurements, shares: Sequence[Share], *, on_request: bool) -> None:
+        """`shares`: of the settings. `on_request`: share the needs of constraints of scope fleet, too."""
+        self._measurements = measurements
+        self._shares = tuple(shares)
+        self._on_request = on_request
+        self._needs: frozenset[str] | None = None
+        self._refused: set[str] = set()
+        self._sharing = Sharing()
+
+    def __repr__(self) -> str:
+        return f"SharedMeasurements({sorted(self._sharing.names)})"
+
+    @property
+    def names(self) -> Collection[str]:
+        """The variables shared, measured or not."""
+        return self._sharing.names
+
+    @property
+    def waiting(self) -> bool:
+        """True while a sample waits to be told."""
+        return self._sharing.waiting
+
+    def require(self, needs: frozenset[str], told: Collection[str]) -> None:
+        """Share the needs of the constraints of scope fleet, beside the variables of the settings. `told`: shared until now.
+
+        A need is the name of a variable, or the beginning of names with points. Does nothing for the needs of the last call.
+        """
+        if needs != self._needs:
+            self._needs = needs
+            self._choose(told)
+
+    def _choose(self, told: Collection[str]) -> None:
+        chosen = {each.name: each for each in self._shares}
+        for need in sorted(self._needs or ()) if self._on_request else ():
+            prefix = f"{need}."
+            for name in (need, *sorted(name for name in self._measurements.samples if name.startswith(prefix))):
+                chosen.setdefault(name, Share(name))
+        before = set(self._sharing.names)
+        self._sharing.require(chosen.values(), told)
+        self.offer(self._sharing.names - before)
+
+    def offer(self, names: Collection[str]) -> None:
+        """These variables have another sample, or none any more."""
+        fresh = [name for name in names if name not in self._sharing.names]
+        if any(name.startswith(f"{need}.") for name in fresh for need in self._needs or ()) and self._on_request:
+            self._choose(())
+        for name in names:
+            if name in self._sharing.names:
+                self._sharing.offer(name, self._sample(name))
+
+    def _sample(self, name: str) -> ReadingSample | None:
+        sample = self._measurements.samples.get(name)
+        if sample is None:
+            return None
+        try:
+            return ReadingSample(check_scalar(name, sample.value), sample.at)
+        except ConstraintCrdtError as error:
+            if name not in self._refused:
+                self._refused.add(name)
+                _log.warning("%s", error)
+            return None
+
+    def take(self, now: int, time: int) -> dict[str, Reading | None]:
+        """The readings to be told now; None: to be withdrawn. `now`: monotonic, `time`: hybrid, both in ns."""
+        taken = self._sharing.take(now)
+        return {
+            name: None if sample is None else Reading(sample.value, time - max(0, now - sample.at), every)
+            for name, (sample, every) in taken.items()
+        }
 
 
 class SystemProbe:

@@ -18,6 +18,7 @@ import asyncio
 import enum
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from functools import partial
 from random import Random
@@ -29,13 +30,14 @@ import msgspec
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, LifecycleError, UnknownConstraint, WrongThread
 from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation, is_known
-from constraint_crdt.model import Event, EventKind, IfUnknown, Severity, html_fields
+from constraint_crdt.model import Event, EventKind, IfUnknown, Scope, Severity, html_fields
+from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
-from constraint_crdt.operations.variables import VariableReport
+from constraint_crdt.operations.variables import ReadingsReport, VariableReport
 from constraint_crdt.runtime.change_feed import BatchResult, apply_changes, check_definitions, is_cheap
 from constraint_crdt.runtime.event_log import EventStream
 from constraint_crdt.runtime.lifecycle import Runtime
@@ -115,6 +117,8 @@ class Node:
         """The tiles."""
         self.approximate = runtime.sketches
         """The sketches, among them the most violated constraints, and the Bloom filters."""
+        self.budgets = runtime.budgets
+        """The budgets: limits for the whole fleet, of which processes hold amounts."""
         self.counters = runtime.counters
         """Counters that go up and down."""
         self.plato = runtime.plato
@@ -221,6 +225,7 @@ class Node:
         clear_when: str | None = None,
         if_unknown: str = IfUnknown.UNKNOWN,
         max_age: timedelta | float | None = None,
+        scope: str = Scope.NODE,
     ) -> Change:
         """Add a constraint to the whole fleet, or replace its definitions known here.
 
@@ -230,20 +235,23 @@ class Node:
         `for_`: the constraint is violated only once `when` was violated for so long. `clear_after`: a violated constraint holds
         again only once it held for so long; `clear_when`: and only if this expression holds. `if_unknown`: the verdict to count for
         an unknown outcome. `max_age`: older values are not used. Durations are a `timedelta` or a number in seconds.
+        `scope`: `fleet` for a constraint over `nodes`, the nodes that `on` selects, with their shared readings.
 
         Raises `ExpressionError` (wrong `when` or `clear_when`), `ClockInDoubt` (an end, while this node does not know the time) or
         `ConstraintCrdtError` (out of bounds); nothing changes then.
         """
         if when:
             kinds = self.gossip.state.variables.kinds()
-            if is_known(when, kinds) and is_known(clear_when, kinds):
+            nodes = self._runtime.evaluator.fleet.selected(on or {}) if scope == Scope.FLEET else 0
+            if scope != Scope.FLEET and is_known(when, kinds) and is_known(clear_when, kinds):
                 check_expressions(when, clear_when, kinds)
             else:  # the CEL library may not be loaded yet
-                await asyncio.to_thread(check_expressions, when, clear_when, dict(kinds))
+                check = partial(check_expressions, when, clear_when, dict(kinds), scope=scope, nodes=nodes)
+                await asyncio.to_thread(check)
         self._check_call()
         add = partial(
             self.gossip.add_constraint, id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
-            for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
+            for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
         )  # fmt: skip
         return await self._runtime.feed.commit(partial(add, at=self.gossip.time.stamp()), "add", id_)
 
@@ -277,7 +285,7 @@ class Node:
         if is_cheap(changes, kinds):
             check_definitions(changes, kinds)
         else:
-            await asyncio.to_thread(check_definitions, changes, dict(kinds))
+            await asyncio.to_thread(check_definitions, changes, dict(kinds), len(self.node_names()))
         self._check_call()
         apply = partial(apply_changes, self.gossip, changes, at=self.gossip.time.stamp())
         redefined = [change.id for change in changes if not isinstance(change, RecordCounts)]
@@ -322,6 +330,16 @@ class Node:
         self._check_call()
         await self._runtime.feed.commit(partial(self.gossip.update_position, position))
 
+    def budget(
+        self, name: str, amount: int = 1, *, timeout: float | None = None, holder: str = ""
+    ) -> AbstractAsyncContextManager[HoldReport]:
+        """Hold an amount of a budget inside of an `async with` block, and renew it meanwhile.
+
+        `timeout`: seconds to wait for rights; None: without an end. `holder`: who holds it, for people. Raises `NoRights` with the
+        reason, and `UnknownName`. A hold that ends before the block does cancels it, and raises `HoldLost`.
+        """
+        return self.budgets.hold(name, amount, holder=holder, timeout=timeout)
+
     async def retire(self, node: str, *, dry_run: bool = False, force: bool = False, undo: bool = False) -> RetireReport:
         """Retire a node: its counts stay, its messages are refused, and its name must not be used again.
 
@@ -341,6 +359,8 @@ class Node:
         self._check_call()
         change = partial(self.gossip.undo_retirement if undo else self.gossip.retire, node)
         await self._runtime.feed.commit(change, "undo retire" if undo else "retire", node)
+        if not undo:
+            await self._runtime.budgets.retire(node)
         kind = EventKind.RETIREMENT_UNDONE if undo else EventKind.RETIRED
         self._runtime.publisher.publish(kind, node=node, actor=self._runtime.feed.actor, by=self.settings.name)
         return self._runtime.answers.retirement(node)
@@ -463,6 +483,14 @@ class Node:
         Other nodes tell the names and kinds of at most 1,000 variables each. O(variables x constraints that read them).
         """
         return self._runtime.answers.variables(self.variable_ids() if ids is None else ids)
+
+    def reading_ids(self, *, name: str | None = None) -> list[str]:
+        """The shared readings as `NAME/NODE`, ordered: those of a variable, if given. O(readings)."""
+        return self._runtime.answers.reading_ids(name)
+
+    def readings(self, ids: Sequence[str] | None = None) -> ReadingsReport:
+        """The readings that the nodes share, or those in `ids` (`NAME/NODE`), with the figures of their variables. O(nodes)."""
+        return self._runtime.answers.readings(self.reading_ids() if ids is None else ids)
 
     def storage(self) -> StorageReport:
         """The cells of this node's state, and the removals held back by peers. O(cells)."""

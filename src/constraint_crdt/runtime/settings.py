@@ -15,6 +15,7 @@ from typing import Literal, get_args
 import msgspec
 
 from constraint_crdt.alerts.rules import AlertRule, read_rules
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import check_id
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.expression import check_names
@@ -24,6 +25,7 @@ from constraint_crdt.protocol.sites import SITE
 from constraint_crdt.runtime.exchange_loop import PeerChoiceRule
 from constraint_crdt.types.definition import check_labels
 from constraint_crdt.types.rates import DEFAULT_HALF_LIVES, check_half_lives
+from constraint_crdt.types.readings import EVERY, MOST_READINGS, Share, make_share
 
 Role = Literal["auto", "peer", "router", "client"]
 
@@ -74,6 +76,22 @@ class VariableSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     max_age: float | None = None
     """Seconds for which a measurement of the variable counts; None: the `max_age` of the node. A file may give a text, as in `5s`.
     """
+
+
+class SharedVariable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A variable that the node shares with the fleet."""
+
+    name: str
+    deadband: float = 0.0
+    """A number is told if it moved by more than this. 0: each change."""
+    every: float = EVERY / SECOND
+    """Seconds after which a measurement is told though it did not move. Readers use a reading for three times as long."""
+
+    @property
+    def share(self) -> Share:
+        """The same, as the readings have it. Raises `ConstraintCrdtError` for values out of bounds."""
+        check_names([self.name])
+        return make_share(self.name, self.deadband, self.every)
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -195,6 +213,15 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     node. A variable with a point in its name needs quotes there, as in `[variables."robot.speed"]`.
     """
 
+    share: tuple[SharedVariable, ...] = ()
+    """The variables whose last value the node shares with the fleet, at most 64: each a name, or a table with `name`, `deadband`
+    and `every`; on the command line and in the environment `NAME[:DEADBAND[:EVERY]]`, as in `power_w:50:5s`. Each value told is a
+    cell of some 20 bytes that reaches every node, so a deadband above the noise of the sensor saves most of the traffic.
+    """
+
+    share_on_request: bool = True
+    """Share also what a constraint of scope fleet reads. If not, such a constraint lacks the readings of this node."""
+
     request_timeout: float = 1.0
     """Seconds to wait for the first answer of a peer; doubled with each timeout, up to 8 times. After that timeouts follow the
     measured link, and are a quarter of this at least. Shorter notices a silent peer sooner, and repeats more requests.
@@ -281,6 +308,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def all_labels(self) -> dict[str, str]:
         """The labels of the node, with that of its site."""
         return {**self.labels, SITE: self.site} if self.site else self.labels
+
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        """The shared variables, as the readings have them."""
+        return tuple(each.share for each in self.share)
 
     @property
     def links(self) -> LinkProtection:
@@ -391,7 +423,7 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, object]:
         if variable in known:
             key = known[variable]
             text = env[variable]
-            many = key in ("listen", "connect", "probe", "labels", "half_lives")
+            many = key in ("listen", "connect", "probe", "labels", "half_lives", "share")
             value: object = [part.strip() for part in text.split(",") if part.strip()] if many else text
             values[key] = _converted(key, value, variable)
         elif variable.startswith(ENVIRONMENT_PREFIX):
@@ -452,6 +484,8 @@ def _converted(key: str, value: object, source: str, *, strict: bool = False) ->
             value = _read_alerts(value)
         if key == "variables":
             value = _read_variables(value)
+        if key == "share":
+            value = _read_shares(value)
         if key == "api_tls":
             value = _read_api_tls(value)
         if key == "labels" and isinstance(value, list):
@@ -520,6 +554,48 @@ def _read_variable(name: str, table: "Mapping[str, object] | VariableSettings") 
         raise SettingsError(f"{where}: {error}") from None
 
 
+def _read_shares(given: object) -> tuple[SharedVariable, ...]:
+    """Checked shared variables of names, texts as on the command line, and tables. Raises `SettingsError`."""
+    if not isinstance(given, list | tuple):
+        raise SettingsError('share is a list, as in ["battery_percent", {name = "power_w", deadband = 50, every = "5s"}]')
+    found = tuple(map(_read_share, given))
+    twice = next((each.name for place, each in enumerate(found) if each.name in {other.name for other in found[:place]}), None)
+    if twice is not None:
+        raise SettingsError(f"share names {twice} twice")
+    if len(found) > MOST_READINGS:
+        raise SettingsError(f"a node shares at most {MOST_READINGS} variables, not {len(found)}")
+    return found
+
+
+def _read_share(given: object) -> SharedVariable:
+    if isinstance(given, str):
+        name, *rest = given.split(":")
+        try:
+            given = {"name": name, **({"deadband": float(rest[0])} if rest and rest[0] else {})}
+        except ValueError:
+            raise SettingsError(f"share: {rest[0]!r} is no number: give NAME[:DEADBAND[:EVERY]], as in power_w:50:5s") from None
+        if len(rest) > 2:
+            raise SettingsError(f"share: {':'.join(rest)!r} has too many parts: give NAME[:DEADBAND[:EVERY]], as in power_w:50:5s")
+        given |= {"every": rest[1]} if rest[1:] else {}
+    if isinstance(given, SharedVariable):
+        given = msgspec.structs.asdict(given)
+    if not isinstance(given, dict) or "name" not in given:
+        raise SettingsError(f"share: {given!r} is no name, and no table with a `name`")
+    for key in given:
+        if key not in SharedVariable.__struct_fields__:
+            raise SettingsError(f"share: there is no key `{key}`: {_nearest(key, SharedVariable.__struct_fields__)}")
+    every = given.get("every")
+    try:
+        table = {**given, "every": parse_duration(every)} if isinstance(every, str) else given
+        shared = msgspec.convert(table, SharedVariable)
+        shared.share  # noqa: B018 - checks the bounds
+    except msgspec.ValidationError:
+        raise SettingsError(f"share: {given!r} has a value of a wrong type") from None
+    except ConstraintCrdtError as error:
+        raise SettingsError(f"share: {error}") from None
+    return shared
+
+
 def _variable_age(value: object) -> float | None:
     """Seconds of a number or a text. Raises `ConstraintCrdtError` for another value, and out of bounds."""
     if value is None:
@@ -574,6 +650,7 @@ _READ: dict[str, Callable[[object], object]] = {
     "half_lives": _check_half_lives,
     "alert": _read_alerts,
     "variables": _read_variables,
+    "share": _read_shares,
 }
 """Settings with checks of their own."""
 

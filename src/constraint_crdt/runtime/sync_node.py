@@ -25,14 +25,15 @@ from random import Random
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from constraint_crdt.errors import InvalidType, LifecycleError, WrongThread
+from constraint_crdt.errors import HoldLost, InvalidType, LifecycleError, WrongThread
 from constraint_crdt.expression.evaluation import Evaluation
-from constraint_crdt.model import Event, IfUnknown, Severity
+from constraint_crdt.model import Event, IfUnknown, Scope, Severity
+from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
-from constraint_crdt.operations.variables import VariableReport
+from constraint_crdt.operations.variables import ReadingsReport, VariableReport
 from constraint_crdt.runtime.change_feed import BatchResult
 from constraint_crdt.runtime.measurement import Probe
 from constraint_crdt.runtime.node import Node
@@ -220,12 +221,13 @@ class SyncNode:
         clear_when: str | None = None,
         if_unknown: str = IfUnknown.UNKNOWN,
         max_age: timedelta | float | None = None,
+        scope: str = Scope.NODE,
     ) -> Change:
         """See `Node.add_constraint`."""
         return self._wait(
             self._node.add_constraint(
                 id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
-                for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
+                for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
             )
         )  # fmt: skip
 
@@ -254,6 +256,23 @@ class SyncNode:
     def update_position(self, position: Position) -> None:
         """See `Node.update_position`."""
         self._wait(self._node.update_position(position))
+
+    @contextlib.contextmanager
+    def budget(self, name: str, amount: int = 1, *, timeout: float | None = None, holder: str = "") -> Iterator[HoldReport]:
+        """Hold an amount of a budget inside of a `with` block, and renew it meanwhile. Raises as `Node.budget`.
+
+        A thread cannot be cancelled: `HoldLost` is raised at the end of the block.
+        """
+        report = self._wait(self._node.budgets.acquire(name, amount, holder=holder, timeout=timeout))
+        keeper = self.read(lambda node: node.budgets.keep(report))
+        try:
+            yield report
+        finally:
+            with contextlib.suppress(LifecycleError):
+                self.read(lambda _: keeper.cancel())
+                self._wait(self._node.budgets.release(name, report.hold))
+        if keeper.done() and not keeper.cancelled():
+            raise HoldLost(keeper.result())
 
     def audit(self) -> list[AuditEntry]:
         """See `Node.audit`."""
@@ -349,6 +368,14 @@ class SyncNode:
     def variables(self, ids: Sequence[str] | None = None) -> list[VariableReport]:
         """See `Node.variables`."""
         return self.read(lambda node: node.variables(ids))
+
+    def reading_ids(self, *, name: str | None = None) -> list[str]:
+        """See `Node.reading_ids`."""
+        return self.read(lambda node: node.reading_ids(name=name))
+
+    def readings(self, ids: Sequence[str] | None = None) -> ReadingsReport:
+        """See `Node.readings`."""
+        return self.read(lambda node: node.readings(ids))
 
     def storage(self) -> StorageReport:
         """See `Node.storage`."""

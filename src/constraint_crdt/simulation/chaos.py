@@ -9,6 +9,10 @@ A history *of the network* has other faults: slow links, of which nodes measure 
 direction or both), single links cut, and nodes that only send or only hear. Before the rounds its nodes go on by themselves, and
 have to become equal within `AGREE_NS` of the last fault.
 
+A history *with budgets* keeps all clocks within the bound, since budgets promise nothing beyond it. One node defines a leased
+budget and one without a lease, over all nodes that it knows; then processes on all nodes acquire, renew and release, and operators
+move the limits and retire nodes that left.
+
 A history *with sites* divides the fleet: sites are cut off, all nodes of a site restart at once, speakers are killed, and nodes
 move to another site. Its nodes measure their links and have to become equal by themselves, too.
 
@@ -32,6 +36,7 @@ from constraint_crdt.simulation.steps import (
     Add,
     AnyStep,
     Backup,
+    Budget,
     Collect,
     Count,
     CountItem,
@@ -56,7 +61,7 @@ from constraint_crdt.simulation.steps import (
     Undo,
 )
 from constraint_crdt.simulation.world import Harm, Pace, Quality, SimRng, SimulatedNode, World
-from constraint_crdt.simulation.writes import OF_SITES, WRITES
+from constraint_crdt.simulation.writes import OF_BUDGETS, OF_SITES, WRITES
 
 OPERATIONS = 200
 """Mutations per history."""
@@ -91,10 +96,27 @@ FAULTS = (
 NETWORK_FAULTS = ("slow link", "asymmetric link", "pair cut", "deaf node", "mute node")
 """Every kind of fault of a history of the network, beside the others."""
 
+BEYOND_THE_BOUND = ("slow clock", "clock set", "clock set while down")
+"""The faults that histories with budgets have not."""
+
 SITE_FAULTS = ("site cut", "site restart", "speakers killed", "move to another site")
 """Every kind of fault of a history with sites, beside the others."""
 
 MOST_SITES = len(NAMES)
+
+BUDGETS = {"dock": 1_500_000_000, "tokens": 0}
+"""The budgets of histories with budgets, with their leases in ns."""
+
+DEFINED_AT_NS = 2 * 10**9
+"""The time at which they are defined: nodes know each other by then."""
+
+MOST_OFFSET_NS = 450_000_000
+"""Of a clock from true time, in histories with budgets: two clocks are less than the bound on skew apart."""
+
+BUDGET_GAP_NS = 40_000_000
+"""The mean time between two steps with budgets."""
+
+_BUDGET_MIX: Sequence[tuple[str, int]] = (("tend", 10), ("acquire", 8), ("renew", 4), ("release", 3))
 
 AGREE_NS = 30 * 10**9
 """Virtual time after the last fault, in ns, within which all nodes of a history of the network have to be equal. A round of a node
@@ -153,6 +175,9 @@ QUEUED = 40
 
 FEUDS = 0.3
 """The share of histories in which nodes retire each other, and retirements are undone."""
+
+BUDGET_STREAM = 523 << 32
+"""Put into the seed of a history, to draw what concerns its budgets."""
 
 FEUD_STREAM = 419 << 32
 """Added to the seed of a history, to draw whether it is one of them."""
@@ -306,10 +331,17 @@ class Chaos:
     """A history, drawn while it runs."""
 
     def __init__(
-        self, seed: int, *, operations: int = OPERATIONS, signed: bool = False, network: bool = False, sites: int = 0
+        self,
+        seed: int,
+        *,
+        operations: int = OPERATIONS,
+        signed: bool = False,
+        network: bool = False,
+        sites: int = 0,
+        budgets: bool = False,
     ) -> None:
         """The same seed and number of operations give the same history. `signed`: the rows are signed. `network`: a history of the
-        network. `sites`: a history with so many sites; 0: without.
+        network. `sites`: a history with so many sites; 0: without. `budgets`: a history with budgets.
         """
         self.seed = seed
         rng = self._rng = SimRng(seed)
@@ -322,6 +354,8 @@ class Chaos:
         role = OPERATOR if signed else ""
         self.members = [NodeStart(self._names.pop(), rng.pick(INCARNATIONS), role) for _ in range(rng.between(5, 7))]
         self._network = network
+        self._budgets = budgets
+        self._of_budgets = SimRng(seed ^ BUDGET_STREAM)
         quality, pace = self._draw_quality(), Pace(patience_ns=150_000_000)
         self._sites = [f"site{number}" for number in range(sites)]
         site_of = {name: rng.pick(self._sites) for name in NAMES} if sites else None
@@ -361,6 +395,8 @@ class Chaos:
             most = rng.pick((10**9, 10**10))  # within the bound on skew, and beyond it
             actor.skew_ns = rng.between(-most, most)
             self._fired["skewed clock"] += 1
+        if self._budgets:
+            actor.rate, actor.skew_ns = 1.0, rng.between(-MOST_OFFSET_NS, MOST_OFFSET_NS)
         actor.process_ns = int(self._some(30_000_000))
         actor.room = rng.between(LEAST_ROOM, 300) if rng.happens(0.3) else 0
 
@@ -370,6 +406,8 @@ class Chaos:
             for actor in self._world.actors.values():
                 self._world.after(0, self._add, actor)
         self._world.after(0, self._write)
+        if self._budgets:
+            self._world.after(DEFINED_AT_NS, self._define_budgets)
         happenings: list[tuple[Callable[[], None], float]] = [
             (self._partition, 3.0),
             (self._cut, 1.5),
@@ -534,6 +572,8 @@ class Chaos:
         """Set a clock, forth or back, also that of a node that is down. Some stay wrong."""
         rng = self._further
         actor = rng.pick(list(self._world.actors.values()))
+        if self._budgets:
+            return
         by = -actor.skew_ns if rng.happens(0.4) else rng.pick(STEPS) * (1 if rng.happens(0.5) else -1)
         if abs(by) < LEAST_STEP:
             return
@@ -542,6 +582,50 @@ class Chaos:
         self._fired["clock set" if up else "clock set while down"] += 1
         if up:
             self._world.perform(SetClock, actor, by=by)
+
+    # --- budgets -----------------------------------------------------------------------------------------------------
+
+    def _do_budget(self, actor: SimulatedNode, act: str, name: str, **what: object) -> None:
+        at = self._world.clock_of(actor) - actor.skew_ns
+        self._world.perform(Budget, actor, act=act, name=name, at=at, **what)
+
+    def _define_budgets(self) -> None:
+        """Define each budget once, on one node; then processes begin."""
+        rng, up = self._of_budgets, self._up()
+        if not up:
+            self._world.after(DEFINED_AT_NS, self._define_budgets)
+            return
+        actor = rng.pick(up)
+        nodes = tuple(sorted({replica.node_id for replica in self._world.fleet.nodes[actor.name].clock}))
+        for name, lease in BUDGETS.items():
+            self._do_budget(actor, "define", name, amount=rng.between(1, 6), lease=lease, nodes=nodes)
+        self._world.after(0, self._use_budget)
+        self._world.after(rng.exponential(10 * 10**9), self._move_limit)
+
+    def _use_budget(self) -> None:
+        """A step of a node with a budget."""
+        rng, up = self._of_budgets, self._up()
+        acts = [act for act, share in _BUDGET_MIX for _ in range(share)]
+        if up:
+            actor = rng.pick(up)
+            name = rng.pick(("dock", "dock", "tokens"))
+            act = rng.pick(acts)
+            self._do_budget(actor, act, name, amount=rng.pick((1, 1, 2)) if act == "acquire" else 0, place=rng.below(4))
+        self._world.after(rng.exponential(BUDGET_GAP_NS), self._use_budget)
+
+    def _move_limit(self) -> None:
+        """An operator moves a limit, or retires a node that left for good."""
+        rng = self._of_budgets
+        name = rng.pick(tuple(BUDGETS))
+        up = [actor for actor in self._up() if name in self._world.fleet.nodes[actor.name].state.budgets]
+        if up:
+            actor = rng.pick(up)
+            if self._gone and rng.happens(0.5):
+                self._do_budget(actor, "retire", name, nodes=(rng.pick(self._gone),))
+            else:
+                nodes = tuple(each.name for each in self._up())
+                self._do_budget(actor, "define", name, amount=rng.between(0, 6), lease=BUDGETS[name], nodes=nodes)
+        self._world.after(rng.exponential(4 * 10**9), self._move_limit)
 
     def _put_back(self) -> None:
         """Put a node back to its backup, with the marker that vouches for it. It meets a peer that knows its later writes."""
@@ -699,26 +783,31 @@ class SearchExtent:
     """Histories of the network."""
     sites: int = 0
     """The sites of histories with sites."""
+    budgets: bool = False
+    """Histories with budgets."""
 
     def never_fired(self) -> list[str]:
         """The kinds of faults that never occurred: the search says nothing about them."""
         wanted = FAULTS + (NETWORK_FAULTS if self.network else ()) + (SITE_FAULTS if self.sites > 1 else ())
+        if self.budgets:
+            wanted = tuple(fault for fault in wanted if fault not in BEYOND_THE_BOUND)
         return [fault for fault in wanted if not self.fired[fault]]
 
     def never_written(self) -> list[str]:
         """The kinds of writes missing from the search."""
-        return [kind for kind in WRITES if not self.written[kind] and (kind != OF_SITES or self.sites)]
+        wanted = WRITES + (OF_BUDGETS if self.budgets else ())
+        return [kind for kind in wanted if not self.written[kind] and (kind != OF_SITES or self.sites)]
 
 
 def search_seeds(
-    first: int, count: int, *, signed: bool = False, network: bool = False, sites: int = 0
+    first: int, count: int, *, signed: bool = False, network: bool = False, sites: int = 0, budgets: bool = False
 ) -> tuple[SearchExtent, History | None]:
     """Run the histories of `count` seeds, up to the first violation. `signed`: of fleets whose rows are signed. `network`:
-    histories of the network. `sites`: histories with so many sites.
+    histories of the network. `sites`: histories with so many sites. `budgets`: histories with budgets.
     """
-    tally = SearchExtent(network=network, sites=sites)
+    tally = SearchExtent(network=network, sites=sites, budgets=budgets)
     for seed in range(first, first + count):
-        outcome = Chaos(seed, signed=signed, network=network, sites=sites).run()
+        outcome = Chaos(seed, signed=signed, network=network, sites=sites, budgets=budgets).run()
         tally.add(SearchExtent(1, outcome.operations, outcome.events, outcome.checks, outcome.fired, outcome.written))
         found = outcome.history()
         if found is not None:

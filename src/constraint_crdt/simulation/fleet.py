@@ -30,6 +30,7 @@ from constraint_crdt.simulation.steps import (
     AnyStep,
     Backup,
     Begin,
+    Budget,
     Collect,
     Crash,
     Deliver,
@@ -381,6 +382,8 @@ class Fleet:
             raise Violation("write", f"{host.name} wrote {step} and does not read it")
         if not step.unsaved:
             self._save(host, node)
+        if isinstance(step, Budget):
+            log.budgets.note(node, step.name, host.time, step.at)
 
     # --- messages ----------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,8 @@ clock:
 - **refusal**: a refused message or write changes nothing, and well-formed ones are not refused;
 - **durable**: acknowledged writes are there after a restart with the disk, and on all nodes in the end;
 - **exchange**, **liveness**: an undisturbed exchange leaves both sides equal; after the last fault all nodes become equal in time;
+- **budgets**: at each instant of true time the processes of all nodes hold at most the limit of a budget that its participants
+  have come to go by; without a lease, at most its highest limit;
 - **error**: no call raises an exception its documentation does not name.
 """
 
@@ -36,6 +38,7 @@ from constraint_crdt.crdt.digest import Dot, Replica, StateHash
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.simulation.models import Contribution, Model
+from constraint_crdt.types.budgets import NO_HOLDS, Known, mark_of
 from constraint_crdt.types.definition import ADD, definition_value
 from constraint_crdt.types.nodes import RETIRE
 
@@ -90,6 +93,68 @@ def _plus(counts: dict[str, tuple[int, int]], key: str, moved: tuple[int, int]) 
     counts[key] = (before[0] + moved[0], before[1] + moved[1])
 
 
+@dataclass(slots=True)
+class HeldBudget:
+    """A budget in true time, over all nodes."""
+
+    holders: dict[tuple[str, int], dict[int, tuple[int, int]]] = field(default_factory=dict)
+    """By node and life: the amount of each hold, and the end by the clock of the machine. They outlive their node."""
+    goes_by: dict[str, bytes] = field(default_factory=dict)
+    """By node the definitions of its last ledger."""
+    limit: int | None = None
+    highest: int = 0
+
+
+class BudgetJudge:
+    """Counts holders against limits. Clocks of machines go on while their nodes are down."""
+
+    def __init__(self) -> None:
+        self._budgets: dict[str, HeldBudget] = {}
+        self._offsets: dict[str, int] = {}
+        self.judged = 0
+        """Instants with a holder at which the limit was checked."""
+        self.most_holders = 0
+
+    def note(self, node: GossipNode, name: str, own: int, at: int) -> None:
+        """A step of a node, at `own` by its clock and `at` in true time. Raises `Violation`."""
+        self._offsets[node.node_id] = own - at
+        budgets, me = node.state.budgets, node.replica
+        if name not in budgets.names():
+            return
+        known, budget = budgets.known(name), self._budgets.setdefault(name, HeldBudget())
+        budget.highest = max([budget.highest, *(head.value.limit for head in known.heads)])
+        holds = known.holds.get(me, NO_HOLDS).holds
+        budget.holders[me.node_id, me.incarnation] = {each.id: (each.amount, each.until) for each in holds}
+        if me in known.ledgers:
+            budget.goes_by[me.node_id] = known.ledgers[me].mark
+        self._agree(known, budget, own, node.time.max_skew)
+        self._judge(name, budget, at)
+
+    @staticmethod
+    def _agree(known: Known, budget: HeldBudget, own: int, skew: int) -> None:
+        """Take a limit as reached once all participants go by it, and what retired ones held is over."""
+        mark, root = mark_of(known.heads), len(known.heads) == 1 and not known.heads[0].value.overwrites
+        gone = max((head.value.made for head in known.heads if head.value.without), default=0)
+        if (root and budget.limit is None) or (
+            own >= gone + known.lease + 2 * skew and all(budget.goes_by.get(node) == mark for node in known.nodes())
+        ):
+            budget.limit = known.limit
+
+    def _judge(self, name: str, budget: HeldBudget, at: int) -> None:
+        held = 0
+        for (node, _), holds in budget.holders.items():
+            clock = at + self._offsets.get(node, 0)
+            for id_ in [id_ for id_, (_, until) in holds.items() if until and clock >= until]:
+                del holds[id_]  # its process knows that it is over, also if the clock is set back
+            held += sum(amount for amount, _ in holds.values())
+        leased = any(until for holds in budget.holders.values() for _, until in holds.values())
+        limit = budget.limit if leased and budget.limit is not None else budget.highest
+        self.judged += held > 0
+        self.most_holders = max(self.most_holders, held)
+        if held > limit:
+            raise Violation("budgets", f"{held} of {name} are held, and the limit is {limit}")
+
+
 class Invariants:
     """The log, and the checks against it."""
 
@@ -104,6 +169,7 @@ class Invariants:
         self._been: dict[Replica, tuple[set[ClockKey], set[StateHash], dict[Replica, int]]] = {}
         self._ended_lives = False
         """Some life was ended: since then clocks may leave out entries."""
+        self.budgets = BudgetJudge()
         self.checks = 0
         """States compared with the log."""
 

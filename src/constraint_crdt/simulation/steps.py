@@ -214,6 +214,24 @@ class Describe(Write, frozen=True, kw_only=True, tag="describe"):
     site: str = ""
 
 
+class Budget(Write, frozen=True, kw_only=True, tag="budget"):
+    """Define a budget, acquire, renew or release of it, or bring the cells of the node up to date."""
+
+    act: str
+    """`define`, `retire`, `acquire`, `renew`, `release` or `tend`."""
+    name: str
+    at: int
+    """The true time in ns, by which holders are counted."""
+    amount: int = 0
+    """The limit, or the amount to hold."""
+    place: int = 0
+    """Which of the holds of the node, modulo their number."""
+    lease: int = 0
+    """ns."""
+    nodes: tuple[str, ...] = ()
+    """Those with a share; of a retirement those declared gone."""
+
+
 class Collect(Step, frozen=True, kw_only=True, tag="collect"):
     """Drop tombstones."""
 
@@ -307,6 +325,7 @@ AnyStep: TypeAlias = (
     | Spend
     | Measure
     | Describe
+    | Budget
     | Collect
     | Begin
     | Stale

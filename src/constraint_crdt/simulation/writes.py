@@ -8,11 +8,12 @@ import msgspec
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Replica
-from constraint_crdt.errors import UnknownName
+from constraint_crdt.errors import NoRights, UnknownName
 from constraint_crdt.model import VerdictState
 from constraint_crdt.plato.rooms import apply_delta
 from constraint_crdt.plato.shapes import PlatoCounter, PlatoDelta
 from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.protocol.loans import Waiting
 from constraint_crdt.protocol.sites import SITE
 from constraint_crdt.simulation.invariants import CountsById, Invariants
 from constraint_crdt.simulation.models import (
@@ -32,6 +33,7 @@ from constraint_crdt.simulation.models import (
 from constraint_crdt.simulation.steps import (
     Add,
     AnyStep,
+    Budget,
     Count,
     CountItem,
     Decay,
@@ -54,6 +56,7 @@ from constraint_crdt.simulation.steps import (
     Write,
 )
 from constraint_crdt.types.bloom import BloomCRDT, BloomShape
+from constraint_crdt.types.budgets import NO_HOLDS
 from constraint_crdt.types.counters import COUNTS, NODE_KEY, counts_value
 from constraint_crdt.types.decay import DECAY, RATE
 from constraint_crdt.types.definition import ADD, Definition
@@ -68,13 +71,19 @@ TOGETHER: Final = "increments taken together"
 AGAIN: Final = "increment known already"
 
 WRITES: Final = (
-    *sorted(str(each.__struct_config__.tag) for each in get_args(AnyStep) if issubclass(each, Write) and each is not Tile),
+    *sorted(
+        str(each.__struct_config__.tag) for each in get_args(AnyStep) if issubclass(each, Write) and each not in (Tile, Budget)
+    ),
     *(f"tile {act}" for act in TILE_ACTS),
     AGAIN,
 )
 """Every kind of write. A search in which any of them never occurred has not covered it. (`TOGETHER` is a rare effect of some of
 them: reported, but not required of a short search.)
 """
+
+BUDGET_ACTS: Final = ("acquire", "define", "release", "renew", "retire", "tend")
+OF_BUDGETS: Final = tuple(f"budget {act}" for act in BUDGET_ACTS)
+"""The kinds of writes that only histories with budgets have."""
 
 OF_SITES: Final = str(Describe.__struct_config__.tag)
 """The kind of write that only histories with sites have."""
@@ -112,14 +121,42 @@ def do(node: GossipNode, step: Write) -> None:
             node.remove_expired()
         case Retire() | Undo():
             (node.retire if isinstance(step, Retire) else node.undo_retirement)(step.dead)
-        case Tell() | Spend() | Measure() | Describe():
+        case Tell() | Spend() | Measure() | Describe() | Budget():
             _tell(node, step)
         case CountItem() | Insert() | Rate() | FoldRates() | Decay() | Increment():
             _do_summary(node, step)
 
 
-def _tell(node: GossipNode, step: Tell | Spend | Measure | Describe) -> None:
+def _do_budget(node: GossipNode, step: Budget) -> None:
+    """Let the node carry out a step. A process without rights waits, until it gets some or another step of the node comes."""
+    escrow, name = node.escrow, step.name
+    if step.act == "define":
+        escrow.define(name, step.amount, lease=step.lease, nodes=step.nodes)
+    elif step.act == "tend":
+        escrow.tend()
+    elif step.act == "retire":
+        known = escrow.budgets.known(name)
+        nodes = [each for each in known.nodes() if each not in step.nodes]
+        escrow.define(name, known.limit, lease=known.lease, nodes=nodes, without=step.nodes)
+    elif step.act == "acquire":
+        try:
+            escrow.wait(name, None)
+            escrow.acquire(name, step.amount, "a process")
+        except NoRights:
+            if not escrow.goes_on or name not in escrow.budgets:
+                raise
+            escrow.wait(name, Waiting(step.amount, escrow.now))
+            escrow.tend()
+    else:
+        holds = escrow.budgets.known(name).holds.get(node.replica, NO_HOLDS).holds
+        if holds:
+            (escrow.renew if step.act == "renew" else escrow.release)(name, holds[step.place % len(holds)].id)
+
+
+def _tell(node: GossipNode, step: Tell | Spend | Measure | Describe | Budget) -> None:
     match step:
+        case Budget():
+            _do_budget(node, step)
         case Describe():
             node.describe("", labels={SITE: step.site} if step.site else {})
         case Tell():
@@ -195,7 +232,7 @@ def kinds(step: Write, cells: Sequence[Cell]) -> list[str]:
     """The kinds of writes carried out, by the written cells except those at the beginning of a life: of `WRITES`."""
     if not isinstance(step, Retire) and all(cell.kind == RETIRE for cell in cells):
         return [AGAIN] if isinstance(step, Increment) else []
-    kind = f"tile {step.act}" if isinstance(step, Tile) else str(step.__struct_config__.tag)
+    kind = f"{step.__struct_config__.tag} {step.act}" if isinstance(step, Tile | Budget) else str(step.__struct_config__.tag)
     return [kind, TOGETHER] if any(cell.kind == APPLIED for cell in cells) else [kind]
 
 
@@ -274,6 +311,8 @@ def may_refuse(node: GossipNode, step: Write, log: Invariants) -> bool:
             return step.ttl is not None and node.time.doubt is not None and not node.time.doubt.agreed
         case Tile():
             return step.act not in ("put", "tag")
+        case Budget():
+            return True
         case Remove():
             return step.id not in log.active(node)
         case Undo():

@@ -60,6 +60,7 @@ from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.increments import RoomIncrements
 from constraint_crdt.types.orset import ConstraintORSet
 from constraint_crdt.types.rates import DecayConstraintState
+from constraint_crdt.types.readings import SharedReadings
 from constraint_crdt.types.register import POSITION, EisensteinRegister
 from constraint_crdt.types.sketch import SketchCRDT
 from constraint_crdt.types.tiles import FleetTile
@@ -166,6 +167,7 @@ def _read(state: ConstraintState) -> object:
         descriptions.read_increments(state.increments),
         (descriptions.read_verdicts(state.verdicts), descriptions.verdicts_agree(state.verdicts)),
         descriptions.read_variables(state.variables),
+        descriptions.read_readings(state.readings),
     )
     return parts, state.clock.as_dict(), cells, state.state_hash, state.constraints_hash
 
@@ -192,6 +194,7 @@ ADAPTERS: Mapping[type, Callable[[], Laws[Any, Any]]] = {
     RoomIncrements: descriptions.increments_laws,
     ConstraintVerdicts: descriptions.verdict_laws,
     MeasuredVariables: descriptions.variables_laws,
+    SharedReadings: descriptions.readings_laws,
     ConstraintState: _state_laws,
 }
 """Every type, with the function that makes its description."""
@@ -269,6 +272,11 @@ def verdicts() -> st.SearchStrategy[ConstraintVerdicts]:
 def variables() -> st.SearchStrategy[MeasuredVariables]:
     """The variables of a few nodes."""
     return single(laws_of(MeasuredVariables))
+
+
+def readings() -> st.SearchStrategy[SharedReadings]:
+    """The shared readings of a few nodes."""
+    return single(laws_of(SharedReadings))
 
 
 def states() -> st.SearchStrategy[ConstraintState]:

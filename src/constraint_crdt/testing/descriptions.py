@@ -33,6 +33,7 @@ from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.increments import RoomIncrements
 from constraint_crdt.types.orset import ConstraintORSet
 from constraint_crdt.types.rates import DecayConstraintState
+from constraint_crdt.types.readings import READING, Reading, SharedReadings
 from constraint_crdt.types.register import POSITION, EisensteinRegister
 from constraint_crdt.types.sketch import SketchCRDT, SketchShape
 from constraint_crdt.types.tiles import FleetTile
@@ -551,3 +552,37 @@ def read_variables(variables: MeasuredVariables) -> object:
 def variables_laws() -> Laws[MeasuredVariables, Any]:
     """`MeasuredVariables`."""
     return over_rows(MeasuredVariables, measured, measure, read_variables, accounts_for=_measured, canonical=True)
+
+
+# --- readings ----------------------------------------------------------------------------------------------------------
+
+_times = st.integers(0, 20).map(lambda tenths: 1_800_000_000 * SECOND + tenths * SECOND // 10)
+shared = st.dictionaries(
+    st.sampled_from(("v", "w")), st.none() | st.builds(Reading, st.sampled_from((1.0, 2.5, True, "on")), _times), min_size=1
+)
+
+
+def share(readings: SharedReadings, name: str, step: dict[str, Reading | None]) -> None:
+    """Share readings of a node, or withdraw them."""
+    readings.put_all(step, node=name)
+
+
+def _shared(readings: SharedReadings, done: Sequence[tuple[str, dict[str, Reading | None]]]) -> bool:
+    last = {(node, name): reading for node, step in done for name, reading in step.items()}
+    found = {(node, name): readings.of(node).get(name) for node, name in last}
+    return all(
+        each is reading is None or (each is not None and reading is not None and each.value == reading.value)
+        for (each, reading) in ((found[key], reading) for key, reading in last.items())
+    )
+
+
+def read_readings(readings: SharedReadings) -> object:
+    """All readings of the shared readings."""
+    return {name: readings.nodes(name) for name in readings}, [dict(readings.of(name)) for name in REPLICAS]
+
+
+def readings_laws() -> Laws[SharedReadings, Any]:
+    """`SharedReadings`."""
+    return over_rows(
+        SharedReadings, shared, share, read_readings, pool=arbitrary_cells(READING), accounts_for=_shared, canonical=True
+    )

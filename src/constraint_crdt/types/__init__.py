@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from constraint_crdt import lazy_names
 from constraint_crdt.types import (
     bloom,
+    budgets,
     counters,
     decay,
     definition,
@@ -16,6 +17,7 @@ from constraint_crdt.types import (
     nodes,
     orset,
     rates,
+    readings,
     register,
     sketch,
     tile_cells,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from constraint_crdt.types.increments import RoomIncrements
     from constraint_crdt.types.orset import ConstraintORSet
     from constraint_crdt.types.rates import Rates
+    from constraint_crdt.types.readings import Reading, SharedReadings
     from constraint_crdt.types.register import EisensteinRegister, eisenstein_norm, hex_distance
     from constraint_crdt.types.sketch import Frequent, SketchCRDT
     from constraint_crdt.types.tiles import FleetTiles
@@ -43,8 +46,8 @@ if TYPE_CHECKING:
     from constraint_crdt.types.verdicts import ConstraintVerdicts, NodeVerdict
 
 _REGISTERED = (
-    bloom, counters, decay, definition, increments, nodes, orset, rates, register, sketch, tile_cells, tile_sets, tiles,
-    variables, verdicts,
+    bloom, budgets, counters, decay, definition, increments, nodes, orset, rates, readings, register, sketch, tile_cells,
+    tile_sets, tiles, variables, verdicts,
 )  # fmt: skip
 """The modules that register kinds."""
 
@@ -70,8 +73,10 @@ _MODULE_OF = {
     "PNCounter": "constraint_crdt.types.counters",
     "PNCounters": "constraint_crdt.types.counters",
     "Rates": "constraint_crdt.types.rates",
+    "Reading": "constraint_crdt.types.readings",
     "RoomIncrements": "constraint_crdt.types.increments",
     "Seconds": "constraint_crdt.types.counters",
+    "SharedReadings": "constraint_crdt.types.readings",
     "SketchCRDT": "constraint_crdt.types.sketch",
     "VariableKind": "constraint_crdt.types.variables",
     "VerdictState": "constraint_crdt.model",
@@ -101,8 +106,10 @@ __all__ = [
     "PNCounter",
     "PNCounters",
     "Rates",
+    "Reading",
     "RoomIncrements",
     "Seconds",
+    "SharedReadings",
     "SketchCRDT",
     "VariableKind",
     "VerdictState",

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, Self
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Cell, Key, make_cell, make_removal, register, require_counts, value_of
+from constraint_crdt.crdt.cells import Cell, Key, core, make_cell, make_removal, register, require_counts, value_of
 from constraint_crdt.crdt.digest import Replica, check_id, writer
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
 from constraint_crdt.crdt.rows import Rows, dots_of
@@ -58,7 +58,6 @@ register(
     key_bytes=ID_BYTES,
     removable=True,
     removed_by_id=True,
-    cached=_pair,
     rank=lambda value: sum(_pair(value)),
 )
 register(COUNTER, tuple[int, int], check_pair, key_bytes=ID_BYTES)
@@ -86,17 +85,12 @@ register(SECONDS, SecondsValue, _check_seconds, key_bytes=ID_BYTES, removable=Tr
 
 def make_counts(key: str, satisfied: int, violated: int) -> Cell:
     """A COUNTS cell."""
-    cell = make_cell(COUNTS, key, [satisfied, violated] if violated else satisfied)
-    cell.cached = (satisfied, violated)
-    return cell
+    return make_cell(COUNTS, key, [satisfied, violated] if violated else satisfied)
 
 
 def counts_value(cell: Cell) -> tuple[int, int]:
     """The value of a COUNTS cell: (satisfied, violated), cumulative."""
-    value = cell.cached
-    if value is None:
-        value = cell.cached = _pair(value_of(cell))
-    return value
+    return core.counts_of(cell)
 
 
 def make_seconds(key: str, times: Sequence[int] = ()) -> Cell:
@@ -179,6 +173,7 @@ class ConstraintGCounter(IndexedView):
         self._satisfied = self._violated = 0
         self._by_node: dict[str, tuple[int, int]] = {}
         self._by_constraint: dict[Key, tuple[int, int]] = {}
+        """The counts that were read of constraints with several cells, kept up to date from then on."""
 
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
         cell = new if new is not None else old
@@ -196,8 +191,21 @@ class ConstraintGCounter(IndexedView):
         node = self._by_node.get(cell.replica.node_id)
         self._by_node[cell.replica.node_id] = moved if node is None else (node[0] + moved[0], node[1] + moved[1])
         if cell.key != NODE_KEY:
-            each = self._by_constraint.get(cell.key)
-            self._by_constraint[cell.key] = moved if each is None else (each[0] + moved[0], each[1] + moved[1])
+            each = self._by_constraint.get(cell.key) if self._by_constraint else None
+            if each is not None:
+                self._by_constraint[cell.key] = (each[0] + moved[0], each[1] + moved[1])
+
+    def _bulk_watcher(self, cells: Sequence[Cell]) -> None:
+        """Of cells under keys of their own, none is among the counts that were read of a constraint."""
+        if cells[0].kind == SECONDS:
+            for cell in cells:
+                self._changed(None, cell)
+            return
+        for replica, satisfied, violated in core.total_counts(cells):
+            self._satisfied += satisfied
+            self._violated += violated
+            node = self._by_node.get(replica.node_id, ZERO)
+            self._by_node[replica.node_id] = (node[0] + satisfied, node[1] + violated)
 
     def _time_changed(self, cell: Cell, old: Cell | None, new: Cell | None) -> None:
         moved = seconds_value(new) if new is not None else NO_TIME
@@ -241,8 +249,17 @@ class ConstraintGCounter(IndexedView):
         return self.node(node_id).violated
 
     def constraint(self, id_: str) -> Counts:
-        """The counts of a constraint, over all nodes."""
-        return Counts(*self._by_constraint.get(id_, ZERO))
+        """The counts of a constraint, over all nodes. The first time O(rows with such counts), then O(1)."""
+        if id_ == NODE_KEY:
+            return ZERO
+        counted = self._by_constraint.get(id_)
+        if counted is None:
+            held = self._rows.held(COUNTS, id_)
+            counts = [counts_value(cell) for cell in held]
+            counted = (sum([each[0] for each in counts]), sum([each[1] for each in counts]))
+            if len(held) > 1:
+                self._by_constraint[id_] = counted
+        return Counts(*counted)
 
     def constraint_satisfied(self, id_: str) -> int:
         """Satisfied evaluations of a constraint."""

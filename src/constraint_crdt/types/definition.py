@@ -8,7 +8,8 @@ Times and durations are in ns. Trailing defaults are left out. All knowledge abo
 
 - A definition may have an end (`expires_at`), which is part of the definition. The time of the addition is not: adding a definition
   already in force changes nothing.
-- `fields` are `[for, clear after, clear when, if unknown, max age]` for the meaning version 1, and are absent for the version 0.
+- `fields` are `[for, clear after, clear when, if unknown, max age]` for the meaning version 1, with a sixth element, the scope, for
+  the version 2, and are absent for the version 0. Only a definition of scope fleet has the version 2.
   Fields of a later meaning version are not decoded. The definition keeps them as bytes, and evaluation reads it as unknown.
 - The bounds hold where a definition is written. A cell beyond them, from a version that raised one, is kept, passed on and read as
   far as this version can; an unknown severity or choice reads as a later meaning version. What is not of the right form is refused.
@@ -21,7 +22,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Cell, register, require, require_counts, value_of
+from constraint_crdt.crdt.cells import Cell, core, register, require, require_counts, value_of
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, check_id
 from constraint_crdt.crdt.limits import (
@@ -35,12 +36,16 @@ from constraint_crdt.crdt.limits import (
     whole_number,
 )
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType
-from constraint_crdt.model import IfUnknown, Severity
+from constraint_crdt.model import IfUnknown, Scope, Severity
 
 ADD: Final = 1
 
-MEANING: Final = 1
-"""The meaning version of definitions with fields. A version that changes the meaning of a definition writes a higher one."""
+FIELDS_MEANING: Final = 1
+"""The meaning version of definitions with fields, for those of scope node."""
+
+MEANING: Final = 2
+"""The meaning version of definitions of scope fleet, the highest known here. A version that changes the meaning of a definition
+writes a higher one."""
 
 LATER: Final = MAX_COUNT
 """Stands for the meaning version of a definition with a severity or a choice that this version does not know."""
@@ -48,6 +53,8 @@ LATER: Final = MAX_COUNT
 _LEVELS = tuple(Severity)
 
 _CHOICES = tuple(IfUnknown)
+
+_SCOPES = tuple(Scope)
 
 Label = tuple[str, str]
 """A key and its value."""
@@ -72,11 +79,11 @@ class DefinitionValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     meaning: int = 0
     """The meaning version."""
     fields: msgspec.Raw = msgspec.Raw()
-    """A `FieldsValue` for the meaning version 1; of any form for a later one."""
+    """A `FieldsValue` for the meaning versions 1 and 2; of any form for a later one."""
 
 
 class FieldsValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The fields of a definition with the meaning version 1. Durations are in ns."""
+    """The fields of a definition with the meaning version 1 or 2. Durations are in ns."""
 
     for_: int = 0
     clear_after: int = 0
@@ -84,6 +91,8 @@ class FieldsValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     if_unknown: int = 0
     """The place in `IfUnknown`."""
     max_age: int | None = None
+    scope: int = 0
+    """The place in `Scope`."""
 
 
 _read_fields = msgspec.msgpack.Decoder(FieldsValue).decode
@@ -116,6 +125,7 @@ def _check_fields(value: DefinitionValue) -> None:
     require(all(0 <= each <= MAX_COUNT for each in (fields.for_, fields.clear_after)), "a duration of a definition")
     require(fields.max_age is None or 0 < fields.max_age <= MAX_COUNT, "the largest age of a definition")
     require(0 <= fields.if_unknown <= MAX_COUNT, "the choice of a definition for unknown")
+    require(0 <= fields.scope <= MAX_COUNT, "the scope of a definition")
 
 
 _NO_FIELDS: Final = b"\x90"
@@ -168,13 +178,18 @@ class Definition(NamedTuple):
     """The verdict to count for an unknown outcome."""
     max_age: int | None = None
     """ns: measured values older than this are not used. None: the node's `max_age`."""
+    scope: Scope = Scope.NODE
     meaning: int = 0
     """The meaning version of a later version of constraint-crdt. 0: this version knows the meaning."""
     unknown_fields: bytes = b""
     """The fields of a later meaning version, as received."""
 
     def applies_to(self, labels: Mapping[str, str]) -> bool:
-        """True if a node with these labels has to evaluate the definition."""
+        """True if a node with these labels has to evaluate the definition. One of scope fleet is evaluated by every node."""
+        return self.scope is Scope.FLEET or self.selects(labels)
+
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """True if the selector matches a node with these labels: in scope fleet, if the node is one of `nodes`."""
         return all(labels.get(key) == value for key, value in self.on)
 
     def without_end(self) -> "Definition":
@@ -203,6 +218,7 @@ def check_definition(
     clear_when: str | None = None,
     if_unknown: str = IfUnknown.UNKNOWN,
     max_age: int | None = None,
+    scope: str = Scope.NODE,
 ) -> Definition:
     """Make a `Definition`. Durations are in ns, see `duration_ns`. Does not compile `when` and `clear_when`.
 
@@ -225,6 +241,7 @@ def check_definition(
         clear_when or None,
         choice,
         None if max_age is None else _duration(max_age, "max_age", least=1),
+        _choice(Scope, scope, "scope"),
     )
     if not when:
         _refuse_fields(fields)
@@ -249,12 +266,12 @@ def _duration(nanoseconds: int, what: str, least: int = 0) -> int:
     return nanoseconds
 
 
-_Fields = tuple[int, int, str | None, IfUnknown, int | None]
-"""for, clear after, clear when, if unknown, max age."""
+_Fields = tuple[int, int, str | None, IfUnknown, int | None, Scope]
+"""for, clear after, clear when, if unknown, max age, scope."""
 
-_DEFAULTS: Final[_Fields] = (0, 0, None, IfUnknown.UNKNOWN, None)
+_DEFAULTS: Final[_Fields] = (0, 0, None, IfUnknown.UNKNOWN, None, Scope.NODE)
 
-FIELDS: Final = ("for", "clear_after", "clear_when", "if_unknown", "max_age")
+FIELDS: Final = ("for", "clear_after", "clear_when", "if_unknown", "max_age", "scope")
 """The names of the fields that say how a `when` is evaluated, in the order of the wire."""
 
 
@@ -354,10 +371,11 @@ def wire_definition(definition: Definition, added_at: int | None) -> list[object
     if definition.meaning:
         return [*value, definition.meaning, *([msgspec.Raw(definition.unknown_fields)] if definition.unknown_fields else ())]
     fields: list[object] = [
-        definition.for_, definition.clear_after, definition.clear_when, _CHOICES.index(definition.if_unknown), definition.max_age
+        definition.for_, definition.clear_after, definition.clear_when, _CHOICES.index(definition.if_unknown), definition.max_age,
+        _SCOPES.index(definition.scope),
     ]  # fmt: skip
-    if _without_defaults(fields, [0, 0, None, 0, None]):
-        return [*value, MEANING, fields]
+    if _without_defaults(fields, [0, 0, None, 0, None, 0]):
+        return [*value, FIELDS_MEANING if definition.scope is Scope.NODE else MEANING, fields]
     return _without_defaults(value, [None, _LEVELS.index(Severity.WARNING), None, (), None, None]) or None
 
 
@@ -384,35 +402,17 @@ def _with_fields(definition: Definition, value: DefinitionValue) -> Definition:
     if value.meaning > MEANING:
         return definition._replace(meaning=value.meaning, unknown_fields=bytes(value.fields))
     fields = _read_fields(value.fields or _NO_FIELDS)
-    if definition.meaning or fields.if_unknown >= len(_CHOICES):
+    if definition.meaning or fields.if_unknown >= len(_CHOICES) or fields.scope >= len(_SCOPES):
         return definition._replace(meaning=LATER, unknown_fields=bytes(value.fields))
     return Definition(
-        *definition[:5], fields.for_, fields.clear_after, fields.clear_when, _CHOICES[fields.if_unknown], fields.max_age
-    )
-
-
-_NIL, _ARRAY_OF_FOUR, _SHORT_TEXT, _LONGER_TEXT = 0xC0, 0x94, 0b101, 0xD9
-_KEY = 2
-WITHOUT_VALUE: Final = 0x92
-"""How an add without a value begins: an array of two, the kind and the id. Most adds of a large fleet are such."""
+        *definition[:5], fields.for_, fields.clear_after, fields.clear_when, _CHOICES[fields.if_unknown], fields.max_age,
+        _SCOPES[fields.scope] if value.meaning > FIELDS_MEANING else Scope.NODE,
+    )  # fmt: skip
 
 
 def expiry_of(cell: Cell) -> int | None:
-    """The expiry of an ADD cell, or None. Cells without an end are recognised without decoding.
-
-    An ADD cell is `[1, id, value]`, and the end is the fifth element of the value.
-    """
-    data = cell.data
-    if data[0] == WITHOUT_VALUE:
-        return None
-    head = data[_KEY]
-    if head >> 5 == _SHORT_TEXT:
-        first = data[_KEY + 1 + (head & 0x1F)]
-    elif head == _LONGER_TEXT:
-        first = data[_KEY + 2 + data[_KEY + 1]]
-    else:
-        first = 0
-    if first == _NIL or 0x90 <= first <= _ARRAY_OF_FOUR:
+    """The expiry of an ADD cell, or None. Cells without an end are recognised without decoding."""
+    if not core.ending((cell,)):
         return None
     value: DefinitionValue = value_of(cell) or _NO_VALUE
     return value.expires_at

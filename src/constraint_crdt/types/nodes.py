@@ -465,6 +465,10 @@ class Retirements(IndexedView):
             self._over = {life for each, nodes in undone for life in each.ends if life.node_id in nodes}
         return life in self._over
 
+    def is_over(self, life: Replica) -> bool:
+        """True for a life whose end was stated: the node went on in another life, or was retired."""
+        return bool(self._ends.get(life))
+
     def undone_by(self, node_id: str) -> list[str]:
         """The nodes that undid retirements of a node, in order. O(undone retirements)."""
         return sorted({dot.replica.node_id for by in self._undone.values() for dot, node in by.items() if node == node_id})

@@ -21,14 +21,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
 
-from constraint_crdt.crdt.cells import Cell, Key, make_cell, make_removal
+from constraint_crdt.crdt.cells import Cell, Key, core, make_cell, make_removal
 from constraint_crdt.crdt.digest import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.errors import UnknownConstraint
-from constraint_crdt.model import IfUnknown, Severity, html_table
+from constraint_crdt.model import IfUnknown, Scope, Severity, html_table
 from constraint_crdt.types.definition import (
     ADD,
-    WITHOUT_VALUE,
     Addition,
     Definition,
     Labels,
@@ -226,9 +225,9 @@ class ConstraintORSet(IndexedView):
         """The standing adds with an end. Without any, readings do not depend on the time."""
 
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
-        if not self.ends and (new is None or new.data[0] == WITHOUT_VALUE):
-            return  # the common case, without an end, must cost no more
         expires_at = None if new is None else expiry_of(new)
+        if not self.ends and expires_at is None:
+            return  # the common case, without an end, must cost no more
         cell = new if new is not None else old
         if old is not None:
             self._expiries.drop(old)
@@ -239,7 +238,7 @@ class ConstraintORSet(IndexedView):
 
     def _bulk_watcher(self, cells: Sequence[Cell]) -> None:
         """Of adds in empty slots, only those with an end matter, while no other add has an end."""
-        for cell in cells if self.ends else [cell for cell in cells if cell.data[0] != WITHOUT_VALUE]:
+        for cell in cells if self.ends else core.ending(cells):
             self._changed(None, cell)
 
     def merged(self, other: "ConstraintORSet") -> "ConstraintORSet":
@@ -343,6 +342,7 @@ class ConstraintORSet(IndexedView):
         clear_when: str | None = None,
         if_unknown: str = IfUnknown.UNKNOWN,
         max_age: int | None = None,
+        scope: str = Scope.NODE,
         at: int | None = None,
     ) -> Change:
         """Make a constraint active with this definition, in place of all observed definitions, expired ones included.
@@ -352,7 +352,7 @@ class ConstraintORSet(IndexedView):
         """
         definition = check_definition(
             when, severity, about, on, expires_at,
-            for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
+            for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
         )  # fmt: skip
         return self.put(id_, definition, node=node, at=at)
 

@@ -20,6 +20,7 @@ export class Dialogs {
     byId("remove-form").addEventListener("submit", (event) => this.#during(event, "remove-error", () => this.#remove()));
     byId("notes-close").addEventListener("click", () => showNotes([]));
     byId("add-when").addEventListener("input", () => this.#soon());
+    byId("add-scope").addEventListener("change", () => this.#soon());
   }
 
   // Without `row`: a new one.
@@ -36,6 +37,7 @@ export class Dialogs {
     byId("add-on").value = Object.entries(data?.on ?? {}).map(([key, value]) => `${key}=${value}`).join(", ");
     for (const name of [...DURATIONS, "clear_when"]) byId(`add-${name}`).value = data?.[name] || "";
     byId("add-if_unknown").value = data?.if_unknown ?? "unknown";
+    byId("add-scope").value = data?.scope ?? "node";
     byId("add-more").open = Boolean(data && Object.keys(shownFields(data)).length);
     setText(byId("add-error"), "");
     this.#verdict("", "");
@@ -105,6 +107,7 @@ export class Dialogs {
     for (const name of DURATIONS) if (value(name)) body[name] = Number(value(name));
     if (value("clear_when")) body.clear_when = value("clear_when");
     if (value("if_unknown") !== "unknown") body.if_unknown = value("if_unknown");
+    if (value("scope") !== "node") body.scope = value("scope");
     const { change, notes = [] } = await this.api.send("POST", "/v1/constraints", body);
     announce(`${id}: ${change}`);
     showNotes(notes.map((note) => `${id}: ${note}`));
@@ -126,6 +129,7 @@ export class Dialogs {
   async #check() {
     clearTimeout(this.#timer);
     const when = byId("add-when").value.trim();
+    const scope = byId("add-scope").value;
     const turn = (this.#checked += 1);
     const show = (kind, words) => turn === this.#checked && this.#verdict(kind, words);
     if (!when) {
@@ -133,7 +137,7 @@ export class Dialogs {
       return null;
     }
     try {
-      const { ok, error, variables } = await this.api.send("POST", "/v1/expressions", { when });
+      const { ok, error, variables } = await this.api.send("POST", "/v1/expressions", scope === "node" ? { when } : { when, scope });
       if (ok) show("good", variables.length ? `Well formed. It needs ${variables.join(", ")}.` : "Well formed.");
       else show("bad", error);
       return error;

@@ -44,6 +44,7 @@ export const clockTime = (ms) => clock.format(ms);
 // How a definition is evaluated beyond its `when`: the fields other than defaults, by name.
 export function shownFields(definition) {
   const shown = {
+    scope: definition.scope === "fleet" && "the fleet",
     for: definition.for && `${definition.for} s`,
     "clear after": definition.clear_after && `${definition.clear_after} s`,
     "clear when": definition.clear_when,

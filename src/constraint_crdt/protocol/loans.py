@@ -1,0 +1,417 @@
+"""The budgets of the local node: what it holds, lends, borrows and gives back. No I/O; `types.budgets` has the rules of rights.
+
+Rules kept here:
+
+- Nodes ask for loans in their own rows: the HOLDS cell states the `level` of loans that a node needs, and since when it waits.
+  Owners read it in the exchanges that go on anyhow, and lend. A loan is a cell, so it leaves only after it is on disk.
+- The first in line is served first, over the whole fleet, by the times that nodes state: best effort, since clocks differ. A node
+  with processes that wait lends nothing to nodes that wait for a shorter time.
+- The owner with the most to spare lends; the others do so after `PATIENCE`. So a single demand is not met several times.
+- A borrower gives back what it does not need, once others wait, or once its owner has to lend less. Of two nodes with a part each
+  the later one gives its part back.
+- A loan in use is renewed by its owner in the second half of the lease. What nobody uses runs out.
+- A node whose clock is in doubt neither lends nor takes where there is a lease. A step of its clock beyond the skew bound is as the
+  beginning of a life: its share is 0 for a lease and twice the skew bound.
+- A life that is over has no rights. A participant ends the lives of its own node that it hears of: nothing else speaks for it.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.errors import ClockInDoubt, NoRights, UnknownName
+from constraint_crdt.protocol.local_replica import LocalReplica
+from constraint_crdt.types.budgets import (
+    HOLDER_BYTES,
+    MOST_HOLDS,
+    MOST_LOANS,
+    NO_HOLDS,
+    NO_LEDGER,
+    Budgets,
+    BudgetValue,
+    Hold,
+    Holds,
+    Known,
+    Ledger,
+    Loan,
+    ReturnedLoan,
+    borrowed,
+    check_amount,
+    covered_until,
+    held,
+    least_spare,
+    lendable,
+    lent,
+    loans_to,
+    needed,
+    renewed,
+    settled,
+    share_now,
+    with_loan,
+)
+from constraint_crdt.types.nodes import cut
+
+PATIENCE: Final = SECOND // 5
+"""ns after which an owner lends to a node that waits, though others have more to spare."""
+
+
+class Waiting(NamedTuple):
+    """The processes of this node that wait for a budget."""
+
+    amount: int
+    """Of all of them together."""
+    since: int
+    """The own time in ns since when the first of them waits."""
+
+
+class Escrow:
+    """The budgets on the local node. All times are those of its own clock."""
+
+    def __init__(self, local: LocalReplica) -> None:
+        self._local = local
+        self._waiting: dict[str, Waiting] = {}
+        self._steady_offset: int | None = None
+        self._concerned: set[str] = set()
+
+    def take_concerned(self) -> set[str]:
+        """The nodes that the loans written since the last call concern: the sooner they hear of them, the better."""
+        concerned, self._concerned = self._concerned, set()
+        return concerned
+
+    @property
+    def budgets(self) -> Budgets:
+        """The cells."""
+        return self._local.state.budgets
+
+    @property
+    def now(self) -> int:
+        """The own time in ns."""
+        return self._local.time.own()
+
+    @property
+    def skew(self) -> int:
+        """The bound on clock skew in ns."""
+        return self._local.time.max_skew
+
+    @property
+    def goes_on(self) -> bool:
+        """The present life may hold and lend; else the next write begins another life, or the life was ended by another node."""
+        local, retirements, me = self._local, self._local.state.retirements, self._local.replica
+        if not local.goes_on or retirements.ended(me) or retirements.is_over(me):
+            return False
+        return local.authority is None or not local.state.rows.seq(me) or not local.authority.has_ended(me)
+
+    def doubted(self, known: Known) -> bool:
+        """True if the clock of this node is in doubt, and the budget depends on it."""
+        return bool(known.lease) and self._local.time.in_doubt
+
+    # --- definitions -----------------------------------------------------------------------------------------------------
+
+    def define(
+        self, name: str, limit: int, *, lease: int, nodes: Iterable[str], without: Iterable[str] = (), removed: bool = False
+    ) -> BudgetValue:
+        """Define a budget, or change its limit. `lease`: ns, 0 for none. `nodes`: those that further shares go to.
+
+        Raises `ConstraintCrdtError` for values out of bounds, and `NotPermitted` without the right.
+        """
+        with self._local as me:
+            over = [life for node in dict.fromkeys(nodes) if (life := self._life_of(node, me)) is not None]
+            value = self.budgets.define(name, limit, lease=lease, over=over, at=self.now, node=me, without=without, removed=removed)
+        self.tend()
+        return value
+
+    def _life_of(self, node: str, me: Replica) -> Replica | None:
+        """The present life of a node, as far as it is known."""
+        if node == me.node_id:
+            return me
+        rows, retirements = self._local.state.rows, self._local.state.retirements
+        lives = [each for each in rows.clock_mark.entries if each.node_id == node and not retirements.is_over(each)]
+        return max(lives, key=rows.seq, default=None)
+
+    # --- holding -----------------------------------------------------------------------------------------------------------
+
+    def acquire(self, name: str, amount: int, holder: str) -> Hold:
+        """Hold an amount from now on.
+
+        Raises `NoRights`, changing nothing, without rights for all of it, and `KeyError` for an unknown budget.
+        """
+        known, me, now = self._checked(name), self._local.replica, self.now
+        check_amount(amount)
+        holds = self._tidy(known, me, now)
+        until = covered_until(known, me, amount, now, self.skew)
+        if until < 0 or (known.lease and until - now < known.lease // 4) or len(holds.holds) >= MOST_HOLDS:
+            raise NoRights(f"{amount} of {name} is not free here")  # `reason` says more, and takes longer
+        hold = Hold(holds.next, cut(holder, HOLDER_BYTES), amount, now, until)
+        self._put_holds(name, known, msgspec.structs.replace(holds, holds=(*holds.holds, hold), next=holds.next + 1))
+        return hold
+
+    def renew(self, name: str, id_: int) -> Hold:
+        """Hold an amount for another lease, or as long as rights are known to last. Raises `NoRights` for a hold that is over."""
+        known, me, now = self._checked(name), self._local.replica, self.now
+        holds = self._tidy(known, me, now)
+        hold = next((each for each in holds.holds if each.id == id_), None)
+        if hold is None:
+            raise NoRights(f"this hold of {name} is over: acquire it anew")
+        if not known.lease:
+            return hold
+        rest = msgspec.structs.replace(holds, holds=tuple(each for each in holds.holds if each.id != id_))
+        without = known._replace(holds={**known.holds, me: rest})
+        later = msgspec.structs.replace(hold, until=max(hold.until, covered_until(without, me, hold.amount, now, self.skew)))
+        if later != hold:
+            kept = tuple(later if each.id == id_ else each for each in holds.holds)
+            self._put_holds(name, known, msgspec.structs.replace(holds, holds=kept))
+        return later
+
+    def release(self, name: str, id_: int) -> bool:
+        """End a hold; False for one that is over already. What others wait for leaves at once."""
+        known, me, now = self._checked(name), self._local.replica, self.now
+        holds = self._tidy(known, me, now)
+        kept = tuple(each for each in holds.holds if each.id != id_)
+        if len(kept) == len(holds.holds):
+            return False
+        self._put_holds(name, known, msgspec.structs.replace(holds, holds=kept))
+        return True
+
+    def wait(self, name: str, waiting: Waiting | None) -> None:
+        """Have other nodes know, from the next `tend` on, how much processes of this node wait for; None: none waits."""
+        if waiting is None:
+            self._waiting.pop(name, None)
+        else:
+            self._waiting[name] = waiting
+
+    def _checked(self, name: str) -> Known:
+        known = self.budgets.known(name)
+        if all(head.value.removed for head in known.heads):
+            raise UnknownName(name, "budget")
+        if not self._local.may_count:
+            raise NoRights(f"{self._local.node_id} may not hold anything: it is retired or revoked, or an observer")
+        if self.doubted(known):
+            raise ClockInDoubt(f"the clock of {self._local.node_id} is in doubt, so it holds nothing of {name}: set its clock")
+        if not self.goes_on:
+            raise NoRights(
+                f"{self._local.node_id} has lost its rights with its former life: they come back by themselves, or as loans"
+            )
+        return known
+
+    def _put_holds(self, name: str, known: Known, holds: Holds) -> None:
+        """Write the holds of this node, and what follows from them for others, together."""
+        after = known._replace(holds={**known.holds, self._local.replica: holds})
+        self._write(name, known, after)
+
+    # --- what goes on by itself ------------------------------------------------------------------------------------------
+
+    def tend(self) -> bool:
+        """Bring the cells of this node up to date with what it knows, and with the time. True if something was written."""
+        self.budgets.moved.clear()
+        if not self._local.may_count:
+            return False
+        self._watch_clock()
+        return any(self._tend(name) for name in self.budgets.names())
+
+    def _watch_clock(self) -> None:
+        """After a step of the clock beyond the bound, all shares of this life are 0 for a while."""
+        steady = self._local.edge.steady
+        if steady is None:
+            return
+        offset, before = self.now - steady(), self._steady_offset
+        self._steady_offset = offset
+        if before is None or abs(offset - before) <= self.skew or not self.goes_on:
+            return
+        me = self._local.replica
+        for name in self.budgets.names():
+            known = self.budgets.known(name)
+            ledger = known.ledgers.get(me)
+            if known.lease and ledger is not None:
+                waits = msgspec.structs.replace(ledger, share=0, began=max(1, self.now))
+                with self._local:
+                    self.budgets.put(name, node=me, ledger=waits)
+
+    def _tend(self, name: str) -> bool:
+        known, me = self.budgets.known(name), self._local.replica
+        if self.doubted(known):
+            return False
+        takes_part = me.node_id in known.nodes() if known.lease else me in _named(known)
+        if self.goes_on:
+            if takes_part and self.budgets.other_lives(me) and known.lease:
+                with self._local:
+                    self._local.state.retirements.end_lives(self.budgets.other_lives(me), node=me)
+                known = self.budgets.known(name)
+            return self._write(name, known, known)
+        if not takes_part or not known.lease or self._local.state.retirements.is_over(me):
+            return False
+        with self._local as me:
+            self._local.state.retirements.end_lives(self.budgets.other_lives(me), node=me)
+        return self._write(name, self.budgets.known(name), self.budgets.known(name)) or True
+
+    def _write(self, name: str, before: Known, known: Known) -> bool:
+        """Write what this node is to say of a budget, given `known`, where it differs from `before`."""
+        me, now = self._local.replica, self.now
+        takes_part = me.node_id in known.nodes() if known.lease else me in _named(known)
+        if takes_part or me in known.ledgers:
+            known = _with_ledger(known, me, settled(known, me, now, self.skew))
+        holds = self._returned(known, me, self._tidy(known, me, now), now, name)
+        known = known._replace(holds={**known.holds, me: holds})
+        if me in known.ledgers:
+            known = self._lend(known, me, now, name)
+        holds = self._with_demand(known, me, now, name)
+        ledger_moved = known.ledgers.get(me) != before.ledgers.get(me)
+        holds_moved = holds != before.holds.get(me, NO_HOLDS)
+        if ledger_moved or holds_moved:
+            loans = set(known.ledgers.get(me, NO_LEDGER).loans) - set(before.ledgers.get(me, NO_LEDGER).loans)
+            returned = set(holds.returned) - set(before.holds.get(me, NO_HOLDS).returned)
+            self._concerned |= {loan.node for loan in loans} | {loan.node for loan in returned}
+            with self._local:
+                self.budgets.put(
+                    name,
+                    node=me,
+                    ledger=known.ledgers[me] if ledger_moved else None,
+                    holds=holds if holds_moved else None,
+                )
+        return ledger_moved or holds_moved
+
+    def _tidy(self, known: Known, me: Replica, now: int) -> Holds:
+        """The own holds without those that are over, and without returns that their owners know of."""
+        holds = known.holds.get(me, NO_HOLDS)
+        running = tuple(each for each in holds.holds if not each.until or now < each.until)
+        listed = {(*owner, loan.id) for owner, ledger in known.ledgers.items() for loan in ledger.loans}
+        returned = tuple(each for each in holds.returned if (each.node, each.life, each.id) in listed)
+        if len(running) < len(holds.holds) or len(returned) < len(holds.returned):
+            return msgspec.structs.replace(holds, holds=running, returned=returned)
+        return holds
+
+    def _with_demand(self, known: Known, me: Replica, now: int, name: str) -> Holds:
+        """The own holds with the loans that they need, and with the processes that wait."""
+        holds, waiting = known.holds.get(me, NO_HOLDS), self._waiting.get(name)
+        amount, since = (waiting.amount, waiting.since) if waiting is not None else (0, 0)
+        level = self._level(known, me, now, amount)
+        if (holds.level, holds.waiting, holds.since) == (level, amount, since):
+            return holds
+        return msgspec.structs.replace(holds, level=level, waiting=amount, since=since)
+
+    def _level(self, known: Known, me: Replica, now: int, waiting: int) -> int:
+        own = max(0, share_now(known, me) - lent(known, me, now, self.skew))
+        return max(0, held(known, me, now) + waiting - own)
+
+    # --- loans -------------------------------------------------------------------------------------------------------------
+
+    def _queue(self, known: Known, me: Replica, now: int) -> list[tuple[int, str, Replica, int]]:
+        """Since when, name, life and need of the other nodes that wait, the first one first."""
+        over = self._local.state.retirements.is_over
+        return sorted(
+            (holds.since, life.node_id, life, need)
+            for life, holds in known.holds.items()
+            if holds.since and life.node_id != me.node_id and (need := needed(known, life, now)) and not over(life)
+        )
+
+    def _returned(self, known: Known, me: Replica, holds: Holds, now: int, name: str) -> Holds:
+        """The own holds, with the loans that others need more given back."""
+        queue = self._queue(known, me, now) if known.lease else []
+        waiting = self._waiting.get(name)
+        mine = 0 if waiting is None or (queue and queue[0][:2] < (waiting.since, me.node_id)) else waiting.amount
+        known = known._replace(holds={**known.holds, me: holds})
+        for owner, loan in sorted(loans_to(known, me), key=lambda each: (each[1].amount, each[0], each[1].id)):
+            lowered = lent(known, owner, now, self.skew) > share_now(known, owner)
+            if now >= loan.until or len(holds.returned) >= MOST_LOANS or not (queue or lowered):
+                continue
+            less = msgspec.structs.replace(holds, returned=(*holds.returned, ReturnedLoan(*owner, loan.id)))
+            after = known._replace(holds={**known.holds, me: less})
+            if borrowed(after, me, now) >= self._level(known, me, now, mine) and least_spare(after, me, now, self.skew) >= 0:
+                known, holds = after, less
+        return holds
+
+    def _lend(self, known: Known, me: Replica, now: int, name: str) -> Known:
+        """What is known, with the loans renewed and begun that others need."""
+        if known.lease:
+            for loan in known.ledgers[me].loans:
+                known = self._renew(known, me, loan, now)
+        waiting = self._waiting.get(name)
+        for since, node, life, _ in self._queue(known, me, now):
+            if waiting is not None and (waiting.since, me.node_id) < (since, node):
+                break
+            free = lendable(known, me, now, self.skew)
+            ledger = known.ledgers[me]
+            if free <= 0 or len(ledger.loans) >= MOST_LOANS:
+                break
+            if now - since < PATIENCE and self._is_later(known, me, life, free, now):
+                continue
+            amount = min(free, needed(known, life, now))
+            if not known.lease:
+                amount = min(free, max(amount, free // 2))
+            until = now + known.lease if known.lease else 0
+            known = _with_ledger(known, me, with_loan(ledger, life, amount, until))
+        return known
+
+    def _renew(self, known: Known, me: Replica, loan: Loan, now: int) -> Known:
+        """What is known, with a loan renewed if it is in use and ends soon."""
+        until = now + known.lease
+        if loan.until - now >= known.lease // 2 or until <= loan.until or self._local.state.retirements.is_over(loan.to):
+            return known
+        longer = sum(each.amount for _, each in loans_to(known, loan.to) if each.until - now >= known.lease // 2)
+        if longer + loan.amount > max(known.holds.get(loan.to, NO_HOLDS).level, 0):
+            return known
+        after = _with_ledger(known, me, renewed(known.ledgers[me], loan, until))
+        within = lent(after, me, now, self.skew) <= share_now(after, me) and least_spare(after, me, now, self.skew) >= 0
+        return after if within else known
+
+    def _is_later(self, known: Known, me: Replica, to: Replica, free: int, now: int) -> bool:
+        """True if another participant than the borrower has more to spare, as far as this node knows."""
+        others = (life for node in known.nodes() if node not in (me.node_id, to.node_id) for life in known.current(node))
+        return any((-lendable(known, life, now, self.skew), life) < (-free, me) for life in others)
+
+    # --- looking -------------------------------------------------------------------------------------------------------------
+
+    def lenders(self, name: str) -> list[tuple[str, int]]:
+        """The other nodes with something to lend, as far as this node knows, the most first."""
+        known, me, now = self.budgets.known(name), self._local.replica, self.now
+        lives = (life for node in known.nodes() if node != me.node_id for life in known.current(node))
+        free = [(life.node_id, lendable(known, life, now, self.skew)) for life in lives]
+        return sorted(((node, amount) for node, amount in free if amount), key=lambda each: (-each[1], each[0]))
+
+    def free(self, name: str) -> int:
+        """The amount that can be acquired here and now."""
+        known = self.budgets.known(name)
+        if self.doubted(known) or not self.goes_on:
+            return 0
+        return max(0, least_spare(known, self._local.replica, self.now, self.skew))
+
+    def is_contended(self, name: str) -> bool:
+        """True if processes of other nodes wait for it."""
+        return bool(self._queue(self.budgets.known(name), self._local.replica, self.now))
+
+    def reason(self, name: str, amount: int) -> str:
+        """A sentence about why an amount cannot be held here: who has free rights, and who holds them."""
+        known, now = self.budgets.known(name), self.now
+        if amount > known.limit:
+            return f"{amount} of {name} is more than its limit of {known.limit}"
+        if self.doubted(known):
+            return f"the clock of {self._local.node_id} is in doubt, so it holds nothing of {name}: set its clock"
+        text, others = f"{amount} of {name} is not free here: {self.free(name)} is", self.lenders(name)
+        if others:
+            return f"{text}; {self._heard([(node, f'has {spare} free') for node, spare in others])}"
+        holders = sorted((life.node_id, held(known, life, now)) for life in known.holds)
+        told = [(node, f"holds {sum_}") for node, sum_ in holders if sum_]
+        return f"{text}; {self._heard(told)}" if told else f"{text}, and no other node is known to have any free"
+
+    def _heard(self, told: Sequence[tuple[str, str]], most: int = 3) -> str:
+        """What nodes told, and how long ago this node heard them."""
+        ages = dict(self._local.heard([node for node, _ in told]))
+        texts = [
+            f"{node} {what}"
+            + (f" (heard {ages[node] / 1000:.1f} s ago)" if node in ages else "" if node == self._local.node_id else " (away)")
+            for node, what in told[:most]
+        ]
+        return ", ".join([*texts, *([f"and {len(told) - most} more"] if len(told) > most else [])])
+
+
+def _named(known: Known) -> set[Replica]:
+    return {share.replica for head in known.heads for share in head.value.shares}
+
+
+def _with_ledger(known: Known, me: Replica, ledger: Ledger) -> Known:
+    return known._replace(ledgers={**known.ledgers, me: ledger})
+
+
+__all__ = ["PATIENCE", "Escrow", "Waiting"]

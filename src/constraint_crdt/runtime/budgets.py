@@ -1,0 +1,499 @@
+"""The budgets of a running node: holds for processes, a queue of those that wait, and nodes told soon of what concerns them.
+
+Rules kept here:
+
+- An amount is held once it is on disk. Holding and releasing where rights are is a matter of this node: nothing is sent for it. The
+  next exchange carries it.
+- Processes of this node are served in the order in which they came. `protocol.loans` has the order over the fleet.
+- A node that waits begins an exchange with the node that has the most to lend, and an owner that lent begins one with the borrower.
+- A node that has resumed its life holds and lends nothing before its first contact (`lifecycle`).
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.errors import ConstraintCrdtError, HoldLost, NoRights, UnknownName
+from constraint_crdt.operations.budgets import (
+    DEFAULT_LEASE,
+    BudgetNode,
+    BudgetReport,
+    HolderReport,
+    HoldReport,
+    ReleaseReport,
+)
+from constraint_crdt.operations.service import Finding
+from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.protocol.loans import Waiting
+from constraint_crdt.runtime.change_feed import ChangeFeed, NodeChange
+from constraint_crdt.runtime.exchange_loop import ExchangeLoop
+from constraint_crdt.runtime.persistence import Persistence
+from constraint_crdt.transport import Transport
+from constraint_crdt.types.budgets import MOST_BUDGETS, NO_HOLDS, Hold, Known, borrowed, held, lendable, lent, share_now, waits_for
+
+MOST_WAITING: Final = 1_000
+"""Processes that wait for a budget at a node."""
+
+RENEW_AFTER: Final = 1 / 3
+"""Of a lease: a hold of a program is renewed then."""
+
+LEAST_RENEWAL: Final = 0.2
+"""Seconds between two renewals."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Waiter:
+    """A process that waits."""
+
+    amount: int
+    holder: str
+    since: int
+    granted: asyncio.Future[Hold]
+
+
+class NodeBudgets:
+    """The budgets, as programs of this node use them. `in` is over the names."""
+
+    def __init__(
+        self,
+        gossip: GossipNode,
+        feed: ChangeFeed,
+        persistence: Persistence,
+        exchanges: ExchangeLoop,
+        transport: Transport,
+        check_call: Callable[[], None],
+        once: Callable[[str, Coroutine[object, object, None]], None],
+    ) -> None:
+        """`check_call` refuses a write outside of the life of the node. `once(name, coroutine)` runs one in the background."""
+        self._gossip = gossip
+        self._escrow = gossip.escrow
+        self._feed = feed
+        self._persistence = persistence
+        self._exchanges = exchanges
+        self._transport = transport
+        self._check_call = check_call
+        self._once = once
+        self._queues: dict[str, deque[_Waiter]] = {}
+        self._planned = False
+        self.acquired = 0
+        """Amounts acquired since the start, by number."""
+        self.refused = 0
+        """Refused for lack of rights, at once or after a wait."""
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._escrow.budgets
+
+    # --- definitions -----------------------------------------------------------------------------------------------------
+
+    async def define(
+        self,
+        name: str,
+        limit: int,
+        *,
+        lease: float | None = None,
+        nodes: Sequence[str] | None = None,
+        gone: Sequence[str] = (),
+    ) -> BudgetReport:
+        """Define a budget, or change its limit. `lease`: seconds, 0 for none; left out as before, or two minutes.
+
+        `nodes`: those that further shares go to, by default the live ones. `gone`: nodes lost for good: their share goes to
+        others once a lease and twice the skew bound are over. Raises `ConstraintCrdtError` for values out of bounds, and
+        `NotPermitted`.
+        """
+        self._check_call()
+        heads = self._escrow.budgets.heads(name)
+        ns = round((DEFAULT_LEASE if lease is None else lease) * SECOND)
+        if heads and lease is None:
+            ns = heads[0].value.lease
+        over = self._live() if nodes is None else list(nodes)
+        over = [node for node in over if node not in gone]
+        await self._feed.commit(lambda: self._escrow.define(name, limit, lease=ns, nodes=over, without=gone), "budget", name)
+        self._after()
+        return self.report(name)
+
+    def refusal(self, name: str, lease: float | None) -> str | None:
+        """Why a budget cannot be defined so beside those that exist; None if it can."""
+        heads = self._escrow.budgets.heads(name)
+        if not heads and len(self._escrow.budgets.names()) >= MOST_BUDGETS:
+            return f"{MOST_BUDGETS} budgets are the most, removed ones included: use one of them"
+        if heads and lease is not None and round(lease * SECOND) != heads[0].value.lease:
+            return f"the lease of budget {name} stays as it is: choose another name for another lease"
+        return None
+
+    async def remove(self, name: str) -> BudgetReport:
+        """Remove a budget: a limit of 0, and no longer listed. Raises `KeyError` for an unknown one."""
+        self._check_call()
+        known = self._known(name)
+        await self._feed.commit(
+            lambda: self._escrow.define(name, 0, lease=known.lease, nodes=(), removed=True), "remove budget", name
+        )
+        self._after()
+        return self.report(name)
+
+    async def retire(self, node: str) -> list[str]:
+        """Give the shares of a node that is gone for good to others; returns the budgets. On an operator's word."""
+        done = []
+        for name in self._escrow.budgets:
+            known = self._escrow.budgets.known(name)
+            if any(share.node == node and share.amount for head in known.heads for share in head.value.shares):
+                await self.define(name, known.limit, gone=[node])
+                done.append(name)
+        return done
+
+    def _live(self) -> list[str]:
+        """This node and the live ones that may hold."""
+        ended = self._gossip.revoked_nodes | set(self._gossip.state.retirements)
+        authority = self._gossip.authority
+        if authority is not None:
+            ended |= {member.node for member in authority.members().values() if member.role == "observer"}
+        return [self._gossip.node_id, *sorted(set(self._exchanges.live) - ended - {self._gossip.node_id})]
+
+    # --- holding -----------------------------------------------------------------------------------------------------------
+
+    async def acquire(self, name: str, amount: int = 1, *, holder: str = "", timeout: float | None = 0.0) -> HoldReport:  # noqa: ASYNC109 - it ends with a reason
+        """Hold an amount. `timeout`: seconds to wait for rights; None: without an end.
+
+        Raises `NoRights` with the reason, `UnknownName`, `ClockInDoubt`, and `WritesRefused` by the store.
+        """
+        self._check_call()
+        self._known(name)
+        loop = asyncio.get_running_loop()
+        begun, queue = loop.time(), self._queues.setdefault(name, deque())
+        hold = None if queue or self._feed.held else await self._take(name, amount, holder)
+        if hold is None:
+            if not self._may_wait(name, amount) or (timeout is not None and timeout <= 0):
+                self.refused += 1
+                raise NoRights(self._escrow.reason(name, amount))
+            hold = await self._wait(name, _Waiter(amount, holder, self._escrow.now, loop.create_future()), timeout)
+        return self._report(name, hold, loop.time() - begun)
+
+    def _may_wait(self, name: str, amount: int) -> bool:
+        return amount <= self._escrow.budgets.known(name).limit and len(self._queues[name]) < MOST_WAITING
+
+    async def _take(self, name: str, amount: int, holder: str) -> Hold | None:
+        self._persistence.check()
+        try:
+            hold = self._feed.write(lambda: self._escrow.acquire(name, amount, holder))
+        except NoRights:
+            return None
+        self.acquired += 1
+        await self._settle(name, hold)
+        return hold
+
+    async def _settle(self, name: str, hold: Hold) -> None:
+        """Wait until a hold is on disk. A caller that goes away meanwhile holds nothing."""
+        try:
+            await self._persistence.durable()
+        except BaseException:
+            with contextlib.suppress(ConstraintCrdtError):
+                self._feed.write(lambda: self._escrow.release(name, hold.id))
+            raise
+        self._after(name)
+
+    async def _wait(self, name: str, waiter: _Waiter, timeout: float | None) -> Hold:  # noqa: ASYNC109 - see `acquire`
+        queue = self._queues[name]
+        queue.append(waiter)
+        self._demand(name)
+        self._plan()
+        try:
+            async with asyncio.timeout(timeout):
+                hold = await waiter.granted
+        except TimeoutError:
+            self.refused += 1
+            raise NoRights(self._escrow.reason(name, waiter.amount)) from None
+        except asyncio.CancelledError:
+            if waiter.granted.done() and not waiter.granted.cancelled():  # granted while the caller went away
+                self._drop(name, waiter.granted.result())
+            raise
+        finally:
+            if waiter in queue:
+                queue.remove(waiter)
+            self._demand_of(name)
+            self._plan()
+        await self._settle(name, hold)
+        return hold
+
+    def _drop(self, name: str, hold: Hold) -> None:
+        with contextlib.suppress(ConstraintCrdtError):
+            self._feed.write(lambda: self._escrow.release(name, hold.id))
+
+    def _demand(self, name: str) -> None:
+        """State how much processes of this node wait for."""
+        queue = self._queues.get(name)
+        total = min(sum(each.amount for each in queue), self._escrow.budgets.known(name).limit) if queue else 0
+        self._escrow.wait(name, Waiting(total, queue[0].since) if queue else None)
+
+    async def renew(self, name: str, hold: str) -> HoldReport:
+        """Hold an amount for another lease. Raises `NoRights` for a hold that is over."""
+        self._check_call()
+        self._known(name)
+        id_ = self._id(name, hold)
+        self._persistence.check()
+        found = self._feed.write(lambda: self._escrow.renew(name, id_))
+        await self._persistence.durable()
+        self._tell()
+        return self._report(name, found, 0.0)
+
+    async def release(self, name: str, hold: str) -> ReleaseReport:
+        """End a hold."""
+        self._check_call()
+        try:
+            id_ = self._id(name, hold)
+        except NoRights:
+            return ReleaseReport(name=name, released=False)
+        released = self._feed.write(lambda: self._escrow.release(name, id_))
+        await self._persistence.durable()
+        self._after(name)
+        return ReleaseReport(name=name, released=released)
+
+    def _id(self, name: str, hold: str) -> int:
+        life, _, id_ = hold.partition("-")
+        if not (life.isdigit() and id_.isdigit() and len(hold) < 48) or int(life) != self._gossip.replica.incarnation:
+            raise NoRights(f"this node gave no hold {hold} of {name}, or has lost it with its former life: acquire it anew")
+        return int(id_)
+
+    @asynccontextmanager
+    async def hold(
+        self,
+        name: str,
+        amount: int = 1,
+        *,
+        holder: str = "",
+        timeout: float | None = None,  # noqa: ASYNC109 - see `acquire`
+    ) -> AsyncIterator[HoldReport]:
+        """Hold an amount inside of the block, and renew it meanwhile.
+
+        Raises as `acquire`. A hold that ends before the block does cancels it, and raises `HoldLost`.
+        """
+        report = await self.acquire(name, amount, holder=holder, timeout=timeout)
+        task, keeper = asyncio.current_task(), self.keep(report)
+        keeper.add_done_callback(lambda done: None if done.cancelled() or task is None else task.cancel())
+        try:
+            yield report
+        except asyncio.CancelledError:
+            if keeper.done() and not keeper.cancelled() and task is not None and task.uncancel() == 0:
+                raise HoldLost(keeper.result()) from None
+            raise
+        finally:
+            keeper.cancel()
+            with contextlib.suppress(ConstraintCrdtError):
+                await self.release(name, report.hold)
+
+    def keep(self, report: HoldReport) -> "asyncio.Task[str]":
+        """Renew a hold until the task is cancelled. The task ends by itself, with the reason, only if the hold is lost."""
+        return asyncio.create_task(self._keep(report), name=f"hold of {report.name}")
+
+    async def _keep(self, report: HoldReport) -> str:
+        """Renew a hold as long as that is possible; returns why it ended."""
+        loop = asyncio.get_running_loop()
+        if report.ttl is None:
+            await loop.create_future()
+        ends = loop.time() + (report.ttl or 0.0)
+        while True:
+            await asyncio.sleep(max(LEAST_RENEWAL, (ends - loop.time()) * RENEW_AFTER))
+            reason = f"the hold of {report.name} could not be renewed"
+            try:
+                found = await self.renew(report.name, report.hold)
+                ends = max(ends, loop.time() + (found.ttl or 0.0))
+            except ConstraintCrdtError as error:
+                reason = str(error)
+            if loop.time() + LEAST_RENEWAL >= ends:
+                return reason
+
+    # --- what goes on by itself ----------------------------------------------------------------------------------------
+
+    def changed(self, change: NodeChange) -> None:
+        """Act on cells of other nodes, soon: a subscriber does not write. See `ChangeFeed`."""
+        if change.state_changed and self._escrow.budgets.moved:
+            self._plan()
+
+    def _plan(self) -> None:
+        if not self._planned:
+            self._planned = True
+            asyncio.get_running_loop().call_soon(self._act)
+
+    def _act(self) -> None:
+        self._planned = False
+        try:
+            self._step()
+        except ConstraintCrdtError as error:
+            _log.warning("budgets: %s", error)
+
+    async def tend(self) -> None:
+        """Lend, renew, give back and end what is due. Called at regular intervals."""
+        self._step()
+
+    def _step(self) -> None:
+        if not self._escrow.budgets.names() or not self._feed.writable:
+            return
+        if self._feed.write(self._escrow.tend):
+            self._exchanges.push()
+        self._after()
+
+    def _after(self, name: str = "") -> None:
+        """Serve those that wait, and tell the nodes concerned. `name`: a budget of which a hold began or ended."""
+        if name in self._escrow.budgets and self._escrow.is_contended(name):
+            self._exchanges.push()  # else others take what is free here for more, or for less, than it is
+        for waited, queue in self._queues.items():
+            while queue and not self._feed.held:
+                waiter = queue[0]
+                if waiter.granted.done():
+                    queue.popleft()
+                    continue
+                try:
+                    hold = self._feed.write(partial(self._escrow.acquire, waited, waiter.amount, waiter.holder))
+                except UnknownName as error:
+                    waiter.granted.set_exception(NoRights(str(error)))
+                except ConstraintCrdtError:
+                    break
+                else:
+                    self.acquired += 1
+                    waiter.granted.set_result(hold)
+                queue.popleft()
+                self._demand_of(waited)
+        self._tell()
+
+    def _demand_of(self, name: str) -> None:
+        with contextlib.suppress(UnknownName):
+            self._demand(name)
+
+    def _tell(self) -> None:
+        """Begin exchanges with the nodes that the last writes concern, or that can help."""
+        concerned = self._escrow.take_concerned()
+        for name, queue in self._queues.items():
+            if queue:
+                with contextlib.suppress(UnknownName):
+                    concerned |= {node for node, _ in self._escrow.lenders(name)[:1]}
+                self._exchanges.push()
+        for peer in self._transport.peers():
+            if peer.name in concerned:
+                self._once("loan", self._exchange(peer.name))
+
+    async def _exchange(self, name: str) -> None:
+        await self._persistence.settled()
+        for peer in self._transport.peers():
+            if peer.name == name:
+                await self._exchanges.exchange(peer)
+                return
+
+    def findings(self) -> list[Finding]:
+        """The findings of `doctor`: conflicts, definitions not in force, and stranded rights. None without a budget."""
+        found = []
+        for each in self.reports():
+            where = [f"{node.node} ({node.share - node.lent})" for node in each.nodes if not node.live and node.share > node.lent]
+            if len(each.limits) > 1:
+                limits = ", ".join(map(str, each.limits))
+                advice = f"resolve it with `budget set {each.name} --limit N`"
+                found.append(
+                    Finding(check="budgets", level="warn", what=f"{each.name} has the limits {limits}, set at once", advice=advice)
+                )
+            if each.waits_for:
+                what = f"the definition of {each.name} is not in force everywhere: {', '.join(each.waits_for)} did not agree yet"
+                advice = "wait until holds and loans have run out there, bring these nodes back, or retire them"
+                found.append(Finding(check="budgets", level="warn", what=what, advice=advice))
+            if where:
+                what = f"{each.stranded} of the {each.limit} of {each.name} cannot be reached: {', '.join(where)}"
+                found.append(
+                    Finding(
+                        check="budgets", level="warn", what=what, advice="bring these nodes back, or retire those that are gone"
+                    )
+                )
+        reports = len(self._escrow.budgets)
+        if reports and not found:
+            found.append(Finding(check="budgets", level="ok", what=f"all rights of {reports} budgets can be reached"))
+        return found
+
+    # --- looking -------------------------------------------------------------------------------------------------------------
+
+    def _known(self, name: str) -> Known:
+        if name not in self._escrow.budgets:
+            raise UnknownName(name, "budget")
+        return self._escrow.budgets.known(name)
+
+    def _report(self, name: str, hold: Hold, waited: float) -> HoldReport:
+        return HoldReport(
+            name=name,
+            hold=f"{self._gossip.replica.incarnation}-{hold.id}",
+            node=self._gossip.node_id,
+            holder=hold.holder,
+            amount=hold.amount,
+            since=hold.since,
+            until=hold.until or None,
+            ttl=max(0, hold.until - self._escrow.now) / SECOND if hold.until else None,
+            waited=waited,
+        )
+
+    def reports(self) -> list[BudgetReport]:
+        """All budgets by name. O(participants)."""
+        return [self.report(name) for name in self._escrow.budgets]
+
+    def report(self, name: str) -> BudgetReport:
+        """A budget as this node knows it. Raises `KeyError` for an unknown one."""
+        known, now, skew, me = self._escrow.budgets.known(name), self._escrow.now, self._escrow.skew, self._gossip.node_id
+        over = self._gossip.state.retirements.is_over
+        live = {me, *self._exchanges.live}
+        lives = {*known.ledgers, *known.holds}
+        lives = {life for life in lives if not over(life) or held(known, life, now) or lent(known, life, now, skew)}
+        heard = dict(self._gossip.local.heard(sorted({life.node_id for life in lives})))
+        nodes, holders = [], []
+        for life in sorted(lives):
+            node, free = life.node_id, max(0, lendable(known, life, now, skew))
+            if node == me:
+                free = self._escrow.free(name) if life == self._gossip.replica else 0
+            holds = known.holds.get(life, NO_HOLDS)
+            nodes.append(
+                BudgetNode(
+                    node=node,
+                    live=node in live,
+                    heard=heard[node] / 1000 if node in heard else None,
+                    share=0 if over(life) else share_now(known, life),
+                    lent=lent(known, life, now, skew),
+                    borrowed=borrowed(known, life, now),
+                    held=held(known, life, now),
+                    free=0 if over(life) else free,
+                    waiting=holds.waiting if node in live else 0,
+                )
+            )
+            holders += [
+                HolderReport(node=node, holder=each.holder, amount=each.amount, since=each.since, until=each.until or None)
+                for each in holds.holds
+                if not each.until or now < each.until
+            ]
+        here = sum(each.free for each in nodes if each.node == me)
+        elsewhere = sum(each.free for each in nodes if each.node != me and each.live)
+        total = sum(each.held for each in nodes)
+        waiting = sum(each.waiting for each in nodes)
+        return BudgetReport(
+            name=name,
+            limit=known.limit,
+            lease=known.lease / SECOND if known.lease else None,
+            held=total,
+            free_here=here,
+            free_elsewhere=elsewhere,
+            stranded=max(0, known.limit - sum(_reachable(each, leased=bool(known.lease)) for each in nodes)),
+            waiting=waiting,
+            limits=tuple(sorted({head.value.limit for head in known.heads})),
+            waits_for=() if _is_root(known) else tuple(waits_for(known)),
+            holders=tuple(holders),
+            nodes=tuple(nodes),
+        )
+
+
+def _reachable(each: BudgetNode, *, leased: bool) -> int:
+    """The part of a limit that live nodes have, or that is held, or will come back by itself."""
+    if each.live and each.share:
+        return each.share
+    return each.lent if leased else each.lent + each.held - each.borrowed
+
+
+def _is_root(known: Known) -> bool:
+    return len(known.heads) == 1 and not known.heads[0].value.overwrites

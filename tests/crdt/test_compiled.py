@@ -1,0 +1,220 @@
+"""The compiled core beside its specification: the same cells, the same refusals, the same state; and no memory lost."""
+
+import gc
+import os
+import random
+import subprocess
+import sys
+import zlib
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from constraint_crdt.crdt import pure_cells
+from constraint_crdt.crdt.cells import COMPILED, make_cell
+from constraint_crdt.crdt.digest import Replica
+from tests.crdt.drawn_messages import drawn_message, outcome
+
+if COMPILED:
+    from constraint_crdt.crdt import _cells
+
+pytestmark = pytest.mark.skipif(not COMPILED, reason="the compiled core was not built, or is not wanted")
+
+BUDGET = 1_000_000 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 2_000
+A, B = Replica("a", 1), Replica("b", 2)
+
+keys = st.sampled_from(["a", "b", "c", "ä", "", "k" * 40])
+replicas = st.sampled_from([A, B])
+
+
+def cores() -> tuple[ModuleType, ModuleType]:
+    return _cells, pure_cells
+
+
+def _lines(pure: str) -> list[str]:
+    command = [sys.executable, "-m", "tests.crdt.drawn_messages", "0", str(BUDGET)]
+    environment = {**os.environ, "CONSTRAINT_CRDT_PURE": pure}
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.splitlines()
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(7200 if BUDGET > 10_000 else 120)
+def test_both_cores_accept_and_refuse_the_same_messages() -> None:
+    compiled, pure = _lines("0"), _lines("1")
+    assert (compiled[0], pure[0]) == ("compiled", "pure")
+    assert compiled[1:] == pure[1:]
+
+
+def test_many_of_the_drawn_messages_are_accepted_and_many_refused() -> None:
+    outcomes = [outcome(drawn_message(number)) for number in range(300)]
+    refused = sum(each.startswith(b"refused") for each in outcomes)
+    assert 60 < refused < 240
+    assert len(set(outcomes)) > 100
+
+
+def shape(cell: Any) -> object:
+    return cell and (cell.kind, cell.key, cell.data, cell.seq, cell.replica, cell.digest)
+
+
+def holder_shape(holder: Any) -> object:
+    return {replica: shape(cell) for replica, cell in holder.items()} if isinstance(holder, dict) else shape(holder)
+
+
+class Pair:
+    """A cell of each core."""
+
+    def __init__(self, kind: int, key: str, seq: int, replica: Replica) -> None:
+        data = make_cell(kind, key, seq if kind == 3 else None).data
+        self.each = [core.Cell(kind, key, data, seq, replica) for core in cores()]
+
+
+cells = st.builds(Pair, st.sampled_from([1, 3]), keys, st.integers(1, 9), replicas)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["put", "put_first", "drop", "of", "del", "copy", "put_new"]), st.lists(cells, min_size=1)))
+)
+def test_tables_do_the_same(steps: Sequence[tuple[str, list[Pair]]]) -> None:
+    tables = [core.Table() for core in cores()]
+    for name, pairs in steps:
+        results: list[object] = []
+        for place in range(2):
+            table, chosen = tables[place], [pair.each[place] for pair in pairs]
+            try:
+                match name:
+                    case "of":
+                        results.append(shape(table.of(chosen[0].key, chosen[0].replica)))
+                    case "del":
+                        del table[chosen[0].key]
+                        results.append(None)
+                    case "copy":
+                        tables[place] = table.copy()
+                        results.append(None)
+                    case "put_new":
+                        results.append(table.put_new(chosen))
+                    case _:
+                        found = getattr(table, name)(chosen[0])
+                        results.append(found if isinstance(found, bool) else shape(found))
+            except KeyError as error:
+                results.append(str(error))
+        assert results[0] == results[1]
+        seen = [[(key, holder_shape(held)) for key, held in table.items()] for table in tables]
+        assert seen[0] == seen[1]
+        assert len(tables[0]) == len(tables[1]) == len(list(tables[0])) == len(list(tables[0].values()))
+        for key in ("a", "zz", 1, None, 2**70, "\ud800"):
+            assert (key in tables[0]) == (key in tables[1])
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4)), max_size=30), st.integers(0, 3))
+def test_gaps_are_the_same_and_bind_what_they_were_made_of(steps: list[tuple[int, int]], behind: int) -> None:
+    seqs, seq = [], 0
+    for step, times in steps:
+        for _ in range(times):
+            seq += step
+            seqs.append(seq)
+    rows = [[core.Cell(1, "a", b"\x92\x01\xa1a", each, A) for each in seqs] for core in cores()]
+    hi = seq + behind
+    gaps = [core.gaps_of(row, hi) for core, row in zip(cores(), rows, strict=True)]
+    assert gaps[0] == gaps[1]
+    for core, row in zip(cores(), rows, strict=True):
+        again = [core.Cell(each.kind, each.key, each.data) for each in row]
+        if seqs:
+            assert not core.bind_cells(again, B, seqs[0], hi, gaps[0])
+            assert [each.replica for each in again] == [core.UNBOUND] * len(again)
+        assert core.bind_cells(again, B, 0, hi, gaps[0])
+        assert [(each.seq, each.replica) for each in again] == [(each, B) for each in seqs]
+        assert [core.position(row, lo) for lo in range(9)] == [sum(each <= lo for each in seqs) for lo in range(9)]
+
+
+@given(
+    st.binary(min_size=32, max_size=32),
+    st.integers(10, 266),
+    st.lists(st.tuples(st.integers(1, 2**63 - 1), st.sampled_from([0, 1, 60, 100, 118, 127, 128, 300])), max_size=12),
+)
+def test_digests_and_their_sums_are_the_same(key: bytes, prefix: int, parts: list[tuple[int, int]]) -> None:
+    found = []
+    for core in cores():
+        row = [core.Cell(1, "a", b"\x92\x01\xa1a" + bytes(size), seq, A) for seq, size in parts]
+        assert core.all_hashed(row) == (not row)
+        core.fill_digests(row, key, bytes(range(prefix % 256)) + bytes(prefix // 256))
+        assert core.all_hashed(row)
+        found.append(([each.digest for each in row], core.sum_digests(row)))
+    assert found[0] == found[1]
+
+
+@given(
+    st.lists(
+        st.binary(max_size=12) | st.sampled_from([make_cell(3, "", 7).data, make_cell(3, "k", [1, 2**63 - 1]).data]), max_size=6
+    )
+)
+def test_damaged_cells_read_the_same(damaged: list[bytes]) -> None:
+    made = [[core.Cell(3, "k", data, 1, A) for data in damaged] for core in cores()]
+    assert [_cells.counts_of(each) for each in made[0]] == [pure_cells.counts_of(each) for each in made[1]]
+    assert _cells.total_counts(made[0]) == pure_cells.total_counts(made[1])
+    assert _cells.join_cells(made[0]) == pure_cells.join_cells(made[1])
+    assert [cell.data for cell in _cells.of_kinds(made[0], b"\x03")] == damaged
+    assert _cells.of_kinds(made[0], b"\x01") == []
+    assert [cell.data for cell in _cells.ending(made[0])] == [cell.data for cell in pure_cells.ending(made[1])]
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=2_000),
+        st.lists(
+            st.sampled_from([b"speed_mps <= ", b"dock-", b"a", b"\0", b"12", bytes(300), bytes(range(256))]), max_size=900
+        ).map(b"".join),
+    )
+)
+def test_what_either_core_compressed_is_read_by_zlib_and_no_longer_than_allowed(data: bytes) -> None:
+    for core in cores():
+        packed = core.deflate(data, len(data) + 400)
+        assert packed is not None
+        assert zlib.decompress(packed) == data
+        assert core.deflate(data, len(packed)) == packed
+        assert core.deflate(data, len(packed) - 1) is None
+
+
+def test_rare_symbols_get_codes_of_the_longest_length() -> None:
+    """Frequencies of Fibonacci would have codes of 24 bits in the tree of Huffman: the format has 15."""
+    counts = [1, 1]
+    while len(counts) < 24:
+        counts.append(counts[-1] + counts[-2])
+    data = bytes(random.Random(1).sample(b"".join(bytes([symbol]) * count for symbol, count in enumerate(counts)), sum(counts)))
+    packed = _cells.deflate(data, len(data))
+    assert packed is not None
+    assert zlib.decompress(packed) == data
+
+
+def test_a_cell_keeps_what_is_written_to_it() -> None:
+    for core in cores():
+        cell = core.Cell(3, "k", make_cell(3, "k", 7).data, 5, A, 9)
+        cell.data = make_cell(3, "k", 70_000).data
+        assert (cell.key, core.counts_of(cell), cell.digest) == ("k", (70_000, 0), 9)
+        cell.key, cell.seq, cell.replica, cell.digest = "other", 8, B, 2**255
+        assert (cell.key, cell.seq, cell.replica, cell.digest) == ("other", 8, B, 2**255)
+        removal = core.Cell(2, 0, b"\x93\x02\xc0\x90")
+        core.bind_cells([removal], A, 0, 4, [])
+        assert (removal.key, removal.seq) == (4, 4)
+        removal.seq = 9
+        assert removal.key == 4
+
+
+@pytest.mark.slow
+def test_no_memory_is_lost() -> None:
+    """Of 10,000 messages, each taken in or refused by a node of its own."""
+    messages = [drawn_message(number) for number in range(100)]
+    chance = random.Random(1)
+
+    def work(count: int) -> int:
+        for _ in range(count):
+            outcome(chance.choice(messages))
+        gc.collect()  # the views of a state and its rows know each other
+        return sys.getallocatedblocks()
+
+    work(2_000)
+    before = work(100)
+    assert work(10_000) - before < 500

@@ -1,0 +1,349 @@
+"""Budgets: never more than the limit is held, in true time. Drawn histories, all histories of a small world, and planted bugs."""
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.protocol import loans
+from constraint_crdt.types import budgets
+from constraint_crdt.types.budgets import NO_HOLDS, NO_LEDGER, Known, Ledger, Loan
+from tests.conftest import BUDGET
+from tests.protocol.budget_world import NAME, TinyWorld, Violated, explore, history
+
+HALF = SECOND // 2 - 1
+HISTORIES = 3_000 if BUDGET == "nightly" else 40
+DEPTH = 6 if BUDGET == "nightly" else 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lease", [3 * SECOND, 0])
+def test_never_more_than_the_limit_is_held_in_drawn_histories(lease: int) -> None:
+    worlds = [history(seed, lease) for seed in range(HISTORIES)]
+    assert sum(world.taken for world in worlds) > HISTORIES  # else the histories say nothing
+    assert sum(world.peak == world.limit for world in worlds if world.limit) > HISTORIES // 20
+
+
+def test_what_a_former_life_used_up_is_not_given_to_others() -> None:
+    """The limit was lowered and raised while a life was over that had used a part of it."""
+    history(108736, 0)
+
+
+class BudgetMachine(RuleBasedStateMachine):
+    """Any order of events in a world of three nodes; the judge of the world is the plain model."""
+
+    names = st.sampled_from(["a", "b", "c"])
+    places = st.integers(0, 3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = TinyWorld({"a": HALF, "b": -HALF, "c": 0}, limit=2, lease=2 * SECOND, skew=SECOND)
+
+    @rule(node=names, amount=st.integers(1, 2))
+    def take(self, node: str, amount: int) -> None:
+        self.world.want(node, 0 if self.world.take(node, amount) else amount)
+
+    @rule(node=names, place=places)
+    def release(self, node: str, place: int) -> None:
+        self.world.release(node, place)
+
+    @rule(node=names, place=places)
+    def renew(self, node: str, place: int) -> None:
+        self.world.renew(node, place)
+
+    @rule(one=names, other=names)
+    def copy(self, one: str, other: str) -> None:
+        if one != other:
+            self.world.copy(one, other)
+            self.world.tend(other)
+
+    @rule(node=names, disk=st.sampled_from(["kept", "doubtful", "old", "lost"]))
+    def restart(self, node: str, disk: str) -> None:
+        self.world.stop(node)
+        self.world.start(node, disk)
+
+    @rule(node=names)
+    def backup(self, node: str) -> None:
+        self.world.backup(node)
+
+    @rule(node=names, limit=st.integers(0, 4))
+    def change(self, node: str, limit: int) -> None:
+        self.world.define(node, limit)
+
+    @rule(node=names, offset=st.integers(-HALF, HALF))
+    def clock(self, node: str, offset: int) -> None:
+        self.world.set_clock(node, offset)
+
+    @rule(time=st.sampled_from([SECOND // 4, SECOND, 2 * SECOND, 4 * SECOND]))
+    def tick(self, time: int) -> None:
+        self.world.now += time
+        for name in self.world.nodes:
+            self.world.tend(name)
+
+
+TestBudgetMachine = BudgetMachine.TestCase
+TestBudgetMachine.settings = settings(max_examples=400 if BUDGET == "nightly" else 20, stateful_step_count=40, deadline=None)
+TestBudgetMachine.pytestmark = [pytest.mark.slow]  # type: ignore[attr-defined]
+
+
+def fresh() -> TinyWorld:
+    """Three nodes, two of them with a share of 1."""
+    return TinyWorld({"a": HALF, "b": -HALF, "c": 0}, limit=2, lease=2 * SECOND, skew=SECOND)
+
+
+def meet(world: TinyWorld, *names: str) -> None:
+    """All of them come to know the same, and act on it."""
+    for _ in range(3):
+        for one in names:
+            for other in names:
+                if one != other:
+                    world.copy(one, other)
+                    world.tend(other)
+
+
+def lent_away() -> TinyWorld:
+    """A node without a share holds a loan that ends soon."""
+    world = fresh()
+    meet(world, "a", "b", "c")
+    world.want("c", 1)
+    meet(world, "a", "b", "c")
+    world.want("c", 0)
+    assert world.take("c")
+    world.now += SECOND
+    return world
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [fresh, lent_away])
+def test_all_histories_of_three_nodes_and_a_limit_of_two(start: Callable[[], TinyWorld]) -> None:
+    assert explore(start(), DEPTH) > 400
+
+
+# --- what each rule is for -------------------------------------------------------------------------------------------------------
+
+
+def test_a_fresh_budget_can_be_used_at_once_where_the_shares_are() -> None:
+    world = fresh()
+    meet(world, "a", "b", "c")
+    assert world.take("a")
+    assert world.take("b")
+    assert not world.take("a")
+    assert not world.take("c")
+
+
+def test_a_node_without_a_share_borrows_and_gives_back_what_others_need() -> None:
+    world = lent_away()
+    lender = next(name for name in ("a", "b") if world.budgets(name).known(NAME).ledgers[world.nodes[name].local.replica].loans)  # type: ignore[union-attr]
+    other = "b" if lender == "a" else "a"
+    assert world.take(other)
+    world.want(lender, 1)
+    world.release("c")
+    meet(world, "a", "b", "c")
+    assert world.take(lender)
+
+
+def test_a_loan_in_use_is_renewed_and_one_that_is_not_runs_out() -> None:
+    world = lent_away()
+    for _ in range(6):
+        meet(world, "a", "b", "c")
+        world.renew("c")
+        world.now += SECOND // 2
+    assert [each[0] for each in world.holders] == ["c"]
+    world._judge()
+    assert world.holders
+    world.release("c")
+    world.now += 4 * SECOND
+    meet(world, "a", "b", "c")
+    assert world.take("a")
+    assert world.take("b")
+
+
+def test_a_restarted_node_without_a_marker_waits_and_needs_to_be_heard() -> None:
+    world = fresh()
+    meet(world, "a", "b", "c")
+    assert world.take("a")
+    world.stop("a")
+    world.start("a", "doubtful")
+    world.now += 10 * SECOND
+    world.tend("a")
+    assert not world.take("a"), "nobody knows of this life"
+    meet(world, "a", "b", "c")
+    world.now += 10 * SECOND
+    meet(world, "a", "b", "c")
+    assert world.take("a")
+
+
+def test_a_share_rises_only_once_all_participants_go_by_the_definition() -> None:
+    world = fresh()
+    meet(world, "a", "b", "c")
+    world.define("a", 4)
+    meet(world, "a", "b")
+    assert world.take("a")
+    assert not world.take("a"), "c has not heard of it"
+    meet(world, "a", "b", "c")
+    assert world.take("a")
+
+
+def test_a_limit_of_zero_is_a_stop_and_holds_run_out() -> None:
+    world = fresh()
+    meet(world, "a", "b", "c")
+    assert world.take("a")
+    world.define("b", 0)
+    meet(world, "a", "b", "c")
+    assert not world.take("b")
+    assert world.holders
+    world.now += 3 * SECOND
+    meet(world, "a", "b", "c")
+    assert world.limit == 0
+    assert not world.holders
+    assert not world.take("a")
+
+
+def test_of_two_changes_at_once_the_lower_limit_holds_until_one_is_chosen() -> None:
+    world = fresh()
+    meet(world, "a", "b", "c")
+    world.define("a", 5)
+    world.define("b", 3)
+    meet(world, "a", "b", "c")
+    assert len(world.budgets("c").heads(NAME)) == 2
+    assert world.limit == 3
+    world.define("c", 4)
+    meet(world, "a", "b", "c")
+    assert len(world.budgets("a").heads(NAME)) == 1
+    assert world.limit == 4
+
+
+def test_the_share_of_a_retired_node_goes_to_others_after_a_lease() -> None:
+    world = fresh()
+    meet(world, "a", "b", "c")
+    assert world.take("b")
+    world.retire("a", "b")
+    meet(world, "a", "c")
+    assert world.take("a")
+    assert not world.take("c")
+    world.now += 5 * SECOND
+    meet(world, "a", "c")
+    assert world.take("a", 1)
+    taken = [name for name in ("a", "c", "a") if world.take(name)]
+    assert taken
+
+
+# --- planted bugs ----------------------------------------------------------------------------------------------------------------
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def replaced(patch: pytest.MonkeyPatch, name: str, rule_: Callable[..., object]) -> None:
+    """Put another rule in place of one."""
+    patch.setattr(budgets, name, rule_)
+    if hasattr(loans, name):
+        patch.setattr(loans, name, rule_)
+
+
+def any_life_is_named(patch: pytest.MonkeyPatch) -> None:
+    """Each life of a node has the share of the first definition at once."""
+    replaced(patch, "is_root", lambda known, _: len(known.heads) == 1 and not known.heads[0].value.overwrites)
+
+
+def no_quiet_time(patch: pytest.MonkeyPatch) -> None:
+    """A life begins where another one of its node still holds and lends."""
+    replaced(patch, "quiet_until", lambda *_: 0)
+
+
+def no_skew(patch: pytest.MonkeyPatch) -> None:
+    """An owner takes a loan as over when its own clock says so."""
+    is_lent = budgets.is_lent
+    replaced(patch, "is_lent", lambda known, life, loan, now, _: is_lent(known, life, loan, now, 0))
+
+
+def shares_rise_alone(patch: pytest.MonkeyPatch) -> None:
+    """A share rises before others go by the definition."""
+    replaced(patch, "all_go_by", lambda *_: True)
+
+
+def returned_loans_stay_in_use(patch: pytest.MonkeyPatch) -> None:
+    """A borrower goes on to use what it gave back."""
+
+    def loans_to(known: Known, life: Replica) -> Iterator[tuple[Replica, Loan]]:
+        for owner, ledger in known.ledgers.items():
+            yield from ((owner, loan) for loan in ledger.loans if loan.to == life and owner != life)
+
+    replaced(patch, "loans_to", loans_to)
+
+
+def loans_go_to_nodes(patch: pytest.MonkeyPatch) -> None:
+    """A new life uses the loans of the former one, too."""
+
+    def loans_to(known: Known, life: Replica) -> Iterator[tuple[Replica, Loan]]:
+        back = {(each.node, each.life, each.id) for each in known.holds.get(life, NO_HOLDS).returned}
+        for owner, ledger in known.ledgers.items():
+            for loan in ledger.loans:
+                if loan.node == life.node_id and owner != life and (*owner, loan.id) not in back:
+                    yield owner, loan
+
+    replaced(patch, "loans_to", loans_to)
+
+
+def shares_never_fall(patch: pytest.MonkeyPatch) -> None:
+    """An owner goes on with its share of before."""
+    settled = budgets.settled
+
+    def planted(known: Known, life: Replica, now: int, skew: int) -> Ledger:
+        ledger = settled(known, life, now, skew)
+        before = known.ledgers.get(life, NO_LEDGER).share
+        return msgspec.structs.replace(ledger, share=max(before, ledger.share))
+
+    replaced(patch, "settled", planted)
+    replaced(patch, "share_now", lambda known, life: known.ledgers.get(life, NO_LEDGER).share)
+
+
+def ends_of_loans_ignored(patch: pytest.MonkeyPatch) -> None:
+    """A hold lasts a whole lease, also on a loan that ends before."""
+    covered = budgets.covered_until
+
+    def planted(known: Known, life: Replica, amount: int, now: int, skew: int) -> int:
+        until = covered(known, life, amount, now, skew)
+        return now + known.lease if until > now else until
+
+    replaced(patch, "covered_until", planted)
+
+
+def word_given_early(patch: pytest.MonkeyPatch) -> None:
+    """A participant says that it goes by a lower share while its loans still run."""
+    replaced(patch, "_is_within", lambda *_: True)
+
+
+def highest_of_concurrent(patch: pytest.MonkeyPatch) -> None:
+    """Of two changes at once the higher share counts."""
+    replaced(patch, "target", lambda known, life: max(budgets.share_of(head.value, life) for head in known.heads))
+
+
+PLANTED: dict[Plant, int] = {
+    any_life_is_named: 140,
+    no_quiet_time: 426,
+    no_skew: 892,
+    shares_rise_alone: 8,
+    returned_loans_stay_in_use: 5,
+    loans_go_to_nodes: 89,
+    shares_never_fall: 18,
+    ends_of_loans_ignored: 104,
+    word_given_early: 32,
+    highest_of_concurrent: 8,
+}
+"""Each with a seed at which it is found."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
+def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    first = 0 if BUDGET == "nightly" else PLANTED[plant]
+    with pytest.raises(Violated):  # noqa: PT012 - the search ends at the first one
+        for seed in range(first, first + 400):
+            history(seed)
+    monkeypatch.undo()

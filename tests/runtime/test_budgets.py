@@ -1,0 +1,199 @@
+"""Budgets of running nodes: local holds, loans on demand, waiting in order, renewal, and the end of a hold."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from random import Random
+
+import pytest
+
+from constraint_crdt import MemoryNetwork, Node
+from constraint_crdt.errors import ConstraintCrdtError, HoldLost, NoRights, UnknownName
+from constraint_crdt.operations.budgets import notes_on, show_budgets
+from constraint_crdt.runtime.sync_node import SyncNode
+from tests.runtime.fleet import QUICK, eventually
+
+SOON = 10.0
+
+
+@asynccontextmanager
+async def fleet(*names: str) -> AsyncIterator[dict[str, Node]]:
+    """Nodes of these names that hear each other."""
+    network = MemoryNetwork()
+    async with AsyncExitStack() as stack:
+        nodes: dict[str, Node] = {}
+        for name in names:
+            nodes[name] = Node(name=name, settings=QUICK, transport=network.transport(), random=Random(len(nodes)))
+            await stack.enter_async_context(nodes[name])
+        await eventually(lambda: all(len(node._runtime.exchanges.live) == len(names) - 1 for node in nodes.values()))
+        await eventually(lambda: len({node.gossip.state_hash for node in nodes.values()}) == 1)
+        yield nodes
+
+
+async def known(nodes: dict[str, Node], name: str) -> None:
+    await eventually(lambda: all(name in node.budgets for node in nodes.values()))
+
+
+async def test_a_node_alone_defines_holds_and_releases() -> None:
+    async with fleet("a") as nodes:
+        node = nodes["a"]
+        with pytest.raises(UnknownName):
+            await node.budgets.acquire("dock")
+        report = await node.budgets.define("dock", 2, lease=60)
+        assert (report.limit, report.lease, report.free_here) == (2, 60, 2)
+        first, second = [await node.budgets.acquire("dock", holder=f"robot {number}") for number in range(2)]
+        assert first.ttl is not None
+        assert 59 < first.ttl <= 60
+        with pytest.raises(NoRights, match="1 of dock is not free here: 0 is; a holds 2"):
+            await node.budgets.acquire("dock")
+        with pytest.raises(NoRights, match="more than its limit"):
+            await node.budgets.acquire("dock", 3)
+        assert [each.holder for each in node.budgets.report("dock").holders] == ["robot 0", "robot 1"]
+        assert (await node.budgets.release("dock", first.hold)).released
+        assert not (await node.budgets.release("dock", first.hold)).released
+        assert (await node.budgets.acquire("dock")).amount == 1
+        renewed = await node.budgets.renew("dock", second.hold)
+        assert renewed.until is not None
+        assert second.until is not None
+        assert renewed.until >= second.until
+        with pytest.raises(NoRights, match="acquire it anew"):
+            await node.budgets.renew("dock", first.hold)
+        await node.budgets.remove("dock")
+        assert "dock" not in node.budgets
+        with pytest.raises(UnknownName):
+            await node.budgets.acquire("dock")
+
+
+async def test_those_that_wait_are_served_in_order() -> None:
+    async with fleet("a") as nodes:
+        budgets = nodes["a"].budgets
+        await budgets.define("dock", 1, lease=60)
+        held = await budgets.acquire("dock")
+        served: list[int] = []
+
+        async def use(number: int) -> None:
+            async with nodes["a"].budget("dock", timeout=SOON):
+                served.append(number)
+
+        tasks = [asyncio.create_task(use(number)) for number in range(5)]
+        await eventually(lambda: budgets.report("dock").waiting > 0 or len(budgets._queues["dock"]) == 5)
+        tasks[2].cancel()
+        await budgets.release("dock", held.hold)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert served == [0, 1, 3, 4]
+        with pytest.raises(NoRights):
+            await budgets.acquire("dock", 2, timeout=0.01)
+
+
+async def test_rights_go_where_they_are_asked_for() -> None:
+    async with fleet("a", "b", "c") as nodes:
+        await nodes["a"].budgets.define("dock", 2, lease=60, nodes=["a"])
+        await known(nodes, "dock")
+        async with nodes["b"].budget("dock", timeout=SOON), nodes["c"].budget("dock", timeout=SOON) as hold:
+            assert hold.node == "c"
+            with pytest.raises(NoRights):
+                await nodes["a"].budgets.acquire("dock")
+            await eventually(lambda: nodes["a"].budgets.report("dock").held == 2)
+            report = nodes["a"].budgets.report("dock")
+            assert (report.free_here, report.free_elsewhere) == (0, 0)
+            waiting = asyncio.create_task(nodes["a"].budgets.acquire("dock", timeout=SOON))
+            await asyncio.sleep(0)
+        assert (await waiting).node == "a"
+
+
+async def test_a_limit_is_raised_once_all_have_heard_and_lowered_at_once() -> None:
+    async with fleet("a", "b") as nodes:
+        await nodes["a"].budgets.define("power", 10, lease=60)
+        await known(nodes, "power")
+        await nodes["b"].budgets.define("power", 20)
+        await eventually(lambda: nodes["a"].budgets.report("power").limit == 20)
+        held = await nodes["a"].budgets.acquire("power", 20, timeout=SOON)
+        await nodes["b"].budgets.define("power", 0)
+        await eventually(lambda: nodes["a"].budgets.report("power").limit == 0)
+        with pytest.raises(NoRights):
+            await nodes["a"].budgets.acquire("power")
+        assert (await nodes["a"].budgets.release("power", held.hold)).released
+        await eventually(lambda: not nodes["a"].budgets.report("power").waits_for)
+
+
+async def test_a_budget_without_a_lease_is_used_up() -> None:
+    async with fleet("a", "b") as nodes:
+        await nodes["a"].budgets.define("tokens", 6, lease=0)
+        await known(nodes, "tokens")
+        for _ in range(3):
+            assert (await nodes["b"].budgets.acquire("tokens", 2, timeout=SOON)).until is None
+        with pytest.raises(NoRights):
+            await nodes["a"].budgets.acquire("tokens", timeout=0.05)
+
+
+@pytest.mark.slow
+async def test_a_hold_in_a_block_is_renewed_and_one_that_cannot_be_is_told() -> None:
+    async with fleet("a") as nodes:
+        node = nodes["a"]
+        await node.budgets.define("dock", 1, lease=1)
+        begun = asyncio.get_running_loop().time()
+        async with node.budget("dock"):
+            await eventually(lambda: asyncio.get_running_loop().time() - begun > 1.5)
+            assert node.budgets.report("dock").held == 1
+        with pytest.raises(HoldLost, match="dock"):
+            await held_until_removed(node)
+
+
+async def held_until_removed(node: Node) -> None:
+    async with node.budget("dock"):
+        await node.budgets.remove("dock")
+        await asyncio.Event().wait()
+
+
+async def test_reports_are_shown_to_people() -> None:
+    async with fleet("a", "b") as nodes:
+        await nodes["a"].budgets.define("dock", 2, lease=120)
+        await known(nodes, "dock")
+        await nodes["a"].budgets.acquire("dock", holder="robot")
+        shown = show_budgets(nodes["a"].budgets.reports(), None)  # type: ignore[arg-type]
+        assert "robot" in str(shown)
+        assert "2m" in str(shown)
+        assert show_budgets([], None) != shown  # type: ignore[arg-type]
+        await nodes["b"].stop()
+        await eventually(lambda: nodes["a"].budgets.report("dock").stranded == 1)
+        assert any("stranded" in note for note in notes_on(nodes["a"].budgets.report("dock")))
+        await nodes["a"].retire("b")
+        await eventually(lambda: [share.node for share in nodes["a"].gossip.state.budgets.heads("dock")[0].value.shares] == ["a"])
+
+
+def test_a_program_without_a_loop_holds_in_a_block() -> None:
+    with SyncNode(name="a", settings=QUICK, transport=MemoryNetwork().transport()) as node:
+        node.run(lambda running: running.budgets.define("dock", 1, lease=60))
+        with node.budget("dock", timeout=1) as hold:
+            assert hold.amount == 1
+            with pytest.raises(NoRights), node.budget("dock", timeout=0):
+                pass
+        with node.budget("dock", timeout=0):
+            pass
+
+
+BAD = ((-1, 60.0), (1, 0.1))
+"""Limits and leases."""
+
+
+def define(limit: int, lease: float, node: Node) -> Coroutine[object, object, object]:
+    return node.budgets.define("dock", limit, lease=lease)
+
+
+def test_bounds_are_told() -> None:
+    with SyncNode(name="a", settings=QUICK, transport=MemoryNetwork().transport()) as node:
+        for limit, lease in BAD:
+            with pytest.raises(ConstraintCrdtError):
+                node.run(partial(define, limit, lease))
+
+
+async def test_doctor_tells_of_stranded_rights_and_conflicts() -> None:
+    async with fleet("a", "b") as nodes:
+        assert nodes["a"]._runtime.budgets.findings() == []
+        await nodes["a"].budgets.define("dock", 4, lease=60)
+        await known(nodes, "dock")
+        assert [each.level for each in nodes["a"].budgets.findings()] == ["ok"]
+        await nodes["b"].stop()
+        await eventually(lambda: nodes["a"].budgets.report("dock").stranded == 2)
+        assert any("2 of the 4 of dock cannot be reached: b (2)" in each.what for each in nodes["a"].budgets.findings())
