@@ -16,9 +16,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from constraint_crdt.cli.arguments import PROGRAM
-from constraint_crdt.cli.connection import connect
 from constraint_crdt.cli.node import default_identity
-from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_view, printable
+from constraint_crdt.cli.output import CommandFailedError, MisuseError, connect, present, print_view, printable
 from constraint_crdt.identity import SECOND, IdentityError, check_name, check_role, fingerprint, moment, public_key_of, read_request
 from constraint_crdt.identity.directory import (
     AUTHORITY,
@@ -44,7 +43,7 @@ from constraint_crdt.identity.directory import (
     write_rotations,
 )
 from constraint_crdt.identity.invitations import Token, read_token, root_hash
-from constraint_crdt.identity.join import join as ask_to_join
+from constraint_crdt.identity.invitations import join as ask_to_join
 from constraint_crdt.operations.command import parse_duration
 from constraint_crdt.operations.fleet import SHOWN_FINGERPRINT, show_renewal
 from constraint_crdt.runtime.settings import is_loopback

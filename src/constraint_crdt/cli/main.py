@@ -42,7 +42,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except CommandFailedError as error:
         failure = error
     except ConstraintCrdtError as error:
-        from constraint_crdt.cli.connection import as_failure
+        from constraint_crdt.cli.output import as_failure
 
         failure = as_failure(error)
     else:

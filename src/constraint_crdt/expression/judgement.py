@@ -34,15 +34,16 @@ from constraint_crdt.expression.evaluation import (
     outcome_of,
 )
 from constraint_crdt.expression.fleet_view import Basis, FleetCondition, FleetView
-from constraint_crdt.expression.margin import Margin, margin
 from constraint_crdt.expression.temporal import (
     DefinitionKey,
+    Margin,
     OpenSpell,
     SavedSpells,
     Spell,
     TimeRules,
     by_default,
     encode_spells,
+    margin,
     open_spells,
     together,
     wall_time,

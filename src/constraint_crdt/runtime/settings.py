@@ -23,8 +23,8 @@ from constraint_crdt.operations.command import parse_duration
 from constraint_crdt.operations.nodes import LinkProtection
 from constraint_crdt.protocol.sites import SITE
 from constraint_crdt.runtime.exchange_loop import PeerChoiceRule
+from constraint_crdt.types.decay import DEFAULT_HALF_LIVES, check_half_lives
 from constraint_crdt.types.definition import check_labels
-from constraint_crdt.types.rates import DEFAULT_HALF_LIVES, check_half_lives
 from constraint_crdt.types.readings import EVERY, MOST_READINGS, Share, make_share
 
 Role = Literal["auto", "peer", "router", "client"]

@@ -10,8 +10,7 @@ from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.errors import NoRights, UnknownName
 from constraint_crdt.model import VerdictState
-from constraint_crdt.plato.rooms import apply_delta
-from constraint_crdt.plato.shapes import PlatoCounter, PlatoDelta
+from constraint_crdt.plato.rooms import PlatoCounter, PlatoDelta, apply_delta
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.loans import Waiting
 from constraint_crdt.protocol.sites import SITE
@@ -55,14 +54,13 @@ from constraint_crdt.simulation.steps import (
     Undo,
     Write,
 )
-from constraint_crdt.types.bloom import BloomCRDT, BloomShape
 from constraint_crdt.types.budgets import NO_HOLDS
 from constraint_crdt.types.counters import COUNTS, NODE_KEY, counts_value
 from constraint_crdt.types.decay import DECAY, RATE
 from constraint_crdt.types.definition import ADD, Definition
 from constraint_crdt.types.increments import APPLIED
 from constraint_crdt.types.nodes import NODE, RETIRE, node_value
-from constraint_crdt.types.sketch import SketchCRDT, SketchShape
+from constraint_crdt.types.sketch import BloomCRDT, BloomShape, SketchCRDT, SketchShape
 from constraint_crdt.types.variables import VARIABLES, VariableKind
 from constraint_crdt.types.verdicts import VERDICT, NodeVerdict
 
