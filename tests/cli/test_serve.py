@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 from tests import fork_server
 from tests.cli.process import EndTimer, environment, run_to_its_end, running_node
 

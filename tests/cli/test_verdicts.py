@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 from constraint_crdt.client import Client
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.expression.temporal import margin

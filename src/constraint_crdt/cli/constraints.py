@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from constraint_crdt.cli.arguments import PROGRAM
-from constraint_crdt.cli.output import CommandFailedError, MisuseError, connect, present, printable, request_of
+from constraint_crdt.cli.connection import connect, request_of
+from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, printable
 from constraint_crdt.client import ClientError, Refused, WrongInput
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.operations.budgets import HoldReport, handle_of

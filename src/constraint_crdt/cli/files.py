@@ -58,7 +58,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from constraint_crdt.cli.arguments import PROGRAM
-from constraint_crdt.cli.output import CommandFailedError, MisuseError, connect, present, print_json, printable, request_of
+from constraint_crdt.cli.connection import connect, request_of
+from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_json, printable
 from constraint_crdt.client import WrongInput
 from constraint_crdt.client.wire import not_a_node
 from constraint_crdt.crdt.clock import SECOND

@@ -16,8 +16,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from constraint_crdt.cli.arguments import PROGRAM
+from constraint_crdt.cli.connection import connect
 from constraint_crdt.cli.node import default_identity
-from constraint_crdt.cli.output import CommandFailedError, MisuseError, connect, present, print_view, printable
+from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_view, printable
 from constraint_crdt.identity import SECOND, IdentityError, check_name, check_role, fingerprint, moment, public_key_of, read_request
 from constraint_crdt.identity.directory import (
     AUTHORITY,

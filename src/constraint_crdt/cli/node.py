@@ -358,7 +358,7 @@ def _token_file(arguments: argparse.Namespace) -> TokenFile:
 
 def doctor(arguments: argparse.Namespace) -> int:
     """Print a line for each finding; exit code 1 if there is a failure."""
-    from constraint_crdt.cli.output import as_failure, connect  # a node needs no client
+    from constraint_crdt.cli.connection import as_failure, connect  # a node needs no client
     from constraint_crdt.client import ClientError, NoAnswer
 
     settings, findings = _read_settings(arguments)

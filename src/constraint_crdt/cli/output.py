@@ -12,36 +12,21 @@ statement in the code are a *kind*, and those of an event of the fleet. Rules:
 - All kinds together have `BURST_BYTES` at once, then `HOUR_BYTES` an hour. A kind without a line for an hour has one in any case.
 - Lines left out are counted. The next line of the kind tells their number; without one, a line of its own does after
   `COUNT_SECONDS`, with any other line, within the next `LOOK_SECONDS`.
-
-The node that a command asks, the call of a declared command, and the errors of the client as the end of the command.
-
-The node is taken from the flag, the environment or the default, in this order; the token file and the root certificate likewise,
-without a default. A declared command calls its operation with the request of its flags, or makes the calls of its declaration, and
-prints the response.
 """
 
-import argparse
 import json
 import logging
-import os
 import sys
 import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
-from constraint_crdt.cli.arguments import CA_VARIABLE, DEFAULT_NODE, FIELD, NODE_VARIABLE, PROGRAM, TOKEN_FILE_VARIABLE
-from constraint_crdt.client import NoAnswer, NotANode, Unauthorized, WrongInput
-from constraint_crdt.client.blocking import Client
-from constraint_crdt.client.wire import TIMEOUT, AddressError, read_token
-from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.operations.command import AnyCommand, Column, Command, Flag, Lines, Table, UsageError, View
-from constraint_crdt.operations.operation import AnyOperation
+from constraint_crdt.operations.command import Column, Lines, Table, View
 
 if TYPE_CHECKING:
     from rich.table import Table as DrawnTable
@@ -343,77 +328,3 @@ def log_to_stderr() -> None:
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.raiseExceptions = False  # nobody reads stderr any more: no reason to end, nor to say so there
-
-
-def connect(arguments: argparse.Namespace, timeout: float = TIMEOUT) -> Client:
-    """A client of the node that `arguments` name. Opens no connection yet. `timeout`: seconds.
-
-    Raises `MisuseError` for a wrong address, token, token file or root certificate. The methods of the client raise `ClientError`.
-    """
-    node = arguments.node if arguments.node is not None else os.environ.get(NODE_VARIABLE) or DEFAULT_NODE
-    file = arguments.token_file or os.environ.get(TOKEN_FILE_VARIABLE)
-    ca = arguments.ca or os.environ.get(CA_VARIABLE)
-    try:
-        return Client(node, token=read_token(Path(file)) if file else None, timeout=timeout, ca=ca or None)
-    except AddressError as error:
-        raise MisuseError(f"{error} (--node, {NODE_VARIABLE})") from None
-    except (ConstraintCrdtError, ValueError) as error:
-        raise MisuseError(str(error)) from None
-
-
-def as_failure(error: ConstraintCrdtError) -> CommandFailedError:
-    """The end of a command with this error, in a sentence with advice."""
-    match error:
-        case NoAnswer(refused=True):
-            return CommandFailedError(f"{error}: start one with `{PROGRAM} node --name NAME`, or name another with --node")
-        case NoAnswer(timed_out=True):
-            return CommandFailedError(f"{error}: look whether this is the address of its API, and what it does")
-        case NoAnswer():
-            return CommandFailedError(f"{error}; name another with --node")
-        case NotANode():
-            return CommandFailedError(f"{error}: name another with --node")
-        case WrongInput() | UsageError():
-            return MisuseError(str(error))
-        case Unauthorized() if error.status == 401:
-            return CommandFailedError(f"{error}; name the file that it is in with --token-file, or {TOKEN_FILE_VARIABLE}")
-        case _:
-            return CommandFailedError(str(error))
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Run the declared command of the arguments; returns its exit code."""
-    command: AnyCommand = arguments.declared
-    if isinstance(command, Command):
-        request = request_of(arguments)
-        with connect(arguments) as client:
-            response = client.do(arguments.operation, request)
-        view = None if arguments.json or command.show is None else command.show(response, request, arguments)
-    else:
-        with connect(arguments) as client:
-            response = command.call(client, arguments)
-        view = None if arguments.json else command.show(response, arguments)
-    return present(response, view)
-
-
-def _converted(flag: Flag, value: object) -> object:
-    """The value of a field of a flag. Raises `UsageError`, which names the flag."""
-    try:
-        return value if flag.convert is None else flag.convert(value)
-    except UsageError as error:
-        raise UsageError(f"{flag.names[0]}: {error}" if flag.names else str(error)) from None
-
-
-def request_of(arguments: argparse.Namespace) -> Any:
-    """The request of the flags. Raises `ConstraintCrdtError` for a value out of bounds."""
-    operation: AnyOperation = arguments.operation
-    command: Command[Any, Any] = arguments.declared
-    fields: dict[str, object] = {}
-    for name in operation.request.__struct_fields__:
-        value = getattr(arguments, FIELD + name, None)
-        flag = command.flags.get(name)
-        if value is not None:
-            fields[name] = value if flag is None else _converted(flag, value)
-    request = operation.request(**fields)
-    if command.check is not None:
-        command.check(request)
-    return request

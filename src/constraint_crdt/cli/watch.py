@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from constraint_crdt.cli.output import STYLES, MisuseError, as_failure, connect, printable
+from constraint_crdt.cli.connection import as_failure, connect
+from constraint_crdt.cli.output import STYLES, MisuseError, printable
 from constraint_crdt.client import ClientError
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.wire import Gap, Happened, Heard

@@ -47,7 +47,7 @@ from constraint_crdt.operations.service import AlertsReport, AuditReport, Diagno
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
 from constraint_crdt.operations.variables import ReadingsReport, VariableReport
-from constraint_crdt.plato.rooms import PlatoDelta, PlatoRoom, PlatoTile
+from constraint_crdt.plato.shapes import PlatoDelta, PlatoRoom, PlatoTile
 
 Request = TypeVar("Request", bound=msgspec.Struct)
 Response = TypeVar("Response")

@@ -20,7 +20,7 @@ from itertools import chain, islice
 from typing import NamedTuple, Protocol
 
 from constraint_crdt.crdt.limits import MAX_COUNT
-from constraint_crdt.expression.cel import ExpressionError, Measurements, Outcome, Verdict
+from constraint_crdt.expression.cel import ExpressionError, Measurements, Outcome, Verdict, by_default
 from constraint_crdt.expression.evaluation import (
     COMPILED_EXPRESSIONS_KEPT,
     GRAVITY,
@@ -41,7 +41,6 @@ from constraint_crdt.expression.temporal import (
     SavedSpells,
     Spell,
     TimeRules,
-    by_default,
     encode_spells,
     margin,
     open_spells,

@@ -59,12 +59,6 @@ _OFF, _HOLDS, _UNDECIDED = VerdictState.OFF, VerdictState.HOLDS, VerdictState.UN
 _PENDING, _IN_VIOLATION, _CLEARING = VerdictState.PENDING, VerdictState.VIOLATED, VerdictState.CLEARING
 
 _RANKS = {state: rank for rank, state in enumerate((_IN_VIOLATION, _CLEARING, _PENDING, _UNDECIDED, _HOLDS, _OFF))}
-_DEFAULTS = {IfUnknown.UNKNOWN: _UNKNOWN, IfUnknown.VIOLATED: _VIOLATED, IfUnknown.SATISFIED: _SATISFIED}
-
-
-def by_default(outcome: Verdict, if_unknown: IfUnknown) -> Verdict:
-    """The outcome to count: the choice of the definition in place of `UNKNOWN`. For `when` and `clear_when` alike."""
-    return _DEFAULTS[if_unknown] if outcome is _UNKNOWN else outcome
 
 
 class TimeRules(NamedTuple):

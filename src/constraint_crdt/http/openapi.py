@@ -54,7 +54,7 @@ from constraint_crdt.operations.nodes import Retiring
 from constraint_crdt.operations.operation import BYTES, JSON, TEXT, Answer, AnyOperation, Body, Empty, Parameter, Right, Schema
 from constraint_crdt.operations.sketches import MAX_ITEMS, Inserted, Tallied
 from constraint_crdt.operations.tiles import EditedTile, NewTile
-from constraint_crdt.plato.rooms import (
+from constraint_crdt.plato.shapes import (
     FNV_BITS,
     MS,
     PlatoAdd,

@@ -20,7 +20,7 @@ from constraint_crdt.operations.operation import (
     not_found,
     not_json,
 )
-from constraint_crdt.plato.rooms import PlatoDelta, PlatoRoom, PlatoTile, read_delta, read_tile
+from constraint_crdt.plato.shapes import PlatoDelta, PlatoRoom, PlatoTile, read_delta, read_tile
 
 if TYPE_CHECKING:
     from constraint_crdt.runtime.node import Node

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from constraint_crdt import lazy_names
 
 if TYPE_CHECKING:
-    from constraint_crdt.plato.rooms import (
+    from constraint_crdt.plato.rooms import plato_tile
+    from constraint_crdt.plato.shapes import (
         PlatoAdd,
         PlatoChange,
         PlatoConstraints,
@@ -23,22 +24,21 @@ if TYPE_CHECKING:
         PlatoRemove,
         PlatoRoom,
         PlatoTile,
-        plato_tile,
     )
 
 _MODULE_OF = {
-    "PlatoAdd": "constraint_crdt.plato.rooms",
-    "PlatoChange": "constraint_crdt.plato.rooms",
-    "PlatoConstraints": "constraint_crdt.plato.rooms",
-    "PlatoCounter": "constraint_crdt.plato.rooms",
-    "PlatoDelta": "constraint_crdt.plato.rooms",
-    "PlatoFieldError": "constraint_crdt.plato.rooms",
-    "PlatoMetrics": "constraint_crdt.plato.rooms",
-    "PlatoMove": "constraint_crdt.plato.rooms",
-    "PlatoPosition": "constraint_crdt.plato.rooms",
-    "PlatoRemove": "constraint_crdt.plato.rooms",
-    "PlatoRoom": "constraint_crdt.plato.rooms",
-    "PlatoTile": "constraint_crdt.plato.rooms",
+    "PlatoAdd": "constraint_crdt.plato.shapes",
+    "PlatoChange": "constraint_crdt.plato.shapes",
+    "PlatoConstraints": "constraint_crdt.plato.shapes",
+    "PlatoCounter": "constraint_crdt.plato.shapes",
+    "PlatoDelta": "constraint_crdt.plato.shapes",
+    "PlatoFieldError": "constraint_crdt.plato.shapes",
+    "PlatoMetrics": "constraint_crdt.plato.shapes",
+    "PlatoMove": "constraint_crdt.plato.shapes",
+    "PlatoPosition": "constraint_crdt.plato.shapes",
+    "PlatoRemove": "constraint_crdt.plato.shapes",
+    "PlatoRoom": "constraint_crdt.plato.shapes",
+    "PlatoTile": "constraint_crdt.plato.shapes",
     "plato_tile": "constraint_crdt.plato.rooms",
 }
 

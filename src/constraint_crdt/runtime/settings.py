@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from constraint_crdt.alerts.rules import AlertRule, read_rules
+from constraint_crdt.alerts import AlertRule, read_rules
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import check_id
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue

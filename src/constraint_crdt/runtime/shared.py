@@ -30,7 +30,8 @@ from constraint_crdt.operations.sketches import (
     TopReport,
 )
 from constraint_crdt.operations.tiles import TileReport
-from constraint_crdt.plato.rooms import ContentHashes, PlatoDelta, PlatoTile, apply_delta, check_clock, merge_tile, room_tile
+from constraint_crdt.plato.rooms import ContentHashes, apply_delta, check_clock, merge_tile, room_tile
+from constraint_crdt.plato.shapes import PlatoDelta, PlatoTile
 from constraint_crdt.protocol.gossip_node import GossipNode, Result
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.counters import PNCounter

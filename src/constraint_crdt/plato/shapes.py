@@ -1,0 +1,324 @@
+"""The JSON of the PLATO contract, field by field as the types of the Rust crate (0.4.0) serialize, and its validation.
+
+Field names are those of the JSON. Unknown fields are ignored, as by the crate. Every tile and delta passes `read_tile` or
+`read_delta` before use. An error names the field by its path, such as `counter.node` or `constraints[0].Add.seq`. Bounds are those
+of the cells.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import TypeVar
+
+import msgspec
+
+from constraint_crdt.crdt.digest import check_id
+from constraint_crdt.crdt.limits import COORDINATE_MAX, COORDINATE_MIN, ID_BYTES, MAX_COUNT, SEPARATOR, TILE_BYTES
+from constraint_crdt.errors import ConstraintCrdtError
+
+Tag = tuple[str, int]
+"""An add to an OR-set: the node, and the number of the add on this node."""
+
+
+class PlatoConstraints(msgspec.Struct, frozen=True, kw_only=True):
+    """An OR-set of constraint ids."""
+
+    elements: dict[str, list[Tag]]
+    """The present ids, each with the tags of its adds."""
+    tombstones: list[Tag]
+    """The tags of removed adds."""
+    seq: dict[str, int]
+    """The highest tag of each node."""
+
+
+class PlatoMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """Cumulative counts by node."""
+
+    counts: dict[str, int]
+    """Satisfied evaluations."""
+    violations: dict[str, int]
+    """Violations."""
+
+
+class PlatoPosition(msgspec.Struct, frozen=True, kw_only=True):
+    """A position on the Eisenstein lattice."""
+
+    position: tuple[int, int]
+    timestamp: int
+    """Time of the write, ns since the epoch."""
+    node: str
+    norm: int
+    """a² - ab + b², as a signed 64-bit number."""
+
+
+class PlatoTile(msgspec.Struct, frozen=True, kw_only=True):
+    """One tile. Times in ms since the epoch."""
+
+    id: str
+    room: str
+    content: str
+    tags: list[str]
+    constraints: PlatoConstraints
+    metrics: PlatoMetrics
+    position: PlatoPosition | None
+    author: str
+    created_at: int
+    updated_at: int
+    content_hash: int
+    """FNV-1a of the content in UTF-8, 64 bits: see `fnv1a`."""
+
+
+class PlatoRoom(msgspec.Struct, frozen=True, kw_only=True):
+    """One room, as `GET /room/{id}` answers."""
+
+    id: str
+    tiles: list[PlatoTile]
+    tile_count: int
+
+
+class PlatoCounter(msgspec.Struct, frozen=True, kw_only=True):
+    """Evaluations since the previous delta of the node."""
+
+    node: str
+    satisfied_delta: int
+    violations_delta: int
+    seq: int
+
+
+class PlatoAdd(msgspec.Struct, frozen=True, kw_only=True):
+    """A constraint was added, by the tag (node, seq)."""
+
+    constraint_id: str
+    node: str
+    seq: int
+
+
+class PlatoRemove(msgspec.Struct, frozen=True, kw_only=True):
+    """A constraint was removed: the adds with these tags; if none is named, as the crate's tracker does, all adds known."""
+
+    constraint_id: str
+    tombstoned_tags: list[Tag]
+    seq: int
+
+
+class PlatoChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Exactly one of these."""
+
+    add: PlatoAdd | None = msgspec.field(name="Add", default=None)
+    remove: PlatoRemove | None = msgspec.field(name="Remove", default=None)
+
+
+class PlatoMove(msgspec.Struct, frozen=True, kw_only=True):
+    """The position was moved."""
+
+    old_norm: int
+    new_norm: int
+    position: tuple[int, int]
+    node: str
+    seq: int
+
+
+class PlatoDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """What one node did since its delta before this one. A (node, seq) is taken in once, however often it is sent."""
+
+    node: str
+    seq: int
+    counter: PlatoCounter
+    constraints: list[PlatoChange]
+    position: PlatoMove | None
+
+
+FNV_OFFSET = 0xCBF29CE484222325
+FNV_PRIME = 0x100000001B3
+FNV_BITS = 2**64 - 1
+
+
+def fnv1a(content: bytes) -> int:
+    """FNV-1a of 64 bits (Fowler, Noll, Vo; draft-eastlake-fnv): the content hash of a tile. Some 0.13 s for 1 MiB."""
+    found = FNV_OFFSET
+    for byte in content:
+        found = (found ^ byte) * FNV_PRIME & FNV_BITS
+    return found
+
+
+def signed_norm(position: tuple[int, int]) -> int:
+    """The Eisenstein norm in signed 64-bit arithmetic: coordinates near 2**31 overflow, and the norm wraps around."""
+    a, b = position
+    return (a * a - a * b + b * b + 2**63) % 2**64 - 2**63
+
+
+MS = 1_000_000
+"""ns."""
+
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+
+
+class PlatoFieldError(ConstraintCrdtError, ValueError):
+    """JSON outside of the contract. `str()` is a sentence; `field` is the path of the field at fault, None for the whole."""
+
+    def __init__(self, message: str, field: str | None) -> None:
+        """`message`: a sentence. `field`: the path of the field at fault, None for the whole."""
+        super().__init__(message)
+        self.field = field
+
+
+def read_tile(data: bytes, room: str) -> PlatoTile:
+    """The tile in the body of a request to a room. O(content).
+
+    Raises `PlatoFieldError` for an invalid tile or a tile of another room, `msgspec.DecodeError` or `RecursionError` for
+    malformed JSON.
+    """
+    tile = _decoded(data, PlatoTile)
+    if tile.room != room:
+        raise PlatoFieldError(f"`room`: the tile is of room {tile.room!r}, and was sent to {room!r}", "room")
+    for text, field in ((tile.room, "room"), (tile.id, "id")):
+        _check_name(text, field)
+        _check_part(text, field)
+    _check_text(tile.author, "author")
+    _check_number(tile.created_at, "created_at", MAX_COUNT // MS)
+    _check_number(tile.updated_at, "updated_at", MAX_COUNT // MS)
+    for number, tag in enumerate(tile.tags):
+        _check_name(tag, f"tags[{number}]")
+    _check_sets(tile)
+    if tile.position is not None:
+        _check_position(tile.position)
+    _check_content(tile)
+    return tile
+
+
+def read_delta(data: bytes, room: str) -> PlatoDelta:
+    """The delta in the body of a request to a room. Raises as `read_tile` does."""
+    delta = _decoded(data, PlatoDelta)
+    _check_name(room, "room")
+    _check_part(room, "room")
+    _check_name(delta.node, "node")
+    _check_part(delta.node, "node")
+    _check_number(delta.seq, "seq")
+    counter = delta.counter
+    _check_number(counter.satisfied_delta, "counter.satisfied_delta")
+    _check_number(counter.violations_delta, "counter.violations_delta")
+    if counter.node != delta.node:
+        raise PlatoFieldError(f"`counter.node`: it is {counter.node!r} in a delta of {delta.node!r}", "counter.node")
+    if counter.seq != delta.seq:
+        raise PlatoFieldError(f"`counter.seq`: it is {counter.seq} in a delta of seq {delta.seq}", "counter.seq")
+    for number, change in enumerate(delta.constraints):
+        _check_change(change, f"constraints[{number}]")
+    if delta.position is not None:
+        _check_move(delta.position)
+    return delta
+
+
+def _check_sets(tile: PlatoTile) -> None:
+    for element, tags in tile.constraints.elements.items():
+        _check_name(element, "constraints.elements")
+        _check_tags(tags, "constraints.elements")
+    _check_tags(tile.constraints.tombstones, "constraints.tombstones")
+    for field, numbers in (
+        ("constraints.seq", tile.constraints.seq),
+        ("metrics.counts", tile.metrics.counts),
+        ("metrics.violations", tile.metrics.violations),
+    ):
+        for name, number in numbers.items():
+            _check_name(name, field)
+            _check_number(number, field)
+
+
+def _check_content(tile: PlatoTile) -> None:
+    content = tile.content.encode()
+    if len(content) > TILE_BYTES:
+        message = f"`content`: the content of a tile has at most {TILE_BYTES} bytes, not {len(content)}"
+        raise PlatoFieldError(message, "content")
+    _check_number(tile.content_hash, "content_hash", FNV_BITS)
+    found = fnv1a(content)
+    if tile.content_hash != found:
+        message = f"`content_hash`: it is {tile.content_hash}, and the content has the hash {found} (FNV-1a)"
+        raise PlatoFieldError(message, "content_hash")
+
+
+def _check_position(position: PlatoPosition) -> None:
+    _check_coordinates(position.position, "position.position")
+    _check_number(position.timestamp, "position.timestamp")
+    _check_name(position.node, "position.node")
+    _check_norm(position.norm, position.position, "position.norm")
+
+
+def _check_move(move: PlatoMove) -> None:
+    _check_coordinates(move.position, "position.position")
+    _check_name(move.node, "position.node")
+    _check_number(move.seq, "position.seq")
+    _check_norm(move.new_norm, move.position, "position.new_norm")
+
+
+def _check_change(change: PlatoChange, field: str) -> None:
+    if (change.add is None) is (change.remove is None):
+        raise PlatoFieldError(f"`{field}`: a change has exactly one of Add, Remove", field)
+    if change.add is not None:
+        _check_name(change.add.constraint_id, f"{field}.Add.constraint_id")
+        _check_tags([(change.add.node, change.add.seq)], f"{field}.Add")
+    if change.remove is not None:
+        _check_name(change.remove.constraint_id, f"{field}.Remove.constraint_id")
+        _check_tags(change.remove.tombstoned_tags, f"{field}.Remove.tombstoned_tags")
+        _check_number(change.remove.seq, f"{field}.Remove.seq")
+
+
+def _check_name(text: str, field: str) -> None:
+    try:
+        check_id(text, f"`{field}`: a name")
+    except ConstraintCrdtError as error:
+        raise PlatoFieldError(str(error), field) from None
+
+
+def _check_part(text: str, field: str) -> None:
+    if SEPARATOR in text:
+        raise PlatoFieldError(f"`{field}`: it must not contain the control character U+001F", field)
+
+
+def _check_text(text: str, field: str) -> None:
+    if len(text.encode()) > ID_BYTES:
+        raise PlatoFieldError(f"`{field}`: it has at most {ID_BYTES} bytes", field)
+
+
+def _check_number(number: int, field: str, most: int = MAX_COUNT) -> None:
+    if not 0 <= number <= most:
+        raise PlatoFieldError(f"`{field}`: a number from 0 to {most}, not {number}", field)
+
+
+def _check_tags(tags: Iterable[Tag], field: str) -> None:
+    for node, seq in tags:
+        _check_name(node, field)
+        _check_number(seq, field)
+
+
+def _check_coordinates(position: tuple[int, int], field: str) -> None:
+    if not all(COORDINATE_MIN <= coordinate <= COORDINATE_MAX for coordinate in position):
+        raise PlatoFieldError(f"`{field}`: two 32-bit coordinates, not {list(position)}", field)
+
+
+def _check_norm(norm: int, position: tuple[int, int], field: str) -> None:
+    if norm != signed_norm(position):
+        raise PlatoFieldError(f"`{field}`: the norm of {list(position)} is {signed_norm(position)}, not {norm}", field)
+
+
+# --- the shape -----------------------------------------------------------------------------------------------------------
+
+_PLACE = re.compile(r"(.*) - at (?:`key` in )?`\$\.?([^`]*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*?)`")
+
+
+def _decoded(data: bytes, shape: type[Shape]) -> Shape:
+    try:
+        return msgspec.json.decode(data, type=shape)
+    except msgspec.ValidationError as error:
+        raise _misshapen(str(error)) from None
+
+
+def _misshapen(message: str) -> PlatoFieldError:
+    """An error of msgspec, with the path of the field."""
+    field = ""
+    if found := _PLACE.fullmatch(message):
+        message, field = found[1], found[2].partition("[...]")[0]  # the rest is inside of a map, under a key unknown here
+    if found := _MISSING.match(message):
+        field = f"{field}.{found[1]}" if field else found[1]
+        return PlatoFieldError(f"the field `{field}` is missing", field)
+    if not field:
+        return PlatoFieldError(f"the body is not what it should be: {message[0].lower()}{message[1:]}", None)
+    return PlatoFieldError(f"`{field}`: {message[0].lower()}{message[1:]}", field)
