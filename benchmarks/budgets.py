@@ -29,7 +29,7 @@ from random import Random
 from report import Row, machine, show
 
 from constraint_crdt.client import ClientError
-from constraint_crdt.client.asynchronous import AsyncClient
+from constraint_crdt.client.blocking import AsyncClient
 
 LOCAL_MS = 2.0
 """Milliseconds of a local acquire, median, at most."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from report import machine
 
 from constraint_crdt.protocol.peers import Nearby, PeerChoice, RandomSource, Uniform, hexagon
-from constraint_crdt.simulation.rounds import Simulation
+from constraint_crdt.simulation.scenario import Simulation
 from constraint_crdt.simulation.world import SimRng
 from constraint_crdt.types.register import Position, hex_distance
 

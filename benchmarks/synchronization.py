@@ -4,7 +4,7 @@
 
 All of it runs the `GossipNode` that runs in production, in the simulator. Exits with 1 if a bound is missed.
 
-A round: every node begins one exchange, and takes part in one at a time (see `constraint_crdt.simulation.rounds`). An exchange of a
+A round: every node begins one exchange, and takes part in one at a time (see `constraint_crdt.simulation`). An exchange of a
 round may pass on what the same round brought before, as it does where nodes take turns.
 """
 
@@ -19,7 +19,7 @@ from exchange import FORMS, a_pair, many_changes, nothing_new, one_change
 from report import Row, machine, show
 
 from constraint_crdt.protocol.peers import Nearby, PeerChoice, Schedule, Uniform, hexagon
-from constraint_crdt.simulation.rounds import Simulation
+from constraint_crdt.simulation.scenario import Simulation
 from constraint_crdt.types.register import hex_distance
 
 FLEETS = {4: 15, 32: 15, 100: 9, 1000: 3, 10_000: 1}

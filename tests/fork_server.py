@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 LOADED = (
-    "constraint_crdt.cli.main",
+    "constraint_crdt.cli",
     "constraint_crdt.cli.node",
     "constraint_crdt.cli.constraints",
     "constraint_crdt.cli.files",
@@ -171,7 +171,7 @@ def _serve(control: socket.socket) -> None:
 def _become(
     streams: Sequence[int], arguments: list[str], environment: dict[str, str], folder: str, namespaces: Sequence[str]
 ) -> NoReturn:
-    from constraint_crdt.cli.main import main
+    from constraint_crdt.cli import main
     from tests.network.switch import enter_namespaces
 
     enter_namespaces(namespaces)

@@ -54,7 +54,7 @@ def test_help_loads_no_state() -> None:
     """The defect: a report that named a type of the state had `--help` load all types, at three times the cost."""
     code = """
 import sys
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 try:
     main(["--help"])
 except SystemExit:

@@ -139,7 +139,7 @@ def test_the_pure_part_is_there() -> None:
         ("types.counters", "from constraint_crdt.expression import Verdict"),
         ("insight.evidence", "from constraint_crdt.runtime.exchange_loop import Exchanges"),
         ("alerts.rules", "from constraint_crdt.runtime.settings import NodeSettings"),
-        ("insight.rates", "from constraint_crdt.alerts.rules import AlertRule"),
+        ("insight.rates", "from constraint_crdt.alerts import AlertRule"),
         ("state", "async def f() -> None: ..."),
         ("expression.evaluation", "print('x')"),
         ("operations.counts", "from constraint_crdt.runtime.node import Node"),

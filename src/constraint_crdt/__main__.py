@@ -2,7 +2,7 @@
 
 import sys
 
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

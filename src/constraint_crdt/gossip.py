@@ -20,10 +20,9 @@ from constraint_crdt import lazy_names
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.protocol.gossip_node import GossipNode as PureGossipNode
 from constraint_crdt.protocol.local_replica import Edge
-from constraint_crdt.types.decay import MAX_SKEW, NAMELESS, Ages
+from constraint_crdt.types.decay import DEFAULT_HALF_LIVES, MAX_SKEW, NAMELESS, Ages
+from constraint_crdt.types.decay import DecayConstraintState as PureDecayConstraintState
 from constraint_crdt.types.decay import DecayCounter as PureDecayCounter
-from constraint_crdt.types.rates import DEFAULT_HALF_LIVES
-from constraint_crdt.types.rates import DecayConstraintState as PureDecayConstraintState
 from constraint_crdt.types.tiles import FleetTile as PureFleetTile
 
 if TYPE_CHECKING:
@@ -144,7 +143,7 @@ class DecayCounter(PureDecayCounter):
 
 
 class DecayConstraintState(PureDecayConstraintState):
-    """Recent rates of satisfied and violated evaluations, by the wall clock. See `constraint_crdt.types.rates`."""
+    """Recent rates of satisfied and violated evaluations, by the wall clock. See `constraint_crdt.types.decay`."""
 
     def __init__(
         self,

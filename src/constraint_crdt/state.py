@@ -26,18 +26,16 @@ from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.model import IfUnknown, Scope, html_fields
-from constraint_crdt.types.bloom import BloomCRDT, Blooms, BloomShape
 from constraint_crdt.types.budgets import Budgets
 from constraint_crdt.types.counters import ConstraintGCounter, PNCounters
-from constraint_crdt.types.decay import MAX_SKEW, Ages, DecayCounter
+from constraint_crdt.types.decay import MAX_SKEW, Ages, DecayConstraintState, DecayCounter
 from constraint_crdt.types.definition import ADD, Definition, Labels, check_labels, read_addition
 from constraint_crdt.types.increments import RoomIncrements
 from constraint_crdt.types.nodes import NODE, AuditLog, NodeValue, Retirements, node_value
 from constraint_crdt.types.orset import ConstraintORSet
-from constraint_crdt.types.rates import DecayConstraintState
 from constraint_crdt.types.readings import SharedReadings
 from constraint_crdt.types.register import EisensteinRegister, Position
-from constraint_crdt.types.sketch import DELTA, EPSILON, SketchCRDT, Sketches, SketchShape
+from constraint_crdt.types.sketch import DELTA, EPSILON, BloomCRDT, Blooms, BloomShape, SketchCRDT, Sketches, SketchShape
 from constraint_crdt.types.tiles import FleetTiles
 from constraint_crdt.types.variables import MeasuredVariables
 from constraint_crdt.types.verdicts import ConstraintVerdicts

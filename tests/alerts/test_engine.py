@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 
 from constraint_crdt import Event, EventKind, MemoryNetwork, Node
+from constraint_crdt.alerts import KINDS, About, AlertKind, AlertRule, Condition, Conditions, Facts
 from constraint_crdt.alerts import engine as alerting
 from constraint_crdt.alerts.engine import Alert, AlertEngine, WebhookMessage, Webhooks
-from constraint_crdt.alerts.rules import KINDS, About, AlertKind, AlertRule, Condition, Conditions, Facts
 from tests.runtime.fleet import QUICK, eventually, fleet
 
 RULE = AlertRule(name="r", kind="silence", for_=2.0)

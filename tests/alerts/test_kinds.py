@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from constraint_crdt.alerts.rules import KINDS, AlertRule, Condition, Facts
+from constraint_crdt.alerts import KINDS, AlertRule, Condition, Facts
 from constraint_crdt.insight.evidence import FIRST_HEARD, Convergence, Coverage, Evidence, Exchanges
 from constraint_crdt.insight.history import DefinitionClock, NodeRates
 from constraint_crdt.model import VerdictState

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from constraint_crdt.alerts.rules import AlertRule, shown_place
+from constraint_crdt.alerts import AlertRule, shown_place
 from constraint_crdt.runtime.settings import NodeSettings, SettingsError, load_settings
 
 ROOT = Path(__file__).parents[2]

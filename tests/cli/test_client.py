@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from constraint_crdt.cli import main
 from constraint_crdt.cli.arguments import NODE_VARIABLE
 from constraint_crdt.cli.connection import connect
-from constraint_crdt.cli.main import main
 from constraint_crdt.client import NoAnswer
 
 

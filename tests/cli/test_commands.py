@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 from constraint_crdt.cli.output import NO_READER
 from tests.cli.process import command, environment
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from constraint_crdt.cli import arguments
+from constraint_crdt.cli import arguments, main
 from constraint_crdt.cli.arguments import FIELD, SHELLS
-from constraint_crdt.cli.main import main
 from tests.cli.process import environment
 
 pytestmark = pytest.mark.processes
@@ -84,7 +83,7 @@ def test_fish_offers_what_there_is(script: Path) -> None:
 
 def test_no_other_command_pays_for_it() -> None:
     code = (
-        "import sys; from constraint_crdt.cli.main import main; main(['status', '--node', '127.0.0.1:1']);"
+        "import sys; from constraint_crdt.cli import main; main(['status', '--node', '127.0.0.1:1']);"
         "print(*{'shtab', 'prometheus_client'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 from constraint_crdt.state import from_json
 from constraint_crdt.types.definition import Definition
 from tests.cli.process import running_node

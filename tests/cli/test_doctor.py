@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 from tests.cli.process import running_node
 
 Capture = pytest.CaptureFixture[str]

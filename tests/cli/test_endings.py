@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 from tests.cli.process import NodeProcess, ask, running_node
 from tests.conftest import runtime_directory
 

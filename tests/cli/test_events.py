@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 from tests import fork_server
 from tests.cli.process import environment
 

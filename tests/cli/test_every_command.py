@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from constraint_crdt.cli import main
 from constraint_crdt.cli.arguments import OWN, commands_by_group, make_parser
-from constraint_crdt.cli.main import main
 from constraint_crdt.cli.output import print_table
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.command import Column

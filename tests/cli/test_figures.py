@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 from constraint_crdt.client import Client
 from constraint_crdt.operations.counts import RatesReport
 

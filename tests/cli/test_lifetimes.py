@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 from tests.cli.process import run_to_its_end, running_node
 
 pytestmark = pytest.mark.processes

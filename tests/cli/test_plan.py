@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 from constraint_crdt.simulation import plan as planning
 from tests.conftest import BUDGET
 

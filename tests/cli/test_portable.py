@@ -12,7 +12,7 @@ import pytest
 
 from constraint_crdt import ConstraintState, from_json, to_json
 from constraint_crdt.cli import files as whole_files
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 from constraint_crdt.cli.output import CommandFailedError
 
 Capture = pytest.CaptureFixture[str]

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 from constraint_crdt.cli.node import event_loop
 from tests import fork_server
 from tests.cli.process import EndTimer, environment, run_to_its_end, running_node

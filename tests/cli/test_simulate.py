@@ -12,9 +12,9 @@ import PIL
 import pytest
 from PIL import Image
 
+from constraint_crdt.cli import main
 from constraint_crdt.cli import simulate as searching
 from constraint_crdt.cli import simulate as simulating
-from constraint_crdt.cli.main import main
 from constraint_crdt.cli.output import INTERRUPTED
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.simulation.histories import History, to_json
@@ -162,7 +162,7 @@ def test_a_picture_without_permission_is_refused(tmp_path: Path) -> None:
         "    if not os.getuid(): os.setuid(65534)\n"
         "    return plotter(name)\n"
         "simulate.plotter = plotter_without_rights\n"
-        "sys.exit(main.main())\n"
+        "sys.exit(main())\n"
     )
     line = [sys.executable, "-c", code, "simulate", "--plot", str(tmp_path / "out.svg")]
     told = subprocess.run(line, check=False, capture_output=True, text=True, timeout=30)
@@ -190,7 +190,7 @@ def test_what_was_found_out_is_told_even_if_the_picture_fails_in_the_end(
 
 @pytest.mark.processes
 def test_without_pillow_svg_is_drawn_and_png_refused(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['PIL'] = None; from constraint_crdt.cli.main import main; sys.exit(main())"
+    code = "import sys; sys.modules['PIL'] = None; from constraint_crdt.cli import main; sys.exit(main())"
 
     def simulate(name: str) -> tuple[int, str, str]:
         line = [sys.executable, "-c", code, "simulate", "--nodes", "5", "--plot", name]

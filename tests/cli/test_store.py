@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 from tests import fork_server
 from tests.cli.process import NodeProcess, ask, environment, run_to_its_end, running_node
 from tests.conftest import runtime_directory
@@ -196,7 +196,7 @@ def test_a_path_without_permission_is_refused(tmp_path: Path, runtime: str) -> N
     tmp_path.chmod(0o500)
     code = (
         "import os, sys\n"
-        "from constraint_crdt.cli.main import main\n"
+        "from constraint_crdt.cli import main\n"
         "from constraint_crdt.runtime.persistence import Persistence\n"
         "opened = Persistence.open\n"
         "def open_without_rights(self, **flags):\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 from constraint_crdt.crdt.limits import TILE_BYTES
 
 COLUMNS = ["room", "id", "bytes", "author", "updated", "by", "tags", "constraints", "satisfied", "violated", "position"]

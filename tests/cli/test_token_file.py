@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 from tests.cli.process import run_to_its_end, running_node
 from tests.security.fleets import Fleet
 

@@ -3,7 +3,7 @@
 import pytest
 
 from constraint_crdt import __version__
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 from constraint_crdt.crdt.cells import CORE
 
 CLIENT_COMMANDS = "add", "apply", "remove", "record", "check", "status", "constraints", "nodes", "storage", "identity", "retire"

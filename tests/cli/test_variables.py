@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 from constraint_crdt.client import Client
 from tests.cli.process import running_node
 

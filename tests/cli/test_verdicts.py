@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 from constraint_crdt.client import Client
 from constraint_crdt.expression import compile_expression
-from constraint_crdt.expression.margin import margin
+from constraint_crdt.expression.temporal import margin
 from constraint_crdt.operations.command import Table, show_length, show_margin, show_share, show_state, show_values
 from constraint_crdt.operations.constraints import (
     ConstraintReport,

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from constraint_crdt.expression import Expression, ExpressionError, compile_expression, margin, measurements
+from constraint_crdt.expression import Expression, ExpressionError, compile_expression, measurements
 from constraint_crdt.expression.cel import TYPE_NAMES, environment
 from constraint_crdt.expression.evaluation import _checked, _compilation, _written, parts
 from constraint_crdt.expression.syntax import MOST_BRACKETS, MOST_COMPARISONS, Node, decode, read_comparisons
+from constraint_crdt.expression.temporal import margin
 from tests.conftest import BUDGET
 
 EXAMPLES = 2_000 if BUDGET == "nightly" else 40

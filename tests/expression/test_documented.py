@@ -15,11 +15,11 @@ import pytest
 
 from constraint_crdt.cli.files import read_constraints
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.expression import ExpressionError, Verdict, check_names, compile_expression, margin
+from constraint_crdt.expression import ExpressionError, Verdict, check_names, compile_expression
 from constraint_crdt.expression.cel import WINDOW_FUNCTIONS
 from constraint_crdt.expression.check import GLOBALS, METHODS
 from constraint_crdt.expression.judgement import Judge
-from constraint_crdt.expression.temporal import read_spells
+from constraint_crdt.expression.temporal import margin, read_spells
 from constraint_crdt.expression.windows import requirements
 from constraint_crdt.model import VerdictState
 from constraint_crdt.runtime.measurement import LatestMeasurements

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from constraint_crdt.expression import Verdict, compile_expression, measurements
-from constraint_crdt.expression.margin import margin
+from constraint_crdt.expression.temporal import margin
 from constraint_crdt.expression.windows import Samples, requirements
 
 SECOND = 10**9

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import Verdict, compile_expression, temporal
+from constraint_crdt.expression.cel import by_default
 from constraint_crdt.expression.temporal import (
     DefinitionKey,
     SavedSpells,
@@ -25,7 +26,6 @@ from constraint_crdt.expression.temporal import (
     StateSince,
     TimeRules,
     Times,
-    by_default,
     read_spells,
     save_spells,
     together,

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 from constraint_crdt.client import Client
 from constraint_crdt.http import make_app
 from constraint_crdt.operations.fleet import LabelReport

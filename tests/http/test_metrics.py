@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from constraint_crdt.alerts.rules import AlertRule
+from constraint_crdt.alerts import AlertRule
 from constraint_crdt.http import make_app
 from constraint_crdt.http.metrics import MOST, OPENMETRICS_TEXT, OTHER, PEER_STATES, TEXT, NodeMetrics
 from constraint_crdt.http.server import ApiServer

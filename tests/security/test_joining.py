@@ -35,6 +35,7 @@ from constraint_crdt.identity import (
 from constraint_crdt.identity import invitations as messages
 from constraint_crdt.identity.directory import certify_node, load_identity, load_issuer
 from constraint_crdt.identity.invitations import (
+    CONNECTIONS_EACH,
     MAX_INVITATIONS,
     MAX_REQUEST,
     WRONG_SECRETS,
@@ -42,19 +43,16 @@ from constraint_crdt.identity.invitations import (
     Invitations,
     JoinAnswer,
     JoinRequest,
+    JoinServer,
     Registrar,
     Token,
     encode_token,
-    read_join_request,
-    read_token,
-    root_hash,
-)
-from constraint_crdt.identity.join import (
-    CONNECTIONS_EACH,
-    JoinServer,
     join,
+    read_join_request,
     read_renewal,
+    read_token,
     renewal_request,
+    root_hash,
 )
 
 from .fleets import NOW, Fleet, root_of, seeded

@@ -24,8 +24,7 @@ from constraint_crdt.identity.directory import (
     save_certificate,
     save_rotations,
 )
-from constraint_crdt.identity.invitations import Invitations, Registrar
-from constraint_crdt.identity.join import read_renewal, renewal_request
+from constraint_crdt.identity.invitations import Invitations, Registrar, read_renewal, renewal_request
 from constraint_crdt.insight.diagnosis import check_seeds
 from constraint_crdt.transport import TransportError
 from constraint_crdt.transport.zenoh import ZenohTransport

@@ -31,8 +31,7 @@ from constraint_crdt.identity.directory import (
     save_certificate,
     write_file,
 )
-from constraint_crdt.identity.invitations import read_token
-from constraint_crdt.identity.join import join, read_renewal, renewal_request
+from constraint_crdt.identity.invitations import join, read_renewal, read_token, renewal_request
 from constraint_crdt.operations.fleet import Revoking, show_revocation
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.runtime import certificates

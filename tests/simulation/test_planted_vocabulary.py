@@ -9,11 +9,9 @@ import pytest
 
 from constraint_crdt.crdt.cells import Cell, value_of
 from constraint_crdt.types import increments as stretches
-from constraint_crdt.types.bloom import FILTER_PAGE_BYTES, BloomCRDT
 from constraint_crdt.types.counters import ConstraintGCounter
-from constraint_crdt.types.decay import RATE, Ages, DecayCounter
-from constraint_crdt.types.rates import DecayConstraintState, Pair
-from constraint_crdt.types.sketch import PAGE_COUNTERS, SketchCRDT, _counters
+from constraint_crdt.types.decay import RATE, Ages, DecayConstraintState, DecayCounter, Pair
+from constraint_crdt.types.sketch import FILTER_PAGE_BYTES, PAGE_COUNTERS, BloomCRDT, SketchCRDT, _counters
 from constraint_crdt.types.verdicts import ConstraintVerdicts
 from constraint_crdt.types.view import TableDirectory
 from tests.simulation.planting import Plant, find_and_shrink

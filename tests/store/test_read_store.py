@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt import ConstraintState, from_json
-from constraint_crdt.cli.main import main
+from constraint_crdt.cli import main
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import StoreError
 from constraint_crdt.store import Store, read_store

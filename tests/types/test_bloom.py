@@ -7,7 +7,7 @@ import pytest
 from constraint_crdt import ConstraintCrdtError, ConstraintState, Limits, Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.types import BloomCRDT
-from constraint_crdt.types.bloom import BLOOM, BLOOM_PAGE, BloomShape
+from constraint_crdt.types.sketch import BLOOM, BLOOM_PAGE, BloomShape
 
 
 def test_what_was_inserted_anywhere_is_found() -> None:

@@ -11,7 +11,7 @@ from constraint_crdt import ConstraintState, Replica
 from constraint_crdt.crdt.cells import make_cell, make_key, read_cell
 from constraint_crdt.crdt.repair import rebuild
 from constraint_crdt.types import BloomCRDT
-from constraint_crdt.types.bloom import BLOOM, BLOOM_PAGE, BloomShape
+from constraint_crdt.types.sketch import BLOOM, BLOOM_PAGE, BloomShape
 from constraint_crdt.types.view import pack_page, positions
 
 from .tables import NODES, History, Step, play, steps

@@ -249,3 +249,21 @@ def test_times_of_a_later_version_are_read_as_far_as_they_are_understood() -> No
     c = ConstraintGCounter(rows)
     rows.write(Replica("a", 0), read_cell(make_cell(SECONDS, "x", [1000, 0, 0, 4000, "more"]).data))
     assert c.time("x") == Seconds(1.0)
+
+
+def test_counts_that_were_read_follow_cells_that_went_and_came_in_bulk() -> None:
+    """The counts of a constraint that were read once stayed at nothing when its cells were folded and others came with many."""
+    a, b, c = (ConstraintGCounter() for _ in range(3))
+    a.record("a", 1, 2, constraint="z")
+    b.record("b", 3, 4, constraint="z")
+    a.merge(b)
+    assert a.constraint("z") == Counts(4, 6)
+    b.fold(["z"], node="b")
+    a.merge(b)
+    a.fold(["z"], node="a")
+    assert a.constraint("z") == Counts(0, 0)
+    for number in range(20):
+        c.record("c", 1, 0, constraint=f"c{number}")
+    c.record("c", 5, 0, constraint="z")
+    a.merge(c)
+    assert a.constraint("z") == Counts(5, 0)

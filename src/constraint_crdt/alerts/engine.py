@@ -32,7 +32,7 @@ from typing import Protocol
 
 import msgspec
 
-from constraint_crdt.alerts.rules import LOG, AlertRule, Condition, Conditions, shown_place
+from constraint_crdt.alerts import LOG, AlertRule, Condition, Conditions, shown_place
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.errors import InvalidValue, StoreError

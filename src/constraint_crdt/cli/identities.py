@@ -44,7 +44,7 @@ from constraint_crdt.identity.directory import (
     write_rotations,
 )
 from constraint_crdt.identity.invitations import Token, read_token, root_hash
-from constraint_crdt.identity.join import join as ask_to_join
+from constraint_crdt.identity.invitations import join as ask_to_join
 from constraint_crdt.operations.command import parse_duration
 from constraint_crdt.operations.fleet import SHOWN_FINGERPRINT, show_renewal
 from constraint_crdt.runtime.settings import is_loopback

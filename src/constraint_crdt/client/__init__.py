@@ -21,12 +21,11 @@ from constraint_crdt import lazy_names
 from constraint_crdt.errors import ConstraintCrdtError
 
 if TYPE_CHECKING:
-    from constraint_crdt.client.asynchronous import AsyncClient
-    from constraint_crdt.client.blocking import Client, PlatoClient, PlatoError
+    from constraint_crdt.client.blocking import AsyncClient, Client, PlatoClient, PlatoError
     from constraint_crdt.client.wire import Gap, Happened, Heard, Moved
 
 _MODULE_OF = {
-    "AsyncClient": "constraint_crdt.client.asynchronous",
+    "AsyncClient": "constraint_crdt.client.blocking",
     "Client": "constraint_crdt.client.blocking",
     "Gap": "constraint_crdt.client.wire",
     "Happened": "constraint_crdt.client.wire",

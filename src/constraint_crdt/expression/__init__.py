@@ -42,7 +42,7 @@ from constraint_crdt.expression.evaluation import (
     Expression,
     compile_expression,
 )
-from constraint_crdt.expression.margin import Margin, margin
+from constraint_crdt.expression.temporal import Margin, margin
 
 __all__ = [
     "COMPILED_EXPRESSIONS_KEPT",

@@ -16,6 +16,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, SupportsFloat, SupportsIndex
 
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.model import IfUnknown
 
 if TYPE_CHECKING:
     from cel_expr_python import cel
@@ -51,6 +52,18 @@ class Verdict(enum.Enum):
     SATISFIED = "satisfied"
     VIOLATED = "violated"
     UNKNOWN = "unknown"
+
+
+_DEFAULTS = {
+    IfUnknown.UNKNOWN: Verdict.UNKNOWN,
+    IfUnknown.VIOLATED: Verdict.VIOLATED,
+    IfUnknown.SATISFIED: Verdict.SATISFIED,
+}
+
+
+def by_default(outcome: Verdict, if_unknown: IfUnknown) -> Verdict:
+    """The outcome to count: the choice of the definition in place of `UNKNOWN`. For `when` and `clear_when` alike."""
+    return _DEFAULTS[if_unknown] if outcome is Verdict.UNKNOWN else outcome
 
 
 class Outcome(NamedTuple):

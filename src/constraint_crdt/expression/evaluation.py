@@ -35,6 +35,7 @@ from constraint_crdt.expression.cel import (
     Verdict,
     WindowCall,
     WindowReader,
+    by_default,
     converted,
     environment,
     measurements,
@@ -69,7 +70,6 @@ from constraint_crdt.expression.syntax import (
     unparse,
     with_names,
 )
-from constraint_crdt.expression.temporal import by_default
 from constraint_crdt.model import Scope, VerdictState, html_fields
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.orset import ConstraintORSet

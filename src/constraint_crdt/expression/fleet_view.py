@@ -25,7 +25,7 @@ from constraint_crdt.expression.cel import (
     environment,
     measurements,
 )
-from constraint_crdt.expression.margin import Margin, margin
+from constraint_crdt.expression.temporal import Margin, margin
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.readings import Reading
 

@@ -20,7 +20,7 @@ from itertools import chain, islice
 from typing import NamedTuple, Protocol
 
 from constraint_crdt.crdt.limits import MAX_COUNT
-from constraint_crdt.expression.cel import ExpressionError, Measurements, Outcome, Verdict
+from constraint_crdt.expression.cel import ExpressionError, Measurements, Outcome, Verdict, by_default
 from constraint_crdt.expression.evaluation import (
     COMPILED_EXPRESSIONS_KEPT,
     GRAVITY,
@@ -34,15 +34,15 @@ from constraint_crdt.expression.evaluation import (
     outcome_of,
 )
 from constraint_crdt.expression.fleet_view import Basis, FleetCondition, FleetView
-from constraint_crdt.expression.margin import Margin, margin
 from constraint_crdt.expression.temporal import (
     DefinitionKey,
+    Margin,
     OpenSpell,
     SavedSpells,
     Spell,
     TimeRules,
-    by_default,
     encode_spells,
+    margin,
     open_spells,
     together,
     wall_time,

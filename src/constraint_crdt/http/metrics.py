@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
-from constraint_crdt.alerts.rules import KINDS
+from constraint_crdt.alerts import KINDS
 from constraint_crdt.http.event_stream import EventFeed
 from constraint_crdt.http.security import Denials, RequestCounts
 from constraint_crdt.model import EventKind

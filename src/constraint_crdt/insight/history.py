@@ -30,9 +30,8 @@ from constraint_crdt.crdt.digest import Dot, Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.operations.counts import ConstraintRate, NodeRate, RatesReport
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.types.decay import LN2, RATE, decayed
+from constraint_crdt.types.decay import LN2, NODE_KEY, RATE, Pair, Rates, decayed, rates_of
 from constraint_crdt.types.definition import ADD
-from constraint_crdt.types.rates import NODE_KEY, Pair, Rates, rates_of
 
 
 class DefinitionClock:

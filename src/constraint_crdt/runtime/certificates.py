@@ -63,13 +63,15 @@ from constraint_crdt.identity.invitations import (
     Greeting,
     Invitation,
     Invitations,
+    JoinServer,
     Registrar,
     Token,
     address_of,
     encode_token,
+    read_renewal,
+    renewal_request,
     root_hash,
 )
-from constraint_crdt.identity.join import JoinServer, read_renewal, renewal_request
 from constraint_crdt.operations.fleet import InvitationReport, MemberReport, RenewalReport, RevocationReport
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.gossip_node import GossipNode

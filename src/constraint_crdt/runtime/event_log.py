@@ -26,8 +26,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol
 
+from constraint_crdt.alerts import AlertRule
 from constraint_crdt.alerts.engine import Alert
-from constraint_crdt.alerts.rules import AlertRule
 from constraint_crdt.crdt.cells import Cell, registered
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, StateHash

@@ -23,8 +23,8 @@ from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
 from constraint_crdt import __version__
+from constraint_crdt.alerts import Conditions, Facts
 from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
-from constraint_crdt.alerts.rules import Conditions, Facts
 from constraint_crdt.crdt.clock import STEP, ClockMark
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.gossip import GossipNode as MachineNode

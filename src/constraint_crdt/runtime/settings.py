@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from constraint_crdt.alerts.rules import AlertRule, read_rules
+from constraint_crdt.alerts import AlertRule, read_rules
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import check_id
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
@@ -23,8 +23,8 @@ from constraint_crdt.operations.command import parse_duration
 from constraint_crdt.operations.nodes import LinkProtection
 from constraint_crdt.protocol.sites import SITE
 from constraint_crdt.runtime.exchange_loop import PeerChoiceRule
+from constraint_crdt.types.decay import DEFAULT_HALF_LIVES, check_half_lives
 from constraint_crdt.types.definition import check_labels
-from constraint_crdt.types.rates import DEFAULT_HALF_LIVES, check_half_lives
 from constraint_crdt.types.readings import EVERY, MOST_READINGS, Share, make_share
 
 Role = Literal["auto", "peer", "router", "client"]

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from constraint_crdt.simulation.invariants import Violation
     from constraint_crdt.simulation.plan import Plan, PlannedFleet, make_plan
     from constraint_crdt.simulation.recorder import RecordedNode, RecordingError, Replay, decode_frames, first_difference
-    from constraint_crdt.simulation.rounds import Simulation, Stats
-    from constraint_crdt.simulation.scenario import Report, Sample, Scenario, ScenarioRun
+    from constraint_crdt.simulation.scenario import Report, Sample, Scenario, ScenarioRun, Simulation, Stats
     from constraint_crdt.simulation.world import SimRng
 
 _MODULE_OF = {
@@ -37,8 +36,8 @@ _MODULE_OF = {
     "Sample": "scenario",
     "Scenario": "scenario",
     "SimRng": "world",
-    "Simulation": "rounds",
-    "Stats": "rounds",
+    "Simulation": "scenario",
+    "Stats": "scenario",
     "Violation": "invariants",
     "decode_frames": "recorder",
     "first_difference": "recorder",

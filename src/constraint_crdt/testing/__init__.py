@@ -53,16 +53,14 @@ from constraint_crdt.testing.laws import (
     monotone,
     truncation_safe,
 )
-from constraint_crdt.types.bloom import BloomCRDT
 from constraint_crdt.types.counters import COUNTS, SECONDS, ConstraintGCounter, PNCounter
-from constraint_crdt.types.decay import DecayCounter
+from constraint_crdt.types.decay import DecayConstraintState, DecayCounter
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.increments import RoomIncrements
 from constraint_crdt.types.orset import ConstraintORSet
-from constraint_crdt.types.rates import DecayConstraintState
 from constraint_crdt.types.readings import SharedReadings
 from constraint_crdt.types.register import POSITION, EisensteinRegister
-from constraint_crdt.types.sketch import SketchCRDT
+from constraint_crdt.types.sketch import BloomCRDT, SketchCRDT
 from constraint_crdt.types.tiles import FleetTile
 from constraint_crdt.types.variables import MeasuredVariables
 from constraint_crdt.types.verdicts import VERDICT, ConstraintVerdicts

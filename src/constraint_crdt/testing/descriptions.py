@@ -26,16 +26,14 @@ from constraint_crdt.testing.drawn_replicas import (
     over_rows,
     rows_of,
 )
-from constraint_crdt.types.bloom import BloomCRDT, BloomShape
 from constraint_crdt.types.counters import COUNTS, SECONDS, ConstraintGCounter, PNCounter, Seconds
-from constraint_crdt.types.decay import DecayCounter
+from constraint_crdt.types.decay import DecayConstraintState, DecayCounter
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.increments import RoomIncrements
 from constraint_crdt.types.orset import ConstraintORSet
-from constraint_crdt.types.rates import DecayConstraintState
 from constraint_crdt.types.readings import READING, Reading, SharedReadings
 from constraint_crdt.types.register import POSITION, EisensteinRegister
-from constraint_crdt.types.sketch import SketchCRDT, SketchShape
+from constraint_crdt.types.sketch import BloomCRDT, BloomShape, SketchCRDT, SketchShape
 from constraint_crdt.types.tiles import FleetTile
 from constraint_crdt.types.variables import MeasuredVariables, VariableKind
 from constraint_crdt.types.verdicts import VERDICT, VIOLATED_STATES, ConstraintVerdicts, NodeVerdict

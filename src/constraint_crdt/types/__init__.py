@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from constraint_crdt import lazy_names
 from constraint_crdt.types import (
-    bloom,
     budgets,
     counters,
     decay,
@@ -16,7 +15,6 @@ from constraint_crdt.types import (
     increments,
     nodes,
     orset,
-    rates,
     readings,
     register,
     sketch,
@@ -26,21 +24,22 @@ from constraint_crdt.types import (
     variables,
     verdicts,
 )
+from constraint_crdt.types import decay as rates
+from constraint_crdt.types import sketch as bloom
 
 if TYPE_CHECKING:
     from constraint_crdt.crdt.clock import CausalOrder, Merge
     from constraint_crdt.crdt.digest import Dot
     from constraint_crdt.gossip import DecayConstraintState, DecayCounter, FleetTile
     from constraint_crdt.model import IfUnknown, VerdictState
-    from constraint_crdt.types.bloom import BloomCRDT
     from constraint_crdt.types.counters import ConstraintGCounter, Moves, PNCounter, PNCounters, Seconds
+    from constraint_crdt.types.decay import Rates
     from constraint_crdt.types.definition import Addition
     from constraint_crdt.types.increments import RoomIncrements
     from constraint_crdt.types.orset import ConstraintORSet
-    from constraint_crdt.types.rates import Rates
     from constraint_crdt.types.readings import Reading, SharedReadings
     from constraint_crdt.types.register import EisensteinRegister, eisenstein_norm, hex_distance
-    from constraint_crdt.types.sketch import Frequent, SketchCRDT
+    from constraint_crdt.types.sketch import BloomCRDT, Frequent, SketchCRDT
     from constraint_crdt.types.tiles import FleetTiles
     from constraint_crdt.types.variables import MeasuredVariables, VariableKind
     from constraint_crdt.types.verdicts import ConstraintVerdicts, NodeVerdict
@@ -53,7 +52,7 @@ _REGISTERED = (
 
 _MODULE_OF = {
     "Addition": "constraint_crdt.types.definition",
-    "BloomCRDT": "constraint_crdt.types.bloom",
+    "BloomCRDT": "constraint_crdt.types.sketch",
     "CausalOrder": "constraint_crdt.crdt.clock",
     "ConstraintGCounter": "constraint_crdt.types.counters",
     "ConstraintORSet": "constraint_crdt.types.orset",
@@ -72,7 +71,7 @@ _MODULE_OF = {
     "NodeVerdict": "constraint_crdt.types.verdicts",
     "PNCounter": "constraint_crdt.types.counters",
     "PNCounters": "constraint_crdt.types.counters",
-    "Rates": "constraint_crdt.types.rates",
+    "Rates": "constraint_crdt.types.decay",
     "Reading": "constraint_crdt.types.readings",
     "RoomIncrements": "constraint_crdt.types.increments",
     "Seconds": "constraint_crdt.types.counters",

@@ -192,7 +192,11 @@ class ConstraintGCounter(IndexedView):
         self._by_node[cell.replica.node_id] = moved if node is None else (node[0] + moved[0], node[1] + moved[1])
         if cell.key != NODE_KEY:
             each = self._by_constraint.get(cell.key) if self._by_constraint else None
-            if each is not None:
+            if each is None:
+                return
+            if new is None:  # what stands under the key may come to nothing, and the next cell in bulk
+                del self._by_constraint[cell.key]
+            else:
                 self._by_constraint[cell.key] = (each[0] + moved[0], each[1] + moved[1])
 
     def _bulk_watcher(self, cells: Sequence[Cell]) -> None:
