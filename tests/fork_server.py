@@ -37,7 +37,8 @@ LOADED = (
     "constraint_crdt.cli.files",
     "constraint_crdt.transport.zenoh",
     "cel_expr_python.cel",
-    "httptools",
+    "uvicorn.lifespan.off",
+    "uvicorn.protocols.http.httptools_impl",
     "encodings.idna",
     "stringprep",
 )

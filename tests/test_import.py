@@ -15,6 +15,7 @@ PUBLIC_PACKAGES = ("types", "gossip", "simulation", "client", "plato", "testing"
 MUST_NOT_LOAD = {
     "zenoh",
     "starlette",
+    "uvicorn",
     "httptools",
     "cel_expr_python",
     "asyncio",
@@ -67,7 +68,6 @@ print(*sys.modules)
 
 NODE_MUST_NOT_LOAD = {
     "cel_expr_python",
-    "click",
     "constraint_crdt.client.methods",
     "constraint_crdt.http.metrics",
     "cryptography",
@@ -75,12 +75,10 @@ NODE_MUST_NOT_LOAD = {
     "h11",
     "importlib.metadata",
     "importlib.resources",
-    "multiprocessing",
     "prometheus_client",
     "psutil",
     "rich",
     "statistics",
-    "uvicorn",
     "zipfile",
 }
 

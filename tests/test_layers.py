@@ -49,7 +49,7 @@ FACADE = ("constraint_crdt.types", f"{PACKAGE}.gossip")
 IMPURE_MODULES = {
     "asyncio", "concurrent", "ctypes", "datetime", "glob", "http", "io", "logging", "multiprocessing", "os", "pathlib", "psutil",
     "random", "sched", "secrets", "select", "selectors", "shutil", "signal", "socket", "sqlite3", "ssl", "starlette", "subprocess",
-    "httptools", "sys", "tempfile", "threading", "time", "urllib", "uuid", "zenoh", "zoneinfo",
+    "httptools", "sys", "tempfile", "threading", "time", "urllib", "uuid", "uvicorn", "zenoh", "zoneinfo",
 }  # fmt: skip
 IMPURE_CALLS = {"open", "input", "print", "breakpoint", "__import__"}
 

@@ -4,11 +4,14 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from constraint_crdt.cli import main
+from constraint_crdt.cli.node import event_loop
 from tests import fork_server
 from tests.cli.process import EndTimer, environment, run_to_its_end, running_node
 
@@ -109,3 +112,10 @@ def test_its_settings_come_from_the_file_and_the_environment(tmp_path: Path) -> 
     done = run_to_its_end(CONSTRAINT_CRDT_MAX_AGE="0")
     assert done.returncode == 1
     assert "CONSTRAINT_CRDT_MAX_AGE" in done.stderr
+
+
+def test_the_event_loop_is_that_of_uvloop_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", SimpleNamespace(new_event_loop=object))
+    assert event_loop() is object
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert event_loop() is None

@@ -34,7 +34,7 @@ def test_help_takes_150_ms_of_cpu_at_most() -> None:
 def test_a_reading_command_loads_no_server_and_no_engine() -> None:
     code = (
         "import sys; from constraint_crdt.cli import main; main(['status', '--node', '127.0.0.1:1']);"
-        "print(*{'zenoh', 'starlette', 'httptools', 'cel', 'psutil', 'rich'} & set(sys.modules))"
+        "print(*{'zenoh', 'starlette', 'uvicorn', 'httptools', 'cel', 'psutil', 'rich'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment())
     assert done.stdout.strip() == ""

@@ -311,7 +311,7 @@ def test_a_file_without_a_token_is_refused(tmp_path: Path, text: str) -> None:
 def test_importing_it_loads_no_server_and_no_node(name: str) -> None:
     code = (
         f"import sys; from constraint_crdt.client import {name}; {name}('forge').close; "
-        "print(*{'starlette', 'httptools', 'zenoh', 'sqlite3', 'rich', 'cel', 'psutil', 'constraint_crdt.runtime.node', "
+        "print(*{'starlette', 'uvicorn', 'httptools', 'zenoh', 'sqlite3', 'rich', 'cel', 'psutil', 'constraint_crdt.runtime.node', "
         "'constraint_crdt.protocol.gossip_node'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)

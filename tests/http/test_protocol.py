@@ -1,12 +1,13 @@
 """HTTP as it travels: what the server makes of heads and bodies in any form, seen at the socket."""
 
 import asyncio
+import itertools
 import re
 from collections.abc import AsyncIterator
 
 import pytest
 
-from constraint_crdt.http.server import HEAD_BYTES, ApiServer
+from constraint_crdt.http.server import HEAD_BYTES, ApiServer, Connection
 from constraint_crdt.runtime.node import Node
 
 FAR = 10.0
@@ -109,3 +110,43 @@ async def test_nothing_is_upgraded(api: ApiServer) -> None:
     found = await said(api, head + b"\r\n")
     assert found.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"connection: close" in found
+
+
+async def test_a_trailer_is_no_header(api: ApiServer) -> None:
+    head = b"POST /v1/check HTTP/1.1\r\n" + HOST + CLOSE + b"Transfer-Encoding: chunked\r\n\r\n"
+    chunks = b"%x\r\n%b\r\n0\r\nContent-Type: application/json\r\n\r\n" % (len(BODY), BODY)
+    assert (await said(api, head + chunks)).startswith(b"HTTP/1.1 415 ")
+
+
+async def test_a_trailer_without_end_is_refused(api: ApiServer) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(api.url.rpartition(":")[2]))
+    writer.write(CHECK + b"Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n")
+    async with asyncio.timeout(FAR):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"0\r\n" + b"x: y\r\n" * (HEAD_BYTES // 6 + 1))
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+
+
+async def test_requests_behind_a_stream_wait_in_the_network_and_end_with_it(api: ApiServer, node: Node) -> None:
+    """The server takes one read of them, so that a client cannot fill the memory; uvicorn would go on."""
+    request = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(api.url.rpartition(":")[2]))
+    writer.write(b"GET /v1/events HTTP/1.1\r\n" + HOST + b"\r\n" + request)
+    async with asyncio.timeout(FAR):
+        await reader.readuntil(b"\r\n\r\n")
+    assert api._server is not None
+    (connection,) = api._server.server_state.connections
+    assert isinstance(connection, Connection)
+    for _ in range(3):
+        writer.write(request)
+        await said(api, b"GET /healthz HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n")  # the loop has looked at all sockets
+        assert len(connection.pipeline) == 1
+    assert api._feed is not None
+    writer.transport.abort()
+    async with asyncio.timeout(FAR):
+        for number in itertools.count():  # what is not read does not tell that the client is gone: a write does
+            if not api._feed.readers:
+                break
+            await node.add_constraint(f"c{number}")
+            await asyncio.sleep(0)

@@ -22,7 +22,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -101,7 +101,8 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
         if settings.identity:
             _log.info("identity %s: %s of the fleet %s", settings.identity, settings.name, settings.fleet)
         keep_collections_short()
-        over = asyncio.run(_serve(node, api, rejoin=arguments.rejoin, while_stdin_open=arguments.while_stdin_open))
+        with asyncio.Runner(loop_factory=event_loop()) as runner:
+            over = runner.run(_serve(node, api, rejoin=arguments.rejoin, while_stdin_open=arguments.while_stdin_open))
     except ConstraintCrdtError as error:
         raise CommandFailedError(str(error)) from None
     if over is not None:
@@ -110,6 +111,16 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
     # The node has left in order. A thread in which the engine tries to reach a router that is down, or a probe that hangs, would
     # hold the process back for as long as that takes, and has nothing to lose.
     os._exit(0 if over is None else CommandFailedError.exit_code)
+
+
+def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The event loop of uvloop where it is installed (the extra `fast`); None for that of asyncio."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return loop
 
 
 def _allow_open_files() -> None:

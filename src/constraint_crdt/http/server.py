@@ -1,4 +1,4 @@
-"""The HTTP server beside a node, in the same event loop: HTTP/1.1 with the parser of httptools, TLS, and bounds of connections.
+"""The HTTP server beside a node, in the same event loop: uvicorn with httptools, TLS, and bounds of connections.
 
 Rules: the port is bound before the node starts, so a taken port is refused at once, and early connections wait. Signals belong
 to the process, not to the server. A stop takes at most 2 s, whatever clients do. Bytes other than HTTP receive a problem, too.
@@ -18,23 +18,23 @@ import contextlib
 import errno
 import logging
 import os
-import re
 import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Iterator, Sequence, Sized
 from email.utils import formatdate
-from functools import cache, lru_cache
+from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, Final, cast
-from urllib.parse import unquote
+from typing import Final
 
-import httptools
 import msgspec
+import uvicorn
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import Scope
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue, LifecycleError
 from constraint_crdt.http import make_app
@@ -56,14 +56,8 @@ HANDSHAKE_SECONDS: Final = 10.0
 WRITE_SECONDS: Final = 60.0
 """Seconds for which a client may read nothing of a response."""
 
-KEEP_ALIVE_SECONDS: Final = 5.0
-"""Seconds for which a connection without a request is kept."""
-
 HEAD_BYTES: Final = 16 * 1024
 """The longest head of a request that comes in parts."""
-
-BODY_BUFFER: Final = 65_536
-"""Bytes of a body that wait for the application before no more are read."""
 
 ACCEPT_PAUSE: Final = 0.2
 """Seconds before the next connection is accepted, after the system had no room for one."""
@@ -79,375 +73,128 @@ USE_TLS: Final = "this port speaks TLS: use https:// in place of http://"
 _log = logging.getLogger("constraint_crdt.api")
 
 
-class _Answer:
-    """A request and its response, as an ASGI application takes and gives them."""
+class _Flow(FlowControl):
+    """Reads nothing from a client while requests of its pipeline wait, or they would fill the memory."""
 
-    def __init__(self, connection: "Connection", scope: dict[str, Any], *, keep_alive: bool, asks_to_go_on: bool) -> None:
-        self._connection = connection
-        self._scope = scope
-        self._asks_to_go_on = asks_to_go_on
-        """The client waits for a 100 before it sends the body."""
-        self._started = False
-        self._head = b""
-        """The head that was not sent yet: it travels with the first part of the body."""
-        self._chunked: bool | None = None
-        self._left = 0
-        """Bytes of the body that are announced and not sent."""
-        self.keep_alive = keep_alive
-        self.body = bytearray()
-        self.more_body = True
-        self.moved = asyncio.Event()
-        """More of the body came, or the request is over."""
-        self.disconnected = False
-        self.complete = False
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
 
-    async def run(self, app: ASGIApp) -> None:
-        """Have the application answer."""
-        try:
-            await app(self._scope, self._receive, self._send)
-        except Exception:
-            _log.exception("a fault in the answer to %s %s", self._scope["method"], self._scope["path"])
-        else:
-            if self.complete or self.disconnected:
-                return
-            _log.error("the answer to %s %s is not whole", self._scope["method"], self._scope["path"])
-        if self._started:
-            self._connection.transport.close()
-        elif not self.disconnected:
-            self.keep_alive = False
-            self._connection.transport.write(_raw_problem(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault in this node: see its log"))
-            self._finish()
-
-    async def _receive(self) -> Message:
-        connection = self._connection
-        if self._asks_to_go_on and not connection.transport.is_closing():
-            self._asks_to_go_on = False
-            connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if not self.disconnected and not self.complete:
-            if self.more_body and not self.body:
-                connection.read_on()
-            await self.moved.wait()
-            self.moved.clear()
-        if self.disconnected or self.complete:
-            return {"type": "http.disconnect"}
-        body, self.body = bytes(self.body), bytearray()
-        return {"type": "http.request", "body": body, "more_body": self.more_body}
-
-    async def _send(self, message: Message) -> None:
-        if not self.disconnected:
-            await self._connection.writable.wait()
-        if self.disconnected:
-            return
-        if not self._started:
-            self._started = True
-            self._begin(message["status"], message.get("headers", ()))
-        elif not self.complete:
-            self._put(message.get("body", b""), more=message.get("more_body", False))
-
-    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Send the head of the response."""
-        self._asks_to_go_on = False
-        lines, closes = [_status_line(status), _date_line(int(time.time()))], False
-        for name, value in headers:
-            if _NOT_IN_HEADER.search(value):
-                raise InvalidValue(f"a header {name!r} with control characters")
-            lower = name.lower()
-            if lower == b"content-length":
-                self._left, self._chunked = int(value), False
-            elif lower == b"transfer-encoding":
-                self._chunked = True
-            elif lower == b"connection":
-                closes = b"close" in value.lower()
-            lines.append(b"%b: %b\r\n" % (lower, value))
-        if closes or not self.keep_alive:
-            self.keep_alive = False
-            if not closes:
-                lines.append(b"connection: close\r\n")
-        if self._chunked is None and self._has_body(status):
-            self._chunked = True
-            if self._scope["http_version"] == "1.0":  # the end of the connection is that of the body
-                self.keep_alive = False
-            else:
-                lines.append(b"transfer-encoding: chunked\r\n")
-        lines.append(b"\r\n")
-        self._head = b"".join(lines)
-        asyncio.get_running_loop().call_soon(self._send_head)
-
-    def _send_head(self) -> None:
-        """Send the head by itself, as the body does not come at once."""
-        head, self._head = self._head, b""
-        if head and not self.disconnected:
-            self._connection.transport.write(head)
-
-    def _has_body(self, status: int) -> bool:
-        return self._scope["method"] != "HEAD" and status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
-
-    def _put(self, body: bytes, *, more: bool) -> None:
-        """Send a part of the body, with the head before it."""
-        head, self._head = self._head, b""
-        if self._scope["method"] == "HEAD":
-            body, self._left = b"", 0
-        elif self._chunked and self._scope["http_version"] != "1.0":
-            body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (b"" if more else b"0\r\n\r\n")
-        elif self._chunked is False:
-            self._left -= len(body)
-            if self._left < 0 or (self._left and not more):
-                raise InvalidValue("the body of a response differs from its length")
-        if head or body:
-            self._connection.transport.write(head + body)
-        if not more:
-            self._finish()
-
-    def _finish(self) -> None:
-        self.complete = True
-        self.moved.set()
-        self._connection.answered(self)
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()
 
 
-class Connection(asyncio.Protocol):
-    """The protocol of a connection: HTTP/1.1 and 1.0, with one request after the other."""
+class Connection(HttpToolsProtocol):
+    """The protocol of a connection."""
 
-    transport: asyncio.Transport
-
-    def __init__(self, slot: Slot, app: ASGIApp, state: "ServerState") -> None:
+    def __init__(self, slot: Slot, config: uvicorn.Config, state: ServerState) -> None:
+        super().__init__(config, state, {RESERVED: slot.reserved})
         self._slot = slot
-        self._app = app
-        self._state = state
-        self._parser = httptools.HttpRequestParser(self)
-        # What follows a last request is not an error of that request.
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self._loop = asyncio.get_running_loop()
-        self.client: tuple[str, int] | None = None
-        self.writable = asyncio.Event()
-        """The client reads what is sent."""
-        self.writable.set()
-        self._addresses: dict[str, Any] = {}
-        self._reads = True
-        self._running: _Answer | None = None
-        """The request that is being answered, or was last."""
-        self._answer: _Answer | None = None
-        """The last request that came."""
-        self._queue: deque[_Answer] = deque()
-        """Requests behind one that is being answered."""
-        self._in_head = True
+        self._open: deque[RequestResponseCycle] = deque()
+        """Requests without a whole response. uvicorn keeps the last one only."""
         self._head_bytes = 0
-        """Bytes of a head that is not whole."""
-        self._parsed = 0
-        """Heads and requests that came whole."""
-        self._target = b""
-        self._headers: list[tuple[bytes, bytes]] = []
+        """Bytes of a head, or between the parts of a body, that are not whole."""
         self._patience = RESERVED_SECONDS if slot.reserved else HEAD_SECONDS
-        self._waits_since = self._loop.time()
+        self._waits_since = self.loop.time()
         self._look_again: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
-        self._idle: asyncio.TimerHandle | None = None
 
-    @property
-    def _waits(self) -> bool:
-        """True before the head of a request."""
-        return self._answer is None or self._answer.complete
-
-    # --- the transport ------------------------------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its base does
         """See `asyncio.Protocol`."""
-        self.transport = cast("asyncio.Transport", transport)
-        self._state.connections.add(self)
-        self.client = _address(transport.get_extra_info("peername"))
-        self._addresses = {
-            "client": self.client,
-            "server": _address(transport.get_extra_info("sockname")),
-            "scheme": "https" if transport.get_extra_info("sslcontext") else "http",
-        }
-        self._slot.end = self.transport.abort
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
+        self._slot.end = transport.abort
         self._look()
 
-    def connection_lost(self, _: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
-        for timer in (self._look_again, self._stalled, self._idle):
+        for timer in (self._look_again, self._stalled):
             if timer is not None:
                 timer.cancel()
         self._slot.release()
-        self._state.connections.discard(self)
-        for answer in (self._running, self._answer, *self._queue):
-            if answer is not None and not answer.complete:
-                answer.disconnected = True
-                answer.moved.set()
-        self._queue.clear()
-        self.writable.set()
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        for cycle in self._open:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
-        parsed = self._parsed
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:  # to no other protocol: what follows is not read
-            self._read_no_more()
-        except httptools.HttpParserError:
-            self._refuse()
-        else:
-            self._head_bytes = self._head_bytes + len(data) if self._in_head and self._parsed == parsed else 0
-            if self._head_bytes > HEAD_BYTES:
-                self._refuse()
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes > HEAD_BYTES:
+            self.send_400_response("the head of a request is too long")
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer, or have the request wait for the one before it. Raises `InvalidValue` for a head that is not HTTP."""
+        self._head_bytes = 0
+        version = self.parser.get_http_version()
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (not hosts and version != "1.0"):
+            raise InvalidValue("a request names one host")
+        if version not in ("1.0", "1.1"):
+            raise InvalidValue("neither HTTP/1.0 nor HTTP/1.1")
+        self.server_state.default_headers = _date_header(int(time.time()))
+        super().on_headers_complete()
+        self._open.append(self.cycle)
+        self.headers = []  # the trailers of a body are no headers
+        if self._slot.reserved or self.parser.should_upgrade():  # to no other protocol: what follows is not read
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """See httptools."""
+        self._head_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """See httptools."""
+        self._head_bytes = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """A response was sent. Its connection waits for the next request."""
+        self._open.popleft()
+        self._waits_since = self.loop.time()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """The client sent no HTTP."""
+        if not self.transport.is_closing():
+            self.transport.write(_raw_problem(HTTPStatus.BAD_REQUEST, f"{msg[:1].lower()}{msg[1:].rstrip('.')}"))
+            self.transport.close()
 
     def pause_writing(self) -> None:
         """The client does not read."""
-        self.writable.clear()
-        self._stalled = self._loop.call_later(WRITE_SECONDS, self.transport.abort)
+        super().pause_writing()
+        self._stalled = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
         """The client reads again."""
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
-        self.writable.set()
+        super().resume_writing()
 
-    def read_on(self) -> None:
-        """Read more of a body."""
-        if not self._reads and not self._queue:
-            self._reads = True
-            self.transport.resume_reading()
-
-    def _read_no_more(self) -> None:
-        if self._reads:
-            self._reads = False
-            self.transport.pause_reading()
-
-    def _refuse(self) -> None:
-        """The client sent no HTTP."""
-        if not self.transport.is_closing():
-            self.transport.write(_raw_problem(HTTPStatus.BAD_REQUEST, "invalid HTTP request received"))
-            self.transport.close()
-
-    # --- the parser ---------------------------------------------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        """See httptools."""
-        self._in_head, self._target, self._headers = True, b"", []
-
-    def on_url(self, url: bytes) -> None:
-        """See httptools."""
-        self._target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """See httptools."""
-        self._headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        """Begin to answer, or have the request wait for the one before it. Raises `InvalidValue` for a head that is not HTTP."""
-        self._in_head, self._parsed = False, self._parsed + 1
-        version, headers = self._parser.get_http_version(), self._headers
-        hosts = [value for name, value in headers if name == b"host"]
-        if len(hosts) > 1 or (not hosts and version != "1.0"):
-            raise InvalidValue("a request names one host")
-        if version not in ("1.0", "1.1"):
-            raise InvalidValue("neither HTTP/1.0 nor HTTP/1.1")
-        raw_path, _, query = self._target.partition(b"?")
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": version,
-            "method": self._parser.get_method().decode("ascii"),
-            "path": unquote(raw_path.decode("ascii")),
-            "raw_path": raw_path,
-            "query_string": query,
-            "root_path": "",
-            "headers": headers,
-            "state": {RESERVED: self._slot.reserved},
-            **self._addresses,
-        }
-        answer = _Answer(
-            self,
-            scope,
-            keep_alive=version != "1.0" and self._parser.should_keep_alive() and not self._parser.should_upgrade(),
-            asks_to_go_on=any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers),
-        )
-        before, self._answer = self._answer, answer
-        if before is None or before.complete:
-            self._begin(answer)
-        else:
-            self._queue.append(answer)
-            self._read_no_more()
-
-    def on_body(self, body: bytes) -> None:
-        """See httptools."""
-        answer = self._answer
-        if answer is not None and not answer.complete:
-            answer.body += body
-            if len(answer.body) > BODY_BUFFER:
-                self._read_no_more()
-            answer.moved.set()
-
-    def on_message_complete(self) -> None:
-        """See httptools."""
-        self._in_head, self._parsed = True, self._parsed + 1
-        if self._answer is not None and not self._answer.complete:
-            self._answer.more_body = False
-            self._answer.moved.set()
-
-    # --- answers ------------------------------------------------------------------------------------------------------
-
-    def _begin(self, answer: _Answer) -> None:
-        self._running = answer
-        task = self._loop.create_task(answer.run(self._app))
-        self._state.tasks.add(task)
-        task.add_done_callback(self._state.tasks.discard)
-
-    def answered(self, answer: _Answer) -> None:
-        """A response was sent. Its connection waits for the next request, unless reserved."""
-        self._waits_since = self._loop.time()
-        if not answer.keep_alive or self._slot.reserved:
-            self.transport.close()
-            return
-        if self.transport.is_closing():
-            return
-        if self._queue:
-            self._begin(self._queue.popleft())
-        else:
-            self._idle = self._loop.call_later(KEEP_ALIVE_SECONDS, self._close_idle)
-        self.read_on()
-
-    def shutdown(self) -> None:
-        """Close the connection after the response, at once without a request."""
-        if self._answer is None or self._answer.complete:
-            self.transport.close()
-        else:
-            self._answer.keep_alive = False
-
-    def _close_idle(self) -> None:
+    def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection. A client that did not read the last response is not waited for."""
         if self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
-            self.transport.close()
+            super().timeout_keep_alive_handler()
 
     def _look(self) -> None:
         """Abort a connection that has waited too long for a head; else look again."""
-        left = self._waits_since + self._patience - self._loop.time() if self._waits else self._patience
+        left = self._patience if self._open else self._waits_since + self._patience - self.loop.time()
         if left <= 0:
             self.transport.abort()
         else:
-            self._look_again = self._loop.call_later(left, self._look)
-
-
-def _address(found: Sequence[Any] | None) -> tuple[str, int] | None:
-    return (str(found[0]), int(found[1])) if found else None
-
-
-@cache
-def _status_line(status: int) -> bytes:
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
+            self._look_again = self.loop.call_later(left, self._look)
 
 
 @lru_cache(maxsize=1)
-def _date_line(second: int) -> bytes:
-    return f"date: {formatdate(second, usegmt=True)}\r\n".encode()
-
-
-_NOT_IN_HEADER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+def _date_header(second: int) -> list[tuple[bytes, bytes]]:
+    return [(b"date", formatdate(second, usegmt=True).encode())]
 
 
 def _raw_problem(status: HTTPStatus, detail: str) -> bytes:
@@ -543,8 +290,20 @@ class ApiServer:
         self.bind()
         app = make_app(self._node, bound_to=self._host, pages=self._pages, cut_off=self._cut_off, tokens=self._tokens)
         self._feed = app.state.feed
+        config = uvicorn.Config(
+            app,
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            log_level="error",  # what clients do wrong is told to them
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+        )
         context = None if self._certificate is None else self._certificate.context
-        self._server = _Server(app, ConnectionBounds(self._node.settings.api_connections_per_address), context)
+        self._server = _Server(config, ConnectionBounds(self._node.settings.api_connections_per_address), context)
         self._node.diagnosis.further.append(self._findings)
         if self._certificate is None and not is_loopback(self._host):
             _log.warning("%s: %s", UNPROTECTED.format(self.url), USE_API_TLS)
@@ -584,19 +343,14 @@ class ApiServer:
         await self.stop()
 
 
-@dataclass
-class ServerState:
-    """The open connections, and the answers under way."""
-
-    connections: set[Connection] = field(default_factory=set)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-
-
 class _Server:
-    """Accepts connections, with events for its readiness and its end."""
+    """Accepts connections for uvicorn, with events for its readiness and its end.
 
-    def __init__(self, app: ASGIApp, bounds: ConnectionBounds, context: ssl.SSLContext | None) -> None:
-        self._app = app
+    The server of uvicorn takes the signals of the process, accepts without bounds, and looks for its end ten times a second.
+    """
+
+    def __init__(self, config: uvicorn.Config, bounds: ConnectionBounds, context: ssl.SSLContext | None) -> None:
+        self._config = config
         self.ready = asyncio.Event()
         self.server_state = ServerState()
         self._bounds = bounds
@@ -626,7 +380,7 @@ class _Server:
             connection.shutdown()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_BOUND):
-                while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110  # at a stop only
+                while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110  # uvicorn has no event for it
                     await asyncio.sleep(CLOSED_SECONDS)
 
     def _begin(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
@@ -670,7 +424,7 @@ class _Server:
         """Hand the socket over to asyncio, which closes it from now on."""
 
         def protocol() -> Connection:
-            return Connection(slot, self._app, self.server_state)
+            return Connection(slot, self._config, self.server_state)
 
         loop = asyncio.get_running_loop()
         if self._context is None:
@@ -685,14 +439,15 @@ class _Server:
         """End the connection of a client, with a moment to receive the last data."""
         loop = asyncio.get_running_loop()
         for connection in list(self.server_state.connections):
-            if connection.client == client:
+            if isinstance(connection, Connection) and connection.client == client:
                 connection.transport.close()
                 loop.call_later(GRACE, connection.transport.abort)
 
     def cut_off_all(self) -> None:
         """Abort all connections: an unfinished request would keep its connection open for ever."""
         for connection in list(self.server_state.connections):
-            connection.transport.abort()
+            if connection.transport is not None:
+                connection.transport.abort()
         for task in list(self.server_state.tasks):
             task.cancel()
 
