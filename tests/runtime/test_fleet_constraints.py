@@ -131,7 +131,7 @@ async def test_the_settings_say_what_is_shared() -> None:
 async def test_a_node_that_went_away_is_shown_with_its_last_reading_and_counts_as_missing_once_aged() -> None:
     network = MemoryNetwork()
     async with fleet("a", "b", network=network) as (a, b):
-        await a.add_constraint("low", when="count(nodes, n, n.battery < 20.0) == 0", scope="fleet", max_age=0.5)
+        await a.add_constraint("low", when="count(nodes, n, n.battery < 20.0) == 0", scope="fleet", max_age=2.0)
         await measured((a, b), 50.0, until=lambda: state(a) == VerdictState.HOLDS)
         await b.stop()
         await eventually(lambda: state(a) == VerdictState.UNKNOWN)

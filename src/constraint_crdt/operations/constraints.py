@@ -726,10 +726,11 @@ async def _check_expression(node: "Node", request: Expression) -> ExpressionRepo
 
     from constraint_crdt.expression import ExpressionError, compile_written
 
+    if request.scope not in (Scope.NODE, Scope.FLEET):
+        raise wrong(f"scope must be node or fleet, not {request.scope!r}", "scope")
     try:
         kinds = dict(node.gossip.state.variables.kinds())
-        scope, nodes = msgspec.convert(request.scope, Scope), len(node.node_names())
-        found = await asyncio.to_thread(compile_written, request.when, scope, kinds, nodes)
+        found = await asyncio.to_thread(compile_written, request.when, request.scope, kinds, len(node.node_names()))
     except ExpressionError as error:
         return ExpressionReport(ok=False, error=str(error), variables=())
     return ExpressionReport(ok=True, error=None, variables=tuple(sorted(found.variables)))

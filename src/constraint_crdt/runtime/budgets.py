@@ -37,6 +37,7 @@ from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.transport import Transport
 from constraint_crdt.types.budgets import MOST_BUDGETS, NO_HOLDS, Hold, Known, borrowed, held, lendable, lent, share_now, waits_for
+from constraint_crdt.types.definition import duration_ns
 
 MOST_WAITING: Final = 1_000
 """Processes that wait for a budget at a node."""
@@ -111,7 +112,7 @@ class NodeBudgets:
         """
         self._check_call()
         heads = self._escrow.budgets.heads(name)
-        ns = round((DEFAULT_LEASE if lease is None else lease) * SECOND)
+        ns = duration_ns(DEFAULT_LEASE if lease is None else lease, "lease") or 0
         if heads and lease is None:
             ns = heads[0].value.lease
         over = self._live() if nodes is None else list(nodes)
@@ -125,7 +126,7 @@ class NodeBudgets:
         heads = self._escrow.budgets.heads(name)
         if not heads and len(self._escrow.budgets.names()) >= MOST_BUDGETS:
             return f"{MOST_BUDGETS} budgets are the most, removed ones included: use one of them"
-        if heads and lease is not None and round(lease * SECOND) != heads[0].value.lease:
+        if heads and lease is not None and duration_ns(lease, "lease") != heads[0].value.lease:
             return f"the lease of budget {name} stays as it is: choose another name for another lease"
         return None
 
