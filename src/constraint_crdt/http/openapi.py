@@ -37,13 +37,14 @@ from constraint_crdt.crdt.limits import (
 )
 from constraint_crdt.expression import MAX_VALUE_TEXT_BYTES, NAME_PATTERN
 from constraint_crdt.http.endpoint import ProblemDetails
-from constraint_crdt.model import Event, Notice
+from constraint_crdt.model import Event, Notice, Scope
 from constraint_crdt.operations.budgets import LONGEST_WAIT, Acquired, BudgetDefinition
 from constraint_crdt.operations.constraints import (
     MAX_CHANGES,
     AddConstraint,
     Batch,
     BatchEntry,
+    Expression,
     NewConstraint,
     RecordCounts,
     RemoveConstraint,
@@ -141,6 +142,7 @@ FIELDS: Final[Mapping[type[msgspec.Struct], Mapping[str, Schema]]] = {
     Measured: {"values": {"maxProperties": MAX_VARIABLES, "propertyNames": _VARIABLE, "additionalProperties": _MEASUREMENT}},
     Retiring: {"node": NAME},
     Batch: {"changes": {"maxItems": MAX_CHANGES}},
+    Expression: {"scope": {"enum": [each.value for each in Scope]}},
     NewTile: {
         "text": _text(TILE_BYTES), "base64": {"contentEncoding": "base64", "pattern": _BASE64},
         "author": _text(ID_BYTES), "tags": NAMES, "constraints": NAMES,
