@@ -48,7 +48,7 @@ def locate(package: str, name: str) -> Any:
     defined = re.compile(rf"^(?:async def|def|class) {re.escape(name)}\b", re.MULTILINE)
     for found in pkgutil.walk_packages(top.__path__, f"{package}."):
         spec = found.module_finder.find_spec(found.name, None)
-        if spec and spec.origin and defined.search(Path(spec.origin).read_text(encoding="utf-8")):
+        if spec and spec.origin and spec.origin.endswith(".py") and defined.search(Path(spec.origin).read_text(encoding="utf-8")):
             return getattr(importlib.import_module(found.name), name)
     raise LookupError(f"no module of {package} defines {name}")
 
