@@ -395,7 +395,7 @@ class WantedConstraint(NamedTuple):
         return "unchanged" if found is Change.EXTENDED and self.ttl is not None and not self.renew else found.value
 
     def edits_of(self, in_force: Sequence[DefinitionReport]) -> list[str]:
-        """What a change of the definition in force changes, a line for each field."""
+        """The edited fields of the definition in force, a line for each."""
         if len(in_force) > 1:
             return [f"  settles a conflict of {len(in_force)} definitions"]
         before, after = (fields_of(each) for each in (_definition_of(in_force[0]), self.definition))

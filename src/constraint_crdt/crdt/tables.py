@@ -68,7 +68,8 @@ class Tables(ABC):
 
     def held(self, kind: int, key: Key) -> Sequence[Cell]:
         """The standing cells of all rows under a key. O(their number)."""
-        held = self.table(kind).get(key)
+        table = self._tables.get(kind)
+        held = None if table is None else table.get(key)
         if held is None:
             return ()
         return tuple(held.values()) if isinstance(held, dict) else (held,)

@@ -2,7 +2,7 @@
 
 Each node of `nodes` has `name`, `labels`, `live`, `position`, and its shared readings as fields. Rules kept here:
 
-- A part about one node after the other is an *aggregate*: `count(nodes, n, …)` and its like, `nodes.all(n, …)`,
+- A part that loops over nodes is an *aggregate*: `count(nodes, n, …)` and its like, `nodes.all(n, …)`,
   `nodes.exists(n, …)`, and `size` of `nodes` or of `nodes.filter(n, …)`. `fleet_view` computes the value from that of the body for
   each node, and the evaluation has a variable with it. So the cost is that of the moved nodes, not of the fleet, and an aggregate
   uses no step of the budget of macros. The evaluator never frees the arguments of a function of Python, so none is called.
@@ -63,7 +63,7 @@ class _Body(NamedTuple):
 
 
 class _Aggregate(NamedTuple):
-    """A part of an expression that goes through the nodes one after the other."""
+    """A part of an expression that loops over the nodes."""
 
     function: str
     """A name of `FLEET_FUNCTIONS`, `size`, `all` or `exists`."""
@@ -91,7 +91,7 @@ def _names_nodes(node: Node) -> bool:
 
 
 def _loop(node: Node) -> tuple[str, _Body] | None:
-    """The macro of a loop with its body: all, exists or filter; None for another one."""
+    """The macro of a loop with its body: all, exists or filter; else None."""
     if node.sort != "loop" or len(node.bound) != 2:
         return None
     (_, _, _, step, result), (variable, total) = node.nodes, node.bound
@@ -107,7 +107,7 @@ def _loop(node: Node) -> tuple[str, _Body] | None:
 
 
 def _chain(node: Node) -> tuple[_Body, ...] | None:
-    """The filters of `nodes.filter(…).filter(…)`; None for anything else than `nodes` with filters about one node each."""
+    """The filters of `nodes.filter(…).filter(…)`; None for anything else."""
     if node.sort == "name":
         return () if node.name == NODES else None
     found = _loop(node)
@@ -451,7 +451,7 @@ def _needed(source: str) -> frozenset[str]:
 
 
 def needs_of(definition: Definition) -> frozenset[str]:
-    """The variables that nodes have to share for a definition of scope fleet; none for another one, and of a later version."""
+    """The variables that nodes have to share for a definition of scope fleet; none for another, and of a later version."""
     if definition.scope is not Scope.FLEET or definition.meaning:
         return frozenset()
     return frozenset[str]().union(*(_needed(text) for text in (definition.when, definition.clear_when) if text))

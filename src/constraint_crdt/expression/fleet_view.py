@@ -177,7 +177,7 @@ class _Aggregated:
         self._judges = part.function in _CONDITIONS
         self._held: dict[str, tuple[bool | None, object]] = {}
         self.open: set[str] = set()
-        """The nodes for which it is not known whether they belong, or what their value is."""
+        """The nodes with unknown membership or an unknown value."""
         self._members = self._maybe_members = self._sure = self._maybe = 0
         self._values: dict[str, float] = {}
         self._maybe_values: dict[str, float] = {}

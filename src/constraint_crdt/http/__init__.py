@@ -28,9 +28,9 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 
-from constraint_crdt.http.endpoint import AnswerCache, Endpoint, Own, Resource, problem_response
+from constraint_crdt.http.endpoint import AnswerCache, Endpoint, Own, PlainRoutes, Resource, problem_response
 from constraint_crdt.http.event_stream import CutOff, EventFeed, events
 from constraint_crdt.http.openapi import docs, make_document, openapi, parts_of_docs
 from constraint_crdt.http.security import Denials, Guard, OriginGuard, RateLimit, RequestCounts, TokenGuard, check_reserved, session
@@ -94,22 +94,6 @@ class SegmentRoute(Route):
                 return Match.NONE, {}
         matched = Match.FULL if scope["method"] in (self.methods or ()) else Match.PARTIAL
         return matched, {"endpoint": self.endpoint, "path_params": found}
-
-
-class PlainRoutes(BaseRoute):
-    """The routes of paths without parameters, found by one look-up."""
-
-    def __init__(self, routes: Iterable[Route]) -> None:
-        self._by_path = {route.path: route for route in routes}
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """See Starlette."""
-        route = self._by_path.get(scope["path"]) if scope["type"] == "http" else None
-        return (Match.NONE, {}) if route is None else route.matches(scope)
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See Starlette."""
-        await self._by_path[scope["path"]].handle(scope, receive, send)
 
 
 def _sent(scope: Mapping[str, Any]) -> list[str]:

@@ -21,7 +21,7 @@ import enum
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from hashlib import blake2b
 from http import HTTPStatus
 from time import monotonic
@@ -31,6 +31,8 @@ from urllib.parse import quote, unquote, unquote_to_bytes, urlencode
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Receive, Scope, Send
 
 from constraint_crdt.errors import ClockInDoubt, ConstraintCrdtError, LifecycleError, NoRights, NotPermitted, WritesRefused
 from constraint_crdt.expression import ExpressionError
@@ -506,3 +508,19 @@ def _held(request: Request) -> list[str]:
     """The tags in `If-None-Match`, for a weak comparison (RFC 9110, 13.1.2)."""
     given = request.headers.get("if-none-match")
     return [] if given is None else [each.strip().removeprefix("W/") for each in given.split(",")]
+
+
+class PlainRoutes(BaseRoute):
+    """The routes of paths without parameters, found by one look-up."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._by_path = {route.path: route for route in routes}
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """See Starlette."""
+        route = self._by_path.get(scope["path"]) if scope["type"] == "http" else None
+        return (Match.NONE, {}) if route is None else route.matches(scope)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See Starlette."""
+        await self._by_path[scope["path"]].handle(scope, receive, send)

@@ -1,4 +1,4 @@
-"""The operations on budgets: defining them, holding amounts of them, and who holds and lends what.
+"""The operations on budgets: defining them, holding amounts of them, and the holders and lenders.
 
 Rules: a hold belongs to a process at the node that it asked. Without a lease an amount is used up until it is released. The figures
 about other nodes are those that these told, as old as the report says.
@@ -117,7 +117,7 @@ class HoldReport(msgspec.Struct, frozen=True, kw_only=True):
     until: int | None
     """The end without a renewal; null without a lease."""
     ttl: float | None
-    """Seconds to the end. Take the earlier end by your own clock: the hold is over then, whoever answers."""
+    """Seconds to the end. Take the earlier end by your own clock: the hold is over then, whichever node answers."""
     waited: float = 0.0
     """Seconds."""
 
@@ -138,14 +138,14 @@ class BudgetNode(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     live: bool
     heard: float | None
-    """Seconds since this node heard of it; null for itself, and for one that it does not hear."""
+    """Seconds since this node heard of it; null for itself, and for a node it does not hear."""
     share: int
     """In force."""
     lent: int
     borrowed: int
     held: int
     free: int
-    """What it could acquire or lend now."""
+    """The amount it could acquire or lend now."""
     waiting: int
 
 
@@ -193,7 +193,7 @@ async def _budgets(node: "Node", _: Empty) -> list[BudgetReport]:
 
 
 def show_budgets(answer: list[BudgetReport], _: "Namespace") -> View:
-    """A row for each budget, a row for each holder, and sentences on what is stranded."""
+    """A row for each budget, a row for each holder, and sentences on stranded amounts."""
     if not answer:
         return "no budget is defined: `constraint-crdt budget add NAME --limit N` defines one"
     now = time.time()
@@ -219,7 +219,7 @@ def show_budgets(answer: list[BudgetReport], _: "Namespace") -> View:
 
 
 def notes_on(each: BudgetReport) -> list[str]:
-    """Sentences on what keeps a budget from its limit."""
+    """Sentences on the obstacles between a budget and its limit."""
     found = []
     if len(each.limits) > 1:
         limits = ", ".join(map(str, each.limits))
@@ -283,7 +283,7 @@ def _call_set(client: "Client", flags: "Namespace") -> BudgetReport:
 
 
 def show_defined(answer: BudgetReport, _: "Namespace") -> View:
-    """The definition in a sentence, and what it waits for."""
+    """The definition in a sentence, and the nodes it waits for."""
     lease = "without a lease" if answer.lease is None else f"lease {show_duration(answer.lease)}"
     return [f"{answer.name}: limit {answer.limit}, {lease}", *notes_on(answer)]
 

@@ -1,4 +1,4 @@
-"""The budgets of the local node: what it holds, lends, borrows and gives back. No I/O; `types.budgets` has the rules of rights.
+"""The budgets of the local node: its holds, and the loans it makes, takes and gives back. No I/O; `types.budgets` has the rules.
 
 Rules kept here:
 
@@ -7,9 +7,9 @@ Rules kept here:
 - The first in line is served first, over the whole fleet, by the times that nodes state: best effort, since clocks differ. A node
   with processes that wait lends nothing to nodes that wait for a shorter time.
 - The owner with the most to spare lends; the others do so after `PATIENCE`. So a single demand is not met several times.
-- A borrower gives back what it does not need, once others wait, or once its owner has to lend less. Of two nodes with a part each
+- A borrower gives back surplus loans, once others wait, or once its owner has to lend less. Of two nodes with a part each
   the later one gives its part back.
-- A loan in use is renewed by its owner in the second half of the lease. What nobody uses runs out.
+- A loan in use is renewed by its owner in the second half of the lease. An unused loan runs out.
 - A node whose clock is in doubt neither lends nor takes where there is a lease. A step of its clock beyond the skew bound is as the
   beginning of a life: its share is 0 for a lease and twice the skew bound.
 - A life that is over has no rights. A participant ends the lives of its own node that it hears of: nothing else speaks for it.
@@ -166,7 +166,7 @@ class Escrow:
         return later
 
     def release(self, name: str, id_: int) -> bool:
-        """End a hold; False for one that is over already. What others wait for leaves at once."""
+        """End a hold; False for a hold already over. An amount others wait for leaves at once."""
         known, me, now = self._checked(name), self._local.replica, self.now
         holds = self._tidy(known, me, now)
         kept = tuple(each for each in holds.holds if each.id != id_)
@@ -197,14 +197,14 @@ class Escrow:
         return known
 
     def _put_holds(self, name: str, known: Known, holds: Holds) -> None:
-        """Write the holds of this node, and what follows from them for others, together."""
+        """Write the holds of this node, and their consequences for others, together."""
         after = known._replace(holds={**known.holds, self._local.replica: holds})
         self._write(name, known, after)
 
     # --- what goes on by itself ------------------------------------------------------------------------------------------
 
     def tend(self) -> bool:
-        """Bring the cells of this node up to date with what it knows, and with the time. True if something was written."""
+        """Bring the cells of this node up to date with the state and the time. True if something was written."""
         self.budgets.moved.clear()
         if not self._local.may_count:
             return False
@@ -247,7 +247,7 @@ class Escrow:
         return self._write(name, self.budgets.known(name), self.budgets.known(name)) or True
 
     def _write(self, name: str, before: Known, known: Known) -> bool:
-        """Write what this node is to say of a budget, given `known`, where it differs from `before`."""
+        """Write the cells of this node on a budget, given `known`, where they differ from `before`."""
         me, now = self._local.replica, self.now
         takes_part = me.node_id in known.nodes() if known.lease else me in _named(known)
         if takes_part or me in known.ledgers:
@@ -323,7 +323,7 @@ class Escrow:
         return holds
 
     def _lend(self, known: Known, me: Replica, now: int, name: str) -> Known:
-        """What is known, with the loans renewed and begun that others need."""
+        """`known`, with renewed and new loans for the need of others."""
         if known.lease:
             for loan in known.ledgers[me].loans:
                 known = self._renew(known, me, loan, now)
@@ -345,7 +345,7 @@ class Escrow:
         return known
 
     def _renew(self, known: Known, me: Replica, loan: Loan, now: int) -> Known:
-        """What is known, with a loan renewed if it is in use and ends soon."""
+        """`known`, with a loan renewed if it is in use and ends soon."""
         until = now + known.lease
         if loan.until - now >= known.lease // 2 or until <= loan.until or self._local.state.retirements.is_over(loan.to):
             return known
@@ -396,7 +396,7 @@ class Escrow:
         return f"{text}; {self._heard(told)}" if told else f"{text}, and no other node is known to have any free"
 
     def _heard(self, told: Sequence[tuple[str, str]], most: int = 3) -> str:
-        """What nodes told, and how long ago this node heard them."""
+        """The figures told by nodes, and how long ago this node heard them."""
         ages = dict(self._local.heard([node for node, _ in told]))
         texts = [
             f"{node} {what}"

@@ -577,7 +577,7 @@ _Turn = tuple[VerdictState, int]
 
 
 class _VerdictCells:
-    """The cells on the verdicts of this node: which constraints have one, what waits to be told, and when it may be."""
+    """The cells on the verdicts of this node: the constraints that have one, the waiting verdicts, and when they may be told."""
 
     def __init__(self, gossip: GossipNode, feed: ChangeFeed, judge: Judge, push: Callable[[], None]) -> None:
         self._gossip = gossip
@@ -625,7 +625,7 @@ class _VerdictCells:
             await self._waits.wait()
 
     def _is_news(self, id_: str) -> bool:
-        """False for what others take a constraint without a cell for: it holds, is off, or unknown to a node without its values."""
+        """False for a state assumed of a constraint without a cell: it holds, is off, or unknown to a node without its values."""
         evaluation = self._judge.evaluation(id_) if self._judge.writes(id_) else None
         if evaluation is None or evaluation.state in (VerdictState.HOLDS, VerdictState.OFF) or len(self._told) >= MOST_TOLD:
             return False
@@ -643,7 +643,7 @@ class _VerdictCells:
         self._recalled = set(told)
 
     def take_over(self) -> None:
-        """Restate what former lives of this node told, and tell what changed while the node was away.
+        """Restate the verdicts of former lives of this node, and tell the changes of its absence.
 
         A spell that goes on is restated as it was told, with the values of its turn. Cells of a former life may come at any time.
         """

@@ -10,12 +10,12 @@ A definition spreads its limit as shares over *participants*. Each participant h
 loans, and each node that acquires has a HOLDS cell. docs/design/budgets.md says why each rule is there.
 
 - **Rights** of a life: its share in force, less its loans that may still be in use (until + skew bound), plus loans to it that run
-  (until). All times are by the reader's own clock. What is held is never more than the rights, at any later time.
+  (until). All times are by the reader's own clock. Holds never exceed the rights, at any later time.
 - Only shares are lent, and loans go to a life, not to a node. Renewing moves `until` forward. Its owner drops a returned loan.
 - A **root** definition (it overwrites none) is in force at once, for the lives that it names. Other lives begin with the share 0.
 - A share falls at once, to the lowest of all definitions that no other overwrites (`heads`). Its ledger goes by these definitions
   (`mark`) once all that is lent and held is within the lower share.
-- A share rises when all participants go by the same definitions, and each has seen that all do (`phase`), the own one included.
+- A share rises when all participants go by the same definitions, and each has seen that all do (`phase`), itself included.
 - A life that the root does not name gets a share when it is also *admitted* (an admitted participant wrote that it knows of this
   life, or all others did), and a lease and twice the skew bound have passed since it began.
 - With a retired participant (`without`) shares rise a lease and twice the skew bound after the definition was made.
@@ -234,14 +234,14 @@ register(HOLDS, Holds, _check_holds, key_bytes=ID_BYTES, empty_key=False)
 
 
 class Head(NamedTuple):
-    """A definition that no other one overwrites."""
+    """A definition no other overwrites."""
 
     dot: Dot
     value: BudgetValue
 
 
 class Known(NamedTuple):
-    """What a node knows of a budget. All rules are functions of this, of a life, of a time and of the bound on clock skew."""
+    """The knowledge of a node about a budget. All rules are functions of it, of a life, a time and the bound on clock skew."""
 
     heads: Sequence[Head]
     """Ordered by dot, at least one."""
@@ -335,12 +335,12 @@ def held(known: Known, life: Replica, now: int) -> int:
 
 
 def share_now(known: Known, life: Replica) -> int:
-    """The share in force of a life, as its ledger states it, lowered by what is known since."""
+    """The share in force of a life: of its ledger, lowered by later definitions."""
     return min(known.ledgers.get(life, NO_LEDGER).share, target(known, life))
 
 
 def spare(known: Known, life: Replica, now: int, skew: int) -> int:
-    """The rights of a life less what it holds."""
+    """The rights of a life less its holds."""
     return share_now(known, life) - lent(known, life, now, skew) + borrowed(known, life, now) - held(known, life, now)
 
 
@@ -369,7 +369,7 @@ def covered_until(known: Known, life: Replica, amount: int, now: int, skew: int)
 
 
 def lendable(known: Known, life: Replica, now: int, skew: int) -> int:
-    """The amount that a life may lend: of its own share, and never what its holds need."""
+    """The amount a life may lend: of its own share, less the need of its holds."""
     least = least_spare(known, life, now, skew)
     if not known.lease:  # gifts are passed on
         return max(0, least)
@@ -432,7 +432,7 @@ def is_acknowledged(known: Known, life: Replica) -> bool:
 
 
 def quiet_until(known: Known, ledger: Ledger, skew: int) -> int:
-    """The time up to which former lives of the node may hold, and others may hold what these lent."""
+    """The time up to which former lives of the node, and their borrowers, may hold."""
     return ledger.began + known.lease + 2 * skew if known.lease and ledger.began else 0
 
 
@@ -487,7 +487,7 @@ def _acks(known: Known, life: Replica) -> tuple[tuple[str, int], ...]:
 
 
 def with_loan(ledger: Ledger, to: Replica, amount: int, until: int) -> Ledger:
-    """The ledger with a further loan; without a lease (`until` 0) the gifts to a life are a single one."""
+    """The ledger with a further loan; without a lease (`until` 0) all gifts to a life are a single loan."""
     if not until:
         for place, each in enumerate(ledger.loans):
             if each.to == to:
@@ -605,7 +605,7 @@ class Budgets(IndexedView):
         return sorted(name for name, cells in self._definitions.items() if cells)
 
     def heads(self, name: str) -> list[Head]:
-        """The definitions that no other one overwrites, ordered by dot; several are a conflict. Empty for an unknown budget."""
+        """The definitions no other overwrites, ordered by dot; several are a conflict. Empty for an unknown budget."""
         cells = self._definitions.get(name, {})
         over: dict[Replica, int] = {}
         for value in cells.values():
@@ -614,7 +614,7 @@ class Budgets(IndexedView):
         return [Head(dot, value) for dot, value in sorted(cells.items()) if over.get(dot.replica, 0) < dot.seq]
 
     def known(self, name: str) -> Known:
-        """What this replica knows of a budget. Raises `KeyError` for an unknown one. O(participants)."""
+        """The knowledge of this replica about a budget. Raises `KeyError` for an unknown name. O(participants)."""
         heads = self.heads(name)
         if not heads:
             raise UnknownName(name, "budget")
@@ -698,7 +698,7 @@ class Budgets(IndexedView):
 
 
 def _spent(known: Known, life: Replica) -> int:
-    """What a life has used and given away beyond what it was given."""
+    """The amount a life has used and given away beyond the gifts to it."""
     return max(0, held(known, life, 0) + lent(known, life, 0, 0) - borrowed(known, life, 0))
 
 

@@ -617,7 +617,7 @@ class AuditLog(IndexedView):
         seqs = self._seqs.get(node)
         slot = (int(self._cells[Dot(node, seqs[-1])].key) + 1) % AUDIT_SLOTS if seqs else 0
         texts = [cut(actor, ACTOR_BYTES), cut(operation, OPERATION_BYTES), cut(subject, SUBJECT_BYTES)]
-        self._rows.write(node, make_cell(AUDIT, str(slot), [time, *texts, changes]))
+        self._rows.write_all(node, (make_cell(AUDIT, str(slot), [time, *texts, changes]),))
 
 
 def cut(text: str, most: int) -> str:

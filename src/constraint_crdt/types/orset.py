@@ -278,7 +278,10 @@ class ConstraintORSet(IndexedView):
 
     def definitions(self, id_: str) -> tuple[Definition, ...]:
         """The different definitions in force for a constraint. Empty for an inactive constraint."""
-        return tuple(dict.fromkeys([addition.definition for addition in self._additions(id_, expired=False)]))
+        if self.ends:
+            return tuple(dict.fromkeys([addition.definition for addition in self._additions(id_, expired=False)]))
+        found = list(map(read_addition, sorted(self._rows.held(ADD, id_), key=_dot)))  # the common case
+        return tuple(dict.fromkeys([addition.definition for addition in found]))
 
     @property
     def expired_ids(self) -> list[str]:

@@ -8,14 +8,14 @@
 the hybrid time of the measurement in tenths of a second since 2026-01-01, `every` the longest time between two cells in tenths of a
 second, `EVERY` by default. Rules kept here:
 
-- A node has at most `MOST_READINGS` readings, each in a cell of its own, which the next one overwrites. No cell is removed: 0.1.0
+- A node has at most `MOST_READINGS` readings, each in a cell of its own, which the next value overwrites. No cell is removed: 0.1.0
   refuses a removal of a kind that it does not know. A withdrawn reading has an empty value.
 - A reading counts for `LIFETIME` times its `every`, in hybrid time. It is shown for longer, as aged.
 - Of several lives of a node, the cell with the latest time counts, then the order of the replicas. A life writes no time before
   that of a former life, nor before its own last one.
 - A value of a form that is not known here, from a later version, reads as missing. Further elements are ignored.
 - The readings of retired nodes are left out. Readings are updated with each cell, and never recomputed.
-- A value is due if it moved by more than the deadband, or if the last one told is `every` old. Of a variable that moves all the
+- A value is due if it moved by more than the deadband, or if the last told value is `every` old. Of a variable that moves all the
   time, one value is told each `PACE`. The time is an argument.
 """
 
@@ -124,7 +124,7 @@ _read_raw: Final = msgspec.msgpack.Decoder().decode
 
 
 def read_scalar(data: bytes) -> Scalar | None:
-    """The value of a reading; None for a withdrawn one, and for a form that is not known here."""
+    """The value of a reading; None if withdrawn, and for a form not known here."""
     value: object = _read_raw(data) if data else None
     if isinstance(value, list) and len(value) == 2 and all(type(each) is int for each in value) and abs(value[1]) <= 400:
         return float(f"{value[0]}e{value[1]}")

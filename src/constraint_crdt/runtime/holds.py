@@ -1,4 +1,4 @@
-"""The budgets of a running node: holds for processes, a queue of those that wait, and nodes told soon of what concerns them.
+"""The budgets of a running node: holds for processes, a queue of waiting processes, and prompt news for the nodes concerned.
 
 Rules kept here:
 
@@ -131,7 +131,7 @@ class NodeBudgets:
         return None
 
     async def remove(self, name: str) -> BudgetReport:
-        """Remove a budget: a limit of 0, and no longer listed. Raises `KeyError` for an unknown one."""
+        """Remove a budget: a limit of 0, and no longer listed. Raises `KeyError` for an unknown name."""
         self._check_call()
         known = self._known(name)
         await self._feed.commit(
@@ -330,7 +330,7 @@ class NodeBudgets:
             _log.warning("budgets: %s", error)
 
     async def tend(self) -> None:
-        """Lend, renew, give back and end what is due. Called at regular intervals."""
+        """Lend, renew, give back and end loans as due. Called at regular intervals."""
         self._step()
 
     def _step(self) -> None:
@@ -438,7 +438,7 @@ class NodeBudgets:
         return [self.report(name) for name in self._escrow.budgets]
 
     def report(self, name: str) -> BudgetReport:
-        """A budget as this node knows it. Raises `KeyError` for an unknown one."""
+        """A budget as this node knows it. Raises `KeyError` for an unknown name."""
         known, now, skew, me = self._escrow.budgets.known(name), self._escrow.now, self._escrow.skew, self._gossip.node_id
         over = self._gossip.state.retirements.is_over
         live = {me, *self._exchanges.live}
