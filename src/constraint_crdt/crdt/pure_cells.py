@@ -35,7 +35,7 @@ class Cell(msgspec.Struct, gc=False, eq=False, weakref=False):
 
     kind: int
     key: Key
-    """The text of the key, or the seq of a cell without one."""
+    """The text of the key, or the seq of a cell without a key."""
     data: bytes
     seq: int = 0
     replica: Replica = UNBOUND

@@ -82,7 +82,7 @@ class FleetNodes:
     """The nodes of the fleet, brought up to date by `note` and `refresh`; each change of a field has a number."""
 
     def __init__(self, facts: Callable[[str], NodeFacts | None], max_age: int | None = None) -> None:
-        """`facts`: of a node; None for one that is not in service. `max_age`: ns, in place of that of the readings."""
+        """`facts`: of a node; None out of service. `max_age`: ns, in place of that of the readings."""
         self._facts = facts
         self._max_age = max_age
         self._pending: dict[str, None] = {}

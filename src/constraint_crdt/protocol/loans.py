@@ -8,7 +8,7 @@ Rules kept here:
   with processes that wait lends nothing to nodes that wait for a shorter time.
 - The owner with the most to spare lends; the others do so after `PATIENCE`. So a single demand is not met several times.
 - A borrower gives back surplus loans, once others wait, or once its owner has to lend less. Of two nodes with a part each
-  the later one gives its part back.
+  the later gives its part back.
 - A loan in use is renewed by its owner in the second half of the lease. An unused loan runs out.
 - A node whose clock is in doubt neither lends nor takes where there is a lease. A step of its clock beyond the skew bound is as the
   beginning of a life: its share is 0 for a lease and twice the skew bound.

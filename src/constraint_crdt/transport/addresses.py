@@ -423,7 +423,7 @@ def filter_program(networks: Sequence[Network]) -> bytes:
 
 
 def _unmapped(address: Address) -> Address:
-    """The IPv4 address in one of IPv6, as a listener for both has it."""
+    """The IPv4 address in an IPv6 address, as a listener for both has it."""
     return (address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None) or address
 
 

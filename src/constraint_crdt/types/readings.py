@@ -292,7 +292,7 @@ class Share(NamedTuple):
     deadband: float = 0.0
     """A number that moved by more than this is told."""
     every: int = EVERY
-    """ns: a measurement is told if the last one told is so old."""
+    """ns: a measurement is told if the last told is so old."""
 
 
 SHORTEST_EVERY: Final = SECOND
@@ -316,7 +316,7 @@ def make_share(name: str, deadband: float = 0.0, every: float | None = None) -> 
 
 
 def moved(before: Scalar, after: Scalar, deadband: float) -> bool:
-    """True if a value differs from the last one by more than the deadband. A NaN differs from each number, not from a NaN."""
+    """True if a value differs from the last by more than the deadband. A NaN differs from each number, not from a NaN."""
     if type(before) is not float or type(after) is not float:
         return type(before) is not type(after) or before != after
     if math.isnan(before) or math.isnan(after):
