@@ -2029,30 +2029,17 @@ ask_pure(const char *name, PyObject *argument)
     return result;
 }
 
-/* 1 if the definition in an ADD cell has an end: its value has a fifth element other than nil. -1: an error. */
+/* 1 if the definition in an ADD cell has an end, and for damaged bytes. -1: an error. The reader has seen most cells that have none. */
 static int
 has_end(Cell *cell)
 {
-    Input input;
-    Py_ssize_t size;
-    int parts, items;
     if (cell->endless && cell->given == NULL)
         return 0;
-    bytes_of(cell, &input.at, &size);
-    input.end = input.at + size;
-    if (take_array(&input, &parts) && parts >= 2 && skip(&input, 0) && skip(&input, 0)) {
-        if (parts == 2 || take_nil(&input))
-            return 0;
-        if (take_array(&input, &items)) {
-            if (items <= 4)
-                return 0;
-            if (skip(&input, 0) && skip(&input, 0) && skip(&input, 0) && skip(&input, 0) && input.at < input.end)
-                return !take_nil(&input);
-        }
-    }
     PyObject *one = PyTuple_Pack(1, cell);
     PyObject *found = one == NULL ? NULL : ask_pure("ending", one);
     int result = found == NULL ? -1 : PyObject_IsTrue(found);
+    if (result == 0 && cell->given == NULL)
+        cell->endless = 1; /* so it is asked once */
     Py_XDECREF(one);
     Py_XDECREF(found);
     return result;
