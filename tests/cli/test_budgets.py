@@ -73,3 +73,19 @@ def test_a_file_lists_budgets_beside_constraints(node_url: str, capsys: Capture,
         assert run(capsys, node_url, "apply", str(file))[0] == 2
     assert run(capsys, node_url, "budget", "remove", "energy")[0] == 0
     assert run(capsys, node_url, "remove", "c")[0] == 0
+
+
+def test_a_file_with_another_lease_than_the_fleet_is_refused(node_url: str, capsys: Capture, tmp_path: Path) -> None:
+    """The defect: it was called unchanged."""
+    file = tmp_path / "fleet.toml"
+    file.write_text('[[budget]]\nname = "leased"\nlimit = 2\nlease = "2m"\n')
+    assert run(capsys, node_url, "apply", str(file))[0] == 0
+    file.write_text('[[budget]]\nname = "leased"\nlimit = 2\nlease = "3m"\n')
+    code, _, err = run(capsys, node_url, "apply", str(file))
+    assert (code, "the lease of budget leased stays as it is" in err) == (1, True)
+
+
+def test_restore_names_a_file(capsys: Capture, tmp_path: Path) -> None:
+    for place in ("", "memory"):
+        assert main(["restore", str(tmp_path / "copy.db"), "--store", place]) == 2
+        assert "names no file: leave it out" in capsys.readouterr().err

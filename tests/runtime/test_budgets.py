@@ -52,6 +52,8 @@ async def test_a_node_alone_defines_holds_and_releases() -> None:
         assert [each.holder for each in node.budgets.report("dock").holders] == ["robot 0", "robot 1"]
         assert (await node.budgets.release("dock", first.hold)).released
         assert not (await node.budgets.release("dock", first.hold)).released
+        with pytest.raises(NoRights, match="this node gave no hold 1-1 of dock"):  # it said that it was over
+            await node.budgets.release("dock", "1-1")
         assert (await node.budgets.acquire("dock")).amount == 1
         renewed = await node.budgets.renew("dock", second.hold)
         assert renewed.until is not None

@@ -11,7 +11,7 @@ import pytest
 
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import StoreError
-from constraint_crdt.store import Marker, Store, back_up, check_backup, put_back, read_store
+from constraint_crdt.store import Marker, Store, back_up, check_backup, put_back, read_store, set_aside
 from constraint_crdt.store.committer import Changes
 from tests.store.disk import BOOT, account, add, open_store, reopened, taken
 from tests.store.test_read_store import contents, written
@@ -127,6 +127,19 @@ def test_a_backup_of_another_node_replaces_no_store(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"^the store .*a\.db is that of node 'a' of fleet .*, and the backup of node 'other'"):
         put_back(tmp_path / "copy.db", tmp_path / "a.db")
     assert check_backup(tmp_path / "copy.db").node == "other"
+
+
+def test_a_directory_is_neither_replaced_nor_set_aside(tmp_path: Path) -> None:
+    """The defect: the whole directory was renamed, with all that was in it."""
+    written(tmp_path / "a.db")[0].close()
+    back_up(tmp_path / "a.db", tmp_path / "copy.db")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "other").touch()
+    before = {each for each in tmp_path.rglob("*") if each.suffix != ".lock"}
+    for refused in (lambda: put_back(tmp_path / "copy.db", tmp_path / "folder"), lambda: set_aside(tmp_path / "folder")):
+        with pytest.raises(StoreError, match="is a directory: name a file in it"):
+            refused()
+    assert {each for each in tmp_path.rglob("*") if each.suffix != ".lock"} == before
 
 
 def test_a_store_is_not_its_own_backup(tmp_path: Path) -> None:

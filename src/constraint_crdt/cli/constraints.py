@@ -153,14 +153,15 @@ def _run_holding(client: Client, report: HoldReport, words: Sequence[str]) -> in
     except OSError as error:
         client.release_hold(report.name, report.hold)
         raise CommandFailedError(f"cannot run {words[0]}: {error.strerror or error}") from None
-    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    before = {each: signal.signal(each, lambda *_: process.terminate()) for each in (signal.SIGTERM, signal.SIGHUP)}
     try:
         why = _keep(client, report, process)
     finally:
         if process.poll() is None:
             process.kill()
         code = process.wait()
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     if why:
         print(f"{PROGRAM} acquire: {printable(words[0])} was ended, as its hold of {report.name} is over: {why}", file=sys.stderr)
         return max(code, 1)
@@ -248,6 +249,7 @@ def _applied_budgets(client: Client, wanted: Sequence["WantedBudget"], *, dry_ru
     for each in wanted:
         before = known.get(each.name)
         same = before is not None and before.limit == each.limit and len(before.limits) == 1
+        same = same and before is not None and each.seconds in (None, before.lease or 0.0)  # the node refuses another lease
         if not same and not dry_run:
             client.define_budget(each.name, limit=each.limit, lease=each.seconds, nodes=each.on)
         changes.append(Changed(id=each.name, change="unchanged" if same else "added" if before is None else "replaced"))

@@ -275,6 +275,8 @@ def _store_of_node(arguments: argparse.Namespace) -> Path:
 def restore(arguments: argparse.Namespace) -> int:
     """Make a backup the store of its node."""
     file = Path(arguments.file)
+    if arguments.store in ("", MEMORY_STORE):
+        raise MisuseError(f"--store {arguments.store!r} names no file: leave it out for the usual place of the node")
     with _as_command_failure():
         found = check_backup(file)
         store = default_path(found.node, found.fleet) if arguments.store is None else Path(arguments.store)

@@ -245,12 +245,9 @@ class NodeBudgets:
         return self._report(name, found, 0.0)
 
     async def release(self, name: str, hold: str) -> ReleaseReport:
-        """End a hold."""
+        """End a hold; `released` is false for a hold already over. Raises `NoRights` for a hold of another node or life."""
         self._check_call()
-        try:
-            id_ = self._id(name, hold)
-        except NoRights:
-            return ReleaseReport(name=name, released=False)
+        id_ = self._id(name, hold)
         released = self._feed.write(lambda: self._escrow.release(name, id_))
         await self._persistence.durable()
         self._after(name)
@@ -259,7 +256,7 @@ class NodeBudgets:
     def _id(self, name: str, hold: str) -> int:
         life, _, id_ = hold.partition("-")
         if not (life.isdigit() and id_.isdigit() and len(hold) < 48) or int(life) != self._gossip.replica.incarnation:
-            raise NoRights(f"this node gave no hold {hold} of {name}, or has lost it with its former life: acquire it anew")
+            raise NoRights(f"this node gave no hold {hold} of {name}, or lost it with a former life: ask the node that gave it")
         return int(id_)
 
     @asynccontextmanager

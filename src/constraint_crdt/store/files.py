@@ -257,9 +257,11 @@ def replace_file(file: Path, content: bytes, *, mode: int = 0o600, prepare: Call
 def set_aside(path: Path) -> Path | None:
     """Rename a store to make room for a new store. Returns the new path, None without a store.
 
-    Raises `StoreError` if a process uses the store, or the rename fails.
+    Raises `StoreError` for a directory, if a process uses the store, or if the rename fails.
     """
     path = path.resolve()
+    if path.is_dir():
+        raise StoreError(f"{path} is a directory: name a file in it")
     target = path.with_name(f"{path.name}.set-aside-{time.time_ns()}")
     try:
         if not path.parent.is_dir():
