@@ -31,7 +31,7 @@ from constraint_crdt.types.decay import DecayConstraintState, DecayCounter
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.increments import RoomIncrements
 from constraint_crdt.types.orset import ConstraintORSet
-from constraint_crdt.types.readings import READING, Reading, SharedReadings
+from constraint_crdt.types.readings import EVERY, READING, Reading, SharedReadings
 from constraint_crdt.types.register import POSITION, EisensteinRegister
 from constraint_crdt.types.sketch import BloomCRDT, BloomShape, SketchCRDT, SketchShape
 from constraint_crdt.types.tiles import FleetTile
@@ -556,7 +556,9 @@ def variables_laws() -> Laws[MeasuredVariables, Any]:
 
 _times = st.integers(0, 20).map(lambda tenths: 1_800_000_000 * SECOND + tenths * SECOND // 10)
 shared = st.dictionaries(
-    st.sampled_from(("v", "w")), st.none() | st.builds(Reading, st.sampled_from((1.0, 2.5, True, "on")), _times), min_size=1
+    st.sampled_from(("v", "w")),
+    st.none() | st.builds(Reading, st.sampled_from((1.0, 2.5, True, "on")), _times, st.sampled_from((EVERY, SECOND, 60 * SECOND))),
+    min_size=1,
 )
 
 
