@@ -39,9 +39,11 @@ def told(process: subprocess.Popen[str]) -> str:
 
 
 def killed(process: subprocess.Popen[str]) -> list[str]:
-    """What else it said until it was killed."""
+    """What else it said until it was killed. `communicate` would leave out what is in the buffer of `readline`."""
+    assert process.stdout is not None
     process.kill()
-    rest, _ = process.communicate()
+    rest = process.stdout.read()
+    process.wait()
     return rest.splitlines(keepends=True)
 
 
