@@ -2035,12 +2035,28 @@ has_end(Cell *cell)
 {
     if (cell->endless && cell->given == NULL)
         return 0;
-    PyObject *one = PyTuple_Pack(1, cell);
-    PyObject *found = one == NULL ? NULL : ask_pure("ending", one);
+    const uint8_t *data;
+    Py_ssize_t size;
+    bytes_of(cell, &data, &size);
+    if (size && data[0] == 0x92) /* kind and key only */
+        return 0;
+    Input input = {.at = data, .end = data + size};
+    const uint8_t *key;
+    Py_ssize_t key_size;
+    uint64_t kind;
+    int parts;
+    uint8_t endless;
+    if (cell->given == NULL && take_array(&input, &parts) && parts == 3 && take_number(&input, &kind)
+        && take_text(&input, &key, &key_size) && take_definition(&input, &endless) && input.at == input.end && endless) {
+        cell->endless = 1;
+        return 0;
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize((const char *)data, size);
+    PyObject *found = bytes == NULL ? NULL : ask_pure("ends", bytes);
     int result = found == NULL ? -1 : PyObject_IsTrue(found);
     if (result == 0 && cell->given == NULL)
         cell->endless = 1; /* so it is asked once */
-    Py_XDECREF(one);
+    Py_XDECREF(bytes);
     Py_XDECREF(found);
     return result;
 }

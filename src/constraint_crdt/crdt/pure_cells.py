@@ -224,10 +224,11 @@ _VALUE, _END = 2, 4
 
 def ending(cells: Iterable[Cell]) -> list[Cell]:
     """The ADD cells with an end: the fifth element of the value is there, and not nil. Damaged cells count as such."""
-    return [cell for cell in cells if cell.data[:1] != _WITHOUT_VALUE and _ends(cell.data)]
+    return [cell for cell in cells if cell.data[:1] != _WITHOUT_VALUE and ends(cell.data)]
 
 
-def _ends(data: bytes) -> bool:
+def ends(data: bytes) -> bool:
+    """True if the definition in the bytes of an ADD cell has an end, and for damaged bytes."""
     try:
         value = _any_cell(data)[_VALUE]
         return value is not None and len(value) > _END and value[_END] is not None
