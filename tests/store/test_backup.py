@@ -1,7 +1,6 @@
 """Backups: a copy of the last commit of a store that may be in use, checked; put back whole or not at all, as a new life."""
 
 import os
-import sqlite3
 import stat
 import threading
 from collections.abc import Callable
@@ -11,16 +10,10 @@ import pytest
 
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import StoreError
-from constraint_crdt.store import Marker, Store, back_up, check_backup, put_back, read_store, set_aside
+from constraint_crdt.store import Marker, Store, back_up, check_backup, put_back, set_aside
 from constraint_crdt.store.committer import Changes
 from tests.store.disk import BOOT, account, add, open_store, reopened, taken
-from tests.store.test_read_store import contents, written
-
-
-def read(path: Path) -> Rows:
-    rows = Rows()
-    read_store(path, rows)
-    return rows
+from tests.store.test_read_store import contents, cut, flip, read, written
 
 
 def test_a_backup_of_a_store_in_use_is_its_last_commit_in_one_private_file(tmp_path: Path) -> None:
@@ -96,17 +89,7 @@ def test_a_restored_store_is_as_the_backup_and_the_former_one_is_kept(tmp_path: 
     assert account(read(tmp_path / "elsewhere" / "b.db")) == before
 
 
-def _cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-4096])
-
-
-def _flip(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE cell SET data = zeroblob(length(data)) WHERE seq = 1")
-    connection.close()
-
-
-@pytest.mark.parametrize("harm", [Path.unlink, _cut, _flip, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("harm", [Path.unlink, cut, flip, lambda path: path.write_bytes(b"")])
 def test_a_damaged_store_gives_no_backup_and_a_damaged_backup_no_store(tmp_path: Path, harm: Callable[[Path], object]) -> None:
     written(tmp_path / "a.db")[0].close()
     back_up(tmp_path / "a.db", tmp_path / "copy.db")

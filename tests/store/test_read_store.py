@@ -79,11 +79,11 @@ def test_a_store_in_a_directory_without_permission_to_write_is_read(tmp_path: Pa
         tmp_path.chmod(0o700)
 
 
-def _cut(path: Path) -> None:
+def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-4096])
 
 
-def _flip(path: Path) -> None:
+def flip(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE cell SET data = zeroblob(length(data)) WHERE seq = 1")
     connection.close()
@@ -110,8 +110,8 @@ def _newer(path: Path) -> None:
         (lambda path: path.write_bytes(b"no database" * 100), "the store {path} is damaged (it is no SQLite file)"),
         (_of_another_program, "{path} is a database of another program"),
         (_newer, "{path} was written by a newer version of constraint-crdt (form 9, this one knows 1)"),
-        (_cut, "the store {path} is damaged"),
-        (_flip, "the store {path} is damaged (cell 1 of row 1 has a wrong checksum)"),
+        (cut, "the store {path} is damaged"),
+        (flip, "the store {path} is damaged (cell 1 of row 1 has a wrong checksum)"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_one_sentence_and_left_as_it_is(

@@ -390,7 +390,7 @@ class WantedConstraint(NamedTuple):
     def change_of(self, in_force: Iterable[DefinitionReport]) -> str:
         """The change that applying it makes to the definitions in force."""
         before = list(dict.fromkeys(map(_definition_of, in_force)))
-        ends = {each.expires_at: each for each in before if each.expires_at is not None}
+        ends = [each.expires_at for each in before if each.expires_at is not None]
         wanted = self.definition.expires_at
         same = next((end for end in ends if wanted is not None and abs(end - wanted) < FILE_NS), wanted)
         found = change_of(before, self.definition._replace(expires_at=same))
