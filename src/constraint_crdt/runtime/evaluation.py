@@ -103,6 +103,10 @@ FLEET_AT_MOST = 10.0
 _log = logging.getLogger("constraint_crdt.node")
 
 
+def _machine_ns() -> int:
+    return steady_ns()
+
+
 class FleetWatch:
     """The nodes of the fleet as this node sees them, and the one that writes the counts of a constraint of scope fleet."""
 
@@ -222,10 +226,12 @@ class Evaluator:
         shared: SharedMeasurements,
         push: Callable[[], None],
         every: float,
+        steady: Callable[[], int] | None = None,
     ) -> None:
         """`live`: the other live nodes, as a changing view. `shared`: the readings of this node. `push` has peers learn of a
-        verdict at once. `every`: seconds between two ticks.
+        verdict at once. `every`: seconds between two ticks. `steady`: the clock of samples and ticks, in ns, never set; None: the machine's.
         """
+        self._steady = _machine_ns if steady is None else steady
         self._suspended = SUSPENDED + int(2 * every * SECOND)
         self._gossip = gossip
         self._feed = feed
@@ -242,11 +248,11 @@ class Evaluator:
         self.changes = 0
         """Grows with each evaluation that differs from the last."""
         self._subscribers: list[Callable[[str], None]] = []
-        self._verdicts = _VerdictCells(gossip, feed, self.judge, push)
+        self._verdicts = _VerdictCells(gossip, feed, self.judge, push, self._steady)
         self._judging = asyncio.Lock()
         self._checks = 0
         self._described: int | None = None
-        self._began = steady_ns()
+        self._began = self._steady()
         self._ticked: int | None = None
 
     def begin(self) -> None:
@@ -269,11 +275,11 @@ class Evaluator:
 
     def since(self, id_: str) -> int | None:
         """The begin of the verdict state of a constraint, in ns since the epoch; of a violation, the first violated evaluation."""
-        return self.judge.since(id_, steady_ns())
+        return self.judge.since(id_, self._steady())
 
     def verdict(self, id_: str) -> NodeVerdict | None:
         """The verdict on a constraint, with the values and the margin; None as for `last`."""
-        return self.judge.verdict(id_, steady_ns())
+        return self.judge.verdict(id_, self._steady())
 
     def basis(self, id_: str) -> Basis | None:
         """The basis of the verdict on a constraint of scope fleet; None for another constraint."""
@@ -285,7 +291,7 @@ class Evaluator:
 
     def times(self, id_: str) -> tuple[int, int, int]:
         """The time satisfied, violated and unknown of a constraint, in ms, that this node did not write yet."""
-        return self.judge.times(id_, steady_ns())
+        return self.judge.times(id_, self._steady())
 
     @property
     def violated(self) -> int:
@@ -312,7 +318,7 @@ class Evaluator:
         await self._load_library()
         async with self._judging:  # samples are judged in their order, each with the values of its time
             self._renew_some()  # so that a sample just after an addition counts for the constraint
-            now = steady_ns()
+            now = self._steady()
             self._measurements.put(values, now, source)
             self.shared.offer(values)
             await self._judge(self.judge.readers(values), now)
@@ -326,7 +332,7 @@ class Evaluator:
         await self.renew()
         self._checks += 1
         async with self._judging:
-            evaluations = await self._judge(self.judge.ids, steady_ns(), _Given(self._measurements, values))
+            evaluations = await self._judge(self.judge.ids, self._steady(), _Given(self._measurements, values))
         await self._verdicts.tell(at_once=True)
         return evaluations
 
@@ -350,19 +356,19 @@ class Evaluator:
     async def tick(self) -> None:
         """Look at the constraints that time moves."""
         async with self._judging:
-            now = steady_ns()
+            now = self._steady()
             if self._ticked is not None and now - self._ticked > self._suspended:
                 self.judge.suspend(self._ticked)
                 await self._look(self.judge.ids, now)
             await self._age(now)
             await self._look(self.judge.take_checked(), now)
-            at, pace = steady_ns(), _Pace()
+            at, pace = self._steady(), _Pace()
             due = self.judge.due(at)
             for start in range(0, len(due), JUDGED_TOGETHER):
                 self.judge.look_at(due[start : start + JUDGED_TOGETHER], at)
                 self._publish()
                 await pace.rest()
-            self._ticked = steady_ns()
+            self._ticked = self._steady()
         self.fleet.follow()
         await self.judge_fleet()
         self._verdicts.take_over()
@@ -377,7 +383,7 @@ class Evaluator:
         """Judge the constraints of scope fleet of which something moved. Returns the CPU seconds that it took."""
         async with self._judging:
             began = time.thread_time()
-            await self._judge(self.judge.moved(self._gossip.time.now()), steady_ns())
+            await self._judge(self.judge.moved(self._gossip.time.now()), self._steady())
             took = time.thread_time() - began
             self.fleet.took += took
         await self._verdicts.tell()
@@ -404,7 +410,7 @@ class Evaluator:
         """Tell the fleet the readings that are due."""
         if not self.shared.waiting or not self._feed.writable or not self._gossip.local.may_count:
             return
-        due = self.shared.take(steady_ns(), self._gossip.time.stamp())
+        due = self.shared.take(self._steady(), self._gossip.time.stamp())
         if due:
             self._feed.write(lambda: self._gossip.share_readings(due))
 
@@ -440,7 +446,7 @@ class Evaluator:
         """Read and judge some new and redefined constraints. False if there are none."""
         ids = self.judge.stale(RENEWED_AT_ONCE)
         if ids:
-            now = steady_ns()
+            now = self._steady()
             fresh = self.judge.renew(ids, now)
             spans = self.judge.take_spans()
             if spans is not None:
@@ -518,13 +524,13 @@ class Evaluator:
     async def write_times(self) -> None:
         """Write the time satisfied, violated and unknown of each constraint."""
         async with self._judging:
-            now = steady_ns()
+            now = self._steady()
             await self._age(now)
         ids = self.judge.timed_ids
         for start in range(0, len(ids), WRITTEN_AT_ONCE):
             async with self._judging:
                 chosen = ids[start : start + WRITTEN_AT_ONCE] if self._feed.writable else ()
-                times = self.judge.take_times(steady_ns(), chosen)
+                times = self.judge.take_times(self._steady(), chosen)
             if times:
                 self._write_times(times)
             await asyncio.sleep(0)
@@ -579,7 +585,10 @@ _Turn = tuple[VerdictState, int]
 class _VerdictCells:
     """The cells on the verdicts of this node: the constraints that have one, the waiting verdicts, and when they may be told."""
 
-    def __init__(self, gossip: GossipNode, feed: ChangeFeed, judge: Judge, push: Callable[[], None]) -> None:
+    def __init__(
+        self, gossip: GossipNode, feed: ChangeFeed, judge: Judge, push: Callable[[], None], steady: Callable[[], int]
+    ) -> None:
+        self._steady = steady
         self._gossip = gossip
         self._feed = feed
         self._judge = judge
@@ -610,7 +619,7 @@ class _VerdictCells:
         told, evaluation = self._told[id_], self._judge.evaluation(id_)
         if told is None or evaluation is None or evaluation.state is not told[0]:
             return True
-        since, error = self._judge.since(id_, steady_ns()), SAME_SPELL if id_ in self._recalled else 0
+        since, error = self._judge.since(id_, self._steady()), SAME_SPELL if id_ in self._recalled else 0
         return told[0] is not VerdictState.HOLDS and (since is None or abs(since - told[1]) > error)
 
     def _wait(self, id_: str) -> None:
@@ -671,7 +680,7 @@ class _VerdictCells:
 
     async def tell_waiting(self, *, final: bool) -> None:
         """Write the verdicts that wait. `final`: those beyond their rate as well."""
-        now = steady_ns()
+        now = self._steady()
         self._paced = {id_: until for id_, until in self._paced.items() if until > now and not final}
         await self._write(list(self._waiting))
 
@@ -680,7 +689,7 @@ class _VerdictCells:
             if start:
                 await asyncio.sleep(0)
             prepared = {} if at_once else await self._prepared(ids[start : start + TOLD_TOGETHER])
-            now = steady_ns()
+            now = self._steady()
             due = [id_ for id_ in ids[start : start + TOLD_TOGETHER] if self._is_due(id_, now)]
             if due and self._feed.writable:
                 self._put({id_: self._current(id_, prepared.get(id_), now) for id_ in due}, now)
@@ -689,7 +698,7 @@ class _VerdictCells:
         """The verdicts of those of these that are due. Other tasks run in between."""
         found, pace = dict[str, _Prepared](), _Pace()
         for start in range(0, len(ids), JUDGED_TOGETHER):
-            now = steady_ns()
+            now = self._steady()
             for id_ in ids[start : start + JUDGED_TOGETHER]:
                 if self._is_due(id_, now):
                     found[id_] = _Prepared(self._judge.evaluation(id_), self._verdict(id_, now))
