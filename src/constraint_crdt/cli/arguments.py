@@ -28,7 +28,7 @@ MOST_DEMO_NODES = 20
 LEAST_DEMO_SECONDS = 8.0
 GROUPS: Final = {
     "run": ("node", "token", "demo", "simulate", "plan", "replay", "completion"),
-    "constraints": ("apply", "coverage"),
+    "constraints": ("apply", "test", "coverage"),
     "observe": ("watch", "events", "doctor"),
     "state": ("acquire", "tile", "counter", "tally", "seen", "position"),
     "fleet": ("fleet",),
@@ -177,6 +177,7 @@ def make_parser() -> argparse.ArgumentParser:
     _token(commands)
     fleet = _fleet(commands, client)
     _apply(commands, client)
+    _test(commands)
     _acquire(commands, client)
     _watch(commands, client)
     _merge(commands)
@@ -393,6 +394,13 @@ def _apply(commands: _Commands, client: _Parser) -> None:
     apply.add_argument("--prune", action="store_true", help="remove the constraints that the file does not list")
     apply.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     _waits(apply)
+
+
+def _test(commands: _Commands) -> None:
+    test = _command(commands, "test", "trials:test", "run the cases of rules in virtual time, without a node")
+    test.add_argument("files", nargs="+", metavar="FILE", help="cases in TOML or YAML: series of values, and what is expected when")
+    test.add_argument("--junit", metavar="FILE", help="write the outcome there as JUnit XML, too")
+    test.add_argument("--json", action="store_true", help="print the outcome as JSON")
 
 
 def _waits(command: _Parser) -> None:

@@ -490,13 +490,8 @@ def _read_budgets(file: str, entries: object) -> list[WantedBudget]:
     return found
 
 
-def read_constraints(file: str) -> dict[str, WantedConstraint]:
-    """The constraints of `file` by id. Raises as `read_wanted`."""
-    return read_wanted(file)[0]
-
-
-def read_wanted(file: str) -> tuple[dict[str, WantedConstraint], list[WantedBudget]]:
-    """The constraints of `file` by id, and its budgets. Raises `MisuseError` with a line for each mistake in it."""
+def read_toml(file: str) -> tuple[str, dict[str, Any]]:
+    """The text and the content of a file. Raises `MisuseError` if it cannot be read or is not TOML."""
     try:
         text = read_whole(file, MAX_IMPORT_BYTES).decode()
         content = tomllib.loads(text)
@@ -508,7 +503,25 @@ def read_wanted(file: str) -> tuple[dict[str, WantedConstraint], list[WantedBudg
         raise MisuseError(f"{file} cannot be read: it is nested too deep") from None
     except ValueError:  # of the conversion of numbers
         raise MisuseError(f"{file} cannot be read: a number in it has thousands of digits") from None
-    mistakes = [f"`{key}` means nothing: there are [[constraint]] and [[budget]]" for key in content if key not in _TABLES]
+    return text, content
+
+
+def read_constraints(file: str) -> dict[str, WantedConstraint]:
+    """The constraints of `file` by id. Raises as `read_wanted`."""
+    return read_wanted(file)[0]
+
+
+def read_wanted(file: str, beside: Collection[str] = frozenset()) -> tuple[dict[str, WantedConstraint], list[WantedBudget]]:
+    """The constraints of `file` by id, and its budgets. `beside`: the names of tables that the caller reads by itself.
+
+    Raises `MisuseError` with a line for each mistake in it.
+    """
+    text, content = read_toml(file)
+    mistakes = [
+        f"`{key}` means nothing: there are [[constraint]] and [[budget]]"
+        for key in content
+        if key not in _TABLES and key not in beside
+    ]
     entries = content.get("constraint", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         mistakes.append("write each constraint under [[constraint]], with double brackets")

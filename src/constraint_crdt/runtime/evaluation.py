@@ -229,7 +229,8 @@ class Evaluator:
         steady: Callable[[], int] | None = None,
     ) -> None:
         """`live`: the other live nodes, as a changing view. `shared`: the readings of this node. `push` has peers learn of a
-        verdict at once. `every`: seconds between two ticks. `steady`: the clock of samples and ticks, in ns, never set; None: the machine's.
+        verdict at once. `every`: seconds between two ticks. `steady`: the clock of samples and ticks, in ns, never set; None: that
+        of the machine.
         """
         self._steady = _machine_ns if steady is None else steady
         self._suspended = SUSPENDED + int(2 * every * SECOND)
