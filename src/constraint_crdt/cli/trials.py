@@ -6,11 +6,12 @@ place.
 """
 
 import argparse
+import contextlib
 import importlib
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ def test(arguments: argparse.Namespace) -> int:
     """Run the cases of files. Raises `MisuseError` for the first mistake in one."""
     if arguments.junit is not None:
         check_place(arguments.junit)
-    _silence()
-    results = {file: _run_file(file) for file in arguments.files}
+    with _silence():
+        results = {file: _run_file(file) for file in arguments.files}
     if arguments.junit is not None:
         write_whole(arguments.junit, junit(results).encode())
     if arguments.json:
@@ -43,9 +44,16 @@ def test(arguments: argparse.Namespace) -> int:
     return 1 if any(each.mismatches for cases in results.values() for each in cases) else 0
 
 
-def _silence() -> None:
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
     """Nodes in virtual time log nothing: what they would say is not so."""
-    logging.getLogger("constraint_crdt").setLevel(logging.CRITICAL + 1)
+    log = logging.getLogger("constraint_crdt")
+    before = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _run_file(name: str) -> list[CaseResult]:

@@ -196,6 +196,8 @@ class VirtualFleet:
         """Begin: each node joins."""
         for node in self.nodes.values():
             await node.runtime.open()
+        while any(len(node.runtime.transport.peers()) < len(self.nodes) - 1 for node in self.nodes.values()):  # noqa: ASYNC110
+            await asyncio.sleep(0)  # the network tells them in turns of the loop
         for node in self.nodes.values():
             node.runtime.membership.describe()
         await self.exchange()
@@ -440,7 +442,14 @@ class Rules(NamedTuple):
 
 
 _PLACE = re.compile(r"\s*-\s*at `\$([^`]*)`$")
-_STEP = re.compile(r"\.(\w+)|\[(\d+)\]|\[\.\.\.\]")
+_STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
+_FORM = (
+    (re.compile(r"Object missing required field (`\w+`)"), r"\1 is missing"),
+    (re.compile(r"Object contains unknown field (`\w+`)"), r"there is no field \1"),
+    (re.compile(r"Invalid enum value (.*)"), r"\1 is none of the values that it takes"),
+    (re.compile(r"Expected `([^`]*)`, got `([^`]*)`"), r"it must be \1, not \2"),
+)
+_KINDS = {"object": "a table", "array": "a list", "str": "a text", "int": "a number", "float": "a number", "bool": "true or false"}
 
 
 def read_cases(content: object) -> CaseFile:
@@ -457,14 +466,18 @@ def read_cases(content: object) -> CaseFile:
 
 
 def _placed(message: str) -> str:
-    """The message of msgspec with its place in words."""
-    found = _PLACE.search(message)
-    if found is None:
-        return message.replace("Object", "the file")
-    words, place = found[1], ""
-    for name, index in _STEP.findall(words):
+    """The message of msgspec as a sentence, with its place in words."""
+    found, place = _PLACE.search(message), ""
+    for name, index in _STEP.findall(found[1] if found else ""):
         place += f", {name}" if name else f" {int(index) + 1}"
-    return f"{place.removeprefix(', ')}: {message[: found.start()].replace('Object', 'it').lower()}"
+    said = message[: found.start()] if found else message
+    for form, words in _FORM:
+        if match := form.fullmatch(said):
+            said = match.expand(words)
+            break
+    for kind, words in _KINDS.items():
+        said = re.sub(rf"(?<=[ |]){kind}\b", words, said) if said.startswith("it must be") else said
+    return f"{place.removeprefix(', ')}: {said.replace(' | ', ' or ')}" if place else said.replace(" | ", " or ")
 
 
 class Mismatch(NamedTuple):
