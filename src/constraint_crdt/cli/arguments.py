@@ -332,6 +332,15 @@ def _node(commands: _Commands) -> None:
     # For drills: the reaction of a fleet to a wrong clock.
     node.add_argument("--clock-offset", type=float, default=0.0, help=argparse.SUPPRESS)
     node.add_argument("--record", metavar="FILE", help="record every input of the node there, for `replay`; bounded in size")
+    node.add_argument(
+        "--record-measurements",
+        metavar="PATH",
+        help="record what is measured in this file or folder, for `backtest`; bounded in size",
+    )
+    node.add_argument("--record-measurements-bytes", metavar="N", help="bound of that recording, in bytes; default: 268435456")
+    node.add_argument(
+        "--record-deadband", metavar="SHARE", help="leave out of it what moved by no more than this share, as in 0.01; default: 0"
+    )
     # For programs that start nodes and must leave none behind: the system closes the pipe when such a program ends.
     node.add_argument("--while-stdin-open", action="store_true", help=argparse.SUPPRESS)
 

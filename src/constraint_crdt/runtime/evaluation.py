@@ -36,6 +36,7 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.sites import weight
 from constraint_crdt.runtime.change_feed import ChangeFeed
 from constraint_crdt.runtime.measurement import PROGRAM, LatestMeasurements, SharedMeasurements
+from constraint_crdt.runtime.persistence import MeasurementRecorder
 from constraint_crdt.runtime.shared import NodeSketches
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import Definition, Labels
@@ -227,11 +228,13 @@ class Evaluator:
         push: Callable[[], None],
         every: float,
         steady: Callable[[], int] | None = None,
+        recorder: MeasurementRecorder | None = None,
     ) -> None:
         """`live`: the other live nodes, as a changing view. `shared`: the readings of this node. `push` has peers learn of a
         verdict at once. `every`: seconds between two ticks. `steady`: the clock of samples and ticks, in ns, never set; None: that
-        of the machine.
+        of the machine. `recorder`: records what verdicts follow from.
         """
+        self._recorder = recorder
         self._steady = _machine_ns if steady is None else steady
         self._suspended = SUSPENDED + int(2 * every * SECOND)
         self._gossip = gossip
@@ -259,6 +262,10 @@ class Evaluator:
     def begin(self) -> None:
         """The state was loaded."""
         self._verdicts.recall()
+
+    def now(self) -> int:
+        """The time of samples and ticks, in ns."""
+        return self._steady()
 
     def subscribe(self, subscriber: Callable[[str], None]) -> None:
         """Call `subscriber` with each constraint whose evaluation differs from the last."""
@@ -322,6 +329,8 @@ class Evaluator:
             now = self._steady()
             self._measurements.put(values, now, source)
             self.shared.offer(values)
+            if self._recorder is not None:
+                self._recorder.take(values, now)
             await self._judge(self.judge.readers(values), now)
         await self._verdicts.tell()
         await self.write_readings()
@@ -333,7 +342,10 @@ class Evaluator:
         await self.renew()
         self._checks += 1
         async with self._judging:
-            evaluations = await self._judge(self.judge.ids, self._steady(), _Given(self._measurements, values))
+            now = self._steady()
+            if self._recorder is not None:
+                self._recorder.check(values, now)
+            evaluations = await self._judge(self.judge.ids, now, _Given(self._measurements, values))
         await self._verdicts.tell(at_once=True)
         return evaluations
 
@@ -370,6 +382,8 @@ class Evaluator:
                 self._publish()
                 await pace.rest()
             self._ticked = self._steady()
+            if self._recorder is not None:
+                self._recorder.tick(at)
         self.fleet.follow()
         await self.judge_fleet()
         self._verdicts.take_over()
@@ -454,6 +468,8 @@ class Evaluator:
                 self._measurements.require(spans)
             self.judge.judge(fresh, now)
             self._publish()
+            if self._recorder is not None:
+                self._recorder.define(ids, now)
         return bool(ids)
 
     async def _judge(self, ids: Sequence[str], now: int, values: Values | None = None) -> list[Evaluation]:

@@ -46,7 +46,7 @@ from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.holds import NodeBudgets
 from constraint_crdt.runtime.maintenance import REMOVE_EVERY, Maintenance, Tasks
 from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, ProbeReader, SharedMeasurements
-from constraint_crdt.runtime.persistence import FileRecorder, Persistence, SpellFile, StateFiles, store_path
+from constraint_crdt.runtime.persistence import FileRecorder, MeasurementRecorder, Persistence, SpellFile, StateFiles, store_path
 from constraint_crdt.runtime.settings import NodeSettings, is_loopback
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
 from constraint_crdt.transport import LinkingTransport, Peer, Sought, Transport, Unreachable
@@ -447,10 +447,12 @@ class Runtime:
         max_ages = {name: each.max_age for name, each in settings.variables.items() if each.max_age is not None}
         self.measurements = LatestMeasurements(settings.max_age, max_ages)
         self.rates = NodeRates(self.gossip, settings.half_lives, now=lambda: monotonic() / SECOND)
+        self.measurement_recorder = MeasurementRecorder(settings, self.gossip, now)
         shared = SharedMeasurements(self.measurements, settings.shares, on_request=settings.share_on_request)
         self.evaluator = Evaluator(
             self.gossip, self.feed, self.measurements, self.rates, self.sketches, live=self.exchanges.live, shared=shared,
             push=self.exchanges.push, every=settings.check_every, steady=clock,
+            recorder=self.measurement_recorder if settings.record_measurements else None,
         )  # fmt: skip
         store_file = store_path(settings)
         self.spell_file = SpellFile(store_file, self.evaluator.judge)
@@ -607,6 +609,7 @@ class Runtime:
         await self.spell_file.load()
         try:
             self.recorder.open()
+            self.measurement_recorder.open(self.evaluator.judge, self.measurements, self.evaluator.now())
             if self.certificates is not None:
                 self.certificates.load()
             await self.membership.join()
@@ -730,6 +733,7 @@ class Runtime:
         await self.transport.close()
         await self.persistence.close()
         self.recorder.close()
+        self.measurement_recorder.close()
         await self.publisher.finish()
         self.events.close()
 

@@ -123,6 +123,10 @@ class LatestMeasurements:
 
     # --- reading -----------------------------------------------------------------------------------------------------------
 
+    def max_age(self, name: str) -> int:
+        """The ns for which a value of a variable counts."""
+        return self._max_ages.get(name, self._max_age)
+
     @property
     def samples(self) -> Mapping[str, Sample]:
         """The latest sample of each variable, aged ones included."""

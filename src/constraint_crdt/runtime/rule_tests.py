@@ -16,7 +16,7 @@ Rules kept here:
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from heapq import heappop, heappush
 from random import Random
@@ -26,7 +26,9 @@ from xml.sax.saxutils import escape, quoteattr
 import msgspec
 
 from constraint_crdt.alerts import LOG, AlertRule, check_rules
+from constraint_crdt.crdt.cells import make_cell
 from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.judgement import Turn
@@ -36,7 +38,7 @@ from constraint_crdt.runtime.change_feed import ChangeOrigin, NodeChange
 from constraint_crdt.runtime.lifecycle import Runtime
 from constraint_crdt.runtime.settings import MEMORY_STORE, NodeSettings
 from constraint_crdt.transport import MemoryNetwork
-from constraint_crdt.types.definition import Definition
+from constraint_crdt.types.definition import ADD, Definition, wire_definition
 from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict
 
 EPOCH = 1_767_225_600 * SECOND
@@ -66,14 +68,16 @@ class RuleTestError(ConstraintCrdtError, ValueError):
 class VirtualClock:
     """A clock that only its owner moves."""
 
-    def __init__(self, epoch: int = EPOCH) -> None:
+    def __init__(self, epoch: int = EPOCH, begin: int = SECOND) -> None:
+        """`epoch`: the time at its begin, in ns since the epoch. `begin`: that of the monotonic clock; 0 is before any look."""
         self.epoch = epoch
+        self._begin = begin
         self.passed = 0
-        """ns since the epoch of this clock."""
+        """ns since the begin."""
 
     def steady(self) -> int:
-        """The time of samples and ticks, in ns. Not 0 at first, since 0 is before any look."""
-        return SECOND + self.passed
+        """The time of samples and ticks, in ns."""
+        return self._begin + self.passed
 
     def wall(self) -> int:
         """The time in ns since the epoch of all clocks."""
@@ -107,7 +111,9 @@ def _machine_calls() -> None:
 class VirtualNode:
     """The parts of a node, in virtual time."""
 
-    def __init__(self, settings: NodeSettings, clock: VirtualClock, network: MemoryNetwork) -> None:
+    def __init__(self, settings: NodeSettings, clock: VirtualClock, network: MemoryNetwork, *, ticks: bool) -> None:
+        """`ticks`: by the settings; else the owner ticks."""
+        self._ticks = ticks
         self.name = settings.name
         self._clock = clock
         random = Random(settings.name)  # noqa: S311 - selects peers, protects nothing
@@ -135,8 +141,10 @@ class VirtualNode:
             further = [(every, step), (every, self._note_alerts)]
         else:
             further, steps = [], {name: each for name, each in steps.items() if name not in ("counts", "rates", "alerts")}
-        told = [(runtime.settings.check_every, runtime.evaluator.write_verdicts), (1.0, self._expire)]
-        return (*steps.values(), *told, *further)
+        if not self._ticks:
+            del steps["ticks"], steps["new constraints"]
+        told = [(runtime.settings.check_every, runtime.evaluator.write_verdicts)] if self._ticks or further else []
+        return (*steps.values(), *told, (1.0, self._expire), *further)
 
     async def _note_alerts(self) -> None:
         firing = frozenset((each.rule, each.subject) for each in self.alerts_now() if each.firing)
@@ -152,18 +160,19 @@ class VirtualNode:
         """Take samples in, and judge the constraints that read them. Raises as `Evaluator.measure`."""
         await self.runtime.evaluator.measure(values)
 
-    def apply(self, definitions: Mapping[str, Definition]) -> None:
-        """Have these constraints in force, beside those that are."""
-        gossip, constraints = self.runtime.gossip, self.runtime.gossip.state.constraints
-        for id_, definition in definitions.items():
-            self.runtime.feed.write(lambda: gossip.write(lambda me: constraints.put(id_, definition, node=me)))  # noqa: B023
-
-    def remove(self, ids: Iterable[str]) -> None:
-        """Remove constraints. Those that are not active stay so."""
+    def define(self, id_: str, definitions: Sequence[Definition]) -> None:
+        """Have exactly these definitions of a constraint in force; several are a conflict, each of a writer of its own."""
         gossip = self.runtime.gossip
-        for id_ in ids:
-            if id_ in gossip.state.constraints:
-                self.runtime.feed.write(lambda: gossip.remove_constraint(id_))  # noqa: B023
+
+        def write(me: Replica) -> None:
+            constraints, rows = gossip.state.constraints, gossip.state.rows
+            if id_ in constraints:
+                constraints.remove(id_, node=me)
+            for number, each in enumerate(definitions):
+                writer = me if not number else Replica(f"{me.node_id}~{number}", 1)
+                rows.write_all(writer, [make_cell(ADD, id_, wire_definition(each, None))])
+
+        self.runtime.feed.write(lambda: gossip.write(write))
 
     def alerts_now(self) -> Sequence[AlertReport]:
         """The alerts that fire, or are about to."""
@@ -173,12 +182,14 @@ class VirtualNode:
 class VirtualFleet:
     """Nodes in virtual time, and the steps that are due. See `virtual_fleet`."""
 
-    def __init__(self, nodes: Sequence[NodeSettings], clock: VirtualClock) -> None:
-        """`nodes`: their settings. The state is kept in memory, whatever they say."""
+    def __init__(self, nodes: Sequence[NodeSettings], clock: VirtualClock, *, ticks: bool = True) -> None:
+        """`nodes`: their settings. The state is kept in memory, whatever they say. `ticks`: else the owner ticks, and reads new
+        definitions.
+        """
         self.clock = clock
         network = MemoryNetwork()
         kept = [msgspec.structs.replace(each, store=MEMORY_STORE, alert=silent(each.alert)) for each in nodes]
-        self.nodes = {each.name: VirtualNode(each, clock, network) for each in kept}
+        self.nodes = {each.name: VirtualNode(each, clock, network, ticks=ticks) for each in kept}
         self._due: list[tuple[int, int, int]] = []
         self._steps: list[tuple[int, Callable[[], Coroutine[object, object, None]]]] = []
         for node in self.nodes.values():
@@ -209,7 +220,9 @@ class VirtualFleet:
 
     async def apply(self, definitions: Mapping[str, Definition]) -> None:
         """Have these constraints in force on all nodes, and judge them by what is measured."""
-        next(iter(self.nodes.values())).apply(definitions)
+        first = next(iter(self.nodes.values()))
+        for id_, definition in definitions.items():
+            first.define(id_, [definition])
         await self.exchange()
         for node in self.nodes.values():
             await node.runtime.evaluator.renew()
@@ -242,9 +255,9 @@ class VirtualFleet:
 
 
 @asynccontextmanager
-async def virtual_fleet(nodes: Sequence[NodeSettings], clock: VirtualClock) -> AsyncIterator[VirtualFleet]:
+async def virtual_fleet(nodes: Sequence[NodeSettings], clock: VirtualClock, *, ticks: bool = True) -> AsyncIterator[VirtualFleet]:
     """A `VirtualFleet` that has begun, and ends with the block."""
-    fleet = VirtualFleet(nodes, clock)
+    fleet = VirtualFleet(nodes, clock, ticks=ticks)
     await fleet.open()
     try:
         yield fleet
