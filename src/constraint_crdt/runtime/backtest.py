@@ -12,21 +12,25 @@ Rules kept here:
 - Constraints of scope fleet are left out: a recording is of one node.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from constraint_crdt.alerts import AlertRule, read_rules
+from constraint_crdt.alerts import AlertRule, ViolationRate, read_rules
 from constraint_crdt.crdt.cells import read_cell
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import check_names
+from constraint_crdt.expression.judgement import Judge
 from constraint_crdt.expression.temporal import read_spells
 from constraint_crdt.model import Scope, VerdictState
+from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.persistence import (
     MEASUREMENTS_ENDING,
     Begun,
@@ -343,6 +347,121 @@ class Outcome:
         """ns since the begin of the source."""
 
 
+class _Group:
+    """Variables that are measured together, of those that rules read."""
+
+    def __init__(self, names: tuple[str, ...], judge: Judge, bands: Mapping[str, tuple[float, float]]) -> None:
+        read = [place for place, name in enumerate(names) if judge.readers([name])]
+        self.names = tuple(names[place] for place in read)
+        self._choose = itemgetter(*read) if len(read) > 1 else lambda values: tuple(values[place] for place in read)
+        chosen = [bands.get(name, _NOWHERE) for name in self.names]
+        self.lows, self.highs = [low for low, _ in chosen], [high for _, high in chosen]
+
+    def choose(self, values: Sequence[object]) -> tuple[Any, ...]:
+        """Those of the values that rules read."""
+        chosen: tuple[Any, ...] = self._choose(values)
+        return chosen
+
+
+_NOWHERE = (math.nan, math.nan)
+_FLOATS = {float}
+
+
+class _Calm:
+    """Takes samples in. Those that turn nothing are put off: the last ones of a group are taken in after a while, at their time.
+
+    So most samples of a quiet day cost two comparisons. No verdict changes otherwise: a value within the band of its variable
+    (`Judge.calm`) leaves its constraints as they are, and is taken in before the value of before ages, and together with the
+    values of all variables beside which it is read. Only the number of judgements differs.
+    """
+
+    def __init__(self, evaluator: Evaluator, clock: VirtualClock, begun: Beginning, *, counts: bool) -> None:
+        """`counts`: judgements are counted, so that nothing is put off."""
+        self._evaluator = evaluator
+        self._clock = clock
+        self._never = counts
+        self._longest = round(min([begun.max_age, *begun.max_ages.values()]) * SECOND) // 2
+        """ns for which samples are put off."""
+        self._changes = -1
+        self._bands: dict[str, tuple[float, float]] = {}
+        self._groups: dict[tuple[str, ...], _Group] = {}
+        self._off: dict[tuple[str, ...], tuple[int, tuple[Any, ...]]] = {}
+        self._since = 0
+        self._ages_at: int | None = 0
+        """No value passes its maximum age before, by the clock of samples; None: never."""
+        self._ticked: int | None = None
+
+    async def redefined(self) -> None:
+        """Definitions changed, or will."""
+        await self.flush()
+        self._changes = -1
+
+    async def measure(self, names: tuple[str, ...], values: Sequence[object]) -> None:
+        """Take samples in, now or later."""
+        if self._evaluator.changes != self._changes or (self._off and self._clock.passed - self._since >= self._longest):
+            await self._renew()
+        group = self._groups.get(names)
+        if group is None:
+            group = self._groups[names] = _Group(names, self._evaluator.judge, self._bands)
+        if not group.names:
+            return
+        chosen = group.choose(values)
+        if self._never or set(map(type, chosen)) != _FLOATS:
+            await self.flush()
+            await self._measure(dict(zip(group.names, chosen, strict=True)))
+            return
+        restless = [
+            name
+            for name, low, value, high in zip(group.names, group.lows, chosen, group.highs, strict=True)
+            if not low <= value <= high
+        ]
+        if len(restless) < len(group.names):
+            self._since = self._since if self._off else self._clock.passed
+            self._off[names] = self._clock.passed, chosen
+        if restless:
+            taken = dict(zip(group.names, chosen, strict=True))
+            beside = self._evaluator.judge.read_beside(restless)
+            if not beside <= taken.keys():
+                await self.flush()
+            await self._measure({name: value for name, value in taken.items() if name in beside})
+
+    async def _measure(self, values: Mapping[str, object]) -> None:
+        await self._evaluator.measure(values)
+        until = self._clock.steady() + 2 * self._longest
+        self._ages_at = until if self._ages_at is None else min(self._ages_at, until)
+
+    async def flush(self) -> None:
+        """Take in what was put off, at its time."""
+        off, self._off = self._off, {}
+        now = self._clock.passed
+        for names, (at, chosen) in sorted(off.items(), key=lambda each: each[1][0]):
+            values = {name: value for name, value in zip(self._groups[names].names, chosen, strict=True) if name in self._bands}
+            if values:
+                self._clock.passed = at
+                await self._evaluator.measure(values)
+        self._clock.passed = now
+        self._ages_at = self._evaluator.ages_at()
+
+    async def _renew(self) -> None:
+        await self.flush()
+        if self._evaluator.changes != self._changes:
+            self._changes = self._evaluator.changes
+            self._bands = {} if self._never else self._evaluator.judge.calm()
+            self._groups.clear()
+
+    async def tick(self) -> None:
+        """Look at what time moves."""
+        now = self._clock.steady()
+        aging = self._ages_at is not None and self._ages_at <= now
+        if aging or (self._ticked is not None and now - self._ticked > self._evaluator.suspended_after):
+            await self.flush()
+            aging = self._ages_at is not None and self._ages_at <= now
+        self._ticked = now
+        if aging or self._never or not self._evaluator.rest():
+            await self._evaluator.tick()
+            self._ages_at = self._evaluator.ages_at() if aging else self._ages_at
+
+
 class _Side:
     """A set of rules on a node in virtual time."""
 
@@ -359,7 +478,8 @@ class _Side:
         self.fleet = VirtualFleet([settings], self._clock, ticks=False)
         self._node: VirtualNode = self.fleet.nodes[begun.node]
         self._evaluator = self._node.runtime.evaluator
-        self._read: dict[tuple[str, ...], tuple[int, ...]] = {}
+        counts = any(each.kind == ViolationRate.name for each in alerts)
+        self._calm = _Calm(self._evaluator, self._clock, begun, counts=counts)
         self.outcome = Outcome()
         self.left_out: set[str] = set()
         """Constraints of scope fleet."""
@@ -384,7 +504,7 @@ class _Side:
                 self.left_out.add(id_)
             if self._judges(id_):
                 self._node.define(id_, chosen)
-        self._read.clear()
+        await self._calm.redefined()
         await self._evaluator.renew()
 
     async def take(self, happening: Happening) -> None:
@@ -393,16 +513,11 @@ class _Side:
         await fleet.advance(happening.passed, inclusive=False)
         clock.passed = self.outcome.end = happening.passed
         if type(happening) is Samples:
-            read = self._read.get(happening.names)
-            if read is None:
-                readers = self._evaluator.judge.readers
-                read = self._read[happening.names] = tuple(place for place, name in enumerate(happening.names) if readers([name]))
-            if read:
-                names, values = happening.names, happening.values
-                await self._evaluator.measure({names[place]: values[place] for place in read})
+            await self._calm.measure(happening.names, happening.values)
         elif type(happening) is Tick:
-            await self._evaluator.tick()
+            await self._calm.tick()
         elif type(happening) is Check:
+            await self._calm.redefined()
             await self._evaluator.check(happening.values)
         if self._node.turns or self._node.alerts:
             self._keep()
@@ -416,7 +531,8 @@ class _Side:
         node.turns, node.alerts = [], []
 
     async def end(self) -> None:
-        """The steps of the last instant."""
+        """What was put off, and the steps of the last instant."""
+        await self._calm.flush()
         await self.fleet.advance(self.outcome.end, inclusive=True)
         self._keep()
 

@@ -267,6 +267,11 @@ class Evaluator:
         """The time of samples and ticks, in ns."""
         return self._steady()
 
+    @property
+    def suspended_after(self) -> int:
+        """The ns between two ticks beyond which the node counts as suspended."""
+        return self._suspended
+
     def subscribe(self, subscriber: Callable[[str], None]) -> None:
         """Call `subscriber` with each constraint whose evaluation differs from the last."""
         self._subscribers.append(subscriber)
@@ -393,6 +398,19 @@ class Evaluator:
         if not self.judge.stale(1):
             self.shared.require(self.judge.needs(), self._gossip.state.readings.of(self._gossip.node_id))
         await self.write_readings()
+
+    def rest(self) -> bool:
+        """A tick at which no value ages, as the caller knows. False if time moves something else: then call `tick`."""
+        now = self._steady()
+        if self._ticked is None or now - self._ticked > self._suspended or not self.judge.is_idle:
+            return False
+        self._ticked = now
+        return True
+
+    def ages_at(self) -> int | None:
+        """The time at which the next value passes its maximum age, in ns; None: there is no value. O(variables)."""
+        now = self._steady()
+        return min((each.until + 1 for each in self._measurements.samples.values() if each.until >= now), default=None)
 
     async def judge_fleet(self) -> float:
         """Judge the constraints of scope fleet of which something moved. Returns the CPU seconds that it took."""
