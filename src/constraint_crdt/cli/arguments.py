@@ -28,7 +28,7 @@ MOST_DEMO_NODES = 20
 LEAST_DEMO_SECONDS = 8.0
 GROUPS: Final = {
     "run": ("node", "token", "demo", "simulate", "plan", "replay", "completion"),
-    "constraints": ("apply", "test", "coverage"),
+    "constraints": ("apply", "test", "backtest", "coverage"),
     "observe": ("watch", "events", "doctor"),
     "state": ("acquire", "tile", "counter", "tally", "seen", "position"),
     "fleet": ("fleet",),
@@ -178,6 +178,7 @@ def make_parser() -> argparse.ArgumentParser:
     fleet = _fleet(commands, client)
     _apply(commands, client)
     _test(commands)
+    _backtest(commands)
     _acquire(commands, client)
     _watch(commands, client)
     _merge(commands)
@@ -410,6 +411,36 @@ def _test(commands: _Commands) -> None:
     test.add_argument("files", nargs="+", metavar="FILE", help="cases in TOML or YAML: series of values, and what is expected when")
     test.add_argument("--junit", metavar="FILE", help="write the outcome there as JUnit XML, too")
     test.add_argument("--json", action="store_true", help="print the outcome as JSON")
+
+
+def _backtest(commands: _Commands) -> None:
+    backtest = _command(commands, "backtest", "trials:backtest", "what new rules would have said of recorded measurements")
+    backtest.add_argument("recordings", nargs="*", metavar="PATH", help="files and folders of `node --record-measurements`")
+    backtest.add_argument(
+        "--with",
+        dest="new",
+        action="append",
+        required=True,
+        metavar="FILE",
+        help="the new rules, in TOML; may be repeated",
+    )
+    backtest.add_argument(
+        "--against",
+        action="append",
+        metavar="FILE",
+        help="the old rules; may be repeated; default: those of the recording",
+    )
+    backtest.add_argument(
+        "--from-prometheus",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE|URL",
+        help="the JSON of a range query, and the variable if the metric has no name or another; may be repeated",
+    )
+    backtest.add_argument("--max-age", metavar="TIME", help="how long a value of Prometheus counts; default: 5m")
+    backtest.add_argument("--check-every", metavar="TIME", help="the time between two ticks, for values of Prometheus; default: 1s")
+    backtest.add_argument("--plot", metavar="FILE", help="draw where the two differ over time in a .svg or .png file")
+    backtest.add_argument("--json", action="store_true", help="print the outcome as JSON, with each verdict change")
 
 
 def _waits(command: _Parser) -> None:

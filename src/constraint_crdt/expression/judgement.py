@@ -453,10 +453,14 @@ class Judge:
         """The variables of the constraints that read one of these, these among them."""
         return frozenset().union(names, *(self._judged[id_].variables for id_ in self.readers(names)))
 
-    @property
-    def is_idle(self) -> bool:
-        """True if time moves nothing here, but for values that age."""
-        return not (self._running or self._timed or self._checked or self._stale or self.fleet_ids)
+    def rests(self, now: int) -> bool:
+        """True if `look` would move nothing, but for values that age: as if it was called. O(constraints with windows)."""
+        if self._running or self._checked or self._stale or self.fleet_ids:
+            return False
+        if any((self._judged[id_].looked or 0) <= self._looked for id_ in self._timed):
+            return False
+        self._looked = now
+        return True
 
     def is_known(self, id_: str) -> bool:
         """True once the constraint was decided here, or a sample of one of its variables was there."""

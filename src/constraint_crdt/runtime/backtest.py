@@ -459,7 +459,7 @@ class _Calm:
         self._ticked = now
         if aging or self._never or not self._evaluator.rest():
             await self._evaluator.tick()
-            self._ages_at = self._evaluator.ages_at() if aging else self._ages_at
+            self._ages_at = self._evaluator.ages_at()
 
 
 class _Side:
@@ -543,11 +543,14 @@ class Replayed(NamedTuple):
     source: Source
     old: Outcome
     new: Outcome
-    constraints: Collection[str]
-    """Those of the two sets."""
+    constraints: Mapping[str, str]
+    """The change of the definition of each: `same`, `edited`, `added` or `removed`."""
     same: Collection[str]
     """Those that both sets define alike, from the begin to the end."""
     left_out: Collection[str]
+    """Constraints of scope fleet."""
+    alerts: Collection[str]
+    """The names of the alert rules of both."""
 
 
 async def replay(source: Source, new: Rules, old: Rules | None) -> Replayed:
@@ -560,7 +563,7 @@ async def replay(source: Source, new: Rules, old: Rules | None) -> Replayed:
     judged_twice = bool(old_alerts or new.alerts)  # an alert may need the counts of any constraint
     one = _Side(source, old_alerts, lambda _: True)
     other = _Side(source, new.alerts, lambda id_: judged_twice or id_ not in same)
-    seen = set(given)
+    seen = set[str]()
     async with AsyncExitStack() as stack:
         for side in (one, other):
             await side.begin(source)
@@ -582,7 +585,12 @@ async def replay(source: Source, new: Rules, old: Rules | None) -> Replayed:
     if not judged_twice:
         shared = [turn for turn in one.outcome.turns if turn.turn.constraint in same]
         other.outcome.turns = sorted([*other.outcome.turns, *shared], key=lambda each: each.at)
-    return Replayed(source, one.outcome, other.outcome, sorted(seen), same, sorted(one.left_out | other.left_out))
+    changes = {
+        id_: "same" if id_ in same else "added" if id_ not in seen else "edited" if id_ in given else "removed"
+        for id_ in seen | given.keys()
+    }
+    alerts = sorted({each.name for each in (*old_alerts, *new.alerts)})
+    return Replayed(source, one.outcome, other.outcome, changes, same, sorted(one.left_out | other.left_out), alerts)
 
 
 # --- comparison -------------------------------------------------------------------------------------------------------------
@@ -642,15 +650,14 @@ def figures(outcome: Outcome) -> dict[str, Figures]:
     return found
 
 
-def compare(replayed: Replayed, definitions: Callable[[str], tuple[bool, bool]]) -> list[Comparison]:
-    """The constraints of both sets, ordered by id. `definitions`: whether the old and the new set have a constraint."""
+def compare(replayed: Replayed) -> list[Comparison]:
+    """The constraints of both sets, ordered by id."""
     old, new, none = figures(replayed.old), figures(replayed.new), Figures(0, 0, 0.0)
-    found = []
-    for id_ in replayed.constraints:
-        before, after = definitions(id_)
-        change = "same" if id_ in replayed.same else "edited" if before and after else "added" if after else "removed"
-        found.append(Comparison(id_, change, old.get(id_, none), new.get(id_, none)))
-    return found
+    return [Comparison(id_, change, old.get(id_, none), new.get(id_, none)) for id_, change in sorted(replayed.constraints.items())]
+
+
+_WELL = frozenset({VerdictState.HOLDS, VerdictState.OFF})
+"""Of a constraint that one set lacks, nothing is different while it holds."""
 
 
 def differences(replayed: Replayed) -> Iterator[Difference]:
@@ -675,7 +682,7 @@ def differences(replayed: Replayed) -> Iterator[Difference]:
             continue
         if last is not None and last.begin < epoch + at:
             found.append(last._replace(end=epoch + at))
-        if now[0] is not now[1]:
+        if now[0] is not now[1] and not _WELL.issuperset(now):
             open_[id_] = Difference(node, id_, epoch + at, None, now[0], now[1], _values(seen))
     found += open_.values()
     yield from sorted(found, key=lambda each: (each.begin, each.constraint))

@@ -402,15 +402,14 @@ class Evaluator:
     def rest(self) -> bool:
         """A tick at which no value ages, as the caller knows. False if time moves something else: then call `tick`."""
         now = self._steady()
-        if self._ticked is None or now - self._ticked > self._suspended or not self.judge.is_idle:
+        if self._ticked is None or now - self._ticked > self._suspended or not self.judge.rests(now):
             return False
         self._ticked = now
         return True
 
     def ages_at(self) -> int | None:
-        """The time at which the next value passes its maximum age, in ns; None: there is no value. O(variables)."""
-        now = self._steady()
-        return min((each.until + 1 for each in self._measurements.samples.values() if each.until >= now), default=None)
+        """See `LatestMeasurements.ages_at`."""
+        return self._measurements.ages_at()
 
     async def judge_fleet(self) -> float:
         """Judge the constraints of scope fleet of which something moved. Returns the CPU seconds that it took."""

@@ -190,6 +190,10 @@ class LatestMeasurements:
         """The values within their maximum age."""
         return {name: sample.value for name, sample in self._samples.items() if now <= sample.until}
 
+    def ages_at(self) -> int | None:
+        """The time at which `aged` has something to tell next, in ns; None: never. O(variables)."""
+        return min((sample.until + 1 for sample in self._samples.values() if sample.until >= self._looked), default=None)
+
     def aged(self, now: int) -> dict[int, list[str]]:
         """The variables that passed their maximum age since the last call, by the time of that, in order."""
         found: dict[int, list[str]] = {}
