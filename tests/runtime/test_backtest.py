@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.alerts import AlertRule
+from constraint_crdt.crdt.cells import make_cell
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.expression.judgement import Turn
 from constraint_crdt.model import Scope, VerdictState
@@ -24,11 +27,11 @@ from constraint_crdt.runtime.backtest import (
     replay,
 )
 from constraint_crdt.runtime.change_feed import ChangeOrigin, NodeChange
-from constraint_crdt.runtime.persistence import Taken, read_measurements
-from constraint_crdt.runtime.rule_tests import Rules, SeenTurn, VirtualClock, virtual_fleet
+from constraint_crdt.runtime.persistence import Begun, Named, Taken, Ticked, _framed, read_measurements
+from constraint_crdt.runtime.rule_tests import EPOCH, Rules, SeenTurn, VirtualClock, virtual_fleet
 from constraint_crdt.runtime.settings import NUMBERS, NodeSettings, VariableSettings
 from constraint_crdt.simulation.recorder import RecordingError
-from constraint_crdt.types.definition import Definition
+from constraint_crdt.types.definition import ADD, Definition, wire_definition
 
 CHANGES = 100 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 6
 NOTHING = Rules({}, [])
@@ -271,7 +274,7 @@ FLEET = Definition(when="sum(nodes, n, n.load) <= 10.0", scope=Scope.FLEET)
         (b"<html>", "a.json is no answer of Prometheus to a range query"),
         (b'{"status": "error", "error": "bad query"}', "a.json: the query failed: bad query"),
         (answer(kind="vector"), "a.json has a vector: ask /api/v1/query_range"),
-        (answer(), "Prometheus has no values of these queries in this time"),
+        (answer(), "there are no values of Prometheus for these queries and this time"),
         (answer({"metric": {}, "values": [(1, "1")]}), "a.json has series without a name: give one, as in temp_c=a.json"),
         (answer(series("a:b", (1, "1"))), "give another name, as in temp_c=a.json"),
         (answer(series("x", (1, "1")), series("x", (1, "2"))), "a.json has several series of x on forge:9100"),
@@ -282,3 +285,42 @@ def test_another_answer_is_refused_in_a_sentence(content: bytes, sentence: str) 
     with pytest.raises(RecordingError, match=r".*") as error:
         read_prometheus([("", "a.json", content)], check_every=1.0, max_age=300.0)
     assert sentence in str(error.value)
+
+
+# --- cost -------------------------------------------------------------------------------------------------------------------
+
+HOURS = 24.0 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 0.2
+A_DAY = 20.0
+"""Seconds of CPU for 24 h of 100 variables, each measured every second."""
+
+
+def write_hours(path: Path, hours: float) -> None:
+    """A recording of 100 variables that wander, a constraint on each, and a violation now and then."""
+    random, values = Random(1), [50.0] * 100
+    rules = {
+        f"c{n}": [make_cell(ADD, f"c{n}", wire_definition(Definition(when=f"v{n} < 85.0", for_=30 * SECOND), None)).data]
+        for n in range(100)
+    }
+    with path.open("wb") as file:
+        file.write(_framed(Begun(1, "n", 7, 0, SECOND, EPOCH, {}, 30.0, {}, 1.0, {}, rules, b"")))
+        file.write(_framed(Named(tuple(f"v{n}" for n in range(100)))))
+        for second in range(int(hours * 3600)):
+            values = [round(each + random.gauss(0, 1) + (50 - each) / 100, 2) for each in values]
+            if second % 300 == 200:
+                values[second // 300 % 100] = 95.0
+            file.write(_framed(Taken(SECOND - 5000, 0, values)))
+            file.write(_framed(Ticked(5000)))
+
+
+@pytest.mark.slow
+async def test_a_day_of_100_variables_takes_at_most_20_seconds(tmp_path: Path) -> None:
+    write_hours(tmp_path / "day.measurements", HOURS)
+    (recording,) = read_recordings([str(tmp_path)])
+    new = {f"c{n}": Definition(when=f"v{n} < {80 if n < 10 else 85}.0", for_=30 * SECOND) for n in range(100)}
+    began = time.process_time()
+    replayed = await replay(recording, Rules(new, []), None)
+    took = time.process_time() - began
+    assert took < A_DAY * HOURS / 24 + 1.0, "a second for the begin"
+    assert len(replayed.same) == 90
+    assert len(replayed.old.turns) > 100
+    assert replayed.source.beginning.node == "n"

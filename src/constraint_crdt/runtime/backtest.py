@@ -321,7 +321,7 @@ def read_prometheus(answers: Sequence[tuple[str, str, bytes]], *, check_every: f
                 found[node][name] = values
     sources = [PrometheusSeries(node, series, check_every, max_age) for node, series in sorted(found.items()) if series]
     if not sources:
-        raise RecordingError("Prometheus has no values of these queries in this time")
+        raise RecordingError("there are no values of Prometheus for these queries and this time")
     return sources
 
 
@@ -386,15 +386,26 @@ class _Calm:
         self._bands: dict[str, tuple[float, float]] = {}
         self._groups: dict[tuple[str, ...], _Group] = {}
         self._off: dict[tuple[str, ...], tuple[int, tuple[Any, ...]]] = {}
+        self._last: dict[tuple[str, ...], tuple[int, Sequence[object]]] = {}
+        """The last values of each group, those that no rule reads among them."""
         self._since = 0
         self._ages_at: int | None = 0
         """No value passes its maximum age before, by the clock of samples; None: never."""
         self._ticked: int | None = None
 
-    async def redefined(self) -> None:
-        """Definitions changed, or will."""
+    async def redefine(self) -> None:
+        """Definitions are going to change: take in what was put off, and the last values of the variables that no rule read."""
         await self.flush()
-        self._changes = -1
+        self._changes, now = -1, self._clock.passed
+        last, self._last = self._last, {}
+        for names, (at, values) in sorted(last.items(), key=lambda each: each[1][0]):
+            readers = self._evaluator.judge.readers
+            unread = {name: value for name, value in zip(names, values, strict=True) if not readers([name])}
+            if unread:
+                self._clock.passed = at
+                await self._evaluator.measure(unread)
+        self._clock.passed = now
+        self._groups.clear()
 
     async def measure(self, names: tuple[str, ...], values: Sequence[object]) -> None:
         """Take samples in, now or later."""
@@ -403,6 +414,7 @@ class _Calm:
         group = self._groups.get(names)
         if group is None:
             group = self._groups[names] = _Group(names, self._evaluator.judge, self._bands)
+        self._last[names] = self._clock.passed, values
         if not group.names:
             return
         chosen = group.choose(values)
@@ -498,13 +510,13 @@ class _Side:
 
     async def define(self, definitions: Definitions) -> None:
         """Have these definitions in force from now on."""
+        await self._calm.redefine()
         for id_, each in definitions.items():
             chosen = [one for one in each if one.scope is Scope.NODE]
             if len(chosen) < len(each):
                 self.left_out.add(id_)
             if self._judges(id_):
                 self._node.define(id_, chosen)
-        await self._calm.redefined()
         await self._evaluator.renew()
 
     async def take(self, happening: Happening) -> None:
@@ -517,7 +529,7 @@ class _Side:
         elif type(happening) is Tick:
             await self._calm.tick()
         elif type(happening) is Check:
-            await self._calm.redefined()
+            await self._calm.redefine()
             await self._evaluator.check(happening.values)
         if self._node.turns or self._node.alerts:
             self._keep()
