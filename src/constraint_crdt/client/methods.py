@@ -126,14 +126,14 @@ class BlockingMethods(ABC):
 
     def add(
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
-        on: Mapping[str, str] | None = None, ttl: float | None = None, until: datetime | None = None, for_: float | None = None,
-        clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown", max_age: float | None = None,
-        scope: str = "node",
+        on: Mapping[str, str] | str | None = None, ttl: float | None = None, until: datetime | None = None,
+        for_: float | None = None, clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown",
+        max_age: float | None = None, scope: str = "node", mode: str = "enforce", each: str | None = None,
     ) -> Added:
         """Make a constraint active, or give it this definition. Durations in seconds."""
         request = constraints.new_constraint(
             id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
-            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
+            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope, mode=mode, each=each,
         )
         return self.do(constraints.ADD, request)
 
@@ -424,14 +424,14 @@ class AsyncMethods(ABC):
 
     async def add(
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
-        on: Mapping[str, str] | None = None, ttl: float | None = None, until: datetime | None = None, for_: float | None = None,
-        clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown", max_age: float | None = None,
-        scope: str = "node",
+        on: Mapping[str, str] | str | None = None, ttl: float | None = None, until: datetime | None = None,
+        for_: float | None = None, clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown",
+        max_age: float | None = None, scope: str = "node", mode: str = "enforce", each: str | None = None,
     ) -> Added:
         """Make a constraint active, or give it this definition. Durations in seconds."""
         request = constraints.new_constraint(
             id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
-            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
+            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope, mode=mode, each=each,
         )
         return await self.do(constraints.ADD, request)
 

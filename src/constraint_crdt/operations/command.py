@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.model.selectors import make_selector, parse_selector
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -146,6 +147,16 @@ def parse_labels(texts: Iterable[str]) -> dict[str, str]:
             raise UsageError(f"the label {key} has two values: give one")
         labels[key] = value
     return labels
+
+
+def parse_selectors(texts: Iterable[str]) -> Mapping[str, str] | str:
+    """The selector of several texts, all of which a node has to match: labels where it has equalities only, else its text.
+
+    Raises `SelectorError` for a mistake in a text, and for a label with two values.
+    """
+    parts = [parse_selector(text) for text in texts]
+    found = make_selector([pair for each in parts for pair in each.equal], [other for each in parts for other in each.requirements])
+    return str(found) if found.requirements else dict(found.equal)
 
 
 def parse_measurements(texts: Iterable[str]) -> dict[str, object]:

@@ -10,15 +10,16 @@ import msgspec
 
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.model import IfUnknown, Scope, Severity
+from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
+from constraint_crdt.model.selectors import Selector
 from constraint_crdt.operations.command import (
     Column,
     Command,
     Flag,
     Table,
     parse_duration,
-    parse_labels,
     parse_moment,
+    parse_selectors,
     show_distance,
     show_duration,
     show_share,
@@ -80,7 +81,8 @@ class NewConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     when: str | None = None
     severity: Severity = Severity.WARNING
     about: str | None = None
-    on: Mapping[str, str] | None = None
+    on: Mapping[str, str] | str | None = None
+    """The labels of the nodes concerned, or the text of a selector."""
     ttl: float | None = None
     """Seconds."""
     until: datetime | None = None
@@ -94,6 +96,9 @@ class NewConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_age: float | None = None
     """Seconds."""
     scope: Scope = Scope.NODE
+    mode: Mode = Mode.ENFORCE
+    each: str | None = None
+    """The label of measurements whose values are the instances of the constraint."""
 
 
 class RemovedConstraint(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,7 +170,7 @@ class DefinitionReport(msgspec.Struct, frozen=True, kw_only=True):
     severity: str
     about: str | None
     on: dict[str, str]
-    """The labels of the nodes concerned; empty: all nodes."""
+    """The labels required of the nodes concerned: the equalities of the selector."""
     added_by: str
     added_at: int | None
     """ns since the epoch by the clock of the adding node; null if unknown."""
@@ -181,6 +186,12 @@ class DefinitionReport(msgspec.Struct, frozen=True, kw_only=True):
     meaning: int = 0
     """The meaning version of a later version of constraint-crdt, which this node reads as unknown; else 0."""
     scope: str = "node"
+    selector: str = ""
+    """The nodes concerned, in the syntax of selectors, with the equalities of `on`; empty: all nodes."""
+    mode: str = "enforce"
+    """What follows from a violation: audit, warn, enforce."""
+    each: str | None = None
+    """The label of measurements whose values are the instances of the constraint."""
 
 
 class ReportedFields(TypedDict):
@@ -193,6 +204,9 @@ class ReportedFields(TypedDict):
     max_age: float | None
     meaning: int
     scope: str
+    selector: str
+    mode: str
+    each: str | None
 
 
 def reported_fields(definition: "Definition") -> ReportedFields:
@@ -205,6 +219,9 @@ def reported_fields(definition: "Definition") -> ReportedFields:
         "max_age": None if definition.max_age is None else definition.max_age / SECOND,
         "meaning": definition.meaning,
         "scope": definition.scope.value,
+        "selector": str(definition.selector),
+        "mode": definition.mode.value,
+        "each": definition.each,
     }
 
 
@@ -306,6 +323,12 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     meaning: int = 0
     """The meaning version of a later version of constraint-crdt, which this node reads as unknown; else 0."""
     scope: str = "node"
+    selector: str = ""
+    """The nodes concerned, in the syntax of selectors, with the equalities of `on`; empty: all nodes."""
+    mode: str = "enforce"
+    """What follows from a violation: audit, warn, enforce."""
+    each: str | None = None
+    """The label of measurements whose values are the instances of the constraint."""
     applies_here: bool
     """A definition applies to the labels of this node. If not, this node does not evaluate the constraint."""
     conflict: bool
@@ -461,8 +484,8 @@ def _extra_columns(found: list[ConstraintReport]) -> dict[str, Callable[[Definit
     definitions = [definition for each in found for definition in each.definitions]
     now = time.time()
     columns: dict[str, Callable[[DefinitionReport], str]] = {}
-    if any(each.on for each in definitions):
-        columns["on"] = lambda each: ", ".join(f"{key}={value}" for key, value in each.on.items()) or "-"
+    if any(map(show_selector, definitions)):
+        columns["on"] = lambda each: show_selector(each) or "-"
     if any(each.expires_at is not None for each in definitions):
         columns["ends"] = lambda each: "-" if each.expires_at is None else show_distance(each.expires_at / 1e9 - now)
     for name in dict.fromkeys(name for each in definitions for name in show_fields(each)):
@@ -474,6 +497,11 @@ def _show_field(name: str, definition: DefinitionReport) -> str:
     return show_fields(definition).get(name, "-")
 
 
+def show_selector(definition: "DefinitionReport | StandingDefinition") -> str:
+    """The nodes concerned, in the syntax of selectors. (Nodes of 0.1.0 tell labels only.)"""
+    return definition.selector or str(Selector(tuple(definition.on.items())))
+
+
 def show_fields(definition: "DefinitionReport | StandingDefinition") -> dict[str, str]:
     """The fields that say how a `when` is evaluated, by name, without those with their defaults."""
     shown = {
@@ -483,6 +511,8 @@ def show_fields(definition: "DefinitionReport | StandingDefinition") -> dict[str
         "clear when": definition.clear_when or "",
         "if unknown": "" if definition.if_unknown == IfUnknown.UNKNOWN else definition.if_unknown,
         "max age": "" if definition.max_age is None else show_duration(definition.max_age),
+        "mode": "" if definition.mode == Mode.ENFORCE else definition.mode,
+        "each": definition.each or "",
         "meaning": "needs a later version of constraint-crdt" if definition.meaning else "",
     }
     return {name: text for name, text in shown.items() if text}
@@ -536,7 +566,7 @@ def new_constraint(
     when: str | None = None,
     severity: str = "warning",
     about: str | None = None,
-    on: Mapping[str, str] | None = None,
+    on: Mapping[str, str] | str | None = None,
     ttl: float | None = None,
     until: datetime | None = None,
     for_: float | None = None,
@@ -545,12 +575,14 @@ def new_constraint(
     if_unknown: str = "unknown",
     max_age: float | None = None,
     scope: str = "node",
+    mode: str = "enforce",
+    each: str | None = None,
 ) -> NewConstraint:
-    """The request of the clients' `add`: the node checks the severity and `if_unknown`."""
+    """The request of the clients' `add`: the node checks the severity, `if_unknown` and `mode`."""
     return NewConstraint(
         id=id_, when=when, severity=cast("Severity", severity), about=about, on=on, ttl=ttl, until=until,
         for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=cast("IfUnknown", if_unknown), max_age=max_age,
-        scope=cast("Scope", scope),
+        scope=cast("Scope", scope), mode=cast("Mode", mode), each=each,
     )  # fmt: skip
 
 
@@ -569,6 +601,8 @@ async def _add(node: "Node", request: NewConstraint) -> Reply[Added]:
         if_unknown=request.if_unknown,
         max_age=request.max_age,
         scope=request.scope,
+        mode=request.mode,
+        each=request.each,
     )
     notes = node.notes_on(request.id) if request.when or request.on else ()
     if request.ttl is not None or request.until is not None:
@@ -604,8 +638,8 @@ ADD: Final = Operation(
             ),
             "about": Flag("--about", metavar="TEXT", help="what it is for"),
             "on": Flag(
-                "--on", action="append", metavar="KEY=VALUE", convert=parse_labels,
-                help="only for nodes with this label; may be repeated",
+                "--on", action="append", metavar="SELECTOR", convert=parse_selectors,
+                help="only for nodes with these labels, as in 'zone in (a, b), model!=x7, !spare'; may be repeated",
             ),
             "ttl": Flag(
                 "--ttl", metavar="TIME", exclusive="end", convert=parse_duration,
@@ -634,6 +668,11 @@ ADD: Final = Operation(
             "scope": Flag(
                 "--scope", choices=("node", "fleet"), convert=Scope, help="fleet: EXPR is about the list `nodes`; default: node"
             ),
+            "mode": Flag(
+                "--mode", choices=("audit", "warn", "enforce"), convert=Mode,
+                help="what follows from a violation: it is counted apart, told, or told and acted on; default: enforce",
+            ),
+            "each": Flag("--each", metavar="LABEL", help="one verdict for each value of this label of the measurements"),
         },
         options=_WAIT,
     ),

@@ -158,6 +158,12 @@ class ConstraintOverview(msgspec.Struct, frozen=True, kw_only=True):
     meaning: int = 0
     """The meaning version of a later version of constraint-crdt, which this node reads as unknown; else 0."""
     scope: str = "node"
+    selector: str = ""
+    """The nodes concerned, in the syntax of selectors, with the equalities of `on`; empty: all nodes."""
+    mode: str = "enforce"
+    """What follows from a violation: audit, warn, enforce."""
+    each: str | None = None
+    """The label of measurements whose values are the instances of the constraint."""
     applies_here: bool
     definitions: int
     """The number of different definitions in force: several are a conflict."""

@@ -27,7 +27,7 @@ from typing import Any, Self, TypeVar
 
 from constraint_crdt.errors import HoldLost, InvalidType, LifecycleError, WrongThread
 from constraint_crdt.expression.evaluation import Evaluation
-from constraint_crdt.model import Event, IfUnknown, Scope, Severity
+from constraint_crdt.model import Event, IfUnknown, Mode, Scope, Severity
 from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
@@ -40,7 +40,7 @@ from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
-from constraint_crdt.types.definition import Labels
+from constraint_crdt.types.definition import Selection
 from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
@@ -213,7 +213,7 @@ class SyncNode:
         when: str | None = None,
         severity: str = Severity.WARNING,
         about: str | None = None,
-        on: Labels | None = None,
+        on: Selection | None = None,
         ttl: timedelta | float | None = None,
         until: datetime | int | None = None,
         for_: timedelta | float | None = None,
@@ -222,12 +222,15 @@ class SyncNode:
         if_unknown: str = IfUnknown.UNKNOWN,
         max_age: timedelta | float | None = None,
         scope: str = Scope.NODE,
+        mode: str = Mode.ENFORCE,
+        each: str | None = None,
     ) -> Change:
         """See `Node.add_constraint`."""
         return self._wait(
             self._node.add_constraint(
                 id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
                 for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
+                mode=mode, each=each,
             )
         )  # fmt: skip
 
