@@ -11,8 +11,8 @@ import pytest
 
 from constraint_crdt import MemoryNetwork, Node, NodeSettings
 from constraint_crdt.operations.command import Lines, Table
-from constraint_crdt.operations.nodes import show_links, show_nodes, show_status
-from constraint_crdt.operations.operation import Empty, Paged
+from constraint_crdt.operations.nodes import ListNodes, show_links, show_nodes, show_status
+from constraint_crdt.operations.operation import Empty
 from constraint_crdt.transport import ANSWERS_AT_ONCE, LinkKind, MemoryTransport, Sought, Standing
 
 from .fleet import QUICK, agreed, eventually
@@ -152,7 +152,7 @@ async def test_links_are_shown_by_status_nodes_and_doctor() -> None:
         assert isinstance(shown, Lines)
         assert dict(shown.values)["linked"] == "1 directly, 1 by a session for the link alone, 1 without a link"
         assert {each.node: each.link for each in a.nodes()} == {"a": "", "b": "side", "c": "direct", "d": "none"}
-        table = show_nodes(a.nodes(), Paged(), Namespace())
+        table = show_nodes(a.nodes(), ListNodes(), Namespace())
         assert isinstance(table, Table)
         assert table.columns[-1].title == "link"
         assert [row[-1] for row in table.rows] == ["-", "side", "direct", "none"]

@@ -12,8 +12,8 @@ import pytest
 
 from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.operations.command import Lines, Table
-from constraint_crdt.operations.nodes import show_nodes, show_status
-from constraint_crdt.operations.operation import Empty, Paged
+from constraint_crdt.operations.nodes import ListNodes, show_nodes, show_status
+from constraint_crdt.operations.operation import Empty
 from constraint_crdt.protocol.sites import SPEAKERS
 from tests.runtime.fleet import QUICK, agreed, eventually
 
@@ -91,7 +91,7 @@ async def test_sites_are_shown_and_their_bytes_are_counted() -> None:
         shown = show_status(status, Empty(), Namespace())
         assert isinstance(shown, Lines)
         assert dict(shown.values)["site"] == "berlin, speaks with (no site), munich; 3 nodes in other sites"
-        table = show_nodes(nodes["b0"].nodes(), Paged(), Namespace())
+        table = show_nodes(nodes["b0"].nodes(), ListNodes(), Namespace())
         assert isinstance(table, Table)
         place = [column.title for column in table.columns].index("site")
         told = {row[0]: row[place] for row in table.rows}
@@ -105,7 +105,10 @@ async def test_sites_are_shown_and_their_bytes_are_counted() -> None:
 
 async def test_a_fleet_without_sites_shows_none() -> None:
     async with sites(MemoryNetwork(), a="", b="") as nodes:
-        shown, table = show_status(nodes["a"].status(), Empty(), Namespace()), show_nodes(nodes["a"].nodes(), Paged(), Namespace())
+        shown, table = (
+            show_status(nodes["a"].status(), Empty(), Namespace()),
+            show_nodes(nodes["a"].nodes(), ListNodes(), Namespace()),
+        )
         assert isinstance(shown, Lines)
         assert isinstance(table, Table)
         assert "site" not in [*dict(shown.values), *(column.title for column in table.columns)]

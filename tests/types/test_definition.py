@@ -177,7 +177,8 @@ def test_a_selector_a_mode_and_each_are_written_and_read_and_both_modules_find_t
 
 
 def test_an_operator_or_a_mode_of_a_later_version_is_kept_and_read_as_unknown() -> None:
-    for fields_ in ([0, 0, None, 0, None, 0, [["zone", 4, ["a"]]]], [0, 0, None, 0, None, 0, [], 3]):
+    later: list[list[Any]] = [[0, 0, None, 0, None, 0, [["zone", 4, ["a"]]]], [0, 0, None, 0, None, 0, [], 3]]
+    for fields_ in later:
         value = ["x < 1.0", 1, None, [["rack", "1"]], None, None, MEANING, fields_]
         definition = read_addition(read_cell(make_cell(ADD, "c", value).data)).definition
         assert definition.meaning == LATER

@@ -64,9 +64,9 @@ class BlockingMethods(ABC):
         """How the node and its fleet are doing."""
         return self.do(nodes.STATUS, Empty())
 
-    def nodes(self) -> list[NodeReport]:
+    def nodes(self, *, on: str | None = None) -> list[NodeReport]:
         """The nodes ever heard of, by name."""
-        return self.do(nodes.NODES, Paged())
+        return self.do(nodes.NODES, nodes.ListNodes(on=on))
 
     def storage(self) -> StorageReport:
         """The contents of the node by kind, and the tombstones it could forget."""
@@ -362,9 +362,9 @@ class AsyncMethods(ABC):
         """How the node and its fleet are doing."""
         return await self.do(nodes.STATUS, Empty())
 
-    async def nodes(self) -> list[NodeReport]:
+    async def nodes(self, *, on: str | None = None) -> list[NodeReport]:
         """The nodes ever heard of, by name."""
-        return await self.do(nodes.NODES, Paged())
+        return await self.do(nodes.NODES, nodes.ListNodes(on=on))
 
     async def storage(self) -> StorageReport:
         """The contents of the node by kind, and the tombstones it could forget."""

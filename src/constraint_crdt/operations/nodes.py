@@ -20,6 +20,7 @@ from constraint_crdt.operations.operation import (
     Freshness,
     Operation,
     Paged,
+    Parameter,
     Problem,
     Reply,
     Right,
@@ -434,8 +435,15 @@ STATUS: Final = Operation(
 )
 
 
-async def _nodes(node: "Node", request: Paged) -> Reply[list[NodeReport]]:
-    page, following = request.page(node.node_names())
+class ListNodes(Paged, frozen=True, kw_only=True):
+    """`GET /v1/nodes`."""
+
+    on: str | None = None
+    """The selector of the nodes; None: all."""
+
+
+async def _nodes(node: "Node", request: ListNodes) -> Reply[list[NodeReport]]:
+    page, following = request.page(node.node_names(request.on))
     return Reply(node.nodes(page), next_after=following)
 
 
@@ -446,7 +454,7 @@ SHOWN_OFFSET = 1.0
 """Seconds by which the clock of a peer differs at least from that of the node to be worth a column."""
 
 
-def show_nodes(answer: list[NodeReport], _: Paged, __: "Namespace") -> View:
+def show_nodes(answer: list[NodeReport], _: ListNodes, __: "Namespace") -> View:
     """A row for each node. Labels, clock and link have a column where a node has some, differs, or has none that is direct."""
     now = time.time()
     columns = [
@@ -505,13 +513,22 @@ NODES: Final = Operation(
     method=GET,
     path="/v1/nodes",
     summary="The nodes ever heard of, by name.",
-    request=Paged,
+    request=ListNodes,
     response=list[NodeReport],
     run=_nodes,
-    parameters=PAGED,
+    parameters=(
+        Parameter(name="on", about="only the nodes with these labels: a selector, as in zone in (a, b), !spare"),
+        *PAGED,
+    ),
     freshness=Freshness.AGING,
     join=concatenated,
-    command=Command(name="nodes", help="the nodes of the fleet, as this node sees them", group="fleet", show=show_nodes),
+    command=Command(
+        name="nodes",
+        help="the nodes of the fleet, as this node sees them",
+        group="fleet",
+        flags={"on": Flag("--on", metavar="SELECTOR", help="only those with these labels, as in 'zone in (a, b), !spare'")},
+        show=show_nodes,
+    ),
 )
 
 

@@ -61,7 +61,7 @@ from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.store import Life
 from constraint_crdt.transport import LinkingTransport, RoleTransport, Standing, Transport
-from constraint_crdt.types.definition import Addition
+from constraint_crdt.types.definition import Addition, Selection, check_selector
 from constraint_crdt.types.nodes import NodeValue
 from constraint_crdt.types.variables import kind_of
 from constraint_crdt.types.verdicts import value_text
@@ -194,6 +194,14 @@ class Answers:
     def names(self) -> list[str]:
         """The nodes ever heard of, ordered."""
         return sorted(self._names())
+
+    def selected(self, on: Selection | None) -> list[str]:
+        """See `Node.node_names`."""
+        selector = check_selector(on)
+        if selector.is_everything:
+            return self.names
+        labels = {name: dict(each.labels) for name, each in self._gossip.state.nodes.items()}
+        return [name for name in self.names if selector.matches(labels.get(name, {}))]
 
     def nodes(self, convergence: Convergence, names: Sequence[str] | None = None) -> list[NodeReport]:
         """See `Node.nodes`."""

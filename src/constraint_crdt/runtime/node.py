@@ -462,9 +462,12 @@ class Node:
         """The expired constraints not removed yet, ordered."""
         return self.gossip.state.constraints.expired_ids
 
-    def node_names(self) -> list[str]:
-        """The names of all known nodes, ordered."""
-        return self._runtime.answers.names
+    def node_names(self, on: Selection | None = None) -> list[str]:
+        """The names of all known nodes, ordered; of those that a selector matches, if given.
+
+        A retired node matches by its last labels. Raises `ConstraintCrdtError` for a wrong selector.
+        """
+        return self._runtime.answers.selected(on)
 
     def constraints(self, ids: Sequence[str] | None = None) -> list[ConstraintReport]:
         """The active constraints, or those of them in `ids`, ordered by id. O(constraints x nodes)."""

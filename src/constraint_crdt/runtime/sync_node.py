@@ -348,9 +348,9 @@ class SyncNode:
         """See `Node.expired_ids`."""
         return self.read(lambda node: node.expired_ids())
 
-    def node_names(self) -> list[str]:
+    def node_names(self, on: Selection | None = None) -> list[str]:
         """See `Node.node_names`."""
-        return self.read(lambda node: node.node_names())
+        return self.read(lambda node: node.node_names(on))
 
     def constraints(self, ids: Sequence[str] | None = None) -> list[ConstraintReport]:
         """See `Node.constraints`."""
