@@ -56,6 +56,14 @@ ACTIONS: Final = {
 }
 """The commands that have actions, with their help."""
 
+OTHER_WORDS: Final = {
+    "list": "constraints", "ls": "constraints", "get": "constraints", "show": "explain ID", "describe": "explain ID",
+    "delete": "remove", "rm": "remove", "edit": "add", "update": "add", "replace": "add", "create": "add", "measure": "check",
+    "start": "node", "run": "node", "serve": "node", "lock": "acquire", "log": "events", "logs": "events",
+    "members": "fleet members", "peers": "nodes", "health": "doctor", "version": "--version", "info": "status",
+}  # fmt: skip
+"""What other tools call a command, and ours for it."""
+
 FILES: Final = frozenset({"FILE", "PATH", "FOLDER", "NODE|FILE"})
 """Metavariables of values that are names of files."""
 
@@ -94,9 +102,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         choice = _CHOICE.search(message)
-        near = _near(choice[1], choice[2]) if choice else ""
-        if choice and near:
-            message = f"{message[: choice.start(2)]}{near}"
+        if choice:
+            near = _near(choice[1], choice[2])
+            if near or "argument COMMAND" in message:  # the help has the commands in groups
+                message = f"{message[: choice.start(2)]}{near}"
         self.exit(2, f"{self.prog}: {message}; see `{self.prog} --help`\n")
 
 
@@ -107,6 +116,8 @@ def _near(wrong: str, choices: str) -> str:
     """The word of `choices` most similar to a wrong one, as a hint; empty if none is similar."""
     from difflib import get_close_matches  # rarely needed
 
+    if other := OTHER_WORDS.get(wrong):
+        return f" (it is `{PROGRAM} {other}`)"
     near = get_close_matches(wrong, re.findall(r"[\w-]+", choices), n=1)
     return f" ({near[0]} may be meant)" if near else ""
 
