@@ -41,6 +41,7 @@ OWN: Final = {
     "remove": "constraints:remove",
     "events": "watch:events",
     "doctor": "node:doctor",
+    "status": "connection:status",
     "tile put": "files:put",
     "tile get": "files:get",
     "export": "files:export",

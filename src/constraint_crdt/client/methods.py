@@ -120,9 +120,9 @@ class BlockingMethods(ABC):
         """The alerts of the node, and the rules that they follow."""
         return self.do(service.ALERTS, Empty())
 
-    def constraints(self, *, expired: bool = False) -> list[ConstraintReport]:
+    def constraints(self, *, id_: tuple[str, ...] = (), expired: bool = False) -> list[ConstraintReport]:
         """The active constraints, by id; or the expired ones not removed yet."""
-        return self.do(constraints.CONSTRAINTS, constraints.ListConstraints(expired=expired))
+        return self.do(constraints.CONSTRAINTS, constraints.ListConstraints(id=id_, expired=expired))
 
     def add(
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
@@ -418,9 +418,9 @@ class AsyncMethods(ABC):
         """The alerts of the node, and the rules that they follow."""
         return await self.do(service.ALERTS, Empty())
 
-    async def constraints(self, *, expired: bool = False) -> list[ConstraintReport]:
+    async def constraints(self, *, id_: tuple[str, ...] = (), expired: bool = False) -> list[ConstraintReport]:
         """The active constraints, by id; or the expired ones not removed yet."""
-        return await self.do(constraints.CONSTRAINTS, constraints.ListConstraints(expired=expired))
+        return await self.do(constraints.CONSTRAINTS, constraints.ListConstraints(id=id_, expired=expired))
 
     async def add(
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,

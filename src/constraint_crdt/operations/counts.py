@@ -20,7 +20,7 @@ from constraint_crdt.operations.command import (
     show_duration,
     show_values,
 )
-from constraint_crdt.operations.constraints import NO_SECONDS, SecondsReport
+from constraint_crdt.operations.constraints import NO_SECONDS, SecondsReport, inactive
 from constraint_crdt.operations.operation import (
     AFTER,
     GET,
@@ -271,7 +271,7 @@ async def _record(node: "Node", request: Counted) -> Recorded:
     try:
         await node.record(request.satisfied, request.violations, constraint=request.constraint)
     except KeyError:
-        raise not_found(f"no constraint {request.constraint!r} is active", "constraint") from None
+        raise inactive(request.constraint or "", node.constraint_ids(), "constraint") from None
     return Recorded(satisfied=request.satisfied, violations=request.violations, constraint=request.constraint)
 
 

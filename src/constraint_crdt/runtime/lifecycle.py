@@ -528,6 +528,7 @@ class Runtime:
             self.persistence,
             self.maintenance.removals,
             self.measurements,
+            self.alerts,
             settings.links,
         )
         self.metrics = RuntimeMetrics(self.gossip, self.exchanges, self.evaluator, self.persistence, self.events, self.lag)
