@@ -27,7 +27,7 @@ LEAST_DEMO_NODES = 2
 MOST_DEMO_NODES = 20
 LEAST_DEMO_SECONDS = 8.0
 GROUPS: Final = {
-    "run": ("node", "token", "demo", "simulate", "plan", "replay", "completion"),
+    "run": ("node", "guard", "token", "demo", "simulate", "plan", "replay", "completion"),
     "constraints": ("apply", "coverage"),
     "observe": ("watch", "events", "doctor"),
     "state": ("acquire", "tile", "counter", "tally", "seen", "position"),
@@ -59,7 +59,7 @@ ACTIONS: Final = {
 
 OTHER_WORDS: Final = {
     "list": "constraints", "ls": "constraints", "get": "constraints", "show": "explain ID", "describe": "explain ID",
-    "delete": "remove", "rm": "remove", "edit": "add", "update": "add", "replace": "add", "create": "add", "measure": "check",
+    "delete": "remove", "rm": "remove", "edit": "add", "update": "add", "replace": "add", "create": "add",
     "start": "node", "run": "node", "serve": "node", "lock": "acquire", "log": "events", "logs": "events",
     "members": "fleet members", "peers": "nodes", "health": "doctor", "version": "--version", "info": "status",
 }  # fmt: skip
@@ -142,8 +142,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _divided(words: list[str]) -> tuple[list[str], list[str]]:
-    """The words of `acquire`, and those of the command behind `--`, which argparse would not find behind a flag."""
-    if words[:1] != ["acquire"] or "--" not in words:
+    """The words of `acquire` or `guard`, and those of the command behind `--`, which argparse would not find behind a flag."""
+    if words[:1] not in (["acquire"], ["guard"]) or "--" not in words:
         return words, []
     place = words.index("--")
     return words[:place], words[place + 1 :]
@@ -190,6 +190,7 @@ def make_parser() -> argparse.ArgumentParser:
     fleet = _fleet(commands, client)
     _apply(commands, client)
     _acquire(commands, client)
+    _guard(commands, client)
     _watch(commands, client)
     _merge(commands)
     _backup(commands, client)
@@ -480,6 +481,22 @@ def _acquire(commands: _Commands, client: _Parser) -> None:
     acquire.add_argument("--holder", metavar="TEXT", help="who holds it, for people; default: the command and this machine")
     acquire.set_defaults(words=[])
     acquire.usage = f"{acquire.format_usage().removeprefix('usage: ').rstrip()} [-- COMMAND ...]"
+
+
+def _guard(commands: _Commands, client: _Parser) -> None:
+    guard = _command(commands, "guard", "guard:guard", "run a program only while constraints hold on the node", client)
+    guard.add_argument(
+        "--on", action="append", default=[], metavar="ID", help="a constraint; may be repeated; default: all critical ones"
+    )
+    guard.add_argument("--pause", action="store_true", help="pause the program (SIGSTOP) instead of stopping it")
+    guard.add_argument("--wait", action="store_true", help="wait until they hold, instead of ending at once")
+    guard.add_argument("--grace", default="5s", metavar="TIME", help="from SIGTERM to SIGKILL; default: 5s")
+    guard.add_argument("--if-unknown", choices=("stop", "go"), default="stop", help="where they cannot be decided; default: stop")
+    guard.add_argument("--if-lost", choices=("stop", "go"), default="stop", help="where the node does not answer; default: stop")
+    guard.add_argument("--lost-after", default="2s", metavar="TIME", help="without an answer for so long; default: 2s")
+    guard.add_argument("--dry-run", action="store_true", help="say whether the program would run, and why not")
+    guard.set_defaults(words=[])
+    guard.usage = f"{guard.format_usage().removeprefix('usage: ').rstrip()} [-- COMMAND ...]"
 
 
 def _simulate(commands: _Commands) -> None:

@@ -261,6 +261,9 @@ class RatesReport(msgspec.Struct, frozen=True, kw_only=True):
     """Detected steps back of this node's clock."""
 
 
+VALUES: Final = Flag(nargs="+", metavar="VAR=VALUE", help="a number, true, false, or else a text", convert=parse_measurements)
+"""The values of a command."""
+
 # --- record, check, measure -------------------------------------------------------------------------------------------------
 
 
@@ -379,11 +382,16 @@ CHECK: Final = Operation(
         help="evaluate the constraints against values now, and count it",
         group="constraints",
         flags={
-            "values": Flag(nargs="+", metavar="VAR=VALUE", help="a number, true, false, or else a text", convert=parse_measurements)
+            "values": VALUES,
         },
         show=_evaluations,
     ),
 )
+
+
+def show_measured(_: Nothing, request: Measured, __: "Namespace") -> str:
+    """The values taken in."""
+    return f"measured: {', '.join(f'{name} = {value}' for name, value in request.values.items())}"
 
 
 async def _measure(node: "Node", request: Measured) -> Nothing:
@@ -403,6 +411,13 @@ MEASURE: Final = Operation(
     run=_measure,
     body=Body(shape=Measured),
     positional=("values",),
+    command=Command(
+        name="measure",
+        help="have the node take in values as measured now; they count as long as their max_age says",
+        group="constraints",
+        flags={"values": VALUES},
+        show=show_measured,
+    ),
 )
 
 # --- overview, lately, rates ------------------------------------------------------------------------------------------------
