@@ -28,7 +28,7 @@ MOST_DEMO_NODES = 20
 LEAST_DEMO_SECONDS = 8.0
 GROUPS: Final = {
     "run": ("node", "guard", "token", "demo", "simulate", "plan", "replay", "completion"),
-    "constraints": ("apply", "coverage"),
+    "constraints": ("apply", "lint", "coverage"),
     "observe": ("watch", "events", "doctor"),
     "state": ("acquire", "tile", "counter", "tally", "seen", "position"),
     "fleet": ("fleet",),
@@ -189,6 +189,7 @@ def make_parser() -> argparse.ArgumentParser:
     _token(commands)
     fleet = _fleet(commands, client)
     _apply(commands, client)
+    _lint(commands, client)
     _acquire(commands, client)
     _guard(commands, client)
     _watch(commands, client)
@@ -406,6 +407,21 @@ def _apply(commands: _Commands, client: _Parser) -> None:
     apply.add_argument("--prune", action="store_true", help="remove the constraints that the file does not list")
     apply.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     _waits(apply)
+
+
+def _lint(commands: _Commands, client: _Parser) -> None:
+    about = "find constraints that contradict or imply each other, or that no value satisfies or violates"
+    lint = _command(commands, "lint", "rules:lint", about, client)
+    lint.add_argument(
+        "files", nargs="*", metavar="FILE", help="as apply reads them; default: the constraints of the node at --node"
+    )
+    lint.add_argument(
+        "--range",
+        action="append",
+        default=[],
+        metavar="NAME=LOW..HIGH",
+        help="the lowest and highest value of a variable, as in percent=0..100; can be repeated",
+    )
 
 
 def _waits(command: _Parser) -> None:

@@ -561,8 +561,8 @@ def lint(
             continue
         pairs += 1
         if pairs > MOST_PAIRS:
-            text = f"more than {MOST_PAIRS} pairs of constraints share a variable: the pairs beyond are not compared"
-            findings.append(Finding(Fault.UNDECIDED, (), text))
+            text = f"more than {MOST_PAIRS} pairs of constraints share a variable: the pairs from this one on are not compared"
+            findings.append(Finding(Fault.UNDECIDED, (one.id, other.id), text))
             break
         findings += checker.pair(one, other)
     return findings
