@@ -19,7 +19,8 @@ from constraint_crdt.expression.analysis import (
     lint,
 )
 from constraint_crdt.expression.cel import Verdict
-from constraint_crdt.model import IfUnknown, Severity
+from constraint_crdt.model import IfUnknown, Mode, Severity
+from constraint_crdt.model.selectors import Operator, Requirement, Selector, make_selector
 from constraint_crdt.types.definition import Definition, check_definition
 from tests.conftest import BUDGET
 
@@ -157,6 +158,11 @@ OLD = check_definition("x < 1.0", "critical", None, {"zone": "a"}, for_=10, clea
         ({"expires_at": 99}, Effect.LOOSENS, ["until"]),
         ({"on": ()}, Effect.TIGHTENS, ["on"]),
         ({"on": (("zone", "b"),)}, Effect.BOTH, ["on"]),
+        ({"on": (("zone", "a"), ("rack", "1"))}, Effect.LOOSENS, ["on"]),
+        ({"requirements": (Requirement("spare", Operator.ABSENT),)}, Effect.LOOSENS, ["on"]),
+        ({"on": (), "requirements": (Requirement("zone", Operator.IN, ("a", "b")),)}, Effect.TIGHTENS, ["on"]),
+        ({"requirements": (Requirement("zone", Operator.EXISTS),)}, Effect.SAME, []),
+        ({"mode": Mode.AUDIT}, Effect.LOOSENS, ["mode"]),
         ({"when": None}, Effect.LOOSENS, ["when"]),
         ({"clear_when": "x < 0.5"}, Effect.TIGHTENS, ["clear_when"]),
         ({"when": "x < 2.0", "for_": 0}, Effect.BOTH, ["when", "for"]),
@@ -168,6 +174,32 @@ def test_each_field_has_its_effect(change: dict[str, Any], effect: Effect, field
     edit = compare_definitions(OLD, OLD._replace(**change))
     assert edit.effect is effect
     assert [part.field for part in edit.parts] == fields
+
+
+labels = st.dictionaries(st.sampled_from(["zone", "rack"]), st.sampled_from(["a", "b", "c"]))
+requirements = st.one_of(
+    st.builds(Requirement, st.sampled_from(["zone", "rack"]), st.sampled_from([Operator.EXISTS, Operator.ABSENT])),
+    st.builds(
+        Requirement,
+        st.sampled_from(["zone", "rack"]),
+        st.sampled_from([Operator.IN, Operator.NOT_IN]),
+        st.lists(st.sampled_from(["a", "b"]), min_size=2, max_size=2, unique=True).map(tuple),
+    ),
+)
+selectors = st.builds(make_selector, labels.map(dict.items), st.lists(requirements, max_size=3))
+
+
+@given(selectors, selectors)
+def test_selectors_are_compared_as_sets_of_nodes(old: Selector, new: Selector) -> None:
+    choices = [None, "a", "b", "c", "d"]
+    nodes = [{k: v for k, v in zip(("zone", "rack"), pair, strict=True) if v} for pair in itertools.product(choices, choices)]
+    before, after = ([each.matches(node) for node in nodes] for each in (old, new))
+    effect = analysis._compare_selectors(old, new)
+    loosens = any(b and not a for b, a in zip(before, after, strict=True))
+    tightens = any(a and not b for b, a in zip(before, after, strict=True))
+    expected = {(True, True): Effect.BOTH, (True, False): Effect.LOOSENS, (False, True): Effect.TIGHTENS}
+    assert effect is expected.get((loosens, tightens), Effect.SAME)
+    assert analysis._meet(old, new) is any(a and b for a, b in zip(before, after, strict=True))
 
 
 def test_one_loosened_field_is_a_loosening_beside_an_undecided_one() -> None:

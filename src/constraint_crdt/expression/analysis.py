@@ -25,7 +25,8 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import Expression, compile_expression, parts
 from constraint_crdt.expression.syntax import Node, is_window, unparse
-from constraint_crdt.model import IfUnknown, Scope, Severity
+from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
+from constraint_crdt.model.selectors import Selector
 from constraint_crdt.types.definition import Definition
 
 STEPS: Final = 200_000
@@ -475,8 +476,9 @@ def compare_expressions(old: str, new: str, kinds: Mapping[str, str] | None = No
 def compare_definitions(old: Definition, new: Definition, kinds: Mapping[str, str] | None = None) -> Edit:
     """What replacing a definition means: by its `when`, and by the fields that say where, how long and how severely it holds.
 
-    A longer `for`, a shorter `clear_after`, a lower severity, an earlier end, a choice for unknown that is less strict, and a
-    selector with more labels loosen it. Raises `AnalysisUnavailable` if the expressions differ and the solver is not installed.
+    A longer `for`, a shorter `clear_after`, a lower severity, an earlier end, a choice for unknown or a mode that is less strict,
+    and a selector that fewer nodes can match loosen it. Raises `AnalysisUnavailable` if the expressions differ and the solver is not
+    installed.
     """
     if old.scope is not new.scope or Scope.FLEET in (old.scope, new.scope):
         same = (old.scope, old.when, old.clear_when) == (new.scope, new.when, new.clear_when)
@@ -484,8 +486,9 @@ def compare_definitions(old: Definition, new: Definition, kinds: Mapping[str, st
     else:
         found = list(_compare_texts(old, new, kinds))
     found += [Part(field, Effect.LOOSENS if loosens else Effect.TIGHTENS) for field, loosens in _compare_fields(old, new)]
-    if old.on != new.on:
-        found.append(Part("on", _compare_selectors(dict(old.on), dict(new.on))))
+    selection = _compare_selectors(old.selector, new.selector)
+    if selection is not Effect.SAME:
+        found.append(Part("on", selection))
     if old.max_age != new.max_age:
         found.append(Part("max_age", Effect.UNDECIDED, why="a value that is too old makes it unknown"))
     return Edit(tuple(found))
@@ -505,6 +508,7 @@ def _compare_texts(old: Definition, new: Definition, kinds: Mapping[str, str] | 
 
 
 _STRICTNESS = {IfUnknown.SATISFIED: 0, IfUnknown.UNKNOWN: 1, IfUnknown.VIOLATED: 2}
+_FORCE = {Mode.AUDIT: 0, Mode.WARN: 1, Mode.ENFORCE: 2}
 _GRAVITY = {severity: place for place, severity in enumerate(Severity)}
 
 
@@ -518,15 +522,57 @@ def _compare_fields(old: Definition, new: Definition) -> Iterator[tuple[str, boo
         yield "severity", _GRAVITY[new.severity] < _GRAVITY[old.severity]
     if old.if_unknown is not new.if_unknown:
         yield "if_unknown", _STRICTNESS[new.if_unknown] < _STRICTNESS[old.if_unknown]
+    if old.mode is not new.mode:
+        yield "mode", _FORCE[new.mode] < _FORCE[old.mode]
     if old.expires_at != new.expires_at:
         ends = [math.inf if each.expires_at is None else each.expires_at for each in (old, new)]
         yield "until", ends[1] < ends[0]
 
 
-def _compare_selectors(old: Mapping[str, str], new: Mapping[str, str]) -> Effect:
-    if old.items() < new.items():
-        return Effect.LOOSENS
-    return Effect.TIGHTENS if new.items() < old.items() else Effect.BOTH
+def _compare_selectors(old: Selector, new: Selector) -> Effect:
+    if _within(new, old):
+        return Effect.SAME if _within(old, new) else Effect.LOOSENS
+    return Effect.TIGHTENS if _within(old, new) else Effect.BOTH
+
+
+# --- selectors ------------------------------------------------------------------------------------------------------------------
+
+_ANY: Final = ""
+"""Stands for all values of a label that no requirement names."""
+
+
+def _values_of(selectors: Iterable[Selector]) -> dict[str, set[str]]:
+    """The labels that selectors name, each with the values that they name."""
+    named: dict[str, set[str]] = {}
+    for selector in selectors:
+        for key, value in selector.equal:
+            named.setdefault(key, set()).add(value)
+        for each in selector.requirements:
+            named.setdefault(each.key, set()).update(each.values)
+    return named
+
+
+def _allowed(selector: Selector, key: str, values: Iterable[str]) -> set[str | None]:
+    """The values of one label, None for a missing one, with which a node can match the selector."""
+    equal = tuple(pair for pair in selector.equal if pair[0] == key)
+    own = Selector(equal, tuple(each for each in selector.requirements if each.key == key))
+    choices = [*values, _ANY]
+    found: set[str | None] = {value for value in choices if own.matches({key: value})}
+    return found | {None} if own.matches({}) else found
+
+
+def _within(narrow: Selector, wide: Selector) -> bool:
+    """True if each node that matches the first selector matches the second. A selector requires something of each label alone, so
+    the labels can be looked at one by one.
+    """
+    named = _values_of((narrow, wide))
+    allowed = {key: (_allowed(narrow, key, values), _allowed(wide, key, values)) for key, values in named.items()}
+    return any(not one for one, _ in allowed.values()) or all(one <= other for one, other in allowed.values())
+
+
+def _meet(one: Selector, other: Selector) -> bool:
+    """True if some node can match both selectors."""
+    return all(_allowed(one, key, values) & _allowed(other, key, values) for key, values in _values_of((one, other)).items())
 
 
 # --- a set of constraints -----------------------------------------------------------------------------------------------------
@@ -557,7 +603,7 @@ def lint(
             decided.append((rule, _compiled(rule.definition.when)))
     pairs = 0
     for (one, first), (other, second) in combinations(decided, 2):
-        if not first.variables & second.variables or not _meet(one.definition, other.definition):
+        if not first.variables & second.variables or not _meet(one.definition.selector, other.definition.selector):
             continue
         pairs += 1
         if pairs > MOST_PAIRS:
@@ -570,12 +616,6 @@ def lint(
 
 def _compiled(source: str) -> Expression:
     return compile_expression(source, checked=False)
-
-
-def _meet(one: Definition, other: Definition) -> bool:
-    """True if some node can match both selectors."""
-    labels = dict(one.on)
-    return all(labels.get(key, value) == value for key, value in other.on)
 
 
 class _Checker:
@@ -607,15 +647,11 @@ class _Checker:
             implies, implied = question.example(True, False) is None, question.example(False, True) is None
         except Undecided:
             return  # each alone is decided, and a pair of correlated variables is no fault
-        if implies and _covers(one.definition, other.definition):
+        first, second = one.definition.selector, other.definition.selector
+        if implies and _within(second, first):
             yield Finding(Fault.IMPLIED, (other.id, one.id), f"it holds wherever {one.id} holds")
-        elif implied and _covers(other.definition, one.definition):
+        elif implied and _within(first, second):
             yield Finding(Fault.IMPLIED, (one.id, other.id), f"it holds wherever {other.id} holds")
-
-
-def _covers(wide: Definition, narrow: Definition) -> bool:
-    """True if the first applies to every node that the second applies to."""
-    return dict(wide.on).items() <= dict(narrow.on).items()
 
 
 def _misspelt(rules: Sequence[Rule], measured: Iterable[str]) -> Iterator[Finding]:
