@@ -477,8 +477,8 @@ def compare_definitions(old: Definition, new: Definition, kinds: Mapping[str, st
     """What replacing a definition means: by its `when`, and by the fields that say where, how long and how severely it holds.
 
     A longer `for`, a shorter `clear_after`, a lower severity, an earlier end, a choice for unknown or a mode that is less strict,
-    and a selector that fewer nodes can match loosen it. Raises `AnalysisUnavailable` if the expressions differ and the solver is not
-    installed.
+    and a selector that fewer nodes can match loosen it. Raises `AnalysisUnavailable` if the expressions differ and the solver is
+    not installed.
     """
     if old.scope is not new.scope or Scope.FLEET in (old.scope, new.scope):
         same = (old.scope, old.when, old.clear_when) == (new.scope, new.when, new.clear_when)
