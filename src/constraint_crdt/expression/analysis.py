@@ -53,7 +53,7 @@ class AnalysisUnavailable(ConstraintCrdtError):
     """The solver is not installed."""
 
 
-class Undecided(Exception):
+class _Undecided(Exception):
     """The analysis does not decide a question; `str()` is the reason, a part of a sentence."""
 
 
@@ -166,13 +166,13 @@ def _measured(text: str, node: Node) -> str:
 
 
 def _check_independent(variables: Iterable[tuple[str, Node]]) -> None:
-    """Raise `Undecided` for two variables of which one says something about the other."""
+    """Raise `_Undecided` for two variables of which one says something about the other."""
     seen: dict[str, str] = {}
     for text, node in variables:
         path = _measured(text, node)
         for other, known in seen.items():
             if text != known and f"{path}.".startswith(f"{other}.") | f"{other}.".startswith(f"{path}."):
-                raise Undecided(f"{known} and {text} depend on each other")
+                raise _Undecided(f"{known} and {text} depend on each other")
         seen.setdefault(path, text)
 
 
@@ -235,7 +235,7 @@ class _Kinds:
         text = _variable(node)
         if text is not None:
             if kind is not None and self._kinds.setdefault(text, kind) != kind:
-                raise Undecided(f"{text} is read as a {self._kinds[text]} and as a {kind}")
+                raise _Undecided(f"{text} is read as a {self._kinds[text]} and as a {kind}")
             return
         if node.sort != "call":
             return
@@ -283,7 +283,7 @@ class _Translator:
         self.symbols: dict[str, Any] = {}
 
     def formula(self, node: Node) -> Any:
-        """The term of an expression. Raises `Undecided`."""
+        """The term of an expression. Raises `_Undecided`."""
         return self._term(node, BOOL)
 
     def _term(self, node: Node, kind: str) -> Any:
@@ -293,7 +293,7 @@ class _Translator:
         if text is not None:
             return self._symbol(text, NUMBER if node.sort == "call" else self._kinds.of(text), kind)
         if node.sort != "call":
-            raise Undecided(f"`{unparse(node)}` is not analysed")
+            raise _Undecided(f"`{unparse(node)}` is not analysed")
         if node.name == _CHOICE:
             condition, yes, no = node.nodes
             return self._z3.If(self._term(condition, BOOL), self._term(yes, kind), self._term(no, kind))
@@ -301,11 +301,11 @@ class _Translator:
             return self._arithmetic(node)
         if kind == BOOL:
             return self._bool(node)
-        raise Undecided(f"`{unparse(node)}` is not analysed")
+        raise _Undecided(f"`{unparse(node)}` is not analysed")
 
     def _symbol(self, text: str, kind: str, expected: str) -> Any:
         if kind != expected:
-            raise Undecided(f"{text} is read as a {kind} and as a {expected}")
+            raise _Undecided(f"{text} is read as a {kind} and as a {expected}")
         if text not in self.symbols:
             make = {NUMBER: self._z3.Real, TEXT: self._z3.Int, BOOL: self._z3.Bool}[kind]
             self.symbols[text] = make(text)
@@ -313,18 +313,18 @@ class _Translator:
 
     def _constant(self, value: object, kind: str) -> Any:
         if _kind_of(value) != kind:
-            raise Undecided(f"`{unparse(Node(0, 'constant', value=value))}` is no {kind}")
+            raise _Undecided(f"`{unparse(Node(0, 'constant', value=value))}` is no {kind}")
         if isinstance(value, bool):
             return self._z3.BoolVal(value)
         if isinstance(value, str):
             return self._z3.IntVal(self.texts.setdefault(value, len(self.texts)))
         if not isinstance(value, int | float) or not math.isfinite(value):
-            raise Undecided(f"{value} is not analysed")
+            raise _Undecided(f"{value} is not analysed")
         return self._z3.RealVal(str(Fraction(value)))
 
     def _arithmetic(self, node: Node) -> Any:
         if node.name not in _ARITHMETIC:
-            raise Undecided(f"`{unparse(node)}` is not analysed")
+            raise _Undecided(f"`{unparse(node)}` is not analysed")
         terms = [self._term(each, NUMBER) for each in node.nodes]
         if node.name == "-_":
             return -terms[0]
@@ -339,7 +339,7 @@ class _Translator:
             return left * right
         if node.name == "_/_" and constant[1] and fixed[1].as_fraction() != 0:
             return left / right
-        raise Undecided(f"`{unparse(node)}` is not linear")
+        raise _Undecided(f"`{unparse(node)}` is not linear")
 
     def _bool(self, node: Node) -> Any:
         if node.name in _LOGIC:
@@ -356,7 +356,7 @@ class _Translator:
             return equal if node.name == "_==_" else self._z3.Not(equal)
         if node.name == "@in" and node.nodes[1].sort == "list":
             return self._member(*node.nodes)
-        raise Undecided(f"`{unparse(node)}` is not analysed")
+        raise _Undecided(f"`{unparse(node)}` is not analysed")
 
     def _member(self, value: Node, choices: Node) -> Any:
         kind = self._kinds.of_node(value) or next((self._kinds.of_node(each) for each in choices.nodes), None) or NUMBER
@@ -377,7 +377,7 @@ class _Question:
         self._ranges = ranges
 
     def example(self, *wanted: bool) -> Values | None:
-        """Values for which the first expressions have these verdicts; None if there are none. Raises `Undecided`."""
+        """Values for which the first expressions have these verdicts; None if there are none. Raises `_Undecided`."""
         solver = self._z3.SolverFor("QF_LIRA")
         solver.set("rlimit", STEPS)
         for text, symbol in self._translator.symbols.items():
@@ -390,7 +390,7 @@ class _Question:
         if found == self._z3.unsat:
             return None
         if found != self._z3.sat:
-            raise Undecided("the question takes the solver too long")
+            raise _Undecided("the question takes the solver too long")
         return self._confirmed(self._values(solver.model()), wanted)
 
     def _values(self, model: Any) -> dict[str, float | str | bool]:
@@ -408,7 +408,7 @@ class _Question:
         return values
 
     def _confirmed(self, values: dict[str, float | str | bool], wanted: Sequence[bool]) -> Values:
-        """The example with as few digits as it needs. Raises `Undecided` if the evaluator does not confirm it."""
+        """The example with as few digits as it needs. Raises `_Undecided` if the evaluator does not confirm it."""
         if any(text.endswith(")") for text in values):
             return values  # the evaluator has no samples: the numbers of the solver stand
         for digits in (0, 1, 2, 4, 8):
@@ -417,7 +417,7 @@ class _Question:
                 return rounded
         if self._confirms(values, wanted):
             return values
-        raise Undecided("only the rounding of numbers makes a difference")
+        raise _Undecided("only the rounding of numbers makes a difference")
 
     def _within(self, values: Values) -> bool:
         return all(low <= value <= high for text, (low, high) in self._ranges.items() if type(value := values.get(text)) is float)
@@ -464,7 +464,7 @@ def compare_expressions(old: str, new: str, kinds: Mapping[str, str] | None = No
         question = _Question([_compiled(old), _compiled(new)], kinds or {}, {})
         loosened = question.example(False, True)
         tightened = question.example(True, False)
-    except Undecided as error:
+    except _Undecided as error:
         return Part("when", Effect.UNDECIDED, why=str(error))
     if loosened is not None and tightened is not None:
         return Part("when", Effect.BOTH, loosened)
@@ -633,7 +633,7 @@ class _Checker:
                 return [Finding(Fault.NEVER, (rule.id,), "no values satisfy it")]
             if question.example(False) is None:
                 return [Finding(Fault.ALWAYS, (rule.id,), "no values violate it")]
-        except Undecided as error:
+        except _Undecided as error:
             return [Finding(Fault.UNDECIDED, (rule.id,), str(error))]
         return []
 
@@ -645,7 +645,7 @@ class _Checker:
                 yield Finding(Fault.CONTRADICTION, (one.id, other.id), "no values satisfy both")
                 return
             implies, implied = question.example(True, False) is None, question.example(False, True) is None
-        except Undecided:
+        except _Undecided:
             return  # each alone is decided, and a pair of correlated variables is no fault
         first, second = one.definition.selector, other.definition.selector
         if implies and _within(second, first):
