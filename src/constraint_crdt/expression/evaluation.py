@@ -167,11 +167,14 @@ def _with_number(node: Node) -> tuple[str, tuple[float, float]] | None:
     if node.name not in ("_<_", "_<=_", "_>_", "_>=_", "_==_"):
         return None
     left, right = node.nodes
-    if left.sort == "name" and isinstance(number := _literal(right), float):
+    if left.sort == "name" and isinstance(literal := _literal(right), int | float):
         name, operator_ = left.name, node.name
-    elif right.sort == "name" and isinstance(number := _literal(left), float):
+    elif right.sort == "name" and isinstance(literal := _literal(left), int | float):
         name, operator_ = right.name, _MIRRORED.get(node.name, node.name)
     else:
+        return None
+    number = float(literal)
+    if number != literal:
         return None
     low = number if operator_ in ("_>=_", "_==_") else math.nextafter(number, math.inf) if operator_ == "_>_" else -math.inf
     high = number if operator_ in ("_<=_", "_==_") else math.nextafter(number, -math.inf) if operator_ == "_<_" else math.inf
