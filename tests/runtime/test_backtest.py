@@ -16,6 +16,7 @@ from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.alerts import AlertRule
 from constraint_crdt.crdt.cells import make_cell
 from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.judgement import Turn
 from constraint_crdt.model import Scope, VerdictState
 from constraint_crdt.runtime.backtest import (
@@ -237,6 +238,50 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
         read_recordings([str(tmp_path / "none")])
     with pytest.raises(RecordingError, match=r"has no recording: their names end in \.measurements"):
         read_recordings([str(tmp_path)])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+async def test_a_disk_that_takes_nothing_ends_the_recording_and_not_the_node(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "full").symlink_to("/dev/full")
+    turns = await recorded(tmp_path / "full", BUSY[:9])
+    assert told(turns)
+    assert "the recording in" in caplog.text
+    assert "ends here: No space left on device" in caplog.text
+
+
+async def test_a_place_that_cannot_be_written_is_said_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConstraintCrdtError, match=r"cannot record measurements to .*none/it: No such file or directory"):
+        await recorded(tmp_path / "none" / "it", [])
+
+
+async def test_nothing_is_recorded_without_being_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    await recorded(tmp_path, BUSY[:9], record_measurements="")
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_conflict_of_definitions_is_replayed_as_one(tmp_path: Path) -> None:
+    """All of its definitions are in force."""
+    told_to = NodeSettings(name="live", record_measurements=str(tmp_path))
+    both = [Definition(when="x < 5.0"), Definition(when="x > 2.0")]
+    async with virtual_fleet([told_to], VirtualClock(), ticks=False) as fleet:
+        node = fleet.nodes["live"]
+        node.define("x", both)
+        await node.runtime.evaluator.renew()
+        for value in (3.0, 1.0, 3.0, 9.0):
+            fleet.clock.passed += SECOND
+            await node.measure({"x": value})
+        turns = list(node.turns)
+    (recording,) = read_recordings([str(tmp_path)])
+    assert [each.turn.after for each in turns] == [
+        VerdictState.HOLDS,
+        VerdictState.VIOLATED,
+        VerdictState.HOLDS,
+        VerdictState.VIOLATED,
+    ]
+    assert told((await replay(recording, NOTHING, None)).old.turns) == told(turns)
 
 
 # --- Prometheus and comparison ----------------------------------------------------------------------------------------------
