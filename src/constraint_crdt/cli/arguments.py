@@ -27,7 +27,7 @@ LEAST_DEMO_NODES = 2
 MOST_DEMO_NODES = 20
 LEAST_DEMO_SECONDS = 8.0
 GROUPS: Final = {
-    "run": ("node", "guard", "token", "demo", "simulate", "plan", "replay", "completion"),
+    "run": ("node", "config", "guard", "token", "demo", "simulate", "plan", "replay", "completion"),
     "constraints": ("apply", "test", "backtest", "lint", "coverage"),
     "observe": ("watch", "events", "doctor"),
     "state": ("acquire", "tile", "counter", "tally", "seen", "position"),
@@ -64,6 +64,17 @@ OTHER_WORDS: Final = {
     "members": "fleet members", "peers": "nodes", "health": "doctor", "version": "--version", "info": "status",
 }  # fmt: skip
 """What other tools call a command, and ours for it."""
+
+DEPLOYED: Final = {
+    "example": "node.example.toml",
+    "systemd": "constraint-crdt.service",
+    "dockerfile": "Dockerfile",
+    "compose": "compose.yaml",
+    "kubernetes": "kubernetes.yaml",
+    "prometheus-rules": "constraint-crdt.rules.yml",
+    "grafana": "grafana-dashboard.json",
+}
+"""The files that `config` prints, by name; the settings first."""
 
 FILES: Final = frozenset({"FILE", "PATH", "FOLDER", "NODE|FILE"})
 """Metavariables of values that are names of files."""
@@ -186,6 +197,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     client = _client_flags()
     _node(commands)
+    _config(commands)
     _token(commands)
     fleet = _fleet(commands, client)
     _apply(commands, client)
@@ -358,6 +370,12 @@ def _node(commands: _Commands) -> None:
     )
     # For programs that start nodes and must leave none behind: the system closes the pipe when such a program ends.
     node.add_argument("--while-stdin-open", action="store_true", help=argparse.SUPPRESS)
+
+
+def _config(commands: _Commands) -> None:
+    config = _command(commands, "config", "files:config", "print a file to begin with: settings, a unit, containers, alerts")
+    about = "default: example, all settings of a node with their meaning"
+    config.add_argument("what", choices=tuple(DEPLOYED), nargs="?", default="example", help=about)
 
 
 def _token(commands: _Commands) -> None:

@@ -57,7 +57,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from constraint_crdt.cli.arguments import PROGRAM
+from constraint_crdt.cli.arguments import DEPLOYED, PROGRAM
 from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_json, printable
 from constraint_crdt.client import WrongInput
@@ -165,6 +165,19 @@ def _place(name: str) -> tuple[Path, int | None]:
 
 def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def config(arguments: argparse.Namespace) -> int:
+    """Print a file of `deploy/`, which an installation has in the package, and a checkout beside the sources."""
+    import constraint_crdt
+
+    package = Path(constraint_crdt.__file__).parent
+    name = DEPLOYED[arguments.what]
+    found = next((each for each in (package / "deploy" / name, package.parents[1] / "deploy" / name) if each.is_file()), None)
+    if found is None:
+        raise CommandFailedError(f"this installation has no {name}: install the wheel of constraint-crdt again")
+    sys.stdout.write(found.read_text(encoding="utf-8"))
+    return 0
 
 
 # --- state files ------------------------------------------------------------------------------------------------------------
