@@ -42,6 +42,7 @@ OWN: Final = {
     "events": "watch:events",
     "doctor": "node:doctor",
     "status": "connection:status",
+    "retire": "fleet:retire",
     "tile put": "files:put",
     "tile get": "files:get",
     "export": "files:export",
