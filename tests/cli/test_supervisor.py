@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt.cli.node import tell_supervisor, watchdog_pause
+from constraint_crdt.client import Client
 from tests.cli.process import running_node
 
 
@@ -81,3 +83,33 @@ def test_an_input_that_has_no_end_to_wait_for_is_refused() -> None:
     )
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
     assert done.stderr.endswith("--while-stdin-open needs a pipe or a terminal as its input\n")
+
+
+@pytest.mark.processes
+def test_sighup_takes_over_labels_and_the_level_and_names_what_needs_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text('labels = { zone = "a" }\n')
+    with running_node("--config", str(file)) as node:
+        client = Client(node.url)
+        client.add("here", when="speed_mps <= 1.5", on={"zone": "b"})
+        client.measure({"speed_mps": 9.0})
+        [report] = client.constraints()
+        assert not report.applies_here
+        for content, told in (
+            ("labels = [", "SIGHUP: the settings stay as they are: "),
+            ('labels = { zone = "b" }\nmax_skew = 3.0\nlog_level = "warning"\n',
+             "SIGHUP: taken over: log_level, labels; after a restart only: max_skew"),
+        ):  # fmt: skip
+            file.write_text(content)
+            node.process.send_signal(signal.SIGHUP)
+            assert node.process.stderr is not None
+            line = ""
+            while "SIGHUP: " not in line:
+                line = node.process.stderr.readline() or pytest.fail("the node ended")
+            assert told in line
+        [report] = client.constraints()
+        assert (report.applies_here, report.state) == (True, "violated")
+        [own] = client.nodes()
+        assert own.labels == {"zone": "b"}
+        client.add("quiet")
+        assert not [line for line in node.stop() if "quiet" in line], "the level is warning now"

@@ -42,6 +42,7 @@ OWN: Final = {
     "events": "watch:events",
     "doctor": "node:doctor",
     "status": "connection:status",
+    "retire": "fleet:retire",
     "tile put": "files:put",
     "tile get": "files:get",
     "export": "files:export",
@@ -354,6 +355,7 @@ def _node(commands: _Commands) -> None:
         help="a label that constraints may ask for; may be repeated",
     )
     node.add_argument("--site", metavar="NAME", help="the site of the node: few nodes of each site speak with other sites")
+    node.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error; default: info")
     node.add_argument("--max-skew", metavar="SECONDS", help="how far the clocks of the fleet may differ; default: 10")
     node.add_argument("--config", metavar="FILE", help="TOML with settings; flags and CONSTRAINT_CRDT_* variables win over it")
     # For drills: the reaction of a fleet to a wrong clock.

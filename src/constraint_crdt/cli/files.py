@@ -169,9 +169,7 @@ def _reason(error: Exception) -> str:
 
 def config(arguments: argparse.Namespace) -> int:
     """Print a file of `deploy/`, which an installation has in the package, and a checkout beside the sources."""
-    import constraint_crdt
-
-    package = Path(constraint_crdt.__file__).parent
+    package = Path(__file__).parents[1]
     name = DEPLOYED[arguments.what]
     found = next((each for each in (package / "deploy" / name, package.parents[1] / "deploy" / name) if each.is_file()), None)
     if found is None:

@@ -96,13 +96,13 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
             node, *parse_address(settings.api), pages=dashboard_pages(), tokens=tokens, certificate=_api_certificate(settings)
         )
         api.bind()
-        log_to_stderr()
+        log_to_stderr(settings.log_level)
         _allow_open_files()
         if settings.identity:
             _log.info("identity %s: %s of the fleet %s", settings.identity, settings.name, settings.fleet)
         keep_collections_short()
         with asyncio.Runner(loop_factory=event_loop()) as runner:
-            over = runner.run(_serve(node, api, rejoin=arguments.rejoin, while_stdin_open=arguments.while_stdin_open))
+            over = runner.run(_serve(node, api, arguments))
     except ConstraintCrdtError as error:
         raise CommandFailedError(str(error)) from None
     if over is not None:
@@ -226,27 +226,29 @@ def keep_collections_short() -> None:
     gc.callbacks.append(watch)
 
 
-async def _serve(node: Node, api: ApiServer, *, rejoin: bool, while_stdin_open: bool) -> str | None:
+async def _serve(node: Node, api: ApiServer, arguments: argparse.Namespace) -> str | None:
     """Run until told to stop (None), or until the node has to end for good: why."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _told_to_stop, number.name, stop)
-    if while_stdin_open:
+    reloads = set[asyncio.Task[None]]()
+    loop.add_signal_handler(signal.SIGHUP, lambda: reloads.add(asyncio.create_task(_reload(node, arguments))))
+    if arguments.while_stdin_open:
         try:
             loop.add_reader(sys.stdin.fileno(), _stdin_moved, stop)
         except OSError:  # a file, or /dev/null
             raise CommandFailedError("--while-stdin-open needs a pipe or a terminal as its input") from None
-    running = asyncio.create_task(_run(node, api, rejoin=rejoin))
+    running = asyncio.create_task(_run(node, api, rejoin=arguments.rejoin))
     stopping = asyncio.create_task(stop.wait())
     following = asyncio.create_task(_log_events(node))
     try:
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         over = await running if running.done() else None  # raises what kept it from starting
     finally:
-        for task in (running, stopping, following):
+        for task in (running, stopping, following, *reloads):
             task.cancel()
-        await asyncio.gather(running, stopping, following, return_exceptions=True)
+        await asyncio.gather(running, stopping, following, *reloads, return_exceptions=True)
         await api.stop()
         await node.stop()
     _log.info("%s stopped", node.settings.name)
@@ -299,6 +301,22 @@ async def _feed_watchdog(node: Node) -> None:
     while pause is not None:
         tell_supervisor(f"WATCHDOG=1\nSTATUS={node.not_ready() or 'ready'}")
         await asyncio.sleep(pause)
+
+
+async def _reload(node: Node, arguments: argparse.Namespace) -> None:
+    """Read the settings again, and take over those that a running node can. A file with a mistake changes nothing."""
+    tell_supervisor(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+    try:
+        settings = _settings(arguments)
+        taken, left = await node.reload(settings)
+    except (CommandFailedError, ConstraintCrdtError) as error:
+        _log.error("SIGHUP: the settings stay as they are: %s", printable(str(error)))
+    else:
+        logging.getLogger().setLevel(settings.log_level.upper())
+        told = f"taken over: {', '.join(taken)}" if taken else "nothing new that a running node takes over"
+        needs = f"; after a restart only: {', '.join(left)}" if left else ""
+        logging.getLogger("constraint_crdt").log(logging.WARNING, "SIGHUP: %s%s", told, needs)
+    tell_supervisor("READY=1")
 
 
 def _told_to_stop(signal_name: str, stop: asyncio.Event) -> None:

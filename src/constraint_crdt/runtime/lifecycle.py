@@ -213,6 +213,12 @@ class Membership:
             self._described = endpoints, role = self._present()
             self._feed.write(lambda: self._gossip.describe(__version__, endpoints, self._settings.all_labels, role))
 
+    def relabel(self, settings: NodeSettings) -> None:
+        """The node has other labels."""
+        self._settings = settings
+        if self._may_write():
+            self._describe_endpoints(settings.all_labels)
+
     async def _hear_of_retirement(self) -> None:
         """Hear a peer, then end, or go on if this node is in service again."""
         gossip = self._gossip
@@ -315,9 +321,9 @@ class Membership:
             if cell.replica not in unproven
         }
 
-    def _describe_endpoints(self) -> None:
+    def _describe_endpoints(self, labels: Mapping[str, str] | None = None) -> None:
         self._described = endpoints, role = self._present()
-        self._feed.write(lambda: self._gossip.describe(__version__, endpoints, role=role))
+        self._feed.write(lambda: self._gossip.describe(__version__, endpoints, labels, role))
         self._exchanges.push()
 
     def _present(self) -> tuple[tuple[str, ...], str]:
@@ -713,6 +719,12 @@ class Runtime:
         except TimeoutError:
             self.persistence.abandoned = True
             _log.error("the disk does not answer: a file beside the store is not written")
+
+    async def relabel(self, settings: NodeSettings) -> None:
+        """The node has other labels: constraints that apply to it now are judged, and others no longer."""
+        self.membership.relabel(settings)
+        self.evaluator.judge.redefine(list(self.gossip.state.constraints))
+        await self.evaluator.renew()
 
     async def stop(self) -> None:
         """See `Node.stop`."""

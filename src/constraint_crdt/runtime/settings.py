@@ -29,6 +29,11 @@ from constraint_crdt.types.readings import EVERY, MOST_READINGS, Share, make_sha
 
 Role = Literal["auto", "peer", "router", "client"]
 
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+RELOADED = frozenset({"labels", "log_level"})
+"""The settings that a running node takes anew; the others need a restart."""
+
 ENVIRONMENT_PREFIX = "CONSTRAINT_CRDT_"
 
 IDENTITY_TLS = "identity"
@@ -254,6 +259,9 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Half-lives of recent rates in seconds, 1 to 8 of them. Each costs some 20 bytes per constraint and `rate_every`. Rates at a
     half-life cover only the nodes with the same half-life.
     """
+
+    log_level: LogLevel = "info"
+    """The lowest level of the lines of the log: `debug`, `info`, `warning` or `error`. It is read again at SIGHUP."""
 
     labels: dict[str, str] = msgspec.field(default_factory=dict)
     """The labels of the node, such as `zone = "a"`. A constraint may require labels: nodes without them list the constraint and do
