@@ -24,7 +24,7 @@ Rules kept here:
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -222,7 +222,7 @@ class Composer:
         if not rows.serves(theirs):
             return self.sync(peer)
         runs = rows.since(theirs) if lacks is None else rows.runs(lacks)
-        more = sum([run.hi - run.lo for run in runs])
+        more = sum([run.hi - run.lo for run in runs]) if lacks is None else mine.count - theirs.count
         return Delta(
             node=local.replica,
             fleet=local.fleet,
@@ -230,7 +230,7 @@ class Composer:
             base=theirs.name(peer.replica),
             basis=theirs,
             proof=state_hash.token(peer.replica),
-            delta=ConstraintDelta(runs),
+            delta=ConstraintDelta(runs, more),
             behind=behind(mine, theirs, more - (mine.count - theirs.count)),
         )
 
@@ -584,7 +584,10 @@ class Exchange:
             base = next((mark for mark in basis if mark.name(me) == delta.base), None)
         if delta.base is not None and base is None:
             return self._not_applicable(peer)
-        runs, asked = bind_runs(delta.delta.runs, base), resolve_entries(delta.behind, base)
+        if base is not None and delta.basis is not None:  # handed over as an object: it names replicas, each once
+            runs, asked = cast("Sequence[Run]", delta.delta.runs), cast("Asked", delta.behind)
+        else:
+            runs, asked = bind_runs(delta.delta.runs, base), resolve_entries(delta.behind, base)
         before = rows.clock_mark
         lower = lowered(before, asked) if base == before else None
         theirs = None
