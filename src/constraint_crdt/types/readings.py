@@ -56,7 +56,8 @@ PACE: Final = SECOND
 AT_ONCE: Final = 2
 """Cells of a variable after a calm time that wait for nothing."""
 
-_TENTH: Final = SECOND // 10
+TENTH: Final = SECOND // 10
+"""The unit of the times of readings, in ns."""
 _BEGIN: Final = 1_767_225_600 * SECOND
 """2026-01-01T00:00:00Z in ns since the epoch: the times since then have five bytes for 13 years."""
 
@@ -69,7 +70,7 @@ class ReadingValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     value: msgspec.Raw = msgspec.Raw()
     time: int = 0
-    every: int = EVERY // _TENTH
+    every: int = EVERY // TENTH
 
 
 def _check_reading(_: str, value: ReadingValue) -> None:
@@ -144,8 +145,8 @@ class _Held(NamedTuple):
 
 def _held(cell: Cell) -> _Held:
     value: ReadingValue = value_of(cell)
-    scalar, time = read_scalar(bytes(value.value)), _BEGIN + value.time * _TENTH
-    reading = None if scalar is None else Reading(scalar, time, value.every * _TENTH)
+    scalar, time = read_scalar(bytes(value.value)), _BEGIN + value.time * TENTH
+    reading = None if scalar is None else Reading(scalar, time, value.every * TENTH)
     return _Held(value.time, cell.replica, reading)
 
 
@@ -274,9 +275,9 @@ class SharedReadings(IndexedView):
         earliest = -MAX_COUNT if before is None else before.time + (before.replica != replica)
         if reading is None:
             return make_cell(READING, name, [None, earliest])
-        time = max((reading.time - _BEGIN) // _TENTH, earliest)
-        every = max(1, round(reading.every / _TENTH))
-        value = [wire_scalar(reading.value), time, *([every] if every != EVERY // _TENTH else [])]
+        time = max((reading.time - _BEGIN) // TENTH, earliest)
+        every = max(1, round(reading.every / TENTH))
+        value = [wire_scalar(reading.value), time, *([every] if every != EVERY // TENTH else [])]
         cell = make_cell(READING, name, value)
         standing = self._rows.get(READING, name, replica)
         return None if standing is not None and standing.data == cell.data else cell
