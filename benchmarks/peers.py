@@ -112,8 +112,9 @@ class Ours(Library):
 
     def __init__(self, name: str) -> None:
         from constraint_crdt import GossipNode
+        from constraint_crdt.protocol.messages import decode_message
 
-        self.node = GossipNode(name)
+        self.node, self._decode = GossipNode(name), decode_message
 
     def add(self, item: Item) -> None:
         state = self.node.state
@@ -127,14 +128,12 @@ class Ours(Library):
         pass
 
     def exchange(self, other: "Ours") -> int:
-        from constraint_crdt.protocol.messages import decode_message
-
-        sent, waiting = 0, deque([(self.node, other.node, self.node.begin(other.node.node_id))])
+        decode, sent, waiting = self._decode, 0, deque([(self.node, other.node, self.node.begin(other.node.node_id))])
         while waiting:
             sender, reader, message = waiting.popleft()
             for data in sender.encoded(message, reader.node_id):
                 sent += len(data)
-                waiting.extend((reader, sender, response) for response in reader.receive(decode_message(data)).responses)
+                waiting.extend([(reader, sender, response) for response in reader.receive(decode(data)).responses])
         return sent
 
     def save(self) -> bytes:
@@ -144,9 +143,7 @@ class Ours(Library):
         return encode_message(self.node.delta_since(VectorClock({Replica("nobody", 0): 0})))
 
     def load(self, data: bytes) -> None:
-        from constraint_crdt.protocol.messages import decode_message
-
-        self.node.receive(decode_message(data, max_bytes=None))
+        self.node.receive(self._decode(data, max_bytes=None))
 
     def known(self) -> int:
         return len(self.node.state.constraints)

@@ -446,7 +446,7 @@ def read_ref(ref: int | tuple[str, int]) -> int | Replica:
 
 def read_run(wire: WireRun) -> UnboundRun:
     """Validate a decoded run and all of its cells."""
-    if min(wire.lo, wire.floor) < 0 or wire.span < 1 or max(wire.span, wire.lo, wire.floor) > MAX_COUNT:
+    if not (1 <= wire.span <= MAX_COUNT and 0 <= wire.lo <= MAX_COUNT and 0 <= wire.floor <= MAX_COUNT):
         raise ConstraintCrdtError("a number in a run is out of bounds")
     cells = read_cells(wire.cells)
     if wire.gaps and (wire.gaps[0] < 0 or _count(wire.gaps) != len(cells)):

@@ -380,7 +380,8 @@ class HybridClock:
         if len(known) == MEASUREMENTS:
             known.pop()
         known.append(heard)
-        if not self._is_near(heard.offset):
+        near = self._is_near(heard.offset)
+        if not near:
             self._far.add(peer)
         if self._steady is not None and (self._far or self._doubt is not None):
             self._find_lead(own)
@@ -392,7 +393,7 @@ class HybridClock:
             self._lead = heard
         elif lost:
             self._find_lead(own)
-        if self._is_near(heard.offset):
+        if near:
             self._skewed.discard(peer)
         elif peer not in self._skewed:
             self._skewed.add(peer)
@@ -493,7 +494,9 @@ class HybridClock:
 
     def _known(self, peer: str, own: int) -> deque[_Heard]:
         """The valid measurements of a peer's clock, the highest first."""
-        known = self._heard.setdefault(peer, deque())
+        known = self._heard.get(peer)
+        if known is None:
+            known = self._heard[peer] = deque()
         while known and own - known[0].at > self.heard_for:
             known.popleft()
         return known

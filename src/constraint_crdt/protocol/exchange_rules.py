@@ -23,7 +23,6 @@ Rules kept here:
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
@@ -76,11 +75,10 @@ Asked = Sequence[tuple[Replica, int]]
 """The entries in which a sender is behind, each with its own seq: the sender asks for these rows above the seq."""
 
 
-@dataclass(slots=True, kw_only=True)
-class GossipResult:
+class GossipResult(msgspec.Struct, kw_only=True):
     """The effects of a received message."""
 
-    responses: list[GossipMessage] = field(default_factory=list)
+    responses: list[GossipMessage] = []
     """The answers to the sender, in order."""
     state_changed: bool = False
     converged: bool = False
@@ -113,22 +111,24 @@ class Composer:
     def ping(self, peer: str | None = None) -> Ping:
         """A Ping, its clock as changes against a clock `peer` is known to have, if any."""
         local, rows = self._local, self._local.state.rows
-        mark, known = rows.clock_mark, self._tracker.peer(peer) if peer is not None else None
+        mark, state_hash = rows.clock_mark, rows.state_hash
+        known = self._tracker.peer(peer) if peer is not None else None
         if known is None:
-            self._tracker.anyone.state(mark, rows.state_hash)
+            self._tracker.anyone.state(mark, state_hash)
             return self.whole_ping(None)
         talk = self._tracker.conversation(known.replica.node_id)
-        talk.state(mark, rows.state_hash)
-        if talk.common is None:
+        talk.state(mark, state_hash)
+        common = talk.common
+        if common is None:
             return self.whole_ping(known)
         return Ping(
             node=local.replica,
             fleet=local.fleet,
-            clock=local.state.rows.clock,
-            state_hash=rows.state_hash,
-            base=talk.common.name(known.replica),
-            basis=talk.common,
-            changes=changed_entries(talk.common, mark, rows.changed_since(talk.common)),
+            clock=VectorClock.of(mark),
+            state_hash=state_hash,
+            base=common.name(known.replica),
+            basis=common,
+            changes=() if common.total == mark.total else changed_entries(common, mark, rows.changed_since(common)),
             time=local.time.own(),
             asks=local.asks() or None,
         )
@@ -156,21 +156,24 @@ class Composer:
         known = self._tracker.peer(peer)
         if known is None:
             return self.ping(peer)
-        first = self.go_on(known, anew=True)
-        if first:
-            return first[0]
+        if peer in self._inbound:
+            first = self.go_on(known, anew=True)
+            if first:
+                return first[0]
         delta = self._small_delta(known, UNASKED)
         return self.ping(peer) if delta is None else delta
 
     def _small_delta(self, known: Peer, most: int) -> Delta | Sync | None:
         """The mutations that a peer lacks by its evidence, if these are few: `most`."""
         rows, mark = self._local.state.rows, known.mark
-        if mark is None or rows.clock_mark.count - mark.count > most:  # necessary, and always O(1)
+        mine = rows.clock_mark
+        if mark is None or mine.count - mark.count > most or mine.total == mark.total:  # necessary, and always O(1)
             return None
-        total = mark.total  # equal of equal clocks
-        if total not in [each.mark.total for each in self._tracker.conversation(known.replica.node_id).statements]:
+        if mark.total not in self._tracker.conversation(known.replica.node_id).statements:
             return None
-        return self.transfer(known, mark) if 0 < rows.ahead_of(mark) <= most and rows.serves(mark) else None
+        lacks, entries = rows.lacked_at(mark), mine.entries
+        fits = 0 < sum([entries[replica] - seq for replica, seq in lacks]) <= most
+        return self.transfer(known, mark, lacks) if fits and rows.serves(mark) else None
 
     def go_on(self, peer: Peer, *, anew: bool) -> list[GossipMessage]:
         """The question for the rest of a peer's transfer, if any; or before it a small Delta of the news here.
@@ -226,7 +229,7 @@ class Composer:
         return Delta(
             node=local.replica,
             fleet=local.fleet,
-            clock=local.state.rows.clock,
+            clock=VectorClock.of(mine),
             base=theirs.name(peer.replica),
             basis=theirs,
             proof=state_hash.token(peer.replica),
@@ -272,7 +275,7 @@ class Composer:
         talk.state(mine, state_hash)
         talk.common = mine
         token = state_hash.token(peer.replica)
-        return Ack(node=local.replica, fleet=local.fleet, clock=local.state.rows.clock, answers=token, state_hash=state_hash)
+        return Ack(node=local.replica, fleet=local.fleet, clock=VectorClock.of(mine), answers=token, state_hash=state_hash)
 
 
 class Exchange:
@@ -303,28 +306,31 @@ class Exchange:
 
     def receive(self, message: GossipMessage) -> GossipResult:
         """See `GossipNode.receive`."""
-        local, state = self._local, self._local.state
+        local, state, sender = self._local, self._local.state, message.node
         if message.fleet != local.fleet:
             raise ConstraintCrdtError(f"this message is for fleet {message.fleet!r}; node {local.node_id} is in {local.fleet!r}")
         self.rounds += 1
-        if message.node.node_id == local.node_id:  # from a former life of this node, or from a namesake: not a peer
+        if sender.node_id == local.replica.node_id:  # from a former life of this node, or from a namesake: not a peer
             return GossipResult()
         if message.to not in (None, local.replica.incarnation):
             return GossipResult(responses=self._present_life(message))
         before = state.rows.seq(local.replica)
-        peer = self._tracker.meet(message.node)
+        peer = self._tracker.meet(sender)
         result = self._take(message, peer)
-        if isinstance(message, Ack | Delta) and message.heard and message.node.node_id not in state.retirements:
-            result.heard = message.heard
-        if self._is_revoked(message.node):
+        heard: Sequence[tuple[str, int]] | None = getattr(message, "heard", None)  # in an Ack or a Delta
+        if heard and sender.node_id not in state.retirements:
+            result.heard = heard
+        if local.authority is not None and self._is_revoked(sender):
             result.responses = self._answers_to_revoked(message)
-        if peer.mark is not None:
-            self._outbound.settle(peer.replica.node_id, peer.mark.entries)
-        if result.state_changed:
+        if peer.mark is not None and sender.node_id in self._outbound:
+            self._outbound.settle(sender.node_id, peer.mark.entries)
+        if result.state_changed and state.retirements:
             self.forget_retired()
         self._compare_life(result, peer, before)
-        if message.node.node_id in state.retirements:
-            self._tracker.forget(message.node.node_id)
+        if not state.retirements:
+            return result
+        if sender.node_id in state.retirements:
+            self._tracker.forget(sender.node_id)
         if local.retired_by is not None and not self._may_tell(peer):
             result.responses = [each for each in result.responses if isinstance(each, Part | Resume | Gone)]
         return result
@@ -351,7 +357,7 @@ class Exchange:
                 result.outlived, result.unknown = local.replica, (min(local.resumed, known), known)
                 local.end_life()
             result.replaced = replaced
-        if known == before and local.authority is None and local.goes_on and peer.mark is not None:
+        if known == before == local.written and local.authority is None and peer.mark is not None:  # as of `goes_on`
             known = max(known, peer.mark.entries.get(local.replica, 0))
         if known != before and result.outlived is None:
             result.outlived, result.unknown = local.replica, (before, known)
@@ -561,8 +567,8 @@ class Exchange:
         mine, digest = state.rows.clock_mark, state.rows.digest
         if ping.base is not None:
             base = self._tracker.find(peer, ping.base, self._local.replica)
-            if base is None:
-                return None
+            if base is None or not ping.changes:
+                return base
             stated = ping.clock.mark(digest) if ping.clock is not None else base.changed(resolve_entries(ping.changes, base))
             return self._bounded(stated)
         if ping.changes:  # the entries that travelled, with ended lives left out
