@@ -23,7 +23,6 @@ import random
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +113,7 @@ class Ours(Library):
         from constraint_crdt import GossipNode
         from constraint_crdt.protocol.messages import decode_message
 
-        self.node, self._decode = GossipNode(name), decode_message
+        self.name, self.node, self._decode = name, GossipNode(name), decode_message
 
     def add(self, item: Item) -> None:
         state = self.node.state
@@ -128,12 +127,15 @@ class Ours(Library):
         pass
 
     def exchange(self, other: "Ours") -> int:
-        decode, sent, waiting = self._decode, 0, deque([(self.node, other.node, self.node.begin(other.node.node_id))])
-        while waiting:
-            sender, reader, message = waiting.popleft()
-            for data in sender.encoded(message, reader.node_id):
-                sent += len(data)
-                waiting.extend([(reader, sender, response) for response in reader.receive(decode(data)).responses])
+        decode, sent, sender, reader = self._decode, 0, self, other
+        messages = [self.node.begin(other.name)]
+        while messages:
+            answers = []
+            for message in messages:
+                for data in sender.node.encoded(message, reader.name):
+                    sent += len(data)
+                    answers += reader.node.receive(decode(data)).responses
+            sender, reader, messages = reader, sender, answers
         return sent
 
     def save(self) -> bytes:

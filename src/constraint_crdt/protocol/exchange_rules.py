@@ -23,7 +23,6 @@ Rules kept here:
 """
 
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -51,6 +50,7 @@ from constraint_crdt.protocol.messages import (
 )
 from constraint_crdt.protocol.peers import (
     PART_SECONDS,
+    Conversation,
     DeltaTracker,
     LinkEstimates,
     Peer,
@@ -267,11 +267,10 @@ class Composer:
         """True while parts of a transfer of a peer are to be expected."""
         return self._inbound.is_active(peer.replica, self.step_timeout(peer.replica.node_id), self._links.at)
 
-    def ack(self, peer: Peer) -> Ack:
+    def ack(self, peer: Peer, talk: Conversation) -> Ack:
         """The confirmation of the hash the peer stated, which is the local hash."""
         local, rows = self._local, self._local.state.rows
         mine, state_hash = rows.clock_mark, rows.state_hash
-        talk = self._tracker.conversation(peer.replica.node_id)
         talk.state(mine, state_hash)
         talk.common = mine
         token = state_hash.token(peer.replica)
@@ -484,12 +483,12 @@ class Exchange:
                 ahead = None if message.time is None else self._local.time.hear(message.node.node_id, message.time)
                 result.skew = None if ahead is None else ahead / SECOND
                 return result
+            case Ack():
+                return self._on_ack(message, peer)
             case Delta():
                 return self._on_delta(message, peer, basis)
             case Sync():
                 return self._on_sync(message, peer)
-            case Ack():
-                return self._on_ack(message, peer)
             case Part():
                 return self._on_part(message, peer)
             case Resume() | Gone():
@@ -547,7 +546,7 @@ class Exchange:
         rows = self._local.state.rows
         if ping.state_hash == rows.state_hash:
             self.repairs.agreed()
-            return GossipResult(responses=[self._composer.ack(peer)])
+            return GossipResult(responses=[self._composer.ack(peer, talk)])
         if theirs == rows.clock_mark:
             return self._on_divergence(peer, lambda: ping.state_hash == rows.state_hash)
         if self._composer.is_receiving(peer):
@@ -600,9 +599,10 @@ class Exchange:
             # A reader at the clock that they were made for has it, and need not compare all rows.
             if {replica for replica, _ in behind(before, theirs)}.difference([run.replica for run in runs]):
                 return self._not_applicable(peer)
-        applied, doubted, stripped = self._apply(runs)
+        taken = self._apply(runs)
+        applied, stripped = taken.applied, taken.stripped
         if applied.gap:
-            return self._not_applicable(peer, doubted)
+            return self._not_applicable(peer, taken.doubted)
         self._tracker.admit(peer)
         lacks: Asked | None = None
         if theirs is None and applied.exact:
@@ -663,7 +663,7 @@ class Exchange:
             result.state_changed |= changed
             return result
         self._tracker.evidence(peer, rows.clock_mark, rows.state_hash if proves is not None else None)
-        return GossipResult(responses=[self._composer.ack(peer)], state_changed=changed)
+        return GossipResult(responses=[self._composer.ack(peer, talk)], state_changed=changed)
 
     def _on_ack(self, ack: Ack, peer: Peer) -> GossipResult:
         said = self._tracker.find_hash(peer, ack.answers, self._local.replica)
@@ -696,13 +696,13 @@ class Exchange:
         elif outcome.agrees:
             self.repairs.agreed()
             self._tracker.evidence(peer, self._local.state.rows.clock_mark, self._local.state.rows.state_hash)
-            result.responses = [self._composer.ack(peer)]
+            result.responses = [self._composer.ack(peer, self._tracker.conversation(peer.replica.node_id))]
         elif outcome.ended:
             result.responses = [self._composer.ping(peer.replica.node_id)]
         return result
 
 
-class _Taken(NamedTuple):
+class _Taken(msgspec.Struct, frozen=True):
     """The outcome of the runs of a transfer."""
 
     applied: Applied

@@ -240,7 +240,7 @@ class DeltaTracker:
             self.forget(node_id)
             self._peers[node_id] = peer
             self.changes += 1
-            self._hashes[None] = self._hashes.get(None, 0) + 1
+            self._hashes[peer.hash] = self._hashes.get(peer.hash, 0) + 1  # of a peer that was forgotten meanwhile it is known
 
     def forget(self, node_id: str) -> None:
         """Drop all knowledge of a peer."""
