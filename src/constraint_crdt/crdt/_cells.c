@@ -775,6 +775,26 @@ find_place(Table *table, const Key *key)
     return slot < 0 ? -1 : table->index[slot];
 }
 
+/* Make room for more places at the end. The index stays as it is. */
+static int
+grow_places(Table *table, Py_ssize_t more)
+{
+    if (table->end + more <= table->room)
+        return 0;
+    Py_ssize_t room = table->end + (more > table->end / 4 + 8 ? more : table->end / 4 + 8);
+    PyObject **holders = PyMem_Realloc(table->holders, (size_t)room * sizeof *holders);
+    if (holders != NULL)
+        table->holders = holders;
+    uint32_t *hashes = holders == NULL ? NULL : PyMem_Realloc(table->hashes, (size_t)room * sizeof *hashes);
+    if (hashes == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    table->hashes = hashes;
+    table->room = room;
+    return 0;
+}
+
 /* Leave out the places taken out, and make room for more keys. */
 static int
 make_room(Table *table, Py_ssize_t more)
@@ -799,30 +819,20 @@ make_room(Table *table, Py_ssize_t more)
             table->hashes[end++] = table->hashes[place];
         }
     table->end = end;
-    if (end + more > table->room) {
-        Py_ssize_t room = end + (more > end / 4 + 8 ? more : end / 4 + 8);
-        PyObject **holders = PyMem_Realloc(table->holders, (size_t)room * sizeof *holders);
-        if (holders != NULL)
-            table->holders = holders;
-        uint32_t *hashes = holders == NULL ? NULL : PyMem_Realloc(table->hashes, (size_t)room * sizeof *hashes);
-        if (hashes == NULL) {
-            PyMem_Free(index);
-            PyErr_NoMemory();
-            /* The places moved, so the index is made anew within its old size. */
-            if (table->slots) {
-                memset(table->index, 0xff, (size_t)table->slots * sizeof *table->index);
-                for (Py_ssize_t place = 0; place < end; place++) {
-                    Py_ssize_t slot = table->hashes[place] & (table->slots - 1);
-                    while (table->index[slot] != FREE)
-                        slot = (slot + 1) & (table->slots - 1);
-                    table->index[slot] = (int32_t)place;
-                }
-                table->taken = end;
+    if (grow_places(table, more) < 0) {
+        PyMem_Free(index);
+        /* The places moved, so the index is made anew within its old size. */
+        if (table->slots) {
+            memset(table->index, 0xff, (size_t)table->slots * sizeof *table->index);
+            for (Py_ssize_t place = 0; place < end; place++) {
+                Py_ssize_t slot = table->hashes[place] & (table->slots - 1);
+                while (table->index[slot] != FREE)
+                    slot = (slot + 1) & (table->slots - 1);
+                table->index[slot] = (int32_t)place;
             }
-            return -1;
+            table->taken = end;
         }
-        table->hashes = hashes;
-        table->room = room;
+        return -1;
     }
     memset(index, 0xff, (size_t)slots * sizeof *index);
     for (Py_ssize_t place = 0; place < end; place++) {
@@ -838,13 +848,24 @@ make_room(Table *table, Py_ssize_t more)
     return 0;
 }
 
+/* Make room for more keys. The index is made anew where it would be too full, or where a quarter of the places was taken out. */
+static int
+ensure_room(Table *table, Py_ssize_t more)
+{
+    int fits = (table->taken + more) * 4 <= table->slots * 3;
+    if (fits && table->end + more <= table->room)
+        return 0;
+    if (fits && (table->end - table->used) * 4 <= table->end && table->end + more < INT32_MAX / 2)
+        return grow_places(table, more);
+    return make_room(table, more + table->used / 8);
+}
+
 /* Append a holder under a key that is not in the table. */
 static int
 append(Table *table, uint32_t hash, PyObject *holder)
 {
-    if (table->end >= table->room || (table->taken + 1) * 4 > table->slots * 3)
-        if (make_room(table, 1 + table->used / 8) < 0)
-            return -1;
+    if (ensure_room(table, 1) < 0)
+        return -1;
     Py_ssize_t mask = table->slots - 1, slot = hash & mask;
     while (table->index[slot] >= 0)
         slot = (slot + 1) & mask;
@@ -975,9 +996,7 @@ table_put_new(Table *table, PyObject *sequence)
     if (cells == NULL)
         return NULL;
     Py_ssize_t done = 0;
-    int failed = 0;
-    if (table->end + count > table->room || (table->taken + count) * 4 > table->slots * 3)
-        failed = make_room(table, count + (table->used ? (table->used + count) / 8 : 0)) < 0;
+    int failed = ensure_room(table, count) < 0;
     for (; !failed && done < count; done++) {
         Cell *cell = cell_at(cells, done);
         Key key;
