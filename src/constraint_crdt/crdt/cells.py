@@ -408,16 +408,14 @@ class UnboundRun(msgspec.Struct, gc=False, eq=False):
 
     def bind(self, base: ClockMark | None) -> Run:
         """Resolve against the clock named by the message. Raises `ConstraintCrdtError` for a run outside of the clock."""
-        replica, lo = self._origin(base)
+        ref = self.ref
+        replica = ref if isinstance(ref, Replica) else resolve(ref, base)
+        lo = self.lo if base is None or replica is ref else base.entries[replica]
         hi = lo + self.span
         if hi > MAX_COUNT or not core.bind_cells(self.cells, replica, lo, hi, self.gaps):
             raise ConstraintCrdtError(f"a run of {replica} has cells outside of {lo} < seq <= {hi}")
         stubs = [Stub(lo + each.seq, each.kind, each.key, each.digest) for each in self.stubs] if self.stubs else ()
         return Run(replica, lo, hi, self.cells, self.floor, 0, stubs)
-
-    def _origin(self, base: ClockMark | None) -> tuple[Replica, int]:
-        replica = resolve(self.ref, base)
-        return replica, (base.entries[replica] if base is not None and isinstance(self.ref, int) else self.lo)
 
 
 def resolve(ref: int | Replica, base: ClockMark | None) -> Replica:

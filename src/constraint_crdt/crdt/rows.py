@@ -397,7 +397,7 @@ class Rows(Tables):
         if cells:
             self.digest.fill(replica, cells)
             self._own(replica).extend(cells)
-            self._put_all(self._without_pending(cells))
+            self._put_all(self._without_pending(cells) if self._pending else cells)
         self._raise_clock(replica, run.hi)
         self._apply_removals(cells)
         return Applied(run.hi > run.lo, False, True)

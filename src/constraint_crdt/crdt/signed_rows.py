@@ -286,6 +286,10 @@ class SignedRows:
 
     def root(self, replica: Replica) -> bytes:
         """The root of a followed row as it is. O(changes since the last call); O(cells) the first time."""
+        return _root(self._fresh(replica).levels[-1])
+
+    def _fresh(self, replica: Replica) -> _Tree:
+        """The tree of a row with all of its hashes."""
         tree, dirty = self._trees[replica], self._dirty[replica]
         if dirty is None:
             tree.levels = _hashes_of(self._standing(replica, 0, MAX_COUNT), tree.above(0))
@@ -293,7 +297,7 @@ class SignedRows:
             blocks = {block: self._block(replica, tree, block, {}, frozenset()) for block in dirty}
             _put_all(tree, _above(tree, blocks))
         self._dirty[replica] = set()
-        return _root(tree.levels[-1])
+        return tree
 
     def settled_cells(self, replica: Replica, least: int) -> list[Cell]:
         """The SETTLED cells by which the writer ends the stubs of its row; none while they are fewer than `least`."""
@@ -324,7 +328,7 @@ class SignedRows:
         if run.lo == 0 or tree is None or not known:
             levels = _hashes_of(run.cells, stubs)
             return Prediction(run, _root(levels[-1]), levels, (), stubs, frozenset(), True)
-        self.root(run.replica)
+        self._fresh(run.replica)
         new = [cell for cell in run.cells if cell.seq > known]
         news = [each for each in stubs if each.seq > known]
         gone: set[int] = set()
@@ -410,16 +414,17 @@ class SignedRows:
     ) -> bytes | None:
         low = block * FAN
         standing = self._standing(replica, low - 1, low + FAN - 1)
+        if not (tree.by_seq or added):
+            kept = [cell for cell in standing if cell.seq not in gone] if gone else standing
+            return core.hash_blocks(kept, SIGNATURE, FAN, HASH_BYTES, _PERSONS[0]).get(block)
         found = {cell.seq: covered_digest(cell) for cell in standing if cell.kind != SIGNATURE and cell.seq not in gone}
-        if tree.by_seq or added:
-            for seq in range(low, low + FAN):
-                digest = added.get(seq)
-                if digest is None and seq in tree.by_seq:
-                    digest = tree.by_seq[seq].digest
-                if digest is not None and seq not in gone:
-                    found[seq] = digest
-            return _hash([found[seq] for seq in sorted(found)], 0) if found else None
-        return _hash(list(found.values()), 0) if found else None
+        for seq in range(low, low + FAN):
+            digest = added.get(seq)
+            if digest is None and seq in tree.by_seq:
+                digest = tree.by_seq[seq].digest
+            if digest is not None and seq not in gone:
+                found[seq] = digest
+        return _hash([found[seq] for seq in sorted(found)], 0) if found else None
 
 
 def _stub_of(cell: Cell) -> Stub:
@@ -442,6 +447,7 @@ def _hash(parts: Sequence[bytes], level: int) -> bytes:
 
 _PERSONS: Final = [b"row tree %d" % level for level in range(LEVELS)]
 _EMPTY: Final = bytes(HASH_BYTES)
+_NONE: Final = [_EMPTY] * FAN
 
 
 def _hashes_of(cells: Sequence[Cell], stubs: Sequence[Stub]) -> list[dict[int, bytes]]:
@@ -467,11 +473,13 @@ def _above(tree: _Tree, blocks: Hashes) -> list[Hashes]:
     """The changed hashes of all levels, after some blocks changed."""
     found = [blocks]
     for level in range(1, LEVELS):
-        below, before, changed = found[-1], tree.levels[level - 1], dict[int, bytes | None]()
-        for place in {each // FAN for each in below}:
-            parts = [(below[at] if at in below else before.get(at)) or _EMPTY for at in range(place * FAN, (place + 1) * FAN)]
-            changed[place] = _hash(parts, level) if any(part is not _EMPTY for part in parts) else None
-        found.append(changed)
+        before, parts = tree.levels[level - 1].get, dict[int, list[bytes]]()
+        for at, digest in found[-1].items():
+            place, offset = divmod(at, FAN)
+            if place not in parts:
+                parts[place] = [before(each, _EMPTY) for each in range(at - offset, at - offset + FAN)]
+            parts[place][offset] = digest or _EMPTY
+        found.append({place: _hash(each, level) if each != _NONE else None for place, each in parts.items()})
     return found
 
 

@@ -234,7 +234,7 @@ class Composer:
             basis=theirs,
             proof=state_hash.token(peer.replica),
             delta=ConstraintDelta(runs),
-            behind=behind(mine, theirs, more - (mine.count - theirs.count)),
+            behind=behind(mine, theirs, more - (mine.count - theirs.count)) if more != mine.count - theirs.count else (),
         )
 
     def sync(self, peer: Peer | None) -> Sync:
@@ -589,7 +589,7 @@ class Exchange:
             base = next((mark for mark in basis if mark.name(me) == delta.base), None)
         if delta.base is not None and base is None:
             return self._not_applicable(peer)
-        runs, asked = bind_runs(delta.delta.runs, base), resolve_entries(delta.behind, base)
+        runs, asked = bind_runs(delta.delta.runs, base), resolve_entries(delta.behind, base) if delta.behind else ()
         before = rows.clock_mark
         lower = lowered(before, asked) if base == before else None
         theirs = None

@@ -466,10 +466,10 @@ class _Layout:
             value = array[place]
             if value is not None:
                 array[place] = write(value, basis)
-        last, least = array[-1], self._least
-        while not last and len(array) > least and last != 0:
-            array.pop()
-            last = array[-1]
+        end = len(array)
+        while end > self._least and not array[end - 1] and array[end - 1] != 0:
+            end -= 1
+        del array[end:]
         return array
 
     def read(self, wire: _Envelope) -> GossipMessage:
