@@ -409,8 +409,12 @@ class UnboundRun(msgspec.Struct, gc=False, eq=False):
     def bind(self, base: ClockMark | None) -> Run:
         """Resolve against the clock named by the message. Raises `ConstraintCrdtError` for a run outside of the clock."""
         ref = self.ref
-        replica = ref if isinstance(ref, Replica) else resolve(ref, base)
-        lo = self.lo if base is None or replica is ref else base.entries[replica]
+        if base is None or isinstance(ref, Replica):
+            replica, lo = resolve(ref, base), self.lo
+        else:
+            order = base.order
+            replica = order[ref] if ref < len(order) else resolve(ref, base)
+            lo = base.entries[replica]
         hi = lo + self.span
         if hi > MAX_COUNT or not core.bind_cells(self.cells, replica, lo, hi, self.gaps):
             raise ConstraintCrdtError(f"a run of {replica} has cells outside of {lo} < seq <= {hi}")

@@ -273,8 +273,11 @@ class Rows(Tables):
 
     def lacked_at(self, clock: Known) -> list[tuple[Replica, int]]:
         """The entries of `clock`, 0 included, for every row ahead of it. As costly as `ahead_of`."""
+        mine, changed = self._clock, self.changed_since(clock)
         theirs = (clock.entries if isinstance(clock, ClockMark) else clock).get
-        return [(replica, theirs(replica, 0)) for replica in self._ahead(clock)]
+        if changed is None:
+            return [(replica, theirs(replica, 0)) for replica in self._ahead(clock)]
+        return [(replica, seq) for replica in changed if mine[replica] > (seq := theirs(replica, 0))]
 
     def since(self, clock: Known) -> list[Run]:
         """A run for every row ahead of `clock`. As costly as `ahead_of`, and O(cells in partial runs)."""
@@ -579,7 +582,9 @@ class Rows(Tables):
         before = self._clock.get(replica, 0)
         if seq <= before:
             return
-        row = self._own(replica)
+        row = self._rows.get(replica)
+        if not isinstance(row, Row):
+            row = self._own(replica)
         self._log.note(replica)
         entry = self.digest.clock_entry(replica, seq)
         self._clock_sum += entry - row.entry

@@ -169,11 +169,12 @@ class Composer:
         mine = rows.clock_mark
         if mark is None or mine.count - mark.count > most or mine.total == mark.total:  # necessary, and always O(1)
             return None
-        if mark.total not in self._tracker.conversation(known.replica.node_id).statements:
+        talk = self._tracker.conversation(known.replica.node_id)
+        if mark.total not in talk.statements:
             return None
         lacks, entries = rows.lacked_at(mark), mine.entries
         fits = 0 < sum([entries[replica] - seq for replica, seq in lacks]) <= most
-        return self.transfer(known, mark, lacks) if fits and rows.serves(mark) else None
+        return self.transfer(known, mark, talk, lacks) if fits and rows.serves(mark) else None
 
     def go_on(self, peer: Peer, *, anew: bool) -> list[GossipMessage]:
         """The question for the rest of a peer's transfer, if any; or before it a small Delta of the news here.
@@ -214,14 +215,14 @@ class Composer:
         entries |= dict.fromkeys(without, 0)
         return [msgspec.structs.replace(ping, clock=VectorClock.of(mark), changes=list(entries.items()))]
 
-    def transfer(self, peer: Peer, theirs: ClockMark, lacks: Asked | None = None) -> Delta | Sync:
+    def transfer(self, peer: Peer, theirs: ClockMark, talk: Conversation, lacks: Asked | None = None) -> Delta | Sync:
         """The runs `peer` lacks at its clock `theirs`, and the rows that are lacking here.
 
         `lacks`: its entries in the rows where it is behind, if known.
         """
         local, rows = self._local, self._local.state.rows
         mine, state_hash = rows.clock_mark, rows.state_hash
-        self._tracker.conversation(peer.replica.node_id).state(mine, state_hash)
+        talk.state(mine, state_hash)
         if not rows.serves(theirs):
             return self.sync(peer)
         runs = rows.since(theirs) if lacks is None else rows.runs(lacks)
@@ -323,10 +324,11 @@ class Exchange:
             result.responses = self._answers_to_revoked(message)
         if peer.mark is not None and sender.node_id in self._outbound:
             self._outbound.settle(sender.node_id, peer.mark.entries)
-        if result.state_changed and state.retirements:
+        has_retired = bool(state.retirements)
+        if result.state_changed and has_retired:
             self.forget_retired()
         self._compare_life(result, peer, before)
-        if not state.retirements:
+        if not has_retired:
             return result
         if sender.node_id in state.retirements:
             self._tracker.forget(sender.node_id)
@@ -558,7 +560,7 @@ class Exchange:
         if again is not None:
             return GossipResult(responses=[*again])
         self.syncs += 1
-        return GossipResult(responses=[self._composer.transfer(peer, theirs)])
+        return GossipResult(responses=[self._composer.transfer(peer, theirs, talk)])
 
     def _clock_of_ping(self, ping: Ping, peer: Peer) -> ClockMark | None:
         """The clock in a Ping; None if it names a clock unknown here."""
@@ -591,7 +593,7 @@ class Exchange:
             return self._not_applicable(peer)
         runs, asked = bind_runs(delta.delta.runs, base), resolve_entries(delta.behind, base) if delta.behind else ()
         before = rows.clock_mark
-        lower = lowered(before, asked) if base == before else None
+        lower = lowered(before, asked) if base is not None and base.total == before.total else None
         theirs = None
         if lower is None:
             theirs = self._bounded(_clock_of_delta(delta, base, [(run.replica, run.hi) for run in runs], asked, rows.digest))
@@ -644,7 +646,7 @@ class Exchange:
         answer twice before its next Ping: two nodes may each leave out the row of the other.
         """
         rows, talk = self._local.state.rows, self._tracker.conversation(peer.replica.node_id)
-        if theirs != rows.clock_mark:
+        if theirs.total != rows.clock_mark.total:
             talk.state(theirs, None)
             talk.common = theirs
             self._tracker.evidence(peer, theirs, None)
@@ -657,7 +659,7 @@ class Exchange:
                 # It sent a small Delta in between, and asks for the rest of the transfer after this evidence.
                 evidence: list[GossipMessage] = [self._composer.ping(peer.replica.node_id)] if changed else []
                 return GossipResult(responses=evidence, state_changed=changed)
-            return GossipResult(responses=[self._composer.transfer(peer, theirs, lacks)], state_changed=changed)
+            return GossipResult(responses=[self._composer.transfer(peer, theirs, talk, lacks)], state_changed=changed)
         if proves is not None and not proves():
             result = self._on_divergence(peer, proves)
             result.state_changed |= changed
