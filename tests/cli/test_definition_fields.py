@@ -159,6 +159,38 @@ def test_a_selector_and_a_mode_are_flags_and_fields_of_a_file(url: str, capsys: 
     assert (code, "expected `,` or `)` at character 11, and the text ends" in err) == (2, True)
 
 
+def test_add_keeps_what_it_does_not_say_unless_told_to_replace(url: str, capsys: Capture) -> None:
+    run(capsys, url, "add", "slow", "--when", "x < 1.0", "--severity", "critical", "--on", "zone!=a", *FLAGS)
+    code, out, _ = run(capsys, url, "add", "slow", "--when", "x < 2.0", "--for", "0")
+    said = "slow: replaced: it was active with another definition\n  when: x < 1.0 -> x < 2.0\n  for: 30s -> -\n"
+    assert (code, out) == (0, said)
+    found = listed(capsys, url)["slow"]
+    assert (found["severity"], found["selector"], found["clear_when"], found["for"]) == ("critical", "zone!=a", "x < 0.5", 0.0)
+    assert run(capsys, url, "add", "slow", "--severity", "critical")[1].startswith("slow: unchanged")
+    assert run(capsys, url, "add", "slow", "--ttl", "1h")[1].endswith(" -> warning\n") is False
+    assert run(capsys, url, "add", "slow", "--until", "never")[1].startswith("slow: extended")
+    assert run(capsys, url, "add", "slow", "--severity", "warning")[1].endswith("  severity: critical -> warning\n")
+    code, out, err = run(capsys, url, "add", "slow", "--new", "--when", "x < 3.0")
+    assert (code, out, "slow is active already" in err) == (1, "", True)
+    assert run(capsys, url, "add", "slow", "--replace", "--when", "x < 3.0")[0] == 0
+    found = listed(capsys, url)["slow"]
+    assert (found["when"], found["selector"], found["clear_when"], found["max_age"]) == ("x < 3.0", "", None, None)
+    for flags, says in ((["--when", ""], "--when is empty"), (["--new", "--replace"], "exclude each other")):
+        code, _, err = run(capsys, url, "add", "slow", *flags)
+        assert (code, says in err) == (2, True)
+
+
+def test_definitions_are_listed_with_numbers_to_keep(url: str, capsys: Capture) -> None:
+    run(capsys, url, "add", "slow", "--when", "x < 1.0", "--on", "zone!=a")
+    code, out, _ = run(capsys, url, "resolve", "slow")
+    assert (code, out.startswith("1  x < 1.0 (warning, on zone!=a); by ")) == (0, True)
+    assert run(capsys, url, "resolve", "slow", "--keep", "1")[1].startswith("slow: definition 1 is kept, of 1\n")
+    assert run(capsys, url, "resolve", "slow", "--all-of")[1].startswith("slow: joined, of 1\n")
+    assert run(capsys, url, "resolve", "slow", "--keep", "2")[0] == 2
+    assert run(capsys, url, "resolve", "slow", "--keep", "1", "--all-of")[0] == 2
+    assert run(capsys, url, "resolve", "none")[0] == 1
+
+
 def test_an_exported_state_has_the_fields_and_is_imported_again(url: str, capsys: Capture, tmp_path: Path) -> None:
     run(capsys, url, "add", "slow", "--when", "x < 1.0", *FLAGS)
     file = tmp_path / "state.json"

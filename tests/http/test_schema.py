@@ -34,6 +34,7 @@ TOO_LARGE = 413
 NOT_SAID = {
     "add": "a `when` must compile, and an `until` lie in the future",
     "batch": "as for `add`, and what is removed or recorded must be active",
+    "edit_constraint": "as for `add`",
     "import_state": "the rows must have the checksum and the hash that it names",
     "insert": "a filter has a largest size, and keeps the dimensions that it was begun with",
     "move_counter": "what a node moves a counter by is bounded in all",

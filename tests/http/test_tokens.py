@@ -30,6 +30,8 @@ OPERATING = {
     "define_budget",
     "remove_budget",
     "add",
+    "edit_constraint",
+    "resolve",
     "remove",
     "retire",
     "import_state",

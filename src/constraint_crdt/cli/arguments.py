@@ -39,6 +39,7 @@ GROUPS: Final = {
 OWN: Final = {
     "add": "constraints:add",
     "remove": "constraints:remove",
+    "resolve": "constraints:resolve",
     "events": "watch:events",
     "doctor": "node:doctor",
     "tile put": "files:put",

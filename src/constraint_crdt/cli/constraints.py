@@ -19,23 +19,26 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from constraint_crdt.cli.arguments import PROGRAM
-from constraint_crdt.cli.connection import connect, request_of
+from constraint_crdt.cli.connection import connect, fields_of, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, printable
-from constraint_crdt.client import ClientError, Refused, WrongInput
+from constraint_crdt.client import ClientError, NotFound, Refused, WrongInput
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.operations.budgets import HoldReport, handle_of
-from constraint_crdt.operations.command import parse_duration
+from constraint_crdt.operations.command import parse_duration, show_distance, show_time
 from constraint_crdt.operations.constraints import (
     ADD,
     MAX_CHANGES,
     REMOVE,
     Added,
     Changed,
+    ConstraintEdit,
     NewConstraint,
     Removed,
     RemovedConstraint,
+    show_fields,
+    show_selector,
 )
-from constraint_crdt.operations.evidence import CoverageReport, NodeCoverage, acknowledged_by
+from constraint_crdt.operations.evidence import CoverageReport, NodeCoverage, StandingDefinition, acknowledged_by
 
 if TYPE_CHECKING:
     from constraint_crdt.cli.files import WantedBudget, WantedConstraint
@@ -47,6 +50,9 @@ DEFAULT_WAIT = "30s"
 
 APPLY_TRIES = 3
 """Looks at the active constraints and batches of `apply`, at most."""
+
+ADD_TRIES = 3
+"""Edits and additions of `add`, at most, while others remove and add the constraint."""
 
 SHOWN = 20
 """Names in a sentence; of more it tells the number."""
@@ -66,17 +72,89 @@ _ADDED = {
 
 
 def add(arguments: argparse.Namespace) -> int:
-    """Add a constraint, or replace its definition; with `--wait`, wait for acknowledgements."""
+    """Add a constraint, or change the fields that are said of an active one; with `--wait`, wait for acknowledgements."""
     request: NewConstraint = request_of(arguments)
+    if request.when == "":
+        raise MisuseError("--when is empty, as of an unset shell variable: give an expression, or leave it out")
+    if request.new and arguments.replace:
+        raise MisuseError("--new and --replace exclude each other: give one of them")
     check_wait(arguments)
     with connect(arguments) as client:
-        answer = client.do(ADD, request)
-        return _present_write(arguments, client, answer, show_add(answer), answer.notes)
+        whole = request.new or arguments.replace
+        answer = client.do(ADD, request) if whole else _added_or_edited(client, request, _said(arguments))
+        return _present_write(arguments, client, answer, show_add(answer), [*_changed_fields(answer), *_notes(answer.notes)])
+
+
+def _said(arguments: argparse.Namespace) -> dict[str, object]:
+    """The fields of a definition that the flags say, by their names in the API."""
+    names = {field.name: field.encode_name for field in msgspec.structs.fields(ConstraintEdit)}
+    return {names[name]: msgspec.to_builtins(value) for name, value in fields_of(arguments).items() if name in names}
+
+
+def _added_or_edited(client: Client, request: NewConstraint, fields: Mapping[str, object]) -> Added:
+    """Edit an active constraint, or add a new one. A node of 0.1.0 knows no edits: it takes the whole definition."""
+    for _ in range(ADD_TRIES):
+        try:
+            return client.edit_constraint(request.id, fields)
+        except NotFound:
+            pass
+        except Refused as error:
+            if error.status != HTTPStatus.METHOD_NOT_ALLOWED:
+                raise
+            return client.do(ADD, request)
+        try:
+            return client.do(ADD, msgspec.structs.replace(request, new=True))
+        except Refused as error:  # it was added meanwhile
+            if error.status != HTTPStatus.CONFLICT or error.field != "new":
+                raise
+    raise CommandFailedError(printable(f"{request.id}: it is added and removed again by others: try again"))
 
 
 def show_add(answer: Added) -> str:
     """The change of the definition, in a sentence."""
-    return f"{answer.id}: {_ADDED.get(answer.change, answer.change)}"
+    ends = "" if answer.expires_at is None else f"; it ends {show_distance(round(answer.expires_at / 1e9 - time.time()))}"
+    return f"{answer.id}: {_ADDED.get(answer.change, answer.change)}{ends}"
+
+
+def _changed_fields(answer: Added) -> list[str]:
+    """The changed fields of a definition, a line for each. The sentence has the end of an extended one."""
+    told = [] if answer.change == "extended" else answer.fields
+    return [f"  {each.field}: {each.before or '-'} -> {each.after or '-'}" for each in told]
+
+
+def _notes(notes: Sequence[str]) -> list[str]:
+    return [f"note: {note}" for note in notes]
+
+
+def resolve(arguments: argparse.Namespace) -> int:
+    """Keep a definition of a constraint in conflict, or join them; without a flag list them."""
+    if arguments.keep is not None and arguments.all_of:
+        raise MisuseError("--keep and --all-of exclude each other: give one of them")
+    check_wait(arguments)
+    id_ = request_of(arguments).id
+    with connect(arguments) as client:
+        definitions = [each for each in client.explain(id_).definitions if not each.expired]
+        if not definitions:
+            raise CommandFailedError(printable(f"no constraint {id_!r} is active"))
+        if arguments.keep is None and not arguments.all_of:
+            return present(definitions, None if arguments.json else [_numbered(*each) for each in enumerate(definitions, 1)])
+        if arguments.keep is not None and not 0 < arguments.keep <= len(definitions):
+            raise MisuseError(f"--keep {arguments.keep}: {id_} has {len(definitions)} definitions, numbered from 1")
+        kept = None if arguments.keep is None else definitions[arguments.keep - 1].dot
+        answer = client.resolve(id_, keep=kept)
+        what = "joined" if kept is None else f"definition {arguments.keep} is kept"
+        sentence = f"{id_}: {what}, of {len(definitions)}"
+        return _present_write(arguments, client, answer, sentence, _notes(answer.notes))
+
+
+def _numbered(number: int, definition: StandingDefinition) -> str:
+    """A definition of a list, with its number, its fields, and who added it."""
+    text = definition.when or "listed, not evaluated"
+    selector = show_selector(definition)
+    fields = [definition.severity, *([f"on {selector}"] if selector else [])]
+    fields += [f"{name} {value}" for name, value in show_fields(definition).items()]
+    when = "" if definition.added_at is None else f", {show_time(definition.added_at, time.time())}"
+    return printable(f"{number}  {text} ({', '.join(fields)}); by {definition.added_by}{when}")
 
 
 def remove(arguments: argparse.Namespace) -> int:
@@ -85,7 +163,7 @@ def remove(arguments: argparse.Namespace) -> int:
     check_wait(arguments)
     with connect(arguments) as client:
         answer = client.do(REMOVE, request)
-        return _present_write(arguments, client, answer, show_remove(answer))
+        return _present_write(arguments, client, answer, show_remove(answer), ())
 
 
 def show_remove(answer: Removed) -> str:
@@ -94,10 +172,9 @@ def show_remove(answer: Removed) -> str:
 
 
 def _present_write(
-    arguments: argparse.Namespace, client: Client, answer: Added | Removed, sentence: str, notes: Sequence[str] = ()
+    arguments: argparse.Namespace, client: Client, answer: Added | Removed, sentence: str, shown: Sequence[str]
 ) -> int:
     """Print the answer; with `--wait` after enough nodes have acknowledged. Raises `CommandFailedError` if too few have."""
-    shown = [f"note: {note}" for note in notes]
     if arguments.wait is None:
         return present(answer, None if arguments.json else [sentence, *shown])
     report = wait_for(client, arguments, answer.id)

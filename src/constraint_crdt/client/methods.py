@@ -128,14 +128,22 @@ class BlockingMethods(ABC):
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
         on: Mapping[str, str] | str | None = None, ttl: float | None = None, until: datetime | None = None,
         for_: float | None = None, clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown",
-        max_age: float | None = None, scope: str = "node", mode: str = "enforce", each: str | None = None,
+        max_age: float | None = None, scope: str = "node", mode: str = "enforce", each: str | None = None, new: bool = False,
     ) -> Added:
         """Make a constraint active, or give it this definition. Durations in seconds."""
         request = constraints.new_constraint(
             id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
-            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope, mode=mode, each=each,
+            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope, mode=mode, each=each, new=new,
         )
         return self.do(constraints.ADD, request)
+
+    def edit_constraint(self, id_: str, fields: Mapping[str, object]) -> Added:
+        """Change some fields of a constraint, by their names in the API, and keep the others. None: to the default of the field."""
+        return self.do(constraints.EDIT_CONSTRAINT, constraints.edited_constraint(id_, fields))
+
+    def resolve(self, id_: str, *, keep: str | None = None) -> Added:
+        """Keep one of the definitions of a constraint in conflict, or join them."""
+        return self.do(constraints.RESOLVE, constraints.ResolveConflict(id=id_, keep=keep))
 
     def remove(self, id_: str) -> Removed:
         """End a constraint in the fleet. Raises `NotFound` for an inactive constraint."""
@@ -426,14 +434,22 @@ class AsyncMethods(ABC):
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
         on: Mapping[str, str] | str | None = None, ttl: float | None = None, until: datetime | None = None,
         for_: float | None = None, clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown",
-        max_age: float | None = None, scope: str = "node", mode: str = "enforce", each: str | None = None,
+        max_age: float | None = None, scope: str = "node", mode: str = "enforce", each: str | None = None, new: bool = False,
     ) -> Added:
         """Make a constraint active, or give it this definition. Durations in seconds."""
         request = constraints.new_constraint(
             id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
-            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope, mode=mode, each=each,
+            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope, mode=mode, each=each, new=new,
         )
         return await self.do(constraints.ADD, request)
+
+    async def edit_constraint(self, id_: str, fields: Mapping[str, object]) -> Added:
+        """Change some fields of a constraint, by their names in the API, and keep the others. None: to the default of the field."""
+        return await self.do(constraints.EDIT_CONSTRAINT, constraints.edited_constraint(id_, fields))
+
+    async def resolve(self, id_: str, *, keep: str | None = None) -> Added:
+        """Keep one of the definitions of a constraint in conflict, or join them."""
+        return await self.do(constraints.RESOLVE, constraints.ResolveConflict(id=id_, keep=keep))
 
     async def remove(self, id_: str) -> Removed:
         """End a constraint in the fleet. Raises `NotFound` for an inactive constraint."""

@@ -44,6 +44,7 @@ from constraint_crdt.operations.constraints import (
     AddConstraint,
     Batch,
     BatchEntry,
+    ConstraintEdit,
     Expression,
     NewConstraint,
     RecordCounts,
@@ -135,6 +136,7 @@ _TAGS: Final[Schema] = {"items": {"description": f"a node ({NAME['description']}
 FIELDS: Final[Mapping[type[msgspec.Struct], Mapping[str, Schema]]] = {
     NewConstraint: _DEFINITION,
     AddConstraint: _DEFINITION,
+    ConstraintEdit: {key: value for key, value in _DEFINITION.items() if key != "id"},
     RemoveConstraint: {"id": NAME},
     Counted: _COUNTED,
     RecordCounts: _COUNTED,

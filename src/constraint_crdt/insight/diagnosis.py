@@ -354,7 +354,7 @@ class Diagnosis:
 
     def look(self) -> DiagnosisReport:
         """All findings available at once. O(nodes + constraints)."""
-        findings = [*self._identity(), *self._fleet(), *self._state(), self._measuring(), self._constraints()]
+        findings = [*self._identity(), *self._fleet(), *self._state(), self._measuring(), self._constraints(), self._conflicts()]
         findings += [finding for check in self.further for finding in check()]
         return DiagnosisReport(node=self._gossip.node_id, worst=worst_of(findings), findings=tuple(findings))
 
@@ -435,6 +435,15 @@ class Diagnosis:
         return Finding(
             check="undecidable", level="ok", what="the nodes of each constraint measure its variables, as far as is known"
         )
+
+    def _conflicts(self) -> Finding:
+        """The constraints with several definitions, by concurrent edits."""
+        found = self._gossip.state.constraints.conflicts()
+        if not found:
+            return Finding(check="conflicts", level="ok", what="each constraint has one definition")
+        what = f"concurrent edits left several definitions of {named(found)}"
+        advice = "all of them are in force: `constraint-crdt resolve ID` shows them, `--keep N` keeps one"
+        return Finding(check="conflicts", level="warn", what=what, advice=advice)
 
     def _identity(self) -> Iterator[Finding]:
         name, at = self._gossip.node_id, self._namesake_at

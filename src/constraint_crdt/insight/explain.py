@@ -19,10 +19,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Dot, Replica
+from constraint_crdt.crdt.digest import Dot, Replica, dot_text
 from constraint_crdt.expression.evaluation import Evaluation, evaluable
 from constraint_crdt.expression.fleet_view import Basis
-from constraint_crdt.insight.evidence import Coverage, Evidence, dot_text
+from constraint_crdt.insight.evidence import Coverage, Evidence
 from constraint_crdt.insight.history import LoggedChange, NodeRates
 from constraint_crdt.model import VerdictState
 from constraint_crdt.operations.constraints import reported_fields, reported_time, reported_verdict
@@ -39,6 +39,7 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.counters import ZERO, Seconds, Times
 from constraint_crdt.types.definition import Addition, Definition
+from constraint_crdt.types.orset import is_conflict
 from constraint_crdt.types.verdicts import VIOLATED_STATES, ConstraintVerdicts, NodeVerdict
 
 NAMED = 3
@@ -104,7 +105,7 @@ class Explanations:
         return ExplainReport(
             id=id_,
             active=bool(in_force),
-            conflict=len({each.definition.without_end() for each in in_force}) > 1,
+            conflict=is_conflict([each.definition for each in in_force]),
             definitions=tuple(definitions),
             removals=tuple(_removal(change, id_, state) for change in self._evidence.changes.removals(id_)),
             violations=self._violations(id_),

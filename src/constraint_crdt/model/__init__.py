@@ -91,6 +91,8 @@ class EventKind(enum.StrEnum):
     """A constraint is no longer active, because of a removal."""
     EXPIRED = "expired"
     """A constraint is no longer active, because its lifetime ended."""
+    CONFLICT = "conflict"
+    """Concurrent edits left several definitions of a constraint in force. The detail has their number and the nodes."""
     VIOLATED = "violated"
     """A constraint became violated on this node: the state is violated. The detail has the values and the margin."""
     SATISFIED = "satisfied"

@@ -20,11 +20,11 @@ Rules kept here:
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar, Unpack
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
 from constraint_crdt.crdt.clock import HybridClock, VectorClock
-from constraint_crdt.crdt.digest import Dot, Replica, StateHash, check_replica
+from constraint_crdt.crdt.digest import Dot, Replica, StateHash, check_replica, dot_text
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES, Limits
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, InvalidValue, UnknownConstraint, UnknownName
 from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
@@ -38,6 +38,8 @@ from constraint_crdt.protocol.transfers import InboundTransfers, OutboundTransfe
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.definition import (
     ADD,
+    Definition,
+    DefinitionFields,
     Duration,
     Labels,
     Selection,
@@ -45,7 +47,9 @@ from constraint_crdt.types.definition import (
     check_definition,
     check_labels,
     duration_ns,
+    edited,
     expiry_time,
+    joined,
 )
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.readings import Reading
@@ -265,19 +269,51 @@ class GossipNode:
         that cannot be used, `ClockInDoubt` for an end where this node does not know the time, and `ConstraintCrdtError` for values
         out of bounds.
         """
-        state = self.local.state
         expires_at = self._end(ttl, until)
         definition = check_definition(
             when, severity, about, on, expires_at,
             for_=duration_ns(for_, "for"), clear_after=duration_ns(clear_after, "clear_after"), clear_when=clear_when,
             if_unknown=if_unknown, max_age=duration_ns(max_age, "max_age"), scope=scope, mode=mode, each=each,
         )  # fmt: skip
-        if definition.when is not None:
+        return self._put_definition(id_, definition, at)
+
+    def edited_definition(self, id_: str, fields: DefinitionFields) -> Definition:
+        """The definition of an active constraint with other fields, not written yet. Raises as `edit_constraint`."""
+        expires_at = self._end(fields.get("ttl"), fields.get("until"))
+        return edited(self.local.state.constraints.definition(id_), fields, expires_at)
+
+    def edit_constraint(self, id_: str, *, at: int | None = None, **fields: Unpack[DefinitionFields]) -> Change:
+        """Change the fields of an active constraint that are given, and keep the others. `at`: see `add_constraint`.
+
+        Raises as `add_constraint`, `UnknownConstraint` for an inactive constraint, and `ConstraintInConflict` where it has
+        several definitions.
+        """
+        return self._put_definition(id_, self.edited_definition(id_, fields), at)
+
+    def resolve_conflict(self, id_: str, keep: Dot | None = None, *, at: int | None = None) -> Change:
+        """Replace the definitions of a constraint by one: the one of the dot `keep`, or all of them, joined.
+
+        Raises `UnknownConstraint` for an inactive constraint, and `ConstraintCrdtError` for a dot of no definition in force, and
+        for definitions that cannot be joined.
+        """
+        additions = self.local.state.constraints.additions(id_)
+        if not additions:
+            raise UnknownConstraint(id_)
+        if keep is None:
+            return self._put_definition(id_, joined([each.definition for each in additions]), at)
+        kept = next((each.definition for each in additions if each.dot == keep), None)
+        if kept is None:
+            message = f"no definition of {id_} in force is of the mutation {dot_text(keep)}: look again"
+            raise ConstraintCrdtError(message, field="keep")
+        return self._put_definition(id_, kept, at)
+
+    def _put_definition(self, id_: str, definition: Definition, at: int | None) -> Change:
+        if definition.when is not None and not definition.meaning:
             from constraint_crdt.expression import check_expressions
 
             check_expressions(definition.when, definition.clear_when, scope=definition.scope)
         with self.local as me:
-            return state.constraints.put(id_, definition, node=me, at=at)
+            return self.local.state.constraints.put(id_, definition, node=me, at=at)
 
     def _end(self, ttl: Duration | float | None, until: Timestamp | int | None) -> int | None:
         if ttl is None and until is None:

@@ -63,6 +63,7 @@ from constraint_crdt.store import Life
 from constraint_crdt.transport import LinkingTransport, RoleTransport, Standing, Transport
 from constraint_crdt.types.definition import Addition, Selection, check_selector
 from constraint_crdt.types.nodes import NodeValue
+from constraint_crdt.types.orset import is_conflict
 from constraint_crdt.types.variables import kind_of
 from constraint_crdt.types.verdicts import value_text
 
@@ -124,6 +125,7 @@ class Answers:
             hash=gossip.state_hash.hex(),
             constraints_hash=gossip.constraints_hash.hex(),
             constraints=state.active_constraint_count,
+            conflicts=len(self._feed.definitions.conflicts),
             unknown_here=self._evaluator.undecided,
             violated_anywhere=len(state.verdicts.violated),
             satisfied=state.metrics.total_satisfied,
@@ -424,7 +426,7 @@ class Answers:
             expires_at=max(ends) if len(ends) == len(definitions) else None,
             **reported_fields(definitions[0]),
             applies_here=any(each.applies_to(self._gossip.labels) for each in definitions),
-            conflict=len({each.without_end() for each in definitions}) > 1,
+            conflict=is_conflict(definitions),
             definitions=reports,
             satisfied=counts.satisfied,
             violations=counts.violated,

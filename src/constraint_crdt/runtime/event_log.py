@@ -32,6 +32,7 @@ from constraint_crdt.crdt.cells import Cell, registered
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, StateHash
 from constraint_crdt.expression.judgement import Turn
+from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.history import LoggedChange
 from constraint_crdt.model import KEPT, Event, EventKind, Notice
 from constraint_crdt.operations.command import show_length, show_values
@@ -356,9 +357,14 @@ class EventPublisher:
             self._more.clear()
 
     def _publish_definition(self, change: DefinitionChange) -> None:
-        kind, id_, when = change
+        kind, id_, when, in_conflict = change
         actor, by = self._cause(kind, id_)
         self._events.publish(Event(kind=kind, time=self._now(), constraint=id_, detail=when, actor=actor, by=by))
+        if in_conflict:
+            nodes = sorted({each.dot.replica.node_id for each in self._constraints.additions(id_)})
+            detail = f"{in_conflict} definitions, by {named(nodes)}; all are in force"
+            _log.warning("constraint %s is in conflict: %s, until one is kept (constraint-crdt resolve)", id_, detail)
+            self._events.publish(Event(kind=EventKind.CONFLICT, time=self._now(), constraint=id_, detail=detail))
 
     def _cause(self, kind: EventKind, id_: str) -> tuple[str, str]:
         """The actor of a change of a constraint, and the node of the actor; empty if unknown."""

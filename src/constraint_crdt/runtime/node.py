@@ -23,11 +23,19 @@ from datetime import datetime, timedelta
 from functools import partial
 from random import Random
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 import msgspec
 
-from constraint_crdt.errors import ConstraintCrdtError, InvalidType, LifecycleError, UnknownConstraint, WrongThread
+from constraint_crdt.crdt.digest import Dot
+from constraint_crdt.errors import (
+    ConstraintCrdtError,
+    ConstraintExists,
+    InvalidType,
+    LifecycleError,
+    UnknownConstraint,
+    WrongThread,
+)
 from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation, is_known
 from constraint_crdt.model import Event, EventKind, IfUnknown, Mode, Scope, Severity, html_fields
@@ -46,7 +54,7 @@ from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
-from constraint_crdt.types.definition import Selection
+from constraint_crdt.types.definition import DefinitionFields, Selection
 from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
@@ -228,6 +236,7 @@ class Node:
         scope: str = Scope.NODE,
         mode: str = Mode.ENFORCE,
         each: str | None = None,
+        new: bool = False,
     ) -> Change:
         """Add a constraint to the whole fleet, or replace its definitions known here.
 
@@ -240,25 +249,56 @@ class Node:
         an unknown outcome. `max_age`: older values are not used. Durations are a `timedelta` or a number in seconds.
         `scope`: `fleet` for a constraint over `nodes`, the nodes that `on` selects, with their shared readings.
         `mode`: what follows from a violation; `each`: the label of measurements whose values are its instances.
+        `new`: refuse a constraint that is active.
 
-        Raises `ExpressionError` (wrong `when` or `clear_when`), `ClockInDoubt` (an end, while this node does not know the time) or
-        `ConstraintCrdtError` (out of bounds); nothing changes then.
+        Raises `ConstraintExists` (`new`), `ExpressionError` (wrong `when` or `clear_when`), `ClockInDoubt` (an end, while this node
+        does not know the time) or `ConstraintCrdtError` (out of bounds); nothing changes then.
         """
-        if when:
-            kinds = self.gossip.state.variables.kinds()
-            nodes = self._runtime.evaluator.fleet.selected(on) if scope == Scope.FLEET else 0
-            if scope != Scope.FLEET and is_known(when, kinds) and is_known(clear_when, kinds):
-                check_expressions(when, clear_when, kinds)
-            else:  # the CEL library may not be loaded yet
-                check = partial(check_expressions, when, clear_when, dict(kinds), scope=scope, nodes=nodes)
-                await asyncio.to_thread(check)
+        if new and id_ in self.gossip.state.constraints:
+            raise ConstraintExists(id_)
+        await self._check_expressions(when, clear_when, scope, on)
         self._check_call()
         add = partial(
             self.gossip.add_constraint, id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
             for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
             mode=mode, each=each,
         )  # fmt: skip
+        if new and id_ in self.gossip.state.constraints:  # came while the expressions were checked
+            raise ConstraintExists(id_)
         return await self._runtime.feed.commit(partial(add, at=self.gossip.time.stamp()), "add", id_)
+
+    async def _check_expressions(self, when: str | None, clear_when: str | None, scope: str, on: Selection | None) -> None:
+        if not when:
+            return
+        kinds = self.gossip.state.variables.kinds()
+        nodes = self._runtime.evaluator.fleet.selected(on) if scope == Scope.FLEET else 0
+        if scope != Scope.FLEET and is_known(when, kinds) and is_known(clear_when, kinds):
+            check_expressions(when, clear_when, kinds)
+        else:  # the CEL library may not be loaded yet
+            check = partial(check_expressions, when, clear_when, dict(kinds), scope=scope, nodes=nodes)
+            await asyncio.to_thread(check)
+
+    async def edit_constraint(self, id_: str, **fields: Unpack[DefinitionFields]) -> Change:
+        """Change the fields of an active constraint that are given, named as in `add_constraint`, and keep the others.
+
+        None sets a field to its default; `until=None` takes its end away. Raises `UnknownConstraint` for an inactive constraint,
+        `ConstraintInConflict` for one with several definitions, and as `add_constraint`; nothing changes then.
+        """
+        definition = self.gossip.edited_definition(id_, fields)
+        await self._check_expressions(definition.when, definition.clear_when, definition.scope, definition.selector)
+        self._check_call()
+        edit = partial(self.gossip.edit_constraint, id_, at=self.gossip.time.stamp(), **fields)
+        return await self._runtime.feed.commit(edit, "edit", id_)
+
+    async def resolve_conflict(self, id_: str, keep: Dot | None = None) -> Change:
+        """Replace the definitions in force for a constraint by the one of the dot `keep`, or by all of them, joined.
+
+        Joined, each `when` must hold, with the gravest severity and the last end. Raises `UnknownConstraint` for an inactive
+        constraint, and `ConstraintCrdtError` for another dot, and for definitions that differ in a further field.
+        """
+        self._check_call()
+        resolve = partial(self.gossip.resolve_conflict, id_, keep, at=self.gossip.time.stamp())
+        return await self._runtime.feed.commit(resolve, "resolve", id_)
 
     async def remove_constraint(self, id_: str) -> None:
         """Remove a constraint in the whole fleet. Raises `UnknownConstraint` for a constraint not active here."""

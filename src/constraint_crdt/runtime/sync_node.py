@@ -23,8 +23,9 @@ from concurrent.futures import CancelledError, Future
 from datetime import datetime, timedelta
 from random import Random
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
+from constraint_crdt.crdt.digest import Dot
 from constraint_crdt.errors import HoldLost, InvalidType, LifecycleError, WrongThread
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.model import Event, IfUnknown, Mode, Scope, Severity
@@ -40,7 +41,7 @@ from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
-from constraint_crdt.types.definition import Selection
+from constraint_crdt.types.definition import DefinitionFields, Selection
 from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
@@ -224,15 +225,24 @@ class SyncNode:
         scope: str = Scope.NODE,
         mode: str = Mode.ENFORCE,
         each: str | None = None,
+        new: bool = False,
     ) -> Change:
         """See `Node.add_constraint`."""
         return self._wait(
             self._node.add_constraint(
                 id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
                 for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
-                mode=mode, each=each,
+                mode=mode, each=each, new=new,
             )
         )  # fmt: skip
+
+    def edit_constraint(self, id_: str, **fields: Unpack[DefinitionFields]) -> Change:
+        """See `Node.edit_constraint`."""
+        return self._wait(self._node.edit_constraint(id_, **fields))
+
+    def resolve_conflict(self, id_: str, keep: Dot | None = None) -> Change:
+        """See `Node.resolve_conflict`."""
+        return self._wait(self._node.resolve_conflict(id_, keep))
 
     def remove_constraint(self, id_: str) -> None:
         """See `Node.remove_constraint`."""
