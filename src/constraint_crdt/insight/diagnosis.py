@@ -28,6 +28,7 @@ from constraint_crdt.operations.nodes import LinkProtection, slow_links
 from constraint_crdt.operations.service import DiagnosisReport, Finding, Level, worst_of
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.definition import Definition
+from constraint_crdt.types.parameters import measured_names, parameters_of
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.identity import Identity
@@ -176,7 +177,7 @@ class Undecidable:
         self._constraints, self._variables, self._verdicts = state.constraints, state.variables, state.verdicts
         described = {name: dict(each.labels) for name, each in state.nodes.items() if name not in state.retirements}
         self._labels = {**described, gossip.node_id: gossip.labels}
-        self._readings = state.readings
+        self._readings, self._parameters = state.readings, state.parameters
         self._chosen: dict[Selector, _Nodes] = {}
         self._near: dict[str, list[str]] = {}
 
@@ -203,6 +204,9 @@ class Undecidable:
             verdict = expressions[0].evaluate({}).verdict
             always = "undecided" if verdict is Verdict.UNKNOWN else verdict.value
             yield f"the expression reads no measurement, so it is always {always}"
+        for name in sorted({*parameters_of(definition.when), *parameters_of(definition.clear_when)}):
+            reasons = {self._parameters.value(name, self._labels[node]).reason: node for node in reversed(nodes.names)}
+            yield from (f"{reason} ({node})" for reason, node in sorted(reasons.items()) if reason)
         if not nodes.names:
             yield f"no known node {_having(definition.selector)}"
         elif nodes.measured:
@@ -218,7 +222,7 @@ class Undecidable:
         for each in expressions_of(definition):
             read |= each.variables | {name for name, _ in each.windows}
         read |= needs_of(definition)
-        missing = read - nodes.measured
+        missing = measured_names(read) - nodes.measured
         return sorted(name for name in missing if not any(other.startswith(f"{name}.") for other in missing))
 
     def sentence(self, definition: Definition, variable: str) -> str:

@@ -936,15 +936,17 @@ async def _check_expression(node: "Node", request: Expression) -> ExpressionRepo
     import asyncio  # loaded by nodes only: commands need no event loop
 
     from constraint_crdt.expression import ExpressionError, compile_written
+    from constraint_crdt.types.parameters import measured_names
 
     if request.scope not in (Scope.NODE, Scope.FLEET):
         raise wrong(f"scope must be node or fleet, not {request.scope!r}", "scope")
     try:
         kinds = dict(node.gossip.state.variables.kinds())
-        found = await asyncio.to_thread(compile_written, request.when, request.scope, kinds, len(node.node_names()))
+        bind = node.gossip.binding(request.when)
+        found = await asyncio.to_thread(compile_written, request.when, request.scope, kinds, len(node.node_names()), bind)
     except ExpressionError as error:
         return ExpressionReport(ok=False, error=str(error), variables=())
-    return ExpressionReport(ok=True, error=None, variables=tuple(sorted(found.variables)))
+    return ExpressionReport(ok=True, error=None, variables=tuple(sorted(measured_names(found.variables))))
 
 
 CHECK_EXPRESSION: Final = Operation(

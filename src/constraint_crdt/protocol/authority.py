@@ -50,6 +50,7 @@ from constraint_crdt.types.nodes import (
     revoke_value,
     vouch_value,
 )
+from constraint_crdt.types.parameters import PARAMETER
 from constraint_crdt.types.readings import READING
 from constraint_crdt.types.variables import VARIABLES
 from constraint_crdt.types.verdicts import VERDICT
@@ -58,7 +59,7 @@ OBSERVER: Final = "observer"
 MEMBER: Final = "member"
 OPERATOR: Final = "operator"
 
-_OF_OPERATORS: Final = frozenset({ADD, BUDGET, REVOKE, ROOT, UNDO, VOUCH})
+_OF_OPERATORS: Final = frozenset({ADD, BUDGET, PARAMETER, REVOKE, ROOT, UNDO, VOUCH})
 _OF_OBSERVERS: Final = frozenset({CERTIFICATE, SIGNATURE, SETTLED, NODE, VARIABLES})
 
 
@@ -718,6 +719,7 @@ class Authority:
 _RIGHTS: Final = {
     ADD: "change constraints",
     BUDGET: "define budgets",
+    PARAMETER: "set parameters",
     REVOKE: "revoke nodes",
     ROOT: "replace the root",
     UNDO: "undo retirements",
@@ -741,6 +743,7 @@ def _excess(role: str, replica: Replica, cell: Cell) -> str | None:
         return {
             ADD: "change constraints",
             BUDGET: "define budgets",
+            PARAMETER: "set parameters",
             REVOKE: "revoke nodes",
             ROOT: "replace the root",
             UNDO: "undo retirements",

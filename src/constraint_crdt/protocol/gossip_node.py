@@ -52,6 +52,7 @@ from constraint_crdt.types.definition import (
     joined,
 )
 from constraint_crdt.types.orset import Change
+from constraint_crdt.types.parameters import bind, parameters_of
 from constraint_crdt.types.readings import Reading
 from constraint_crdt.types.register import Position
 from constraint_crdt.types.variables import VariableKind
@@ -311,7 +312,8 @@ class GossipNode:
         if definition.when is not None and not definition.meaning:
             from constraint_crdt.expression import check_expressions
 
-            check_expressions(definition.when, definition.clear_when, scope=definition.scope)
+            bound = self.binding(definition.when, definition.clear_when)
+            check_expressions(definition.when, definition.clear_when, scope=definition.scope, bind=bound)
         with self.local as me:
             return self.local.state.constraints.put(id_, definition, node=me, at=at)
 
@@ -320,6 +322,28 @@ class GossipNode:
             return None
         self.local.check_clock()
         return expiry_time(ttl, until, self.local.time.now())
+
+    def binding(self, *sources: str | None) -> Callable[[str], str]:
+        """A function that puts the values which parameters have on this node now in place of their names, for any thread.
+
+        `sources`: the expressions that it may be called with.
+        """
+        parameters = self.local.state.parameters
+        values = {name: parameters.value(name, self.labels) for source in sources for name in parameters_of(source)}
+        return lambda source: bind(source, values)
+
+    def set_parameter(self, name: str, value: object, on: Selection | None = None) -> bool:
+        """Give a parameter a value on all nodes, or on those that `on` selects. True if a cell was written.
+
+        Raises as `Parameters.set` does.
+        """
+        at = self.local.time.stamp()
+        return self.write(lambda me: self.local.state.parameters.set(name, value, on, node=me, at=at))
+
+    def unset_parameter(self, name: str, on: Selection | None = None) -> None:
+        """Remove a setting of a parameter. Raises `UnknownName` if none stands for this selector."""
+        at = self.local.time.stamp()
+        self.write(lambda me: self.local.state.parameters.unset(name, on, node=me, at=at))
 
     def remove_constraint(self, id_: str) -> None:
         """Remove a constraint. Raises `KeyError`, changing nothing, for a constraint not active here."""
@@ -400,7 +424,10 @@ class GossipNode:
         from constraint_crdt.expression.evaluation import evaluate
 
         check_names(values)
-        evaluations = evaluate(self.local.state.constraints, values, self.labels)
+        state = self.local.state
+        evaluations = evaluate(
+            state.constraints, values, self.labels, bind=lambda definition: state.parameters.bind(definition, self.labels)
+        )
         for each in evaluations:
             self.record_each({each.constraint: each.counts})
         return evaluations

@@ -456,17 +456,22 @@ class BatchResult(msgspec.Struct, frozen=True, gc=False):
     change: Effect
 
 
-def check_definitions(changes: Sequence[BatchChange], kinds: Mapping[str, str] = NO_KINDS, nodes: int = 0) -> None:
+def check_definitions(
+    changes: Sequence[BatchChange],
+    kinds: Mapping[str, str] = NO_KINDS,
+    nodes: int = 0,
+    bind: Callable[[str], str] = lambda source: source,
+) -> None:
     """Check the size of a batch and its definitions, without the state. Compiles each `when`, which may be slow.
 
-    `kinds`: the kinds of variables where they are known; `nodes`: the number of the nodes of the fleet. Raises
-    `ConstraintCrdtError`; a `BatchError` for a change at fault.
+    `kinds`: the kinds of variables where they are known; `nodes`: the number of the nodes of the fleet; `bind`: see
+    `compile_written`. Raises `ConstraintCrdtError`; a `BatchError` for a change at fault.
     """
     if len(changes) > MAX_CHANGES:
         raise ConstraintCrdtError(f"a batch has at most {MAX_CHANGES} changes, not {len(changes)}: send several")
     for index, change in enumerate(changes):
         if type(change) is AddConstraint:
-            _check_definition(index, change, kinds, nodes)
+            _check_definition(index, change, kinds, nodes, bind)
 
 
 CHECKED_AT_ONCE = 50
@@ -529,8 +534,8 @@ def _apply(
     return results
 
 
-def _check_definition(index: int, change: AddConstraint, kinds: Mapping[str, str], nodes: int) -> None:
-    compiled = partial(compile_written, scope=change.scope, kinds=kinds, nodes=nodes)
+def _check_definition(index: int, change: AddConstraint, kinds: Mapping[str, str], nodes: int, bind: Callable[[str], str]) -> None:
+    compiled = partial(compile_written, scope=change.scope, kinds=kinds, nodes=nodes, bind=bind)
     for field, check in (
         ("id", lambda: check_id(change.id, "a constraint id")),
         ("for", lambda: duration_ns(change.for_, "for")),

@@ -639,6 +639,7 @@ class Runtime:
         tasks.repeat("new constraints", settings.check_every, self.evaluator.renew)
         tasks.run("fleet constraints", self.evaluator.run_fleet)
         tasks.run("readings", self.evaluator.run_readings)
+        tasks.run("parameters", self.evaluator.run_parameters)
         tasks.repeat("ticks", settings.check_every, self.evaluator.tick)
         tasks.repeat("counts", settings.count_every, self.evaluator.write_counts)
         tasks.run("verdicts", self.evaluator.run_verdicts)

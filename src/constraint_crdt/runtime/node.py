@@ -40,7 +40,7 @@ from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation, is_known
 from constraint_crdt.model import Event, EventKind, IfUnknown, Mode, Scope, Severity, html_fields
 from constraint_crdt.operations.budgets import HoldReport
-from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
+from constraint_crdt.operations.constraints import AddConstraint, BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
@@ -275,7 +275,8 @@ class Node:
         if scope != Scope.FLEET and is_known(when, kinds) and is_known(clear_when, kinds):
             check_expressions(when, clear_when, kinds)
         else:  # the CEL library may not be loaded yet
-            check = partial(check_expressions, when, clear_when, dict(kinds), scope=scope, nodes=nodes)
+            bind = self.gossip.binding(when, clear_when)
+            check = partial(check_expressions, when, clear_when, dict(kinds), scope=scope, nodes=nodes, bind=bind)
             await asyncio.to_thread(check)
 
     async def edit_constraint(self, id_: str, **fields: Unpack[DefinitionFields]) -> Change:
@@ -330,7 +331,9 @@ class Node:
         if is_cheap(changes, kinds):
             check_definitions(changes, kinds)
         else:
-            await asyncio.to_thread(check_definitions, changes, dict(kinds), len(self.node_names()))
+            adds = [change for change in changes if isinstance(change, AddConstraint)]
+            bind = self.gossip.binding(*(text for each in adds for text in (each.when, each.clear_when)))
+            await asyncio.to_thread(check_definitions, changes, dict(kinds), len(self.node_names()), bind)
         self._check_call()
         apply = partial(apply_changes, self.gossip, changes, at=self.gossip.time.stamp())
         redefined = [change.id for change in changes if not isinstance(change, RecordCounts)]
