@@ -44,6 +44,8 @@ NOT_SAID = {
     "record": "what a node counts is bounded in all",
     "send_delta": "a counter is of the node and the seq of its delta, and a norm that of its position",
     "submit_tile": "a tile is of the room in the path, and its hash that of its content",
+    "set_parameter": "a name is one that an expression can read, and a selector has a syntax",
+    "unset_parameter": "a selector has a syntax",
     "tally": "what a node counts in a sketch is bounded in all",
 }
 """Operations that refuse some of what the document allows, and why no schema can say it: of them this is not checked."""

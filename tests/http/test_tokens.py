@@ -31,6 +31,8 @@ OPERATING = {
     "remove_budget",
     "add",
     "edit_constraint",
+    "set_parameter",
+    "unset_parameter",
     "resolve",
     "remove",
     "retire",

@@ -80,7 +80,7 @@ from constraint_crdt.store.files import replace_file
 from constraint_crdt.types.budgets import check_budget
 from constraint_crdt.types.definition import Definition, check_definition, check_selector, duration_ns, expiry_time
 from constraint_crdt.types.orset import Change, change_of
-from constraint_crdt.types.parameters import parameters_of
+from constraint_crdt.types.parameters import read_parameters
 
 FILE_NS = 1_000
 """The precision of a time in a file of constraints, in ns: a smaller difference of ends is none."""
@@ -561,8 +561,7 @@ def _read_entry(entry: dict[str, object], before: Collection[str]) -> tuple[str,
         mode=str(entry.get("mode", "enforce")),
         each=_read_text(entry, "each"),
     )
-    parameters = (*parameters_of(definition.when), *parameters_of(definition.clear_when))
-    if definition.scope is Scope.NODE or not parameters:  # else the node checks them, which knows the values
+    if definition.scope is Scope.NODE or not read_parameters(definition):  # else the node checks them, which knows the values
         check_expressions(definition.when, definition.clear_when, scope=definition.scope)
     renew = entry.get("renew", False)
     if not isinstance(renew, bool):

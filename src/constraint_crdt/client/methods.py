@@ -46,7 +46,7 @@ from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
 from constraint_crdt.operations.service import AlertsReport, AuditReport, DiagnosisReport, Health, ImportReport, SessionReport
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
-from constraint_crdt.operations.variables import ReadingsReport, VariableReport
+from constraint_crdt.operations.variables import ParameterChange, ParameterReport, ReadingsReport, VariableReport
 from constraint_crdt.plato.shapes import PlatoDelta, PlatoRoom, PlatoTile
 
 Request = TypeVar("Request", bound=msgspec.Struct)
@@ -190,6 +190,18 @@ class BlockingMethods(ABC):
     def readings(self, *, name: str | None = None) -> ReadingsReport:
         """The readings that the nodes share, with their ages, and the figures of each variable over the fleet."""
         return self.do(variables.READINGS, variables.GetReadings(name=name))
+
+    def parameters(self, *, name: str | None = None) -> list[ParameterReport]:
+        """The parameters that constraints read as `param.NAME`, with their settings, and the value on the node that answers."""
+        return self.do(variables.PARAMETERS, variables.GetParameters(name=name))
+
+    def set_parameter(self, name: str, value: float | str | bool, *, on: Mapping[str, str] | str | None = None) -> ParameterChange:
+        """Give a parameter a value, on all nodes or on those that `on` selects. Of several settings the most specific counts."""
+        return self.do(variables.SET_PARAMETER, variables.SetParameter(name=name, value=value, on=on))
+
+    def unset_parameter(self, name: str, *, on: str | None = None) -> ParameterChange:
+        """Remove the setting of a parameter for this selector. Raises `NotFound` if none stands."""
+        return self.do(variables.UNSET_PARAMETER, variables.UnsetParameter(name=name, on=on))
 
     def budgets(self) -> list[BudgetReport]:
         """The budgets, who holds them, and where rights are free."""
@@ -496,6 +508,20 @@ class AsyncMethods(ABC):
     async def readings(self, *, name: str | None = None) -> ReadingsReport:
         """The readings that the nodes share, with their ages, and the figures of each variable over the fleet."""
         return await self.do(variables.READINGS, variables.GetReadings(name=name))
+
+    async def parameters(self, *, name: str | None = None) -> list[ParameterReport]:
+        """The parameters that constraints read as `param.NAME`, with their settings, and the value on the node that answers."""
+        return await self.do(variables.PARAMETERS, variables.GetParameters(name=name))
+
+    async def set_parameter(
+        self, name: str, value: float | str | bool, *, on: Mapping[str, str] | str | None = None,
+    ) -> ParameterChange:
+        """Give a parameter a value, on all nodes or on those that `on` selects. Of several settings the most specific counts."""
+        return await self.do(variables.SET_PARAMETER, variables.SetParameter(name=name, value=value, on=on))
+
+    async def unset_parameter(self, name: str, *, on: str | None = None) -> ParameterChange:
+        """Remove the setting of a parameter for this selector. Raises `NotFound` if none stands."""
+        return await self.do(variables.UNSET_PARAMETER, variables.UnsetParameter(name=name, on=on))
 
     async def budgets(self) -> list[BudgetReport]:
         """The budgets, who holds them, and where rights are free."""

@@ -56,6 +56,7 @@ from constraint_crdt.operations.nodes import Retiring
 from constraint_crdt.operations.operation import BYTES, JSON, TEXT, Answer, AnyOperation, Body, Empty, Parameter, Right, Schema
 from constraint_crdt.operations.sketches import MAX_ITEMS, Inserted, Tallied
 from constraint_crdt.operations.tiles import EditedTile, NewTile
+from constraint_crdt.operations.variables import ParameterSetting
 from constraint_crdt.plato.shapes import (
     FNV_BITS,
     MS,
@@ -150,6 +151,7 @@ FIELDS: Final[Mapping[type[msgspec.Struct], Mapping[str, Schema]]] = {
         "author": _text(ID_BYTES), "tags": NAMES, "constraints": NAMES,
     },
     EditedTile: {"add_tags": NAMES, "add_constraints": NAMES},
+    ParameterSetting: {"on": _DEFINITION["on"]},
     Moved: {"by": {"minimum": -MAX_COUNT, "maximum": MAX_COUNT, "not": {"const": 0}}},
     Moving: {"position": COORDINATES},
     BudgetDefinition: {

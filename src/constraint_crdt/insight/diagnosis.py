@@ -28,7 +28,7 @@ from constraint_crdt.operations.nodes import LinkProtection, slow_links
 from constraint_crdt.operations.service import DiagnosisReport, Finding, Level, worst_of
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.definition import Definition
-from constraint_crdt.types.parameters import measured_names, parameters_of
+from constraint_crdt.types.parameters import measured_names, read_parameters
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.identity import Identity
@@ -204,7 +204,7 @@ class Undecidable:
             verdict = expressions[0].evaluate({}).verdict
             always = "undecided" if verdict is Verdict.UNKNOWN else verdict.value
             yield f"the expression reads no measurement, so it is always {always}"
-        for name in sorted({*parameters_of(definition.when), *parameters_of(definition.clear_when)}):
+        for name in sorted(read_parameters(definition)):
             reasons = {self._parameters.value(name, self._labels[node]).reason: node for node in reversed(nodes.names)}
             yield from (f"{reason} ({node})" for reason, node in sorted(reasons.items()) if reason)
         if not nodes.names:

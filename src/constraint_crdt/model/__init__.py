@@ -91,6 +91,8 @@ class EventKind(enum.StrEnum):
     """A constraint is no longer active, because of a removal."""
     EXPIRED = "expired"
     """A constraint is no longer active, because its lifetime ended."""
+    PARAMETER = "parameter"
+    """A setting of a parameter changed. The detail has the setting."""
     CONFLICT = "conflict"
     """Concurrent edits left several definitions of a constraint in force. The detail has their number and the nodes."""
     VIOLATED = "violated"

@@ -186,6 +186,11 @@ def parse_measurements(texts: Iterable[str]) -> dict[str, object]:
     return values
 
 
+def parse_scalar(text: str) -> object:
+    """A number, true, false or a quoted text as in JSON; other text as given. Raises `UsageError` for too large a number."""
+    return _measured(text)
+
+
 def _measured(text: str) -> object:
     """A number, true, false or a quoted text as in JSON; other text as given."""
     try:

@@ -46,6 +46,7 @@ from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.decay import RATE
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.nodes import AuditEntry
+from constraint_crdt.types.parameters import told_setting
 from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict
 
 __all__ = ["Event", "EventKind", "EventLog", "EventPublisher", "EventStream", "KeptEvent", "Notice", "Notices", "Resumed"]
@@ -241,6 +242,12 @@ class EventPublisher:
         """The constraints in a violated state, with the beginning in ns since the epoch."""
         self._max_skew = max_skew
         self._now = now
+        self._parameters = gossip.state.parameters
+        self._settings: dict[str, dict[str, str]] = {}
+        """The settings as last published, by parameter and selector."""
+        self._reset = set(self._parameters)
+        """The parameters with settings that may have changed since."""
+        self._parameters.subscribe(self._reset.add)
         self._more = asyncio.Event()
         self._constraints = gossip.state.constraints
         self.has_ends = asyncio.Event()
@@ -261,6 +268,7 @@ class EventPublisher:
         if change.origin is ChangeOrigin.RESTORED:
             self._definitions.take()
             self._tiles.tell(self._now(), publish=False)
+            self._publish_parameters(silently=True)
             return
         if change.renewed is not None:
             before, after = change.renewed
@@ -270,8 +278,28 @@ class EventPublisher:
             self._received(change.peer, change.result)
         for turn in change.turns:
             self._turned(turn)
+        if self._reset:
+            self._publish_parameters()
         if change.state_changed and not self._behind:
             self._publish_some()
+
+    def _publish_parameters(self, *, silently: bool = False) -> None:
+        """Publish the changed settings; or only mark them published."""
+        for name in sorted(self._reset):
+            after = {each.text: told_setting(each) for each in self._parameters.settings(name)}
+            before = self._settings.get(name, {})
+            self._settings[name] = after
+            for text in sorted(before.keys() | after.keys()) if not silently else ():
+                if before.get(text) != after.get(text):
+                    self._publish_setting(name, text, after.get(text))
+        self._reset.clear()
+
+    def _publish_setting(self, name: str, text: str, told: str | None) -> None:
+        dots = [value.dot for each in self._parameters.settings(name) if each.text == text for value in each.values]
+        entry = max(filter(None, map(self._audit.of, dots)), default=None)
+        actor, by = ("", "") if entry is None else (entry.actor, entry.dot.replica.node_id)
+        detail = told or f"{name}{f' on {text}' if text else ''} is unset"
+        self.publish(EventKind.PARAMETER, detail=detail, actor=actor, by=by)
 
     def _turned(self, turn: Turn) -> None:
         """Publish the beginning of a violation with its values, the end with its length."""

@@ -45,7 +45,7 @@ from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
-from constraint_crdt.operations.variables import ReadingsReport, VariableReport
+from constraint_crdt.operations.variables import ParameterChange, ParameterReport, ReadingsReport, VariableReport
 from constraint_crdt.runtime.change_feed import BatchResult, apply_changes, check_definitions, is_cheap
 from constraint_crdt.runtime.event_log import EventStream
 from constraint_crdt.runtime.lifecycle import Runtime
@@ -54,7 +54,7 @@ from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
-from constraint_crdt.types.definition import DefinitionFields, Selection
+from constraint_crdt.types.definition import DefinitionFields, Selection, check_selector
 from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
@@ -300,6 +300,37 @@ class Node:
         self._check_call()
         resolve = partial(self.gossip.resolve_conflict, id_, keep, at=self.gossip.time.stamp())
         return await self._runtime.feed.commit(resolve, "resolve", id_)
+
+    async def set_parameter(self, name: str, value: object, on: Selection | None = None) -> ParameterChange:
+        """Give a parameter a value on all nodes, or on those that `on` selects; constraints read it as `param.NAME`.
+
+        `value`: a number, a text or a bool. Of the settings for a node the one with the most requirements counts. Returns the nodes
+        and constraints that it changes, as far as known here. Raises `TypeError` for a value of another type, and
+        `ConstraintCrdtError` for values out of bounds.
+        """
+        self._check_call()
+        return await self._change_parameter(name, on, lambda: self.gossip.set_parameter(name, value, on), "set")
+
+    async def unset_parameter(self, name: str, on: Selection | None = None) -> ParameterChange:
+        """Remove the setting of a parameter for this selector. Returns as `set_parameter`; raises `UnknownName` if none stands."""
+        self._check_call()
+
+        def unset() -> bool:
+            self.gossip.unset_parameter(name, on)
+            return True
+
+        return await self._change_parameter(name, on, unset, "unset")
+
+    async def _change_parameter(self, name: str, on: Selection | None, write: Callable[[], bool], what: str) -> ParameterChange:
+        answers = self._runtime.answers
+        before = answers.parameter_values(name)
+        written = await self._runtime.feed.commit(write, what, name)
+        await self._runtime.evaluator.renew()
+        return answers.parameter_change(name, check_selector(on), what if written else "unchanged", before)
+
+    def parameters(self, name: str | None = None) -> list[ParameterReport]:
+        """The parameters of the fleet, or the one of a name, with their settings and the value on this node, ordered by name."""
+        return self._runtime.answers.parameters(name)
 
     async def remove_constraint(self, id_: str) -> None:
         """Remove a constraint in the whole fleet. Raises `UnknownConstraint` for a constraint not active here."""

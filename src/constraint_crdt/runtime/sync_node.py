@@ -34,7 +34,7 @@ from constraint_crdt.operations.constraints import BatchChange, ConstraintReport
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
-from constraint_crdt.operations.variables import ReadingsReport, VariableReport
+from constraint_crdt.operations.variables import ParameterChange, ParameterReport, ReadingsReport, VariableReport
 from constraint_crdt.runtime.change_feed import BatchResult
 from constraint_crdt.runtime.measurement import Probe
 from constraint_crdt.runtime.node import Node
@@ -243,6 +243,18 @@ class SyncNode:
     def resolve_conflict(self, id_: str, keep: Dot | None = None) -> Change:
         """See `Node.resolve_conflict`."""
         return self._wait(self._node.resolve_conflict(id_, keep))
+
+    def set_parameter(self, name: str, value: object, on: Selection | None = None) -> ParameterChange:
+        """See `Node.set_parameter`."""
+        return self._wait(self._node.set_parameter(name, value, on))
+
+    def unset_parameter(self, name: str, on: Selection | None = None) -> ParameterChange:
+        """See `Node.unset_parameter`."""
+        return self._wait(self._node.unset_parameter(name, on))
+
+    def parameters(self, name: str | None = None) -> list[ParameterReport]:
+        """See `Node.parameters`."""
+        return self.read(lambda node: node.parameters(name))
 
     def remove_constraint(self, id_: str) -> None:
         """See `Node.remove_constraint`."""

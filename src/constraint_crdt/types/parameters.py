@@ -109,6 +109,13 @@ class Setting(NamedTuple):
         return len({_identity(each.value) for each in self.values}) > 1
 
 
+def told_setting(setting: Setting) -> str:
+    """A setting as a person writes it: `limit = 0.8 on zone=dock`."""
+    values = " or ".join(literal(each.value) for each in setting.values)
+    where = f" on {setting.text}" if setting.text else ""
+    return f"{setting.name} = {values}{where}{', in conflict' if setting.in_conflict else ''}"
+
+
 class Bound(NamedTuple):
     """A parameter on a node."""
 
@@ -162,6 +169,11 @@ def parameters_of(text: str | None) -> tuple[str, ...]:
     if not text or PARAM not in text:
         return ()
     return tuple(sorted({name for name, _, _ in _references(text)}))
+
+
+def read_parameters(definition: Definition) -> set[str]:
+    """The names of the parameters that a definition reads."""
+    return {*parameters_of(definition.when), *parameters_of(definition.clear_when)}
 
 
 def _references(text: str) -> Iterator[tuple[str, int, int]]:
@@ -286,7 +298,7 @@ class Parameters(IndexedView):
 
     def bind(self, definition: Definition, labels: Mapping[str, str]) -> BoundDefinition:
         """A definition on a node with these labels. O(size of its expressions)."""
-        names = {*parameters_of(definition.when), *parameters_of(definition.clear_when)}
+        names = read_parameters(definition)
         if not names or definition.meaning:
             return BoundDefinition(definition)
         values = {name: self.value(name, labels) for name in sorted(names)}
