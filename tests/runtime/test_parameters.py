@@ -1,13 +1,15 @@
 """Parameters on nodes: the constraints that read one are judged at once, with its value in their margins and reasons."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from constraint_crdt import ConstraintCrdtError, EventKind, ExpressionError, MemoryNetwork, Node
 from constraint_crdt.errors import UnknownName
-from constraint_crdt.expression import judgement
 from constraint_crdt.operations.constraints import AddConstraint, BatchError
+from constraint_crdt.types.definition import Definition
+from constraint_crdt.types.parameters import BoundDefinition, Parameters
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
 
@@ -104,14 +106,18 @@ async def test_parameters_are_bound_once_per_change(monkeypatch: pytest.MonkeyPa
         await node.batch([AddConstraint(id=f"c{number}", when=f"v < param.p{number}") for number in range(50)])
         await node.measure({"v": 1.0})
         await node._runtime.evaluator.renew()
-        bound: list[object] = []
-        parameters = node.gossip.state.parameters
-        before = type(parameters).bind
-        monkeypatch.setattr(type(parameters), "bind", lambda *each: bound.append(each[1]) or before(*each))
+        bound: list[Definition] = []
+
+        class Counted(Parameters):
+            def bind(self, definition: Definition, labels: Mapping[str, str]) -> BoundDefinition:
+                bound.append(definition)
+                return super().bind(definition, labels)
+
+        monkeypatch.setattr(node.gossip.state.parameters, "__class__", Counted)
         for value in (1.0, 3.0, 1.0):
             await node.measure({"v": value})
         assert bound == []
         assert node._runtime.evaluator.violated == 0
         await node.set_parameter("p7", 0.5)
-        assert {each.when for each in bound if isinstance(each, judgement.Definition)} == {"v < param.p7"}
+        assert {each.when for each in bound} == {"v < param.p7"}
         assert node._runtime.evaluator.violated == 1

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,7 @@ from constraint_crdt.operations.constraints import (
 from constraint_crdt.operations.evidence import CoverageReport, NodeCoverage, StandingDefinition, acknowledged_by
 
 if TYPE_CHECKING:
-    from constraint_crdt.cli.files import WantedBudget, WantedConstraint
+    from constraint_crdt.cli.files import WantedBudget, WantedConstraint, WantedParameter
 
 LONGEST_REQUEST = 60.0
 """The longest wait of a request at the node, in seconds; a longer wait takes several requests."""
@@ -296,12 +296,14 @@ def apply(arguments: argparse.Namespace) -> int:
     check_wait(arguments)
     if arguments.wait is not None and arguments.dry_run:
         raise MisuseError("--dry-run sends nothing, so there is nothing to wait for: leave out --wait")
-    wanted, budgets = read_wanted(arguments.file)
+    wanted, budgets, parameters = read_wanted(arguments.file)
     if arguments.prune and not wanted:
         raise MisuseError(f"{arguments.file} lists no constraint, so --prune would remove all of them: use `remove` for that")
     client = connect(arguments)
-    _check_expressions(client, arguments.file, wanted)
-    done = _applied(client, wanted, prune=arguments.prune, dry_run=arguments.dry_run)
+    _check_expressions(client, arguments.file, wanted, {each.name for each in parameters})
+    done: list[tuple[Changed, list[str]]] = []
+    done += [(each, []) for each in _applied_parameters(client, parameters, dry_run=arguments.dry_run)]
+    done += _applied(client, wanted, prune=arguments.prune, dry_run=arguments.dry_run)
     done += [(each, []) for each in _applied_budgets(client, budgets, dry_run=arguments.dry_run)]
     if not arguments.json:
         for change, edits in done:
@@ -319,6 +321,21 @@ def apply(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _applied_parameters(client: Client, wanted: Sequence["WantedParameter"], *, dry_run: bool) -> list[Changed]:
+    """Set the parameters of the file, before the constraints that may read them; returns the changes. `--prune` unsets none."""
+    known = {(each.name, one.selector): one.value for each in client.parameters() for one in each.settings} if wanted else {}
+    changes = []
+    for each in wanted:
+        before = known.get((each.name, each.selector))
+        same = before is not None and repr(before) == repr(each.value)
+        if not same and not dry_run:
+            client.set_parameter(each.name, each.value, on=each.selector or None)
+        where = f" on {each.selector}" if each.selector else ""
+        change = "unchanged" if same else "added" if (each.name, each.selector) not in known else "replaced"
+        changes.append(Changed(id=f"param.{each.name}{where}", change=change))
+    return changes
+
+
 def _applied_budgets(client: Client, wanted: Sequence["WantedBudget"], *, dry_run: bool) -> list[Changed]:
     """Define the budgets of the file; returns the changes. `--prune` removes no budget. `dry_run`: send nothing."""
     known = {each.name: each for each in client.budgets()} if wanted else {}
@@ -333,9 +350,14 @@ def _applied_budgets(client: Client, wanted: Sequence["WantedBudget"], *, dry_ru
     return changes
 
 
-def _check_expressions(client: Client, file: str, wanted: Mapping[str, "WantedConstraint"]) -> None:
-    """Raise `MisuseError` with a line for each expression that the node would refuse, which knows the kinds of the variables."""
-    definitions = [each.definition for each in wanted.values()]
+def _check_expressions(client: Client, file: str, wanted: Mapping[str, "WantedConstraint"], parameters: Set[str]) -> None:
+    """Raise `MisuseError` with a line for each expression that the node would refuse, which knows the kinds of the variables.
+
+    `parameters`: those that the file sets. The node checks the expressions that read them when they have their values.
+    """
+    from constraint_crdt.types.parameters import read_parameters
+
+    definitions = [each.definition for each in wanted.values() if not parameters & read_parameters(each.definition)]
     texts = {(text, each.scope) for each in definitions for text in (each.when, each.clear_when) if text}
     checked = ((each, client.check_expression(each[0], scope=each[1]).error) for each in sorted(texts))
     refused = {each: error for each, error in checked if error is not None}
