@@ -58,6 +58,7 @@ from constraint_crdt.types.decay import DecayConstraintState, DecayCounter
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.increments import RoomIncrements
 from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.parameters import Parameters
 from constraint_crdt.types.readings import SharedReadings
 from constraint_crdt.types.register import POSITION, EisensteinRegister
 from constraint_crdt.types.sketch import BloomCRDT, SketchCRDT
@@ -166,6 +167,7 @@ def _read(state: ConstraintState) -> object:
         (descriptions.read_verdicts(state.verdicts), descriptions.verdicts_agree(state.verdicts)),
         descriptions.read_variables(state.variables),
         descriptions.read_readings(state.readings),
+        descriptions.read_parameters(state.parameters),
     )
     return parts, state.clock.as_dict(), cells, state.state_hash, state.constraints_hash
 
@@ -193,6 +195,7 @@ ADAPTERS: Mapping[type, Callable[[], Laws[Any, Any]]] = {
     ConstraintVerdicts: descriptions.verdict_laws,
     MeasuredVariables: descriptions.variables_laws,
     SharedReadings: descriptions.readings_laws,
+    Parameters: descriptions.parameters_laws,
     ConstraintState: _state_laws,
 }
 """Every type, with the function that makes its description."""
@@ -275,6 +278,11 @@ def variables() -> st.SearchStrategy[MeasuredVariables]:
 def readings() -> st.SearchStrategy[SharedReadings]:
     """The shared readings of a few nodes."""
     return single(laws_of(SharedReadings))
+
+
+def parameters() -> st.SearchStrategy[Parameters]:
+    """The parameters of a few nodes."""
+    return single(laws_of(Parameters))
 
 
 def states() -> st.SearchStrategy[ConstraintState]:
