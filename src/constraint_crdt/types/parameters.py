@@ -32,7 +32,7 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, UnknownName
 from constraint_crdt.model.selectors import EVERYTHING, Selector, SelectorError, parse_selector
 from constraint_crdt.types.definition import Definition, Selection, check_selector
-from constraint_crdt.types.readings import TEXT_BYTES, Scalar, read_scalar, wire_scalar
+from constraint_crdt.types.readings import Scalar, read_scalar, wire_scalar
 from constraint_crdt.types.view import IndexedView
 
 PARAMETER: Final = 41
@@ -45,6 +45,9 @@ MOST_SETTINGS: Final = 5_000
 
 SELECTOR_BYTES: Final = KEY_BYTES // 2
 """The text of the selector of a setting."""
+
+VALUE_BYTES: Final = 256
+"""The text of a parameter, in UTF-8."""
 
 PARAM: Final = "param"
 """The variable whose fields are the parameters."""
@@ -149,8 +152,8 @@ def check_parameter_value(value: object) -> Scalar:
     if isinstance(value, bool):
         return value
     if isinstance(value, str):
-        if len(value.encode(errors="replace")) > TEXT_BYTES:
-            raise ConstraintCrdtError(f"the text of a parameter has at most {TEXT_BYTES} bytes", field="value")
+        if len(value.encode(errors="replace")) > VALUE_BYTES:
+            raise ConstraintCrdtError(f"the text of a parameter has at most {VALUE_BYTES} bytes", field="value")
         return value
     if not isinstance(value, SupportsFloat | SupportsIndex):
         raise InvalidType(f"a parameter is a number, a text, true or false, not {value!r}", field="value")
@@ -235,6 +238,7 @@ class Parameters(IndexedView):
     KINDS = (PARAMETER,)
 
     def __init__(self, rows: Rows | None = None) -> None:
+        """`rows`: the cells to look at; new empty ones if left out."""
         self._subscribers: list[Callable[[str], None]] = []
         super().__init__(rows)
 
