@@ -14,6 +14,7 @@ __all__ = [
     "ConstraintExists",
     "ConstraintInConflict",
     "CountTooLarge",
+    "GuardBroken",
     "HoldLost",
     "InvalidType",
     "InvalidValue",
@@ -118,6 +119,10 @@ class NoRights(ConstraintCrdtError):
 
 class HoldLost(ConstraintCrdtError):
     """A hold of a budget ended before its release: its rights ran out, or it could not be renewed. The work must stop."""
+
+
+class GuardBroken(ConstraintCrdtError):
+    """A guarded constraint does not hold on this node, or cannot be decided; `str()` says which. The work must stop."""
 
 
 class NotPermitted(ConstraintCrdtError, PermissionError):

@@ -206,7 +206,7 @@ def _export_constraints(arguments: argparse.Namespace) -> int:
         raise MisuseError("--constraints writes TOML, and --json prints JSON: `constraints --json` has them in JSON")
     if arguments.store is None:
         client = connect(arguments)
-        definitions = {each.id: [_definition_of(one) for one in each.definitions] for each in client.constraints()}
+        definitions = {each.id: [definition_of(one) for one in each.definitions] for each in client.constraints()}
         settings = _asked_parameters(client)
     else:
         state = from_json(_stored_state(Path(arguments.store)))
@@ -407,7 +407,7 @@ class WantedConstraint(NamedTuple):
 
     def change_of(self, in_force: Iterable[DefinitionReport]) -> str:
         """The change that applying it makes to the definitions in force."""
-        before = list(dict.fromkeys(map(_definition_of, in_force)))
+        before = list(dict.fromkeys(map(definition_of, in_force)))
         ends = [each.expires_at for each in before if each.expires_at is not None]
         wanted = self.definition.expires_at
         same = next((end for end in ends if wanted is not None and abs(end - wanted) < FILE_NS), wanted)
@@ -418,7 +418,7 @@ class WantedConstraint(NamedTuple):
         """The edited fields of the definition in force, a line for each."""
         if len(in_force) > 1:
             return [f"  settles a conflict of {len(in_force)} definitions"]
-        before, after = (fields_of(each) for each in (_definition_of(in_force[0]), self.definition))
+        before, after = (fields_of(each) for each in (definition_of(in_force[0]), self.definition))
         edited = [key for key in FIELDS if before.get(key) != after.get(key)]
         return [f"  {key}: {_as_toml(before.get(key, '-'))} -> {_as_toml(after.get(key, '-'))}" for key in edited]
 
@@ -428,7 +428,8 @@ class WantedConstraint(NamedTuple):
         return fields_of(self.definition) | {key: value for key, value in ends if value is not None}
 
 
-def _definition_of(report: DefinitionReport) -> Definition:
+def definition_of(report: DefinitionReport) -> Definition:
+    """The definition that a node reports."""
     selector = check_selector(report.selector or report.on)
     return Definition(
         report.when, Severity(report.severity), report.about, selector.equal, report.expires_at,

@@ -20,6 +20,7 @@ from constraint_crdt.operations import (
     counts,
     evidence,
     fleet,
+    guards,
     nodes,
     plato,
     service,
@@ -40,6 +41,7 @@ from constraint_crdt.operations.fleet import (
     RenewalReport,
     RevocationReport,
 )
+from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.operation import Empty, Operation, Paged
 from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
@@ -120,9 +122,9 @@ class BlockingMethods(ABC):
         """The alerts of the node, and the rules that they follow."""
         return self.do(service.ALERTS, Empty())
 
-    def constraints(self, *, expired: bool = False) -> list[ConstraintReport]:
+    def constraints(self, *, id_: tuple[str, ...] = (), expired: bool = False) -> list[ConstraintReport]:
         """The active constraints, by id; or the expired ones not removed yet."""
-        return self.do(constraints.CONSTRAINTS, constraints.ListConstraints(expired=expired))
+        return self.do(constraints.CONSTRAINTS, constraints.ListConstraints(id=id_, expired=expired))
 
     def add(
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
@@ -228,6 +230,10 @@ class BlockingMethods(ABC):
     def release_hold(self, name: str, hold: str) -> ReleaseReport:
         """End a hold."""
         return self.do(budgets.RELEASE_HOLD, budgets.HoldOfBudget(name=name, hold=hold))
+
+    def guard_report(self, *, id_: tuple[str, ...] = (), unless: str | None = None, wait: float = 0.0) -> GuardReport:
+        """Whether constraints hold on this node. `unless`: answer on another standing, or after `wait` seconds (60 at most)."""
+        return self.do(guards.GUARD_REPORT, guards.GetGuard(id=id_, unless=unless, wait=wait))
 
     def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
         """The constraints violated most, or the most frequent items of another sketch."""
@@ -438,9 +444,9 @@ class AsyncMethods(ABC):
         """The alerts of the node, and the rules that they follow."""
         return await self.do(service.ALERTS, Empty())
 
-    async def constraints(self, *, expired: bool = False) -> list[ConstraintReport]:
+    async def constraints(self, *, id_: tuple[str, ...] = (), expired: bool = False) -> list[ConstraintReport]:
         """The active constraints, by id; or the expired ones not removed yet."""
-        return await self.do(constraints.CONSTRAINTS, constraints.ListConstraints(expired=expired))
+        return await self.do(constraints.CONSTRAINTS, constraints.ListConstraints(id=id_, expired=expired))
 
     async def add(
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
@@ -549,6 +555,10 @@ class AsyncMethods(ABC):
     async def release_hold(self, name: str, hold: str) -> ReleaseReport:
         """End a hold."""
         return await self.do(budgets.RELEASE_HOLD, budgets.HoldOfBudget(name=name, hold=hold))
+
+    async def guard_report(self, *, id_: tuple[str, ...] = (), unless: str | None = None, wait: float = 0.0) -> GuardReport:
+        """Whether constraints hold on this node. `unless`: answer on another standing, or after `wait` seconds (60 at most)."""
+        return await self.do(guards.GUARD_REPORT, guards.GetGuard(id=id_, unless=unless, wait=wait))
 
     async def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
         """The constraints violated most, or the most frequent items of another sketch."""

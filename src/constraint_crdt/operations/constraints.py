@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict, cast
 
@@ -36,12 +37,14 @@ from constraint_crdt.operations.operation import (
     PAGED,
     PATCH,
     POST,
+    TEXT,
     YES_NO,
     Body,
     Freshness,
     Operation,
     Paged,
     Parameter,
+    Problem,
     Reply,
     Right,
     concatenated,
@@ -75,6 +78,8 @@ NOTED_CHANGES: Final = 100
 class ListConstraints(Paged, frozen=True, kw_only=True):
     """`GET /v1/constraints`."""
 
+    id: tuple[str, ...] = ()
+    """Ids, and patterns with `*` and `?`; empty: all."""
     expired: bool = False
 
 
@@ -480,8 +485,37 @@ class BatchError(ConstraintCrdtError, ValueError):
 # --- list -------------------------------------------------------------------------------------------------------------------
 
 
+MOST_NAMED: Final = 100
+"""Ids and patterns of a request."""
+
+MOST_COMPARED: Final = 1000
+"""Ids that a wrong one is compared with, for a hint: a comparison takes some 20 µs."""
+
+
+def inactive(id_: str, active: Sequence[str], field: str | None = None) -> Problem:
+    """The refusal of an id that no active constraint has, with the most similar one."""
+    from difflib import get_close_matches  # rarely needed: kept out of the start of a node
+
+    near = get_close_matches(id_, active[:MOST_COMPARED], 1)
+    return not_found(f"no constraint {id_!r} is active{f' ({near[0]} may be meant)' if near else ''}", field)
+
+
+def chosen(ids: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Those of `ids` that are wanted, by id or by pattern. Raises `Problem` for an id that is not there, not for a pattern."""
+    if len(wanted) > MOST_NAMED:
+        raise wrong(f"`id`: ask for at most {MOST_NAMED} ids and patterns at once, not {len(wanted)}", "id")
+    known = set(ids)
+    patterns = [each for each in wanted if each not in known and set(each) & set("*?")]
+    for each in wanted:
+        if each not in known and each not in patterns:
+            raise inactive(each, ids, "id")
+    named = known & set(wanted)
+    return [id_ for id_ in ids if id_ in named or any(fnmatchcase(id_, pattern) for pattern in patterns)]
+
+
 async def _constraints(node: "Node", request: ListConstraints) -> Reply[list[ConstraintReport]]:
-    page, following = request.page(node.expired_ids() if request.expired else node.constraint_ids())
+    ids = node.expired_ids() if request.expired else node.constraint_ids()
+    page, following = request.page(chosen(ids, request.id) if request.id else ids)
     return Reply(node.expired(page) if request.expired else node.constraints(page), next_after=following)
 
 
@@ -585,6 +619,12 @@ CONSTRAINTS: Final = Operation(
     run=_constraints,
     parameters=(
         Parameter(
+            name="id",
+            about="only these constraints: ids, and patterns with * and ?",
+            schema={"type": "array", "items": TEXT, "maxItems": MOST_NAMED},
+            many=True,
+        ),
+        Parameter(
             name="expired",
             about="1: those instead that have expired and that nobody has removed yet",
             schema=YES_NO,
@@ -598,7 +638,10 @@ CONSTRAINTS: Final = Operation(
         name="constraints",
         help="the active constraints: their states, counts of judgements, and the time for which they held",
         group="constraints",
-        flags={"expired": Flag("--expired", action="store_true", help="those instead that have expired and were not removed yet")},
+        flags={
+            "id": Flag(metavar="ID", nargs="*", convert=tuple, help="only these: ids, and patterns as 'thermal*'"),
+            "expired": Flag("--expired", action="store_true", help="those instead that have expired and were not removed yet"),
+        },
         show=show_constraints,
     ),
 )
@@ -855,7 +898,7 @@ async def _remove(node: "Node", request: RemovedConstraint) -> Removed:
     try:
         await node.remove_constraint(request.id)
     except KeyError:
-        raise not_found(f"no constraint {request.id!r} is active") from None
+        raise inactive(request.id, node.constraint_ids()) from None
     return Removed(id=request.id)
 
 
@@ -871,10 +914,10 @@ REMOVE: Final = Operation(
     run=_remove,
     command=Command(
         name="remove",
-        help="remove a constraint from the fleet",
+        help="remove constraints from the fleet",
         group="constraints",
-        flags={"id": Flag(metavar="ID")},
-        options=_WAIT,
+        flags={"id": None},
+        options={"ids": Flag(metavar="ID", nargs="+", help="an id, or a pattern as 'thermal*'"), **_WAIT},
     ),
 )
 

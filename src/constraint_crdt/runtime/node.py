@@ -23,7 +23,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from random import Random
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Literal, Self, Unpack
 
 import msgspec
 
@@ -43,6 +43,7 @@ from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import AddConstraint, BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
+from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import ParameterChange, ParameterReport, ReadingsReport, VariableReport
@@ -146,6 +147,8 @@ class Node:
         """The constraints of a large fleet, in pages."""
         self.diagnosis = runtime.diagnosis
         """The faults of this node."""
+        self.guards = runtime.guards
+        """Blocks and functions that run only while constraints hold on this node."""
         self.alerts = runtime.alerts
         """The alerts of this node's rules."""
         self.notices = runtime.notices
@@ -418,6 +421,14 @@ class Node:
         reason, and `UnknownName`. A hold that ends before the block does cancels it, and raises `HoldLost`.
         """
         return self.budgets.hold(name, amount, holder=holder, timeout=timeout)
+
+    def guard(self, *ids: str, if_unknown: Literal["stop", "go"] = "stop") -> AbstractAsyncContextManager[GuardReport]:
+        """Run an `async with` block only while these constraints hold on this node; without ids all critical ones.
+
+        `if_unknown`: whether to stop or go on where they cannot be decided. Raises `UnknownConstraint`, and `GuardBroken` if they
+        do not hold. A block in which they cease to hold is cancelled, and raises `GuardBroken`. `guards.guarded` is the decorator.
+        """
+        return self.guards.hold(ids, if_unknown=if_unknown)
 
     async def retire(self, node: str, *, dry_run: bool = False, force: bool = False, undo: bool = False) -> RetireReport:
         """Retire a node: its counts stay, its messages are refused, and its name must not be used again.

@@ -23,15 +23,16 @@ from concurrent.futures import CancelledError, Future
 from datetime import datetime, timedelta
 from random import Random
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Literal, Self, TypeVar, Unpack
 
 from constraint_crdt.crdt.digest import Dot
-from constraint_crdt.errors import HoldLost, InvalidType, LifecycleError, WrongThread
+from constraint_crdt.errors import GuardBroken, HoldLost, InvalidType, LifecycleError, WrongThread
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.model import Event, IfUnknown, Mode, Scope, Severity
 from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
+from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import ParameterChange, ParameterReport, ReadingsReport, VariableReport
@@ -298,6 +299,22 @@ class SyncNode:
                 self._wait(self._node.budgets.release(name, report.hold))
         if keeper.done() and not keeper.cancelled():
             raise HoldLost(keeper.result())
+
+    @contextlib.contextmanager
+    def guard(self, *ids: str, if_unknown: Literal["stop", "go"] = "stop") -> Iterator[GuardReport]:
+        """Run a `with` block that is meant to run only while these constraints hold. Raises as `Node.guard`.
+
+        A thread cannot be cancelled: `GuardBroken` is raised at the end of a block in which they ceased to hold.
+        """
+        begun = self.read(lambda node: node.guards.begin(ids, if_unknown))
+        watch = self.read(lambda node: node.guards.watch(ids, if_unknown))
+        try:
+            yield begun
+        finally:
+            with contextlib.suppress(LifecycleError):
+                self.read(lambda _: watch.cancel())
+        if watch.done() and not watch.cancelled():
+            raise GuardBroken(watch.result())
 
     def audit(self) -> list[AuditEntry]:
         """See `Node.audit`."""
