@@ -78,10 +78,10 @@ from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.store import Life
 from constraint_crdt.transport import LinkingTransport, RoleTransport, Standing, Transport
-from constraint_crdt.types.definition import Addition, Selection, check_selector
+from constraint_crdt.types.definition import ADD, Addition, Selection, check_selector
 from constraint_crdt.types.nodes import NodeValue
 from constraint_crdt.types.orset import is_conflict
-from constraint_crdt.types.parameters import Bound, SetValue, read_parameters
+from constraint_crdt.types.parameters import PARAM, Bound, SetValue, read_parameters
 from constraint_crdt.types.variables import kind_of
 from constraint_crdt.types.verdicts import value_text
 
@@ -287,13 +287,15 @@ class Answers:
         return ParameterValueReport(value=value.value, set_by=value.dot.replica.node_id, set_at=value.at, actor=actor)
 
     def _parameter_readers(self, names: Collection[str]) -> dict[str, list[str]]:
-        """The active constraints that read these parameters. O(constraints)."""
-        constraints = self._gossip.state.constraints
+        """The active constraints that read these parameters. O(constraints), and decodes those that may read one only."""
+        state = self._gossip.state
         found: dict[str, list[str]] = {name: [] for name in names}
-        for id_ in sorted(constraints) if names else ():
-            read = {name for each in constraints.definitions(id_) for name in read_parameters(each)}
-            for name in read.intersection(names):
-                found[name].append(id_)
+        needle = next(iter(names)).encode() if len(names) == 1 else PARAM.encode()
+        for id_ in sorted(state.constraints) if names else ():
+            if any(needle in cell.data for cell in state.rows.held(ADD, id_)):
+                read = {name for each in state.constraints.definitions(id_) for name in read_parameters(each)}
+                for name in read.intersection(names):
+                    found[name].append(id_)
         return found
 
     def parameter_values(self, name: str) -> dict[str, Bound]:
