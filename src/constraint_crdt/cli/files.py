@@ -57,7 +57,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from constraint_crdt.cli.arguments import PROGRAM
+from constraint_crdt.cli.arguments import DEPLOYED, PROGRAM
 from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_json, printable
 from constraint_crdt.client import NotFound, WrongInput
@@ -167,6 +167,17 @@ def _place(name: str) -> tuple[Path, int | None]:
 
 def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def config(arguments: argparse.Namespace) -> int:
+    """Print a file of `deploy/`, which an installation has in the package, and a checkout beside the sources."""
+    package = Path(__file__).parents[1]
+    name = DEPLOYED[arguments.what]
+    found = next((each for each in (package / "deploy" / name, package.parents[1] / "deploy" / name) if each.is_file()), None)
+    if found is None:
+        raise CommandFailedError(f"this installation has no {name}: install the wheel of constraint-crdt again")
+    sys.stdout.write(found.read_text(encoding="utf-8"))
+    return 0
 
 
 # --- state files ------------------------------------------------------------------------------------------------------------
@@ -570,13 +581,8 @@ def _read_budgets(file: str, entries: object) -> list[WantedBudget]:
     return found
 
 
-def read_constraints(file: str) -> dict[str, WantedConstraint]:
-    """The constraints of `file` by id. Raises as `read_wanted`."""
-    return read_wanted(file).constraints
-
-
-def read_wanted(file: str) -> WantedFile:
-    """The content of a file. Raises `MisuseError` with a line for each mistake in it."""
+def read_toml(file: str) -> tuple[str, dict[str, Any]]:
+    """The text and the content of a file. Raises `MisuseError` if it cannot be read or is not TOML."""
     try:
         text = read_whole(file, MAX_IMPORT_BYTES).decode()
         content = tomllib.loads(text)
@@ -588,8 +594,24 @@ def read_wanted(file: str) -> WantedFile:
         raise MisuseError(f"{file} cannot be read: it is nested too deep") from None
     except ValueError:  # of the conversion of numbers
         raise MisuseError(f"{file} cannot be read: a number in it has thousands of digits") from None
+    return text, content
+
+
+def read_constraints(file: str) -> dict[str, WantedConstraint]:
+    """The constraints of `file` by id. Raises as `read_wanted`."""
+    return read_wanted(file).constraints
+
+
+def read_wanted(file: str, beside: Collection[str] = frozenset()) -> WantedFile:
+    """The content of a file. `beside`: the names of tables that the caller reads by itself.
+
+    Raises `MisuseError` with a line for each mistake in it.
+    """
+    text, content = read_toml(file)
     mistakes = [
-        f"`{key}` means nothing: there are [[constraint]], [[budget]] and [parameters]" for key in content if key not in _TABLES
+        f"`{key}` means nothing: there are [[constraint]], [[budget]] and [parameters]"
+        for key in content
+        if key not in _TABLES and key not in beside
     ]
     entries = content.get("constraint", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
