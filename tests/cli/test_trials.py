@@ -78,6 +78,14 @@ def test_cases_that_come_true_need_no_node(cases: Path, capsys: pytest.CaptureFi
     assert said(capsys, cases) == (0, "2 tests: all as expected\n", "")
 
 
+def test_rules_read_the_parameters_of_their_file(cases: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rules = cases.parent / "rules.toml"
+    rules.write_text(
+        "[parameters]\nlimit = [{ value = 85.0 }, { value = 99.0, on = 'zone=b' }]\n" + RULES.replace("85.0", "param.limit")
+    )
+    assert said(capsys, cases) == (0, "2 tests: all as expected\n", "")
+
+
 def test_a_difference_is_shown_and_fails(cases: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases.write_text(CASES.replace('at = "3m"', 'at = "2m"'))
     code, out, err = said(capsys, cases, "--junit", cases.with_suffix(".xml"))

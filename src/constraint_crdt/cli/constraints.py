@@ -41,7 +41,8 @@ from constraint_crdt.operations.constraints import (
 from constraint_crdt.operations.evidence import CoverageReport, NodeCoverage, StandingDefinition, acknowledged_by
 
 if TYPE_CHECKING:
-    from constraint_crdt.cli.files import WantedBudget, WantedConstraint, WantedParameter
+    from constraint_crdt.cli.files import WantedBudget, WantedConstraint
+    from constraint_crdt.types.parameters import GivenParameter
 
 LONGEST_REQUEST = 60.0
 """The longest wait of a request at the node, in seconds; a longer wait takes several requests."""
@@ -344,7 +345,7 @@ def apply(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _applied_parameters(client: Client, wanted: Sequence["WantedParameter"], *, dry_run: bool) -> list[Changed]:
+def _applied_parameters(client: Client, wanted: Sequence["GivenParameter"], *, dry_run: bool) -> list[Changed]:
     """Set the parameters of the file, before the constraints that may read them; returns the changes. `--prune` unsets none."""
     known = {(each.name, one.selector): one.value for each in client.parameters() for one in each.settings} if wanted else {}
     changes = []

@@ -81,7 +81,7 @@ from constraint_crdt.store.files import replace_file
 from constraint_crdt.types.budgets import check_budget
 from constraint_crdt.types.definition import Definition, check_definition, check_selector, duration_ns, expiry_time
 from constraint_crdt.types.orset import Change, change_of
-from constraint_crdt.types.parameters import check_parameter_name, check_parameter_value, read_parameters
+from constraint_crdt.types.parameters import GivenParameter, check_parameter_name, check_parameter_value, read_parameters
 
 FILE_NS = 1_000
 """The precision of a time in a file of constraints, in ns: a smaller difference of ends is none."""
@@ -496,22 +496,13 @@ def _as_toml(value: object) -> str:
 _TABLES = frozenset({"constraint", "budget", "parameters"})
 
 
-class WantedParameter(NamedTuple):
-    """A setting of a parameter in a file."""
-
-    name: str
-    value: float | str | bool
-    selector: str
-    """Empty: all nodes."""
-
-
 class WantedFile(NamedTuple):
     """The content of a file of `apply`."""
 
     constraints: dict[str, WantedConstraint]
     """By id."""
     budgets: list["WantedBudget"]
-    parameters: list[WantedParameter]
+    parameters: list[GivenParameter]
 
 
 def write_parameters(settings: Mapping[str, Sequence[tuple[str, Sequence[float | str | bool]]]]) -> str:
@@ -527,19 +518,19 @@ def write_parameters(settings: Mapping[str, Sequence[tuple[str, Sequence[float |
     return "\n".join([*lines, ""]) if lines else ""
 
 
-def _read_setting(name: str, entry: object) -> WantedParameter:
+def _read_setting(name: str, entry: object) -> GivenParameter:
     """Raises `ConstraintCrdtError` for a mistake in a setting."""
     if not isinstance(entry, dict) or not {"value"} <= entry.keys() <= {"value", "on"}:
         raise ConstraintCrdtError('a setting is a value, or { value = 0.8, on = "zone=dock" } in a list')
     on = str(check_selector(_read_selector(entry["on"]) if "on" in entry else None))
-    return WantedParameter(check_parameter_name(name), check_parameter_value(entry["value"]), on)
+    return GivenParameter(check_parameter_name(name), check_parameter_value(entry["value"]), on)
 
 
-def _read_parameters(file: str, table: object) -> list[WantedParameter]:
+def _read_parameters(file: str, table: object) -> list[GivenParameter]:
     """The parameters of a file. Raises `MisuseError` for the first mistake in one."""
     if not isinstance(table, dict):
         raise MisuseError(f"{file}: write the parameters under [parameters], as in speed_limit = 1.5")
-    found: list[WantedParameter] = []
+    found: list[GivenParameter] = []
     for name, given in table.items():
         for entry in given if isinstance(given, list) else [{"value": given}]:
             try:

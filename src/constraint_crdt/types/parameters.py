@@ -119,6 +119,15 @@ def told_setting(setting: Setting) -> str:
     return f"{setting.name} = {values}{where}{', in conflict' if setting.in_conflict else ''}"
 
 
+class GivenParameter(NamedTuple):
+    """A setting as a file gives it."""
+
+    name: str
+    value: Scalar
+    selector: str
+    """Empty: all nodes."""
+
+
 class Bound(NamedTuple):
     """A parameter on a node."""
 
