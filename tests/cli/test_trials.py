@@ -221,6 +221,13 @@ def test_a_backtest_says_where_the_new_rules_differ(recording: Path, capsys: pyt
     assert "thermal" in plot.read_text()
 
 
+def test_a_backtest_reads_the_parameters_of_its_rules(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = recording.parent / "new.toml"
+    plain = backtested(capsys, recording, "--with", new)
+    new.write_text("[parameters]\nlimit = 95.0\n" + NEW.replace("95.0", "param.limit"))
+    assert backtested(capsys, recording, "--with", new) == plain
+
+
 def test_a_backtest_as_json_has_each_verdict_change(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (recording.parent / "old.toml").write_text(NEW.replace("95.0", "80.5"))
     words = ["--with", recording.parent / "new.toml", "--against", recording.parent / "old.toml", "--json"]
