@@ -31,7 +31,7 @@ from constraint_crdt.operations import (
 from constraint_crdt.operations.budgets import BudgetReport, HoldReport, ReleaseReport
 from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, ExpressionReport, Removed
 from constraint_crdt.operations.counts import Checked, LatelyReport, Nothing, OverviewReport, RatesReport, Recorded
-from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport
+from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport, SeriesReport
 from constraint_crdt.operations.fleet import (
     CounterReport,
     InvitationReport,
@@ -177,6 +177,10 @@ class BlockingMethods(ABC):
         """The constraints at a glance, one page."""
         return self.do(counts.OVERVIEW, counts.overview_page(after=after, limit=limit, node=node))
 
+    def urgent(self, *, after: str | None = None, limit: int | None = None) -> OverviewReport:
+        """The constraints at a glance that a node tells as violated or unknown now, one page. As `overview`."""
+        return self.do(counts.URGENT, counts.GetUrgent(after=after, limit=limit))
+
     def lately(self) -> LatelyReport:
         """The decaying counts of judgements, per node."""
         return self.do(counts.LATELY, Empty())
@@ -265,6 +269,10 @@ class BlockingMethods(ABC):
     def explain(self, id_: str) -> ExplainReport:
         """Why a constraint is as it is."""
         return self.do(evidence.EXPLAIN, evidence.ExplainConstraint(id=id_))
+
+    def series(self, id_: str, *, points: int | None = None) -> SeriesReport:
+        """The recent course of a constraint: margins on the node that answers, sampled, and the states told by every node."""
+        return self.do(evidence.SERIES, evidence.GetSeries(id=id_, points=points))
 
     def convergence(self) -> ConvergenceReport:
         """How each peer stands to the node."""
@@ -499,6 +507,10 @@ class AsyncMethods(ABC):
         """The constraints at a glance, one page."""
         return await self.do(counts.OVERVIEW, counts.overview_page(after=after, limit=limit, node=node))
 
+    async def urgent(self, *, after: str | None = None, limit: int | None = None) -> OverviewReport:
+        """The constraints at a glance that a node tells as violated or unknown now, one page. As `overview`."""
+        return await self.do(counts.URGENT, counts.GetUrgent(after=after, limit=limit))
+
     async def lately(self) -> LatelyReport:
         """The decaying counts of judgements, per node."""
         return await self.do(counts.LATELY, Empty())
@@ -590,6 +602,10 @@ class AsyncMethods(ABC):
     async def explain(self, id_: str) -> ExplainReport:
         """Why a constraint is as it is."""
         return await self.do(evidence.EXPLAIN, evidence.ExplainConstraint(id=id_))
+
+    async def series(self, id_: str, *, points: int | None = None) -> SeriesReport:
+        """The recent course of a constraint: margins on the node that answers, sampled, and the states told by every node."""
+        return await self.do(evidence.SERIES, evidence.GetSeries(id=id_, points=points))
 
     async def convergence(self) -> ConvergenceReport:
         """How each peer stands to the node."""

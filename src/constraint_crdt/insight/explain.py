@@ -25,7 +25,7 @@ from constraint_crdt.expression.fleet_view import Basis
 from constraint_crdt.insight.evidence import Coverage, Evidence
 from constraint_crdt.insight.history import LoggedChange, NodeRates
 from constraint_crdt.model import VerdictState
-from constraint_crdt.operations.constraints import reported_fields, reported_time, reported_verdict
+from constraint_crdt.operations.constraints import ViolatedNode, reported_fields, reported_time, reported_verdict
 from constraint_crdt.operations.counts import OVERVIEW_PAGE, ConstraintOverview, ConstraintRate, LatelyReport, OverviewReport
 from constraint_crdt.operations.evidence import (
     ExplainReport,
@@ -50,6 +50,8 @@ NOTICED = 0.05
 
 SHARE_OF_LOOP = 20
 """A slow sum is cached for this multiple of its duration."""
+
+_URGENT = VIOLATED_STATES | {VerdictState.UNKNOWN}
 
 Clock = Mapping[Replica, int]
 
@@ -250,13 +252,21 @@ class NodeOverview:
         self._evidence = evidence
         self._lately: tuple[float, LatelyReport] | None = None
 
-    def page(self, after: str | None = None, limit: int = OVERVIEW_PAGE, node: str | None = None) -> OverviewReport:
+    def page(
+        self, after: str | None = None, limit: int = OVERVIEW_PAGE, node: str | None = None, *, urgent: bool = False
+    ) -> OverviewReport:
         """The constraints after `after`, `limit` at most.
 
-        `node`: only the constraints with recent evaluations by this node, and only those evaluations.
+        `node`: only the constraints with recent evaluations or a verdict of this node, and only these. `urgent`: only the
+        constraints told as violated or unknown by a node.
         """
-        constraints = self._gossip.state.constraints
-        ids = sorted(constraints if node is None else self._rates.evaluated_by(node).intersection(constraints))
+        constraints, verdicts = self._gossip.state.constraints, self._gossip.state.verdicts
+        chosen: Iterable[str] = constraints
+        if node is not None:
+            chosen = (self._rates.evaluated_by(node) | verdicts.node(node).keys()).intersection(constraints)
+        if urgent:
+            chosen = {*verdicts.violated, *verdicts.unknown}.intersection(chosen)
+        ids = sorted(chosen)
         start = 0 if after is None else bisect_right(ids, after)
         wanted = ids[start : start + limit]
         last = wanted[-1] if start + limit < len(ids) and wanted else None
@@ -302,7 +312,8 @@ class NodeOverview:
         ends = [each.expires_at for each in definitions if each.expires_at is not None]
         first, counts, last = definitions[0], state.metrics.constraint(id_), self._evaluations.last(id_)
         lately = [self._rates.of(id_, half_life, node) for half_life in self._rates.half_lives]
-        now = {name: since for name, since in self._violated_now(id_, last).items() if node in (None, name)}
+        told = {name: each for name, each in self._told_now(id_, last).items() if node in (None, name)}
+        now = {name: each for name, each in told.items() if each.state in VIOLATED_STATES}
         violated = {name: rate.violated for name, rate in lately[0].by_node.items() if name in now or rate.violated > NOTICED}
         violated |= {name: 0.0 for name in now if name not in violated}
         return ConstraintOverview(
@@ -324,9 +335,11 @@ class NodeOverview:
             lately=tuple((_short(rate.satisfied), _short(rate.violated)) for rate in lately),
             evaluated_on=_evaluating(lately[0]),
             violated_now=len(now),
-            violated_since=min(now.values(), default=None),
+            violated_since=min((each.since for each in now.values()), default=None),
             violated_on=len(violated),
             worst=tuple(sorted(violated, key=lambda name: (name not in now, -violated[name], name))[:NAMED]),
+            longest=_longest(now or told),
+            unknown_now=len(told) - len(now),
             state=state_here(last, definitions, self._gossip.labels),
             since=self._evaluations.since(id_) if last else None,
             by_default=last is not None and last.by_default,
@@ -334,15 +347,19 @@ class NodeOverview:
             covered=None if clocks is None else _covered([(each.dot.replica, each.dot.seq) for each in additions], clocks),
         )
 
-    def _violated_now(self, id_: str, last: Evaluation | None) -> dict[str, int]:
-        """The nodes on which a constraint is violated, and since when; for this node from its own evaluations."""
-        me, verdicts = self._gossip.node_id, self._gossip.state.verdicts
-        found = {name: each.since for name, each in verdicts.of(id_).items() if each.state in VIOLATED_STATES and name != me}
+    def _told_now(self, id_: str, last: Evaluation | None) -> dict[str, NodeVerdict]:
+        """The nodes on which a constraint is violated or unknown, with their verdicts; for this node from its own evaluations.
+
+        A node without the variables of a constraint does not tell that it is unknown there, and is left out.
+        """
+        me, told = self._gossip.node_id, self._gossip.state.verdicts.of(id_)
+        found = {name: each for name, each in told.items() if each.state in _URGENT and name != me}
         if found and self._evaluations.writer(id_) is not None:
-            found = {name: since for name, since in found.items() if self._evidence.is_seen(name)}
-        since = self._evaluations.since(id_)
-        if last is not None and last.state in VIOLATED_STATES and since is not None:
-            found[me] = since
+            found = {name: each for name, each in found.items() if self._evidence.is_seen(name)}
+        if last is not None and (last.state in VIOLATED_STATES or (last.state is VerdictState.UNKNOWN and me in told)):
+            own = self._evaluations.verdict(id_)
+            if own is not None:
+                found[me] = own
         return found
 
     def _clocks(self) -> list[Clock | None]:
@@ -350,6 +367,11 @@ class NodeOverview:
         others = (name for name in self._evidence.names if name != self._gossip.node_id)
         peers = map(self._gossip.tracker.peer, others)
         return [None if peer is None or peer.mark is None else peer.mark.entries for peer in peers]
+
+
+def _longest(told: Mapping[str, NodeVerdict]) -> tuple[ViolatedNode, ...]:
+    named = sorted(told, key=lambda name: (told[name].since, name))[:NAMED]
+    return tuple([ViolatedNode(node=name, **reported_verdict(told[name])) for name in named])
 
 
 def _evaluating(rate: ConstraintRate) -> int:

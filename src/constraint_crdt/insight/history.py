@@ -1,4 +1,4 @@
-"""The recent past of a fleet: the changes of definitions, and the rates at which constraints were satisfied and violated.
+"""The recent past of a fleet: the changes of definitions, the course of verdicts, and the recent rates of judgements.
 
 Counts change all the time in a measuring fleet, so full state hashes rarely agree at any instant. The useful question is whether a
 peer enforces the same constraints. The peer does if its clock covers, in every row, the last mutation of a definition, and has no
@@ -12,6 +12,11 @@ before the start, have no time (None). A removal stays in the log after its cell
 until the count is written, at most a cell per constraint and interval. Counts in memory show in the answers of this node. A node
 killed before writing loses the counts in memory; the exact counts are in the metrics.
 
+`VerdictHistory` has the course of each constraint in memory: the value, limit and margin on this node, sampled, and the turns of
+every node, as these told. The samples of a constraint are bounded: when they are full, each pair of the older half becomes a single
+sample, that with the lower margin. So the recent past is fine and the older past coarse, and a sampled peak is never smoothed away.
+A violation between two samples is in the turns.
+
 `MessageSizes` compares the requests that a peer answered lately with those that it did not. A path that drops long packets without
 a word passes each short request and no long one: a long one stalls its link until the link ends, and so again on the next. Rules:
 
@@ -20,18 +25,23 @@ a word passes each short request and no long one: a long one stalls its link unt
 - Answers are not counted. A node that has much to tell a peer tells it in requests of its own rounds, too.
 """
 
+from array import array
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import NamedTuple
+from math import isfinite, isnan, nan
+from typing import NamedTuple, Protocol
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
 from constraint_crdt.crdt.digest import Dot, Replica
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.errors import UnknownName
 from constraint_crdt.operations.counts import ConstraintRate, NodeRate, RatesReport
+from constraint_crdt.operations.evidence import NodeSpells, SeriesPoint, SeriesReport, SpellReport
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.decay import LN2, NODE_KEY, RATE, Pair, Rates, decayed, rates_of
 from constraint_crdt.types.definition import ADD
+from constraint_crdt.types.verdicts import VERDICT, NodeVerdict, read_verdict
 
 
 class DefinitionClock:
@@ -375,6 +385,213 @@ def _report(constraint: str | None, half_life: float, by_node: Mapping[str, Rate
             for name, rate in by_node.items()
         },
     )
+
+
+SAMPLE_EVERY = 5.0
+"""Seconds between two samples of a constraint, at least."""
+
+SAMPLED_AT_ONCE = 200
+"""Constraints sampled in a turn of the loop. They take some milliseconds. Of more constraints each is sampled less often."""
+
+SAMPLES = 500
+"""Samples kept of a constraint, at most."""
+
+FEWEST_SAMPLES = 20
+ALL_SAMPLES = 200_000
+"""Samples kept of all constraints together, unless each has `FEWEST_SAMPLES` at most: 32 bytes each."""
+
+TURNS = 100
+"""Turns kept of a constraint on a node, at most: the latest."""
+
+ALL_TURNS = 50_000
+"""Turns kept in all. Those of the constraint without a turn for the longest time are dropped first."""
+
+
+class _Course:
+    """The samples of a constraint, oldest first."""
+
+    __slots__ = ("limits", "margins", "times", "values", "variable")
+
+    def __init__(self) -> None:
+        self.variable = ""
+        self.times = array("q")
+        self.values = array("d")
+        self.limits = array("d")
+        self.margins = array("d")
+
+    def append(self, time: int, verdict: NodeVerdict, most: int) -> None:
+        """Keep a sample. One like the last two moves the last in time."""
+        margin = nan if verdict.margin is None else verdict.margin
+        value = _number(dict(verdict.inputs).get(verdict.variable or "", ""))
+        limit = _limit(value, margin, verdict.share)
+        self.variable = verdict.variable or self.variable
+        if len(self.times) > 1 and all(map(_same, self._at(-1)[1:], (value, limit, margin))) and self._is_flat():
+            self.times[-1] = time
+            return
+        for kept, new in zip(self._columns(), (time, value, limit, margin), strict=True):
+            kept.append(new)
+        if len(self.times) > most:
+            self._thin()
+
+    def samples(self, most: int) -> Iterator[tuple[int, float, float, float]]:
+        """`most` of the samples as (time, value, limit, margin): of several in a row that with the lowest margin, and the last."""
+        count = len(self.times)
+        step, index = max(1, -(-count // most)), count - 1
+        for start in range(0, count, step):
+            index = min(range(start, min(start + step, count)), key=self._rank)
+            yield self._at(index)
+        if index < count - 1:
+            yield self._at(count - 1)
+
+    def _columns(self) -> tuple[array, ...]:  # type: ignore[type-arg]  # of integers and of numbers
+        return self.times, self.values, self.limits, self.margins
+
+    def _at(self, index: int) -> tuple[int, float, float, float]:
+        return self.times[index], self.values[index], self.limits[index], self.margins[index]
+
+    def _is_flat(self) -> bool:
+        return all(map(_same, self._at(-2)[1:], self._at(-1)[1:]))
+
+    def _rank(self, index: int) -> float:
+        margin = self.margins[index]
+        return float("inf") if isnan(margin) else margin
+
+    def _thin(self) -> None:
+        half = len(self.times) // 2 & ~1
+        kept = [min(index, index + 1, key=self._rank) for index in range(0, half, 2)] + [*range(half, len(self.times))]
+        for column in self._columns():
+            column[:] = array(column.typecode, [column[index] for index in kept])
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        return nan
+    return number if isfinite(number) else nan
+
+
+def _same(one: float, other: float) -> bool:
+    return one == other or (isnan(one) and isnan(other))
+
+
+def _limit(value: float, margin: float, share: float | None) -> float:
+    """The threshold, from the value, the margin and its share of the threshold; NaN if these do not tell it."""
+    if isnan(margin):
+        return nan
+    size = 0.0 if share is None else abs(margin / share) if share else abs(value)
+    found = {limit for limit in (value + margin, value - margin) if abs(abs(limit) - size) <= 1e-9 * max(size, abs(value))}
+    return found.pop() if len(found) == 1 else nan
+
+
+class Verdicts(Protocol):
+    """Knows the verdicts of this node."""
+
+    @property
+    def ids(self) -> list[str]:
+        """The constraints judged on this node."""
+
+    def verdict(self, id_: str) -> NodeVerdict | None:
+        """The verdict on a constraint as of now, with the values and the margin."""
+
+
+class VerdictHistory:
+    """The course of the verdicts on each constraint, in memory."""
+
+    def __init__(self, gossip: GossipNode, verdicts: Verdicts, now: Callable[[], int], is_seen: Callable[[str], bool]) -> None:
+        """`now`: the time in ns since the epoch. `is_seen`: whether a node is live."""
+        self._gossip = gossip
+        self._verdicts = verdicts
+        self._now = now
+        self._is_seen = is_seen
+        self._courses: dict[str, _Course] = {}
+        self._due: deque[str] = deque()
+        self._most = SAMPLES
+        self._turns: OrderedDict[str, dict[str, deque[NodeVerdict]]] = OrderedDict()
+        self._held = 0
+        self._fresh: deque[Cell] = deque(maxlen=ALL_TURNS)
+        """Cells not read yet: of many that come together most are of no interest later."""
+        gossip.state.rows.watch(VERDICT, self._told)
+        self._fresh.extend(gossip.state.rows.each(VERDICT))
+
+    async def sample(self) -> None:
+        """Sample some constraints of this node; in the next calls those that were left out."""
+        self._take_fresh()
+        if not self._due:
+            ids = self._verdicts.ids
+            self._most = max(FEWEST_SAMPLES, min(SAMPLES, ALL_SAMPLES // max(1, len(ids))))
+            for gone in self._courses.keys() - set(ids):
+                del self._courses[gone]
+            self._due.extend(ids)
+        now = self._now()
+        for _ in range(min(SAMPLED_AT_ONCE, len(self._due))):
+            id_ = self._due.popleft()
+            verdict = self._verdicts.verdict(id_)
+            if verdict is not None and verdict.margin is not None:
+                self._courses.setdefault(id_, _Course()).append(now, verdict, self._most)
+
+    def report(self, id_: str, points: int) -> SeriesReport:
+        """The course of a constraint, with so many samples at most. Raises `KeyError` for one without a course and not active."""
+        self._take_fresh()
+        course, turns = self._courses.get(id_, _Course()), self._turns.get(id_, {})
+        if not course.times and not turns and id_ not in self._gossip.state.constraints:
+            raise UnknownName(id_, "constraint")
+        return SeriesReport(
+            id=id_,
+            node=self._gossip.node_id,
+            variable=course.variable or None,
+            points=tuple(
+                SeriesPoint(time=time, value=_known(value), limit=_known(limit), margin=_known(margin))
+                for time, value, limit, margin in course.samples(points)
+            ),
+            nodes=tuple(
+                NodeSpells(node=node, live=self._is_seen(node), spells=tuple(_spells(turns[node]))) for node in sorted(turns)
+            ),
+        )
+
+    def _told(self, _old: Cell | None, new: Cell | None) -> None:
+        if new is not None:
+            self._fresh.append(new)
+
+    def _take_fresh(self) -> None:
+        while self._fresh:
+            cell = self._fresh.popleft()
+            verdict, _ = read_verdict(cell)
+            if verdict is not None:
+                self._take(str(cell.key), cell.replica.node_id, verdict)
+        while self._held > ALL_TURNS:
+            _, dropped = self._turns.popitem(last=False)
+            self._held -= sum(map(len, dropped.values()))
+
+    def _take(self, id_: str, node: str, verdict: NodeVerdict) -> None:
+        by_node = self._turns.setdefault(id_, {})
+        self._turns.move_to_end(id_)
+        turns = by_node.setdefault(node, deque())
+        if turns and verdict.since < turns[-1].since:
+            return  # of a former life
+        if turns and (verdict.since == turns[-1].since or verdict.state is turns[-1].state):
+            # A violation keeps its beginning from pending on; a new life restates the old spell.
+            if verdict.since == turns[-1].since:
+                turns[-1] = verdict
+            return
+        turns.append(verdict)
+        self._held += 1
+        if len(turns) > TURNS:
+            turns.popleft()
+            self._held -= 1
+
+
+def _known(number: float) -> float | None:
+    return None if isnan(number) else number
+
+
+def _spells(turns: deque[NodeVerdict]) -> Iterator[SpellReport]:
+    """Each state from its beginning to that of the next."""
+    for index, turn in enumerate(turns):
+        until = turns[index + 1].since if index + 1 < len(turns) else None
+        yield SpellReport(
+            state=turn.state.value, since=turn.since, until=until, values=dict(turn.inputs), margin=turn.margin, reason=turn.reason
+        )
 
 
 SHORT = 1000

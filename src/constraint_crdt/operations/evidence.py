@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.operations.command import (
     Column,
     Command,
@@ -14,6 +15,7 @@ from constraint_crdt.operations.command import (
     Lines,
     Table,
     View,
+    show_length,
     show_share,
     show_state,
     show_time,
@@ -278,6 +280,62 @@ class ConvergenceReport(msgspec.Struct, frozen=True, kw_only=True):
     staleness_p50: float | None
     """Seconds, over the live peers; null without evidence of any."""
     staleness_p99: float | None
+
+
+class GetSeries(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /v1/series/{id}`."""
+
+    id: str
+    points: int | None = None
+
+
+class SeriesPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A sample of a constraint on the node that answers."""
+
+    time: int
+    """ns since the epoch by its clock."""
+    value: float | None
+    """The value of the variable of the margin; null for other than a number."""
+    limit: float | None
+    """The threshold; null where value and margin do not tell it."""
+    margin: float | None
+    """The signed distance to the threshold; negative for a violation."""
+
+
+class SpellReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A state of a constraint on a node, from its beginning to the next. Times in ns since the epoch by the clock of that node."""
+
+    state: str
+    """holds, pending, violated, clearing, unknown, off."""
+    since: int
+    until: int | None
+    """null: as far as is known it lasts."""
+    values: dict[str, str]
+    """The values of the variables at the turn to the state, as texts."""
+    margin: float | None
+    reason: str
+
+
+class NodeSpells(msgspec.Struct, frozen=True, kw_only=True):
+    """The states of a constraint on a node, oldest first; the latest 100."""
+
+    node: str
+    live: bool
+    spells: tuple[SpellReport, ...]
+
+
+class SeriesReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The recent course of a constraint, as far as the node that answers keeps it in memory."""
+
+    id: str
+    node: str
+    """The node that answers, whose samples these are."""
+    variable: str | None
+    """The variable of the latest margin."""
+    points: tuple[SeriesPoint, ...]
+    """Oldest first; the older the coarser. Of samples together, that with the lowest margin."""
+    nodes: tuple[NodeSpells, ...]
+    """Of each node that told a state other than `holds` since the start, or before."""
 
 
 # --- coverage ---------------------------------------------------------------------------------------------------------------
@@ -554,6 +612,81 @@ EXPLAIN: Final = Operation(
         group="constraints",
         flags={"id": Flag(metavar="ID")},
         show=show_explain,
+    ),
+)
+
+
+MOST_POINTS: Final = 1000
+DEFAULT_POINTS: Final = 300
+"""Samples in a series, unless fewer or more are asked for."""
+
+
+async def _series(node: "Node", request: GetSeries) -> SeriesReport:
+    try:
+        return node.verdict_history.report(request.id, request.points or DEFAULT_POINTS)
+    except KeyError:
+        raise not_found(f"no constraint {request.id!r} is active, and nothing is remembered of its course here") from None
+
+
+def _parse_points(text: str) -> int:
+    points = int(text) if re.fullmatch("[0-9]{1,4}", text, re.ASCII) else 0
+    if not 1 <= points <= MOST_POINTS:
+        raise ValueError(f": {text!r} is not a number of samples from 1 to {MOST_POINTS}")
+    return points
+
+
+def show_series(answer: SeriesReport, _: GetSeries, __: "Namespace") -> View:
+    """A sentence on the samples, and a row for each spell, the latest first."""
+    now = time.time()
+    view: list[str | Table | Lines] = [_sampled(answer)]
+    spells = sorted(((spell, each.node) for each in answer.nodes for spell in each.spells), key=lambda each: -each[0].since)
+    if spells:
+        columns = [Column(title) for title in ("node", "state", "since", "for", "values at the turn")]
+        rows = [[node, each.state, show_time(each.since, now), _lasted(each, now), _told_values(each)] for each, node in spells]
+        view.append(Table(columns, rows))
+    return view
+
+
+def _sampled(answer: SeriesReport) -> str:
+    known = [each.margin for each in answer.points if each.margin is not None]
+    if not known:
+        return f"{answer.id}: no margin was sampled on {answer.node}"
+    first = show_time(answer.points[0].time, time.time())
+    return f"{answer.id}: margin of {answer.variable} on {answer.node} since {first}: lowest {min(known):.4g}, now {known[-1]:.4g}"
+
+
+def _lasted(each: SpellReport, now: float) -> str:
+    return show_length(max(0.0, (now if each.until is None else each.until / SECOND) - each.since / SECOND))
+
+
+def _told_values(each: SpellReport) -> str:
+    values = ", ".join(f"{name} = {text}" for name, text in each.values.items())
+    return "; ".join(part for part in (values, each.reason) if part) or "-"
+
+
+SERIES: Final = Operation(
+    name="series",
+    method=GET,
+    path="/v1/series/{id:any_text}",
+    summary="The recent course of a constraint.",
+    about="The recent course of a constraint: margins on the node that answers, sampled, and the states told by every node.",
+    request=GetSeries,
+    response=SeriesReport,
+    run=_series,
+    parameters=(
+        Parameter(
+            name="points",
+            about="samples at most",
+            schema={"type": "integer", "minimum": 1, "maximum": MOST_POINTS, "default": DEFAULT_POINTS},
+            parse=_parse_points,
+        ),
+    ),
+    command=Command(
+        name="series",
+        help="the recent course of a constraint: its margin, and when it was violated where",
+        group="constraints",
+        flags={"id": Flag(metavar="ID")},
+        show=show_series,
     ),
 )
 

@@ -260,6 +260,8 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     """Its site; empty without one."""
     speaks_with: tuple[str, ...] = ()
     """The sites that it speaks with for its own, as far as this node knows: of a node of another site only that of this node."""
+    endpoints: tuple[str, ...] = ()
+    """The addresses at which it told that peers reach it."""
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):

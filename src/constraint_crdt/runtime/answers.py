@@ -507,6 +507,7 @@ class Answers:
             measured=None if me else link_report(gossip.links, name),
             site=self._exchanges.sites.site if me else self._exchanges.told_sites.of(name) or "",
             speaks_with=tuple(speaks_with),
+            endpoints=tuple(self._transport.endpoints) if me else described.endpoints if described else (),
         )
 
     def _constraint(self, id_: str, additions: Sequence[Addition]) -> ConstraintReport:

@@ -324,6 +324,11 @@ class Evaluator:
         """The number of constraints unknown on this node now."""
         return self.judge.undecided
 
+    @property
+    def ids(self) -> list[str]:
+        """The constraints judged on this node, ordered. O(constraints)."""
+        return self.judge.ids
+
     # --- judging -----------------------------------------------------------------------------------------------------------
 
     async def measure(self, values: Mapping[str, object], source: str = PROGRAM) -> None:

@@ -32,7 +32,7 @@ from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.diagnosis import Diagnosis
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.explain import Explanations, NodeOverview
-from constraint_crdt.insight.history import DefinitionClock, NodeRates
+from constraint_crdt.insight.history import SAMPLE_EVERY, DefinitionClock, NodeRates, VerdictHistory
 from constraint_crdt.model import EventKind
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.authority import Credentials, Fork, OwnReplaced
@@ -471,6 +471,7 @@ class Runtime:
         self.gossip.local.asks, self.gossip.local.heard = self.evidence.asks, self.evidence.spoken
         self.coverage = Coverage(self.gossip, self.evidence, self.exchanges, frontier)
         self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.evaluator, self.rates)
+        self.verdict_history = VerdictHistory(self.gossip, self.evaluator, now, self.evidence.is_seen)
         self.convergence = Convergence(self.gossip, self.evidence)
         self.overview = NodeOverview(self.gossip, self.rates, self.evaluator, self.evidence)
         self.missed = MissedNodes(settings.name)
@@ -668,6 +669,7 @@ class Runtime:
         tasks.repeat("times", TIMES_EVERY, self.evaluator.write_times)
         tasks.run("expiry", self.maintenance.run_expiries)
         tasks.repeat("expired constraints", REMOVE_EVERY, self.maintenance.remove_expired)
+        tasks.repeat("courses", SAMPLE_EVERY, self.verdict_history.sample)
         tasks.repeat("sketches", settings.rate_every, self.evaluator.write_sketches)
         tasks.repeat("folds", FOLD_EVERY, self.maintenance.fold)
         tasks.repeat("purges", PURGE_EVERY, self.maintenance.purge)

@@ -141,6 +141,8 @@ class Node:
         """Which nodes have heard of a change."""
         self.explanations = runtime.explanations
         """Everything known of a constraint."""
+        self.verdict_history = runtime.verdict_history
+        """The recent course of each constraint."""
         self.convergence = runtime.convergence
         """How the state of each peer compares to this node's."""
         self.overview = runtime.overview
