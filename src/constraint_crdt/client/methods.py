@@ -177,9 +177,9 @@ class BlockingMethods(ABC):
         """The constraints at a glance, one page."""
         return self.do(counts.OVERVIEW, counts.overview_page(after=after, limit=limit, node=node))
 
-    def urgent(self, *, after: str | None = None, limit: int | None = None) -> OverviewReport:
+    def urgent(self, *, after: str | None = None, limit: int | None = None, node: str | None = None) -> OverviewReport:
         """The constraints at a glance that a node tells as violated or unknown now, one page. As `overview`."""
-        return self.do(counts.URGENT, counts.GetUrgent(after=after, limit=limit))
+        return self.do(counts.URGENT, counts.GetUrgent(after=after, limit=limit, node=node))
 
     def lately(self) -> LatelyReport:
         """The decaying counts of judgements, per node."""
@@ -193,9 +193,9 @@ class BlockingMethods(ABC):
         """The variables that the nodes measure; those of the answering node with value, age, source and readers."""
         return self.do(variables.VARIABLES, variables.GetVariables(node=node, name=name))
 
-    def readings(self, *, name: str | None = None) -> ReadingsReport:
+    def readings(self, *, name: str | None = None, node: str | None = None) -> ReadingsReport:
         """The readings that the nodes share, with their ages, and the figures of each variable over the fleet."""
-        return self.do(variables.READINGS, variables.GetReadings(name=name))
+        return self.do(variables.READINGS, variables.GetReadings(name=name, node=node))
 
     def parameters(self, *, name: str | None = None) -> list[ParameterReport]:
         """The parameters that constraints read as `param.NAME`, with their settings, and the value on the node that answers."""
@@ -507,9 +507,9 @@ class AsyncMethods(ABC):
         """The constraints at a glance, one page."""
         return await self.do(counts.OVERVIEW, counts.overview_page(after=after, limit=limit, node=node))
 
-    async def urgent(self, *, after: str | None = None, limit: int | None = None) -> OverviewReport:
+    async def urgent(self, *, after: str | None = None, limit: int | None = None, node: str | None = None) -> OverviewReport:
         """The constraints at a glance that a node tells as violated or unknown now, one page. As `overview`."""
-        return await self.do(counts.URGENT, counts.GetUrgent(after=after, limit=limit))
+        return await self.do(counts.URGENT, counts.GetUrgent(after=after, limit=limit, node=node))
 
     async def lately(self) -> LatelyReport:
         """The decaying counts of judgements, per node."""
@@ -523,9 +523,9 @@ class AsyncMethods(ABC):
         """The variables that the nodes measure; those of the answering node with value, age, source and readers."""
         return await self.do(variables.VARIABLES, variables.GetVariables(node=node, name=name))
 
-    async def readings(self, *, name: str | None = None) -> ReadingsReport:
+    async def readings(self, *, name: str | None = None, node: str | None = None) -> ReadingsReport:
         """The readings that the nodes share, with their ages, and the figures of each variable over the fleet."""
-        return await self.do(variables.READINGS, variables.GetReadings(name=name))
+        return await self.do(variables.READINGS, variables.GetReadings(name=name, node=node))
 
     async def parameters(self, *, name: str | None = None) -> list[ParameterReport]:
         """The parameters that constraints read as `param.NAME`, with their settings, and the value on the node that answers."""

@@ -261,12 +261,13 @@ class NodeOverview:
         constraints told as violated or unknown by a node.
         """
         constraints, verdicts = self._gossip.state.constraints, self._gossip.state.verdicts
-        chosen: Iterable[str] = constraints
-        if node is not None:
-            chosen = (self._rates.evaluated_by(node) | verdicts.node(node).keys()).intersection(constraints)
+        told = verdicts.node(node) if node is not None else {}
         if urgent:
-            chosen = {*verdicts.violated, *verdicts.unknown}.intersection(chosen)
-        ids = sorted(chosen)
+            here = {id_ for id_, each in told.items() if each.state in _URGENT}
+            chosen = {*verdicts.violated, *verdicts.unknown} if node is None else here
+        else:
+            chosen = set(constraints) if node is None else self._rates.evaluated_by(node) | told.keys()
+        ids = sorted(chosen.intersection(constraints))
         start = 0 if after is None else bisect_right(ids, after)
         wanted = ids[start : start + limit]
         last = wanted[-1] if start + limit < len(ids) and wanted else None

@@ -92,6 +92,7 @@ class GetUrgent(msgspec.Struct, frozen=True, kw_only=True):
 
     after: str | None = None
     limit: int | None = None
+    node: str | None = None
 
 
 class GetRates(Paged, frozen=True, kw_only=True):
@@ -477,7 +478,8 @@ OVERVIEW: Final = Operation(
 
 
 async def _urgent(node: "Node", request: GetUrgent) -> OverviewReport:
-    return node.overview.page(request.after, OVERVIEW_PAGE if request.limit is None else request.limit, urgent=True)
+    most = OVERVIEW_PAGE if request.limit is None else request.limit
+    return node.overview.page(request.after, most, request.node, urgent=True)
 
 
 URGENT: Final = Operation(
@@ -489,7 +491,11 @@ URGENT: Final = Operation(
     request=GetUrgent,
     response=OverviewReport,
     run=_urgent,
-    parameters=(AFTER, limit(LARGEST_OVERVIEW, OVERVIEW_PAGE)),
+    parameters=(
+        AFTER,
+        limit(LARGEST_OVERVIEW, OVERVIEW_PAGE),
+        Parameter(name="node", about="only those violated or unknown on this node"),
+    ),
     freshness=Freshness.AGING,
 )
 

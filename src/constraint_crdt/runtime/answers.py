@@ -362,10 +362,12 @@ class Answers:
             readers=len(readers),
         )
 
-    def reading_ids(self, name: str | None) -> list[str]:
+    def reading_ids(self, name: str | None, node: str | None) -> list[str]:
         """See `Node.reading_ids`."""
         readings = self._gossip.state.readings
-        return [f"{each}/{node}" for each in ([name] if name is not None else readings) for node in readings.nodes(each)]
+        if node is not None:
+            return [f"{each}/{node}" for each in sorted(readings.of(node)) if name in (None, each)]
+        return [f"{each}/{told}" for each in ([name] if name is not None else readings) for told in readings.nodes(each)]
 
     def readings(self, ids: Sequence[str]) -> ReadingsReport:
         """See `Node.readings`."""

@@ -592,9 +592,9 @@ class Node:
         """
         return self._runtime.answers.variables(self.variable_ids() if ids is None else ids)
 
-    def reading_ids(self, *, name: str | None = None) -> list[str]:
-        """The shared readings as `NAME/NODE`, ordered: those of a variable, if given. O(readings)."""
-        return self._runtime.answers.reading_ids(name)
+    def reading_ids(self, *, name: str | None = None, node: str | None = None) -> list[str]:
+        """The shared readings as `NAME/NODE`, ordered: those of a variable, or of a node, if given. O(readings)."""
+        return self._runtime.answers.reading_ids(name, node)
 
     def readings(self, ids: Sequence[str] | None = None) -> ReadingsReport:
         """The readings that the nodes share, or those in `ids` (`NAME/NODE`), with the figures of their variables. O(nodes)."""
