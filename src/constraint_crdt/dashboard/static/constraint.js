@@ -1,6 +1,6 @@
 // The page of a constraint: what is so where since when, its definition or the two sides of a conflict, its course, who has it.
 
-import { differences, inForce, inFull, labelText, requestOf } from "./definition.js";
+import { differences, inForce, inFull, requestOf, selectorOf } from "./definition.js";
 import { Course } from "./course.js";
 import { h } from "./dom.js";
 import { ago, at, count, duration, measured, ofTime, percent, plural, shownFields, sinceWords, situation, span, stateClock } from "./format.js";
@@ -52,7 +52,7 @@ export class ConstraintPage {
       data.longest.length > 0 && h("ul", { class: "pairs now" }, data.longest.map((each) => h("li", null, h("b", null, situation(each) || each.reason || each.state), h("small", null, `${sinceWords(each.since)} on `, link("node", each.node))))),
       data.about && h("p", null, data.about),
       here(data),
-      !data.applies_here && h("p", { class: "note" }, `Only on nodes labelled ${labelText(data.on)}; this one is not.`),
+      !data.applies_here && h("p", { class: "note" }, `Only on nodes labelled ${selectorOf(data)}; this one is not.`),
       data.expires_at && h("p", { class: "note" }, `Ends ${at(data.expires_at)}.`),
     );
   }

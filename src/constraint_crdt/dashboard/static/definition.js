@@ -5,8 +5,8 @@
 
 import { at, duration } from "./format.js";
 
-// What a node adds to a definition in its answer: who made it and when, and what it thinks of it.
-const FOUND = new Set(["id", "dot", "actor", "added_by", "added_at", "known_since", "expires_at", "expired", "meaning"]);
+// What a node adds to a definition in its answer: who made it and when, and what it thinks of it. Its selector is said as `on`.
+const FOUND = new Set(["id", "dot", "actor", "added_by", "added_at", "known_since", "expires_at", "expired", "meaning", "on", "selector"]);
 
 const TITLES = {
   when: "Must hold",
@@ -20,17 +20,20 @@ const TITLES = {
   if_unknown: "If unknown",
   max_age: "Max age",
   scope: "About",
+  mode: "Mode",
+  each: "Each",
 };
 
 // What holds where nothing is said.
-const DEFAULTS = { severity: "warning", for: 0, clear_after: 0, if_unknown: "unknown", scope: "node" };
-const UNSAID = { ...DEFAULTS, when: null, about: null, on: null, clear_when: null, max_age: null };
+const DEFAULTS = { severity: "warning", for: 0, clear_after: 0, if_unknown: "unknown", scope: "node", mode: "enforce" };
+const UNSAID = { ...DEFAULTS, when: null, about: null, on: null, clear_when: null, max_age: null, each: null };
 const SECONDS = new Set(["for", "clear_after", "max_age"]);
 
 // The fields of a request that gives this definition again.
 export function requestOf(definition) {
   const body = {};
   for (const [field, value] of Object.entries(definition)) if (!FOUND.has(field) && !isDefault(field, value)) body[field] = value;
+  if (selectorOf(definition)) body.on = selectorOf(definition);
   if (definition.expires_at !== null && definition.expires_at !== undefined) body.until = moment(definition.expires_at);
   return body;
 }
@@ -55,6 +58,9 @@ export function differences(before, after) {
   return [...found.filter((each) => each.field !== "until"), end];
 }
 
+// The nodes concerned, in the syntax of selectors; "" for all. (A node of 0.1.0 tells labels only.)
+export const selectorOf = (definition) => definition.selector || labelText(definition.on);
+
 export const labelText = (on) => Object.entries(on ?? {}).map(([key, value]) => `${key}=${value}`).join(", ");
 
 function isDefault(field, value) {
@@ -64,7 +70,6 @@ function isDefault(field, value) {
 
 function shown(field, value) {
   if (isDefault(field, value)) return field === "until" ? "when it is removed" : field in DEFAULTS ? String(DEFAULTS[field]) + (SECONDS.has(field) ? " s" : "") : "";
-  if (field === "on") return labelText(value);
   if (field === "until") return at(Date.parse(value) * 1e6);
   if (SECONDS.has(field)) return `${value} s`;
   return typeof value === "object" ? JSON.stringify(value) : String(value);

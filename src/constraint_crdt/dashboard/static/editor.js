@@ -5,14 +5,14 @@
 // without a word: the difference to it is shown, and a second press is needed.
 
 import { Problem, sentence } from "./api.js";
-import { differences, inForce, inFull, labelText, requestOf } from "./definition.js";
+import { differences, inForce, inFull, requestOf, selectorOf } from "./definition.js";
 import { announce, byId, h, setText } from "./dom.js";
 import { at, shownFields } from "./format.js";
 
 const CHECK_AFTER = 200; // ms without a key
 const DURATIONS = ["for", "clear_after", "max_age"]; // s
-const TEXTS = ["when", "about", "clear_when"];
-const CHOICES = { severity: "warning", if_unknown: "unknown", scope: "node" };
+const TEXTS = ["when", "about", "on", "clear_when", "each"];
+const CHOICES = { severity: "warning", if_unknown: "unknown", scope: "node", mode: "enforce" };
 
 export class Editor {
   #checked = 0;
@@ -55,9 +55,9 @@ export class Editor {
     setText(byId("add-title"), definition ? "Edit a constraint" : "Add a constraint");
     byId("add-id").value = id;
     byId("add-id").readOnly = Boolean(definition);
-    for (const name of [...TEXTS, ...DURATIONS]) byId(`add-${name}`).value = definition?.[name] || "";
+    const said = definition ? { ...definition, on: selectorOf(definition) } : {};
+    for (const name of [...TEXTS, ...DURATIONS]) byId(`add-${name}`).value = said[name] || "";
     for (const [name, usual] of Object.entries(CHOICES)) byId(`add-${name}`).value = definition?.[name] ?? usual;
-    byId("add-on").value = labelText(definition?.on);
     const kept = byId("add-keep");
     kept.hidden = kept.disabled = !definition?.expires_at;
     if (definition?.expires_at) {
@@ -83,14 +83,13 @@ export class Editor {
     return { id, definition, request: requestOf(definition), dots: standing.map((each) => each.dot).join(" "), many: standing.length, by };
   }
 
-  // What the dialog would send. Throws `Problem` for labels that are none.
+  // What the dialog would send.
   #request() {
     const value = (name) => byId(`add-${name}`).value.trim();
     const body = { ...(this.#editing ? this.#base.request : {}), id: byId("add-id").value };
     for (const name of TEXTS) body[name] = value(name) || null;
     for (const name of DURATIONS) body[name] = value(name) ? Number(value(name)) : name === "max_age" ? null : 0;
     for (const name of Object.keys(CHOICES)) body[name] = value(name);
-    body.on = value("on") ? parseLabels(value("on")) : null;
     const ends = value("ttl");
     if (ends !== "keep") delete body.until;
     if (ends && ends !== "keep") body.ttl = Number(ends);
@@ -105,14 +104,7 @@ export class Editor {
     setText(byId("add-submit"), base === null ? "Add it" : this.#editing ? "Change it" : `Replace ${base.id}`);
     byId("add-submit").disabled = false;
     if (base === null) return;
-    let found;
-    try {
-      found = differences(base.request, this.#request());
-    } catch (error) {
-      if (!(error instanceof Problem)) throw error;
-      return; // it is said when it is sent
-    }
-    const lines = found.map(({ field, title, before, after }) =>
+    const lines = differences(base.request, this.#request()).map(({ field, title, before, after }) =>
       h("div", { "data-field": field }, h("dt", null, title), h("dd", null, before && h("del", null, before), before && after ? " → " : "", h("ins", null, after || "nothing"))),
     );
     const many = base.many > 1 ? ` It ends all ${base.many} definitions in force.` : "";
@@ -218,14 +210,4 @@ export class Editor {
 function showNotes(notes) {
   byId("notes-list").replaceChildren(...notes.map((note) => h("li", null, note)));
   byId("notes").hidden = !notes.length;
-}
-
-function parseLabels(text) {
-  const labels = {};
-  for (const part of text.split(",").map((each) => each.trim()).filter(Boolean)) {
-    const [key, value] = part.split("=", 2).map((each) => each?.trim());
-    if (!key || !value) throw new Problem(`“${part}” is not a label: write it as kind=press`, 422, "on");
-    labels[key] = value;
-  }
-  return labels;
 }

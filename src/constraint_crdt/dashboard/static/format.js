@@ -50,6 +50,8 @@ export function shownFields(definition) {
     "clear when": definition.clear_when,
     "if unknown": definition.if_unknown !== "unknown" && definition.if_unknown,
     "max age": definition.max_age !== null && `${definition.max_age} s`,
+    mode: definition.mode !== "enforce" && definition.mode,
+    each: definition.each,
     meaning: definition.meaning && "needs a later version of constraint-crdt",
   };
   return Object.fromEntries(Object.entries(shown).filter(([, text]) => text));

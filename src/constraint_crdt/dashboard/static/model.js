@@ -3,6 +3,8 @@
 // Rules: a row, once known, stays the same object, so that whoever holds it sees it move. Listeners are told what moved ("status",
 // "nodes", "rows", "events", "connection", "session") and read the rest here.
 
+import { selectorOf } from "./definition.js";
+
 const MOST_EVENTS = 500;
 const MOST_SAMPLES = 48;
 const SAMPLE_EVERY = 2000;
@@ -176,9 +178,9 @@ class Row {
     this.since = this.state === "violated" ? data.violated_since : data.longest[0]?.since ?? data.since ?? Infinity;
     this.looked = now;
     this.covered = data.covered ?? this.covered;
-    const labels = Object.entries(data.on).map(([key, value]) => `${key}=${value}`);
+    const labels = selectorOf(data);
     const where = [data.added_by, ...data.worst, ...data.longest.map((each) => each.node)];
-    this.found = [data.id, data.when ?? "", data.about ?? "", data.severity, conflict ? "conflict" : "", ...labels, ...where].join("\n").toLowerCase();
+    this.found = [data.id, data.when ?? "", data.about ?? "", data.severity, conflict ? "conflict" : "", labels, data.mode, ...where].join("\n").toLowerCase();
     const sample = this.share ?? 0;
     if (now - this.#sampledAt >= SAMPLE_EVERY) {
       this.#sampledAt = now;
