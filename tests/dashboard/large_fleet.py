@@ -25,8 +25,10 @@ from constraint_crdt import MemoryNetwork, Node, NodeSettings
 from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.dashboard import dashboard_pages
 from constraint_crdt.http.server import ApiServer
+from constraint_crdt.model import VerdictState
 from constraint_crdt.protocol.peers import Peer
 from constraint_crdt.state import ConstraintState
+from constraint_crdt.types.verdicts import NodeVerdict
 
 SMALL = ("forge", "anvil", "bellows", "hammer", "tongs")
 KINDS = ("press", "arm", "cart", "oven", "camera", "belt")
@@ -99,7 +101,8 @@ def populate(node: Node, size: Size, random: Random) -> None:
         node._runtime.feed.restore()
     counted: dict[str, Counted] = {name: {} for name in everyone}
     since: dict[str, Counted] = {name: {} for name in everyone}
-    for index, (id_, _) in enumerate(ids(size.constraints)):
+    verdicts: dict[str, dict[str, NodeVerdict | None]] = {name: {} for name in everyone}
+    for index, (id_, rule) in enumerate(ids(size.constraints)):
         troubled = index % 41 == 3 if size.constraints > len(RULES) else index in (0, 2)
         over = index % 82 == 44 or index == 0
         evaluating = everyone if len(everyone) <= len(SMALL) else random.sample(everyone, 4)
@@ -108,9 +111,11 @@ def populate(node: Node, size: Size, random: Random) -> None:
             violated = random.randint(5, 40) if troubled and place in (1, 4 - over) else 0
             counted[name][id_] = (satisfied, violated)
             since[name][id_] = (0, 3) if violated and not over else (random.randint(1, 9), 0)
+            if violated and not over:
+                verdicts[name][id_] = violation(rule[1], now - random.randint(20, 4000) * SECOND, random)
     spots = dict(zip(everyone, spiral(size.nodes), strict=True))
     for name in everyone:
-        write = partial(_write, state, counted[name], since[name], spots[name] if size.positions else None)
+        write = partial(_write, state, counted[name], since[name], verdicts[name], spots[name] if size.positions else None)
         if name == everyone[0]:
             node.gossip.write(write)
         else:
@@ -119,7 +124,25 @@ def populate(node: Node, size: Size, random: Random) -> None:
     see(node, everyone[1:], size.cut_off)
 
 
-def _write(state: ConstraintState, counted: Counted, since: Counted, spot: tuple[int, int] | None, me: Replica) -> None:
+def violation(when: str, since: int, random: Random) -> NodeVerdict:
+    """A violated state of a rule, with values as beyond its limit."""
+    variable, compared, limit = when.split(" ")[:3]
+    threshold = float(limit)
+    beyond = round(threshold * random.uniform(0.02, 0.6) + 0.1, 1)
+    value = threshold + beyond if "<" in compared else threshold - beyond
+    share = -beyond / threshold
+    return NodeVerdict(VerdictState.VIOLATED, since, ((variable, f"{value:.1f}"),), -beyond, share, variable)
+
+
+def _write(
+    state: ConstraintState,
+    counted: Counted,
+    since: Counted,
+    verdicts: dict[str, NodeVerdict | None],
+    spot: tuple[int, int] | None,
+    me: Replica,
+) -> None:
+    state.verdicts.put_all(verdicts, node=me)
     for counts in (counted, since):
         state.metrics.record_all(me, counts)
         state.rates.record_all(me, counts)

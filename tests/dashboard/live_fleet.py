@@ -33,7 +33,7 @@ class LiveFleet:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fleet", daemon=True)
         self._thread.start()
-        self._network = MemoryNetwork()
+        self.network = MemoryNetwork()
         self.nodes: list[Node] = []
         self._api: ApiServer | None = None
         self._more: list[ApiServer] = []
@@ -89,7 +89,7 @@ class LiveFleet:
 
     def _new(self, name: str) -> Node:
         settings = msgspec.structs.replace(SETTINGS, name=name)
-        return Node(settings=settings, transport=self._network.transport(), random=Random(name))
+        return Node(settings=settings, transport=self.network.transport(), random=Random(name))
 
     def _serve(self, port: int) -> None:
         self._api = ApiServer(self.nodes[0], port=port, pages=dashboard_pages())

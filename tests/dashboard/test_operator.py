@@ -12,6 +12,7 @@ from tests.dashboard.chromium import Chromium, need_axe
 from tests.dashboard.conftest import in_force
 from tests.dashboard.live_fleet import LiveFleet
 from tests.dashboard.test_in_browser import chip, row, shown
+from tests.runtime.fleet import eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.one_worker("(browser)")]
 
@@ -220,6 +221,7 @@ def test_the_line_on_top_says_what_lasts_only(page: Chromium) -> None:
             model.setNodes([node('a'), node('b', {same_constraints: false}), node('c', {live: false, convergence: {since}})]);
             await look();
             model.setNodes([node('a'), node('b', {live: false, convergence: {since}})]);
+            model.setStatus({node: 'a', trouble: 'the disk is full', clock_in_doubt: true, lost_writes: 0});
             await look();
             Date.now = clock;
             done(said);
@@ -227,7 +229,84 @@ def test_the_line_on_top_says_what_lasts_only(page: Chromium) -> None:
     passing, lasting, alone = page.driver.execute_async_script(script)
     assert passing == "2 of 2 nodes reachable · the same constraints everywhere"
     assert lasting == "2 of 3 nodes reachable · b lacks changes of constraints · c away 3 min"
-    assert alone.startswith("cut off: none of 1 other nodes reachable")
+    assert alone.startswith("writes are refused: the disk is full · cut off: none of 1 other nodes reachable")
+    assert alone.endswith("b away 3 min · the clock of this node is in doubt")
+
+
+# --- a drill: what happens at night, what the first screen says of it, and what leads to the remedy ------------------------------
+
+
+async def _overspeed(fleet: LiveFleet) -> None:
+    await fleet.nodes[3].add_constraint("drill_speed", when="drill_mps <= 1.5", severity="critical")
+    await fleet.nodes[3].measure({"drill_mps": 9.1})
+
+
+async def _dead_sensor(fleet: LiveFleet) -> None:
+    await fleet.nodes[1].add_constraint("drill_temp", when="drill_c < 85.0", severity="critical", max_age=0.2)
+    await fleet.nodes[1].measure({"drill_c": 60.0})
+
+
+async def _wrong_edit(fleet: LiveFleet) -> None:
+    await fleet.nodes[0].measure({"drill_percent": 60.0})
+    await fleet.nodes[0].add_constraint("drill_battery", when="drill_percent > 15.0")
+    await fleet.nodes[0].add_constraint("drill_battery", when="drill_percent > 150.0")
+
+
+async def _mass_violation(fleet: LiveFleet) -> None:
+    await fleet.nodes[0].add_constraint("drill_ping", when="drill_ms < 20.0")
+    await eventually(lambda: all("drill_ping" in node.constraint_ids() for node in fleet.nodes))
+    for node in fleet.nodes:
+        await node.measure({"drill_ms": 250.0})
+
+
+async def _flapping(fleet: LiveFleet) -> None:
+    await fleet.nodes[0].add_constraint("drill_flaps", when="drill_v < 1.0")
+    for turn in range(5):
+        await fleet.nodes[0].measure({"drill_v": float(turn % 2 == 0) * 2.0})
+
+
+async def _conflict(fleet: LiveFleet) -> None:
+    await conflict(fleet, "drill_joint")
+
+
+async def _cut(fleet: LiveFleet) -> None:
+    fleet.network.cut(["tongs"], ["forge", "anvil", "bellows", "hammer"])
+
+
+EDIT, RETIRE, DIALOG, CONFIRM = (
+    "#detail [data-focus=edit]",
+    "#detail [data-focus=retire]",
+    "#add-dialog[open]",
+    "#confirm-dialog[open]",
+)
+WHERE = "#detail .pairs.now a"
+DRILL = [
+    ("overspeed", _overspeed, row("drill_speed"), "drill_mps 9.1, limit 1.5", [row("drill_speed"), WHERE], RETIRE),
+    ("dead sensor", _dead_sensor, row("drill_temp"), "drill_c is older than 0.2 s", [row("drill_temp"), WHERE], RETIRE),
+    ("wrong edit", _wrong_edit, row("drill_battery"), "drill_percent 60, limit 150", [row("drill_battery"), EDIT], DIALOG),
+    ("mass violation", _mass_violation, row("drill_ping"), "and 4 others", [row("drill_ping"), EDIT], DIALOG),
+    ("flapping", _flapping, "#events", "drill_flaps flaps on forge", ["#events [data-kind=flapping] a", EDIT], DIALOG),
+    ("conflict", _conflict, row("drill_joint"), "conflict", [row("drill_joint"), "#detail .side button"], CONFIRM),
+    ("cut", _cut, "#truth", "tongs away", ["#truth a", RETIRE], CONFIRM),
+]
+"""What happens, where the first screen says it and how, the clicks, and what stands there then.
+
+A clock in doubt and a full disk are said by the line on top, see above; a clone by an event of the kind `duplicate name`.
+"""
+
+
+def test_the_first_screen_names_an_incident_and_three_clicks_lead_to_its_remedy(page: Chromium, fleet: LiveFleet) -> None:
+    for incident, inject, place, says, clicks, remedy in DRILL:
+        fleet.do(inject(fleet))
+        page.until(lambda here=place, text=says: text in page.text(here), f"{incident}: {says}")  # type: ignore[misc]
+        assert len(clicks) <= 3
+        for selector in (*clicks, remedy):
+            page.until(lambda wanted=selector: page.count(wanted), f"{incident}: {selector}")  # type: ignore[misc]
+            if selector != remedy:
+                page.run("document.querySelector(arguments[0]).click()", selector)
+        page.run("document.querySelector('dialog[open]')?.close(); location.hash = '#/'")
+    fleet.ask(fleet.network.heal)
+    page.until(lambda: "tongs" not in page.text("#truth"), "it is back")
 
 
 # --- budgets, alerts, events, the course ---------------------------------------------------------------------------------------

@@ -196,12 +196,13 @@ function line(event) {
     if (part === "{n}" && event.node) return subject("node", event.node);
     return part.replace(/\{[cn]\}/, "…");
   });
+  const about = event.kind.startsWith("alert") && (event.constraint ? subject("constraint", event.constraint) : event.node && subject("node", event.node));
   const tile = event.tile ? ` ${event.room}/${event.tile}` : "";
   return h(
     "li",
     { class: kind, "data-kind": event.kind },
     when(event.time),
     h("i", { "aria-hidden": "true" }, glyph),
-    h("span", null, ...parts, tile, event.detail ? h("small", null, event.detail) : null, event.actor ? h("small", null, `by ${event.actor} on ${event.by}`) : null),
+    h("span", null, parts, about ? [" about ", about] : null, tile, event.detail ? h("small", null, event.detail) : null, event.actor ? h("small", null, `by ${event.actor} on ${event.by}`) : null),
   );
 }
