@@ -41,6 +41,10 @@ RULES = (
     ("clearance", "clearance_m >= 0.4 && speed_mps < 2.0", "critical", "keep clear of the fence"),
     ("vibration", "vibration_mm_s <= 4.5", "info", None),
 )
+MEASURED = {
+    "battery_percent": 60.0, "clearance_m": 1.0, "joint_temp_c": 41.0, "control_latency_ms": 6.0, "memory_percent": 40.0,
+    "vibration_mm_s": 1.5,
+}  # fmt: skip
 SECOND = 1_000_000_000
 Counted = dict[str | None, tuple[int, int]]
 ROOT = Path(__file__).parents[2]
@@ -177,12 +181,13 @@ def acknowledge(node: Node) -> None:
 @asynccontextmanager
 async def serving(size: Size, port: int = 0) -> AsyncIterator[tuple[Node, ApiServer]]:
     """The node of such a fleet, and its API with the dashboard."""
-    settings = NodeSettings(name=names(size.nodes)[0], discover=False)
+    settings = NodeSettings(name=names(size.nodes)[0], discover=False, max_age=3600.0)
     async with Node(settings=settings, transport=MemoryNetwork().transport()) as node:
         populate(node, size, Random(7))
         if size.constraints <= len(RULES):
             for speed in (1.2, 1.9, 1.1):  # something to tell of
-                await node.check({"speed_mps": speed, "battery_percent": 60.0, "clearance_m": 1.0})
+                await node.measure({**MEASURED, "speed_mps": speed})
+                await node.verdict_history.sample()
             acknowledge(node)
         async with ApiServer(node, port=port, pages=dashboard_pages()) as api:
             yield node, api
