@@ -20,7 +20,15 @@ from constraint_crdt.http.server import ApiServer
 NAMES = ("forge", "anvil", "bellows", "hammer", "tongs")
 ALERTS = (AlertRule(name="unsafe", kind="rate", constraint="alerting_*", above=0.01, for_=0.0, to=("log",)),)
 SETTINGS = NodeSettings(
-    name="unnamed", check_every=0.1, count_every=0.1, gossip_every=0.1, rate_every=0.2, request_timeout=1.0, alert=ALERTS
+    name="unnamed",
+    check_every=0.1,
+    count_every=0.1,
+    gossip_every=0.1,
+    rate_every=0.2,
+    request_timeout=1.0,
+    alert=ALERTS,
+    listen=("tcp/0.0.0.0:0",),
+    insecure=True,
 )
 
 Result = TypeVar("Result")
