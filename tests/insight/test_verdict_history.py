@@ -1,5 +1,6 @@
 """The course of a constraint in memory, against a plain model of samples and turns."""
 
+from argparse import Namespace
 from math import isnan
 
 import pytest
@@ -11,6 +12,8 @@ from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.insight import history
 from constraint_crdt.insight.history import VerdictHistory
 from constraint_crdt.model import VerdictState
+from constraint_crdt.operations.command import Table
+from constraint_crdt.operations.evidence import GetSeries, show_series
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.verdicts import NodeVerdict
 
@@ -126,3 +129,17 @@ def test_turns_are_bounded_by_node_and_in_all(followed: Followed, monkeypatch: p
     assert len(followed.history.report("speed", 10).nodes) == 2
     with pytest.raises(KeyError):
         followed.history.report("old", 10)
+
+
+async def test_the_command_tells_the_margin_and_each_spell(followed: Followed) -> None:
+    followed.verdicts.values = {"speed": 9.0}
+    await followed.history.sample()
+    followed.told("b", VerdictState.VIOLATED, 5)
+    sentence, table, *_ = show_series(followed.history.report("speed", 10), GetSeries(id="speed"), Namespace())
+    assert str(sentence).startswith("speed: margin of x on a since ")
+    assert str(sentence).endswith(": lowest -7.5, now -7.5")
+    assert isinstance(table, Table)
+    assert [row[:2] for row in table.rows] == [["b", "violated"]]
+    silent = VerdictHistory(followed.gossip, Verdicts(), lambda: 1, bool)
+    empty, *_ = show_series(silent.report("speed", 10), GetSeries(id="speed"), Namespace())
+    assert empty == "speed: no margin was sampled on a"

@@ -635,7 +635,7 @@ def _parse_points(text: str) -> int:
     return points
 
 
-def show_series(answer: SeriesReport, _: GetSeries, __: "Namespace") -> View:
+def show_series(answer: SeriesReport, _: GetSeries, __: "Namespace") -> "list[str | Table | Lines]":
     """A sentence on the samples, and a row for each spell, the latest first."""
     now = time.time()
     view: list[str | Table | Lines] = [_sampled(answer)]
