@@ -272,7 +272,14 @@ async def _conflict(fleet: LiveFleet) -> None:
     await conflict(fleet, "drill_joint")
 
 
+async def _nothing(_: LiveFleet) -> None:
+    """What another incident left."""
+
+
 async def _cut(fleet: LiveFleet) -> None:
+    await fleet.nodes[4].add_constraint("drill_last", when="drill_w < 1.0")
+    await fleet.nodes[4].measure({"drill_w": 2.0})
+    await eventually(lambda: "drill_last" in fleet.nodes[0].gossip.state.verdicts.violated)
     fleet.network.cut(["tongs"], ["forge", "anvil", "bellows", "hammer"])
 
 
@@ -291,6 +298,7 @@ DRILL = [
     ("flapping", _flapping, "#events", "drill_flaps flaps on forge", ["#events [data-kind=flapping] a", EDIT], DIALOG),
     ("conflict", _conflict, row("drill_joint"), "conflict", [row("drill_joint"), "#detail .side button"], CONFIRM),
     ("cut", _cut, "#truth", "tongs away", ["#truth a", RETIRE], CONFIRM),
+    ("told before the cut", _nothing, row("drill_last"), "on tongs (away)", [row("drill_last"), WHERE], RETIRE),
 ]
 """What happens, where the first screen says it and how, the clicks, and what stands there then.
 

@@ -41,7 +41,7 @@ export class Listing {
     this.table = new VirtualTable({
       box: byId("constraints-box"),
       table: byId("constraints-table"),
-      columns: COLUMNS,
+      columns: columns(model),
       key: (row) => row.id,
       open: (row) => open(row.id),
       scrolled,
@@ -157,15 +157,16 @@ export class Listing {
 }
 
 // What is so, and where since when: two lines.
-function told(row) {
+function told(row, model) {
   const { data, state } = row;
   const [first] = data.longest;
+  const node = first && `${first.node}${model.nodes.get(first.node)?.live === false ? " (away)" : ""}`;
   if (state === "violated" && first) {
     const more = data.violated_now - 1;
-    return { what: situation(first) || first.reason || "violated", where: `${since(data.violated_since)} on ${first.node}${more ? ` and ${plural(more, "other", "others")}` : ""}`, tone: "bad" };
+    return { what: situation(first) || first.reason || "violated", where: `${since(data.violated_since)} on ${node}${more ? ` and ${plural(more, "other", "others")}` : ""}`, tone: "bad" };
   }
   if (state === "undecided") {
-    const where = first ? `${since(first.since)} on ${first.node}${data.unknown_now > 1 ? ` and ${plural(data.unknown_now - 1, "other", "others")}` : ""}` : data.since ? `${since(data.since)} here` : "";
+    const where = first ? `${since(first.since)} on ${node}${data.unknown_now > 1 ? ` and ${plural(data.unknown_now - 1, "other", "others")}` : ""}` : data.since ? `${since(data.since)} here` : "";
     return { what: first?.reason || data.reason || "no measurement decides it", where, tone: "warn" };
   }
   if (data.definitions > 1) return { what: `${plural(data.definitions, "definition", "definitions")}, all in force`, where: "open it to keep one, or both", tone: "warn" };
@@ -175,7 +176,7 @@ function told(row) {
 
 const since = (time) => `since ${at(time)} (${duration((Date.now() - time / 1e6) / 1000)})`;
 
-const COLUMNS = [
+const columns = (model) => [
   {
     key: "state",
     title: "State",
@@ -223,7 +224,7 @@ const COLUMNS = [
       return { what, where };
     },
     update: (parts, row) => {
-      const { what, where, tone } = told(row);
+      const { what, where, tone } = told(row, model);
       setText(parts.what, what);
       setText(parts.where, where);
       setAttribute(parts.what, "class", `what ${tone}`);
