@@ -146,7 +146,7 @@ export class Editor {
       const moved = standing === null ? `the constraint ${body.id} was removed meanwhile` : shown ? `meanwhile ${body.id} was changed by ${standing.by}` : `a constraint ${body.id} exists already`;
       throw new Problem(`${moved}: look at the difference, and press again if it is right`, 409);
     }
-    const { change, notes = [] } = await this.api.send("POST", "/v1/constraints", inFull(body));
+    const { change, notes = [] } = await this.api.send("POST", "/v1/constraints", { ...inFull(body), new: standing === null });
     announce(`${body.id}: ${change}`);
     showNotes(notes.map((note) => `${body.id}: ${note}`));
     this.written(body.id);

@@ -50,7 +50,7 @@ const WORDS = {
 // Which kinds a filter shows.
 const FILTERS = {
   violations: ["violated", "satisfied"],
-  constraints: ["added", "changed", "removed", "expired"],
+  constraints: ["added", "changed", "removed", "expired", "conflict", "parameter"],
   nodes: ["peer up", "peer down", "duplicate name", "new life", "retired", "retirement undone", "revoked", "forked"],
   alerts: ["alert", "alert resolved"],
   clocks: ["clock skew", "clock stepped", "clock doubted", "clock trusted"],
