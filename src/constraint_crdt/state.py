@@ -26,6 +26,7 @@ from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.model import IfUnknown, Mode, Scope, html_fields
+from constraint_crdt.types.alerts import FleetRules, Silences, ToldAlerts, WaysOut
 from constraint_crdt.types.budgets import Budgets
 from constraint_crdt.types.counters import ConstraintGCounter, PNCounters
 from constraint_crdt.types.decay import MAX_SKEW, Ages, DecayConstraintState, DecayCounter
@@ -126,6 +127,26 @@ class ConstraintState(Merge):
     def budgets(self) -> Budgets:
         """The budgets of the fleet, with the shares, loans and holds that the nodes state."""
         return Budgets(self.rows, retirements=self.retirements)
+
+    @cached_property
+    def silences(self) -> Silences:
+        """The silences and acknowledgements of alerts."""
+        return Silences(self.rows)
+
+    @cached_property
+    def told_alerts(self) -> ToldAlerts:
+        """What was told of alerts, to whom."""
+        return ToldAlerts(self.rows)
+
+    @cached_property
+    def alert_rules(self) -> FleetRules:
+        """The alert rules of the fleet."""
+        return FleetRules(self.rows)
+
+    @cached_property
+    def ways_out(self) -> WaysOut:
+        """The destinations of alerts that each node can tell."""
+        return WaysOut(self.rows)
 
     @cached_property
     def readings(self) -> SharedReadings:

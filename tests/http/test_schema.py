@@ -34,6 +34,7 @@ TOO_LARGE = 413
 NOT_SAID = {
     "add": "a `when` must compile, and an `until` lie in the future",
     "batch": "as for `add`, and what is removed or recorded must be active",
+    "define_alert": "each kind of rule has parameters of its own",
     "edit_constraint": "as for `add`",
     "import_state": "the rows must have the checksum and the hash that it names",
     "insert": "a filter has a largest size, and keeps the dimensions that it was begun with",
@@ -43,6 +44,7 @@ NOT_SAID = {
     "rates": "only the half-lives that this node tracks have rates",
     "record": "what a node counts is bounded in all",
     "send_delta": "a counter is of the node and the seq of its delta, and a norm that of its position",
+    "silence": "a reason is more than spaces, and a selector has a syntax",
     "submit_tile": "a tile is of the room in the path, and its hash that of its content",
     "set_parameter": "a name is one that an expression can read, and a selector has a syntax",
     "unset_parameter": "a selector has a syntax",

@@ -8,6 +8,7 @@ import pytest
 
 from constraint_crdt import MemoryNetwork, Node, Verdict
 from constraint_crdt.errors import NotPermitted
+from constraint_crdt.types.alerts import WAYS
 from constraint_crdt.types.counters import COUNTS
 from tests.runtime.fleet import QUICK, agreed, eventually
 
@@ -39,4 +40,11 @@ async def test_an_observer_judges_and_counts_nothing(tmp_path: Path, caplog: pyt
             await eye.add_constraint("x", when="v < 1.0")
         with pytest.raises(NotPermitted, match="anvil is a member of the fleet, which may not remove constraints"):
             await anvil.remove_constraint("never")
+        with pytest.raises(NotPermitted, match="anvil is a member of the fleet, which may not silence alerts"):
+            await anvil.fleet_alerts.silence("x", why="y")
+        with pytest.raises(NotPermitted, match="anvil is a member of the fleet, which may not change alert rules"):
+            await anvil.fleet_alerts.define({"name": "away", "kind": "silence"})
+        await forge.fleet_alerts.define({"name": "never", "kind": "rate", "above": 0.0})
+        await eventually(lambda: [each.name for each in eye.alerts.report().rules] == ["never"])
+        assert {cell.replica.node_id for cell in eye.gossip.state.rows.each(WAYS)} <= {"forge", "anvil"}
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

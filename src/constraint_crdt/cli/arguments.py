@@ -54,6 +54,7 @@ OWN: Final = {
 ACTIONS: Final = {
     "tile": "put, get or remove a tile: a piece of content that the fleet shares",
     "budget": "limit, held by whom since when, free here, free elsewhere, stranded; or add, set, remove a budget",
+    "alerts": "what the node's alerts have found; or add, remove, list the alert rules of the fleet",
     "fleet": "make the root of a fleet and the identities of its nodes, invite machines, list members",
     "token": "make, list or withdraw the tokens of the API of a node",
 }
@@ -354,6 +355,13 @@ def _node(commands: _Commands) -> None:
         dest="labels",
         metavar="KEY=VALUE",
         help="a label that constraints may ask for; may be repeated",
+    )
+    node.add_argument(
+        "--destination",
+        action="append",
+        dest="destinations",
+        metavar="NAME=ADDRESS",
+        help="where this node can tell alerts, as ops=https://HOST/PATH; may be repeated. A settings file keeps it out of `ps`",
     )
     node.add_argument("--site", metavar="NAME", help="the site of the node: few nodes of each site speak with other sites")
     node.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error; default: info")

@@ -23,6 +23,7 @@ from constraint_crdt.cli.connection import connect, fields_of, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, printable
 from constraint_crdt.client import ClientError, NotFound, Refused, WrongInput
 from constraint_crdt.client.blocking import Client
+from constraint_crdt.operations.alerts import DEFINE_ALERT, DefineRule
 from constraint_crdt.operations.budgets import HoldReport, handle_of
 from constraint_crdt.operations.command import parse_duration, show_distance, show_time
 from constraint_crdt.operations.constraints import (
@@ -320,7 +321,7 @@ def apply(arguments: argparse.Namespace) -> int:
     check_wait(arguments)
     if arguments.wait is not None and arguments.dry_run:
         raise MisuseError("--dry-run sends nothing, so there is nothing to wait for: leave out --wait")
-    wanted, budgets, parameters = read_wanted(arguments.file)
+    wanted, budgets, parameters, alerts = read_wanted(arguments.file)
     if arguments.prune and not wanted:
         raise MisuseError(f"{arguments.file} lists no constraint, so --prune would remove all of them: use `remove` for that")
     client = connect(arguments)
@@ -329,6 +330,7 @@ def apply(arguments: argparse.Namespace) -> int:
     done += [(each, []) for each in _applied_parameters(client, parameters, dry_run=arguments.dry_run)]
     done += _applied(client, wanted, prune=arguments.prune, dry_run=arguments.dry_run)
     done += [(each, []) for each in _applied_budgets(client, budgets, dry_run=arguments.dry_run)]
+    done += [(each, []) for each in _applied_alerts(client, alerts, dry_run=arguments.dry_run)]
     if not arguments.json:
         for change, edits in done:
             print(printable(f"{change.id}: {change.change}"))
@@ -371,6 +373,20 @@ def _applied_budgets(client: Client, wanted: Sequence["WantedBudget"], *, dry_ru
         if not same and not dry_run:
             client.define_budget(each.name, limit=each.limit, lease=each.seconds, nodes=each.on)
         changes.append(Changed(id=each.name, change="unchanged" if same else "added" if before is None else "replaced"))
+    return changes
+
+
+def _applied_alerts(client: Client, wanted: Sequence[Mapping[str, object]], *, dry_run: bool) -> list[Changed]:
+    """Define the alert rules of the file; returns the changes. `--prune` removes no rule. `dry_run`: send nothing."""
+    known = {each.name for each in client.alerts().rules if each.of_fleet} if wanted else set()
+    changes = []
+    for table in wanted:
+        name = str(table["name"])
+        if dry_run:
+            change = "replaced" if name in known else "added"
+        else:
+            change = client.do(DEFINE_ALERT, msgspec.convert(table, DefineRule)).change
+        changes.append(Changed(id=name, change=change))
     return changes
 
 

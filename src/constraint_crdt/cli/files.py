@@ -493,7 +493,7 @@ def _as_toml(value: object) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-_TABLES = frozenset({"constraint", "budget", "parameters"})
+_TABLES = frozenset({"constraint", "budget", "alert", "parameters"})
 
 
 class WantedFile(NamedTuple):
@@ -503,6 +503,7 @@ class WantedFile(NamedTuple):
     """By id."""
     budgets: list["WantedBudget"]
     parameters: list[GivenParameter]
+    alerts: list[dict[str, object]]
 
 
 def write_parameters(settings: Mapping[str, Sequence[tuple[str, Sequence[float | str | bool]]]]) -> str:
@@ -572,6 +573,24 @@ def _read_budgets(file: str, entries: object) -> list[WantedBudget]:
     return found
 
 
+def _read_alerts(file: str, entries: object) -> list[dict[str, object]]:
+    """The alert rules of a file, as tables. Raises `MisuseError` for a mistake in one."""
+    from constraint_crdt.alerts import check_of_fleet, read_rules  # for files with alerts only
+
+    try:
+        rules = [check_of_fleet(rule) for rule in read_rules(entries)]
+    except ConstraintCrdtError as error:
+        raise MisuseError(printable(f"{file}: [[alert]]: {error}")) from None
+    return [
+        {
+            field.encode_name: value
+            for field in msgspec.structs.fields(type(rule))
+            if (value := getattr(rule, field.name)) is not None
+        }
+        for rule in rules
+    ]
+
+
 def read_toml(file: str) -> tuple[str, dict[str, Any]]:
     """The text and the content of a file. Raises `MisuseError` if it cannot be read or is not TOML."""
     try:
@@ -600,7 +619,7 @@ def read_wanted(file: str, beside: Collection[str] = frozenset()) -> WantedFile:
     """
     text, content = read_toml(file)
     mistakes = [
-        f"`{key}` means nothing: there are [[constraint]], [[budget]] and [parameters]"
+        f"`{key}` means nothing: there are [[constraint]], [[budget]], [[alert]] and [parameters]"
         for key in content
         if key not in _TABLES and key not in beside
     ]
@@ -618,8 +637,9 @@ def read_wanted(file: str, beside: Collection[str] = frozenset()) -> WantedFile:
             mistakes.append(f"{named}: {error}")
     if mistakes:
         raise MisuseError("\n".join(printable(f"{file}: {mistake}") for mistake in mistakes))
+    alerts = _read_alerts(file, content["alert"]) if "alert" in content and "alert" not in beside else []
     parameters = _read_parameters(file, content.get("parameters", {}))
-    return WantedFile(wanted, _read_budgets(file, content.get("budget", [])), parameters)
+    return WantedFile(wanted, _read_budgets(file, content.get("budget", [])), parameters, alerts)
 
 
 def _read_entry(entry: dict[str, object], before: Collection[str]) -> tuple[str, WantedConstraint]:

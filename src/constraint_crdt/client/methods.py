@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from constraint_crdt.operations import (
+    alerts,
     budgets,
     constraints,
     counts,
@@ -28,6 +29,7 @@ from constraint_crdt.operations import (
     tiles,
     variables,
 )
+from constraint_crdt.operations.alerts import AlertsReport, RuleChange, SilenceReport
 from constraint_crdt.operations.budgets import BudgetReport, HoldReport, ReleaseReport
 from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, ExpressionReport, Removed
 from constraint_crdt.operations.counts import Checked, LatelyReport, Nothing, OverviewReport, RatesReport, Recorded
@@ -45,7 +47,7 @@ from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.operation import Empty, Operation, Paged
 from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
-from constraint_crdt.operations.service import AlertsReport, AuditReport, DiagnosisReport, Health, ImportReport, SessionReport
+from constraint_crdt.operations.service import AuditReport, DiagnosisReport, Health, ImportReport, SessionReport
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
 from constraint_crdt.operations.variables import ParameterChange, ParameterReport, ReadingsReport, VariableReport
@@ -120,7 +122,40 @@ class BlockingMethods(ABC):
 
     def alerts(self) -> AlertsReport:
         """The alerts of the node, and the rules that they follow."""
-        return self.do(service.ALERTS, Empty())
+        return self.do(alerts.ALERTS, Empty())
+
+    def define_alert(
+        self, name: str, *, kind: str, constraint: str | None = None, node: str | None = None, on: str | None = None,
+        budget: str | None = None, half_life: float | None = None, above: float | None = None, above_share: float | None = None,
+        within: float | None = None, for_: float | None = None, keep_firing_for: float | None = None, repeat: float | None = None,
+        to: list[str] | None = None,
+    ) -> RuleChange:
+        """Define an alert rule of the fleet, or replace it. Durations in seconds; `to`: `log`, and names of destinations."""
+        request = alerts.DefineRule(
+            name=name, kind=kind, constraint=constraint, node=node, on=on, budget=budget, half_life=half_life, above=above,
+            above_share=above_share, within=within, for_=for_, keep_firing_for=keep_firing_for, repeat=repeat, to=to,
+        )
+        return self.do(alerts.DEFINE_ALERT, request)
+
+    def remove_alert(self, name: str) -> RuleChange:
+        """Remove an alert rule of the fleet."""
+        return self.do(alerts.REMOVE_ALERT, alerts.NamedRule(name=name))
+
+    def silences(self) -> list[SilenceReport]:
+        """The silences and acknowledgements in force."""
+        return self.do(alerts.SILENCES, Empty())
+
+    def silence(self, alert: str, *, why: str, on: str = "", for_: float = 7200.0) -> SilenceReport:
+        """Silence alerts in the whole fleet. `alert`: a pattern of rules, constraints or nodes; `for_`: seconds, 2 h."""
+        return self.do(alerts.SILENCE, alerts.SilenceAlerts(alert=alert, why=why, on=on, for_=for_))
+
+    def unsilence(self, id_: str) -> SilenceReport:
+        """End a silence or an acknowledgement early."""
+        return self.do(alerts.UNSILENCE, alerts.NamedSilence(id=id_))
+
+    def acknowledge(self, alert: str, *, why: str = "", for_: float = 86400.0) -> list[SilenceReport]:
+        """Say that an alert is being looked after. `alert`: the name of a rule, or RULE/SUBJECT; `for_` in seconds."""
+        return self.do(alerts.ACKNOWLEDGE, alerts.AcknowledgeAlert(alert=alert, why=why, for_=for_))
 
     def constraints(self, *, id_: tuple[str, ...] = (), expired: bool = False) -> list[ConstraintReport]:
         """The active constraints, by id; or the expired ones not removed yet."""
@@ -442,7 +477,40 @@ class AsyncMethods(ABC):
 
     async def alerts(self) -> AlertsReport:
         """The alerts of the node, and the rules that they follow."""
-        return await self.do(service.ALERTS, Empty())
+        return await self.do(alerts.ALERTS, Empty())
+
+    async def define_alert(
+        self, name: str, *, kind: str, constraint: str | None = None, node: str | None = None, on: str | None = None,
+        budget: str | None = None, half_life: float | None = None, above: float | None = None, above_share: float | None = None,
+        within: float | None = None, for_: float | None = None, keep_firing_for: float | None = None, repeat: float | None = None,
+        to: list[str] | None = None,
+    ) -> RuleChange:
+        """Define an alert rule of the fleet, or replace it. Durations in seconds; `to`: `log`, and names of destinations."""
+        request = alerts.DefineRule(
+            name=name, kind=kind, constraint=constraint, node=node, on=on, budget=budget, half_life=half_life, above=above,
+            above_share=above_share, within=within, for_=for_, keep_firing_for=keep_firing_for, repeat=repeat, to=to,
+        )
+        return await self.do(alerts.DEFINE_ALERT, request)
+
+    async def remove_alert(self, name: str) -> RuleChange:
+        """Remove an alert rule of the fleet."""
+        return await self.do(alerts.REMOVE_ALERT, alerts.NamedRule(name=name))
+
+    async def silences(self) -> list[SilenceReport]:
+        """The silences and acknowledgements in force."""
+        return await self.do(alerts.SILENCES, Empty())
+
+    async def silence(self, alert: str, *, why: str, on: str = "", for_: float = 7200.0) -> SilenceReport:
+        """Silence alerts in the whole fleet. `alert`: a pattern of rules, constraints or nodes; `for_`: seconds, 2 h."""
+        return await self.do(alerts.SILENCE, alerts.SilenceAlerts(alert=alert, why=why, on=on, for_=for_))
+
+    async def unsilence(self, id_: str) -> SilenceReport:
+        """End a silence or an acknowledgement early."""
+        return await self.do(alerts.UNSILENCE, alerts.NamedSilence(id=id_))
+
+    async def acknowledge(self, alert: str, *, why: str = "", for_: float = 86400.0) -> list[SilenceReport]:
+        """Say that an alert is being looked after. `alert`: the name of a rule, or RULE/SUBJECT; `for_` in seconds."""
+        return await self.do(alerts.ACKNOWLEDGE, alerts.AcknowledgeAlert(alert=alert, why=why, for_=for_))
 
     async def constraints(self, *, id_: tuple[str, ...] = (), expired: bool = False) -> list[ConstraintReport]:
         """The active constraints, by id; or the expired ones not removed yet."""

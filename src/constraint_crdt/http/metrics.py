@@ -28,11 +28,11 @@ from constraint_crdt.alerts import KINDS
 from constraint_crdt.http.event_stream import EventFeed
 from constraint_crdt.http.security import Denials, RequestCounts
 from constraint_crdt.model import EventKind
+from constraint_crdt.operations.alerts import AlertsReport
 from constraint_crdt.operations.budgets import BudgetReport
 from constraint_crdt.operations.evidence import ConvergenceReport
 from constraint_crdt.operations.nodes import Status
 from constraint_crdt.operations.operation import Empty
-from constraint_crdt.operations.service import AlertsReport
 from constraint_crdt.runtime.answers import Histogram, MetricsReport
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.state import ConstraintState
@@ -263,7 +263,7 @@ def _alarms(status: Status, figures: MetricsReport) -> Iterator[Metric]:
 
 
 def _alerts(alerts: AlertsReport) -> Iterator[Metric]:
-    firing = GaugeMetricFamily(f"{PREFIX}alerts_firing", "Alerts of the settings file that fire now.", labels=["kind"])
+    firing = GaugeMetricFamily(f"{PREFIX}alerts_firing", "Alerts that fire now.", labels=["kind"])
     for kind in KINDS:
         firing.add_metric([kind], sum(each.firing and each.kind == kind for each in alerts.alerts))
     yield firing

@@ -138,6 +138,10 @@ class EventKind(enum.StrEnum):
     """An alert of this node fired. The detail has the rule and the reason."""
     ALERT_RESOLVED = "alert resolved"
     """The condition of a fired alert ended."""
+    SILENCED = "silenced"
+    """Alerts are silenced, or an alert was acknowledged. The detail has the alerts, the end and the reason."""
+    SILENCE_ENDED = "silence ended"
+    """A silence or an acknowledgement was ended early."""
     MISSED = "missed"
     """This subscriber was too slow. The detail has the number of lost events."""
 

@@ -10,6 +10,7 @@ paths that match the same request, the longer template comes first.
 from typing import Final
 
 from constraint_crdt.operations import (
+    alerts,
     budgets,
     constraints,
     counts,
@@ -28,6 +29,7 @@ from constraint_crdt.operations.operation import AnyOperation, Operation
 _SUBJECTS: Final = (
     nodes,
     service,
+    alerts,
     constraints,
     counts,
     variables,

@@ -27,7 +27,7 @@ from itertools import islice
 from typing import NamedTuple, Protocol
 
 from constraint_crdt.alerts import AlertRule
-from constraint_crdt.alerts.engine import Alert
+from constraint_crdt.alerts.delivery import Alert
 from constraint_crdt.crdt.cells import Cell, registered
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, StateHash
@@ -42,6 +42,7 @@ from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, Defini
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.persistence import Persistence
+from constraint_crdt.types.alerts import Silence
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.decay import RATE
 from constraint_crdt.types.definition import ADD
@@ -324,9 +325,22 @@ class EventPublisher:
 
     def alert(self, rule: AlertRule, alert: Alert, *, fired: bool) -> None:
         """Publish an alert, fired or resolved."""
-        subject = {} if rule.about == "fleet" else {rule.about: alert.subject}
-        detail = f"{rule.name}: {alert.detail}" if fired else rule.name
+        subject = {rule.about: alert.subject} if rule.about in ("constraint", "node") else {}
+        name = f"{rule.name}: {alert.subject}" if rule.about == "budget" else rule.name
+        detail = f"{name}: {alert.detail}" if fired else name
         self.publish(EventKind.ALERT if fired else EventKind.ALERT_RESOLVED, detail=detail, **subject)
+
+    def silence(self, before: Silence | None, after: Silence | None) -> None:
+        """Publish a silence or an acknowledgement, new or ended early. One that is over already is not told."""
+        silence = after or before
+        if silence is None or silence.value.until <= self._gossip.time.now():
+            return
+        value = silence.value
+        what = f"{value.alert}/{value.subject} is acknowledged" if silence.acknowledges else f"{value.alert} is silenced"
+        parts = [f"{silence.id}: {what}{' on ' + value.on if value.on else ''}", value.why]
+        kind = EventKind.SILENCED if after is not None else EventKind.SILENCE_ENDED
+        detail = "; ".join(part for part in parts if part)
+        self.publish(kind, detail=detail, actor=value.actor, by=silence.dot.replica.node_id)
 
     def health_changed(self, trouble: str | None) -> None:
         """Publish the reason for refused writes, or the recovery (None)."""

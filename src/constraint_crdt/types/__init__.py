@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from constraint_crdt import lazy_names
 from constraint_crdt.types import (
+    alerts,
     budgets,
     counters,
     decay,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from constraint_crdt.types.verdicts import ConstraintVerdicts, NodeVerdict
 
 _REGISTERED = (
-    bloom, budgets, counters, decay, definition, increments, nodes, orset, parameters, rates, readings, register, sketch,
+    alerts, bloom, budgets, counters, decay, definition, increments, nodes, orset, parameters, rates, readings, register, sketch,
     tile_cells, tile_sets, tiles, variables, verdicts,
 )  # fmt: skip
 """The modules that register kinds."""

@@ -38,6 +38,8 @@ const WORDS = {
   recovered: ["✓", "good", "writes are accepted again"],
   alert: ["!", "bad", "alert"],
   "alert resolved": ["✓", "good", "alert over"],
+  silenced: ["–", "calm", "alerts are silenced"],
+  "silence ended": ["•", "calm", "a silence was ended"],
   gap: ["…", "calm", "events were missed"],
   dropped: ["…", "calm", "this page was too slow, and was disconnected"],
 };
