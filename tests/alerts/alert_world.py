@@ -312,7 +312,7 @@ class AlertWorld:
             reached = sorted(self.reached_by(name))
             for other in reached:
                 self.last_seen[name, other] = self.second
-            if reached:
+            for _ in reached[:2]:
                 exchange(node.gossip, self.nodes[self.rng.pick(reached)].gossip)
                 node.met = True
 
@@ -346,12 +346,14 @@ class AlertWorld:
                 self.problems.append(f"{subject} was told at {self.second} by {node.name}, silenced from {begin} to {end} by {by}")
 
     def _judge(self) -> None:
+        if not any(RULE.name in node.gossip.state.alert_rules for node in self.nodes.values()):
+            return  # all nodes lost their disks, one after the other, and the rule is gone with the last
         for subject, holds in self.truth.items():
             told = [each for each in self.received if each.subject == subject]
             if any(end > self.second - KNOWN_AFTER - 20 for _, end, about, _ in self.quiet if about == subject):
                 continue
             firing = bool(told) and told[-1].firing
-            if holds and not firing:
+            if holds and not firing and not (told and self._is_lost(told[-1])):
                 self.problems.append(f"{subject} is so and its destination does not know: lost")
             if not holds and firing and not self._is_lost(told[-1]):
                 self.problems.append(f"the end of {subject} was never told")
@@ -368,8 +370,8 @@ class AlertWorld:
         return any(begin <= each <= end for each in self.disturbed) or any(a < end and b > begin for a, b, _, _ in self.quiet)
 
     def _is_lost(self, last: Received) -> bool:
-        """A message on one side of a partition whose sender lost its disk: no other node may know of it."""
-        return last.divided and self.nodes[last.sender].stores > last.store
+        """A message of a node that did not reach some others and then lost its disk: no other node may know of it."""
+        return last.marked and self.nodes[last.sender].stores > last.store
 
     def _judge_repetition(self, subject: str, told: Sequence[Received]) -> None:
         """Two messages of the same content in a row come only with a fault between them, or shortly before the first.
