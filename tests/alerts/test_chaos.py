@@ -61,11 +61,11 @@ def _at_once(self: Teller, look: Look, unit: Unit, wanted: object, order: list[s
 @pytest.mark.parametrize(
     ("target", "name", "value", "seed"),
     [
-        (Teller, "silences_of", _unsilenced, 0),
-        (Teller, "_put", _forgets, 2),
-        (Teller, "_wait", _at_once, 1),
-        (delivery, "STAND_IN", 10**15, 0),
-        (delivery, "ATTEMPTED", 2, 3),
+        (Teller, "silences_of", _unsilenced, 2),
+        (Teller, "_put", _forgets, 4),
+        (Teller, "_wait", _at_once, 4),
+        (delivery, "STAND_IN", 10**15, 11),
+        (delivery, "ATTEMPTED", 2, 0),
     ],
     ids=("silences ignored", "nothing written", "all tell at once", "no stand-in", "sent counts as delivered"),
 )
