@@ -114,7 +114,7 @@ def test_a_dry_run_foresees_and_does_nothing(empty_url: str, tmp_path: Path, cap
         ("[[constraint]]\nid = 7\n", ["`id` must be a text, not 7"]),
         ('[[constraint]]\nid = ""\n', ["1 to 256 bytes"]),
         ('[[constraint]]\nid = "a"\nseverity = "fatal"\n', ["severity must be one of info, warning, critical"]),
-        (  # noqa: E501 - the whole sentence
+        (
             '[[constraints]]\nid = "a"\n',
             ["`constraints` means nothing: there are [[constraint]], [[budget]], [[alert]] and [parameters]"],
         ),
