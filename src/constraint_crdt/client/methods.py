@@ -27,7 +27,7 @@ from constraint_crdt.operations import (
     tiles,
     variables,
 )
-from constraint_crdt.operations.budgets import BudgetReport, HoldReport, ReleaseReport
+from constraint_crdt.operations.budgets import BudgetExplanation, BudgetReport, HoldReport, ReleaseReport
 from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, ExpressionReport, Removed
 from constraint_crdt.operations.counts import Checked, LatelyReport, Nothing, OverviewReport, RatesReport, Recorded
 from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport
@@ -186,6 +186,10 @@ class BlockingMethods(ABC):
     def budgets(self) -> list[BudgetReport]:
         """The budgets, who holds them, and where rights are free."""
         return self.do(budgets.BUDGETS, Empty())
+
+    def explain_budget(self, name: str) -> BudgetExplanation:
+        """Who holds a budget, why an acquire would wait, and by when a lowered limit holds. `explain budget NAME` shows it."""
+        return self.do(budgets.EXPLAIN_BUDGET, budgets.NamedBudget(name=name))
 
     def define_budget(
         self, name: str, *, limit: int, lease: float | None = None, nodes: list[str] | None = None, gone: list[str] | None = None,
@@ -484,6 +488,10 @@ class AsyncMethods(ABC):
     async def budgets(self) -> list[BudgetReport]:
         """The budgets, who holds them, and where rights are free."""
         return await self.do(budgets.BUDGETS, Empty())
+
+    async def explain_budget(self, name: str) -> BudgetExplanation:
+        """Who holds a budget, why an acquire would wait, and by when a lowered limit holds. `explain budget NAME` shows it."""
+        return await self.do(budgets.EXPLAIN_BUDGET, budgets.NamedBudget(name=name))
 
     async def define_budget(
         self, name: str, *, limit: int, lease: float | None = None, nodes: list[str] | None = None, gone: list[str] | None = None,

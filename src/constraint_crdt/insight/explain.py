@@ -25,6 +25,7 @@ from constraint_crdt.expression.fleet_view import Basis
 from constraint_crdt.insight.evidence import Coverage, Evidence, dot_text
 from constraint_crdt.insight.history import LoggedChange, NodeRates
 from constraint_crdt.model import VerdictState
+from constraint_crdt.operations.budgets import AwaitedNode, BudgetDefinitionReport, BudgetExplanation, BudgetReport
 from constraint_crdt.operations.constraints import reported_fields, reported_time, reported_verdict
 from constraint_crdt.operations.counts import OVERVIEW_PAGE, ConstraintOverview, ConstraintRate, LatelyReport, OverviewReport
 from constraint_crdt.operations.evidence import (
@@ -37,6 +38,7 @@ from constraint_crdt.operations.evidence import (
 )
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.state import ConstraintState
+from constraint_crdt.types.budgets import NO_HOLDS, NO_LEDGER, borrowed, held, lent, target
 from constraint_crdt.types.counters import ZERO, Seconds, Times
 from constraint_crdt.types.definition import Addition, Definition
 from constraint_crdt.types.verdicts import VIOLATED_STATES, ConstraintVerdicts, NodeVerdict
@@ -213,6 +215,49 @@ def violated_nodes(verdicts: ConstraintVerdicts, id_: str, me: str, own: NodeVer
         found[me] = own
         return dict(sorted(found.items(), key=lambda each: (each[1].since, each[0])))
     return found
+
+
+def explain_budget(gossip: GossipNode, report: BudgetReport) -> BudgetExplanation:
+    """Everything known of a budget. `report`: that of the budget. Raises `KeyError` for an unknown name."""
+    escrow, name = gossip.escrow, report.name
+    known, now, skew = escrow.budgets.known(name), escrow.now, escrow.skew
+    live = {each.node for each in report.nodes if each.live}
+    awaited = []
+    for node in report.waits_for:
+        beyond, ends = 0, [0]
+        for life in known.current(node):
+            given = lent(known, life, now, skew)
+            out = given + max(0, held(known, life, now) - borrowed(known, life, now))
+            beyond += max(0, out - target(known, life))
+            ends += [loan.until + skew for loan in known.ledgers.get(life, NO_LEDGER).loans if loan.until]
+            ends += [hold.until for hold in known.holds.get(life, NO_HOLDS).holds if hold.until]
+        until = max(ends) if beyond and known.lease and max(ends) > now else None
+        awaited.append(AwaitedNode(node=node, live=node in live, beyond=beyond, until=until))
+    later = [each for each in awaited if each.beyond]
+    ends = [each.until for each in later if each.until is not None]
+    definitions = []
+    for dot, value in known.heads:
+        shares: dict[str, int] = {}
+        for each in value.shares:
+            shares[each.node] = shares.get(each.node, 0) + each.amount
+        definitions.append(
+            BudgetDefinitionReport(
+                dot=dot_text(dot),
+                limit=value.limit,
+                shares=shares,
+                gone=value.without,
+                made_by=dot.replica.node_id,
+                actor=_actor(gossip.state, dot),
+                made_at=value.made,
+            )
+        )
+    return BudgetExplanation(
+        budget=report,
+        definitions=tuple(definitions),
+        awaited=tuple(awaited),
+        holds_by=max(ends) if ends and all(each.live for each in later) else None,
+        wait="" if report.free_here else escrow.reason(name, 1),
+    )
 
 
 def _is_violated(verdict: NodeVerdict | None, *, otherwise: bool | None) -> bool | None:

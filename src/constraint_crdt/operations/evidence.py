@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from constraint_crdt.operations.budgets import BudgetExplanation, show_explained
 from constraint_crdt.operations.command import (
     Column,
     Command,
@@ -13,6 +14,7 @@ from constraint_crdt.operations.command import (
     Flag,
     Lines,
     Table,
+    UsageError,
     View,
     show_share,
     show_state,
@@ -439,6 +441,27 @@ def show_explain(answer: ExplainReport, _: ExplainConstraint, __: "Namespace") -
     return view
 
 
+def _explained(client: "Client", flags: "Namespace") -> ExplainReport | BudgetExplanation:
+    words: list[str] = flags.id
+    if len(words) == 2 and words[0] == "budget":
+        return client.explain_budget(words[1])
+    if len(words) > 1:
+        raise UsageError("explain takes one constraint or budget, or `budget` and its name")
+    try:
+        return client.explain(words[0])
+    except KeyError:  # the node knows no such constraint
+        if not any(each.name == words[0] for each in client.budgets()):
+            raise
+    return client.explain_budget(words[0])
+
+
+def show_explanation(answer: ExplainReport | BudgetExplanation, flags: "Namespace") -> View:
+    """All about a constraint or a budget."""
+    if isinstance(answer, BudgetExplanation):
+        return show_explained(answer)
+    return show_explain(answer, ExplainConstraint(id=answer.id), flags)
+
+
 def _state(answer: ExplainReport) -> str:
     if not answer.definitions:
         return "not active"
@@ -542,12 +565,13 @@ EXPLAIN: Final = Operation(
     request=ExplainConstraint,
     response=ExplainReport,
     run=_explain,
-    command=Command(
+    command=CompositeCommand(
         name="explain",
-        help="who, when, why, where violated: all about a constraint",
+        help="who, when, why, where violated: all about a constraint; or who holds a budget, and why an acquire would wait",
         group="constraints",
-        flags={"id": Flag(metavar="ID")},
-        show=show_explain,
+        options={"id": Flag(nargs="+", metavar="ID", help="a constraint or a budget; `budget NAME` for a budget of such a name")},
+        call=_explained,
+        show=show_explanation,
     ),
 )
 

@@ -580,8 +580,8 @@ class RuntimeMetrics:
             tiles=len(state.tiles),
             store_bytes=persistence.size,
             store_waiting=persistence.waiting,
-            commits=None if persistence.commits is None else _histogram(persistence.commits),
-            loop_lag=_histogram(self._lag.durations),
+            commits=None if persistence.commits is None else histogram_of(persistence.commits),
+            loop_lag=histogram_of(self._lag.durations),
             events=dict(self._events.counts),
             links=tuple(link_reports(self._gossip.links, exchanges.live)[:MOST_METERED]),
         )
@@ -591,5 +591,6 @@ class RuntimeMetrics:
         return self._exchanges.receipts.last
 
 
-def _histogram(durations: DurationHistogram) -> Histogram:
+def histogram_of(durations: DurationHistogram) -> Histogram:
+    """The durations counted up to now."""
     return Histogram(bounds=durations.bounds, up_to=tuple(durations.up_to()), total=durations.total)

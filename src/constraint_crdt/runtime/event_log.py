@@ -247,12 +247,22 @@ class EventPublisher:
         self._behind = False
 
     def publish(
-        self, kind: EventKind, *, constraint: str = "", node: str = "", detail: str = "", actor: str = "", by: str = ""
+        self,
+        kind: EventKind,
+        *,
+        constraint: str = "",
+        node: str = "",
+        budget: str = "",
+        detail: str = "",
+        actor: str = "",
+        by: str = "",
     ) -> None:
         """Publish an event, after an unpublished change of its constraint."""
         if constraint and (change := self._definitions.take_of(constraint)) is not None:
             self._publish_definition(change)
-        event = Event(kind=kind, time=self._now(), constraint=constraint, node=node, detail=detail, actor=actor, by=by)
+        event = Event(
+            kind=kind, time=self._now(), constraint=constraint, node=node, budget=budget, detail=detail, actor=actor, by=by
+        )
         self._events.publish(event)
 
     def changed(self, change: NodeChange) -> None:

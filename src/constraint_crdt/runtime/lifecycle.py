@@ -513,7 +513,14 @@ class Runtime:
             self.publisher.has_ends,
         )
         self.budgets = NodeBudgets(
-            self.gossip, self.feed, self.persistence, self.exchanges, self.transport, check_call, self.tasks.once
+            self.gossip,
+            self.feed,
+            self.persistence,
+            self.exchanges,
+            self.transport,
+            check_call,
+            self.tasks.once,
+            self.publisher.publish,
         )
         self.lag = LoopLag()
 
@@ -542,7 +549,7 @@ class Runtime:
         feed.subscribe(self._replaced, received)
         feed.subscribe(self.publisher.changed, *(origin for origin in ChangeOrigin if origin is not committed))
         feed.subscribe(self.exchanges.changed, committed, received)
-        feed.subscribe(self.budgets.changed, received)
+        feed.subscribe(self.budgets.changed, received, ChangeOrigin.RESTORED)
         # Findings about a redefined constraint are dropped at once, before the next reading.
         feed.definitions.subscribe(self.evaluator.judge.redefine)
         self.evaluator.subscribe(self.notices.note)
