@@ -129,6 +129,9 @@ def acquire(arguments: argparse.Namespace) -> int:
         report = _acquired(client, arguments.name, arguments.amount, holder, wait)
         if not words:
             return present(report, None if arguments.json else handle_of(report))
+        if arguments.json:
+            present(report, None)
+            sys.stdout.flush()  # before the output of the command
         return _run_holding(client, report, words)
 
 
@@ -224,8 +227,13 @@ def apply(arguments: argparse.Namespace) -> int:
         raise MisuseError(f"{arguments.file} lists no constraint, so --prune would remove all of them: use `remove` for that")
     client = connect(arguments)
     _check_expressions(client, arguments.file, wanted)
+    planned = _planned_budgets(client, budgets)
     done = _applied(client, wanted, prune=arguments.prune, dry_run=arguments.dry_run)
-    done += [(each, []) for each in _applied_budgets(client, budgets, dry_run=arguments.dry_run)]
+    done += [(change, edits) for change, edits, _ in planned]
+    for change, _, budget in planned:
+        if change.change != "unchanged" and not arguments.dry_run:
+            nodes = None if budget.on is None else list(budget.on)
+            client.define_budget(budget.name, limit=budget.limit, lease=budget.lease, nodes=nodes)
     if not arguments.json:
         for change, edits in done:
             print(printable(f"{change.id}: {change.change}"))
@@ -242,18 +250,23 @@ def apply(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _applied_budgets(client: Client, wanted: Sequence["WantedBudget"], *, dry_run: bool) -> list[Changed]:
-    """Define the budgets of the file; returns the changes. `--prune` removes no budget. `dry_run`: send nothing."""
+def _planned_budgets(client: Client, wanted: Sequence["WantedBudget"]) -> list[tuple[Changed, list[str], "WantedBudget"]]:
+    """The changes that the budgets of a file make, each with its edits as lines. `--prune` removes no budget.
+
+    Raises `CommandFailedError` for another lease than that of the fleet, and for a node that is not known.
+    """
     known = {each.name: each for each in client.budgets()} if wanted else {}
-    changes = []
+    nodes = {each.node for each in client.nodes() if not each.retired} if any(each.on for each in wanted) else set()
+    planned = []
     for each in wanted:
+        strange = [node for node in each.on or () if node not in nodes]
+        if strange:
+            raise CommandFailedError(printable(f"{each.place}: `on`: the node knows no node {strange[0]}"))
         before = known.get(each.name)
-        same = before is not None and before.limit == each.limit and len(before.limits) == 1
-        same = same and before is not None and each.seconds in (None, before.lease or 0.0)  # the node refuses another lease
-        if not same and not dry_run:
-            client.define_budget(each.name, limit=each.limit, lease=each.seconds, nodes=each.on)
-        changes.append(Changed(id=each.name, change="unchanged" if same else "added" if before is None else "replaced"))
-    return changes
+        edits = [] if before is None else each.edits_of(before)
+        change = "added" if before is None else "replaced" if edits else "unchanged"
+        planned.append((Changed(id=each.name, change=change), edits, each))
+    return planned
 
 
 def _check_expressions(client: Client, file: str, wanted: Mapping[str, "WantedConstraint"]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.operations.command import (
     Column,
     Command,
@@ -37,6 +38,7 @@ from constraint_crdt.operations.operation import (
     Reply,
     Right,
     not_found,
+    wrong,
 )
 
 if TYPE_CHECKING:
@@ -375,7 +377,7 @@ def _parse_lease(text: str) -> float:
 
 def _call_add(client: "Client", flags: "Namespace") -> BudgetReport:
     if any(each.name == flags.name for each in client.budgets()):
-        raise UsageError(f"budget {flags.name} is defined: change it with `budget set`")
+        raise ConstraintCrdtError(f"budget {flags.name} is defined: change it with `budget set`")
     lease = DEFAULT_LEASE if flags.lease is None else _parse_lease(flags.lease)
     return client.define_budget(flags.name, limit=flags.limit, lease=lease, nodes=flags.on)
 
@@ -383,7 +385,9 @@ def _call_add(client: "Client", flags: "Namespace") -> BudgetReport:
 def _call_set(client: "Client", flags: "Namespace") -> BudgetReport:
     known = next((each for each in client.budgets() if each.name == flags.name), None)
     if known is None:
-        raise UsageError(f"no budget {flags.name} is defined here: define it with `budget add`")
+        raise ConstraintCrdtError(f"no budget {flags.name} is defined here: define it with `budget add`")
+    if flags.limit is None and not flags.on and not flags.gone and len(known.limits) < 2:
+        raise UsageError("say what to change: --limit, --on or --gone")
     limit = known.limit if flags.limit is None else flags.limit
     return client.define_budget(flags.name, limit=limit, nodes=flags.on, gone=flags.gone)
 
@@ -480,7 +484,9 @@ REMOVE_BUDGET: Final = Operation(
 
 async def _acquire(node: "Node", request: AcquireBudget) -> HoldReport:
     _check_known(node, request.name)
-    wait = min(max(0.0, request.wait), LONGEST_WAIT)
+    if not 0 <= request.wait <= LONGEST_WAIT:
+        raise wrong(f"`wait` is from 0 to {LONGEST_WAIT:g} seconds, not {request.wait:g}", "wait")
+    wait = request.wait
     return await node.budgets.acquire(request.name, request.amount, holder=request.holder, timeout=wait)
 
 

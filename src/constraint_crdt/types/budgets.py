@@ -715,8 +715,11 @@ def _shares_before(heads: Sequence[Head], lease: int, over: Sequence[Replica]) -
 def check_budget(name: str, limit: int, lease: int) -> None:
     """Raise `ConstraintCrdtError` for a definition out of bounds. `lease` in ns."""
     check_id(name, "the name of a budget", field="name")
-    if SEPARATOR in name:
-        raise ConstraintCrdtError("the name of a budget must not contain the control character U+001F", field="name")
+    if not name.isprintable() or name != name.strip() or name.startswith("-"):
+        raise ConstraintCrdtError(
+            f"the name of a budget has printable characters, no space at its ends, and no - at its begin, unlike {name!r}",
+            field="name",
+        )
     if not 0 <= whole_number(limit, "the limit of a budget") <= AMOUNT_MAX:
         raise ConstraintCrdtError(f"the limit of a budget is from 0 to 2**53, not {limit}", field="limit")
     if lease and not LEASE_MIN * 1e9 <= lease <= DURATION_MAX * 1e9:
