@@ -16,6 +16,7 @@ Rules kept here:
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from time import perf_counter
@@ -39,9 +40,9 @@ from constraint_crdt.runtime.measurement import PROGRAM, LatestMeasurements, Sha
 from constraint_crdt.runtime.shared import NodeSketches
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import Definition, Labels
-from constraint_crdt.types.nodes import NODE
+from constraint_crdt.types.nodes import NODE, cut
 from constraint_crdt.types.register import POSITION
-from constraint_crdt.types.verdicts import NodeVerdict
+from constraint_crdt.types.verdicts import REASON_BYTES, NodeVerdict
 
 JUDGED_AT_ONCE = 500
 """Constraints judged in a turn of the loop, at most. They take some milliseconds."""
@@ -69,6 +70,9 @@ TOLD_EVERY = 2 * SECOND
 
 TOLD_AT_ONCE = 3
 """Turns of a constraint told without a pause after a calm time: unknown, pending and violated in a row are told at once."""
+
+REASON_EVERY = 10 * SECOND
+"""The time between a cell and the next with another reason only, in ns."""
 
 TOLD_TOGETHER = 1_000
 """Verdicts told as one transaction. Other tasks run while they are prepared."""
@@ -572,8 +576,22 @@ class _Prepared(NamedTuple):
     verdict: NodeVerdict | None
 
 
-_Turn = tuple[VerdictState, int]
-"""A verdict state, and its begin in ns since the epoch."""
+_AGE = re.compile(r" \(\d+ s old\)")
+
+
+class _Turn(NamedTuple):
+    """A verdict state as it was told."""
+
+    state: VerdictState
+    since: int
+    """Its begin in ns since the epoch."""
+    reason: str
+    """Without the ages in it, which differ each second."""
+
+    @classmethod
+    def of(cls, verdict: NodeVerdict) -> "_Turn":
+        """That of a verdict."""
+        return cls(verdict.state, verdict.since, _AGE.sub("", cut(verdict.reason, REASON_BYTES)))
 
 
 class _VerdictCells:
@@ -594,6 +612,8 @@ class _VerdictCells:
         """Those that began to wait since the last call of `tell`."""
         self._paced: dict[str, int] = {}
         """The time until which the cells of a constraint fill the rate of one in `TOLD_EVERY`."""
+        self._restated: dict[str, int] = {}
+        """The time before which a constraint is not told for another reason alone."""
         self._lives: tuple[Replica, Mapping[Replica, int]] | None = None
         """This life, and the rows of the others of this node, as of the last takeover."""
 
@@ -604,14 +624,26 @@ class _VerdictCells:
                 self._wait(id_)
 
     def _turned(self, id_: str) -> bool:
-        """True if a constraint turned since it was told. Another reason in the same state is no turn."""
+        """True if a constraint turned since it was told, or one of scope fleet has another reason: it concerns all nodes.
+
+        Another reason of a node in the same state is no turn.
+        """
+        return self._has_other_state(id_) or self._has_other_reason(id_)
+
+    def _has_other_reason(self, id_: str) -> bool:
+        told, evaluation = self._told[id_], self._judge.evaluation(id_)
+        if told is None or evaluation is None or id_ not in self._judge.fleet_ids or not self._judge.writes(id_):
+            return False
+        return _AGE.sub("", cut(evaluation.reason, REASON_BYTES)) != told.reason
+
+    def _has_other_state(self, id_: str) -> bool:
         if not self._judge.writes(id_):
             return self._told[id_] is not None
         told, evaluation = self._told[id_], self._judge.evaluation(id_)
-        if told is None or evaluation is None or evaluation.state is not told[0]:
+        if told is None or evaluation is None or evaluation.state is not told.state:
             return True
         since, error = self._judge.since(id_, steady_ns()), SAME_SPELL if id_ in self._recalled else 0
-        return told[0] is not VerdictState.HOLDS and (since is None or abs(since - told[1]) > error)
+        return told.state is not VerdictState.HOLDS and (since is None or abs(since - told.since) > error)
 
     def _wait(self, id_: str) -> None:
         self._told.setdefault(id_)
@@ -639,7 +671,7 @@ class _VerdictCells:
     def recall(self) -> None:
         """The state was loaded: go on from the cells of this node in it."""
         told = self._gossip.state.verdicts.told_by(self._gossip.node_id)
-        self._told = {id_: (verdict.state, verdict.since) for id_, (_, verdict) in told.items()}
+        self._told = {id_: _Turn.of(verdict) for id_, (_, verdict) in told.items()}
         self._recalled = set(told)
 
     def take_over(self) -> None:
@@ -653,7 +685,7 @@ class _VerdictCells:
             return
         self._lives, same = lives, dict[str, NodeVerdict | None]()
         for id_, (replica, verdict) in self._gossip.state.verdicts.told_by(me.node_id).items():
-            self._told[id_] = verdict.state, verdict.since
+            self._told[id_] = _Turn.of(verdict)
             if replica != me:
                 self._recalled.add(id_)
             if self._turned(id_):
@@ -673,6 +705,7 @@ class _VerdictCells:
         """Write the verdicts that wait. `final`: those beyond their rate as well."""
         now = steady_ns()
         self._paced = {id_: until for id_, until in self._paced.items() if until > now and not final}
+        self._restated = {id_: until for id_, until in self._restated.items() if until > now and not final}
         await self._write(list(self._waiting))
 
     async def _write(self, ids: Sequence[str], *, at_once: bool = False) -> None:
@@ -711,7 +744,9 @@ class _VerdictCells:
     def _is_due(self, id_: str, now: int) -> bool:
         """False for a constraint that does not wait, was told too often, or whose definition is read soon."""
         ahead = self._paced.get(id_, now) - now
-        return id_ in self._waiting and ahead <= (TOLD_AT_ONCE - 1) * TOLD_EVERY and not self._judge.is_stale(id_)
+        if id_ not in self._waiting or ahead > (TOLD_AT_ONCE - 1) * TOLD_EVERY or self._judge.is_stale(id_):
+            return False
+        return self._restated.get(id_, now) <= now or self._has_other_state(id_)
 
     def _put(self, verdicts: Mapping[str, NodeVerdict | None], now: int) -> None:
         self._feed.write(lambda: self._gossip.record_verdicts(verdicts))
@@ -722,7 +757,8 @@ class _VerdictCells:
             if verdict is None:
                 del self._told[id_]
             else:
-                self._told[id_] = verdict.state, verdict.since
+                self._told[id_] = _Turn.of(verdict)
+                self._restated[id_] = now + REASON_EVERY
         self._push()
 
 
