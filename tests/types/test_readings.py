@@ -229,6 +229,9 @@ def test_the_first_variables_within_the_bound_are_shared() -> None:
 def test_shares_of_callers() -> None:
     assert make_share("x", 50, 5) == Share("x", 50.0, 5 * SECOND)
     assert make_share("x") == Share("x")
+    for name in ("name", "labels.zone", "live", "position", "nodes"):
+        with pytest.raises(ConstraintCrdtError, match="of their own; give it another name"):
+            make_share(name)
     for deadband, every in ((-1.0, None), (math.inf, None), (math.nan, None), (0.0, 0.5), (0.0, math.nan)):
         with pytest.raises(ConstraintCrdtError):
             make_share("x", deadband, every)

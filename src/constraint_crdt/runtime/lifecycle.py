@@ -470,6 +470,8 @@ class Runtime:
             link_kinds=lambda: link_kinds(self.transport), lacks_servers=lambda: standing(self.transport).lacks_servers,
         )  # fmt: skip
 
+        self.diagnosis.last = self.evaluator.last
+
         # The publications: events, alerts, notices.
         self.publisher = EventPublisher(
             self.events,

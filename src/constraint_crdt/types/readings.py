@@ -41,6 +41,9 @@ READING: Final = 40
 MOST_READINGS: Final = 64
 """The readings of a node."""
 
+FACTS: Final = frozenset({"name", "labels", "live", "position"})
+"""The fields of a node in constraints on the fleet, beside its readings: no reading has such a name."""
+
 TEXT_BYTES: Final = 64
 """The longest text of a reading, in UTF-8."""
 
@@ -304,6 +307,10 @@ def make_share(name: str, deadband: float = 0.0, every: float | None = None) -> 
     out of bounds.
     """
     check_id(name, "the name of a variable")
+    if name.partition(".")[0] in FACTS | {"nodes"}:
+        raise ConstraintCrdtError(
+            f"{name} cannot be shared: constraints on the fleet have `{name.partition('.')[0]}` of their own; give it another name"
+        )
     deadband = real_number(deadband, f"the deadband of {name}")
     if not 0 <= deadband < math.inf:
         raise ConstraintCrdtError(f"the deadband of {name} must be 0 or more, not {deadband}")
