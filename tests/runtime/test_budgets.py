@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
@@ -65,6 +67,33 @@ async def test_a_node_alone_defines_holds_and_releases() -> None:
         assert "dock" not in node.budgets
         with pytest.raises(UnknownName):
             await node.budgets.acquire("dock")
+
+
+async def test_an_acquire_waits_for_the_disk_only_as_more_is_held_at_once(tmp_path: Path) -> None:
+    """As much as was held at once lately is kept back on disk, so that a killed node that resumes its life counts it as held."""
+    settings = msgspec.structs.replace(QUICK, store=str(tmp_path / "a.db"))
+    network, never = MemoryNetwork(), asyncio.Event()
+    async with Node(name="a", settings=settings, transport=network.transport()) as node:
+        await node.budgets.define("dock", 3, lease=60)
+        first = await node.budgets.acquire("dock")
+        await node.budgets.release("dock", first.hold)
+        persistence = node._runtime.persistence
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(persistence, "durable", never.wait)
+            second = await node.budgets.acquire("dock")
+            assert second.ttl is not None
+            assert 30 < second.ttl <= 60
+            further = asyncio.create_task(node.budgets.acquire("dock"))
+            await asyncio.sleep(0)
+            assert not further.done(), "two at once are not on disk yet"
+            further.cancel()
+            await asyncio.gather(further, return_exceptions=True)
+            assert node.budgets.report("dock").held == 1
+        never.set()
+    async with Node(name="a", settings=settings, transport=network.transport()) as node:
+        await eventually(lambda: not node._runtime.feed.held)
+        assert node.budgets.report("dock").held == 1, "the node ended in order: nothing but the hold is counted"
+        assert (await node.budgets.release("dock", second.hold)).released
 
 
 async def test_those_that_wait_are_served_in_order() -> None:

@@ -12,6 +12,8 @@ Rules kept here:
 - A loan in use is renewed by its owner in the second half of the lease. An unused loan runs out.
 - A node whose clock is in doubt neither lends nor takes where there is a lease. A step of its clock beyond the skew bound is as the
   beginning of a life: its share is 0 for a lease and twice the skew bound.
+- With a lease, a hold may be granted before it is on disk where the states that may be on disk keep enough back for it (`kept`):
+  a process that resumes the life counts that as held. So acquires wait for the disk only as their number grows.
 - A life that is over has no rights. A participant ends the lives of its own node that it hears of: nothing else speaks for it.
 """
 
@@ -58,6 +60,20 @@ PATIENCE: Final = SECOND // 5
 """ns after which an owner lends to a node that waits, though others have more to spare."""
 
 
+KEPT_ANEW: Final = 8
+"""What is kept back is moved on after this part of a lease, by the next hold."""
+
+RESUMED_GAP: Final = 1 << 20
+"""Ids left out where a life is resumed: holds that are not on disk may have them."""
+
+
+class Kept(NamedTuple):
+    """The part of `Holds` on what is kept back."""
+
+    amount: int
+    until: int
+
+
 class Waiting(NamedTuple):
     """The processes of this node that wait for a budget."""
 
@@ -73,6 +89,10 @@ class Escrow:
     def __init__(self, local: LocalReplica) -> None:
         self._local = local
         self._waiting: dict[str, Waiting] = {}
+        self._kept: dict[tuple[str, Replica], list[Kept]] = {}
+        """What the states that may be on disk keep back, the oldest first, by budget and life of this process."""
+        self._most: dict[str, int] = {}
+        """The most that was held at once since what is kept back was moved on."""
         self._steady_offset: int | None = None
         self._concerned: set[str] = set()
 
@@ -144,8 +164,95 @@ class Escrow:
         until = covered_until(known, me, amount, now, self.skew)
         if until < 0 or (known.lease and until - now < known.lease // 4) or len(holds.holds) >= MOST_HOLDS:
             raise NoRights(f"{amount} of {name} is not free here")  # `reason` says more, and takes longer
+        sure, sum_ = self._sure(name), sum(each.amount for each in holds.holds) + amount
+        if sum_ <= sure.amount and sure.until - now >= known.lease // 2:
+            until = min(until, sure.until)
         hold = Hold(holds.next, cut(holder, HOLDER_BYTES), amount, now, until)
-        self._put_holds(name, known, msgspec.structs.replace(holds, holds=(*holds.holds, hold), next=holds.next + 1))
+        holds = msgspec.structs.replace(holds, holds=(*holds.holds, hold), next=holds.next + 1)
+        self._put_holds(name, known, self._keeping(name, known, holds, now))
+        return hold
+
+    # --- what is kept back -----------------------------------------------------------------------------------------------
+
+    def is_sure(self, name: str, hold: Hold) -> bool:
+        """True if a process that resumes this life would count a hold just granted, whatever of the last writes is on disk."""
+        sure, holds = self._sure(name), self.budgets.known(name).holds.get(self._local.replica, NO_HOLDS)
+        return 0 < hold.until <= sure.until and sum(each.amount for each in holds.holds) <= sure.amount
+
+    def kept(self, name: str) -> Kept:
+        """What the present state keeps back. Given to `synced` once the state is on disk."""
+        return self._kept_by(name)[-1]
+
+    def synced(self, name: str, kept: Kept) -> None:
+        """A state that keeps this back is on disk, so no earlier state is any more."""
+        found = self._kept_by(name)
+        if kept in found:
+            del found[: found.index(kept)]
+
+    def is_synced(self, name: str) -> bool:
+        """True if the last change of what is kept back is on disk."""
+        return len(self._kept_by(name)) == 1
+
+    def keep_nothing(self) -> None:
+        """The process ends in order: all of its holds will be on disk, so nothing is kept back."""
+        me = self._local.replica
+        for name, life in self._kept:
+            known = self.budgets.known(name)
+            holds = known.holds.get(life, NO_HOLDS)
+            if life == me and holds.kept and self.goes_on:
+                with self._local:
+                    self.budgets.put(name, node=me, holds=msgspec.structs.replace(holds, kept=0, kept_until=0))
+
+    def _kept_by(self, name: str) -> list[Kept]:
+        return self._kept.setdefault((name, self._local.replica), [Kept(0, 0)])
+
+    def _sure(self, name: str) -> Kept:
+        """What each state that may be on disk keeps back, at least."""
+        found = self._kept_by(name)
+        return Kept(min(each.amount for each in found), min(each.until for each in found))
+
+    def _keeping(self, name: str, known: Known, holds: Holds, now: int) -> Holds:
+        """The own holds, with as much kept back as was held at once lately, for another lease from time to time."""
+        if not known.lease:
+            return holds
+        sum_ = sum(each.amount for each in holds.holds)
+        self._most[name] = most = max(sum_, self._most.get(name, 0))
+        fresh = holds.kept_until - now > known.lease - known.lease // KEPT_ANEW
+        if fresh and holds.kept >= sum_:
+            return holds
+        if not fresh:
+            self._most[name] = sum_
+        kept = Kept(max(most, holds.kept) if fresh else most, now + known.lease)
+        self._kept_by(name).append(kept)
+        return msgspec.structs.replace(holds, kept=kept.amount, kept_until=kept.until)
+
+    def _resume(self, name: str) -> None:
+        """Count as held what a former process of this life may have granted without a trace on disk."""
+        me, now = self._local.replica, self.now
+        if (name, me) in self._kept or not self.goes_on:
+            return
+        self._kept_by(name)
+        known = self.budgets.known(name)
+        holds = known.holds.get(me, NO_HOLDS)
+        if not holds.kept:
+            return
+        entries, following = self._tidy(known, me, now).holds, holds.next + RESUMED_GAP
+        if holds.kept_until > now:
+            known = known._replace(holds={**known.holds, me: msgspec.structs.replace(holds, holds=entries)})
+            entries = tuple(self._longer(known, me, each, holds.kept_until, now) for each in entries)
+            rest = holds.kept - sum(each.amount for each in entries if each.until >= holds.kept_until)
+            if rest > 0:
+                entries = (*entries, Hold(following, "granted before a restart", rest, now, holds.kept_until))
+        after = msgspec.structs.replace(holds, holds=entries[-MOST_HOLDS:], next=following + 1, kept=0, kept_until=0)
+        with self._local:
+            self.budgets.put(name, node=me, holds=after)
+
+    def _longer(self, known: Known, me: Replica, hold: Hold, until: int, now: int) -> Hold:
+        """A hold that lasts until then, where rights cover it."""
+        rest = tuple(each for each in known.holds[me].holds if each.id != hold.id)
+        without = known._replace(holds={**known.holds, me: msgspec.structs.replace(known.holds[me], holds=rest)})
+        if hold.until < until <= covered_until(without, me, hold.amount, now, self.skew):
+            return msgspec.structs.replace(hold, until=until)
         return hold
 
     def renew(self, name: str, id_: int) -> Hold:
@@ -183,6 +290,7 @@ class Escrow:
             self._waiting[name] = waiting
 
     def _checked(self, name: str) -> Known:
+        self._resume(name)
         known = self.budgets.known(name)
         if all(head.value.removed for head in known.heads):
             raise UnknownName(name, "budget")
@@ -230,6 +338,7 @@ class Escrow:
                     self.budgets.put(name, node=me, ledger=waits)
 
     def _tend(self, name: str) -> bool:
+        self._resume(name)
         known, me = self.budgets.known(name), self._local.replica
         if self.doubted(known):
             return False

@@ -2,8 +2,9 @@
 
 Rules kept here:
 
-- An amount is held once it is on disk. Holding and releasing where rights are is a matter of this node: nothing is sent for it. The
-  next exchange carries it.
+- An amount is held once it is on disk, or as much is kept back for such holds there (`protocol.loans`). Holding and releasing where
+  rights are is a matter of this node: nothing is sent for it. The next exchange carries it.
+- The end of a hold with a lease waits for no disk: a process that resumes counts it as held for longer.
 - Processes of this node are served in the order in which they came. `protocol.loans` has the order over the fleet.
 - A node that waits begins an exchange with the node that has the most to lend, and an owner that lent begins one with the borrower.
 - A node that has resumed its life holds and lends nothing before its first contact (`lifecycle`).
@@ -20,7 +21,7 @@ from functools import partial
 from typing import Final
 
 from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.errors import ConstraintCrdtError, HoldLost, NoRights, UnknownName
+from constraint_crdt.errors import ConstraintCrdtError, HoldLost, NoRights, UnknownName, WritesRefused
 from constraint_crdt.insight.explain import explain_budget
 from constraint_crdt.model import DurationHistogram, EventKind
 from constraint_crdt.operations.budgets import (
@@ -112,6 +113,8 @@ class NodeBudgets:
         self._publish = publish
         self._queues: dict[str, deque[_Waiter]] = {}
         self._planned = False
+        self._syncing: set[str] = set()
+        """The budgets for which what is kept back is being written."""
         self._told: dict[str, tuple[Head, ...]] = {}
         """The definitions of each budget in force, as the events told them."""
         self._away: dict[str, str] = {}
@@ -249,14 +252,33 @@ class NodeBudgets:
         return hold
 
     async def _settle(self, name: str, hold: Hold) -> None:
-        """Wait until a hold is on disk. A caller that goes away meanwhile holds nothing."""
+        """Wait until a hold is on disk, or sure without. A caller that goes away meanwhile holds nothing."""
+        if self._escrow.is_sure(name, hold):
+            if not self._escrow.is_synced(name) and name not in self._syncing:
+                self._syncing.add(name)
+                self._once(f"budget {name}", self._sync_soon(name))
+            self._after(name)
+            return
         try:
-            await self._persistence.durable()
+            await self._sync(name)
         except BaseException:
             with contextlib.suppress(ConstraintCrdtError):
                 self._feed.write(lambda: self._escrow.release(name, hold.id))
             raise
         self._after(name)
+
+    async def _sync_soon(self, name: str) -> None:
+        try:
+            with contextlib.suppress(WritesRefused):
+                await self._sync(name)
+        finally:
+            self._syncing.discard(name)
+
+    async def _sync(self, name: str) -> None:
+        """Wait until all up to now is on disk, and note what is kept back there. Raises `WritesRefused`."""
+        kept = self._escrow.kept(name)
+        await self._persistence.durable()
+        self._escrow.synced(name, kept)
 
     async def _wait(self, name: str, waiter: _Waiter, timeout: float | None) -> Hold:  # noqa: ASYNC109 - see `acquire`
         queue = self._queues[name]
@@ -308,7 +330,8 @@ class NodeBudgets:
         id_ = self._id(name, hold)
         released = self._feed.write(lambda: self._escrow.release(name, id_))
         self.released += released
-        await self._persistence.durable()
+        if not self._escrow.budgets.known(name).lease:
+            await self._persistence.durable()
         self._after(name)
         return ReleaseReport(name=name, released=released)
 
@@ -422,6 +445,11 @@ class NodeBudgets:
         if now >= self._look_at and self._escrow.budgets.names():
             self._look_at = now + LOOK_EVERY
             self.look()
+
+    def close(self) -> None:
+        """The node ends in order: its last state has all holds, so a restart need not count further ones."""
+        if self._feed.writable:
+            self._feed.write(self._escrow.keep_nothing)
 
     def _step(self) -> None:
         if not self._escrow.budgets.names() or not self._feed.writable:

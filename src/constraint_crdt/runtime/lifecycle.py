@@ -709,6 +709,7 @@ class Runtime:
             await self._within_reason(self.spell_file.save(final=True))
             await self.evaluator.write_sketches()
             await self.evaluator.write_rates()
+            self.budgets.close()
             try:
                 async with asyncio.timeout(FAREWELL):
                     await self.exchanges.push_now()

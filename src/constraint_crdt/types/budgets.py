@@ -4,7 +4,7 @@
 |---|---|---|
 | 35 BUDGET | name | `[limit, lease in ns, [[node id, incarnation, amount], …], overwrites, made, without, removed]`: a definition |
 | 36 LEDGER | name | `[share, mark, phase, began, admitted, acks, next id, [[id, node id, incarnation, amount, until], …]]` |
-| 37 HOLDS | name | `[[[id, holder, amount, since, until], …], used, level, waiting, since, returned, next id]` |
+| 37 HOLDS | name | `[[[id, holder, amount, since, until], …], used, level, waiting, since, returned, next id, kept, kept until]` |
 
 A definition spreads its limit as shares over *participants*. Each participant has a LEDGER cell with its share in force and its
 loans, and each node that acquires has a HOLDS cell. docs/design/budgets.md says why each rule is there.
@@ -169,6 +169,10 @@ class Holds(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The time in ns since when the first of them waits; 0: none does."""
     returned: tuple[ReturnedLoan, ...] = ()
     next: int = 1
+    kept: int = 0
+    """With a lease: the most that may be held up to `kept_until` after this is on disk and before the next state is. A process that
+    resumes the life counts as much as held."""
+    kept_until: int = 0
 
 
 NO_LEDGER: Final = Ledger()
@@ -205,7 +209,8 @@ def _check_ledger(key: str, value: Ledger) -> None:
 
 def _check_holds(key: str, value: Holds) -> None:
     _check_name(key)
-    require_counts((value.used, value.level, value.waiting, value.since, value.next), "a number of the holds of a node")
+    numbers = (value.used, value.level, value.waiting, value.since, value.next, value.kept, value.kept_until)
+    require_counts(numbers, "a number of the holds of a node")
     require(len(value.holds) <= MOST_HOLDS and len(value.returned) <= MOST_LOANS, "the number of holds of a node")
     for each in value.holds:
         require(0 <= each.amount <= AMOUNT_MAX, "the amount of a hold")
