@@ -6,7 +6,8 @@ Rules kept here:
   Owners read it in the exchanges that go on anyhow, and lend. A loan is a cell, so it leaves only after it is on disk.
 - The first in line is served first, over the whole fleet, by the times that nodes state: best effort, since clocks differ. A node
   with processes that wait lends nothing to nodes that wait for a shorter time.
-- The owner with the most to spare lends; the others do so after `PATIENCE`. So a single demand is not met several times.
+- The owners with the most to spare lend to the first in line, the next ones to the next, by what each knows of the others. An owner
+  lends out of turn after `PATIENCE`. So a single demand is rarely met several times.
 - A borrower gives back surplus loans, once others wait, or once its owner has to lend less. Of two nodes with a part each
   the later gives its part back.
 - A loan in use is renewed by its owner in the second half of the lease. An unused loan runs out.
@@ -95,11 +96,17 @@ class Escrow:
         """The most that was held at once since what is kept back was moved on."""
         self._steady_offset: int | None = None
         self._concerned: set[str] = set()
+        self._due: int | None = None
 
     def take_concerned(self) -> set[str]:
         """The nodes that the loans written since the last call concern: the sooner they hear of them, the better."""
         concerned, self._concerned = self._concerned, set()
         return concerned
+
+    def take_due(self) -> int | None:
+        """The own time in ns at which this node may lend what another owner did not by then; None: nothing waits for that."""
+        due, self._due = self._due, None
+        return due
 
     @property
     def budgets(self) -> Budgets:
@@ -436,17 +443,23 @@ class Escrow:
         if known.lease:
             for loan in known.ledgers[me].loans:
                 known = self._renew(known, me, loan, now)
-        waiting = self._waiting.get(name)
-        for since, node, life, _ in self._queue(known, me, now):
+        waiting, queue = self._waiting.get(name), self._queue(known, me, now)
+        owners = {me: lendable(known, me, now, self.skew)} if queue else {}
+        if owners.get(me):  # else it does not matter what others have
+            others = (life for node in known.nodes() if node != me.node_id for life in known.current(node))
+            owners |= {life: lendable(known, life, now, self.skew) for life in others}
+        for since, node, life, need in queue:
             if waiting is not None and (waiting.since, me.node_id) < (since, node):
                 break
             free = lendable(known, me, now, self.skew)
             ledger = known.ledgers[me]
             if free <= 0 or len(ledger.loans) >= MOST_LOANS:
                 break
-            if now - since < PATIENCE and self._is_later(known, me, life, free, now):
+            mine = _part_of(owners, me, life, need)
+            if not mine and now - since < PATIENCE:
+                self._due = min(since + PATIENCE, self._due or since + PATIENCE)
                 continue
-            amount = min(free, needed(known, life, now))
+            amount = min(free, mine or need)
             if not known.lease:
                 amount = min(free, max(amount, free // 2))
             until = now + known.lease if known.lease else 0
@@ -464,11 +477,6 @@ class Escrow:
         after = _with_ledger(known, me, renewed(known.ledgers[me], loan, until))
         within = lent(after, me, now, self.skew) <= share_now(after, me) and least_spare(after, me, now, self.skew) >= 0
         return after if within else known
-
-    def _is_later(self, known: Known, me: Replica, to: Replica, free: int, now: int) -> bool:
-        """True if another participant than the borrower has more to spare, as far as this node knows."""
-        others = (life for node in known.nodes() if node not in (me.node_id, to.node_id) for life in known.current(node))
-        return any((-lendable(known, life, now, self.skew), life) < (-free, me) for life in others)
 
     # --- looking -------------------------------------------------------------------------------------------------------------
 
@@ -513,6 +521,17 @@ class Escrow:
             for node, what in told[:most]
         ]
         return ", ".join([*texts, *([f"and {len(told) - most} more"] if len(told) > most else [])])
+
+
+def _part_of(owners: dict[Replica, int], me: Replica, to: Replica, need: int) -> int:
+    """The part of a need that falls to this owner, and takes all parts from `owners`: those with the most to spare lend first."""
+    mine = 0
+    for owner in sorted((life for life in owners if life.node_id != to.node_id), key=lambda life: (-owners[life], life)):
+        part = min(need, owners[owner])
+        owners[owner] -= part
+        need -= part
+        mine += part if owner == me else 0
+    return mine
 
 
 def _named(known: Known) -> set[Replica]:

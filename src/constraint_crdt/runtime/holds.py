@@ -113,6 +113,8 @@ class NodeBudgets:
         self._publish = publish
         self._queues: dict[str, deque[_Waiter]] = {}
         self._planned = False
+        self._timer: asyncio.TimerHandle | None = None
+        """For loans that wait for other owners."""
         self._syncing: set[str] = set()
         """The budgets for which what is kept back is being written."""
         self._told: dict[str, tuple[Head, ...]] = {}
@@ -433,6 +435,7 @@ class NodeBudgets:
 
     def _act(self) -> None:
         self._planned = False
+        self._timer = None
         try:
             self._step()
         except ConstraintCrdtError as error:
@@ -454,14 +457,24 @@ class NodeBudgets:
     def _step(self) -> None:
         if not self._escrow.budgets.names() or not self._feed.writable:
             return
+        self._serve()  # what came is used, before it is given back for others that wait for longer
         if self._feed.write(self._escrow.tend):
             self._exchanges.push()
+        due = self._escrow.take_due()
+        if due is not None and self._timer is None:
+            after = max(0, due - self._escrow.now) / SECOND
+            self._timer = asyncio.get_running_loop().call_later(after, self._act)
         self._after()
 
     def _after(self, name: str = "") -> None:
         """Serve those that wait, and tell the nodes concerned. `name`: a budget of which a hold began or ended."""
         if name in self._escrow.budgets and self._escrow.is_contended(name):
             self._exchanges.push()  # else others take what is free here for more, or for less, than it is
+        self._serve()
+        self._tell()
+
+    def _serve(self) -> None:
+        """Grant what is free here to the processes that wait, the first one first."""
         for waited, queue in self._queues.items():
             while queue and not self._feed.held:
                 waiter = queue[0]
@@ -479,7 +492,6 @@ class NodeBudgets:
                     waiter.granted.set_result(hold)
                 queue.popleft()
                 self._demand_of(waited)
-        self._tell()
 
     def _demand_of(self, name: str) -> None:
         with contextlib.suppress(UnknownName):
