@@ -22,6 +22,10 @@ LONGEST_WORK = 0.02
 """Seconds of work with another hold, at most."""
 
 
+CALM = 4.0
+"""Seconds between two disturbances, at most."""
+
+
 class Judge:
     """Counts holders at each moment."""
 
@@ -111,7 +115,7 @@ def disturb(fleet: HeldFleet, until: Callable[[], bool], random: Random) -> tupl
     kills = cuts = 0
     names = list(fleet.nodes)
     while not until():
-        time.sleep(random.uniform(0.2, 1.0))
+        time.sleep(random.uniform(0.2, CALM))
         if random.random() < 0.5:
             victim = random.choice(names)
             fleet.nodes[victim].kill()

@@ -37,6 +37,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.authority import OwnReplaced
 from constraint_crdt.protocol.local_replica import LocalReplica
 from constraint_crdt.protocol.messages import (
+    PACKED_FROM,
     Ack,
     Buckets,
     ConstraintDelta,
@@ -49,6 +50,8 @@ from constraint_crdt.protocol.messages import (
     Resume,
     Sync,
     decode_message,
+    pack_entries,
+    unpack_entries,
 )
 from constraint_crdt.protocol.peers import (
     PART_SECONDS,
@@ -121,6 +124,9 @@ class Composer:
         talk.state(mark, rows.state_hash)
         if talk.common is None:
             return self.whole_ping(known)
+        changes, packed = changed_entries(talk.common, mark, rows.changed_since(talk.common)), None
+        if talk.packs and len(changes) >= PACKED_FROM:
+            packed, changes = pack_entries(changes, talk.common)
         return Ping(
             node=local.replica,
             fleet=local.fleet,
@@ -128,7 +134,8 @@ class Composer:
             state_hash=rows.state_hash,
             base=talk.common.name(known.replica),
             basis=talk.common,
-            changes=changed_entries(talk.common, mark, rows.changed_since(talk.common)),
+            changes=changes,
+            packed=packed,
             time=local.time.own(),
             asks=local.asks() or None,
         )
@@ -314,6 +321,12 @@ class Exchange:
         before = state.rows.seq(local.replica)
         peer = self._tracker.meet(message.node)
         result = self._take(message, peer)
+        if isinstance(message, Ack | Delta) and message.packs and message.node.node_id in self._tracker:
+            self._tracker.conversation(message.node.node_id).packs = True
+        if isinstance(message, Ping) and len(message.changes) >= PACKED_FROM:
+            result.responses = [
+                msgspec.structs.replace(each, packs=True) if isinstance(each, Ack | Delta) else each for each in result.responses
+            ]
         if isinstance(message, Ack | Delta) and message.heard and message.node.node_id not in state.retirements:
             result.heard = message.heard
         if self._is_revoked(message.node):
@@ -563,8 +576,10 @@ class Exchange:
             base = self._tracker.find(peer, ping.base, self._local.replica)
             if base is None:
                 return None
-            stated = ping.clock.mark(digest) if ping.clock is not None else base.changed(resolve_entries(ping.changes, base))
-            return self._bounded(stated)
+            if ping.clock is not None:
+                return self._bounded(ping.clock.mark(digest))
+            packed = [] if ping.packed is None else unpack_entries(ping.packed, base)
+            return self._bounded(base.changed([*packed, *resolve_entries(ping.changes, base)]))
         if ping.changes:  # the entries that travelled, with ended lives left out
             return self._bounded(mine.replaced(state.retirements.expand_clock(dict(resolve_entries(ping.changes, None)))))
         stated = (ping.clock or VectorClock()).mark(digest)
