@@ -90,7 +90,7 @@ class NetworkNode(NodeProcess):
 
     def connection(self) -> http.client.HTTPConnection:
         """A connection to the API, kept open over several requests."""
-        return _Connection(lambda: self._net.socket(self.host), urlsplit(self.api).port)
+        return Connection(lambda: self._net.socket(self.host), urlsplit(self.api).port)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """The answer of the API below /v1; refusals fail."""
@@ -129,7 +129,7 @@ class NetworkNode(NodeProcess):
         return sum(len(line.encode()) + 1 for line in self.log)
 
 
-class _Connection(http.client.HTTPConnection):
+class Connection(http.client.HTTPConnection):
     """A connection in the namespace of a host."""
 
     def __init__(self, make: Callable[[], socket.socket], port: int | None) -> None:
