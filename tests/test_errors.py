@@ -41,7 +41,8 @@ RAISED = {
     ("alerts/engine.py", "ValueError"),  # caught in the same module
     ("expression/windows.py", "KeyError"),  # the same
     ("expression/windows.py", "ValueError"),  # within a call of the CEL library, which makes an error value of it
-    ("operations/evidence.py", "ValueError"),  # the parsers of parameters, whose callers name the parameter
+    ("operations/evidence.py", "ValueError"),
+    ("operations/guards.py", "ValueError"),  # the parsers of parameters, whose callers name the parameter
     ("operations/counts.py", "ValueError"),
     ("operations/operation.py", "ValueError"),
     ("operations/service.py", "ValueError"),

@@ -74,6 +74,8 @@ class Source:
         """The text of an annotation."""
         if kind is None or kind is type(None):
             return "None"
+        if kind is ...:
+            return "..."
         if kind is Any:
             self.names.add(("typing", "Any"))
             return "Any"

@@ -12,6 +12,7 @@ __all__ = [
     "ClockInDoubt",
     "ConstraintCrdtError",
     "CountTooLarge",
+    "GuardBroken",
     "HoldLost",
     "InvalidType",
     "InvalidValue",
@@ -97,6 +98,10 @@ class NoRights(ConstraintCrdtError):
 
 class HoldLost(ConstraintCrdtError):
     """A hold of a budget ended before its release: its rights ran out, or it could not be renewed. The work must stop."""
+
+
+class GuardBroken(ConstraintCrdtError):
+    """A guarded constraint does not hold on this node, or cannot be decided; `str()` says which. The work must stop."""
 
 
 class NotPermitted(ConstraintCrdtError, PermissionError):

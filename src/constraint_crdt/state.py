@@ -25,7 +25,7 @@ from constraint_crdt.crdt.digest import Digest, Replica, StateHash, check_id, ch
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.model import IfUnknown, Scope, html_fields
+from constraint_crdt.model import IfUnknown, Mode, Scope, html_fields
 from constraint_crdt.types.budgets import Budgets
 from constraint_crdt.types.counters import ConstraintGCounter, PNCounters
 from constraint_crdt.types.decay import MAX_SKEW, Ages, DecayConstraintState, DecayCounter
@@ -385,6 +385,9 @@ def _parts(definition: Definition) -> list[tuple[str, object]]:
         ("if_unknown", None if definition.if_unknown is IfUnknown.UNKNOWN else definition.if_unknown.value),
         ("max_age", definition.max_age),
         ("scope", None if definition.scope is Scope.NODE else definition.scope.value),
+        ("selector", str(definition.selector) if definition.requirements else None),
+        ("mode", None if definition.mode is Mode.ENFORCE else definition.mode.value),
+        ("each", definition.each),
         ("meaning", definition.meaning),
     ]
 

@@ -121,6 +121,23 @@ def test_a_node_that_has_just_started_has_no_evidence_of_the_coverage(watch: Wat
     assert watch.found(UNHEARD) == [("x", True)]
 
 
+def test_a_rule_is_about_the_nodes_that_its_selector_matches(watch: Watch) -> None:
+    watch.b.describe("1", (), {"zone": "b"})
+    watch.hear()
+    watch.node.receive(watch.b.begin("watch"))
+    for response in watch.node.receive(watch.b.begin("watch")).responses:
+        for back in watch.b.receive(response).responses:
+            watch.node.receive(back)
+    watch.add("x")
+    watch.peers.live.clear()
+    for on, found in (("zone in (b, c)", ["b"]), ("zone!=b", []), ("!spare, node!=x", ["b"]), ("spare", [])):
+        rule = AlertRule(name="away", kind="silence", on=on)
+        assert [each.subject for each in watch.conditions(rule)] == found
+    for on, holds in (("zone=b", [("x", True)]), ("zone=a", [])):
+        watch.peers.live.add("b")
+        assert watch.found(AlertRule(name="unheard", kind="coverage", on=on)) == holds
+
+
 # --- unknown --------------------------------------------------------------------------------------------------------------
 
 

@@ -68,6 +68,8 @@ def test_the_rules_that_the_docs_show(tmp_path: Path) -> None:
         ("[[alert]]\nname = 'x'\nkind = 'silence'\nto = 'log'", r"`to` must be a list of texts, as in \[\"log\"\]"),
         ("[[alert]]\nname = 'x'\nkind = 'silence'\nabov = 1", "no field `abov`: `above` may be meant"),
         ("[[alert]]\nname = 'x'\nkind = 'silence'\nabove = 1", "`above` means nothing to kind silence, which takes node"),
+        ("[[alert]]\nname = 'x'\nkind = 'silence'\non = 'zone in'", r"expected `\(` after `in` at character 8"),
+        ("[[alert]]\nname = 'x'\nkind = 'rate'\non = 'zone=a'", "`on` means nothing to kind rate"),
         ("[[alert]]\nname = 'x'\nkind = 'rate'", "takes one of `above`"),
         ("[[alert]]\nname = 'x'\nkind = 'rate'\nabove = 1\nabove_share = 0.5", "takes one of `above`"),
         ("[[alert]]\nname = 'x'\nkind = 'rate'\nabove_share = 1.5", "above_share"),

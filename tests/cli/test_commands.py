@@ -68,7 +68,7 @@ def test_record_counts(node_url: str, capsys: Capture) -> None:
     report = constraint(capsys, node_url, "recorded")
     assert (report["satisfied"], report["violations"], report["by_node"]) == (5, 2, {"forge": [5, 2]})
     code, _, err = run(capsys, node_url, "record", "--satisfied", "1", "--constraint", "recordet")
-    assert (code, err) == (1, "constraint-crdt record: no constraint 'recordet' is active\n")
+    assert (code, err) == (1, "constraint-crdt record: no constraint 'recordet' is active (recorded may be meant)\n")
     code, _, err = run(capsys, node_url, "record", "--satisfied", str(2**70))
     assert code == 2
     assert err.count("\n") == 1

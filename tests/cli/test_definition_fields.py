@@ -126,6 +126,39 @@ def test_a_file_has_the_fields(url: str, capsys: Capture, tmp_path: Path) -> Non
     assert run(capsys, url, "add", "slow", "--when", "x < 1.0", *FLAGS, "--max-age", "6s")[1].startswith("slow: unchanged")
 
 
+SELECTING = """
+[[constraint]]
+id = "slow"
+when = "x < 1.0"
+on = "zone in (a, b), model!=x7, !spare, rack=3"
+mode = "audit"
+"""
+
+
+def test_a_selector_and_a_mode_are_flags_and_fields_of_a_file(url: str, capsys: Capture, tmp_path: Path) -> None:
+    selector = "rack=3, model!=x7, !spare, zone in (a, b)"
+    flags = ["--on", "zone in (b,a)", "--on", "model != x7, !spare", "--on", "rack==3", "--mode", "audit"]
+    code, out, err = run(capsys, url, "add", "slow", "--when", "x < 1.0", *flags)
+    assert (code, out, err) == (0, f"slow: added\nnote: no known node matches {selector}\n", "")
+    assert (listed(capsys, url)["slow"]["selector"], listed(capsys, url)["slow"]["mode"]) == (selector, "audit")
+    for command in (["constraints"], ["explain", "slow"]):
+        _, out, _ = run(capsys, url, *command)
+        assert selector in out
+        assert "audit" in out
+    file = tmp_path / "constraints.toml"
+    file.write_text(SELECTING)
+    assert run(capsys, url, "apply", str(file))[1].endswith("1 unchanged\n")
+    exported = tmp_path / "exported.toml"
+    assert run(capsys, url, "export", "--constraints", "-o", str(exported))[0] == 0
+    assert f'on = "{selector}"' in exported.read_text()
+    assert run(capsys, url, "apply", str(exported))[1].endswith("1 unchanged\n")
+    file.write_text(SELECTING.replace("!spare", "!"))
+    code, _, err = run(capsys, url, "apply", str(file))
+    assert (code, "expected a key after `!` at character 29" in err) == (2, True)
+    code, _, err = run(capsys, url, "nodes", "--on", "zone in (a")
+    assert (code, "expected `,` or `)` at character 11, and the text ends" in err) == (2, True)
+
+
 def test_an_exported_state_has_the_fields_and_is_imported_again(url: str, capsys: Capture, tmp_path: Path) -> None:
     run(capsys, url, "add", "slow", "--when", "x < 1.0", *FLAGS)
     file = tmp_path / "state.json"

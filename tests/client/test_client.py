@@ -284,7 +284,7 @@ async def test_who_follows_may_lose_patience() -> None:
             await anext(client.events(patience=0.01))
 
 
-@pytest.mark.parametrize("text", ["", "http://", "ftp://forge", "forge:0", "forge:99999", "[::1", "a@b", "forge/x", "x" * 300])
+@pytest.mark.parametrize("text", ["", "http://", "ftp://forge", "forge:0", "forge:99999", "[::1", "a@b", "forge/x y", "x" * 300])
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(AddressError):
         read_address(text)

@@ -37,6 +37,7 @@ NOT_SAID = {
     "import_state": "the rows must have the checksum and the hash that it names",
     "insert": "a filter has a largest size, and keeps the dimensions that it was begun with",
     "move_counter": "what a node moves a counter by is bounded in all",
+    "nodes": "a selector has a syntax",
     "overview": "constraints are asked for by id or by page, not both",
     "rates": "only the half-lives that this node tracks have rates",
     "record": "what a node counts is bounded in all",

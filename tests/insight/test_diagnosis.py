@@ -22,8 +22,7 @@ from constraint_crdt.insight.diagnosis import check_certificates, check_disk, ch
 from constraint_crdt.operations.command import Table
 from constraint_crdt.operations.constraints import AddConstraint
 from constraint_crdt.operations.fleet import InvitationReport, show_invitation
-from constraint_crdt.operations.nodes import show_nodes
-from constraint_crdt.operations.operation import Paged
+from constraint_crdt.operations.nodes import ListNodes, show_nodes
 from constraint_crdt.operations.service import Finding, worst_of
 from constraint_crdt.runtime import evaluation
 from constraint_crdt.runtime.lifecycle import MissedNodes
@@ -66,7 +65,7 @@ async def test_a_slow_link_is_told_as_such() -> None:
         assert (slow.node, slow.slow, slow.rate_in) == ("b", True, None)
         assert a.nodes(["b"])[0].measured is not None
         assert a.nodes(["a"])[0].measured is None
-        table = show_nodes(a.nodes(), Paged(), Namespace())
+        table = show_nodes(a.nodes(), ListNodes(), Namespace())
         assert isinstance(table, Table)
         assert {"round trip", "rate"} <= {column.title for column in table.columns}
 
@@ -127,7 +126,7 @@ async def test_a_revoked_node_is_not_to_be_started_again(monkeypatch: pytest.Mon
         monkeypatch.setattr(type(a.gossip), "revoked_nodes", {"c"})
         assert "silent" not in found(a)
         assert found(a)["peers"].what == "live peers: 1 of 1 known"
-        shown = show_nodes(a.nodes(), Paged(), Namespace())
+        shown = show_nodes(a.nodes(), ListNodes(), Namespace())
         assert isinstance(shown, Table)
         assert {row[0]: (row[1], row[6]) for row in shown.rows}["c"] == ("revoked", "-")
 

@@ -10,8 +10,7 @@ from constraint_crdt import GossipNode, MemoryNetwork, Node, exchange
 from constraint_crdt.cli.output import print_view
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.insight import evidence
-from constraint_crdt.operations.nodes import show_nodes
-from constraint_crdt.operations.operation import Paged
+from constraint_crdt.operations.nodes import ListNodes, show_nodes
 from constraint_crdt.protocol.messages import encode_message
 from tests.runtime.fleet import agreed, eventually, fleet
 
@@ -34,7 +33,7 @@ async def test_a_node_without_a_link_is_shown_as_reachable_through_one_that_hear
         await eventually(lambda: told(a, "c") == ("reachable", "forge"))
         await eventually(lambda: told(c, "a") == ("reachable", "forge"))
         assert told(forge, "a") == ("same", None)
-        print_view(show_nodes(a.nodes(), Paged(), Namespace()))
+        print_view(show_nodes(a.nodes(), ListNodes(), Namespace()))
         assert "reachable through forge" in capsys.readouterr().out
         [finding] = [each for each in a.diagnosis.look().findings if each.check == "links"]
         assert finding.what == "not heard here, but by others: c through forge"

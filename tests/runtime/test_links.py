@@ -11,8 +11,7 @@ import pytest
 
 from constraint_crdt import MemoryNetwork, Node, NodeSettings
 from constraint_crdt.operations.command import Lines, Table
-from constraint_crdt.operations.nodes import show_links, show_nodes, show_status
-from constraint_crdt.operations.operation import Empty, Paged
+from constraint_crdt.operations.nodes import ListNodes, show_links, show_nodes, show_status
 from constraint_crdt.transport import ANSWERS_AT_ONCE, LinkKind, MemoryTransport, Sought, Standing
 
 from .fleet import QUICK, agreed, eventually
@@ -148,11 +147,11 @@ async def test_links_are_shown_by_status_nodes_and_doctor() -> None:
         network.cut(["a"], ["d"])
         await eventually(lambda: a.status().peers == 2)
         assert a.status().linked == {"direct": 1, "side": 1, "none": 1}
-        shown = show_status(a.status(), Empty(), Namespace())
+        shown = show_status(a.status())
         assert isinstance(shown, Lines)
         assert dict(shown.values)["linked"] == "1 directly, 1 by a session for the link alone, 1 without a link"
         assert {each.node: each.link for each in a.nodes()} == {"a": "", "b": "side", "c": "direct", "d": "none"}
-        table = show_nodes(a.nodes(), Paged(), Namespace())
+        table = show_nodes(a.nodes(), ListNodes(), Namespace())
         assert isinstance(table, Table)
         assert table.columns[-1].title == "link"
         assert [row[-1] for row in table.rows] == ["-", "side", "direct", "none"]
@@ -182,7 +181,7 @@ async def test_the_role_is_told_to_others_and_shown_by_status_and_doctor() -> No
         assert [b.gossip.state.nodes[name].role for name in "ab"] == ["client", ""]
         status = a.status()
         assert (status.role, status.role_rule, status.routers) == ("client", "60 nodes: a client of 2 routers", ("b",))
-        assert "client (60 nodes: a client of 2 routers), through b" in str(show_status(status, Empty(), Namespace()))
+        assert "client (60 nodes: a client of 2 routers), through b" in str(show_status(status))
         assert any("no node has an address" in each.what for each in a.diagnosis.look().findings)
         assert b.status().role == "peer"
         assert not any("no node has an address" in each.what for each in b.diagnosis.look().findings)

@@ -12,8 +12,7 @@ import pytest
 
 from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.operations.command import Lines, Table
-from constraint_crdt.operations.nodes import show_nodes, show_status
-from constraint_crdt.operations.operation import Empty, Paged
+from constraint_crdt.operations.nodes import ListNodes, show_nodes, show_status
 from constraint_crdt.protocol.sites import SPEAKERS
 from tests.runtime.fleet import QUICK, agreed, eventually
 
@@ -88,10 +87,10 @@ async def test_sites_are_shown_and_their_bytes_are_counted() -> None:
     async with sites(MemoryNetwork(), b0="berlin", b1="berlin", m0="munich", m1="munich", x="") as nodes:
         await eventually(lambda: nodes["b0"].status().away == 3)
         status = nodes["b0"].status()
-        shown = show_status(status, Empty(), Namespace())
+        shown = show_status(status)
         assert isinstance(shown, Lines)
         assert dict(shown.values)["site"] == "berlin, speaks with (no site), munich; 3 nodes in other sites"
-        table = show_nodes(nodes["b0"].nodes(), Paged(), Namespace())
+        table = show_nodes(nodes["b0"].nodes(), ListNodes(), Namespace())
         assert isinstance(table, Table)
         place = [column.title for column in table.columns].index("site")
         told = {row[0]: row[place] for row in table.rows}
@@ -105,7 +104,10 @@ async def test_sites_are_shown_and_their_bytes_are_counted() -> None:
 
 async def test_a_fleet_without_sites_shows_none() -> None:
     async with sites(MemoryNetwork(), a="", b="") as nodes:
-        shown, table = show_status(nodes["a"].status(), Empty(), Namespace()), show_nodes(nodes["a"].nodes(), Paged(), Namespace())
+        shown, table = (
+            show_status(nodes["a"].status()),
+            show_nodes(nodes["a"].nodes(), ListNodes(), Namespace()),
+        )
         assert isinstance(shown, Lines)
         assert isinstance(table, Table)
         assert "site" not in [*dict(shown.values), *(column.title for column in table.columns)]

@@ -9,17 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, Definition
+from constraint_crdt.crdt import pure_cells
 from constraint_crdt.crdt.cells import make_cell, read_cell
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.limits import DURATION_MAX, MAX_COUNT
-from constraint_crdt.model import IfUnknown, Scope, Severity
+from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
 from constraint_crdt.types.definition import (
     ADD,
     FIELDS_MEANING,
+    FLEET_MEANING,
     LATER,
     MEANING,
     check_definition,
     check_labels,
+    check_selector,
     duration_ns,
     expiry_of,
     expiry_time,
@@ -101,6 +104,9 @@ def test_definitions_that_differ_in_a_field_are_not_equal() -> None:
         {"if_unknown": "violated"},
         {"max_age": 1},
         {"scope": "fleet"},
+        {"on": "zone in (a, b)"},
+        {"on": "zone notin (a, b)"},
+        {"mode": "audit"},
     ]
     definitions = [check_definition("x < 1.0", "warning", None, **each) for each in different]
     assert len(set(definitions)) == len(different)
@@ -116,7 +122,7 @@ def test_a_definition_without_the_fields_is_written_as_version_0_1_0_writes_it()
 def test_only_the_scope_fleet_needs_its_meaning_version() -> None:
     definition = check_definition("size(nodes) > 2", "warning", None, scope="fleet")
     wire = wire_definition(definition, None)
-    assert wire == ["size(nodes) > 2", 1, None, (), None, None, MEANING, [0, 0, None, 0, None, 1]]
+    assert wire == ["size(nodes) > 2", 1, None, (), None, None, FLEET_MEANING, [0, 0, None, 0, None, 1]]
     assert read_addition(read_cell(make_cell(ADD, "c", wire).data)).definition == definition
     assert definition.applies_to({})
     assert definition.selects({})
@@ -131,6 +137,63 @@ def test_only_the_scope_fleet_needs_its_meaning_version() -> None:
         check_definition(None, "warning", None, scope="fleet")
     with pytest.raises(ConstraintCrdtError, match="scope must be one of node, fleet, not 'all'"):
         check_definition("x < 1.0", "warning", None, scope="all")
+
+
+SELECTORS = ["", "zone=a", "zone in (a, b), !spare", "model!=x7, spare", "zone notin (a, b), zone in (a, c), rack=3"]
+
+
+@given(
+    ids,
+    times,
+    labels,
+    fields,
+    st.sampled_from(SELECTORS),
+    st.sampled_from(list(Mode)),
+    st.none() | ids,
+    st.sampled_from(list(Scope)),
+)
+def test_a_selector_a_mode_and_each_are_written_and_read_and_both_modules_find_the_end(
+    id_: str,
+    expires_at: int | None,
+    on: dict[str, str],
+    given_fields: dict[str, Any],
+    text: str,
+    mode: Mode,
+    each: str | None,
+    scope: Scope,
+) -> None:
+    selector = check_selector(text or on)
+    definition = check_definition("x < 1.0", "warning", None, selector, expires_at, **given_fields, mode=mode, scope=scope)
+    definition = definition._replace(each=each)
+    wire = wire_definition(definition, None)
+    cell = read_cell(make_cell(ADD, id_, wire).data)
+    assert read_addition(cell).definition == definition
+    assert expiry_of(cell) == expires_at
+    assert pure_cells.ends(cell.data) is (expires_at is not None)
+    meaning = wire[6] if wire is not None and len(wire) > 6 else 0
+    assert (meaning == MEANING) is bool(definition.requirements or mode is not Mode.ENFORCE or each)
+    old = msgspec.msgpack.decode(cell.data, type=Cell010).value
+    assert old == Definition010("x < 1.0", 1, None, selector.equal, expires_at)
+
+
+def test_an_operator_or_a_mode_of_a_later_version_is_kept_and_read_as_unknown() -> None:
+    later: list[list[Any]] = [[0, 0, None, 0, None, 0, [["zone", 4, ["a"]]]], [0, 0, None, 0, None, 0, [], 3]]
+    for fields_ in later:
+        value = ["x < 1.0", 1, None, [["rack", "1"]], None, None, MEANING, fields_]
+        definition = read_addition(read_cell(make_cell(ADD, "c", value).data)).definition
+        assert definition.meaning == LATER
+        assert msgspec.msgpack.decode(definition.unknown_fields) == fields_
+        assert definition.selects({"rack": "1"})
+
+
+def test_a_selector_of_equalities_is_written_as_before_and_needs_no_meaning() -> None:
+    text = check_definition("x < 1.0", "warning", None, "zone == a, rack in (3)")
+    assert text == check_definition("x < 1.0", "warning", None, {"zone": "a", "rack": "3"})
+    assert wire_definition(text, None) == ["x < 1.0", 1, None, (("rack", "3"), ("zone", "a"))]
+    audited = check_definition("x < 1.0", "warning", None, "zone!=a", mode="audit")
+    assert wire_definition(audited, None) == [
+        "x < 1.0", 1, None, (), None, None, MEANING, [0, 0, None, 0, None, 0, [["zone", 3, ("a",)]], 2]
+    ]  # fmt: skip
 
 
 def test_expressions_beyond_the_bounds_here_are_kept() -> None:
@@ -151,7 +214,7 @@ def test_a_later_meaning_is_kept_and_told_apart_and_its_fields_are_not_read(late
     addition = read_addition(cell)
     definition = addition.definition
     assert definition[:5] == ("x < 1.0", Severity.CRITICAL, "why", (("zone", "a"),), 9)
-    assert definition[5:10] == Definition()[5:10]
+    assert definition[5:14] == Definition()[5:14]
     assert (definition.meaning, addition.added_at, expiry_of(cell)) == (MEANING + 1, 8, 9)
     assert make_cell(ADD, "c", wire_definition(definition, 8)).data == make_cell(ADD, "c", value).data
     other = read_cell(make_cell(ADD, "c", [*value[:7], "other"]).data)
@@ -183,6 +246,13 @@ def test_the_meaning_alone_is_enough() -> None:
         [MEANING, [0, 0, None, 0, 0]],
         [MEANING, [0, 0, None, 0, MAX_COUNT + 1]],
         [MEANING, [0, 0, None, 0, None, -1]],
+        [MEANING, [0, 0, None, 0, None, 0, None]],
+        [MEANING, [0, 0, None, 0, None, 0, [["zone"]]]],
+        [MEANING, [0, 0, None, 0, None, 0, [["", 0]]]],
+        [MEANING, [0, 0, None, 0, None, 0, [["zone", -1]]]],
+        [MEANING, [0, 0, None, 0, None, 0, [["zone", 2, ["x" * 257]]]]],
+        [MEANING, [0, 0, None, 0, None, 0, [], -1]],
+        [MEANING, [0, 0, None, 0, None, 0, [], 0, ""]],
     ],
 )
 def test_fields_of_a_known_meaning_out_of_bounds_are_refused(tail: list[Any]) -> None:
@@ -199,6 +269,12 @@ def test_fields_of_a_known_meaning_out_of_bounds_are_refused(tail: list[Any]) ->
         ({"max_age": 0}, "max_age", "max_age must be above 0"),
         ({"max_age": LONGEST + 1}, "max_age", "ten years"),
         ({"clear_when": "x" * 1025}, "clear_when", "clear_when must have at most 1024 bytes"),
+        ({"mode": "dry"}, "mode", "mode must be one of audit, warn, enforce, not 'dry'"),
+        ({"each": "joint"}, "each", "each is not supported yet: leave it out"),
+        ({"on": "zone in (a"}, "on", "expected `,` or `\\)` at character 11, and the text ends"),
+        ({"on": "zone=" + "x" * 257}, "on", "the value of the label zone must have 1 to 256 bytes"),
+        ({"on": ", ".join(f"!k{number}" for number in range(33))}, "on", "at most 32 requirements, not 33"),
+        ({"on": f"k in ({', '.join(map(str, range(129)))})"}, "on", "at most 128 values of the label k, not 129"),
         ({"if_unknown": "maybe"}, "if_unknown", "if_unknown must be one of unknown, violated, satisfied, not 'maybe'"),
     ],
 )

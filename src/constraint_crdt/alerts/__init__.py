@@ -12,10 +12,10 @@
 | kind | subject | condition | parameters |
 |---|---|---|---|
 | rate | constraint | violated more often than `above` or `above_share` | constraint, half_life, above or above_share, for |
-| coverage | active constraint | unknown to a live node | constraint, node, for (10) |
-| divergence | node | damaged; with `above`: or staler than so many seconds | node, above, for |
-| silence | node | not live | node, for (30) |
-| unknown | active constraint | its state is unknown on a live node | constraint, node, for (60) |
+| coverage | active constraint | unknown to a live node | constraint, node, on, for (10) |
+| divergence | node | damaged; with `above`: or staler than so many seconds | node, on, above, for |
+| silence | node | not live | node, on, for (30) |
+| unknown | active constraint | its state is unknown on a live node | constraint, node, on, for (60) |
 
 Rules kept here:
 
@@ -28,7 +28,7 @@ Rules kept here:
 
 import urllib.parse
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar, Final, Literal, NamedTuple
@@ -42,8 +42,10 @@ from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.history import DefinitionClock, NodeRates
 from constraint_crdt.model import VerdictState
+from constraint_crdt.model.selectors import parse_selector
 from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.types.definition import check_selector
 
 MOST_RULES = 100
 MOST_PLACES = 8
@@ -66,6 +68,8 @@ class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """A pattern of constraint ids, with * and ?."""
     node: str | None = None
     """A pattern of node names, with * and ?."""
+    on: str | None = None
+    """The selector of the nodes, as in `zone in (a, b)`. A node without a description has no labels."""
     half_life: float | None = None
     """Seconds. The shortest half-life tracked by the node if left out."""
     above: float | None = None
@@ -111,6 +115,14 @@ class Facts:
     convergence: Convergence
     rates: NodeRates
     frontier: DefinitionClock
+
+    def chosen(self, rule: AlertRule) -> Callable[[str], bool]:
+        """Tells whether a rule is about a node, by its pattern and its selector. O(nodes) with a selector."""
+        if rule.on is None:
+            return lambda name: rule.is_about(node=name)
+        gossip, selector = self.gossip, parse_selector(rule.on)
+        labels = {name: dict(each.labels) for name, each in gossip.state.nodes.items()} | {gossip.node_id: dict(gossip.labels)}
+        return lambda name: rule.is_about(node=name) and selector.matches(labels.get(name, {}))
 
 
 class AlertKind(ABC):
@@ -165,12 +177,12 @@ class Unheard(AlertKind):
 
     name = "coverage"
     about = "constraint"
-    parameters = ("constraint", "node")
+    parameters = ("constraint", "node", "on")
     lasts = 10.0
 
     def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
         evidence, dots = facts.evidence, facts.frontier.dots
-        names = [name for name in evidence.names if rule.is_about(node=name)]
+        names = list(filter(facts.chosen(rule), evidence.names))
         behind = [name for name in names if evidence.is_live(name) and not evidence.holds(name, dots)]
         awaited = any(map(evidence.awaits, names))
         if not behind and not awaited:
@@ -192,12 +204,12 @@ class Divergence(AlertKind):
 
     name = "divergence"
     about = "node"
-    parameters = ("node", "above")
+    parameters = ("node", "on", "above")
 
     def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
         evidence = facts.evidence
-        for name in evidence.names:
-            if name == facts.gossip.node_id or not rule.is_about(node=name):
+        for name in filter(facts.chosen(rule), evidence.names):
+            if name == facts.gossip.node_id:
                 continue
             stale = facts.convergence.staleness(name) if evidence.is_live(name) else None
             if evidence.diverged_since(name) is not None:
@@ -213,13 +225,13 @@ class Silence(AlertKind):
 
     name = "silence"
     about = "node"
-    parameters = ("node",)
+    parameters = ("node", "on")
     lasts = 30.0
 
     def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
         evidence = facts.evidence
-        for name in evidence.names:
-            if rule.is_about(node=name) and not evidence.is_seen(name) and evidence.through(name) is None:
+        for name in filter(facts.chosen(rule), evidence.names):
+            if not evidence.is_seen(name) and evidence.through(name) is None:
                 heard = evidence.heard_at(name)
                 since = "not heard since this node started"
                 if heard is not None:
@@ -232,16 +244,16 @@ class UnknownVerdict(AlertKind):
 
     name = "unknown"
     about = "constraint"
-    parameters = ("constraint", "node")
+    parameters = ("constraint", "node", "on")
     lasts = 60.0
 
     def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
-        state, evidence = facts.gossip.state, facts.evidence
+        state, evidence, chosen = facts.gossip.state, facts.evidence, facts.chosen(rule)
         for id_ in sorted(state.verdicts.unknown):
             if id_ not in state.constraints or not rule.is_about(constraint=id_):
                 continue
             verdicts = {name: each for name, each in state.verdicts.of(id_).items() if each.state is VerdictState.UNKNOWN}
-            nodes = [name for name in verdicts if rule.is_about(node=name)]
+            nodes = list(filter(chosen, verdicts))
             live = [name for name in nodes if evidence.is_seen(name)]
             if live:
                 reason = verdicts[live[0]].reason
@@ -344,7 +356,7 @@ def _misuse(rule: AlertRule) -> str | None:
     kind = KINDS.get(rule.kind)
     if kind is None:
         return _unknown(rule.kind)
-    given = [key for key in ("constraint", "node", "half_life", "above", "above_share") if getattr(rule, key) is not None]
+    given = [key for key in ("constraint", "node", "on", "half_life", "above", "above_share") if getattr(rule, key) is not None]
     extra = [key for key in given if key not in kind.parameters]
     if extra:
         return f"`{extra[0]}` means nothing to kind {kind.name}, which takes {', '.join(kind.parameters)}"
@@ -356,6 +368,11 @@ def _out_of_bounds(rule: AlertRule) -> str | None:
         text = getattr(rule, key)
         if text is not None and not (0 < len(text) <= MOST_TEXT and text.isprintable()):
             return f"`{key}` must have 1 to {MOST_TEXT} printable characters"
+    if rule.on is not None:
+        try:
+            check_selector(rule.on)
+        except ConstraintCrdtError as error:
+            return str(error)
     if rule.above_share is not None and not 0.0 <= rule.above_share < 1.0:
         return f"`above_share` must be from 0 to below 1, not {rule.above_share!r}"
     for key, value in (("above", rule.above), ("for", rule.for_), ("half_life", rule.half_life)):

@@ -407,6 +407,11 @@ class AlertEngine:
 
     # --- report -------------------------------------------------------------------------------------------------------
 
+    @property
+    def firing(self) -> int:
+        """The number of alerts that fire now."""
+        return sum(tracked.alert.fired_at is not None for tracked in self._tracked.values())
+
     def report(self) -> AlertsReport:
         """The rules and their alerts. O(alerts)."""
         return AlertsReport(

@@ -27,12 +27,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(argv)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes once more when it ends, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return NO_READER
+    except OSError as error:  # those of other files are sentences by now
+        _discard_output()
+        print(f"{PROGRAM}: cannot write the output: {error.strerror or error}", file=sys.stderr)
+        return CommandFailedError.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     return code
+
+
+def _discard_output() -> None:
+    """Python flushes once more when it ends, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(argv: Sequence[str] | None) -> int:

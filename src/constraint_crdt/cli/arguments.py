@@ -27,8 +27,8 @@ LEAST_DEMO_NODES = 2
 MOST_DEMO_NODES = 20
 LEAST_DEMO_SECONDS = 8.0
 GROUPS: Final = {
-    "run": ("node", "token", "demo", "simulate", "plan", "replay", "completion"),
-    "constraints": ("apply", "coverage"),
+    "run": ("node", "guard", "token", "demo", "simulate", "plan", "replay", "completion"),
+    "constraints": ("apply", "lint", "coverage"),
     "observe": ("watch", "events", "doctor"),
     "state": ("acquire", "tile", "counter", "tally", "seen", "position"),
     "fleet": ("fleet",),
@@ -41,6 +41,7 @@ OWN: Final = {
     "remove": "constraints:remove",
     "events": "watch:events",
     "doctor": "node:doctor",
+    "status": "connection:status",
     "tile put": "files:put",
     "tile get": "files:get",
     "export": "files:export",
@@ -55,6 +56,14 @@ ACTIONS: Final = {
     "token": "make, list or withdraw the tokens of the API of a node",
 }
 """The commands that have actions, with their help."""
+
+OTHER_WORDS: Final = {
+    "list": "constraints", "ls": "constraints", "get": "constraints", "show": "explain ID", "describe": "explain ID",
+    "delete": "remove", "rm": "remove", "edit": "add", "update": "add", "replace": "add", "create": "add",
+    "start": "node", "run": "node", "serve": "node", "lock": "acquire", "log": "events", "logs": "events",
+    "members": "fleet members", "peers": "nodes", "health": "doctor", "version": "--version", "info": "status",
+}  # fmt: skip
+"""What other tools call a command, and ours for it."""
 
 FILES: Final = frozenset({"FILE", "PATH", "FOLDER", "NODE|FILE"})
 """Metavariables of values that are names of files."""
@@ -94,9 +103,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         choice = _CHOICE.search(message)
-        near = _near(choice[1], choice[2]) if choice else ""
-        if choice and near:
-            message = f"{message[: choice.start(2)]}{near}"
+        if choice:
+            near = _near(choice[1], choice[2])
+            if near or "argument COMMAND" in message:  # the help has the commands in groups
+                message = f"{message[: choice.start(2)]}{near}"
         self.exit(2, f"{self.prog}: {message}; see `{self.prog} --help`\n")
 
 
@@ -107,6 +117,8 @@ def _near(wrong: str, choices: str) -> str:
     """The word of `choices` most similar to a wrong one, as a hint; empty if none is similar."""
     from difflib import get_close_matches  # rarely needed
 
+    if other := OTHER_WORDS.get(wrong):
+        return f" (it is `{PROGRAM} {other}`)"
     near = get_close_matches(wrong, re.findall(r"[\w-]+", choices), n=1)
     return f" ({near[0]} may be meant)" if near else ""
 
@@ -130,8 +142,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _divided(words: list[str]) -> tuple[list[str], list[str]]:
-    """The words of `acquire`, and those of the command behind `--`, which argparse would not find behind a flag."""
-    if words[:1] != ["acquire"] or "--" not in words:
+    """The words of `acquire` or `guard`, and those of the command behind `--`, which argparse would not find behind a flag."""
+    if words[:1] not in (["acquire"], ["guard"]) or "--" not in words:
         return words, []
     place = words.index("--")
     return words[:place], words[place + 1 :]
@@ -177,7 +189,9 @@ def make_parser() -> argparse.ArgumentParser:
     _token(commands)
     fleet = _fleet(commands, client)
     _apply(commands, client)
+    _lint(commands, client)
     _acquire(commands, client)
+    _guard(commands, client)
     _watch(commands, client)
     _merge(commands)
     _backup(commands, client)
@@ -395,6 +409,21 @@ def _apply(commands: _Commands, client: _Parser) -> None:
     _waits(apply)
 
 
+def _lint(commands: _Commands, client: _Parser) -> None:
+    about = "find constraints that contradict or imply each other, or that no value satisfies or violates"
+    lint = _command(commands, "lint", "rules:lint", about, client)
+    lint.add_argument(
+        "files", nargs="*", metavar="FILE", help="as apply reads them; default: the constraints of the node at --node"
+    )
+    lint.add_argument(
+        "--range",
+        action="append",
+        default=[],
+        metavar="NAME=LOW..HIGH",
+        help="the lowest and highest value of a variable, as in percent=0..100; can be repeated",
+    )
+
+
 def _waits(command: _Parser) -> None:
     about = "come back when so many nodes have acknowledged it: all (of the fleet), live (all that are), majority, or a number"
     command.add_argument("--wait", metavar="NODES", help=about)
@@ -468,6 +497,22 @@ def _acquire(commands: _Commands, client: _Parser) -> None:
     acquire.add_argument("--holder", metavar="TEXT", help="who holds it, for people; default: the command and this machine")
     acquire.set_defaults(words=[])
     acquire.usage = f"{acquire.format_usage().removeprefix('usage: ').rstrip()} [-- COMMAND ...]"
+
+
+def _guard(commands: _Commands, client: _Parser) -> None:
+    guard = _command(commands, "guard", "guard:guard", "run a program only while constraints hold on the node", client)
+    guard.add_argument(
+        "--on", action="append", default=[], metavar="ID", help="a constraint; may be repeated; default: all critical ones"
+    )
+    guard.add_argument("--pause", action="store_true", help="pause the program (SIGSTOP) instead of stopping it")
+    guard.add_argument("--wait", action="store_true", help="wait until they hold, instead of ending at once")
+    guard.add_argument("--grace", default="5s", metavar="TIME", help="from SIGTERM to SIGKILL; default: 5s")
+    guard.add_argument("--if-unknown", choices=("stop", "go"), default="stop", help="where they cannot be decided; default: stop")
+    guard.add_argument("--if-lost", choices=("stop", "go"), default="stop", help="where the node does not answer; default: stop")
+    guard.add_argument("--lost-after", default="2s", metavar="TIME", help="without an answer for so long; default: 2s")
+    guard.add_argument("--dry-run", action="store_true", help="say whether the program would run, and why not")
+    guard.set_defaults(words=[])
+    guard.usage = f"{guard.format_usage().removeprefix('usage: ').rstrip()} [-- COMMAND ...]"
 
 
 def _simulate(commands: _Commands) -> None:

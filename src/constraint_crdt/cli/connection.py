@@ -12,7 +12,7 @@ from typing import Any
 
 from constraint_crdt.cli.arguments import CA_VARIABLE, DEFAULT_NODE, FIELD, NODE_VARIABLE, PROGRAM, TOKEN_FILE_VARIABLE
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present
-from constraint_crdt.client import NoAnswer, NotANode, Unauthorized, WrongInput
+from constraint_crdt.client import ClientError, NoAnswer, NotANode, Unauthorized, WrongInput
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.wire import TIMEOUT, AddressError, read_token
 from constraint_crdt.errors import ConstraintCrdtError
@@ -68,6 +68,30 @@ def run(arguments: argparse.Namespace) -> int:
             response = command.call(client, arguments)
         view = None if arguments.json else command.show(response, arguments)
     return present(response, view)
+
+
+UNKNOWN = 3
+"""The exit code of `status --check` without an answer."""
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """The status of the node; with `--check` its level as the exit code."""
+    from constraint_crdt.operations.nodes import check_status, show_check, show_status
+
+    try:
+        with connect(arguments) as client:
+            answer = client.status()
+    except ClientError as error:
+        if not arguments.check:
+            raise
+        why = str(as_failure(error))
+        present({"level": UNKNOWN, "reasons": [why]}, None if arguments.json else f"UNKNOWN: {why}")
+        return UNKNOWN
+    if not arguments.check:
+        return present(answer, None if arguments.json else show_status(answer))
+    level, reasons = check_status(answer)
+    present({"level": level, "reasons": reasons, "status": answer}, None if arguments.json else show_check(answer))
+    return level
 
 
 def _converted(flag: Flag, value: object) -> object:

@@ -80,12 +80,35 @@ def show_add(answer: Added) -> str:
 
 
 def remove(arguments: argparse.Namespace) -> int:
-    """Remove a constraint; with `--wait`, wait for acknowledgements."""
-    request: RemovedConstraint = request_of(arguments)
+    """Remove constraints, all or none; with `--wait`, wait for acknowledgements of each."""
     check_wait(arguments)
     with connect(arguments) as client:
-        answer = client.do(REMOVE, request)
-        return _present_write(arguments, client, answer, show_remove(answer))
+        ids = _named(client, arguments.ids)
+        if len(ids) == 1:
+            answer = client.do(REMOVE, RemovedConstraint(id=ids[0]))
+            return _present_write(arguments, client, answer, show_remove(answer))
+        client.batch([{"remove": {"id": id_}} for id_ in ids])
+        removed = [Removed(id=id_) for id_ in ids]
+        if arguments.wait is None:
+            return present(removed, None if arguments.json else list(map(show_remove, removed)))
+        for each in removed:
+            _present_write(arguments, client, each, show_remove(each))
+        return 0
+
+
+def _named(client: Client, wanted: Sequence[str]) -> list[str]:
+    """The ids of active constraints that these ids and patterns name. Raises `CommandFailedError` for a pattern without one."""
+    if len(wanted) == 1 and not set(wanted[0]) & set("*?"):
+        return list(wanted)
+    ids: dict[str, None] = {}
+    for each in wanted:
+        found = [report.id for report in client.constraints(id_=(each,))]
+        if not found:
+            raise CommandFailedError(printable(f"no constraint is active that {each!r} matches"))
+        ids.update(dict.fromkeys(found))
+    if len(ids) > MAX_CHANGES:
+        raise MisuseError(f"{len(ids)} constraints match, and at most {MAX_CHANGES} are removed at once: name fewer")
+    return list(ids)
 
 
 def show_remove(answer: Removed) -> str:

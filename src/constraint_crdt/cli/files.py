@@ -68,7 +68,7 @@ from constraint_crdt.crdt.limits import MAX_COUNT, TILE_BYTES, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, check_expressions
-from constraint_crdt.model import IfUnknown, Scope, Severity
+from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
 from constraint_crdt.operations.budgets import BudgetReport
 from constraint_crdt.operations.command import UsageError, parse_duration, show_duration
 from constraint_crdt.operations.constraints import DefinitionReport
@@ -79,7 +79,7 @@ from constraint_crdt.state import FORMAT, MAX_STATE_BYTES, ConstraintState, from
 from constraint_crdt.store import back_up, check_backup, default_path, put_back, read_store
 from constraint_crdt.store.files import REJOIN, replace_file
 from constraint_crdt.types.budgets import Known, check_budget
-from constraint_crdt.types.definition import Definition, check_definition, check_labels, duration_ns, expiry_time
+from constraint_crdt.types.definition import Definition, check_definition, check_selector, duration_ns, expiry_time
 from constraint_crdt.types.orset import Change, change_of
 
 FILE_NS = 1_000
@@ -93,11 +93,11 @@ MAX_IMPORT_BYTES = 64 * 1024 * 1024
 
 FIELDS = (
     "id", "when", "severity", "about", "on", "ttl", "renew", "until", "for", "clear_after", "clear_when", "if_unknown", "max_age",
-    "scope",
+    "scope", "mode", "each",
 )  # fmt: skip
 """Of a constraint in a file."""
 
-TEXTS = ("id", "when", "severity", "about", "clear_when", "if_unknown", "scope")
+TEXTS = ("id", "when", "severity", "about", "clear_when", "if_unknown", "scope", "mode", "each")
 
 # --- whole files ------------------------------------------------------------------------------------------------------------
 
@@ -203,10 +203,8 @@ def _export_constraints(arguments: argparse.Namespace) -> int:
     if arguments.store is None:
         client = connect(arguments)
         reports, live = client.constraints(), {each.node for each in client.nodes() if each.live}
-        definitions = {each.id: [_definition_of(one) for one in each.definitions] for each in reports}
-        budgets = [
-            ListedBudget(each.name, each.limits or (each.limit,), each.lease, each.participants) for each in client.budgets()
-        ]
+        definitions = {each.id: [definition_of(one) for one in each.definitions] for each in reports}
+        budgets = [ListedBudget(each.name, each.limits, each.lease, each.participants) for each in client.budgets()]
     else:
         state = from_json(_stored_state(Path(arguments.store)))
         definitions = {id_: list(state.constraints.definitions(id_)) for id_ in state.constraints}
@@ -395,7 +393,7 @@ class WantedConstraint(NamedTuple):
 
     def change_of(self, in_force: Iterable[DefinitionReport]) -> str:
         """The change that applying it makes to the definitions in force."""
-        before = list(dict.fromkeys(map(_definition_of, in_force)))
+        before = list(dict.fromkeys(map(definition_of, in_force)))
         ends = [each.expires_at for each in before if each.expires_at is not None]
         wanted = self.definition.expires_at
         same = next((end for end in ends if wanted is not None and abs(end - wanted) < FILE_NS), wanted)
@@ -406,7 +404,7 @@ class WantedConstraint(NamedTuple):
         """The edited fields of the definition in force, a line for each."""
         if len(in_force) > 1:
             return [f"  settles a conflict of {len(in_force)} definitions"]
-        before, after = (fields_of(each) for each in (_definition_of(in_force[0]), self.definition))
+        before, after = (fields_of(each) for each in (definition_of(in_force[0]), self.definition))
         edited = [key for key in FIELDS if before.get(key) != after.get(key)]
         return [f"  {key}: {_as_toml(before.get(key, '-'))} -> {_as_toml(after.get(key, '-'))}" for key in edited]
 
@@ -416,11 +414,14 @@ class WantedConstraint(NamedTuple):
         return fields_of(self.definition) | {key: value for key, value in ends if value is not None}
 
 
-def _definition_of(report: DefinitionReport) -> Definition:
+def definition_of(report: DefinitionReport) -> Definition:
+    """The definition that a node reports."""
+    selector = check_selector(report.selector or report.on)
     return Definition(
-        report.when, Severity(report.severity), report.about, check_labels(report.on), report.expires_at,
+        report.when, Severity(report.severity), report.about, selector.equal, report.expires_at,
         duration_ns(report.for_, "for") or 0, duration_ns(report.clear_after, "clear_after") or 0, report.clear_when,
-        IfUnknown(report.if_unknown), duration_ns(report.max_age, "max_age"), Scope(report.scope), report.meaning,
+        IfUnknown(report.if_unknown), duration_ns(report.max_age, "max_age"), Scope(report.scope),
+        selector.requirements, Mode(report.mode), report.each, report.meaning,
     )  # fmt: skip
 
 
@@ -430,13 +431,15 @@ def fields_of(definition: Definition) -> dict[str, object]:
         "when": definition.when,
         "severity": None if definition.severity is Severity.WARNING else str(definition.severity),
         "about": definition.about,
-        "on": dict(definition.on) or None,
+        "on": str(definition.selector) if definition.requirements else dict(definition.on) or None,
         "for": definition.for_ / SECOND or None,
         "clear_after": definition.clear_after / SECOND or None,
         "clear_when": definition.clear_when,
         "if_unknown": None if definition.if_unknown is IfUnknown.UNKNOWN else definition.if_unknown.value,
         "max_age": None if definition.max_age is None else definition.max_age / SECOND,
         "scope": None if definition.scope is Scope.NODE else definition.scope.value,
+        "mode": None if definition.mode is Mode.ENFORCE else definition.mode.value,
+        "each": definition.each,
     }
     return {key: value for key, value in found.items() if value is not None}
 
@@ -624,7 +627,7 @@ def _read_entry(entry: dict[str, object], before: Collection[str]) -> tuple[str,
         _read_text(entry, "when"),
         str(entry.get("severity", "warning")),
         _read_text(entry, "about"),
-        _read_labels(entry.get("on", {})),
+        _read_selector(entry.get("on", {})),
         expiry_time(ttl, until, time.time_ns()),
         for_=duration_ns(_read_duration(entry, "for"), "for"),
         clear_after=duration_ns(_read_duration(entry, "clear_after"), "clear_after"),
@@ -632,6 +635,8 @@ def _read_entry(entry: dict[str, object], before: Collection[str]) -> tuple[str,
         if_unknown=str(entry.get("if_unknown", "unknown")),
         max_age=duration_ns(_read_duration(entry, "max_age"), "max_age"),
         scope=str(entry.get("scope", "node")),
+        mode=str(entry.get("mode", "enforce")),
+        each=_read_text(entry, "each"),
     )
     check_expressions(definition.when, definition.clear_when, scope=definition.scope)
     renew = entry.get("renew", False)
@@ -666,9 +671,11 @@ def _shown(value: object) -> str:
     return value.isoformat() if isinstance(value, date | clock_time) else repr(value)
 
 
-def _read_labels(value: object) -> dict[str, str]:
+def _read_selector(value: object) -> dict[str, str] | str:
+    if isinstance(value, str):
+        return value
     if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
-        raise MisuseError(f'`on` must be a table of labels, as in {{ zone = "a" }}, not {value!r}')
+        raise MisuseError(f'`on` must be a table of labels, as in {{ zone = "a" }}, or the text of a selector, not {value!r}')
     return value
 
 

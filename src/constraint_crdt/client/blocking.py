@@ -162,7 +162,7 @@ class Client(BlockingMethods):
         try:
             if connection.sock is not None:
                 connection.sock.settimeout(timeout)
-            connection.request(method, path, body, headers)
+            connection.request(method, self.address.prefix + path, body, headers)
             response = connection.getresponse()
             answered = RawResponse(response.status, {key.lower(): value for key, value in response.getheaders()}, response.read())
         except BaseException:
@@ -225,7 +225,7 @@ class Client(BlockingMethods):
         if reader.last_id is not None:
             headers["Last-Event-ID"] = reader.last_id
         try:
-            connection.request("GET", f"/v1/events?last={last}&follow={int(follow)}", headers=headers)
+            connection.request("GET", f"{self.address.prefix}/v1/events?last={last}&follow={int(follow)}", headers=headers)
             response = connection.getresponse()
             if response.status >= 400:
                 check_answer(RawResponse(response.status, dict(response.getheaders()), response.read()), self.address)
@@ -521,7 +521,7 @@ class AsyncClient(AsyncMethods):
         self, connection: _Connection, method: str, path: str, headers: dict[str, str], body: bytes | None
     ) -> RawResponse:
         try:
-            await connection.send(method, path, headers, body)
+            await connection.send(method, self.address.prefix + path, headers, body)
             response = await connection.receive()
             content = b"".join([data async for data in connection.data()])
         except BaseException:
@@ -578,7 +578,7 @@ class AsyncClient(AsyncMethods):
         try:
             async with asyncio.timeout(SILENCE) as silence:
                 connection = await _Connection.open(self.address, self._trust)
-                await connection.send("GET", f"/v1/events?last={last}&follow={int(follow)}", headers, None)
+                await connection.send("GET", f"{self.address.prefix}/v1/events?last={last}&follow={int(follow)}", headers, None)
                 response = await connection.receive()
                 if response.status_code >= 400:
                     content = b"".join([data async for data in connection.data()])

@@ -20,6 +20,7 @@ from constraint_crdt.operations import (
     counts,
     evidence,
     fleet,
+    guards,
     nodes,
     plato,
     service,
@@ -40,6 +41,7 @@ from constraint_crdt.operations.fleet import (
     RenewalReport,
     RevocationReport,
 )
+from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.operation import Empty, Operation, Paged
 from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
@@ -64,9 +66,9 @@ class BlockingMethods(ABC):
         """How the node and its fleet are doing."""
         return self.do(nodes.STATUS, Empty())
 
-    def nodes(self) -> list[NodeReport]:
+    def nodes(self, *, on: str | None = None) -> list[NodeReport]:
         """The nodes ever heard of, by name."""
-        return self.do(nodes.NODES, Paged())
+        return self.do(nodes.NODES, nodes.ListNodes(on=on))
 
     def storage(self) -> StorageReport:
         """The contents of the node by kind, and the tombstones it could forget."""
@@ -120,20 +122,20 @@ class BlockingMethods(ABC):
         """The alerts of the node, and the rules that they follow."""
         return self.do(service.ALERTS, Empty())
 
-    def constraints(self, *, expired: bool = False) -> list[ConstraintReport]:
+    def constraints(self, *, id_: tuple[str, ...] = (), expired: bool = False) -> list[ConstraintReport]:
         """The active constraints, by id; or the expired ones not removed yet."""
-        return self.do(constraints.CONSTRAINTS, constraints.ListConstraints(expired=expired))
+        return self.do(constraints.CONSTRAINTS, constraints.ListConstraints(id=id_, expired=expired))
 
     def add(
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
-        on: Mapping[str, str] | None = None, ttl: float | None = None, until: datetime | None = None, for_: float | None = None,
-        clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown", max_age: float | None = None,
-        scope: str = "node",
+        on: Mapping[str, str] | str | None = None, ttl: float | None = None, until: datetime | None = None,
+        for_: float | None = None, clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown",
+        max_age: float | None = None, scope: str = "node", mode: str = "enforce", each: str | None = None,
     ) -> Added:
         """Make a constraint active, or give it this definition. Durations in seconds."""
         request = constraints.new_constraint(
             id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
-            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
+            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope, mode=mode, each=each,
         )
         return self.do(constraints.ADD, request)
 
@@ -212,6 +214,10 @@ class BlockingMethods(ABC):
     def release_hold(self, name: str, hold: str) -> ReleaseReport:
         """End a hold."""
         return self.do(budgets.RELEASE_HOLD, budgets.HoldOfBudget(name=name, hold=hold))
+
+    def guard_report(self, *, id_: tuple[str, ...] = (), unless: str | None = None, wait: float = 0.0) -> GuardReport:
+        """Whether constraints hold on this node. `unless`: answer on another standing, or after `wait` seconds (60 at most)."""
+        return self.do(guards.GUARD_REPORT, guards.GetGuard(id=id_, unless=unless, wait=wait))
 
     def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
         """The constraints violated most, or the most frequent items of another sketch."""
@@ -366,9 +372,9 @@ class AsyncMethods(ABC):
         """How the node and its fleet are doing."""
         return await self.do(nodes.STATUS, Empty())
 
-    async def nodes(self) -> list[NodeReport]:
+    async def nodes(self, *, on: str | None = None) -> list[NodeReport]:
         """The nodes ever heard of, by name."""
-        return await self.do(nodes.NODES, Paged())
+        return await self.do(nodes.NODES, nodes.ListNodes(on=on))
 
     async def storage(self) -> StorageReport:
         """The contents of the node by kind, and the tombstones it could forget."""
@@ -422,20 +428,20 @@ class AsyncMethods(ABC):
         """The alerts of the node, and the rules that they follow."""
         return await self.do(service.ALERTS, Empty())
 
-    async def constraints(self, *, expired: bool = False) -> list[ConstraintReport]:
+    async def constraints(self, *, id_: tuple[str, ...] = (), expired: bool = False) -> list[ConstraintReport]:
         """The active constraints, by id; or the expired ones not removed yet."""
-        return await self.do(constraints.CONSTRAINTS, constraints.ListConstraints(expired=expired))
+        return await self.do(constraints.CONSTRAINTS, constraints.ListConstraints(id=id_, expired=expired))
 
     async def add(
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
-        on: Mapping[str, str] | None = None, ttl: float | None = None, until: datetime | None = None, for_: float | None = None,
-        clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown", max_age: float | None = None,
-        scope: str = "node",
+        on: Mapping[str, str] | str | None = None, ttl: float | None = None, until: datetime | None = None,
+        for_: float | None = None, clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown",
+        max_age: float | None = None, scope: str = "node", mode: str = "enforce", each: str | None = None,
     ) -> Added:
         """Make a constraint active, or give it this definition. Durations in seconds."""
         request = constraints.new_constraint(
             id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
-            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
+            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope, mode=mode, each=each,
         )
         return await self.do(constraints.ADD, request)
 
@@ -515,6 +521,10 @@ class AsyncMethods(ABC):
     async def release_hold(self, name: str, hold: str) -> ReleaseReport:
         """End a hold."""
         return await self.do(budgets.RELEASE_HOLD, budgets.HoldOfBudget(name=name, hold=hold))
+
+    async def guard_report(self, *, id_: tuple[str, ...] = (), unless: str | None = None, wait: float = 0.0) -> GuardReport:
+        """Whether constraints hold on this node. `unless`: answer on another standing, or after `wait` seconds (60 at most)."""
+        return await self.do(guards.GUARD_REPORT, guards.GetGuard(id=id_, unless=unless, wait=wait))
 
     async def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
         """The constraints violated most, or the most frequent items of another sketch."""

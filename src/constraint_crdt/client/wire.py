@@ -74,17 +74,19 @@ class AddressError(ConstraintCrdtError, ValueError):
 
 
 class Address(NamedTuple):
-    """Host and port of a node's API."""
+    """Host and port of a node's API, and the path below which a proxy serves it."""
 
     host: str
     port: int
     secure: bool = False
     """By TLS."""
+    prefix: str = ""
+    """Without a slash at its end, as in `/crdt`."""
 
     @property
     def url(self) -> str:
         """As a URL."""
-        return f"http{'s' if self.secure else ''}://{self.authority}"
+        return f"http{'s' if self.secure else ''}://{self.authority}{self.prefix}"
 
     @property
     def authority(self) -> str:
@@ -93,8 +95,14 @@ class Address(NamedTuple):
 
 
 def read_address(text: str) -> Address:
-    """The address in `http://HOST:PORT`, `https://HOST:PORT` or `HOST:PORT`. Raises `AddressError`."""
-    wrong = AddressError(f"{text!r} is no address of a node: give http://HOST:PORT, https://HOST:PORT or HOST:PORT")
+    """The address in `http://HOST:PORT`, `https://HOST:PORT` or `HOST:PORT`, each with a path if a proxy serves the node below
+    one; or in `PORT` alone, of this machine. Raises `AddressError`.
+    """
+    wrong = AddressError(
+        f"{text!r} is no address of a node: give http://HOST:PORT, https://HOST:PORT, HOST:PORT, or a port of here"
+    )
+    if text.removeprefix(":").isdecimal():
+        text = f"127.0.0.1:{text.removeprefix(':')}"
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
         port = parts.port
@@ -105,12 +113,17 @@ def read_address(text: str) -> Address:
         parts.scheme not in ("http", "https")
         or not parts.hostname
         or port == 0
-        or parts.path not in ("", "/")
+        or not _PREFIX.fullmatch(parts.path)
         or parts.query
+        or parts.fragment
         or parts.username
     ):
         raise wrong
-    return Address(parts.hostname, DEFAULT_PORT if port is None else port, parts.scheme == "https")
+    return Address(parts.hostname, DEFAULT_PORT if port is None else port, parts.scheme == "https", parts.path.rstrip("/"))
+
+
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*/?")
+"""The characters of a path of a URL."""
 
 
 def read_token(file: Path) -> str:

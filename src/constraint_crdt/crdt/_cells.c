@@ -30,6 +30,7 @@
 #define COUNTS 3
 #define MAX_KIND 127
 #define ID_BYTES 256
+#define MEANING 3 /* the highest meaning version of definitions that is known: see `definition.py` */
 #define CELL_BYTES (32 * 1024)
 #define DIGEST_BYTES 32
 #define MAX_COUNT INT64_MAX
@@ -1465,19 +1466,52 @@ take_labels(Input *input)
     return 1;
 }
 
-/* The fields of a definition of the meaning version 1. */
+/* A text that may serve as an id. */
 static int
-take_fields(Input *input)
+take_id(Input *input)
+{
+    const uint8_t *text;
+    Py_ssize_t size;
+    return take_text(input, &text, &size) && size && size <= ID_BYTES;
+}
+
+/* The requirements of a selector beyond equality. */
+static int
+take_requirements(Input *input)
+{
+    int requirements, items, values = 0;
+    uint64_t operator;
+    if (!take_array(input, &requirements))
+        return 0;
+    for (; requirements > 0; requirements--) {
+        if (!take_array(input, &items) || items < 2 || items > 3 || !take_id(input) || !take_number(input, &operator))
+            return 0;
+        if (items == 3 && !take_array(input, &values))
+            return 0;
+        for (; items == 3 && values > 0; values--)
+            if (!take_id(input))
+                return 0;
+    }
+    return 1;
+}
+
+/* The fields of a definition of a known meaning version. */
+static int
+take_fields(Input *input, uint64_t meaning)
 {
     int items;
     uint64_t number;
-    if (!take_array(input, &items) || items > 5)
+    if (!take_array(input, &items) || items > (meaning == 1 ? 5 : meaning == 2 ? 6 : 9))
         return 0;
     if ((items > 0 && !take_number(input, &number)) || (items > 1 && !take_number(input, &number)))
         return 0;
     if ((items > 2 && !take_text_or_nil(input)) || (items > 3 && !take_number(input, &number)))
         return 0;
-    return items <= 4 || take_nil(input) || (take_number(input, &number) && number > 0);
+    if (items > 4 && !take_nil(input) && !(take_number(input, &number) && number > 0))
+        return 0;
+    if ((items > 5 && !take_number(input, &number)) || (items > 6 && !take_requirements(input)))
+        return 0;
+    return items <= 7 || (take_number(input, &number) && (items == 8 || take_nil(input) || take_id(input)));
 }
 
 /* The value of an ADD cell: see `definition.py`. */
@@ -1498,7 +1532,7 @@ take_definition(Input *input, uint8_t *endless)
     *endless = items <= 4 || (input->at < input->end && *input->at == 0xc0);
     if ((items > 4 && !take_number_or_nil(input)) || (items > 5 && !take_number_or_nil(input)))
         return 0;
-    return items <= 6 || (take_number(input, &number) && number == 1 && take_fields(input));
+    return items <= 6 || (take_number(input, &number) && number >= 1 && number <= MEANING && take_fields(input, number));
 }
 
 /* The value of a COUNTS cell: see `counters.py`. */

@@ -353,7 +353,7 @@ class FleetEvaluation:
         self.selected: set[str] = set()
         self._list: list[object] | None = None
         self._fields = expression.fields
-        if definition.on and self._fields is not None:
+        if not definition.selector.is_everything and self._fields is not None:
             self._fields |= {"labels"}
 
     def __repr__(self) -> str:
@@ -374,7 +374,7 @@ class FleetEvaluation:
             changed = self._nodes.changed(self._fields, self._seen)
         first, self._seen, entries = self._seen < 0, self._nodes.version, self._nodes.entries
         found: list[tuple[str, NodeEntry | None]] = [(name, entries.get(name)) for name in changed]
-        if self._definition.on:
+        if not self._definition.selector.is_everything:
             found = [(name, each if each and self._definition.selects(each.facts.labels) else None) for name, each in found]
         gone = {name for name, each in found if each is None}
         if gone:

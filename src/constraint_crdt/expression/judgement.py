@@ -303,7 +303,7 @@ class Judge:
     def _follow(self, rule: _Rule, definition: Definition) -> bool:
         """Have a rule follow the edits of its definition. True for one that goes through other nodes of the fleet from now on."""
         before, rule.definition = rule.definition, definition
-        same = before.on == definition.on and before.max_age == definition.max_age
+        same = before.selector == definition.selector and before.max_age == definition.max_age
         if definition.scope is not Scope.FLEET or (rule.fleet is not None and same):
             return False
         rule.fleet = FleetCondition(definition, self._fleet.nodes(definition.max_age))

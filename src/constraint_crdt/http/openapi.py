@@ -228,7 +228,8 @@ def add_bounds(components: Mapping[str, dict[str, Any]]) -> None:
 def _bounded(schema: dict[str, Any], bound: Schema) -> dict[str, Any]:
     """A schema with a bound, merged into the nested schemas; null stays allowed."""
     if "anyOf" in schema:
-        return {**schema, "anyOf": [each if each == {"type": "null"} else _bounded(each, bound) for each in schema["anyOf"]]}
+        kept = ("null", "string") if "maxProperties" in bound else ("null",)  # the text of a selector, where its labels are bounded
+        return {**schema, "anyOf": [each if each.get("type") in kept else _bounded(each, bound) for each in schema["anyOf"]]}
     found = dict(schema)
     for key, value in bound.items():
         inside = found.get(key)

@@ -23,6 +23,7 @@ from constraint_crdt.expression.evaluation import Evaluation, expressions_of
 from constraint_crdt.insight.evidence import Evidence, LivePeers
 from constraint_crdt.insight.history import SizeLimit
 from constraint_crdt.model import Scope, VerdictState
+from constraint_crdt.model.selectors import Label, Selector
 from constraint_crdt.operations.nodes import LinkProtection, slow_links
 from constraint_crdt.operations.service import DiagnosisReport, Finding, Level, worst_of
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -184,11 +185,11 @@ class Undecidable:
         described = {name: dict(each.labels) for name, each in state.nodes.items() if name not in state.retirements}
         self._labels = {**described, gossip.node_id: gossip.labels}
         self._readings = state.readings
-        self._chosen: dict[object, _Nodes] = {}
+        self._chosen: dict[Selector, _Nodes] = {}
         self._near: dict[str, list[str]] = {}
 
     def _nodes(self, definition: Definition) -> _Nodes:
-        found = self._chosen.get(definition.on)
+        found = self._chosen.get(definition.selector)
         if found is None:
             variables = self._variables
             names = tuple(sorted(name for name, labels in self._labels.items() if definition.selects(labels)))
@@ -196,7 +197,7 @@ class Undecidable:
             measured |= frozenset(self._measured if self._here in names else ())
             measured |= {name.partition(".")[0] for name in measured}
             found = _Nodes(names, measured, not any(map(variables.left_out, names)))
-            self._chosen[definition.on] = found
+            self._chosen[definition.selector] = found
         return found
 
     def notes(self, id_: str) -> tuple[str, ...]:
@@ -211,7 +212,7 @@ class Undecidable:
             always = "undecided" if verdict is Verdict.UNKNOWN else verdict.value
             yield f"the expression reads no measurement, so it is always {always}"
         if not nodes.names:
-            yield f"no known node has the {_labels(definition)}"
+            yield f"no known node {_having(definition.selector)}"
         elif nodes.measured:
             missing = self.missing(definition)
             yield from (self.sentence(definition, name) for name in missing[:NAMED])
@@ -236,7 +237,9 @@ class Undecidable:
 
     def sentence(self, definition: Definition, variable: str) -> str:
         """The sentence on a variable that none of the nodes of a definition measures."""
-        where = f" with the {_labels(definition)}" if definition.on else ""
+        where = "" if definition.selector.is_everything else f" that {_having(definition.selector)}"
+        if definition.on and not definition.requirements:
+            where = f" with the {_labels(definition.on)}"
         if variable not in self._near and len(self._near) * len(self._variables) < MOST_COMPARED:
             from difflib import get_close_matches  # rarely needed: kept out of the start of a node
 
@@ -281,7 +284,7 @@ class Undecidable:
                 failing = self._failing(definition) if nodes else ("", "")
                 silent = {name for name in nodes if name in live and not self._variables.told(name)}
                 if not nodes:
-                    found[id_] = f"no known node has the {_labels(definition)}"
+                    found[id_] = f"no known node {_having(definition.selector)}"
                 elif failing and silent:
                     untold |= silent
                 elif failing and any(map(self._variables.told, nodes)):
@@ -295,8 +298,12 @@ class Undecidable:
         return any(each == name or each.startswith(f"{name}.") for node in nodes for each in self._readings.of(node))
 
 
-def _labels(definition: Definition) -> str:
-    shown = [f"{key}={value}" for key, value in definition.on]
+def _having(selector: Selector) -> str:
+    return f"matches {selector}" if selector.requirements else f"has the {_labels(selector.equal)}"
+
+
+def _labels(labels: Sequence[Label]) -> str:
+    shown = [f"{key}={value}" for key, value in labels]
     return f"label{'s' if len(shown) > 1 else ''} {named(shown)}"
 
 

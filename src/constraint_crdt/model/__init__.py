@@ -69,6 +69,17 @@ class Scope(enum.StrEnum):
     """All nodes together: the list `nodes`, with their shared readings."""
 
 
+class Mode(enum.StrEnum):
+    """What follows from a violation. The mode has no effect on the verdict."""
+
+    AUDIT = "audit"
+    """The verdict is shown and counted apart, and nobody is told of it."""
+    WARN = "warn"
+    """A violation is told."""
+    ENFORCE = "enforce"
+    """A violation is told, and acted on."""
+
+
 class EventKind(enum.StrEnum):
     """The kind of an event."""
 

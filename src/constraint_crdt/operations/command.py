@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.model.selectors import make_selector, parse_selector
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -148,6 +149,16 @@ def parse_labels(texts: Iterable[str]) -> dict[str, str]:
     return labels
 
 
+def parse_selectors(texts: Iterable[str]) -> Mapping[str, str] | str:
+    """The selector of several texts, all of which a node has to match: labels where it has equalities only, else its text.
+
+    Raises `SelectorError` for a mistake in a text, and for a label with two values.
+    """
+    parts = [parse_selector(text) for text in texts]
+    found = make_selector([pair for each in parts for pair in each.equal], [other for each in parts for other in each.requirements])
+    return str(found) if found.requirements else dict(found.equal)
+
+
 def parse_measurements(texts: Iterable[str]) -> dict[str, object]:
     """Values of `VAR=VALUE`. Raises `UsageError` for anything else, and for a name with two values."""
     values: dict[str, object] = {}
@@ -161,15 +172,27 @@ def parse_measurements(texts: Iterable[str]) -> dict[str, object]:
     return values
 
 
+_NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_ALMOST_NUMBER = re.compile(
+    r"[+-]?(?:0[xXoObB][0-9A-Fa-f_]+|[0-9][0-9_]*\.?[0-9_]*(?:[eE][+-]?[0-9]+)?|nan|inf(?:inity)?)", re.IGNORECASE
+)
+
+
 def _measured(text: str) -> object:
-    """A number, true, false or a quoted text as in JSON; other text as given."""
+    """A number, true, false or a quoted text as in JSON; other text as given. Raises `UsageError` for a text that may be meant as
+    a number: a verdict must not depend on which of them was.
+    """
+    if _NUMBER.fullmatch(text):
+        if not math.isfinite(float(text)):
+            raise UsageError(f"{text} is too large for a number: give one below 1.8e308")
+        return int(text) if text.lstrip("+-").isdigit() else float(text)
+    if _ALMOST_NUMBER.fullmatch(text):
+        raise UsageError(f"{text} is not written as a number: give digits, as in 1000 or 0.5; a text in quotes, as in '\"{text}\"'")
     try:
-        value: object = json.loads(text, parse_constant=str)
+        value: object = json.loads(text)
     except ValueError:
         return text
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"{text} is too large for a number: give one below 1.8e308")
-    return value if isinstance(value, bool | int | float | str) else text
+    return value if isinstance(value, bool | str) else text
 
 
 def parse_count(text: str) -> int:

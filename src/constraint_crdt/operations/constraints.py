@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict, cast
 
@@ -10,15 +11,16 @@ import msgspec
 
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.model import IfUnknown, Scope, Severity
+from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
+from constraint_crdt.model.selectors import Selector
 from constraint_crdt.operations.command import (
     Column,
     Command,
     Flag,
     Table,
     parse_duration,
-    parse_labels,
     parse_moment,
+    parse_selectors,
     show_distance,
     show_duration,
     show_share,
@@ -31,12 +33,14 @@ from constraint_crdt.operations.operation import (
     GET,
     PAGED,
     POST,
+    TEXT,
     YES_NO,
     Body,
     Freshness,
     Operation,
     Paged,
     Parameter,
+    Problem,
     Reply,
     Right,
     concatenated,
@@ -70,6 +74,8 @@ NOTED_CHANGES: Final = 100
 class ListConstraints(Paged, frozen=True, kw_only=True):
     """`GET /v1/constraints`."""
 
+    id: tuple[str, ...] = ()
+    """Ids, and patterns with `*` and `?`; empty: all."""
     expired: bool = False
 
 
@@ -80,7 +86,8 @@ class NewConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     when: str | None = None
     severity: Severity = Severity.WARNING
     about: str | None = None
-    on: Mapping[str, str] | None = None
+    on: Mapping[str, str] | str | None = None
+    """The labels of the nodes concerned, or the text of a selector."""
     ttl: float | None = None
     """Seconds."""
     until: datetime | None = None
@@ -94,6 +101,9 @@ class NewConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_age: float | None = None
     """Seconds."""
     scope: Scope = Scope.NODE
+    mode: Mode = Mode.ENFORCE
+    each: str | None = None
+    """The label of measurements whose values are the instances of the constraint."""
 
 
 class RemovedConstraint(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,7 +175,7 @@ class DefinitionReport(msgspec.Struct, frozen=True, kw_only=True):
     severity: str
     about: str | None
     on: dict[str, str]
-    """The labels of the nodes concerned; empty: all nodes."""
+    """The labels required of the nodes concerned: the equalities of the selector."""
     added_by: str
     added_at: int | None
     """ns since the epoch by the clock of the adding node; null if unknown."""
@@ -181,6 +191,12 @@ class DefinitionReport(msgspec.Struct, frozen=True, kw_only=True):
     meaning: int = 0
     """The meaning version of a later version of constraint-crdt, which this node reads as unknown; else 0."""
     scope: str = "node"
+    selector: str = ""
+    """The nodes concerned, in the syntax of selectors, with the equalities of `on`; empty: all nodes."""
+    mode: str = "enforce"
+    """What follows from a violation: audit, warn, enforce."""
+    each: str | None = None
+    """The label of measurements whose values are the instances of the constraint."""
 
 
 class ReportedFields(TypedDict):
@@ -193,6 +209,9 @@ class ReportedFields(TypedDict):
     max_age: float | None
     meaning: int
     scope: str
+    selector: str
+    mode: str
+    each: str | None
 
 
 def reported_fields(definition: "Definition") -> ReportedFields:
@@ -205,6 +224,9 @@ def reported_fields(definition: "Definition") -> ReportedFields:
         "max_age": None if definition.max_age is None else definition.max_age / SECOND,
         "meaning": definition.meaning,
         "scope": definition.scope.value,
+        "selector": str(definition.selector),
+        "mode": definition.mode.value,
+        "each": definition.each,
     }
 
 
@@ -306,6 +328,12 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     meaning: int = 0
     """The meaning version of a later version of constraint-crdt, which this node reads as unknown; else 0."""
     scope: str = "node"
+    selector: str = ""
+    """The nodes concerned, in the syntax of selectors, with the equalities of `on`; empty: all nodes."""
+    mode: str = "enforce"
+    """What follows from a violation: audit, warn, enforce."""
+    each: str | None = None
+    """The label of measurements whose values are the instances of the constraint."""
     applies_here: bool
     """A definition applies to the labels of this node. If not, this node does not evaluate the constraint."""
     conflict: bool
@@ -401,8 +429,37 @@ class BatchError(ConstraintCrdtError, ValueError):
 # --- list -------------------------------------------------------------------------------------------------------------------
 
 
+MOST_NAMED: Final = 100
+"""Ids and patterns of a request."""
+
+MOST_COMPARED: Final = 1000
+"""Ids that a wrong one is compared with, for a hint: a comparison takes some 20 µs."""
+
+
+def inactive(id_: str, active: Sequence[str], field: str | None = None) -> Problem:
+    """The refusal of an id that no active constraint has, with the most similar one."""
+    from difflib import get_close_matches  # rarely needed: kept out of the start of a node
+
+    near = get_close_matches(id_, active[:MOST_COMPARED], 1)
+    return not_found(f"no constraint {id_!r} is active{f' ({near[0]} may be meant)' if near else ''}", field)
+
+
+def chosen(ids: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Those of `ids` that are wanted, by id or by pattern. Raises `Problem` for an id that is not there, not for a pattern."""
+    if len(wanted) > MOST_NAMED:
+        raise wrong(f"`id`: ask for at most {MOST_NAMED} ids and patterns at once, not {len(wanted)}", "id")
+    known = set(ids)
+    patterns = [each for each in wanted if each not in known and set(each) & set("*?")]
+    for each in wanted:
+        if each not in known and each not in patterns:
+            raise inactive(each, ids, "id")
+    named = known & set(wanted)
+    return [id_ for id_ in ids if id_ in named or any(fnmatchcase(id_, pattern) for pattern in patterns)]
+
+
 async def _constraints(node: "Node", request: ListConstraints) -> Reply[list[ConstraintReport]]:
-    page, following = request.page(node.expired_ids() if request.expired else node.constraint_ids())
+    ids = node.expired_ids() if request.expired else node.constraint_ids()
+    page, following = request.page(chosen(ids, request.id) if request.id else ids)
     return Reply(node.expired(page) if request.expired else node.constraints(page), next_after=following)
 
 
@@ -461,8 +518,8 @@ def _extra_columns(found: list[ConstraintReport]) -> dict[str, Callable[[Definit
     definitions = [definition for each in found for definition in each.definitions]
     now = time.time()
     columns: dict[str, Callable[[DefinitionReport], str]] = {}
-    if any(each.on for each in definitions):
-        columns["on"] = lambda each: ", ".join(f"{key}={value}" for key, value in each.on.items()) or "-"
+    if any(map(show_selector, definitions)):
+        columns["on"] = lambda each: show_selector(each) or "-"
     if any(each.expires_at is not None for each in definitions):
         columns["ends"] = lambda each: "-" if each.expires_at is None else show_distance(each.expires_at / 1e9 - now)
     for name in dict.fromkeys(name for each in definitions for name in show_fields(each)):
@@ -474,6 +531,11 @@ def _show_field(name: str, definition: DefinitionReport) -> str:
     return show_fields(definition).get(name, "-")
 
 
+def show_selector(definition: "DefinitionReport | StandingDefinition") -> str:
+    """The nodes concerned, in the syntax of selectors. (Nodes of 0.1.0 tell labels only.)"""
+    return definition.selector or str(Selector(tuple(definition.on.items())))
+
+
 def show_fields(definition: "DefinitionReport | StandingDefinition") -> dict[str, str]:
     """The fields that say how a `when` is evaluated, by name, without those with their defaults."""
     shown = {
@@ -483,6 +545,8 @@ def show_fields(definition: "DefinitionReport | StandingDefinition") -> dict[str
         "clear when": definition.clear_when or "",
         "if unknown": "" if definition.if_unknown == IfUnknown.UNKNOWN else definition.if_unknown,
         "max age": "" if definition.max_age is None else show_duration(definition.max_age),
+        "mode": "" if definition.mode == Mode.ENFORCE else definition.mode,
+        "each": definition.each or "",
         "meaning": "needs a later version of constraint-crdt" if definition.meaning else "",
     }
     return {name: text for name, text in shown.items() if text}
@@ -499,6 +563,12 @@ CONSTRAINTS: Final = Operation(
     run=_constraints,
     parameters=(
         Parameter(
+            name="id",
+            about="only these constraints: ids, and patterns with * and ?",
+            schema={"type": "array", "items": TEXT, "maxItems": MOST_NAMED},
+            many=True,
+        ),
+        Parameter(
             name="expired",
             about="1: those instead that have expired and that nobody has removed yet",
             schema=YES_NO,
@@ -512,7 +582,10 @@ CONSTRAINTS: Final = Operation(
         name="constraints",
         help="the active constraints: their states, counts of judgements, and the time for which they held",
         group="constraints",
-        flags={"expired": Flag("--expired", action="store_true", help="those instead that have expired and were not removed yet")},
+        flags={
+            "id": Flag(metavar="ID", nargs="*", convert=tuple, help="only these: ids, and patterns as 'thermal*'"),
+            "expired": Flag("--expired", action="store_true", help="those instead that have expired and were not removed yet"),
+        },
         show=show_constraints,
     ),
 )
@@ -536,7 +609,7 @@ def new_constraint(
     when: str | None = None,
     severity: str = "warning",
     about: str | None = None,
-    on: Mapping[str, str] | None = None,
+    on: Mapping[str, str] | str | None = None,
     ttl: float | None = None,
     until: datetime | None = None,
     for_: float | None = None,
@@ -545,12 +618,14 @@ def new_constraint(
     if_unknown: str = "unknown",
     max_age: float | None = None,
     scope: str = "node",
+    mode: str = "enforce",
+    each: str | None = None,
 ) -> NewConstraint:
-    """The request of the clients' `add`: the node checks the severity and `if_unknown`."""
+    """The request of the clients' `add`: the node checks the severity, `if_unknown` and `mode`."""
     return NewConstraint(
         id=id_, when=when, severity=cast("Severity", severity), about=about, on=on, ttl=ttl, until=until,
         for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=cast("IfUnknown", if_unknown), max_age=max_age,
-        scope=cast("Scope", scope),
+        scope=cast("Scope", scope), mode=cast("Mode", mode), each=each,
     )  # fmt: skip
 
 
@@ -569,6 +644,8 @@ async def _add(node: "Node", request: NewConstraint) -> Reply[Added]:
         if_unknown=request.if_unknown,
         max_age=request.max_age,
         scope=request.scope,
+        mode=request.mode,
+        each=request.each,
     )
     notes = node.notes_on(request.id) if request.when or request.on else ()
     if request.ttl is not None or request.until is not None:
@@ -604,8 +681,8 @@ ADD: Final = Operation(
             ),
             "about": Flag("--about", metavar="TEXT", help="what it is for"),
             "on": Flag(
-                "--on", action="append", metavar="KEY=VALUE", convert=parse_labels,
-                help="only for nodes with this label; may be repeated",
+                "--on", action="append", metavar="SELECTOR", convert=parse_selectors,
+                help="only for nodes with these labels, as in 'zone in (a, b), model!=x7, !spare'; may be repeated",
             ),
             "ttl": Flag(
                 "--ttl", metavar="TIME", exclusive="end", convert=parse_duration,
@@ -634,6 +711,11 @@ ADD: Final = Operation(
             "scope": Flag(
                 "--scope", choices=("node", "fleet"), convert=Scope, help="fleet: EXPR is about the list `nodes`; default: node"
             ),
+            "mode": Flag(
+                "--mode", choices=("audit", "warn", "enforce"), convert=Mode,
+                help="what follows from a violation: it is counted apart, told, or told and acted on; default: enforce",
+            ),
+            "each": Flag("--each", metavar="LABEL", help="one verdict for each value of this label of the measurements"),
         },
         options=_WAIT,
     ),
@@ -644,7 +726,7 @@ async def _remove(node: "Node", request: RemovedConstraint) -> Removed:
     try:
         await node.remove_constraint(request.id)
     except KeyError:
-        raise not_found(f"no constraint {request.id!r} is active") from None
+        raise inactive(request.id, node.constraint_ids()) from None
     return Removed(id=request.id)
 
 
@@ -660,10 +742,10 @@ REMOVE: Final = Operation(
     run=_remove,
     command=Command(
         name="remove",
-        help="remove a constraint from the fleet",
+        help="remove constraints from the fleet",
         group="constraints",
-        flags={"id": Flag(metavar="ID")},
-        options=_WAIT,
+        flags={"id": None},
+        options={"ids": Flag(metavar="ID", nargs="+", help="an id, or a pattern as 'thermal*'"), **_WAIT},
     ),
 )
 

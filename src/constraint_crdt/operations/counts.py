@@ -20,7 +20,7 @@ from constraint_crdt.operations.command import (
     show_duration,
     show_values,
 )
-from constraint_crdt.operations.constraints import NO_SECONDS, SecondsReport
+from constraint_crdt.operations.constraints import NO_SECONDS, SecondsReport, inactive
 from constraint_crdt.operations.operation import (
     AFTER,
     GET,
@@ -158,6 +158,12 @@ class ConstraintOverview(msgspec.Struct, frozen=True, kw_only=True):
     meaning: int = 0
     """The meaning version of a later version of constraint-crdt, which this node reads as unknown; else 0."""
     scope: str = "node"
+    selector: str = ""
+    """The nodes concerned, in the syntax of selectors, with the equalities of `on`; empty: all nodes."""
+    mode: str = "enforce"
+    """What follows from a violation: audit, warn, enforce."""
+    each: str | None = None
+    """The label of measurements whose values are the instances of the constraint."""
     applies_here: bool
     definitions: int
     """The number of different definitions in force: several are a conflict."""
@@ -255,6 +261,9 @@ class RatesReport(msgspec.Struct, frozen=True, kw_only=True):
     """Detected steps back of this node's clock."""
 
 
+VALUES: Final = Flag(nargs="+", metavar="VAR=VALUE", help="a number, true, false, or else a text", convert=parse_measurements)
+"""The values of a command."""
+
 # --- record, check, measure -------------------------------------------------------------------------------------------------
 
 
@@ -265,7 +274,7 @@ async def _record(node: "Node", request: Counted) -> Recorded:
     try:
         await node.record(request.satisfied, request.violations, constraint=request.constraint)
     except KeyError:
-        raise not_found(f"no constraint {request.constraint!r} is active", "constraint") from None
+        raise inactive(request.constraint or "", node.constraint_ids(), "constraint") from None
     return Recorded(satisfied=request.satisfied, violations=request.violations, constraint=request.constraint)
 
 
@@ -373,11 +382,16 @@ CHECK: Final = Operation(
         help="evaluate the constraints against values now, and count it",
         group="constraints",
         flags={
-            "values": Flag(nargs="+", metavar="VAR=VALUE", help="a number, true, false, or else a text", convert=parse_measurements)
+            "values": VALUES,
         },
         show=_evaluations,
     ),
 )
+
+
+def show_measured(_: Nothing, request: Measured, __: "Namespace") -> str:
+    """The values taken in."""
+    return f"measured: {', '.join(f'{name} = {value}' for name, value in request.values.items())}"
 
 
 async def _measure(node: "Node", request: Measured) -> Nothing:
@@ -397,6 +411,13 @@ MEASURE: Final = Operation(
     run=_measure,
     body=Body(shape=Measured),
     positional=("values",),
+    command=Command(
+        name="measure",
+        help="have the node take in values as measured now; they count as long as their max_age says",
+        group="constraints",
+        flags={"values": VALUES},
+        show=show_measured,
+    ),
 )
 
 # --- overview, lately, rates ------------------------------------------------------------------------------------------------

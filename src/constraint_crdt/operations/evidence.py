@@ -20,7 +20,7 @@ from constraint_crdt.operations.command import (
     show_state,
     show_time,
 )
-from constraint_crdt.operations.constraints import NO_SECONDS, SecondsReport, show_fields, show_verdict
+from constraint_crdt.operations.constraints import NO_SECONDS, SecondsReport, show_fields, show_selector, show_verdict
 from constraint_crdt.operations.operation import (
     GET,
     SECONDS,
@@ -140,6 +140,12 @@ class StandingDefinition(msgspec.Struct, frozen=True, kw_only=True):
     meaning: int = 0
     """The meaning version of a later version of constraint-crdt, which this node reads as unknown; else 0."""
     scope: str = "node"
+    selector: str = ""
+    """The nodes concerned, in the syntax of selectors, with the equalities of `on`; empty: all nodes."""
+    mode: str = "enforce"
+    """What follows from a violation: audit, warn, enforce."""
+    each: str | None = None
+    """The label of measurements whose values are the instances of the constraint."""
     actor: str | None = None
     """Who caused the mutation, by the audit of the adding node; null if unknown."""
 
@@ -474,7 +480,7 @@ def _state(answer: ExplainReport) -> str:
 
 def _definition(each: StandingDefinition, now: float) -> list[tuple[str, object]]:
     text = each.when or "listed, not evaluated"
-    labels = ", ".join(f"{key}={value}" for key, value in each.on.items())
+    labels = show_selector(each)
     ends = "" if each.expires_at is None else f"; {'ended' if each.expired else 'ends'} {show_time(each.expires_at, now)}"
     added = "at an unknown time" if each.added_at is None else show_time(each.added_at, now)
     lines: list[tuple[str, object]] = [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
+from constraint_crdt.model.selectors import Operator
 from constraint_crdt.operations.command import (
     Column,
     Command,
@@ -312,8 +313,16 @@ async def _labels(node: "Node", request: Paged) -> Reply[list[LabelReport]]:
                 nodes[f"{key}={value}"].append(name)
     with node.gossip.time.held():
         for id_ in sorted(state.constraints):
-            selectors = {pair for each in state.constraints.additions(id_) for pair in each.definition.on}
-            for key, value in selectors:
+            selectors = [each.definition.selector for each in state.constraints.additions(id_)]
+            required = {pair for each in selectors for pair in each.equal}
+            required |= {
+                (each.key, value)
+                for selector in selectors
+                for each in selector.requirements
+                if each.operator is Operator.IN
+                for value in each.values
+            }
+            for key, value in required:
                 constraints[f"{key}={value}"].append(id_)
     page, following = request.page(sorted({*nodes, *constraints}))
     found = [LabelReport(label=each, nodes=tuple(nodes[each]), constraints=tuple(constraints[each])) for each in page]

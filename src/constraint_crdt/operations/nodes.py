@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
-from constraint_crdt.operations.command import Column, Command, Flag, Lines, Table, View
+from constraint_crdt.model import Severity
+from constraint_crdt.operations.command import Column, Command, Flag, Lines, Table, View, show_time
 from constraint_crdt.operations.evidence import PeerConvergence, standing
 from constraint_crdt.operations.operation import (
     GET,
@@ -20,6 +21,7 @@ from constraint_crdt.operations.operation import (
     Freshness,
     Operation,
     Paged,
+    Parameter,
     Problem,
     Reply,
     Right,
@@ -111,6 +113,24 @@ MOST_LINKS = 10
 """Slow links in a status."""
 
 
+MOST_WORST = 5
+"""Violated constraints in a status."""
+
+
+class ViolatedConstraint(msgspec.Struct, frozen=True, kw_only=True):
+    """A constraint with a violation now."""
+
+    id: str
+    severity: str
+    """The highest of its definitions."""
+    nodes: int
+    """The number of nodes with a violation."""
+    node: str
+    """The node with the longest violation."""
+    since: int | None
+    """The beginning of that violation, in ns since the epoch; null if the node did not tell it."""
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """A node's view of itself and the fleet."""
 
@@ -127,6 +147,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Constraints unknown on this node now."""
     violated_anywhere: int = 0
     """Constraints violated on at least one node now, as far as is known here."""
+    worst: tuple[ViolatedConstraint, ...] = ()
+    """Of these the worst, by severity, then the longest violated: 5 at most. Nodes of 0.1.0 have none of these."""
+    firing: int = 0
+    """Alerts of the node's rules that fire now."""
+    in_service: int = 0
+    """Nodes known and neither retired nor revoked, this node included. Of 0 as of a node of 0.1.0, nothing is known."""
     satisfied: int
     violations: int
     satisfaction_rate: float
@@ -316,19 +342,21 @@ async def _status(node: "Node", _: Empty) -> Status:
     return node.status()
 
 
-def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
+def show_status(answer: Status) -> Lines:
     """The values by name, with the alarms of the node last."""
     total = answer.satisfied + answer.violations
     rate = f", {100 * answer.satisfaction_rate:.2f} % satisfied" if total else ""
-    state = "the same state on all" if answer.converged else "changes still travel"
     lines: list[tuple[str, object]] = [
         ("node", f"{answer.node} (replica {answer.replica}), up {answer.uptime:.0f} s"),
         ("fleet", f"{answer.fleet}, live peers: {answer.peers} of {answer.known - 1} known"),
-        ("constraints", f"{answer.constraints} active, the same on {answer.agreeing} of {answer.peers + 1} live nodes"),
+        *([("CUT OFF", _cut_off(answer))] if is_cut_off(answer) else []),
+        ("constraints", f"{answer.constraints} active, {_shared(answer)}"),
         ("verdicts", f"{answer.violated_anywhere} violated on a node or more now, {answer.unknown_here} unknown on this node"),
+        *(("violated", show_worst(each, time.time())) for each in answer.worst),
+        *([("alerts", f"{answer.firing} firing: see `alerts`")] if answer.firing else []),
         ("counts", f"{answer.satisfied} judgements satisfied, {answer.violations} violated{rate}"),
         ("position", list(answer.position) if answer.position else "none"),
-        ("agreement", f"{state}; constraints {answer.constraints_hash[:16]}, everything {answer.hash[:16]}"),
+        ("agreement", f"{_agreement(answer)}; constraints {answer.constraints_hash[:16]}, everything {answer.hash[:16]}"),
         ("staleness", _staleness(answer)),
         ("gossip", f"{answer.rounds} messages received, {answer.exchanges} exchanges begun, {answer.syncs} with news"),
         ("bytes", f"{answer.bytes_sent} sent, {answer.bytes_received} received, {answer.written_bytes} written here"),
@@ -362,6 +390,86 @@ def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
         lines.append(("ALARM", f"{answer.alarms} times a peer with the same clock had another state: one is corrupted"))
         lines.append(("repaired", f"{answer.repairs} times, {answer.cells_repaired} cells here"))
     return Lines(lines)
+
+
+def is_cut_off(status: Status) -> bool:
+    """True if other nodes are in service and none of them is live."""
+    return status.in_service > 1 and not status.peers
+
+
+def _cut_off(status: Status) -> str:
+    others = status.in_service - 1
+    return (
+        f"none of the {others} other nodes in service is live: what they have is not known here"
+        if others > 1
+        else ("the other node in service is not live: what it has is not known here")
+    )
+
+
+def _shared(status: Status) -> str:
+    if status.in_service == 1 or not status.known > 1:
+        return "on this node alone"
+    if is_cut_off(status):
+        return "as this node knows them"
+    return f"the same on {status.agreeing} of {status.peers + 1} live nodes"
+
+
+def _agreement(status: Status) -> str:
+    if is_cut_off(status):
+        return "not known"
+    if not status.peers:
+        return "there is no other node"
+    return "the same state on all live nodes" if status.converged else "changes still travel"
+
+
+def show_worst(each: ViolatedConstraint, now: float) -> str:
+    """A violated constraint: `thermal (critical) on forge since 3 min ago, and on 2 more nodes`."""
+    since = "" if each.since is None else f" since {show_time(each.since, now)}"
+    more = "" if each.nodes < 2 else f", and on {each.nodes - 1} more node{'s' * (each.nodes > 2)}"
+    return f"{each.id} ({each.severity}) on {each.node}{since}{more}"
+
+
+LEVELS: Final = ("OK", "WARNING", "CRITICAL")
+"""The results of a check in the order of their exit codes, as monitoring plugins have them."""
+
+
+def check_status(answer: Status) -> tuple[int, list[str]]:
+    """The level of a check, as an index of `LEVELS`, with the reasons, the gravest first.
+
+    Critical: a critical constraint is violated, writes are refused, or the state is corrupted. Warning: another constraint is
+    violated, one is unknown here, an alert fires, the node is cut off, a node in service is not live, or the clock is in doubt.
+    """
+    now = time.time()
+    worst = [(2 if each.severity == Severity.CRITICAL else 1, f"violated: {show_worst(each, now)}") for each in answer.worst]
+    more = answer.violated_anywhere - len(answer.worst)
+    away = answer.in_service - 1 - answer.peers - answer.away
+    found = [
+        *([(2, f"writes are refused: {answer.trouble}")] if answer.trouble else []),
+        *([(2, "a peer with the same clock had another state: one is corrupted")] if answer.alarms else []),
+        *worst,
+        *([(1, f"{more} more constraints violated")] if more > 0 else []),
+        *([(1, f"cut off: {_cut_off(answer)}")] if is_cut_off(answer) else []),
+        *([(1, f"{away} nodes in service are not live")] if away > 0 and not is_cut_off(answer) else []),
+        *([(1, f"{answer.unknown_here} constraints unknown on this node")] if answer.unknown_here else []),
+        *([(1, f"{answer.firing} alerts firing")] if answer.firing else []),
+        *([(1, "the clock is in doubt")] if answer.clock_in_doubt else []),
+    ]
+    found.sort(key=lambda each: -each[0])
+    return max((level for level, _ in found), default=0), [why for _, why in found]
+
+
+def show_check(answer: Status) -> str:
+    """The result in a line, with figures for a monitor behind `|`."""
+    level, reasons = check_status(answer)
+    told = "; ".join(reasons) or f"{answer.constraints} constraints, {answer.peers + 1} live nodes"
+    figures = {
+        "violated": answer.violated_anywhere,
+        "unknown": answer.unknown_here,
+        "live": answer.peers + 1,
+        "firing": answer.firing,
+    }
+    shown = " ".join(f"{name}={value}" for name, value in figures.items())
+    return f"{LEVELS[level]}: {told.replace('|', '/')} | {shown}"
 
 
 def _role(status: Status) -> str:
@@ -430,12 +538,30 @@ STATUS: Final = Operation(
     response=Status,
     run=_status,
     freshness=Freshness.AGING,
-    command=Command(name="status", help="how the node and its fleet are doing", group="observe", show=show_status),
+    command=Command(
+        name="status",
+        help="how the node and its fleet are doing",
+        group="observe",
+        options={
+            "check": Flag(
+                "--check",
+                action="store_true",
+                help="one line, and the exit code of a monitoring plugin: 0 ok, 1 warning, 2 critical, 3 unknown",
+            )
+        },
+    ),
 )
 
 
-async def _nodes(node: "Node", request: Paged) -> Reply[list[NodeReport]]:
-    page, following = request.page(node.node_names())
+class ListNodes(Paged, frozen=True, kw_only=True):
+    """`GET /v1/nodes`."""
+
+    on: str | None = None
+    """The selector of the nodes; None: all."""
+
+
+async def _nodes(node: "Node", request: ListNodes) -> Reply[list[NodeReport]]:
+    page, following = request.page(node.node_names(request.on))
     return Reply(node.nodes(page), next_after=following)
 
 
@@ -446,7 +572,7 @@ SHOWN_OFFSET = 1.0
 """Seconds by which the clock of a peer differs at least from that of the node to be worth a column."""
 
 
-def show_nodes(answer: list[NodeReport], _: Paged, __: "Namespace") -> View:
+def show_nodes(answer: list[NodeReport], _: ListNodes, __: "Namespace") -> View:
     """A row for each node. Labels, clock and link have a column where a node has some, differs, or has none that is direct."""
     now = time.time()
     columns = [
@@ -505,13 +631,22 @@ NODES: Final = Operation(
     method=GET,
     path="/v1/nodes",
     summary="The nodes ever heard of, by name.",
-    request=Paged,
+    request=ListNodes,
     response=list[NodeReport],
     run=_nodes,
-    parameters=PAGED,
+    parameters=(
+        Parameter(name="on", about="only the nodes with these labels: a selector, as in zone in (a, b), !spare"),
+        *PAGED,
+    ),
     freshness=Freshness.AGING,
     join=concatenated,
-    command=Command(name="nodes", help="the nodes of the fleet, as this node sees them", group="fleet", show=show_nodes),
+    command=Command(
+        name="nodes",
+        help="the nodes of the fleet, as this node sees them",
+        group="fleet",
+        flags={"on": Flag("--on", metavar="SELECTOR", help="only those with these labels, as in 'zone in (a, b), !spare'")},
+        show=show_nodes,
+    ),
 )
 
 

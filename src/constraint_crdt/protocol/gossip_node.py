@@ -27,7 +27,7 @@ from constraint_crdt.crdt.clock import HybridClock, VectorClock
 from constraint_crdt.crdt.digest import Dot, Replica, StateHash, check_replica
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES, Limits
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, InvalidValue, UnknownConstraint, UnknownName
-from constraint_crdt.model import IfUnknown, Scope, Severity
+from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
 from constraint_crdt.protocol.authority import OPERATOR, Authority, Credentials, OwnReplaced
 from constraint_crdt.protocol.exchange_rules import Composer, Exchange, GossipResult
 from constraint_crdt.protocol.loans import Escrow
@@ -40,6 +40,7 @@ from constraint_crdt.types.definition import (
     ADD,
     Duration,
     Labels,
+    Selection,
     Timestamp,
     check_definition,
     check_labels,
@@ -242,7 +243,7 @@ class GossipNode:
         when: str | None = None,
         severity: str = Severity.WARNING,
         about: str | None = None,
-        on: Labels | None = None,
+        on: Selection | None = None,
         ttl: Duration | float | None = None,
         until: Timestamp | int | None = None,
         for_: Duration | float | None = None,
@@ -251,22 +252,25 @@ class GossipNode:
         if_unknown: str = IfUnknown.UNKNOWN,
         max_age: Duration | float | None = None,
         scope: str = Scope.NODE,
+        mode: str = Mode.ENFORCE,
+        each: str | None = None,
         at: int | None = None,
     ) -> Change:
         """Make a constraint active, or replace its definition.
 
-        `on`: the labels of the nodes concerned. `ttl`: its lifetime (a `timedelta`, or seconds); `until`: its end (an aware
-        `datetime`, or ns since the epoch); without both the constraint lasts until its removal. `for_`, `clear_after` and
-        `max_age` (a `timedelta`, or seconds), `clear_when`, `if_unknown` and `scope`: the fields of `Definition`. `at`: its
-        timestamp in ns since the epoch, now if None. Raises `ExpressionError` for a `when` or `clear_when` that cannot be used,
-        `ClockInDoubt` for an end where this node does not know the time, and `ConstraintCrdtError` for values out of bounds.
+        `on`: the labels of the nodes concerned, or a selector. `ttl`: its lifetime (a `timedelta`, or seconds); `until`: its end
+        (an aware `datetime`, or ns since the epoch); without both the constraint lasts until its removal. `for_`, `clear_after`
+        and `max_age` (a `timedelta`, or seconds), `clear_when`, `if_unknown`, `scope`, `mode` and `each`: the fields of
+        `Definition`. `at`: its timestamp in ns since the epoch, now if None. Raises `ExpressionError` for a `when` or `clear_when`
+        that cannot be used, `ClockInDoubt` for an end where this node does not know the time, and `ConstraintCrdtError` for values
+        out of bounds.
         """
         state = self.local.state
         expires_at = self._end(ttl, until)
         definition = check_definition(
             when, severity, about, on, expires_at,
             for_=duration_ns(for_, "for"), clear_after=duration_ns(clear_after, "clear_after"), clear_when=clear_when,
-            if_unknown=if_unknown, max_age=duration_ns(max_age, "max_age"), scope=scope,
+            if_unknown=if_unknown, max_age=duration_ns(max_age, "max_age"), scope=scope, mode=mode, each=each,
         )  # fmt: skip
         if definition.when is not None:
             from constraint_crdt.expression import check_expressions

@@ -8,6 +8,7 @@ program around the node, delays gossip and answers by as much.
 """
 
 import asyncio
+import heapq
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
@@ -16,6 +17,7 @@ from typing import Final
 import msgspec
 
 from constraint_crdt import __version__
+from constraint_crdt.alerts.engine import AlertEngine
 from constraint_crdt.crdt.cells import REMOVE
 from constraint_crdt.crdt.clock import SECOND, VectorClock
 from constraint_crdt.crdt.digest import Replica
@@ -24,7 +26,7 @@ from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.evidence import Convergence
 from constraint_crdt.insight.explain import state_here, violated_nodes
 from constraint_crdt.insight.history import DefinitionClock
-from constraint_crdt.model import DurationHistogram, EventKind, VerdictState
+from constraint_crdt.model import DurationHistogram, EventKind, Severity, VerdictState
 from constraint_crdt.operations.constraints import (
     MOST_VIOLATED,
     ConstraintReport,
@@ -37,6 +39,7 @@ from constraint_crdt.operations.constraints import (
 from constraint_crdt.operations.nodes import (
     LINK_KINDS,
     MOST_LINKS,
+    MOST_WORST,
     IdentityReport,
     LifeReport,
     LinkProtection,
@@ -46,6 +49,7 @@ from constraint_crdt.operations.nodes import (
     RetireReport,
     Status,
     StorageReport,
+    ViolatedConstraint,
     link_report,
     link_reports,
     slow_links,
@@ -61,10 +65,13 @@ from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.store import Life
 from constraint_crdt.transport import LinkingTransport, RoleTransport, Standing, Transport
-from constraint_crdt.types.definition import Addition
+from constraint_crdt.types.definition import Addition, Selection, check_selector
 from constraint_crdt.types.nodes import NodeValue
 from constraint_crdt.types.variables import kind_of
 from constraint_crdt.types.verdicts import value_text
+
+_GRAVITY = tuple(Severity)
+"""From the lowest to the highest."""
 
 
 def link_kinds(transport: Transport) -> Mapping[str, LinkState]:
@@ -93,6 +100,7 @@ class Answers:
         persistence: Persistence,
         removals: RemovalSweep,
         measurements: LatestMeasurements,
+        alerts: AlertEngine,
         links: LinkProtection,
     ) -> None:
         self._gossip = gossip
@@ -104,6 +112,7 @@ class Answers:
         self._persistence = persistence
         self._removals = removals
         self._measurements = measurements
+        self._alerts = alerts
         self._links = links
         self._began, self._began_at = time.monotonic(), time.time_ns()
 
@@ -126,6 +135,9 @@ class Answers:
             constraints=state.active_constraint_count,
             unknown_here=self._evaluator.undecided,
             violated_anywhere=len(state.verdicts.violated),
+            worst=self._worst(),
+            firing=self._alerts.firing,
+            in_service=len(self._in_service()) + 1,
             satisfied=state.metrics.total_satisfied,
             violations=state.metrics.total_violations,
             satisfaction_rate=state.satisfaction_rate,
@@ -167,12 +179,30 @@ class Answers:
             uptime=time.monotonic() - self._began,
         )
 
+    def _in_service(self) -> list[str]:
+        """The other nodes, without those retired or revoked."""
+        state, ended = self._gossip.state, {self._gossip.node_id} | self._gossip.revoked_nodes
+        return [name for name in self._names() if name not in ended and name not in state.retirements]
+
+    def _worst(self) -> tuple[ViolatedConstraint, ...]:
+        """The violated constraints of the highest severity, of equals the longest violated."""
+        constraints, verdicts = self._gossip.state.constraints, self._gossip.state.verdicts
+        found = []
+        for id_ in verdicts.violated:
+            severity = max((each.definition.severity for each in constraints.additions(id_)), key=_GRAVITY.index, default=None)
+            nodes = verdicts.violated_on(id_)
+            if severity is not None and nodes:
+                since = verdicts.of(id_)[nodes[0]].since
+                found.append((-_GRAVITY.index(severity), since or 0, id_, severity.value, nodes, since))
+        return tuple(
+            ViolatedConstraint(id=id_, severity=severity, nodes=len(nodes), node=nodes[0], since=since)
+            for _, _, id_, severity, nodes, since in heapq.nsmallest(MOST_WORST, found)
+        )
+
     def _linked(self) -> dict[str, int]:
         """The number of other nodes in service by their link."""
-        state, kinds = self._gossip.state, link_kinds(self._transport)
-        ended = {self._gossip.node_id} | self._gossip.revoked_nodes
-        names = [name for name in self._names() if name not in ended and name not in state.retirements]
-        found = Counter(kinds.get(name, "none") for name in names)
+        kinds = link_kinds(self._transport)
+        found = Counter(kinds.get(name, "none") for name in self._in_service())
         return {kind: found[kind] for kind in LINK_KINDS if found[kind]}
 
     def constraints(self, ids: Sequence[str] | None = None) -> list[ConstraintReport]:
@@ -194,6 +224,14 @@ class Answers:
     def names(self) -> list[str]:
         """The nodes ever heard of, ordered."""
         return sorted(self._names())
+
+    def selected(self, on: Selection | None) -> list[str]:
+        """See `Node.node_names`."""
+        selector = check_selector(on)
+        if selector.is_everything:
+            return self.names
+        labels = {name: dict(each.labels) for name, each in self._gossip.state.nodes.items()}
+        return [name for name in self.names if selector.matches(labels.get(name, {}))]
 
     def nodes(self, convergence: Convergence, names: Sequence[str] | None = None) -> list[NodeReport]:
         """See `Node.nodes`."""

@@ -64,7 +64,7 @@ from constraint_crdt.types.definition import (
     ADD,
     Definition,
     check_definition,
-    check_labels,
+    check_selector,
     duration_ns,
     expiry_time,
     read_addition,
@@ -506,6 +506,8 @@ def _apply(
                 if_unknown=change.if_unknown,
                 max_age=change.max_age,
                 scope=change.scope,
+                mode=change.mode,
+                each=change.each,
                 at=at,
             )
             results.append(BatchResult(change.id, Effect(done.value)))
@@ -524,7 +526,7 @@ def _check_definition(index: int, change: AddConstraint, kinds: Mapping[str, str
         ("for", lambda: duration_ns(change.for_, "for")),
         ("clear_after", lambda: duration_ns(change.clear_after, "clear_after")),
         ("max_age", lambda: duration_ns(change.max_age, "max_age")),
-        ("on", lambda: check_labels(change.on or {}, "on")),
+        ("on", lambda: check_selector(change.on)),
         ("when", lambda: _check_fields(change)),
         ("when", lambda: compiled(change.when) if change.when else None),
         ("clear_when", lambda: compiled(change.clear_when) if change.clear_when else None),
@@ -548,6 +550,8 @@ def _check_fields(change: AddConstraint) -> None:
         if_unknown=change.if_unknown,
         max_age=duration_ns(change.max_age, "max_age"),
         scope=change.scope,
+        mode=change.mode,
+        each=change.each,
     )
 
 

@@ -39,7 +39,7 @@ from constraint_crdt.runtime.change_feed import ChangeFeed
 from constraint_crdt.runtime.measurement import PROGRAM, LatestMeasurements, SharedMeasurements
 from constraint_crdt.runtime.shared import NodeSketches
 from constraint_crdt.types.counters import COUNTS
-from constraint_crdt.types.definition import Definition, Labels
+from constraint_crdt.types.definition import Selection, check_selector
 from constraint_crdt.types.nodes import NODE, cut
 from constraint_crdt.types.register import POSITION
 from constraint_crdt.types.verdicts import REASON_BYTES, NodeVerdict
@@ -155,11 +155,10 @@ class FleetWatch:
         written = {replica.node_id for replica in state.rows.clock_entries}
         return (written | {self._gossip.node_id} | self._live).difference(state.retirements.nodes)
 
-    def selected(self, on: Labels) -> int:
-        """The number of the nodes that a selector matches. O(nodes)."""
-        definition = Definition(on=tuple(on.items() if isinstance(on, Mapping) else on))
-        facts = map(self._facts, self._names())
-        return sum(each is not None and definition.selects(each.labels) for each in facts)
+    def selected(self, on: Selection | None) -> int:
+        """The number of the nodes that a selector matches. Raises `ConstraintCrdtError` for a wrong selector. O(nodes)."""
+        selector, facts = check_selector(on), map(self._facts, self._names())
+        return sum(each is not None and selector.matches(each.labels) for each in facts)
 
     def _facts(self, node: str) -> NodeFacts | None:
         state, me = self._gossip.state, self._gossip.node_id

@@ -43,6 +43,7 @@ from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeCh
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
+from constraint_crdt.runtime.guards import Guards
 from constraint_crdt.runtime.holds import NodeBudgets
 from constraint_crdt.runtime.maintenance import REMOVE_EVERY, Maintenance, Tasks
 from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, ProbeReader, SharedMeasurements
@@ -524,6 +525,7 @@ class Runtime:
             self.tasks.once,
             self.publisher.publish,
         )
+        self.guards = Guards(self.gossip, self.evaluator)
         self.lag = LoopLag()
 
         # Reports on all of it.
@@ -537,6 +539,7 @@ class Runtime:
             self.persistence,
             self.maintenance.removals,
             self.measurements,
+            self.alerts,
             settings.links,
         )
         self.metrics = RuntimeMetrics(self.gossip, self.exchanges, self.evaluator, self.persistence, self.events, self.lag)
@@ -555,6 +558,7 @@ class Runtime:
         # Findings about a redefined constraint are dropped at once, before the next reading.
         feed.definitions.subscribe(self.evaluator.judge.redefine)
         self.evaluator.subscribe(self.notices.note)
+        self.evaluator.subscribe(self.guards.note)
         self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)
         self.persistence.on_rollback = self.publisher.rolled_back

@@ -23,18 +23,19 @@ from datetime import datetime, timedelta
 from functools import partial
 from random import Random
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, LifecycleError, UnknownConstraint, WrongThread
 from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation, is_known
-from constraint_crdt.model import Event, EventKind, IfUnknown, Scope, Severity, html_fields
+from constraint_crdt.model import Event, EventKind, IfUnknown, Mode, Scope, Severity, html_fields
 from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
+from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import ReadingsReport, VariableReport
@@ -46,7 +47,7 @@ from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
-from constraint_crdt.types.definition import Labels
+from constraint_crdt.types.definition import Selection
 from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
@@ -138,6 +139,8 @@ class Node:
         """The constraints of a large fleet, in pages."""
         self.diagnosis = runtime.diagnosis
         """The faults of this node."""
+        self.guards = runtime.guards
+        """Blocks and functions that run only while constraints hold on this node."""
         self.alerts = runtime.alerts
         """The alerts of this node's rules."""
         self.notices = runtime.notices
@@ -217,7 +220,7 @@ class Node:
         when: str | None = None,
         severity: str = Severity.WARNING,
         about: str | None = None,
-        on: Labels | None = None,
+        on: Selection | None = None,
         ttl: timedelta | float | None = None,
         until: datetime | int | None = None,
         for_: timedelta | float | None = None,
@@ -226,23 +229,27 @@ class Node:
         if_unknown: str = IfUnknown.UNKNOWN,
         max_age: timedelta | float | None = None,
         scope: str = Scope.NODE,
+        mode: str = Mode.ENFORCE,
+        each: str | None = None,
     ) -> Change:
         """Add a constraint to the whole fleet, or replace its definitions known here.
 
-        `on`: the labels of the nodes to apply the constraint to. `ttl`: its duration, a number in seconds; `until`: its end, a
-        number in ns since the epoch. Without either the constraint lasts until its removal.
+        `on`: the labels of the nodes to apply the constraint to, or the text of a selector, as in `zone in (a, b), !spare`.
+        `ttl`: its duration, a number in seconds; `until`: its end, a number in ns since the epoch. Without either the constraint
+        lasts until its removal.
 
         `for_`: the constraint is violated only once `when` was violated for so long. `clear_after`: a violated constraint holds
         again only once it held for so long; `clear_when`: and only if this expression holds. `if_unknown`: the verdict to count for
         an unknown outcome. `max_age`: older values are not used. Durations are a `timedelta` or a number in seconds.
         `scope`: `fleet` for a constraint over `nodes`, the nodes that `on` selects, with their shared readings.
+        `mode`: what follows from a violation; `each`: the label of measurements whose values are its instances.
 
         Raises `ExpressionError` (wrong `when` or `clear_when`), `ClockInDoubt` (an end, while this node does not know the time) or
         `ConstraintCrdtError` (out of bounds); nothing changes then.
         """
         if when:
             kinds = self.gossip.state.variables.kinds()
-            nodes = self._runtime.evaluator.fleet.selected(on or {}) if scope == Scope.FLEET else 0
+            nodes = self._runtime.evaluator.fleet.selected(on) if scope == Scope.FLEET else 0
             if scope != Scope.FLEET and is_known(when, kinds) and is_known(clear_when, kinds):
                 check_expressions(when, clear_when, kinds)
             else:  # the CEL library may not be loaded yet
@@ -252,6 +259,7 @@ class Node:
         add = partial(
             self.gossip.add_constraint, id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
             for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
+            mode=mode, each=each,
         )  # fmt: skip
         return await self._runtime.feed.commit(partial(add, at=self.gossip.time.stamp()), "add", id_)
 
@@ -339,6 +347,14 @@ class Node:
         reason, and `UnknownName`. A hold that ends before the block does cancels it, and raises `HoldLost`.
         """
         return self.budgets.hold(name, amount, holder=holder, timeout=timeout)
+
+    def guard(self, *ids: str, if_unknown: Literal["stop", "go"] = "stop") -> AbstractAsyncContextManager[GuardReport]:
+        """Run an `async with` block only while these constraints hold on this node; without ids all critical ones.
+
+        `if_unknown`: whether to stop or go on where they cannot be decided. Raises `UnknownConstraint`, and `GuardBroken` if they
+        do not hold. A block in which they cease to hold is cancelled, and raises `GuardBroken`. `guards.guarded` is the decorator.
+        """
+        return self.guards.hold(ids, if_unknown=if_unknown)
 
     async def retire(self, node: str, *, dry_run: bool = False, force: bool = False, undo: bool = False) -> RetireReport:
         """Retire a node: its counts stay, its messages are refused, and its name must not be used again.
@@ -457,9 +473,12 @@ class Node:
         """The expired constraints not removed yet, ordered."""
         return self.gossip.state.constraints.expired_ids
 
-    def node_names(self) -> list[str]:
-        """The names of all known nodes, ordered."""
-        return self._runtime.answers.names
+    def node_names(self, on: Selection | None = None) -> list[str]:
+        """The names of all known nodes, ordered; of those that a selector matches, if given.
+
+        A retired node matches by its last labels. Raises `ConstraintCrdtError` for a wrong selector.
+        """
+        return self._runtime.answers.selected(on)
 
     def constraints(self, ids: Sequence[str] | None = None) -> list[ConstraintReport]:
         """The active constraints, or those of them in `ids`, ordered by id. O(constraints x nodes)."""

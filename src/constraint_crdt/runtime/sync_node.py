@@ -23,14 +23,15 @@ from concurrent.futures import CancelledError, Future
 from datetime import datetime, timedelta
 from random import Random
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from constraint_crdt.errors import HoldLost, InvalidType, LifecycleError, WrongThread
+from constraint_crdt.errors import GuardBroken, HoldLost, InvalidType, LifecycleError, WrongThread
 from constraint_crdt.expression.evaluation import Evaluation
-from constraint_crdt.model import Event, IfUnknown, Scope, Severity
+from constraint_crdt.model import Event, IfUnknown, Mode, Scope, Severity
 from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
+from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import ReadingsReport, VariableReport
@@ -40,7 +41,7 @@ from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
-from constraint_crdt.types.definition import Labels
+from constraint_crdt.types.definition import Selection
 from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
@@ -213,7 +214,7 @@ class SyncNode:
         when: str | None = None,
         severity: str = Severity.WARNING,
         about: str | None = None,
-        on: Labels | None = None,
+        on: Selection | None = None,
         ttl: timedelta | float | None = None,
         until: datetime | int | None = None,
         for_: timedelta | float | None = None,
@@ -222,12 +223,15 @@ class SyncNode:
         if_unknown: str = IfUnknown.UNKNOWN,
         max_age: timedelta | float | None = None,
         scope: str = Scope.NODE,
+        mode: str = Mode.ENFORCE,
+        each: str | None = None,
     ) -> Change:
         """See `Node.add_constraint`."""
         return self._wait(
             self._node.add_constraint(
                 id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
                 for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
+                mode=mode, each=each,
             )
         )  # fmt: skip
 
@@ -273,6 +277,22 @@ class SyncNode:
                 self._wait(self._node.budgets.release(name, report.hold))
         if keeper.done() and not keeper.cancelled():
             raise HoldLost(keeper.result())
+
+    @contextlib.contextmanager
+    def guard(self, *ids: str, if_unknown: Literal["stop", "go"] = "stop") -> Iterator[GuardReport]:
+        """Run a `with` block that is meant to run only while these constraints hold. Raises as `Node.guard`.
+
+        A thread cannot be cancelled: `GuardBroken` is raised at the end of a block in which they ceased to hold.
+        """
+        begun = self.read(lambda node: node.guards.begin(ids, if_unknown))
+        watch = self.read(lambda node: node.guards.watch(ids, if_unknown))
+        try:
+            yield begun
+        finally:
+            with contextlib.suppress(LifecycleError):
+                self.read(lambda _: watch.cancel())
+        if watch.done() and not watch.cancelled():
+            raise GuardBroken(watch.result())
 
     def audit(self) -> list[AuditEntry]:
         """See `Node.audit`."""
@@ -345,9 +365,9 @@ class SyncNode:
         """See `Node.expired_ids`."""
         return self.read(lambda node: node.expired_ids())
 
-    def node_names(self) -> list[str]:
+    def node_names(self, on: Selection | None = None) -> list[str]:
         """See `Node.node_names`."""
-        return self.read(lambda node: node.node_names())
+        return self.read(lambda node: node.node_names(on))
 
     def constraints(self, ids: Sequence[str] | None = None) -> list[ConstraintReport]:
         """See `Node.constraints`."""

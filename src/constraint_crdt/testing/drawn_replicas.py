@@ -28,7 +28,8 @@ from constraint_crdt.crdt.clock import VectorClock
 from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType
-from constraint_crdt.model import IfUnknown, VerdictState
+from constraint_crdt.model import IfUnknown, Mode, VerdictState
+from constraint_crdt.model.selectors import Operator, Requirement
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipMessage, decode_message, encode_message
 from constraint_crdt.protocol.transfers import split_message
@@ -244,6 +245,7 @@ DEFINITIONS = (
     Definition("v < 1.0"),
     Definition("v < 2.0", for_=5, clear_after=1, clear_when="v < 1.0"),
     Definition("v < 2.0", if_unknown=IfUnknown.VIOLATED, max_age=9),
+    Definition("v < 1.0", requirements=(Requirement("zone", Operator.NOT_IN, ("a", "b")),), mode=Mode.AUDIT),
     Definition("v < 2.0", meaning=MEANING + 1, unknown_fields=b"\xa1x"),
 )
 """The last is of a later version."""

@@ -9,8 +9,11 @@ Times and durations are in ns. Trailing defaults are left out. All knowledge abo
 - A definition may have an end (`expires_at`), which is part of the definition. The time of the addition is not: adding a definition
   already in force changes nothing.
 - `fields` are `[for, clear after, clear when, if unknown, max age]` for the meaning version 1, with a sixth element, the scope, for
-  the version 2, and are absent for the version 0. Only a definition of scope fleet has the version 2.
+  the version 2, and `[…, scope, selector, mode, each]` for the version 3. They are absent for the version 0. A definition has the
+  lowest version that can express it: 2 only for the scope fleet, 3 only for a selector beyond equality, a mode or an `each`.
   Fields of a later meaning version are not decoded. The definition keeps them as bytes, and evaluation reads it as unknown.
+- The selector is `[[label, value], …]` for equalities, which all versions read, and `[[label, operator, [value, …]], …]` in the
+  fields for the other requirements. `operator`: 0 exists, 1 absent, 2 in, 3 notin.
 - The bounds hold where a definition is written. A cell beyond them, from a version that raised one, is kept, passed on and read as
   far as this version can; an unknown severity or choice reads as a later meaning version. What is not of the right form is refused.
 """
@@ -36,16 +39,28 @@ from constraint_crdt.crdt.limits import (
     whole_number,
 )
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType
-from constraint_crdt.model import IfUnknown, Scope, Severity
+from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
+from constraint_crdt.model.selectors import (
+    EVERYTHING,
+    Label,
+    Operator,
+    Requirement,
+    Selector,
+    make_selector,
+    parse_selector,
+)
 
 ADD: Final = 1
 
 FIELDS_MEANING: Final = 1
 """The meaning version of definitions with fields, for those of scope node."""
 
-MEANING: Final = 2
-"""The meaning version of definitions of scope fleet, the highest known here. A version that changes the meaning of a definition
-writes a higher one."""
+FLEET_MEANING: Final = 2
+"""The meaning version of definitions of scope fleet."""
+
+MEANING: Final = 3
+"""The meaning version of definitions with a selector beyond equality, a mode or an `each`, the highest known here. A version that
+changes the meaning of a definition writes a higher one."""
 
 LATER: Final = MAX_COUNT
 """Stands for the meaning version of a definition with a severity or a choice that this version does not know."""
@@ -56,11 +71,20 @@ _CHOICES = tuple(IfUnknown)
 
 _SCOPES = tuple(Scope)
 
-Label = tuple[str, str]
-"""A key and its value."""
+_MODES = (Mode.ENFORCE, Mode.WARN, Mode.AUDIT)
+"""By their numbers on the wire."""
+
+_OPERATORS = (Operator.EXISTS, Operator.ABSENT, Operator.IN, Operator.NOT_IN)
+"""By their numbers on the wire."""
 
 Labels = Mapping[str, str] | Iterable[Label]
 """Labels as callers give them."""
+
+Selection = Labels | str | Selector
+"""A selector as callers give it: labels that a node must have, or the text of a selector."""
+
+VALUES: Final = 128
+"""Values in a requirement of a selector."""
 
 
 class DefinitionValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -79,11 +103,20 @@ class DefinitionValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     meaning: int = 0
     """The meaning version."""
     fields: msgspec.Raw = msgspec.Raw()
-    """A `FieldsValue` for the meaning versions 1 and 2; of any form for a later one."""
+    """A `FieldsValue` for the meaning versions 1 to 3; of any form for a later one."""
+
+
+class RequirementValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A requirement of a selector beyond equality."""
+
+    key: str
+    operator: int
+    """The place in `_OPERATORS`."""
+    values: tuple[str, ...] = ()
 
 
 class FieldsValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The fields of a definition with the meaning version 1 or 2. Durations are in ns."""
+    """The fields of a definition with one of the meaning versions 1 to 3. Durations are in ns."""
 
     for_: int = 0
     clear_after: int = 0
@@ -93,6 +126,10 @@ class FieldsValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     max_age: int | None = None
     scope: int = 0
     """The place in `Scope`."""
+    selector: tuple[RequirementValue, ...] = ()
+    mode: int = 0
+    """The place in `_MODES`."""
+    each: str | None = None
 
 
 _read_fields = msgspec.msgpack.Decoder(FieldsValue).decode
@@ -126,6 +163,13 @@ def _check_fields(value: DefinitionValue) -> None:
     require(fields.max_age is None or 0 < fields.max_age <= MAX_COUNT, "the largest age of a definition")
     require(0 <= fields.if_unknown <= MAX_COUNT, "the choice of a definition for unknown")
     require(0 <= fields.scope <= MAX_COUNT, "the scope of a definition")
+    require(0 <= fields.mode <= MAX_COUNT, "the mode of a definition")
+    for requirement in fields.selector:
+        require(0 <= requirement.operator <= MAX_COUNT, "an operator of a selector")
+        for text in (requirement.key, *requirement.values):
+            check_id(text, "a part of a selector")
+    if fields.each is not None:
+        check_id(fields.each, "the label of the instances of a definition")
 
 
 _NO_FIELDS: Final = b"\x90"
@@ -165,7 +209,7 @@ class Definition(NamedTuple):
     severity: Severity = Severity.WARNING
     about: str | None = None
     on: tuple[Label, ...] = ()
-    """The selector: labels required of a node, ordered by key. Empty: the definition applies to all nodes."""
+    """The equalities of the selector: labels required of a node, ordered by key."""
     expires_at: int | None = None
     """ns since the epoch: the end of the definition. None: in force until its removal."""
     for_: int = 0
@@ -179,6 +223,11 @@ class Definition(NamedTuple):
     max_age: int | None = None
     """ns: measured values older than this are not used. None: the node's `max_age`."""
     scope: Scope = Scope.NODE
+    requirements: tuple[Requirement, ...] = ()
+    """The requirements of the selector beyond equality, ordered."""
+    mode: Mode = Mode.ENFORCE
+    each: str | None = None
+    """The label of measurements whose values are the instances of the constraint; None: it has no instances."""
     meaning: int = 0
     """The meaning version of a later version of constraint-crdt. 0: this version knows the meaning."""
     unknown_fields: bytes = b""
@@ -190,7 +239,12 @@ class Definition(NamedTuple):
 
     def selects(self, labels: Mapping[str, str]) -> bool:
         """True if the selector matches a node with these labels: in scope fleet, if the node is one of `nodes`."""
-        return all(labels.get(key) == value for key, value in self.on)
+        return self.selector.matches(labels) if self.requirements else all(labels.get(key) == value for key, value in self.on)
+
+    @property
+    def selector(self) -> Selector:
+        """The selector: the nodes to which the definition applies."""
+        return Selector(self.on, self.requirements)
 
     def without_end(self) -> "Definition":
         """The same without an end."""
@@ -210,7 +264,7 @@ def check_definition(
     when: str | None,
     severity: str,
     about: str | None,
-    on: Labels | None = None,
+    on: Selection | None = None,
     expires_at: int | None = None,
     *,
     for_: int | None = None,
@@ -219,6 +273,8 @@ def check_definition(
     if_unknown: str = IfUnknown.UNKNOWN,
     max_age: int | None = None,
     scope: str = Scope.NODE,
+    mode: str = Mode.ENFORCE,
+    each: str | None = None,
 ) -> Definition:
     """Make a `Definition`. Durations are in ns, see `duration_ns`. Does not compile `when` and `clear_when`.
 
@@ -243,9 +299,14 @@ def check_definition(
         None if max_age is None else _duration(max_age, "max_age", least=1),
         _choice(Scope, scope, "scope"),
     )
+    selector, chosen = check_selector(on), _choice(Mode, mode, "mode")
+    if each is not None:
+        raise ConstraintCrdtError("each is not supported yet: leave it out", field="each")
     if not when:
-        _refuse_fields(fields)
-    return Definition(when or None, level, about or None, check_labels(on, "on") if on else (), expires_at, *fields)
+        _refuse_fields((*fields, chosen))
+    return Definition(
+        when or None, level, about or None, selector.equal, expires_at, *fields, selector.requirements, chosen, each
+    )  # fmt: skip
 
 
 Choice = TypeVar("Choice", bound=enum.StrEnum)
@@ -266,12 +327,12 @@ def _duration(nanoseconds: int, what: str, least: int = 0) -> int:
     return nanoseconds
 
 
-_Fields = tuple[int, int, str | None, IfUnknown, int | None, Scope]
-"""for, clear after, clear when, if unknown, max age, scope."""
+_Fields = tuple[int, int, str | None, IfUnknown, int | None, Scope, Mode]
+"""for, clear after, clear when, if unknown, max age, scope, mode."""
 
-_DEFAULTS: Final[_Fields] = (0, 0, None, IfUnknown.UNKNOWN, None, Scope.NODE)
+_DEFAULTS: Final[_Fields] = (0, 0, None, IfUnknown.UNKNOWN, None, Scope.NODE, Mode.ENFORCE)
 
-FIELDS: Final = ("for", "clear_after", "clear_when", "if_unknown", "max_age", "scope")
+FIELDS: Final = ("for", "clear_after", "clear_when", "if_unknown", "max_age", "scope", "mode")
 """The names of the fields that say how a `when` is evaluated, in the order of the wire."""
 
 
@@ -298,6 +359,32 @@ def check_labels(labels: Labels, what: str = "labels") -> tuple[Label, ...]:
     if twice is not None:
         raise ConstraintCrdtError(f"{what}: the label {twice} has two values; give one", field=what)
     return tuple(pairs)
+
+
+def check_selector(on: Selection | None) -> Selector:
+    """The selector of a caller: labels, a text in the syntax of `parse_selector`, or a `Selector`; None or no labels: all nodes.
+
+    Raises `TypeError` for another type, and `ConstraintCrdtError` for a mistake in a text and for parts out of bounds.
+    """
+    if on is None:
+        return EVERYTHING
+    if isinstance(on, str):
+        selector = parse_selector(on)
+    elif isinstance(on, Selector):
+        selector = make_selector(on.equal, on.requirements)
+    else:
+        return Selector(check_labels(on, "on")) if on else EVERYTHING
+    if selector.specificity > LABELS:
+        raise ConstraintCrdtError(f"on: at most {LABELS} requirements, not {selector.specificity}", field="on")
+    check_labels(selector.equal, "on")
+    for each in selector.requirements:
+        check_id(each.key, "on: the key of a label", field="on")
+        if len(each.values) > VALUES:
+            message = f"on: at most {VALUES} values of the label {each.key}, not {len(each.values)}"
+            raise ConstraintCrdtError(message, field="on")
+        for value in each.values:
+            check_id(value, f"on: the value of the label {each.key}", field="on")
+    return selector
 
 
 @runtime_checkable
@@ -373,10 +460,18 @@ def wire_definition(definition: Definition, added_at: int | None) -> list[object
     fields: list[object] = [
         definition.for_, definition.clear_after, definition.clear_when, _CHOICES.index(definition.if_unknown), definition.max_age,
         _SCOPES.index(definition.scope),
+        [[each.key, _OPERATORS.index(each.operator), *([each.values] if each.values else ())] for each in definition.requirements],
+        _MODES.index(definition.mode), definition.each,
     ]  # fmt: skip
-    if _without_defaults(fields, [0, 0, None, 0, None, 0]):
-        return [*value, FIELDS_MEANING if definition.scope is Scope.NODE else MEANING, fields]
+    if _without_defaults(fields, [0, 0, None, 0, None, 0, [], 0, None]):
+        parts = len(fields)
+        meaning = FIELDS_MEANING if parts < _OF_SCOPE else FLEET_MEANING if parts == _OF_SCOPE else MEANING
+        return [*value, meaning, fields]
     return _without_defaults(value, [None, _LEVELS.index(Severity.WARNING), None, (), None, None]) or None
+
+
+_OF_SCOPE: Final = 6
+"""The number of the fields up to the scope."""
 
 
 def _without_defaults(value: list[object], defaults: Sequence[object]) -> list[object]:
@@ -402,12 +497,17 @@ def _with_fields(definition: Definition, value: DefinitionValue) -> Definition:
     if value.meaning > MEANING:
         return definition._replace(meaning=value.meaning, unknown_fields=bytes(value.fields))
     fields = _read_fields(value.fields or _NO_FIELDS)
-    if definition.meaning or fields.if_unknown >= len(_CHOICES) or fields.scope >= len(_SCOPES):
+    later = fields.if_unknown >= len(_CHOICES) or fields.scope >= len(_SCOPES) or fields.mode >= len(_MODES)
+    if definition.meaning or later or any(each.operator >= len(_OPERATORS) for each in fields.selector):
         return definition._replace(meaning=LATER, unknown_fields=bytes(value.fields))
-    return Definition(
+    found = Definition(
         *definition[:5], fields.for_, fields.clear_after, fields.clear_when, _CHOICES[fields.if_unknown], fields.max_age,
         _SCOPES[fields.scope] if value.meaning > FIELDS_MEANING else Scope.NODE,
     )  # fmt: skip
+    if value.meaning <= FLEET_MEANING:
+        return found
+    requirements = tuple([Requirement(each.key, _OPERATORS[each.operator], each.values) for each in fields.selector])
+    return found._replace(requirements=requirements, mode=_MODES[fields.mode], each=fields.each)
 
 
 def expiry_of(cell: Cell) -> int | None:

@@ -25,12 +25,12 @@ from constraint_crdt.crdt.cells import Cell, Key, core, make_cell, make_removal
 from constraint_crdt.crdt.digest import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.errors import UnknownConstraint
-from constraint_crdt.model import IfUnknown, Scope, Severity, html_table
+from constraint_crdt.model import IfUnknown, Mode, Scope, Severity, html_table
 from constraint_crdt.types.definition import (
     ADD,
     Addition,
     Definition,
-    Labels,
+    Selection,
     check_definition,
     expiry_of,
     read_addition,
@@ -338,7 +338,7 @@ class ConstraintORSet(IndexedView):
         when: str | None = None,
         severity: str = Severity.WARNING,
         about: str | None = None,
-        on: Labels | None = None,
+        on: Selection | None = None,
         expires_at: int | None = None,
         for_: int | None = None,
         clear_after: int | None = None,
@@ -346,6 +346,8 @@ class ConstraintORSet(IndexedView):
         if_unknown: str = IfUnknown.UNKNOWN,
         max_age: int | None = None,
         scope: str = Scope.NODE,
+        mode: str = Mode.ENFORCE,
+        each: str | None = None,
         at: int | None = None,
     ) -> Change:
         """Make a constraint active with this definition, in place of all observed definitions, expired ones included.
@@ -356,6 +358,7 @@ class ConstraintORSet(IndexedView):
         definition = check_definition(
             when, severity, about, on, expires_at,
             for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
+            mode=mode, each=each,
         )  # fmt: skip
         return self.put(id_, definition, node=node, at=at)
 

@@ -1,0 +1,139 @@
+"""guard: a program that is started, stopped, paused and ended with the constraints, the node and the guard."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from constraint_crdt.cli import main
+from constraint_crdt.client import Client
+from tests.cli.process import NodeProcess, running_node
+
+pytestmark = pytest.mark.processes
+
+Capture = pytest.CaptureFixture[str]
+
+PROGRAM = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(100)"
+SOON = 20.0
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[NodeProcess]:
+    with running_node() as node:
+        Client(node.url).add("max_speed", when="speed_mps <= 1.5", severity="critical")
+        yield node
+
+
+def guard(url: str, *argv: str) -> "subprocess.Popen[str]":
+    line = [sys.executable, "-m", "constraint_crdt", "guard", "--node", url, *argv]
+    return subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+
+
+def written(path: Path) -> int:
+    """The process id that the program wrote, once it did."""
+    ends = time.monotonic() + SOON
+    while time.monotonic() < ends:
+        if path.exists() and (text := path.read_text()):
+            return int(text)
+        os.sched_yield()
+    raise AssertionError("the program was not started")
+
+
+def state_of(pid: int) -> str:
+    """R, S, T (stopped) or Z; empty for no process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return ""
+
+
+def eventually(pid: int, states: str) -> None:
+    ends = time.monotonic() + SOON
+    while state_of(pid) not in states or (not state_of(pid) and states):
+        assert time.monotonic() < ends, f"{state_of(pid)!r}, not one of {states!r}"
+        os.sched_yield()
+
+
+def test_a_program_is_stopped_by_the_violating_sample(node: NodeProcess, tmp_path: Path) -> None:
+    client = Client(node.url)
+    client.measure({"speed_mps": 1.0})
+    with guard(node.url, "--on", "max_speed", "--", sys.executable, "-c", PROGRAM, str(tmp_path / "pid")) as guarding:
+        pid = written(tmp_path / "pid")
+        client.measure({"speed_mps": 9.0})
+        _, err = guarding.communicate(timeout=SOON)
+    assert guarding.returncode == 121
+    assert "stopping" in err
+    assert "max_speed: speed_mps = 9.0, 7.5 above the limit (500 %)" in err
+    assert state_of(pid) == ""
+
+
+def test_a_program_is_paused_and_goes_on(node: NodeProcess, tmp_path: Path) -> None:
+    client = Client(node.url)
+    client.measure({"speed_mps": 1.0})
+    with guard(node.url, "--pause", "--", sys.executable, "-c", PROGRAM, str(tmp_path / "pid")) as guarding:
+        pid = written(tmp_path / "pid")
+        client.measure({"speed_mps": 9.0})
+        eventually(pid, "T")
+        client.measure({"speed_mps": 1.0})
+        eventually(pid, "SR")
+        guarding.terminate()
+        guarding.communicate(timeout=SOON)
+    assert guarding.returncode == 128 + signal.SIGTERM
+    assert state_of(pid) == ""
+
+
+def test_the_code_of_the_program_is_that_of_the_guard(node: NodeProcess, capsys: Capture) -> None:
+    Client(node.url).measure({"speed_mps": 1.0})
+    assert main(["guard", "--node", node.url, "--", "sh", "-c", "exit 7"]) == 7
+    assert main(["guard", "--node", node.url, "--", "sh", "-c", "kill -9 $$"]) == 128 + signal.SIGKILL
+    assert main(["guard", "--node", node.url, "--dry-run"]) == 0
+    assert capsys.readouterr().out == "holds: the program would run\n"
+
+
+def test_mistakes_are_a_sentence(node: NodeProcess, capsys: Capture) -> None:
+    Client(node.url).measure({"speed_mps": 1.0})
+    for argv, code, sentence in (
+        (["--on", "max_sped", "--", "true"], 1, "no constraint 'max_sped' is active"),
+        ([], 2, "give the program after --"),
+        (["--", "/no/such/program"], 1, "cannot run /no/such/program: No such file or directory"),
+        (["--grace", "soon", "--", "true"], 2, "'soon' is not a length of time"),
+    ):
+        assert main(["guard", "--node", node.url, *argv]) == code
+        err = capsys.readouterr().err
+        assert sentence in err
+        assert err.count("\n") == 1
+
+
+def test_it_does_not_start_what_is_violated(node: NodeProcess, tmp_path: Path, capsys: Capture) -> None:
+    Client(node.url).measure({"speed_mps": 9.0})
+    assert main(["guard", "--node", node.url, "--", "touch", str(tmp_path / "made")]) == 121
+    assert main(["guard", "--node", node.url, "--dry-run"]) == 121
+    assert not (tmp_path / "made").exists()
+    assert "not started, as constraints are violated: max_speed" in capsys.readouterr().err
+
+
+def test_a_node_that_is_killed_is_lost_and_the_guard_does_as_it_is_told(tmp_path: Path) -> None:
+    with running_node() as node:
+        client = Client(node.url)
+        client.add("max_speed", when="speed_mps <= 1.5", severity="critical")
+        client.measure({"speed_mps": 1.0})
+        line = ("--lost-after", "0.2", "--", sys.executable, "-c", PROGRAM)
+        with (
+            guard(node.url, *line, str(tmp_path / "a")) as stops,
+            guard(node.url, "--if-lost", "go", *line, str(tmp_path / "b")) as goes,
+        ):
+            pids = written(tmp_path / "a"), written(tmp_path / "b")
+            node.process.kill()
+            stops.communicate(timeout=SOON)
+            assert (stops.returncode, state_of(pids[0])) == (123, "")
+            assert state_of(pids[1]) in ("S", "R")
+            goes.kill()  # the kernel ends the program of a guard that is killed
+            goes.communicate(timeout=SOON)
+            eventually(pids[1], "Z") if state_of(pids[1]) else None
+        assert main(["guard", "--node", node.url, "--", "true"]) == 123
+        assert main(["guard", "--node", node.url, "--if-lost", "go", "--", "true"]) == 0
