@@ -46,7 +46,7 @@ def test_mistakes_in_the_command_end_with_2_and_others_with_1(node_url: str, cap
         (("budget", "add", "codes", "--limit", "2"), 1, "codes is defined: change it with `budget set`"),
         (("budget", "add", "typo", "--limit", "2", "--on", "frge"), 1, "frge is no node in service"),
         (("budget", "add", " odd", "--limit", "2"), 2, "no space at its ends"),
-        (("budget", "add", "a\nb", "--limit", "2"), 2, "printable characters"),
+        (("budget", "add", "a\nb", "--limit", "2"), 2, "no control characters"),
         (("budget", "add", "x", "--limit", "2", "--lease", "soon"), 2, "not a length of time"),
         (("budget", "add", "x", "--limit", str(2**60)), 2, "the limit of a budget is"),
         (("budget", "set", "codes"), 2, "say what to change"),

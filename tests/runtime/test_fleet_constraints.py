@@ -155,6 +155,8 @@ async def test_the_reason_of_an_unknown_verdict_follows_the_nodes_that_are_missi
             verdict = a.gossip.state.verdicts.of("low").get(writer.settings.name)
             return "" if verdict is None else verdict.reason
 
+        await eventually(lambda: writer.constraints(["low"])[0].reason == "no reading of battery from b, c")
+        await writer._runtime.evaluator.write_verdicts(final=True)
         await eventually(lambda: told() == "no reading of battery from b, c")
         await b.measure({"battery": 10.0})
         await eventually(lambda: writer.constraints(["low"])[0].reason == "no reading of battery from c")

@@ -24,6 +24,7 @@ loans, and each node that acquires has a HOLDS cell. docs/design/budgets.md says
 - No cell is removed: 0.1.0 refuses a removal of a kind that it does not know. A removed budget is a definition with the limit 0.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
@@ -62,6 +63,10 @@ MOST_PARTICIPANTS: Final = 64
 MOST_LOANS: Final = 256
 MOST_HOLDS: Final = 256
 MARK_BYTES: Final = 8
+
+_NONE: Final = r"\x00-\x1f\x7f-\x9f"
+BUDGET_PATTERN: Final = rf"^[^\s{_NONE}-](?:[^{_NONE}]*[^\s{_NONE}])?$"
+"""The names of budgets: no control characters, no space at the ends, no - at the begin."""
 
 HOLDER_BYTES: Final = 128
 """The text that names a holder, in UTF-8."""
@@ -720,9 +725,9 @@ def _shares_before(heads: Sequence[Head], lease: int, over: Sequence[Replica]) -
 def check_budget(name: str, limit: int, lease: int) -> None:
     """Raise `ConstraintCrdtError` for a definition out of bounds. `lease` in ns."""
     check_id(name, "the name of a budget", field="name")
-    if not name.isprintable() or name != name.strip() or name.startswith("-"):
+    if not re.fullmatch(BUDGET_PATTERN, name):
         raise ConstraintCrdtError(
-            f"the name of a budget has printable characters, no space at its ends, and no - at its begin, unlike {name!r}",
+            f"the name of a budget has no control characters, no space at its ends, and no - at its begin, unlike {name!r}",
             field="name",
         )
     if not 0 <= whole_number(limit, "the limit of a budget") <= AMOUNT_MAX:
