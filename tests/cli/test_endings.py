@@ -56,6 +56,18 @@ def test_a_retired_node_that_returns_ends_and_says_why(tmp_path: Path, capsys: C
             pass
         assert "anvil is not live, and would be retired for good" in run(capsys, forge, "retire", "anvil", "--dry-run")[1]
         assert not seen(forge, "anvil")["retired"]
+        for argv, code, sentence in (
+            (("an*",), 2, "would retire for good: anvil: say --yes, or look with --dry-run first"),
+            (("--away", "7d"), 1, "there is no such node that was not heard of for 7d"),
+            (("web-*", "--yes"), 1, "there is no such node: see `nodes`"),
+            ((), 2, "name a node, or say --away TIME"),
+            (("--away", "7d", "--undo"), 2, "leave it out with --undo"),
+            (("--away", "soon"), 2, "'soon' is not a length of time"),
+        ):
+            found, _, err = run(capsys, forge, "retire", *argv)
+            assert (found, sentence in err, err.count("\n")) == (code, True, 1), err
+        assert "would be retired for good (dry run)" in run(capsys, forge, "retire", "--away", "0.001s", "--dry-run")[1]
+        assert not seen(forge, "anvil")["retired"]
         code, out, err = run(capsys, forge, "retire", "anvil", "--json")
         assert (code, err) == (0, "")
         report = json.loads(out)
@@ -108,7 +120,8 @@ def test_a_node_that_was_retired_by_mistake_goes_on_with_all_that_its_store_hold
         while seen(forge, "anvil")["live"]:
             pass
         assert run(capsys, forge, "retire", "anvil", "--undo")[::2] == (1, "constraint-crdt retire: anvil is not retired\n")
-        assert run(capsys, forge, "retire", "anvil")[0] == 0
+        code, out, _ = run(capsys, forge, "retire", "an*", "--away", "0.001s", "--yes")
+        assert (code, out.startswith("anvil is retired for good")) == (0, True)
         with running_node(*alone) as anvil:  # cut off: it does not know
             assert main(["record", "--node", anvil.url, "--satisfied", "7"]) == 0
             assert main(["add", "gate", "--node", anvil.url]) == 0

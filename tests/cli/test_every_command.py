@@ -13,7 +13,7 @@ from constraint_crdt.cli.output import print_table
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.command import Column
 
-NO_JSON = {"token", "node", "demo", "merge", "completion", "fleet"}
+NO_JSON = {"config", "token", "node", "demo", "merge", "completion", "fleet"}
 """The commands that ask no node and tell no figures: they run, or print a file that is made for machines."""
 
 

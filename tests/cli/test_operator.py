@@ -12,7 +12,16 @@ import pytest
 from constraint_crdt.cli import main
 from constraint_crdt.client.wire import Address, read_address
 from constraint_crdt.operations.command import UsageError, parse_measurements
-from constraint_crdt.operations.nodes import Status, ViolatedConstraint, check_status, show_check, show_status
+from constraint_crdt.operations.evidence import PeerConvergence
+from constraint_crdt.operations.nodes import (
+    NodeReport,
+    Status,
+    ViolatedConstraint,
+    away_nodes,
+    check_status,
+    show_check,
+    show_status,
+)
 from tests.cli.process import NodeProcess, running_node
 
 Capture = pytest.CaptureFixture[str]
@@ -174,3 +183,39 @@ def test_a_node_that_is_cut_off_claims_nothing_of_others(
     assert str(lines["constraints"]).endswith(shared)
     assert str(lines["agreement"]).startswith(agreement)
     assert ("CUT OFF" in lines) is cut_off
+
+
+NOW = 1_000_000.0
+
+
+def node_report(name: str, **changes: object) -> NodeReport:
+    told = {"node": name, "state": "unreachable", "since": None, "behind": None, "ahead": None, "staleness": None, "heard": None}
+    report = NodeReport(
+        node=name, live=False, satisfied=0, violations=0, position=None, same_constraints=True, same_state=True, software="",
+        labels={}, clock_offset=None, retired=False, convergence=PeerConvergence(**told),  # type: ignore[arg-type]  # as told
+    )  # fmt: skip
+    return msgspec.structs.replace(report, **changes)
+
+
+def heard(ago: float) -> PeerConvergence:
+    at = round((NOW - ago) * 1e9)
+    return PeerConvergence(node="a", state="unreachable", since=at, behind=0, ahead=0, staleness=0.0, heard=at)
+
+
+@pytest.mark.parametrize(
+    ("changes", "uptime", "away"),
+    [
+        ({"convergence": heard(100.0)}, 5.0, True),
+        ({"convergence": heard(10.0)}, 5.0, False),
+        ({"convergence": heard(10.0)}, 1000.0, False),
+        ({}, 1000.0, True),
+        ({}, 5.0, False),
+        ({"live": True, "convergence": heard(100.0)}, 5.0, False),
+        ({"retired": True, "convergence": heard(100.0)}, 5.0, False),
+        ({"revoked": True, "convergence": heard(100.0)}, 5.0, False),
+        ({"convergence": None}, 1000.0, False),
+        ({"convergence": msgspec.structs.replace(heard(100.0), state="reachable")}, 1000.0, False),
+    ],
+)
+def test_a_node_is_away_only_as_long_as_it_is_known_to_be(changes: dict[str, object], uptime: float, away: bool) -> None:
+    assert away_nodes([node_report("a", **changes)], 60.0, uptime, NOW) == (["a"] if away else [])

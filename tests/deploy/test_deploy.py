@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from constraint_crdt import MemoryNetwork, Node
-from constraint_crdt.cli.arguments import make_parser
+from constraint_crdt.cli import main
+from constraint_crdt.cli.arguments import DEPLOYED, make_parser
 from constraint_crdt.http import make_app
 from constraint_crdt.runtime.settings import NodeSettings, load_settings
 
@@ -181,3 +183,41 @@ def test_the_unit_starts_a_command_that_there_is() -> None:
     assert started is not None
     found = make_parser().parse_args(shlex.split(started[1]))
     assert (found.command, found.config) == ("node", "/etc/constraint-crdt/node.toml")
+
+
+# --- containers -----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_manifests_are_what_kubernetes_takes() -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    documents = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+    assert [each["kind"] for each in documents] == ["Service", "NetworkPolicy", "PodDisruptionBudget", "StatefulSet"]
+    for each in documents:
+        kubernetes_validate.validate(each, "1.30", strict=True)
+
+
+def test_the_settings_of_the_containers_are_settings_of_a_node() -> None:
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    (stateful,) = (each for each in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()) if each["kind"] == "StatefulSet")
+    (container,) = stateful["spec"]["template"]["spec"]["containers"]
+    pod = {each["name"]: each.get("value", "pod-0") for each in container["env"]}
+    for environment in (pod, *(each["environment"] for each in services.values())):
+        settings = load_settings({}, environment, None)
+        assert settings.insecure
+        assert settings.connect
+        assert settings.listen == ("tcp/0.0.0.0:7447",)
+    commands = [container["livenessProbe"]["exec"]["command"], container["readinessProbe"]["exec"]["command"]]
+    commands.append(json.loads(re.search(r"HEALTHCHECK.* CMD (.*)", (DEPLOY / "Dockerfile").read_text())[1]))  # type: ignore[index]
+    for program, *words in commands:
+        assert program == "constraint-crdt"
+        make_parser().parse_args(words)
+
+
+@pytest.mark.parametrize("what", DEPLOYED)
+def test_each_file_is_printed(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", what]) == 0
+    assert capsys.readouterr().out == (DEPLOY / DEPLOYED[what]).read_text()
+
+
+def test_a_file_is_in_the_package_and_printed_by_name() -> None:
+    assert {each.name for each in DEPLOY.iterdir()} == set(DEPLOYED.values())

@@ -182,8 +182,17 @@ def test_only_the_owner_may_read_a_store(tmp_path: Path) -> None:
     assert modes == dict.fromkeys(["a.db", "a.db-wal", "a.db-shm", "a.db.lock"], 0o600)
 
 
+def test_the_default_path_of_a_user_without_a_home_is_below_var_lib(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    assert default_path("forge", "f", {}) == Path("/var/lib/constraint-crdt/f/forge.db")
+
+
 def test_the_default_path_is_below_the_state_directory() -> None:
     assert default_path("forge", "f", {"XDG_STATE_HOME": "/s"}) == Path("/s/constraint-crdt/f/forge.db")
+    assert default_path("forge", "f", {"HOME": "/"}) == Path("/var/lib/constraint-crdt/f/forge.db")
     assert default_path("forge", "f", {"HOME": "/h"}) == Path("/h/.local/state/constraint-crdt/f/forge.db")
     assert default_path("forge", "f", {"HOME": "/h", "XDG_STATE_HOME": "rel"}) == Path("/h/.local/state/constraint-crdt/f/forge.db")
 

@@ -254,6 +254,10 @@ class Notify(Protocol):
         """`fired` is False if the alert resolved."""
 
 
+def _machine_seconds() -> float:
+    return time.monotonic()
+
+
 class AlertEngine:
     """The alerts of a node."""
 
@@ -267,8 +271,12 @@ class AlertEngine:
         notify: Notify,
         now: Callable[[], int],
         webhooks: Webhooks | None = None,
+        monotonic: Callable[[], float] | None = None,
     ) -> None:
-        """`who`: names of the node and its fleet. `file`: keeps alerts; None: nothing is kept. `now`: ns since the epoch."""
+        """`who`: names of the node and its fleet. `file`: keeps alerts; None: nothing is kept. `now`: ns since the epoch.
+        `monotonic`: seconds of a clock that is never set; None: the machine's.
+        """
+        self._monotonic = _machine_seconds if monotonic is None else monotonic
         self._rules = {rule.name: rule for rule in rules}
         self._conditions = conditions
         self._who = who
@@ -289,11 +297,11 @@ class AlertEngine:
 
     async def step(self) -> None:
         """Evaluate the rules, send the fired and resolved alerts, and save them. Called every `LOOK_EVERY` seconds."""
-        began = time.monotonic()
+        began = self._monotonic()
         if began < self._next_evaluation:
             return
         changed = self.evaluate(began)
-        pause = (time.monotonic() - began) / SHARE
+        pause = (self._monotonic() - began) / SHARE
         self._next_evaluation = began + pause - LOOK_EVERY
         self._max_pause = max(MAX_PAUSE, 2 * pause)
         self._unsaved = self._unsaved or changed or (self._unsaved_time and began >= self._next_save)

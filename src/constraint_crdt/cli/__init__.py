@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 without a read
 stderr. Only `arguments`, `output` and `errors` are loaded before the command is known, since `--help` has to answer at once.
 """
 
+import errno
 import importlib
 import io
 import os
@@ -17,6 +18,9 @@ from collections.abc import Sequence
 from constraint_crdt.cli.arguments import PROGRAM, parse
 from constraint_crdt.cli.output import INTERRUPTED, NO_READER, CommandFailedError
 from constraint_crdt.errors import ConstraintCrdtError
+
+_OUTPUT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
+"""Of writes to the output. Errors of other files are sentences by the time they get here."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _discard_output()
         return NO_READER
-    except OSError as error:  # those of other files are sentences by now
+    except OSError as error:
+        if error.errno not in _OUTPUT_ERRORS:
+            raise
         _discard_output()
         print(f"{PROGRAM}: cannot write the output: {error.strerror or error}", file=sys.stderr)
         return CommandFailedError.exit_code

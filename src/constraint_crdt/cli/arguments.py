@@ -27,8 +27,8 @@ LEAST_DEMO_NODES = 2
 MOST_DEMO_NODES = 20
 LEAST_DEMO_SECONDS = 8.0
 GROUPS: Final = {
-    "run": ("node", "guard", "token", "demo", "simulate", "plan", "replay", "completion"),
-    "constraints": ("apply", "lint", "coverage"),
+    "run": ("node", "config", "guard", "token", "demo", "simulate", "plan", "replay", "completion"),
+    "constraints": ("apply", "test", "backtest", "lint", "coverage"),
     "observe": ("watch", "events", "doctor"),
     "state": ("acquire", "tile", "counter", "tally", "seen", "position"),
     "fleet": ("fleet",),
@@ -42,6 +42,7 @@ OWN: Final = {
     "events": "watch:events",
     "doctor": "node:doctor",
     "status": "connection:status",
+    "retire": "fleet:retire",
     "tile put": "files:put",
     "tile get": "files:get",
     "export": "files:export",
@@ -64,6 +65,17 @@ OTHER_WORDS: Final = {
     "members": "fleet members", "peers": "nodes", "health": "doctor", "version": "--version", "info": "status",
 }  # fmt: skip
 """What other tools call a command, and ours for it."""
+
+DEPLOYED: Final = {
+    "example": "node.example.toml",
+    "systemd": "constraint-crdt.service",
+    "dockerfile": "Dockerfile",
+    "compose": "compose.yaml",
+    "kubernetes": "kubernetes.yaml",
+    "prometheus-rules": "constraint-crdt.rules.yml",
+    "grafana": "grafana-dashboard.json",
+}
+"""The files that `config` prints, by name; the settings first."""
 
 FILES: Final = frozenset({"FILE", "PATH", "FOLDER", "NODE|FILE"})
 """Metavariables of values that are names of files."""
@@ -186,9 +198,12 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     client = _client_flags()
     _node(commands)
+    _config(commands)
     _token(commands)
     fleet = _fleet(commands, client)
     _apply(commands, client)
+    _test(commands)
+    _backtest(commands)
     _lint(commands, client)
     _acquire(commands, client)
     _guard(commands, client)
@@ -340,13 +355,29 @@ def _node(commands: _Commands) -> None:
         help="a label that constraints may ask for; may be repeated",
     )
     node.add_argument("--site", metavar="NAME", help="the site of the node: few nodes of each site speak with other sites")
+    node.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error; default: info")
     node.add_argument("--max-skew", metavar="SECONDS", help="how far the clocks of the fleet may differ; default: 10")
     node.add_argument("--config", metavar="FILE", help="TOML with settings; flags and CONSTRAINT_CRDT_* variables win over it")
     # For drills: the reaction of a fleet to a wrong clock.
     node.add_argument("--clock-offset", type=float, default=0.0, help=argparse.SUPPRESS)
     node.add_argument("--record", metavar="FILE", help="record every input of the node there, for `replay`; bounded in size")
+    node.add_argument(
+        "--record-measurements",
+        metavar="PATH",
+        help="record what is measured in this file or folder, for `backtest`; bounded in size",
+    )
+    node.add_argument("--record-measurements-bytes", metavar="N", help="bound of that recording, in bytes; default: 268435456")
+    node.add_argument(
+        "--record-deadband", metavar="SHARE", help="leave out of it what moved by no more than this share, as in 0.01; default: 0"
+    )
     # For programs that start nodes and must leave none behind: the system closes the pipe when such a program ends.
     node.add_argument("--while-stdin-open", action="store_true", help=argparse.SUPPRESS)
+
+
+def _config(commands: _Commands) -> None:
+    config = _command(commands, "config", "files:config", "print a file to begin with: settings, a unit, containers, alerts")
+    about = "default: example, all settings of a node with their meaning"
+    config.add_argument("what", choices=tuple(DEPLOYED), nargs="?", default="example", help=about)
 
 
 def _token(commands: _Commands) -> None:
@@ -407,6 +438,43 @@ def _apply(commands: _Commands, client: _Parser) -> None:
     apply.add_argument("--prune", action="store_true", help="remove the constraints that the file does not list")
     apply.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     _waits(apply)
+
+
+def _test(commands: _Commands) -> None:
+    test = _command(commands, "test", "trials:test", "run the cases of rules in virtual time, without a node")
+    test.add_argument("files", nargs="+", metavar="FILE", help="cases in TOML or YAML: series of values, and what is expected when")
+    test.add_argument("--junit", metavar="FILE", help="write the outcome there as JUnit XML, too")
+    test.add_argument("--json", action="store_true", help="print the outcome as JSON")
+
+
+def _backtest(commands: _Commands) -> None:
+    backtest = _command(commands, "backtest", "trials:backtest", "what new rules would have said of recorded measurements")
+    backtest.add_argument("recordings", nargs="*", metavar="PATH", help="files and folders of `node --record-measurements`")
+    backtest.add_argument(
+        "--with",
+        dest="new",
+        action="append",
+        required=True,
+        metavar="FILE",
+        help="the new rules, in TOML; may be repeated",
+    )
+    backtest.add_argument(
+        "--against",
+        action="append",
+        metavar="FILE",
+        help="the old rules; may be repeated; default: those of the recording",
+    )
+    backtest.add_argument(
+        "--from-prometheus",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE|URL",
+        help="the JSON of a range query, and the variable if the metric has no name or another; may be repeated",
+    )
+    backtest.add_argument("--max-age", metavar="TIME", help="how long a value of Prometheus counts; default: 5m")
+    backtest.add_argument("--check-every", metavar="TIME", help="the time between two ticks, for values of Prometheus; default: 1s")
+    backtest.add_argument("--plot", metavar="FILE", help="draw where the two differ over time in a .svg or .png file")
+    backtest.add_argument("--json", action="store_true", help="print the outcome as JSON, with each verdict change")
 
 
 def _lint(commands: _Commands, client: _Parser) -> None:

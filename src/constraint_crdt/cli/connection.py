@@ -102,11 +102,11 @@ def _converted(flag: Flag, value: object) -> object:
         raise UsageError(f"{flag.names[0]}: {error}" if flag.names else str(error)) from None
 
 
-def request_of(arguments: argparse.Namespace) -> Any:
-    """The request of the flags. Raises `ConstraintCrdtError` for a value out of bounds."""
+def request_of(arguments: argparse.Namespace, **given: object) -> Any:
+    """The request of the flags, with the given fields. Raises `ConstraintCrdtError` for a value out of bounds."""
     operation: AnyOperation = arguments.operation
     command: Command[Any, Any] = arguments.declared
-    fields: dict[str, object] = {}
+    fields: dict[str, object] = dict(given)
     for name in operation.request.__struct_fields__:
         value = getattr(arguments, FIELD + name, None)
         flag = command.flags.get(name)

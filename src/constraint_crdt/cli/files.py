@@ -57,7 +57,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from constraint_crdt.cli.arguments import PROGRAM
+from constraint_crdt.cli.arguments import DEPLOYED, PROGRAM
 from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_json, printable
 from constraint_crdt.client import WrongInput
@@ -163,6 +163,17 @@ def _place(name: str) -> tuple[Path, int | None]:
 
 def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def config(arguments: argparse.Namespace) -> int:
+    """Print a file of `deploy/`, which an installation has in the package, and a checkout beside the sources."""
+    package = Path(__file__).parents[1]
+    name = DEPLOYED[arguments.what]
+    found = next((each for each in (package / "deploy" / name, package.parents[1] / "deploy" / name) if each.is_file()), None)
+    if found is None:
+        raise CommandFailedError(f"this installation has no {name}: install the wheel of constraint-crdt again")
+    sys.stdout.write(found.read_text(encoding="utf-8"))
+    return 0
 
 
 # --- state files ------------------------------------------------------------------------------------------------------------
@@ -560,13 +571,8 @@ def _read_budget(entry: dict[str, object], before: Collection[str], place: str) 
     return WantedBudget(name, limit, lease, None if on is None else tuple(on), place)
 
 
-def read_constraints(file: str) -> dict[str, WantedConstraint]:
-    """The constraints of `file` by id. Raises as `read_wanted`."""
-    return read_wanted(file)[0]
-
-
-def read_wanted(file: str) -> tuple[dict[str, WantedConstraint], list[WantedBudget]]:
-    """The constraints of `file` by id, and its budgets. Raises `MisuseError` with a line for each mistake in it."""
+def read_toml(file: str) -> tuple[str, dict[str, Any]]:
+    """The text and the content of a file. Raises `MisuseError` if it cannot be read or is not TOML."""
     try:
         text = read_whole(file, MAX_IMPORT_BYTES).decode()
         content = tomllib.loads(text)
@@ -578,7 +584,25 @@ def read_wanted(file: str) -> tuple[dict[str, WantedConstraint], list[WantedBudg
         raise MisuseError(f"{file} cannot be read: it is nested too deep") from None
     except ValueError:  # of the conversion of numbers
         raise MisuseError(f"{file} cannot be read: a number in it has thousands of digits") from None
-    mistakes = [f"`{key}` means nothing: there are [[constraint]] and [[budget]]" for key in content if key not in _TABLES]
+    return text, content
+
+
+def read_constraints(file: str) -> dict[str, WantedConstraint]:
+    """The constraints of `file` by id. Raises as `read_wanted`."""
+    return read_wanted(file)[0]
+
+
+def read_wanted(file: str, beside: Collection[str] = frozenset()) -> tuple[dict[str, WantedConstraint], list[WantedBudget]]:
+    """The constraints of `file` by id, and its budgets. `beside`: the names of tables that the caller reads by itself.
+
+    Raises `MisuseError` with a line for each mistake in it.
+    """
+    text, content = read_toml(file)
+    mistakes = [
+        f"`{key}` means nothing: there are [[constraint]] and [[budget]]"
+        for key in content
+        if key not in _TABLES and key not in beside
+    ]
     entries = content.get("constraint", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         mistakes.append("write each constraint under [[constraint]], with double brackets")

@@ -96,13 +96,13 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
             node, *parse_address(settings.api), pages=dashboard_pages(), tokens=tokens, certificate=_api_certificate(settings)
         )
         api.bind()
-        log_to_stderr()
+        log_to_stderr(settings.log_level)
         _allow_open_files()
         if settings.identity:
             _log.info("identity %s: %s of the fleet %s", settings.identity, settings.name, settings.fleet)
         keep_collections_short()
         with asyncio.Runner(loop_factory=event_loop()) as runner:
-            over = runner.run(_serve(node, api, rejoin=arguments.rejoin, while_stdin_open=arguments.while_stdin_open))
+            over = runner.run(_serve(node, api, arguments))
     except ConstraintCrdtError as error:
         raise CommandFailedError(str(error)) from None
     if over is not None:
@@ -190,7 +190,7 @@ def _settings(arguments: argparse.Namespace) -> NodeSettings:
     try:
         return _load(flags, config)
     except SettingsError as error:
-        raise (MisuseError if error.from_flag else CommandFailedError)(str(error)) from None
+        raise MisuseError(str(error)) from None  # also of a file: to start again changes nothing
     except ConstraintCrdtError as error:
         folder = flags.get("identity")
         is_other = isinstance(folder, str) and not any((Path(folder) / name).exists() for name in ("node.pem", "node.key"))
@@ -226,24 +226,29 @@ def keep_collections_short() -> None:
     gc.callbacks.append(watch)
 
 
-async def _serve(node: Node, api: ApiServer, *, rejoin: bool, while_stdin_open: bool) -> str | None:
+async def _serve(node: Node, api: ApiServer, arguments: argparse.Namespace) -> str | None:
     """Run until told to stop (None), or until the node has to end for good: why."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _told_to_stop, number.name, stop)
-    if while_stdin_open:
-        loop.add_reader(sys.stdin.fileno(), _stdin_moved, stop)
-    running = asyncio.create_task(_run(node, api, rejoin=rejoin))
+    reloads = set[asyncio.Task[None]]()
+    loop.add_signal_handler(signal.SIGHUP, lambda: reloads.add(asyncio.create_task(_reload(node, arguments))))
+    if arguments.while_stdin_open:
+        try:
+            loop.add_reader(sys.stdin.fileno(), _stdin_moved, stop)
+        except OSError:  # a file, or /dev/null
+            raise CommandFailedError("--while-stdin-open needs a pipe or a terminal as its input") from None
+    running = asyncio.create_task(_run(node, api, rejoin=arguments.rejoin))
     stopping = asyncio.create_task(stop.wait())
     following = asyncio.create_task(_log_events(node))
     try:
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         over = await running if running.done() else None  # raises what kept it from starting
     finally:
-        for task in (running, stopping, following):
+        for task in (running, stopping, following, *reloads):
             task.cancel()
-        await asyncio.gather(running, stopping, following, return_exceptions=True)
+        await asyncio.gather(running, stopping, following, *reloads, return_exceptions=True)
         await api.stop()
         await node.stop()
     _log.info("%s stopped", node.settings.name)
@@ -259,12 +264,65 @@ async def _run(node: Node, api: ApiServer, *, rejoin: bool) -> str:
     await api.start()
     status = node.status()
     _log.info("ready name=%s api=%s endpoints=%s", status.node, api.url, ",".join(status.endpoints))
-    return await node.over()
+    tell_supervisor(f"READY=1\nSTATUS={status.node} of fleet {status.fleet}, API at {api.url}")
+    watching = asyncio.create_task(_feed_watchdog(node))
+    try:
+        return await node.over()
+    finally:
+        watching.cancel()
+
+
+def tell_supervisor(message: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Send a message of the protocol `sd_notify` to the supervisor named by `$NOTIFY_SOCKET`. True if it was sent."""
+    address = environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return False
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
+            link.connect("\0" + address[1:] if address.startswith("@") else address)
+            link.sendall(message.encode())
+    except OSError as error:
+        _log.warning("cannot tell the supervisor at %s: %s", address, error.strerror or error)
+        return False
+    return True
+
+
+def watchdog_pause(environ: Mapping[str, str] = os.environ, process: int | None = None) -> float | None:
+    """Seconds between two signs of life for the supervisor, half of what it allows; None if it expects none of this process."""
+    allowed, of = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
+    if not allowed.isdecimal() or not int(allowed) or of not in ("", str(os.getpid() if process is None else process)):
+        return None
+    return int(allowed) / 2e6
+
+
+async def _feed_watchdog(node: Node) -> None:
+    """Tell the supervisor that the loop turns. A node whose writes are refused by a broken disk is alive: its reads go on."""
+    pause = watchdog_pause()
+    while pause is not None:
+        tell_supervisor(f"WATCHDOG=1\nSTATUS={node.not_ready() or 'ready'}")
+        await asyncio.sleep(pause)
+
+
+async def _reload(node: Node, arguments: argparse.Namespace) -> None:
+    """Read the settings again, and take over those that a running node can. A file with a mistake changes nothing."""
+    tell_supervisor(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+    try:
+        settings = _settings(arguments)
+        taken, left = await node.reload(settings)
+    except (CommandFailedError, ConstraintCrdtError) as error:
+        _log.error("SIGHUP: the settings stay as they are: %s", printable(str(error)))
+    else:
+        logging.getLogger().setLevel(settings.log_level.upper())
+        told = f"taken over: {', '.join(taken)}" if taken else "nothing new that a running node takes over"
+        needs = f"; after a restart only: {', '.join(left)}" if left else ""
+        logging.getLogger("constraint_crdt").log(logging.WARNING, "SIGHUP: %s%s", told, needs)
+    tell_supervisor("READY=1")
 
 
 def _told_to_stop(signal_name: str, stop: asyncio.Event) -> None:
     if not stop.is_set():
         _log.info("stopping: %s", signal_name)
+        tell_supervisor("STOPPING=1")
     stop.set()
 
 

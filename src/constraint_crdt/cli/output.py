@@ -322,9 +322,9 @@ class LineFormatter(logging.Formatter):
         return line
 
 
-def log_to_stderr() -> None:
-    """Set up logging for a process that is a node."""
+def log_to_stderr(level: str = "info") -> None:
+    """Set up logging for a process that is a node. `level`: the lowest that is written."""
     handler = BoundedHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.raiseExceptions = False  # nobody reads stderr any more: no reason to end, nor to say so there

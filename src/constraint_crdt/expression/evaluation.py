@@ -16,6 +16,7 @@ version), reads unknown, and is kept and forwarded.
 
 import contextlib
 import functools
+import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -158,6 +159,28 @@ def _literal(node: Node) -> object:
     return None if any(node.free()) else _calculator(node)(_NO_VALUES)
 
 
+_ANY_NUMBER = (-math.inf, math.inf)
+
+
+def _with_number(node: Node) -> tuple[str, tuple[float, float]] | None:
+    """The variable of a comparison with a number, and the least and the greatest number that satisfy it; None for other nodes."""
+    if node.name not in ("_<_", "_<=_", "_>_", "_>=_", "_==_"):
+        return None
+    left, right = node.nodes
+    if left.sort == "name" and isinstance(literal := _literal(right), int | float):
+        name, operator_ = left.name, node.name
+    elif right.sort == "name" and isinstance(literal := _literal(left), int | float):
+        name, operator_ = right.name, _MIRRORED.get(node.name, node.name)
+    else:
+        return None
+    number = float(literal)
+    if number != literal:
+        return None
+    low = number if operator_ in ("_>=_", "_==_") else math.nextafter(number, math.inf) if operator_ == "_>_" else -math.inf
+    high = number if operator_ in ("_<=_", "_==_") else math.nextafter(number, -math.inf) if operator_ == "_<_" else math.inf
+    return name, (low, high)
+
+
 def _calculator(node: Node) -> Callable[[Mapping[str, Any]], Any]:
     """The value of a sum or product, from doubles."""
     if node.sort == "name":
@@ -278,6 +301,28 @@ class Expression:
     def is_comparisons(self) -> bool:
         """True for comparisons of variables with literals: cheap to compile and to evaluate."""
         return self._decide is not None
+
+    @property
+    def decides(self) -> "_Decide | None":
+        """Of comparisons: the decision by plain values, True, False, or something else where `evaluate` has to say why."""
+        return self._decide
+
+    def bands(self) -> "Mapping[str, tuple[float, float]] | None":
+        """Of comparisons of variables with numbers joined by `&&`: the least and the greatest number of each variable by which it
+        is satisfied, whatever the others are within theirs. None for another expression.
+        """
+        root = read_comparisons(self.source) if self._decide is not None else None
+        if root is None:
+            return None
+        found: dict[str, tuple[float, float]] = {}
+        for node in _operands(root, "_&&_") if root.name == "_&&_" else (root,):
+            compared = _with_number(node)
+            if compared is None:
+                return None
+            name, band = compared
+            low, high = found.get(name, _ANY_NUMBER)
+            found[name] = max(low, band[0]), min(high, band[1])
+        return found
 
     def evaluate(self, values: Mapping[str, object]) -> Outcome:
         """Evaluate against measured values (for many expressions, convert the values with `measurements` first).

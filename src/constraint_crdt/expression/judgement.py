@@ -161,8 +161,8 @@ class _Judged:
     """A constraint with definitions that apply to this node."""
 
     __slots__ = (
-        "added_to", "began", "evaluation", "id", "known", "looked", "rules", "since", "spans", "spent", "timed", "variables",
-        "verdict",
+        "added_to", "began", "evaluation", "id", "known", "looked", "quick", "rules", "since", "spans", "spent", "timed",
+        "variables", "verdict",
     )  # fmt: skip
 
     def __init__(self, id_: str, rules: tuple[_Rule, ...]) -> None:
@@ -188,6 +188,35 @@ class _Judged:
         """The same in ns since the epoch, once it was asked for: steps of the clock do not move it."""
         self.spent = [0, 0, 0]
         """ns satisfied, violated, unknown, not taken yet."""
+        only = rules[0] if len(rules) == 1 and rules[0].fleet is None and rules[0].definition.max_age is None else None
+        self.quick = None if only is None or only.compiled is None else only.compiled.decides
+        """Decides comparisons, of a constraint with one definition."""
+
+    def bands(self) -> Mapping[str, tuple[float, float]] | None:
+        """Of a constraint that holds, the numbers by which it goes on to; None where these are not known."""
+        rule = self.rules[0]
+        if self.quick is None or rule.compiled is None or self.evaluation.state is not VerdictState.HOLDS:
+            return None
+        return rule.compiled.bands() if self.verdict is Verdict.SATISFIED and rule.outcome.verdict is Verdict.SATISFIED else None
+
+    def goes_on(self, values: Mapping[str, object], now: int) -> bool:
+        """Look at a constraint that holds. True if it goes on to hold by these values, the frequent case; else nothing is done."""
+        decides, rule = self.quick, self.rules[0]
+        spell = rule.spell
+        if (
+            decides is None
+            or spell.state is not VerdictState.HOLDS
+            or rule.outcome.verdict is not Verdict.SATISFIED
+            or self.verdict is not Verdict.SATISFIED
+            or not self.added_to <= spell.at <= now
+            or decides(values) is not True
+        ):
+            return False
+        self.spent[0] += now - self.added_to
+        self.looked = self.added_to = now
+        spell.satisfied += now - spell.at
+        spell.at = now
+        return True
 
     def spend(self, now: int) -> None:
         """A look: add the time before it to the sum of the verdict then. A look back takes away the time added beyond it."""
@@ -227,6 +256,8 @@ class Judge:
         self._wall = wall
         self._judged: dict[str, _Judged] = {}
         self._readers: dict[str, set[str]] = {}
+        self._read_by: tuple[tuple[str, ...], list[str]] | None = None
+        """The last answer of `readers`: variables are measured together again and again."""
         self._stale: dict[str, None] = dict.fromkeys(constraints)
         self._running: set[str] = set()
         self._timed: set[str] = set()
@@ -321,6 +352,7 @@ class Judge:
 
     def _index(self, judged: _Judged, before: _Judged | None) -> None:
         self._judged[judged.id] = judged
+        self._read_by = None
         for name in judged.variables:
             self._readers.setdefault(name, set()).add(judged.id)
         if judged.timed:
@@ -359,6 +391,7 @@ class Judge:
         if judged is None:
             return None
         judged.add_up(now)
+        self._read_by = None
         self._spans_changed |= bool(judged.spans)
         for name in judged.variables:
             readers = self._readers[name]
@@ -393,10 +426,41 @@ class Judge:
 
     def readers(self, names: Iterable[str]) -> list[str]:
         """The constraints that read one of these measurements, ordered."""
-        found: set[str] = set()
-        for name in names:
-            found |= self._readers.get(name.partition(".")[0], _NONE)
-        return sorted(found)
+        names = tuple(names)
+        if self._read_by is None or self._read_by[0] != names:
+            found = set[str]().union(*[self._readers.get(name.partition(".")[0], _NONE) for name in names])
+            self._read_by = names, sorted(found)
+        return list(self._read_by[1])
+
+    def calm(self) -> dict[str, tuple[float, float]]:
+        """The variables whose constraints all hold, each with the least and the greatest number by which they go on to.
+
+        A sample within them turns nothing: it adds to the counts alone. O(constraints and their variables).
+        """
+        found: dict[str, tuple[float, float]] = {}
+        restless: set[str] = set()
+        for judged in self._judged.values():
+            bands = judged.bands()
+            if bands is None:
+                restless |= judged.variables
+                continue
+            for name, (low, high) in bands.items():
+                least, most = found.get(name, (low, high))
+                found[name] = max(least, low), min(most, high)
+        return {name: band for name, band in found.items() if name not in restless}
+
+    def read_beside(self, names: Iterable[str]) -> frozenset[str]:
+        """The variables of the constraints that read one of these, these among them."""
+        return frozenset().union(names, *(self._judged[id_].variables for id_ in self.readers(names)))
+
+    def rests(self, now: int) -> bool:
+        """True if `look` would move nothing, but for values that age: as if it was called. O(constraints with windows)."""
+        if self._running or self._checked or self._stale or self.fleet_ids:
+            return False
+        if any((self._judged[id_].looked or 0) <= self._looked for id_ in self._timed):
+            return False
+        self._looked = now
+        return True
 
     def is_known(self, id_: str) -> bool:
         """True once the constraint was decided here, or a sample of one of its variables was there."""
@@ -488,7 +552,12 @@ class Judge:
         """Evaluate constraints against values that are read once for all of them."""
         names = frozenset().union(*[judged.variables for judged in chosen])
         plain, aged = values.read(names, now), dict[int, Measurements]()
+        known = plain.plain
         for judged in chosen:
+            if judged.goes_on(known, now):
+                if counted:
+                    self._count(judged)
+                continue
             judged.spend(now)
             for rule in judged.rules:
                 max_age = rule.definition.max_age

@@ -738,7 +738,22 @@ async def _retire(node: "Node", request: Retiring) -> RetireReport:
         raise Problem(HTTPStatus.CONFLICT, str(error), field="node") from None
 
 
-def show_retire(answer: RetireReport, request: Retiring, _: "Namespace") -> View:
+def away_nodes(nodes: Iterable[NodeReport], seconds: float, uptime: float, now: float) -> list[str]:
+    """The nodes in service that are not live and were not heard of for so long, as far as the asked node knows.
+
+    Of a node that it never heard of since its own start it knows no more than that: it counts as away for `uptime` seconds.
+    """
+    found = []
+    for each in nodes:
+        if each.live or each.retired or each.revoked or each.convergence is None or each.convergence.state != "unreachable":
+            continue
+        heard = each.convergence.heard or each.convergence.since
+        if (uptime if heard is None else now - heard / 1e9) >= seconds:
+            found.append(each.node)
+    return found
+
+
+def show_retire(answer: RetireReport, request: Retiring) -> View:
     """A sentence on the retirement, and the values of the node by name."""
     return [
         _undone(answer, dry_run=request.dry_run)
@@ -793,10 +808,10 @@ RETIRE: Final = Operation(
     positional=("node",),
     command=Command(
         name="retire",
-        help="end another node for good; its counts stay",
+        help="end other nodes for good; their counts stay",
         group="fleet",
         flags={
-            "node": Flag(metavar="NODE", help="the node to retire; its name cannot be used again"),
+            "node": None,
             "dry_run": Flag("--dry-run", action="store_true", help="say what it would mean, and do nothing"),
             "undo": Flag(
                 "--undo",
@@ -809,6 +824,10 @@ RETIRE: Final = Operation(
                 help="retire it though it is live: what it wrote and no other node has taken yet is lost",
             ),
         },
-        show=show_retire,
+        options={
+            "nodes": Flag(nargs="*", metavar="NODE", help="a node, or a pattern as 'web-*'; a name cannot be used again"),
+            "away": Flag("--away", metavar="TIME", help="of these, or of all nodes, those not heard of for so long, as in 7d"),
+            "yes": Flag("--yes", action="store_true", help="do not ask, where a pattern or --away chose the nodes"),
+        },
     ),
 )

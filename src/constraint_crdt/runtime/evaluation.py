@@ -37,6 +37,7 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.sites import weight
 from constraint_crdt.runtime.change_feed import ChangeFeed
 from constraint_crdt.runtime.measurement import PROGRAM, LatestMeasurements, SharedMeasurements
+from constraint_crdt.runtime.persistence import MeasurementRecorder
 from constraint_crdt.runtime.shared import NodeSketches
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import Selection, check_selector
@@ -105,6 +106,10 @@ FLEET_AT_MOST = 10.0
 """Seconds between two judgements of the constraints of scope fleet, at most, whatever they take."""
 
 _log = logging.getLogger("constraint_crdt.node")
+
+
+def _machine_ns() -> int:
+    return steady_ns()
 
 
 class FleetWatch:
@@ -225,10 +230,15 @@ class Evaluator:
         shared: SharedMeasurements,
         push: Callable[[], None],
         every: float,
+        steady: Callable[[], int] | None = None,
+        recorder: MeasurementRecorder | None = None,
     ) -> None:
         """`live`: the other live nodes, as a changing view. `shared`: the readings of this node. `push` has peers learn of a
-        verdict at once. `every`: seconds between two ticks.
+        verdict at once. `every`: seconds between two ticks. `steady`: the clock of samples and ticks, in ns, never set; None: that
+        of the machine. `recorder`: records what verdicts follow from.
         """
+        self._recorder = recorder
+        self._steady = _machine_ns if steady is None else steady
         self._suspended = SUSPENDED + int(2 * every * SECOND)
         self._gossip = gossip
         self._feed = feed
@@ -245,16 +255,25 @@ class Evaluator:
         self.changes = 0
         """Grows with each evaluation that differs from the last."""
         self._subscribers: list[Callable[[str], None]] = []
-        self._verdicts = _VerdictCells(gossip, feed, self.judge, push)
+        self._verdicts = _VerdictCells(gossip, feed, self.judge, push, self._steady)
         self._judging = asyncio.Lock()
         self._checks = 0
         self._described: int | None = None
-        self._began = steady_ns()
+        self._began = self._steady()
         self._ticked: int | None = None
 
     def begin(self) -> None:
         """The state was loaded."""
         self._verdicts.recall()
+
+    def now(self) -> int:
+        """The time of samples and ticks, in ns."""
+        return self._steady()
+
+    @property
+    def suspended_after(self) -> int:
+        """The ns between two ticks beyond which the node counts as suspended."""
+        return self._suspended
 
     def subscribe(self, subscriber: Callable[[str], None]) -> None:
         """Call `subscriber` with each constraint whose evaluation differs from the last."""
@@ -272,11 +291,11 @@ class Evaluator:
 
     def since(self, id_: str) -> int | None:
         """The begin of the verdict state of a constraint, in ns since the epoch; of a violation, the first violated evaluation."""
-        return self.judge.since(id_, steady_ns())
+        return self.judge.since(id_, self._steady())
 
     def verdict(self, id_: str) -> NodeVerdict | None:
         """The verdict on a constraint, with the values and the margin; None as for `last`."""
-        return self.judge.verdict(id_, steady_ns())
+        return self.judge.verdict(id_, self._steady())
 
     def basis(self, id_: str) -> Basis | None:
         """The basis of the verdict on a constraint of scope fleet; None for another constraint."""
@@ -288,7 +307,7 @@ class Evaluator:
 
     def times(self, id_: str) -> tuple[int, int, int]:
         """The time satisfied, violated and unknown of a constraint, in ms, that this node did not write yet."""
-        return self.judge.times(id_, steady_ns())
+        return self.judge.times(id_, self._steady())
 
     @property
     def violated(self) -> int:
@@ -315,9 +334,11 @@ class Evaluator:
         await self._load_library()
         async with self._judging:  # samples are judged in their order, each with the values of its time
             self._renew_some()  # so that a sample just after an addition counts for the constraint
-            now = steady_ns()
+            now = self._steady()
             self._measurements.put(values, now, source)
             self.shared.offer(values)
+            if self._recorder is not None:
+                self._recorder.take(values, now)
             await self._judge(self.judge.readers(values), now)
         await self._verdicts.tell()
         await self.write_readings()
@@ -329,7 +350,10 @@ class Evaluator:
         await self.renew()
         self._checks += 1
         async with self._judging:
-            evaluations = await self._judge(self.judge.ids, steady_ns(), _Given(self._measurements, values))
+            now = self._steady()
+            if self._recorder is not None:
+                self._recorder.check(values, now)
+            evaluations = await self._judge(self.judge.ids, now, _Given(self._measurements, values))
         await self._verdicts.tell(at_once=True)
         return evaluations
 
@@ -353,19 +377,21 @@ class Evaluator:
     async def tick(self) -> None:
         """Look at the constraints that time moves."""
         async with self._judging:
-            now = steady_ns()
+            now = self._steady()
             if self._ticked is not None and now - self._ticked > self._suspended:
                 self.judge.suspend(self._ticked)
                 await self._look(self.judge.ids, now)
             await self._age(now)
             await self._look(self.judge.take_checked(), now)
-            at, pace = steady_ns(), _Pace()
+            at, pace = self._steady(), _Pace()
             due = self.judge.due(at)
             for start in range(0, len(due), JUDGED_TOGETHER):
                 self.judge.look_at(due[start : start + JUDGED_TOGETHER], at)
                 self._publish()
                 await pace.rest()
-            self._ticked = steady_ns()
+            self._ticked = self._steady()
+            if self._recorder is not None:
+                self._recorder.tick(at)
         self.fleet.follow()
         await self.judge_fleet()
         self._verdicts.take_over()
@@ -376,11 +402,23 @@ class Evaluator:
             self.shared.require(self.judge.needs(), self._gossip.state.readings.of(self._gossip.node_id))
         await self.write_readings()
 
+    def rest(self) -> bool:
+        """A tick at which no value ages, as the caller knows. False if time moves something else: then call `tick`."""
+        now = self._steady()
+        if self._ticked is None or now - self._ticked > self._suspended or not self.judge.rests(now):
+            return False
+        self._ticked = now
+        return True
+
+    def ages_at(self) -> int | None:
+        """See `LatestMeasurements.ages_at`."""
+        return self._measurements.ages_at()
+
     async def judge_fleet(self) -> float:
         """Judge the constraints of scope fleet of which something moved. Returns the CPU seconds that it took."""
         async with self._judging:
             began = time.thread_time()
-            await self._judge(self.judge.moved(self._gossip.time.now()), steady_ns())
+            await self._judge(self.judge.moved(self._gossip.time.now()), self._steady())
             took = time.thread_time() - began
             self.fleet.took += took
         await self._verdicts.tell()
@@ -407,7 +445,7 @@ class Evaluator:
         """Tell the fleet the readings that are due."""
         if not self.shared.waiting or not self._feed.writable or not self._gossip.local.may_count:
             return
-        due = self.shared.take(steady_ns(), self._gossip.time.stamp())
+        due = self.shared.take(self._steady(), self._gossip.time.stamp())
         if due:
             self._feed.write(lambda: self._gossip.share_readings(due))
 
@@ -443,13 +481,15 @@ class Evaluator:
         """Read and judge some new and redefined constraints. False if there are none."""
         ids = self.judge.stale(RENEWED_AT_ONCE)
         if ids:
-            now = steady_ns()
+            now = self._steady()
             fresh = self.judge.renew(ids, now)
             spans = self.judge.take_spans()
             if spans is not None:
                 self._measurements.require(spans)
             self.judge.judge(fresh, now)
             self._publish()
+            if self._recorder is not None:
+                self._recorder.define(ids, now)
         return bool(ids)
 
     async def _judge(self, ids: Sequence[str], now: int, values: Values | None = None) -> list[Evaluation]:
@@ -521,13 +561,13 @@ class Evaluator:
     async def write_times(self) -> None:
         """Write the time satisfied, violated and unknown of each constraint."""
         async with self._judging:
-            now = steady_ns()
+            now = self._steady()
             await self._age(now)
         ids = self.judge.timed_ids
         for start in range(0, len(ids), WRITTEN_AT_ONCE):
             async with self._judging:
                 chosen = ids[start : start + WRITTEN_AT_ONCE] if self._feed.writable else ()
-                times = self.judge.take_times(steady_ns(), chosen)
+                times = self.judge.take_times(self._steady(), chosen)
             if times:
                 self._write_times(times)
             await asyncio.sleep(0)
@@ -596,7 +636,10 @@ class _Turn(NamedTuple):
 class _VerdictCells:
     """The cells on the verdicts of this node: the constraints that have one, the waiting verdicts, and when they may be told."""
 
-    def __init__(self, gossip: GossipNode, feed: ChangeFeed, judge: Judge, push: Callable[[], None]) -> None:
+    def __init__(
+        self, gossip: GossipNode, feed: ChangeFeed, judge: Judge, push: Callable[[], None], steady: Callable[[], int]
+    ) -> None:
+        self._steady = steady
         self._gossip = gossip
         self._feed = feed
         self._judge = judge
@@ -641,7 +684,7 @@ class _VerdictCells:
         told, evaluation = self._told[id_], self._judge.evaluation(id_)
         if told is None or evaluation is None or evaluation.state is not told.state:
             return True
-        since, error = self._judge.since(id_, steady_ns()), SAME_SPELL if id_ in self._recalled else 0
+        since, error = self._judge.since(id_, self._steady()), SAME_SPELL if id_ in self._recalled else 0
         return told.state is not VerdictState.HOLDS and (since is None or abs(since - told.since) > error)
 
     def _wait(self, id_: str) -> None:
@@ -702,7 +745,7 @@ class _VerdictCells:
 
     async def tell_waiting(self, *, final: bool) -> None:
         """Write the verdicts that wait. `final`: those beyond their rate as well."""
-        now = steady_ns()
+        now = self._steady()
         self._paced = {id_: until for id_, until in self._paced.items() if until > now and not final}
         self._restated = {id_: until for id_, until in self._restated.items() if until > now and not final}
         await self._write(list(self._waiting))
@@ -712,7 +755,7 @@ class _VerdictCells:
             if start:
                 await asyncio.sleep(0)
             prepared = {} if at_once else await self._prepared(ids[start : start + TOLD_TOGETHER])
-            now = steady_ns()
+            now = self._steady()
             due = [id_ for id_ in ids[start : start + TOLD_TOGETHER] if self._is_due(id_, now)]
             if due and self._feed.writable:
                 self._put({id_: self._current(id_, prepared.get(id_), now) for id_ in due}, now)
@@ -721,7 +764,7 @@ class _VerdictCells:
         """The verdicts of those of these that are due. Other tasks run in between."""
         found, pace = dict[str, _Prepared](), _Pace()
         for start in range(0, len(ids), JUDGED_TOGETHER):
-            now = steady_ns()
+            now = self._steady()
             for id_ in ids[start : start + JUDGED_TOGETHER]:
                 if self._is_due(id_, now):
                     found[id_] = _Prepared(self._judge.evaluation(id_), self._verdict(id_, now))

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, TypeVar
 from constraint_crdt import __version__
 from constraint_crdt.alerts import Conditions, Facts
 from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
-from constraint_crdt.crdt.clock import STEP, ClockMark
+from constraint_crdt.crdt.clock import SECOND, STEP, ClockMark
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.gossip import GossipNode as MachineNode
 from constraint_crdt.gossip import steady_ns
@@ -47,7 +47,7 @@ from constraint_crdt.runtime.guards import Guards
 from constraint_crdt.runtime.holds import NodeBudgets
 from constraint_crdt.runtime.maintenance import REMOVE_EVERY, Maintenance, Tasks
 from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, ProbeReader, SharedMeasurements
-from constraint_crdt.runtime.persistence import FileRecorder, Persistence, SpellFile, StateFiles, store_path
+from constraint_crdt.runtime.persistence import FileRecorder, MeasurementRecorder, Persistence, SpellFile, StateFiles, store_path
 from constraint_crdt.runtime.settings import NodeSettings, is_loopback
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
 from constraint_crdt.transport import LinkingTransport, Peer, Sought, Transport, Unreachable
@@ -213,6 +213,12 @@ class Membership:
             self._described = endpoints, role = self._present()
             self._feed.write(lambda: self._gossip.describe(__version__, endpoints, self._settings.all_labels, role))
 
+    def relabel(self, settings: NodeSettings) -> None:
+        """The node has other labels."""
+        self._settings = settings
+        if self._may_write():
+            self._describe_endpoints(settings.all_labels)
+
     async def _hear_of_retirement(self) -> None:
         """Hear a peer, then end, or go on if this node is in service again."""
         gossip = self._gossip
@@ -315,9 +321,9 @@ class Membership:
             if cell.replica not in unproven
         }
 
-    def _describe_endpoints(self) -> None:
+    def _describe_endpoints(self, labels: Mapping[str, str] | None = None) -> None:
         self._described = endpoints, role = self._present()
-        self._feed.write(lambda: self._gossip.describe(__version__, endpoints, role=role))
+        self._feed.write(lambda: self._gossip.describe(__version__, endpoints, labels, role))
         self._exchanges.push()
 
     def _present(self) -> tuple[tuple[str, ...], str]:
@@ -407,10 +413,14 @@ class Runtime:
         check_call: Callable[[], None],
         actor: str | None,
         steady: Callable[[], int] | None = None,
+        *,
+        clock: Callable[[], int] | None = None,
     ) -> None:
         """`transport`: Zenoh if None. `random` selects peers. `now`: the time in ns since the epoch. `check_call` refuses a write
-        outside of the life, the thread or the loop of the node. `actor`: see `ChangeFeed`. `steady`: see `Edge`.
+        outside of the life, the thread or the loop of the node. `actor`: see `ChangeFeed`. `steady`: see `Edge`. `clock`: of
+        samples, ticks and alerts, in ns, never set; None: the machine's.
         """
+        monotonic = time.monotonic_ns if clock is None else clock
         self.settings = settings
         self._check_call = check_call
 
@@ -443,11 +453,13 @@ class Runtime:
         # Evaluation.
         max_ages = {name: each.max_age for name, each in settings.variables.items() if each.max_age is not None}
         self.measurements = LatestMeasurements(settings.max_age, max_ages)
-        self.rates = NodeRates(self.gossip, settings.half_lives, now=time.monotonic)
+        self.rates = NodeRates(self.gossip, settings.half_lives, now=lambda: monotonic() / SECOND)
+        self.measurement_recorder = MeasurementRecorder(settings, self.gossip, now)
         shared = SharedMeasurements(self.measurements, settings.shares, on_request=settings.share_on_request)
         self.evaluator = Evaluator(
             self.gossip, self.feed, self.measurements, self.rates, self.sketches, live=self.exchanges.live, shared=shared,
-            push=self.exchanges.push, every=settings.check_every,
+            push=self.exchanges.push, every=settings.check_every, steady=clock,
+            recorder=self.measurement_recorder if settings.record_measurements else None,
         )  # fmt: skip
         store_file = store_path(settings)
         self.spell_file = SpellFile(store_file, self.evaluator.judge)
@@ -455,7 +467,7 @@ class Runtime:
 
         # Evidence of peers, and the answers made from it.
         frontier = DefinitionClock(self.gossip.state.rows)
-        self.evidence = Evidence(self.gossip, self.exchanges, now)
+        self.evidence = Evidence(self.gossip, self.exchanges, now, monotonic)
         self.gossip.local.asks, self.gossip.local.heard = self.evidence.asks, self.evidence.spoken
         self.coverage = Coverage(self.gossip, self.evidence, self.exchanges, frontier)
         self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.evaluator, self.rates)
@@ -465,7 +477,7 @@ class Runtime:
         self.diagnosis = Diagnosis(
             self.gossip, self.evidence, self.exchanges, self.missed, self.persistence,
             seeds=settings.connect, max_skew=settings.max_skew, file=store_file, probes=self.probes,
-            measured=lambda: self.measurements.fresh(steady_ns()),
+            measured=lambda: self.measurements.fresh(steady_ns() if clock is None else clock()),
             links=settings.links, folder=settings.identity,
             listen=settings.listen, endpoints=lambda: self.transport.endpoints, is_loopback=is_loopback,
             link_kinds=lambda: link_kinds(self.transport), lacks_servers=lambda: standing(self.transport).lacks_servers,
@@ -491,6 +503,7 @@ class Runtime:
             file=None if store_file is None else store_file.with_name(f"{store_file.name}.alerts.json"),
             notify=self.publisher.alert,
             now=now,
+            monotonic=lambda: monotonic() / SECOND,
         )
         self.notices = Notices(self.gossip, self.exchanges, self.evaluator, self.persistence)
 
@@ -583,27 +596,7 @@ class Runtime:
 
     async def start(self, *, rejoin: bool) -> None:
         """See `Node.start`."""
-        self.membership.begin()
-        aside = await self.persistence.open(rejoin=rejoin)
-        if aside is not None:
-            _log.warning("the old store is kept as %s", aside)
-        self.feed.restore()
-        clock_set_by = self.persistence.tell()
-        if abs(clock_set_by) >= STEP:
-            self.maintenance.clock.tell_step(clock_set_by, " while this node was down")
-        self.evaluator.begin()
-        self.evidence.begin()
-        await self.alerts.load()
-        await self.spell_file.load()
-        try:
-            self.recorder.open()
-            if self.certificates is not None:
-                self.certificates.load()
-            await self.membership.join()
-        except BaseException:
-            await self.persistence.close()
-            raise
-        self.answers.begin()
+        await self.open(rejoin=rejoin)
         self.feed.held = self._resumes_among_others()
         self.membership.hear_of_retirement()
         if self.feed.held:
@@ -618,6 +611,31 @@ class Runtime:
             why = "not protected" if self.settings.links == "none" else "open, as --accept-plain takes nodes without a certificate"
             _log.warning("the links of %s are %s: who reaches the port of a node can change everything", self.settings.name, why)
         _log.info("%s joined fleet %s as %s", self.settings.name, self.settings.fleet, self.gossip.replica)
+
+    async def open(self, *, rejoin: bool = False) -> None:
+        """Load the store and join the fleet. No task runs in the background yet."""
+        self.membership.begin()
+        aside = await self.persistence.open(rejoin=rejoin)
+        if aside is not None:
+            _log.warning("the old store is kept as %s", aside)
+        self.feed.restore()
+        clock_set_by = self.persistence.tell()
+        if abs(clock_set_by) >= STEP:
+            self.maintenance.clock.tell_step(clock_set_by, " while this node was down")
+        self.evaluator.begin()
+        self.evidence.begin()
+        await self.alerts.load()
+        await self.spell_file.load()
+        try:
+            self.recorder.open()
+            self.measurement_recorder.open(self.evaluator.judge, self.measurements, self.evaluator.now())
+            if self.certificates is not None:
+                self.certificates.load()
+            await self.membership.join()
+        except BaseException:
+            await self.persistence.close()
+            raise
+        self.answers.begin()
 
     def _resumes_among_others(self) -> bool:
         """The node goes on with a life of which other nodes may know more.
@@ -649,23 +667,20 @@ class Runtime:
         tasks.run("meetings", self.exchanges.run_meetings)
         tasks.run("events", self.publisher.run)
         tasks.run("loop lag", lambda: self.lag.run(pause=tasks.pause))
-        tasks.repeat("new constraints", settings.check_every, self.evaluator.renew)
         tasks.run("fleet constraints", self.evaluator.run_fleet)
         tasks.run("readings", self.evaluator.run_readings)
-        tasks.repeat("ticks", settings.check_every, self.evaluator.tick)
-        tasks.repeat("counts", settings.count_every, self.evaluator.write_counts)
+        for name, every, step in self.rule_steps():
+            tasks.repeat(name, every, step)
         tasks.run("verdicts", self.evaluator.run_verdicts)
         tasks.repeat("spells", settings.count_every, self.spell_file.save)
         tasks.repeat("times", TIMES_EVERY, self.evaluator.write_times)
         tasks.run("expiry", self.maintenance.run_expiries)
         tasks.repeat("expired constraints", REMOVE_EVERY, self.maintenance.remove_expired)
         tasks.repeat("sketches", settings.rate_every, self.evaluator.write_sketches)
-        tasks.repeat("rates", settings.rate_every, self.evaluator.write_rates)
         tasks.repeat("folds", FOLD_EVERY, self.maintenance.fold)
         tasks.repeat("purges", PURGE_EVERY, self.maintenance.purge)
         tasks.repeat("budgets", BUDGETS_EVERY, self.budgets.tend)
         tasks.repeat("removals", REMOVE_EVERY, self.maintenance.drop_removals)
-        tasks.repeat("alerts", LOOK_EVERY, self._check_alerts)
         if settings.identity:
             tasks.run("links", self._watch_links)
         if self.certificates is not None:
@@ -673,6 +688,17 @@ class Runtime:
         tasks.repeat("links to nodes", VIEW_EVERY, self.membership.look_at_links)
         for probe in self.probes:
             tasks.run(f"probe {probe.name}", probe.run)
+
+    def rule_steps(self) -> Sequence[tuple[str, float, Callable[[], Coroutine[object, object, None]]]]:
+        """The steps by which time moves verdicts and alerts, in their order: the name, the seconds between two, and the step."""
+        settings, evaluator = self.settings, self.evaluator
+        return (
+            ("new constraints", settings.check_every, evaluator.renew),
+            ("ticks", settings.check_every, evaluator.tick),
+            ("counts", settings.count_every, evaluator.write_counts),
+            ("rates", settings.rate_every, evaluator.write_rates),
+            ("alerts", LOOK_EVERY, self._check_alerts),
+        )
 
     async def _watch_links(self) -> None:
         """Log faults of certificates, and links that do not come up, which Zenoh does not tell. Once each."""
@@ -703,6 +729,12 @@ class Runtime:
             self.persistence.abandoned = True
             _log.error("the disk does not answer: a file beside the store is not written")
 
+    async def relabel(self, settings: NodeSettings) -> None:
+        """The node has other labels: constraints that apply to it now are judged, and others no longer."""
+        self.membership.relabel(settings)
+        self.evaluator.judge.redefine(list(self.gossip.state.constraints))
+        await self.evaluator.renew()
+
     async def stop(self) -> None:
         """See `Node.stop`."""
         if await self.tasks.stop():
@@ -727,6 +759,7 @@ class Runtime:
         await self.transport.close()
         await self.persistence.close()
         self.recorder.close()
+        self.measurement_recorder.close()
         await self.publisher.finish()
         self.events.close()
 

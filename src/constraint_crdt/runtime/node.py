@@ -43,7 +43,7 @@ from constraint_crdt.runtime.change_feed import BatchResult, apply_changes, chec
 from constraint_crdt.runtime.event_log import EventStream
 from constraint_crdt.runtime.lifecycle import Runtime
 from constraint_crdt.runtime.measurement import Probe
-from constraint_crdt.runtime.settings import NodeSettings
+from constraint_crdt.runtime.settings import RELOADED, NodeSettings
 from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
@@ -206,6 +206,19 @@ class Node:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.stop()
+
+    async def reload(self, settings: NodeSettings) -> tuple[list[str], list[str]]:
+        """Take over the settings that a running node can (`RELOADED`).
+
+        Returns the names of those that it took over, and of those that differ and need a restart. Raises as writes do.
+        """
+        self._check_call()
+        differing = [name for name in NodeSettings.__struct_fields__ if getattr(settings, name) != getattr(self.settings, name)]
+        taken = [name for name in differing if name in RELOADED]
+        self.settings = msgspec.structs.replace(self.settings, **{name: getattr(settings, name) for name in taken})
+        if "labels" in taken:
+            await self._runtime.relabel(self.settings)
+        return taken, [name for name in differing if name not in RELOADED]
 
     async def over(self) -> str:
         """Wait until this node has to end for good. Returns the reason: retirement, or another live node of the same name."""

@@ -29,6 +29,11 @@ from constraint_crdt.types.readings import EVERY, MOST_READINGS, Share, make_sha
 
 Role = Literal["auto", "peer", "router", "client"]
 
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+RELOADED = frozenset({"labels", "log_level"})
+"""The settings that a running node takes anew; the others need a restart."""
+
 ENVIRONMENT_PREFIX = "CONSTRAINT_CRDT_"
 
 IDENTITY_TLS = "identity"
@@ -56,6 +61,8 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
     "routers": (1, 16, ""),
     "routers_above": (2, 100_000, " nodes"),
     "record_bytes": (1024 * 1024, 1024 * 1024 * 1024, ""),
+    "record_measurements_bytes": (1024 * 1024, 1024 * 1024 * 1024 * 1024, ""),
+    "record_deadband": (0, 1, ""),
     "api_rate": (1, 1_000_000, " requests per second"),
     "api_connections_per_address": (1, 100_000, " connections"),
 }
@@ -253,6 +260,9 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     half-life cover only the nodes with the same half-life.
     """
 
+    log_level: LogLevel = "info"
+    """The lowest level of the lines of the log: `debug`, `info`, `warning` or `error`. It is read again at SIGHUP."""
+
     labels: dict[str, str] = msgspec.field(default_factory=dict)
     """The labels of the node, such as `zone = "a"`. A constraint may require labels: nodes without them list the constraint and do
     not evaluate it.
@@ -273,6 +283,22 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     record_bytes: int = 64 * 1024 * 1024
     """The bound of a recording in bytes, both files together. More reaches further back."""
+
+    record_measurements: str = ""
+    """A file to record the measurements of the node with the definitions in force, for `constraint-crdt backtest`; or a directory,
+    with a file for the node. A file of before is kept as `FILE.1`, in place of the one before it.
+    """
+
+    record_measurements_bytes: int = 256 * 1024 * 1024
+    """The bound of a recording of measurements in bytes, both files together. A number takes some 10 bytes. More reaches further
+    back.
+    """
+
+    record_deadband: float = 0.0
+    """A number that moved by no more than this share since the last recorded one is left out of the recording of measurements,
+    until that one is half as old as its maximum age. 0: each sample is recorded, and a replay is exact. More saves room, and a
+    replay is as exact as that.
+    """
 
     alert: tuple[AlertRule, ...] = ()
     """Alert rules with their places to notify, each under `[[alert]]` in the file. Every node with a rule notifies by itself, so

@@ -278,6 +278,10 @@ class SyncNode:
         if keeper.done() and not keeper.cancelled():
             raise HoldLost(keeper.result())
 
+    def reload(self, settings: NodeSettings) -> tuple[list[str], list[str]]:
+        """See `Node.reload`."""
+        return self._wait(self._node.reload(settings))
+
     @contextlib.contextmanager
     def guard(self, *ids: str, if_unknown: Literal["stop", "go"] = "stop") -> Iterator[GuardReport]:
         """Run a `with` block that is meant to run only while these constraints hold. Raises as `Node.guard`.

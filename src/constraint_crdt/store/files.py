@@ -179,10 +179,20 @@ class StoreLock:
 
 
 def default_path(node: str, fleet: str, environ: Mapping[str, str] = os.environ) -> Path:
-    """The default path of a node's store: below `$XDG_STATE_HOME`, else `~/.local/state`."""
+    """The default path of a node's store: below `$XDG_STATE_HOME`, else `~/.local/state`; of a user without a home, as in a
+    container, `/var/lib`.
+    """
     given = environ.get("XDG_STATE_HOME", "")
-    state = Path(given) if Path(given).is_absolute() else Path(environ.get("HOME") or Path.home()) / ".local" / "state"
+    state = Path(given) if Path(given).is_absolute() else _state_of_user(environ)
     return state / APPLICATION / file_name(fleet) / f"{file_name(node)}.db"
+
+
+def _state_of_user(environ: Mapping[str, str]) -> Path:
+    try:
+        home = Path(environ.get("HOME") or Path.home())
+    except RuntimeError:  # neither `$HOME` nor an entry of the user in the database of users
+        home = None
+    return Path("/var/lib") if home is None or home == Path("/") else home / ".local" / "state"
 
 
 def file_name(name: str) -> str:
