@@ -451,6 +451,8 @@ class NodeBudgets:
 
     def close(self) -> None:
         """The node ends in order: its last state has all holds, so a restart need not count further ones."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._feed.writable:
             self._feed.write(self._escrow.keep_nothing)
 
