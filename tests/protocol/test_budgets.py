@@ -38,11 +38,11 @@ def test_never_more_than_the_limit_is_held_where_disks_lag() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", ["is_sure", "_resume", "_sure"])
+@pytest.mark.parametrize("rule", ["is_sure", "_resumed", "_sure"])
 def test_each_rule_on_what_is_kept_back_is_needed(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     planted: dict[str, Callable[..., object]] = {
         "is_sure": lambda _, __, ___: True,
-        "_resume": lambda self, name: self._kept_by(name) and None,
+        "_resumed": lambda _, __, known: known,
         "_sure": lambda self, name: self._kept_by(name)[-1],
     }
     monkeypatch.setattr(loans.Escrow, rule, planted[rule])

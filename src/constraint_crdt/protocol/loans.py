@@ -211,7 +211,7 @@ class Escrow:
                     self.budgets.put(name, node=me, holds=msgspec.structs.replace(holds, kept=0, kept_until=0))
 
     def _kept_by(self, name: str) -> list[Kept]:
-        return self._kept.setdefault((name, self._local.replica), [Kept(0, 0)])
+        return self._kept.get((name, self._local.replica)) or [Kept(0, 0)]
 
     def _sure(self, name: str) -> Kept:
         """What each state that may be on disk keeps back, at least."""
@@ -230,29 +230,26 @@ class Escrow:
         if not fresh:
             self._most[name] = sum_
         kept = Kept(max(most, holds.kept) if fresh else most, now + known.lease)
-        self._kept_by(name).append(kept)
+        self._kept.setdefault((name, self._local.replica), [Kept(0, 0)]).append(kept)
         return msgspec.structs.replace(holds, kept=kept.amount, kept_until=kept.until)
 
-    def _resume(self, name: str) -> None:
-        """Count as held what a former process of this life may have granted without a trace on disk."""
+    def _resumed(self, name: str, known: Known) -> Known:
+        """`known`, with as held what a former process of this life may have granted without a trace on disk. The next write of the
+        own holds has it.
+        """
         me, now = self._local.replica, self.now
-        if (name, me) in self._kept or not self.goes_on:
-            return
-        self._kept_by(name)
-        known = self.budgets.known(name)
         holds = known.holds.get(me, NO_HOLDS)
-        if not holds.kept:
-            return
+        if not holds.kept or (name, me) in self._kept or not self.goes_on:
+            return known
         entries, following = self._tidy(known, me, now).holds, holds.next + RESUMED_GAP
         if holds.kept_until > now:
-            known = known._replace(holds={**known.holds, me: msgspec.structs.replace(holds, holds=entries)})
-            entries = tuple(self._longer(known, me, each, holds.kept_until, now) for each in entries)
+            running = known._replace(holds={**known.holds, me: msgspec.structs.replace(holds, holds=entries)})
+            entries = tuple(self._longer(running, me, each, holds.kept_until, now) for each in entries)
             rest = holds.kept - sum(each.amount for each in entries if each.until >= holds.kept_until)
             if rest > 0:
                 entries = (*entries, Hold(following, "granted before a restart", rest, now, holds.kept_until))
         after = msgspec.structs.replace(holds, holds=entries[-MOST_HOLDS:], next=following + 1, kept=0, kept_until=0)
-        with self._local:
-            self.budgets.put(name, node=me, holds=after)
+        return known._replace(holds={**known.holds, me: after})
 
     def _longer(self, known: Known, me: Replica, hold: Hold, until: int, now: int) -> Hold:
         """A hold that lasts until then, where rights cover it."""
@@ -297,8 +294,7 @@ class Escrow:
             self._waiting[name] = waiting
 
     def _checked(self, name: str) -> Known:
-        self._resume(name)
-        known = self.budgets.known(name)
+        known = self._resumed(name, self.budgets.known(name))
         if all(head.value.removed for head in known.heads):
             raise UnknownName(name, "budget")
         if not self._local.may_count:
@@ -345,7 +341,6 @@ class Escrow:
                     self.budgets.put(name, node=me, ledger=waits)
 
     def _tend(self, name: str) -> bool:
-        self._resume(name)
         known, me = self.budgets.known(name), self._local.replica
         if self.doubted(known):
             return False
@@ -355,7 +350,7 @@ class Escrow:
                 with self._local:
                     self._local.state.retirements.end_lives(self.budgets.other_lives(me), node=me)
                 known = self.budgets.known(name)
-            return self._write(name, known, known)
+            return self._write(name, known, self._resumed(name, known))
         if not takes_part or not known.lease or self._local.state.retirements.is_over(me):
             return False
         with self._local as me:
@@ -375,6 +370,8 @@ class Escrow:
         holds = self._with_demand(known, me, now, name)
         ledger_moved = known.ledgers.get(me) != before.ledgers.get(me)
         holds_moved = holds != before.holds.get(me, NO_HOLDS)
+        if holds_moved:
+            self._kept.setdefault((name, me), [Kept(0, 0)])
         if ledger_moved or holds_moved:
             loans = set(known.ledgers.get(me, NO_LEDGER).loans) - set(before.ledgers.get(me, NO_LEDGER).loans)
             returned = set(holds.returned) - set(before.holds.get(me, NO_HOLDS).returned)
