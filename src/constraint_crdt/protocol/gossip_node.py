@@ -513,9 +513,11 @@ class GossipNode:
         a
         little behind; else a Ping.
         """
-        self.local.seal()
-        if self.local.authority is not None and self.local.authority.is_revoked_node(peer):
-            return self._composer.sync(None)  # it is told, and gets no answer to what it says
+        authority = self.local.authority
+        if authority is not None:
+            self.local.seal()
+            if authority.is_revoked_node(peer):
+                return self._composer.sync(None)  # it is told, and gets no answer to what it says
         return self._composer.begin(peer)
 
     def ping(self, peer: str | None = None) -> Ping:
@@ -567,9 +569,11 @@ class GossipNode:
         Raises `ConstraintCrdtError`, changing nothing, for a message of another fleet, a message that does not fit, or beyond a
         limit.
         """
-        self.local.seal()
+        local = self.local
+        if local.authority is not None:
+            local.seal()
         result = self._exchange.receive(message)
-        result.converged = self.converged
+        result.converged = self.tracker.all_have(local.state.rows.state_hash)
         return result
 
 
