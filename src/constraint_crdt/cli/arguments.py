@@ -39,6 +39,8 @@ GROUPS: Final = {
 OWN: Final = {
     "add": "constraints:add",
     "remove": "constraints:remove",
+    "decide": "constraints:decide",
+    "decisions": "constraints:decisions",
     "events": "watch:events",
     "doctor": "node:doctor",
     "status": "connection:status",
@@ -357,6 +359,7 @@ def _node(commands: _Commands) -> None:
     node.add_argument("--site", metavar="NAME", help="the site of the node: few nodes of each site speak with other sites")
     node.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error; default: info")
     node.add_argument("--max-skew", metavar="SECONDS", help="how far the clocks of the fleet may differ; default: 10")
+    node.add_argument("--keep-decisions", type=int, metavar="N", help="answers of `decide` kept in memory; default: 1000")
     node.add_argument("--config", metavar="FILE", help="TOML with settings; flags and CONSTRAINT_CRDT_* variables win over it")
     # For drills: the reaction of a fleet to a wrong clock.
     node.add_argument("--clock-offset", type=float, default=0.0, help=argparse.SUPPRESS)

@@ -1,4 +1,5 @@
-"""The commands on constraints that wait for acknowledgements, or take a file: add, remove, apply; and `acquire`, on a budget.
+"""The commands on constraints that wait for acknowledgements, or take a file: add, remove, apply; `decide`, whose exit code is its
+answer; and `acquire`, on a budget.
 
 With `--json` they print the answer of the API. The commands that change definitions wait with `--wait` until enough nodes have
 acknowledged the change; a wait that fails is told after the answer, with exit code 1.
@@ -6,6 +7,7 @@ acknowledged the change; a wait that fails is told after the answer, with exit c
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -36,6 +38,7 @@ from constraint_crdt.operations.constraints import (
     RemovedConstraint,
 )
 from constraint_crdt.operations.evidence import CoverageReport, NodeCoverage, acknowledged_by
+from constraint_crdt.operations.rules import DECIDE, Proposed, show_decision, show_decisions
 
 if TYPE_CHECKING:
     from constraint_crdt.cli.files import WantedBudget, WantedConstraint
@@ -128,6 +131,29 @@ def _present_write(
     present({**msgspec.to_builtins(answer), "coverage": report}, None if arguments.json else [told, *shown])
     if not report.met:
         raise not_enough(f"{answer.id}: it is done here", report)
+    return 0
+
+
+# --- decisions --------------------------------------------------------------------------------------------------------------
+
+
+def decide(arguments: argparse.Namespace) -> int:
+    """Ask what the constraints say of values. Returns 1 if these are not allowed."""
+    request: Proposed = request_of(arguments)
+    with connect(arguments) as client:
+        answer = client.do(DECIDE, request)
+    present(answer, None if arguments.json else show_decision(answer, request.values))
+    return 0 if answer.allowed else 1
+
+
+def decisions(arguments: argparse.Namespace) -> int:
+    """Print the last decisions of the node, with `--json` a line each."""
+    with connect(arguments) as client:
+        answer = client.decisions()
+    if not arguments.json:
+        return present(answer, show_decisions(answer))
+    for each in answer:
+        print(json.dumps(msgspec.to_builtins(each)))
     return 0
 
 

@@ -23,6 +23,7 @@ from constraint_crdt.operations import (
     guards,
     nodes,
     plato,
+    rules,
     service,
     sketches,
     tiles,
@@ -45,6 +46,7 @@ from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.operation import Empty, Operation, Paged
 from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
+from constraint_crdt.operations.rules import DecisionReport
 from constraint_crdt.operations.service import AlertsReport, AuditReport, DiagnosisReport, Health, ImportReport, SessionReport
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
@@ -150,6 +152,14 @@ class BlockingMethods(ABC):
     def check_expression(self, when: str, *, scope: str = "node") -> ExpressionReport:
         """Whether a `when` would be taken."""
         return self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when, scope=scope))
+
+    def decide(self, values: Mapping[str, object]) -> DecisionReport:
+        """What the constraints say of these values, on top of what the node measures now. Nothing is counted or changed."""
+        return self.do(rules.DECIDE, rules.Proposed(values=values))
+
+    def decisions(self) -> list[DecisionReport]:
+        """The last decisions of this node since its start, the newest last: 1,000 by default, of a few megabytes in all at most."""
+        return self.do(rules.DECISIONS, rules.ListDecisions())
 
     def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,
@@ -452,6 +462,14 @@ class AsyncMethods(ABC):
     async def check_expression(self, when: str, *, scope: str = "node") -> ExpressionReport:
         """Whether a `when` would be taken."""
         return await self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when, scope=scope))
+
+    async def decide(self, values: Mapping[str, object]) -> DecisionReport:
+        """What the constraints say of these values, on top of what the node measures now. Nothing is counted or changed."""
+        return await self.do(rules.DECIDE, rules.Proposed(values=values))
+
+    async def decisions(self) -> list[DecisionReport]:
+        """The last decisions of this node since its start, the newest last: 1,000 by default, of a few megabytes in all at most."""
+        return await self.do(rules.DECISIONS, rules.ListDecisions())
 
     async def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,

@@ -87,6 +87,23 @@ class Turn(NamedTuple):
         return self.before in VIOLATED_STATES and self.after is VerdictState.HOLDS
 
 
+class Ruling(NamedTuple):
+    """What a definition says of given values. The constraint was not judged."""
+
+    constraint: str
+    definition: Definition
+    outcome: Outcome
+    counts_as: Verdict
+    """The verdict with `if_unknown`."""
+    margin: Margin | None
+    missing: tuple[str, ...]
+    """The variables without a usable value, of an undecided outcome."""
+    read: frozenset[str]
+    """The top-level variables that the definition reads; of scope fleet, those that nodes share."""
+    windows: frozenset[str]
+    """Those of which it reads the samples of a time."""
+
+
 _SUSPENDED = MAX_COUNT
 """The gap between two looks that a spell takes. A node that did not look calls `suspend` instead."""
 
@@ -486,6 +503,37 @@ class Judge:
             self._checked.update((each.constraint, None) for each in evaluations)
         return evaluations
 
+    def decide(self, ids: Iterable[str], now: int, values: Values, fleet: FleetView) -> list[list[Ruling]]:
+        """What the definitions of these constraints say of values: a list for each constraint. Nothing is counted, timed or kept.
+
+        `fleet`: the nodes, of which one has given readings.
+        """
+        found = []
+        for id_ in ids:
+            judged = self._judged.get(id_)
+            if judged is not None and not (self._constraints.ends and id_ not in self._constraints):
+                found.append([self._ruling(judged, rule, now, values, fleet) for rule in judged.rules])
+        return found
+
+    def _ruling(self, judged: _Judged, rule: _Rule, now: int, values: Values, fleet: FleetView) -> Ruling:
+        definition, missing = rule.definition, tuple[str, ...]()
+        if rule.fleet is not None:
+            condition = FleetCondition(definition, fleet.nodes(definition.max_age))
+            condition.refresh()
+            outcome, distance = condition.outcome(), condition.margin()
+            read, windows = frozenset(each.partition(".")[0] for each in condition.needs), _NONE
+        else:
+            given = values.read(judged.variables, now, definition.max_age)
+            outcome = outcome_of(definition, given) if rule.compiled is None else rule.compiled.evaluate(given)
+            expressions = list(expressions_of(definition._replace(clear_when=None)))
+            read = frozenset(name.partition(".")[0] for each in expressions for name in each.variables)
+            windows = frozenset(requirements(expressions))
+            sampled = {name.partition(".")[0] for name in windows}
+            distance, missing = rule.margin(given), (*sorted(read - sampled - given.keys()), *_without_samples(windows, given))
+        verdict = by_default(outcome.verdict, definition.if_unknown)
+        undecided = outcome.verdict is Verdict.UNKNOWN
+        return Ruling(judged.id, definition, outcome, verdict, distance, missing if undecided else (), read, windows)
+
     def moved(self, now: int) -> list[str]:
         """The constraints of scope fleet that read something that moved since the last call, ordered. `now`: hybrid time."""
         self._fleet.refresh(now)
@@ -758,6 +806,15 @@ class Judge:
             return _milliseconds(left)
         judged.add_up(now)
         return _milliseconds([spent + before for spent, before in zip(judged.spent, left, strict=True)])
+
+
+def _without_samples(names: Iterable[str], values: Measurements) -> Iterable[str]:
+    """Those of these variables, in order, of which no sample is kept."""
+    for name in sorted(names):
+        try:
+            values.windows.last(name)
+        except ValueError:
+            yield name
 
 
 _NONE: frozenset[str] = frozenset()

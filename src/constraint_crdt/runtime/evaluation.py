@@ -15,6 +15,7 @@ Rules kept here:
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
@@ -24,10 +25,12 @@ from typing import NamedTuple
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Measurements, assembled, coerced, environment, is_loaded
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.expression.fleet_view import Basis, FleetView, NodeFacts
-from constraint_crdt.expression.judgement import Judge, Milliseconds, Values
+from constraint_crdt.expression.judgement import Judge, Milliseconds, Ruling, Values
+from constraint_crdt.expression.windows import Windows
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.history import NodeRates
 from constraint_crdt.model import VerdictState
@@ -41,6 +44,7 @@ from constraint_crdt.runtime.shared import NodeSketches
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import Selection, check_selector
 from constraint_crdt.types.nodes import NODE
+from constraint_crdt.types.readings import Reading, check_scalar
 from constraint_crdt.types.register import POSITION
 from constraint_crdt.types.verdicts import NodeVerdict
 
@@ -352,6 +356,24 @@ class Evaluator:
             evaluations = await self._judge(self.judge.ids, now, _Given(self._measurements, values))
         await self._verdicts.tell(at_once=True)
         return evaluations
+
+    async def decide(self, values: Mapping[str, object]) -> list[list[Ruling]]:
+        """What the constraints say of these values, on top of what is measured now: a list of rulings for each constraint.
+
+        Nothing is counted, and neither windows nor states change. A window has a given value as its newest sample. The readings
+        that other nodes have of this one are replaced by the given values for this question only.
+        """
+        await self.renew()
+        found, pace = list[list[Ruling]](), _Pace()
+        async with self._judging:
+            now, given = steady_ns(), _Given(self._measurements, values, newest=True)
+            self.fleet.view.refresh(self._gossip.time.now())
+            fleet = self.fleet.view.with_readings(self._gossip.node_id, _readings(values, self._gossip.time.now()))
+            ids = self.judge.ids
+            for start in range(0, len(ids), JUDGED_TOGETHER):
+                found += self.judge.decide(ids[start : start + JUDGED_TOGETHER], now, given, fleet)
+                await pace.rest()
+        return found
 
     async def renew(self) -> None:
         """Read and judge new and redefined constraints. Other tasks run in between, and samples are judged in between."""
@@ -771,9 +793,12 @@ class _VerdictCells:
 class _Given:
     """Values given for a check, in front of the measured ones. None: the variable is missing."""
 
-    def __init__(self, measured: LatestMeasurements, given: Mapping[str, object]) -> None:
+    def __init__(self, measured: LatestMeasurements, given: Mapping[str, object], *, newest: bool = False) -> None:
+        """`newest`: the given values are the newest samples of the windows, too."""
         self._measured = measured
         self._given = given
+        self._newest = newest
+        self._windows: tuple[int, Windows] | None = None
         self._usable, self._unusable = coerced(given)
 
     def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements:
@@ -782,4 +807,21 @@ class _Given:
         for name in self._given:
             usable.pop(name, None)
             unusable.pop(name, None)
-        return assembled(usable | self._usable, unusable | self._unusable, self._measured.windows(now))
+        return assembled(usable | self._usable, unusable | self._unusable, self._windows_at(now))
+
+    def _windows_at(self, now: int) -> Windows:
+        windows = self._measured.windows(now)
+        if not self._newest:
+            return windows
+        if self._windows is None or self._windows[0] != now:
+            self._windows = now, windows.with_newest(self._given)
+        return self._windows[1]
+
+
+def _readings(values: Mapping[str, object], time: int) -> dict[str, Reading]:
+    """The given values that a node could share, as its readings."""
+    found = {}
+    for name, value in values.items():
+        with contextlib.suppress(ConstraintCrdtError):
+            found[name] = Reading(check_scalar(name, value), time)
+    return found

@@ -37,6 +37,7 @@ from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
+from constraint_crdt.operations.rules import DecisionReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import ReadingsReport, VariableReport
 from constraint_crdt.runtime.change_feed import BatchResult, apply_changes, check_definitions, is_cheap
@@ -133,6 +134,8 @@ class Node:
         """Which nodes have heard of a change."""
         self.explanations = runtime.explanations
         """Everything known of a constraint."""
+        self.decisions = runtime.decisions
+        """The last decisions."""
         self.convergence = runtime.convergence
         """How the state of each peer compares to this node's."""
         self.overview = runtime.overview
@@ -345,6 +348,17 @@ class Node:
         runtime.exchanges.push()
         await runtime.persistence.durable()
         return evaluations
+
+    async def decide(self, values: Mapping[str, object]) -> DecisionReport:
+        """What the constraints say of these values, on top of what is measured now. Nothing is counted, timed or written.
+
+        A window has a given value as its newest sample. `for` and `clear_after` are not waited for: a condition that does not hold
+        counts as violated. None in place of a value: the variable is missing. `decisions` keeps the last of them. Raises
+        `ConstraintCrdtError` for a name that no expression can read.
+        """
+        self._check_call()
+        check_names(values)
+        return await self.decisions.make(values, self._runtime.feed.actor)
 
     async def update_position(self, position: Position) -> None:
         """Move the fleet's position. Raises `ConstraintCrdtError` for coordinates beyond 32 bits."""

@@ -33,6 +33,7 @@ from constraint_crdt.operations.constraints import BatchChange, ConstraintReport
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
+from constraint_crdt.operations.rules import DecisionReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import ReadingsReport, VariableReport
 from constraint_crdt.runtime.change_feed import BatchResult
@@ -256,6 +257,10 @@ class SyncNode:
     def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """See `Node.check`."""
         return self._wait(self._node.check(values))
+
+    def decide(self, values: Mapping[str, object]) -> DecisionReport:
+        """See `Node.decide`."""
+        return self._wait(self._node.decide(values))
 
     def update_position(self, position: Position) -> None:
         """See `Node.update_position`."""
