@@ -39,3 +39,36 @@ def test_the_exit_code_of_decide_is_the_decision(node_url: str, capsys: Capture)
         assert client.status().satisfied == client.status().violations == 0
         client.remove("speed")
         client.remove("near")
+
+
+def test_all_is_disabled_only_after_a_question_and_shown_loudly(
+    node_url: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Client(node_url)) as client:
+        client.add("speed", when="speed_mps <= 1.5")
+        assert run(capsys, node_url, "disable", "speed")[0] == 2, "--why is needed"
+        assert run(capsys, node_url, "disable", "--why", "noise")[:2] == (2, "")
+        code, _, err = run(capsys, node_url, "disable", "nope", "--why", "noise")
+        assert (code, err) == (1, "constraint-crdt disable: no constraint 'nope' is active here\n")
+        code, out, _ = run(capsys, node_url, "disable", "speed", "--for", "1h", "--why", "noise")
+        assert (code, out) == (0, "disabled: speed\n")
+        out = run(capsys, node_url, "constraints")[1]
+        assert "DISABLED by local on" in out
+        assert "ends in 59 min: noise" in out
+        assert "nowhere: DISABLED by local" in run(capsys, node_url, "explain", "speed")[1]
+        assert "DISABLED" in run(capsys, node_url, "status")[1]
+        assert run(capsys, node_url, "enable", "speed")[1] == "enabled: speed\n"
+        assert run(capsys, node_url, "enable", "speed")[1] == "none of them was disabled\n"
+        monkeypatch.setattr("sys.stdin.isatty", lambda: False)
+        code, _, err = run(capsys, node_url, "disable", "--all", "--why", "storm")
+        assert (code, err) == (2, "constraint-crdt disable: there is no terminal to ask on: give --yes\n")
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+        monkeypatch.setattr("sys.stdin.readline", lambda: "no\n")
+        assert run(capsys, node_url, "disable", "--all", "--why", "storm")[0] == 1
+        assert client.status().all_disabled is None
+        monkeypatch.setattr("sys.stdin.readline", lambda: "yes\n")
+        assert run(capsys, node_url, "disable", "--all", "--why", "storm")[1].startswith("all constraints are disabled")
+        assert "NOTHING IS EVALUATED" in run(capsys, node_url, "status")[1]
+        assert run(capsys, node_url, "enable", "--all")[0] == 0
+        assert "because storm" in run(capsys, node_url, "events")[1]
+        client.remove("speed")

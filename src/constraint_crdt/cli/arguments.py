@@ -40,6 +40,7 @@ OWN: Final = {
     "add": "constraints:add",
     "remove": "constraints:remove",
     "decide": "constraints:decide",
+    "disable": "constraints:disable",
     "decisions": "constraints:decisions",
     "events": "watch:events",
     "doctor": "node:doctor",

@@ -38,7 +38,15 @@ from constraint_crdt.operations.constraints import (
     RemovedConstraint,
 )
 from constraint_crdt.operations.evidence import CoverageReport, NodeCoverage, acknowledged_by
-from constraint_crdt.operations.rules import DECIDE, Proposed, show_decision, show_decisions
+from constraint_crdt.operations.rules import (
+    DECIDE,
+    DISABLE,
+    Disabled,
+    Proposed,
+    show_decision,
+    show_decisions,
+    show_switched,
+)
 
 if TYPE_CHECKING:
     from constraint_crdt.cli.files import WantedBudget, WantedConstraint
@@ -155,6 +163,28 @@ def decisions(arguments: argparse.Namespace) -> int:
     for each in answer:
         print(json.dumps(msgspec.to_builtins(each)))
     return 0
+
+
+# --- disable --------------------------------------------------------------------------------------------------------------
+
+
+def disable(arguments: argparse.Namespace) -> int:
+    """Disable constraints; all of them only after a question, or with `--yes`."""
+    request: Disabled = request_of(arguments)
+    with connect(arguments) as client:
+        if request.all_ and not arguments.yes:
+            _ask(f"disable all {client.status().constraints} constraints on all nodes of the fleet?")
+        answer = client.do(DISABLE, request)
+    return present(answer, None if arguments.json else show_switched(answer, request, arguments))
+
+
+def _ask(question: str) -> None:
+    """Go on after a yes on the terminal. Raises `CommandFailedError` for another answer, `MisuseError` without a terminal."""
+    if not sys.stdin.isatty():
+        raise MisuseError("there is no terminal to ask on: give --yes")
+    print(f"{question} Type yes to go on: ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip() != "yes":
+        raise CommandFailedError("nothing was changed")
 
 
 # --- acquire ----------------------------------------------------------------------------------------------------------------

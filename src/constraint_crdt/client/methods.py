@@ -46,7 +46,7 @@ from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.operation import Empty, Operation, Paged
 from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
-from constraint_crdt.operations.rules import DecisionReport
+from constraint_crdt.operations.rules import DecisionReport, Switched
 from constraint_crdt.operations.service import AlertsReport, AuditReport, DiagnosisReport, Health, ImportReport, SessionReport
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
@@ -160,6 +160,14 @@ class BlockingMethods(ABC):
     def decisions(self) -> list[DecisionReport]:
         """The last decisions of this node since its start, the newest last: 1,000 by default, of a few megabytes in all at most."""
         return self.do(rules.DECISIONS, rules.ListDecisions())
+
+    def disable(self, ids: Sequence[str] = (), *, all_: bool = False, for_: float | None = None, why: str) -> Switched:
+        """Keep constraints, and evaluate them on no node, for some seconds or until they are enabled."""
+        return self.do(rules.DISABLE, rules.Disabled(ids=ids, all_=all_, for_=for_, why=why))
+
+    def enable(self, ids: Sequence[str] = (), *, all_: bool = False, why: str = "") -> Switched:
+        """Evaluate disabled constraints again."""
+        return self.do(rules.ENABLE, rules.Enabled(ids=ids, all_=all_, why=why))
 
     def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,
@@ -470,6 +478,14 @@ class AsyncMethods(ABC):
     async def decisions(self) -> list[DecisionReport]:
         """The last decisions of this node since its start, the newest last: 1,000 by default, of a few megabytes in all at most."""
         return await self.do(rules.DECISIONS, rules.ListDecisions())
+
+    async def disable(self, ids: Sequence[str] = (), *, all_: bool = False, for_: float | None = None, why: str) -> Switched:
+        """Keep constraints, and evaluate them on no node, for some seconds or until they are enabled."""
+        return await self.do(rules.DISABLE, rules.Disabled(ids=ids, all_=all_, for_=for_, why=why))
+
+    async def enable(self, ids: Sequence[str] = (), *, all_: bool = False, why: str = "") -> Switched:
+        """Evaluate disabled constraints again."""
+        return await self.do(rules.ENABLE, rules.Enabled(ids=ids, all_=all_, why=why))
 
     async def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,

@@ -259,10 +259,13 @@ class Judge:
         wall: Callable[[], int],
         fleet: FleetView | None = None,
         writes: Callable[[str], bool] = lambda _: True,
+        disabled: Callable[[str], bool] = lambda _: False,
     ) -> None:
         """`labels`: gives the labels of this node. `wall`: the time in ns since the epoch, for saved spells. `fleet`: the nodes for
-        constraints of scope fleet; `writes`: whether this node writes the counts of such a constraint.
+        constraints of scope fleet; `writes`: whether this node writes the counts of such a constraint. `disabled`: whether a
+        constraint is not judged at all; a change of that is told by `redefine`.
         """
+        self._disabled = disabled
         self._fleet = FleetView(tuple, lambda _: None) if fleet is None else fleet
         self._writes = writes
         self.fleet_ids: set[str] = set()
@@ -327,7 +330,8 @@ class Judge:
         """Read the definitions of a constraint. True if one of them is new here."""
         before = self._drop(id_, now)
         labels = self._labels()
-        applying = [each for each in self._constraints.definitions(id_) if evaluable(each) and each.applies_to(labels)]
+        definitions = () if self._disabled(id_) else self._constraints.definitions(id_)
+        applying = [each for each in definitions if evaluable(each) and each.applies_to(labels)]
         keyed = {(_key(each), each.max_age): each for each in applying}
         if not keyed:
             self._leave(id_, before)

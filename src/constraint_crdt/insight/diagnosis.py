@@ -24,6 +24,7 @@ from constraint_crdt.insight.evidence import Evidence, LivePeers
 from constraint_crdt.insight.history import SizeLimit
 from constraint_crdt.model import Scope, VerdictState
 from constraint_crdt.model.selectors import Label, Selector
+from constraint_crdt.operations.constraints import reported_disabling, show_disabled
 from constraint_crdt.operations.nodes import LinkProtection, slow_links
 from constraint_crdt.operations.service import DiagnosisReport, Finding, Level, worst_of
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -354,7 +355,7 @@ class Diagnosis:
 
     def look(self) -> DiagnosisReport:
         """All findings available at once. O(nodes + constraints)."""
-        findings = [*self._identity(), *self._fleet(), *self._state(), self._measuring(), self._constraints()]
+        findings = [*self._identity(), *self._fleet(), *self._state(), self._measuring(), *self._disabled(), self._constraints()]
         findings += [finding for check in self.further for finding in check()]
         return DiagnosisReport(node=self._gossip.node_id, worst=worst_of(findings), findings=tuple(findings))
 
@@ -398,7 +399,11 @@ class Diagnosis:
     def notes(self, ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The notes on these constraints, see `Node.notes_on`. O(nodes + constraints)."""
         undecidable = Undecidable(self._gossip, self._measured())
-        return {id_: undecidable.notes(id_) for id_ in ids}
+        return {id_: undecidable.notes(id_) + self._disabled_note(id_) for id_ in ids}
+
+    def _disabled_note(self, id_: str) -> tuple[str, ...]:
+        disabled = reported_disabling(self._gossip.state.switches.disabling(id_))
+        return () if disabled is None else (show_disabled(disabled, self._evidence.now() / SECOND),)
 
     def clock_notes(self) -> tuple[str, ...]:
         """Sentences for the author of a constraint with an end, on the clock that decides about it. Empty for a usual clock."""
@@ -418,6 +423,20 @@ class Diagnosis:
             return Finding(check="probes", level="warn", what=f"no values come from {named(failed)}", advice=advice)
         giving = named([each.name for each in self._probes])
         return Finding(check="probes", level="ok", what=f"values come from {giving}" if giving else "there are none")
+
+    def _disabled(self) -> Iterator[Finding]:
+        """The constraints that no node evaluates, as somebody disabled them."""
+        state = self._gossip.state
+        of_all = reported_disabling(state.switches.of_all)
+        if of_all is not None:
+            what = f"no constraint is evaluated on any node: {show_disabled(of_all, self._evidence.now() / SECOND)}"
+            yield Finding(check="disabled", level="fail", what=what, advice="enable them: `constraint-crdt enable --all`")
+            return
+        found = [id_ for id_ in state.switches if id_ in state.constraints]
+        if found:
+            what = f"evaluated on no node: {named(found)}"
+            advice = "`constraint-crdt constraints` says by whom and why; `constraint-crdt enable ID` ends it"
+            yield Finding(check="disabled", level="warn", what=what, advice=advice)
 
     def _constraints(self) -> Finding:
         """The constraints that no node can decide."""

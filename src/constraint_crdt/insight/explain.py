@@ -33,7 +33,13 @@ from constraint_crdt.expression.judgement import Ruling
 from constraint_crdt.insight.evidence import Coverage, Evidence, dot_text
 from constraint_crdt.insight.history import LoggedChange, NodeRates
 from constraint_crdt.model import Severity, VerdictState
-from constraint_crdt.operations.constraints import reported_fields, reported_time, reported_verdict
+from constraint_crdt.operations.constraints import (
+    DISABLED,
+    reported_disabling,
+    reported_fields,
+    reported_time,
+    reported_verdict,
+)
 from constraint_crdt.operations.counts import OVERVIEW_PAGE, ConstraintOverview, ConstraintRate, LatelyReport, OverviewReport
 from constraint_crdt.operations.evidence import (
     ExplainReport,
@@ -120,6 +126,7 @@ class Explanations:
             lately=self._lately(id_),
             coverage=coverage,
             fleet=self._judgement(id_),
+            disabled=reported_disabling(state.switches.disabling(id_)),
         )
 
     def _judgement(self, id_: str) -> FleetJudgement | None:
@@ -432,7 +439,7 @@ class NodeOverview:
             violated_since=min(now.values(), default=None),
             violated_on=len(violated),
             worst=tuple(sorted(violated, key=lambda name: (name not in now, -violated[name], name))[:NAMED]),
-            state=state_here(last, definitions, self._gossip.labels),
+            state=DISABLED if id_ in state.switches else state_here(last, definitions, self._gossip.labels),
             since=self._evaluations.since(id_) if last else None,
             by_default=last is not None and last.by_default,
             **reported_time(state.metrics.time(id_).plus(self._evaluations.times(id_))),

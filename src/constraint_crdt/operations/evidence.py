@@ -18,7 +18,15 @@ from constraint_crdt.operations.command import (
     show_state,
     show_time,
 )
-from constraint_crdt.operations.constraints import NO_SECONDS, SecondsReport, show_fields, show_selector, show_verdict
+from constraint_crdt.operations.constraints import (
+    NO_SECONDS,
+    DisabledReport,
+    SecondsReport,
+    show_disabled,
+    show_fields,
+    show_selector,
+    show_verdict,
+)
 from constraint_crdt.operations.operation import (
     GET,
     SECONDS,
@@ -242,6 +250,8 @@ class ExplainReport(msgspec.Struct, frozen=True, kw_only=True):
     """The nodes with the last change; null without a recorded change."""
     fleet: FleetJudgement | None = None
     """Null for a constraint that no definition has the scope fleet of, and before it was read here."""
+    disabled: DisabledReport | None = None
+    """Null for an enabled constraint."""
 
 
 class PeerConvergence(msgspec.Struct, frozen=True, kw_only=True):
@@ -430,6 +440,8 @@ def show_explain(answer: ExplainReport, _: ExplainConstraint, __: "Namespace") -
     lines: list[tuple[str, object]] = []
     for each in answer.definitions:
         lines += _definition(each, now)
+    if answer.disabled is not None:
+        lines.append(("evaluated", f"nowhere: {show_disabled(answer.disabled, now)}"))
     lines += [("removal", _removal(each, now)) for each in answer.removals]
     lines += [("lately", _lately(each)) for each in answer.lately]
     if answer.coverage is not None:

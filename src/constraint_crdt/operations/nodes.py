@@ -11,6 +11,7 @@ import msgspec
 from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
 from constraint_crdt.model import Severity
 from constraint_crdt.operations.command import Column, Command, Flag, Lines, Table, View, show_time
+from constraint_crdt.operations.constraints import DisabledReport, show_disabled
 from constraint_crdt.operations.evidence import PeerConvergence, standing
 from constraint_crdt.operations.operation import (
     GET,
@@ -143,6 +144,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     constraints_hash: str
     """Hash of the definitions in force, hex: equal for equal definitions."""
     constraints: int
+    disabled: int = 0
+    """Active constraints that are kept, and evaluated on no node."""
+    all_disabled: DisabledReport | None = None
+    """Null unless all constraints are disabled together."""
     unknown_here: int = 0
     """Constraints unknown on this node now."""
     violated_anywhere: int = 0
@@ -342,6 +347,12 @@ async def _status(node: "Node", _: Empty) -> Status:
     return node.status()
 
 
+def _disabled(answer: Status) -> list[tuple[str, object]]:
+    if answer.all_disabled is not None:
+        return [("NOTHING IS EVALUATED", show_disabled(answer.all_disabled, time.time()))]
+    return [("DISABLED", f"{answer.disabled} constraints; `constraints` says by whom and why")] if answer.disabled else []
+
+
 def show_status(answer: Status) -> Lines:
     """The values by name, with the alarms of the node last."""
     total = answer.satisfied + answer.violations
@@ -364,6 +375,7 @@ def show_status(answer: Status) -> Lines:
         ("linked", show_links(answer.linked)),
         ("role", _role(answer)),
     ]
+    lines += _disabled(answer)
     if answer.sites > 1:
         lines.append(("site", f"{site_name(answer.site)}, {_speaks(answer)}; {answer.away} nodes in other sites"))
     if answer.links == "certificates":

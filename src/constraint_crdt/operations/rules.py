@@ -1,21 +1,24 @@
-"""The operations on the life of rules: decide by them.
+"""The operations on the life of rules: decide by them, disable and enable them.
 
 A decision says what the constraints would say of given values, on top of what the node measures now. Nothing is counted, and no
 window, state or cell changes. `check` is for judgements that count.
 """
 
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from constraint_crdt.errors import UnknownConstraint
 from constraint_crdt.operations.command import (
     Column,
     Command,
     Flag,
     Table,
+    UsageError,
     View,
+    parse_duration,
     parse_measurements,
     show_time,
     show_values,
@@ -30,9 +33,12 @@ from constraint_crdt.operations.operation import (
     Reply,
     Right,
     concatenated,
+    not_found,
 )
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from constraint_crdt.runtime.node import Node
 
 MOST_RULINGS: Final = 100
@@ -202,5 +208,122 @@ DECISIONS: Final = Operation(
         name="decisions",
         help="the last decisions of the node; with --json as JSON lines",
         group="constraints",
+    ),
+)
+
+
+# --- disable and enable -----------------------------------------------------------------------------------------------------
+
+
+class Disabled(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`POST /v1/disable`."""
+
+    ids: Sequence[str] = ()
+    all_: bool = msgspec.field(default=False, name="all")
+    """All constraints, present and later ones, in place of `ids`."""
+    for_: float | None = msgspec.field(default=None, name="for")
+    """Seconds; null: until they are enabled."""
+    why: str
+    """The reason, for people."""
+
+
+class Enabled(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`POST /v1/enable`."""
+
+    ids: Sequence[str] = ()
+    all_: bool = msgspec.field(default=False, name="all")
+    """End the disabling of all constraints together. Those that are disabled by themselves stay disabled."""
+    why: str = ""
+
+
+class Switched(msgspec.Struct, frozen=True, kw_only=True):
+    """Constraints were disabled or enabled."""
+
+    change: str
+    """disabled, enabled."""
+    ids: tuple[str, ...]
+    """Those that were; of `enable` those that had been disabled."""
+    all: bool
+
+
+async def _disable(node: "Node", request: Disabled) -> Switched:
+    try:
+        ids = await node.disable(request.ids, why=request.why, for_=request.for_, all_=request.all_)
+    except UnknownConstraint as error:
+        raise not_found(str(error), "ids") from None
+    return Switched(change="disabled", ids=tuple(each for each in ids if each), all=request.all_)
+
+
+async def _enable(node: "Node", request: Enabled) -> Switched:
+    try:
+        ids = await node.enable(request.ids, why=request.why, all_=request.all_)
+    except UnknownConstraint as error:
+        raise not_found(str(error), "ids") from None
+    return Switched(change="enabled", ids=tuple(each for each in ids if each), all=request.all_ and bool(ids))
+
+
+def show_switched(answer: Switched, _: Any, __: "Namespace") -> View:
+    """The constraints, in a sentence."""
+    if answer.all:
+        return f"all constraints are {answer.change}, on every node that hears of it"
+    return f"{answer.change}: {', '.join(answer.ids)}" if answer.ids else "none of them was disabled"
+
+
+def _check_named(request: Any) -> None:
+    if bool(request.ids) == request.all_:
+        raise UsageError("name the constraints, or give --all")
+
+
+_IDS: Final = Flag(nargs="*", metavar="ID", help="the constraints", convert=tuple)
+
+DISABLE: Final = Operation(
+    name="disable",
+    method=POST,
+    path="/v1/disable",
+    summary="Keep constraints, and evaluate them on no node.",
+    about="Keep constraints, and evaluate them on no node, for some seconds or until they are enabled.",
+    request=Disabled,
+    response=Switched,
+    run=_disable,
+    body=Body(shape=Disabled),
+    positional=("ids",),
+    errors=frozenset({404, 409}),
+    command=Command(
+        name="disable",
+        help="keep constraints, and evaluate them on no node: the emergency stop of a rule",
+        group="constraints",
+        flags={
+            "ids": _IDS,
+            "all_": Flag("--all", action="store_true", help="all constraints, later ones too; asks first"),
+            "for_": Flag("--for", metavar="TIME", convert=parse_duration, help="enabled by itself then; default: until `enable`"),
+            "why": Flag("--why", metavar="TEXT", required=True, help="the reason, which everybody sees"),
+        },
+        options={"yes": Flag("--yes", action="store_true", help="do not ask")},
+        check=_check_named,
+    ),
+)
+
+ENABLE: Final = Operation(
+    name="enable",
+    method=POST,
+    path="/v1/enable",
+    summary="Evaluate disabled constraints again.",
+    request=Enabled,
+    response=Switched,
+    run=_enable,
+    body=Body(shape=Enabled),
+    positional=("ids",),
+    errors=frozenset({404}),
+    command=Command(
+        name="enable",
+        help="evaluate disabled constraints again",
+        group="constraints",
+        flags={
+            "ids": _IDS,
+            "all_": Flag("--all", action="store_true", help="end the disabling of all constraints together"),
+            "why": Flag("--why", metavar="TEXT", help="the reason, for the history"),
+        },
+        check=_check_named,
+        show=show_switched,
     ),
 )

@@ -33,6 +33,7 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, Prediction, SignedRows, signature_mark, signed_text, unsettled
 from constraint_crdt.errors import ConstraintCrdtError, NotPermitted
 from constraint_crdt.types.budgets import BUDGET
+from constraint_crdt.types.changes import SWITCH
 from constraint_crdt.types.counters import COUNTS, SECONDS
 from constraint_crdt.types.decay import RATE
 from constraint_crdt.types.definition import ADD
@@ -58,7 +59,7 @@ OBSERVER: Final = "observer"
 MEMBER: Final = "member"
 OPERATOR: Final = "operator"
 
-_OF_OPERATORS: Final = frozenset({ADD, BUDGET, REVOKE, ROOT, UNDO, VOUCH})
+_OF_OPERATORS: Final = frozenset({ADD, BUDGET, REVOKE, ROOT, SWITCH, UNDO, VOUCH})
 _OF_OBSERVERS: Final = frozenset({CERTIFICATE, SIGNATURE, SETTLED, NODE, VARIABLES})
 
 
@@ -743,6 +744,7 @@ def _excess(role: str, replica: Replica, cell: Cell) -> str | None:
             BUDGET: "define budgets",
             REVOKE: "revoke nodes",
             ROOT: "replace the root",
+            SWITCH: "disable or enable constraints",
             UNDO: "undo retirements",
         }.get(kind, "vouch for rows")
     if kind == REMOVE and any(each.kind == ADD for each in removed_dots(cell)):

@@ -36,6 +36,7 @@ from constraint_crdt.protocol.messages import DEFAULT_FLEET, WIRE_VERSION, Delta
 from constraint_crdt.protocol.peers import DeltaTracker, LinkEstimates
 from constraint_crdt.protocol.transfers import InboundTransfers, OutboundTransfers
 from constraint_crdt.state import ConstraintState
+from constraint_crdt.types.changes import ALL
 from constraint_crdt.types.definition import (
     ADD,
     Duration,
@@ -290,7 +291,36 @@ class GossipNode:
         constraints = self.local.state.constraints
         if id_ not in constraints:
             raise UnknownConstraint(id_)
-        self.write(lambda me: constraints.remove(id_, node=me))
+        self.write(lambda me: self._remove(id_, me))
+
+    def _remove(self, id_: str, me: Replica) -> None:
+        """Remove a constraint, and enable it: added again, it is in force."""
+        switches = self.local.state.switches
+        self.local.state.constraints.remove(id_, node=me)
+        switches.put_all([id_], disabled=False, time=self.local.time.stamp(), node=me)
+
+    def disable(self, ids: Sequence[str], *, ttl: Duration | float | None = None, actor: str = "", why: str = "") -> list[str]:
+        """Disable constraints on all nodes: they are kept, and not evaluated. Returns the ids. `ALL` stands for all constraints.
+
+        `ttl`: for so long (a `timedelta`, or seconds); None: until they are enabled. Raises `UnknownConstraint` for a constraint
+        not active here, `ClockInDoubt` for an end where this node does not know the time, and `ConstraintCrdtError` for values out
+        of bounds; nothing changes then.
+        """
+        self._check_active(ids)
+        until, time = self._end(ttl, None), self.local.time.stamp()
+        switches = self.local.state.switches
+        return self.write(lambda me: switches.put_all(ids, disabled=True, until=until, time=time, actor=actor, why=why, node=me))
+
+    def enable(self, ids: Sequence[str], *, actor: str = "", why: str = "") -> list[str]:
+        """End disablings; returns the ids of those that were disabled, `ALL` for all. Raises `UnknownConstraint` as `disable`."""
+        self._check_active(ids)
+        switches, time = self.local.state.switches, self.local.time.stamp()
+        return self.write(lambda me: switches.put_all(ids, disabled=False, time=time, actor=actor, why=why, node=me))
+
+    def _check_active(self, ids: Sequence[str]) -> None:
+        for id_ in ids:
+            if id_ != ALL and id_ not in self.local.state.constraints:
+                raise UnknownConstraint(id_)
 
     def record(self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None) -> None:
         """Count evaluations of a constraint, or of none in particular. Raises `ValueError` for a negative number."""
@@ -364,7 +394,9 @@ class GossipNode:
         from constraint_crdt.expression.evaluation import evaluate
 
         check_names(values)
-        evaluations = evaluate(self.local.state.constraints, values, self.labels)
+        state = self.local.state
+        enabled = [id_ for id_ in sorted(state.constraints) if id_ not in state.switches]
+        evaluations = evaluate(state.constraints, values, self.labels, enabled)
         for each in evaluations:
             self.record_each({each.constraint: each.counts})
         return evaluations

@@ -28,10 +28,12 @@ from constraint_crdt.insight.explain import state_here, violated_nodes
 from constraint_crdt.insight.history import DefinitionClock
 from constraint_crdt.model import DurationHistogram, EventKind, Severity, VerdictState
 from constraint_crdt.operations.constraints import (
+    DISABLED,
     MOST_VIOLATED,
     ConstraintReport,
     DefinitionReport,
     ViolatedNode,
+    reported_disabling,
     reported_fields,
     reported_time,
     reported_verdict,
@@ -133,6 +135,8 @@ class Answers:
             hash=gossip.state_hash.hex(),
             constraints_hash=gossip.constraints_hash.hex(),
             constraints=state.active_constraint_count,
+            disabled=len(self.disabled_ids()),
+            all_disabled=reported_disabling(state.switches.of_all),
             unknown_here=self._evaluator.undecided,
             violated_anywhere=len(state.verdicts.violated),
             worst=self._worst(),
@@ -198,6 +202,11 @@ class Answers:
             ViolatedConstraint(id=id_, severity=severity, nodes=len(nodes), node=nodes[0], since=since)
             for _, _, id_, severity, nodes, since in heapq.nsmallest(MOST_WORST, found)
         )
+
+    def disabled_ids(self) -> list[str]:
+        """The active constraints that are disabled, ordered. O(disabled constraints)."""
+        constraints, switches = self._gossip.state.constraints, self._gossip.state.switches
+        return sorted(constraints) if switches.of_all is not None else [id_ for id_ in switches if id_ in constraints]
 
     def _linked(self) -> dict[str, int]:
         """The number of other nodes in service by their link."""
@@ -438,6 +447,9 @@ class Answers:
         verdict = reported_verdict(own)
         verdict["reason"] = last.reason if last else ""
         verdict["state"] = state_here(last, definitions, self._gossip.labels) if active else VerdictState.OFF.value
+        disabled = reported_disabling(state.switches.disabling(id_))
+        if disabled is not None:
+            verdict["state"] = DISABLED
         violated = violated_nodes(state.verdicts, id_, self._gossip.node_id, own) if active else {}
         if self._evaluator.writer(id_) is not None:  # told by one node: what one that is not live told counts no more
             present = {self._gossip.node_id, *self._exchanges.live}
@@ -465,6 +477,7 @@ class Answers:
             **reported_time(state.metrics.time(id_).plus(self._evaluator.times(id_))),
             violated_now=len(violated),
             violated_on=tuple([ViolatedNode(node=node, **reported_verdict(each)) for node, each in named]),
+            disabled=disabled,
         )
 
 

@@ -17,7 +17,7 @@ event loop, and other threads, use `SyncNode`.
 import asyncio
 import enum
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from functools import partial
@@ -48,7 +48,8 @@ from constraint_crdt.runtime.settings import RELOADED, NodeSettings
 from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
-from constraint_crdt.types.definition import Selection
+from constraint_crdt.types.changes import ALL, SWITCH, Subject
+from constraint_crdt.types.definition import ADD, Selection
 from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
@@ -247,6 +248,7 @@ class Node:
         scope: str = Scope.NODE,
         mode: str = Mode.ENFORCE,
         each: str | None = None,
+        why: str = "",
     ) -> Change:
         """Add a constraint to the whole fleet, or replace its definitions known here.
 
@@ -259,6 +261,7 @@ class Node:
         an unknown outcome. `max_age`: older values are not used. Durations are a `timedelta` or a number in seconds.
         `scope`: `fleet` for a constraint over `nodes`, the nodes that `on` selects, with their shared readings.
         `mode`: what follows from a violation; `each`: the label of measurements whose values are its instances.
+        `why`: the reason of the change, for the audit and the history.
 
         Raises `ExpressionError` (wrong `when` or `clear_when`), `ClockInDoubt` (an end, while this node does not know the time) or
         `ConstraintCrdtError` (out of bounds); nothing changes then.
@@ -277,12 +280,49 @@ class Node:
             for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
             mode=mode, each=each,
         )  # fmt: skip
-        return await self._runtime.feed.commit(partial(add, at=self.gossip.time.stamp()), "add", id_)
+        add = partial(add, at=self.gossip.time.stamp())
+        return await self._runtime.feed.commit(add, "add", id_, why=why, subjects=_subjects(ADD, [id_]))
 
-    async def remove_constraint(self, id_: str) -> None:
-        """Remove a constraint in the whole fleet. Raises `UnknownConstraint` for a constraint not active here."""
+    async def remove_constraint(self, id_: str, *, why: str = "") -> None:
+        """Remove a constraint in the whole fleet, and end its disabling. `why`: the reason, for the audit and the history.
+
+        Raises `UnknownConstraint` for a constraint not active here.
+        """
         self._check_call()
-        await self._runtime.feed.commit(partial(self.gossip.remove_constraint, id_), "remove", id_)
+        remove = partial(self.gossip.remove_constraint, id_)
+        await self._runtime.feed.commit(remove, "remove", id_, why=why, subjects=_subjects(ADD, [id_]))
+
+    async def disable(
+        self, ids: Sequence[str] = (), *, why: str, for_: timedelta | float | None = None, all_: bool = False
+    ) -> list[str]:
+        """Disable constraints in the whole fleet: they are kept, and evaluated on no node. Returns the ids.
+
+        `all_`: all constraints, present and later ones. `for_`: for so long (a `timedelta`, or seconds); None: until they are
+        enabled. Nodes of 0.1.0 evaluate on. Raises `UnknownConstraint` for a constraint not active here, `ClockInDoubt` for an end
+        while this node does not know the time, and `ConstraintCrdtError` without a reason or for an end out of bounds.
+        """
+        self._check_call()
+        if not why.strip():
+            raise ConstraintCrdtError("say why: others have to know whether they may enable it again", field="why")
+        wanted = _switched(ids, all_)
+        feed = self._runtime.feed
+        disable = partial(self.gossip.disable, wanted, ttl=for_, actor=feed.actor, why=why)
+        return await feed.commit(disable, "disable", _subject(wanted), why=why, subjects=_subjects(SWITCH, wanted))
+
+    async def enable(self, ids: Sequence[str] = (), *, why: str = "", all_: bool = False) -> list[str]:
+        """End disablings; returns the ids of those that were disabled. `all_`: that of all constraints together.
+
+        Raises `UnknownConstraint` for a constraint not active here, and `ConstraintCrdtError` for one that is disabled together
+        with all others only.
+        """
+        self._check_call()
+        wanted, switches = _switched(ids, all_), self.gossip.state.switches
+        of_all = switches.of_all
+        if of_all is not None and not all_ and not set(wanted) & set(switches):
+            raise ConstraintCrdtError("all constraints are disabled together: enable all of them")
+        feed = self._runtime.feed
+        enable = partial(self.gossip.enable, wanted, actor=feed.actor, why=why)
+        return await feed.commit(enable, "enable", _subject(wanted), why=why, subjects=_subjects(SWITCH, wanted))
 
     async def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None
@@ -300,9 +340,10 @@ class Node:
         await self._runtime.feed.commit(partial(self.gossip.record, satisfied, violated, constraint=constraint))
         self._runtime.evaluator.recorded(constraint, satisfied, violated)
 
-    async def batch(self, changes: Sequence[BatchChange]) -> list[BatchResult]:
+    async def batch(self, changes: Sequence[BatchChange], *, why: str = "") -> list[BatchResult]:
         """Add, remove and record, up to 10,000 changes, in order, at one instant, with one commit to disk.
 
+        `why`: the reason of the changes, for the audit and the history.
         Raises `BatchError` (a `ConstraintCrdtError`) naming the first wrong change; no change is made then.
         """
         kinds = self.gossip.state.variables.kinds()
@@ -315,7 +356,8 @@ class Node:
         redefined = [change.id for change in changes if not isinstance(change, RecordCounts)]
         if redefined:
             subject = redefined[0] if len(redefined) == 1 else f"{len(redefined)} constraints"
-            results = await self._runtime.feed.commit(apply, "batch", subject)
+            subjects = _subjects(ADD, redefined)
+            results = await self._runtime.feed.commit(apply, "batch", subject, why=why, subjects=subjects)
         else:
             results = await self._runtime.feed.commit(apply)
         for change in changes:
@@ -383,12 +425,15 @@ class Node:
         """
         return self.guards.hold(ids, if_unknown=if_unknown)
 
-    async def retire(self, node: str, *, dry_run: bool = False, force: bool = False, undo: bool = False) -> RetireReport:
+    async def retire(
+        self, node: str, *, dry_run: bool = False, force: bool = False, undo: bool = False, why: str = ""
+    ) -> RetireReport:
         """Retire a node: its counts stay, its messages are refused, and its name must not be used again.
 
         `dry_run`: only report. `undo`: the node is in service again; started again, it goes on in a new life with what its store
-        has. Raises `UnknownName` for a node without writes, and `ConstraintCrdtError` for this node, for a live node unless `force`
-        is given (writes not received by any peer stay in its store), and with `undo` for a node in service.
+        has. `why`: the reason, for the audit. Raises `UnknownName` for a node without writes, and `ConstraintCrdtError` for this
+        node, for a live node unless `force` is given (writes not received by any peer stay in its store), and with `undo` for a
+        node in service.
         """
         report = self._runtime.answers.retirement(node)
         if undo and not report.done:
@@ -401,11 +446,12 @@ class Node:
             )
         self._check_call()
         change = partial(self.gossip.undo_retirement if undo else self.gossip.retire, node)
-        await self._runtime.feed.commit(change, "undo retire" if undo else "retire", node)
+        await self._runtime.feed.commit(change, "undo retire" if undo else "retire", node, why=why)
         if not undo:
             await self._runtime.budgets.retire(node)
         kind = EventKind.RETIREMENT_UNDONE if undo else EventKind.RETIRED
-        self._runtime.publisher.publish(kind, node=node, actor=self._runtime.feed.actor, by=self.settings.name)
+        feed = self._runtime.feed
+        self._runtime.publisher.publish(kind, node=node, actor=feed.actor, by=self.settings.name, why=why or feed.why)
         return self._runtime.answers.retirement(node)
 
     async def revoke(self, node: str, *, reason: str = "", undo: bool = False, dry_run: bool = False) -> RevocationReport:
@@ -420,7 +466,7 @@ class Node:
             return report
         self._check_call()
         if not report.revoked:
-            await self._runtime.feed.commit(partial(self.gossip.revoke, node, reason, report.keys), "revoke", node)
+            await self._runtime.feed.commit(partial(self.gossip.revoke, node, reason, report.keys), "revoke", node, why=reason)
             self._runtime.membership.shut_out_revoked()
         if undo:
             for id_ in report.constraints:
@@ -553,3 +599,19 @@ class Node:
     def identity(self) -> IdentityReport:
         """The identity of this node, with its former incarnations."""
         return self._runtime.answers.identity()
+
+
+def _switched(ids: Sequence[str], all_: bool) -> list[str]:
+    """The keys of the switches. Raises `ConstraintCrdtError` unless either constraints or all of them are named."""
+    if bool(ids) == all_:
+        raise ConstraintCrdtError("name the constraints, or all of them", field="ids")
+    return [ALL] if all_ else list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
+
+
+def _subject(ids: Sequence[str]) -> str:
+    """The subject of an entry of the audit."""
+    return (ids[0] or "all constraints") if len(ids) == 1 else f"{len(ids)} constraints"
+
+
+def _subjects(kind: int, ids: Iterable[str]) -> list[Subject]:
+    return [Subject(kind, id_) for id_ in dict.fromkeys(ids)]

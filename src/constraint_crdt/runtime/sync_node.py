@@ -226,19 +226,28 @@ class SyncNode:
         scope: str = Scope.NODE,
         mode: str = Mode.ENFORCE,
         each: str | None = None,
+        why: str = "",
     ) -> Change:
         """See `Node.add_constraint`."""
         return self._wait(
             self._node.add_constraint(
                 id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
                 for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
-                mode=mode, each=each,
+                mode=mode, each=each, why=why,
             )
         )  # fmt: skip
 
-    def remove_constraint(self, id_: str) -> None:
+    def remove_constraint(self, id_: str, *, why: str = "") -> None:
         """See `Node.remove_constraint`."""
-        self._wait(self._node.remove_constraint(id_))
+        self._wait(self._node.remove_constraint(id_, why=why))
+
+    def disable(self, ids: Sequence[str] = (), *, why: str, for_: timedelta | float | None = None, all_: bool = False) -> list[str]:
+        """See `Node.disable`."""
+        return self._wait(self._node.disable(ids, why=why, for_=for_, all_=all_))
+
+    def enable(self, ids: Sequence[str] = (), *, why: str = "", all_: bool = False) -> list[str]:
+        """See `Node.enable`."""
+        return self._wait(self._node.enable(ids, why=why, all_=all_))
 
     def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None
@@ -246,9 +255,9 @@ class SyncNode:
         """See `Node.record`."""
         self._wait(self._node.record(satisfied, violated, constraint=constraint, violations=violations))
 
-    def batch(self, changes: Sequence[BatchChange]) -> list[BatchResult]:
+    def batch(self, changes: Sequence[BatchChange], *, why: str = "") -> list[BatchResult]:
         """See `Node.batch`."""
-        return self._wait(self._node.batch(changes))
+        return self._wait(self._node.batch(changes, why=why))
 
     def measure(self, values: Mapping[str, object]) -> None:
         """See `Node.measure`."""
@@ -307,9 +316,9 @@ class SyncNode:
         """See `Node.audit`."""
         return self.read(lambda node: node.audit())
 
-    def retire(self, node: str, *, dry_run: bool = False, force: bool = False, undo: bool = False) -> RetireReport:
+    def retire(self, node: str, *, dry_run: bool = False, force: bool = False, undo: bool = False, why: str = "") -> RetireReport:
         """See `Node.retire`."""
-        return self._wait(self._node.retire(node, dry_run=dry_run, force=force, undo=undo))
+        return self._wait(self._node.retire(node, dry_run=dry_run, force=force, undo=undo, why=why))
 
     def revoke(self, node: str, *, reason: str = "", undo: bool = False, dry_run: bool = False) -> RevocationReport:
         """See `Node.revoke`."""

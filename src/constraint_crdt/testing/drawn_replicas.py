@@ -34,6 +34,7 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipMessage, decode_message, encode_message
 from constraint_crdt.protocol.transfers import split_message
 from constraint_crdt.state import ConstraintState, from_json, to_json
+from constraint_crdt.types.changes import CHANGE, SWITCH
 from constraint_crdt.types.counters import COUNTS, SECONDS, make_seconds
 from constraint_crdt.types.definition import ADD, MEANING, Definition, wire_definition
 from constraint_crdt.types.readings import READING
@@ -309,6 +310,12 @@ def arbitrary_cells(*kinds: int) -> Pool:
             ids,
             st.sampled_from((None, 1.5, [15, -1], "on", True, {})),
             st.integers(0, 2),
+        ),
+        SWITCH: st.builds(make_cell, st.just(SWITCH), ids, st.tuples(st.integers(0, 3), st.booleans(), st.none() | st.just(5))),
+        CHANGE: st.builds(
+            lambda slot, number: make_cell(CHANGE, slot, [5, "add", "bob", "w", [[1, "x", number, [b"v"]]]] if number else None),
+            st.sampled_from(("0", "1", "7")),
+            st.integers(0, 3),
         ),
         UNKNOWN_KIND: st.builds(make_cell, st.just(UNKNOWN_KIND), ids, st.integers(0, 3)),
     }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from constraint_crdt import lazy_names
 from constraint_crdt.types import (
     budgets,
+    changes,
     counters,
     decay,
     definition,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from constraint_crdt.types.verdicts import ConstraintVerdicts, NodeVerdict
 
 _REGISTERED = (
-    bloom, budgets, counters, decay, definition, increments, nodes, orset, rates, readings, register, sketch, tile_cells,
+    bloom, budgets, changes, counters, decay, definition, increments, nodes, orset, rates, readings, register, sketch, tile_cells,
     tile_sets, tiles, variables, verdicts,
 )  # fmt: skip
 """The modules that register kinds."""
