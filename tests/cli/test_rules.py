@@ -1,7 +1,9 @@
-"""The life of rules on the command line: decide, and the last decisions."""
+"""The life of rules on the command line: decide, disable, history and the way back."""
 
 import json
+import re
 from contextlib import closing
+from datetime import UTC, datetime
 
 import pytest
 
@@ -72,3 +74,34 @@ def test_all_is_disabled_only_after_a_question_and_shown_loudly(
         assert run(capsys, node_url, "enable", "--all")[0] == 0
         assert "because storm" in run(capsys, node_url, "events")[1]
         client.remove("speed")
+
+
+def test_the_history_and_the_way_back(node_url: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(capsys, node_url, "add", "pace", "--when", "v < 1", "--why", "größer als nötig, 100 %")[0] == 0
+    assert run(capsys, node_url, "add", "pace", "--when", "v < 2")[0] == 0
+    at = datetime.now(UTC)
+    assert run(capsys, node_url, "remove", "pace", "--why", "not needed")[0] == 0
+    out = run(capsys, node_url, "history", "pace")[1]
+    assert re.sub(r"(?m)^2\S+ \S+  | on \S+?(?=:|$)", "", out) == (
+        "add pace, version 1, by local: größer als nötig, 100 %\n    + when: v < 1\n    + severity: warning\n"
+        "add pace, version 2, by local\n    - when: v < 1\n    + when: v < 2\n"
+        "remove pace, version 3, by local: not needed\n    - when: v < 2\n    - severity: warning\n"
+    )
+    assert "not needed" in run(capsys, node_url, "audit")[1]
+    assert "because not needed" in run(capsys, node_url, "events")[1]
+    assert run(capsys, node_url, "history", "nope")[1] == "no change of nope is kept\n"
+    assert run(capsys, node_url, "revert", "pace", "--dry-run")[1] == "pace: added\nnothing was changed yet\n"
+    assert run(capsys, node_url, "revert", "pace", "--to", "1", "--why", "back")[1] == "pace: added\n"
+    assert "v < 1" in run(capsys, node_url, "constraints")[1]
+    code, _, err = run(capsys, node_url, "revert", "pace", "--to", "9")
+    assert (code, err) == (1, "constraint-crdt revert: there is no version 9 of pace alone: there are 1, 2, 3, 4\n")
+    for wrong in (["pace", "--to", "10m"], ["--all"], [], ["pace", "--all", "--to", "1m"]):
+        assert run(capsys, node_url, "revert", *wrong)[0] == 2
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin.readline", lambda: "yes\n")
+    out = run(capsys, node_url, "revert", "--all", "--to", at.isoformat())[1]
+    assert out == "pace: replaced\nnothing was changed yet\npace: replaced\n"
+    assert "v < 2" in run(capsys, node_url, "constraints")[1]
+    entries = json.loads(run(capsys, node_url, "history", "pace", "--since", "1h", "--json")[1])
+    assert [each["operation"] for each in entries] == ["add", "add", "remove", "revert", "revert"]
+    assert run(capsys, node_url, "remove", "pace")[0] == 0

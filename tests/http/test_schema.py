@@ -34,6 +34,9 @@ TOO_LARGE = 413
 NOT_SAID = {
     "add": "a `when` must compile, and an `until` lie in the future",
     "batch": "as for `add`, and what is removed or recorded must be active",
+    "decide": "an expression cannot read every name",
+    "disable": "constraints are named, or all of them, with a reason",
+    "enable": "constraints are named, or all of them",
     "import_state": "the rows must have the checksum and the hash that it names",
     "insert": "a filter has a largest size, and keeps the dimensions that it was begun with",
     "move_counter": "what a node moves a counter by is bounded in all",
@@ -41,6 +44,7 @@ NOT_SAID = {
     "overview": "constraints are asked for by id or by page, not both",
     "rates": "only the half-lives that this node tracks have rates",
     "record": "what a node counts is bounded in all",
+    "revert": "a constraint is named, or a time for all of them",
     "send_delta": "a counter is of the node and the seq of its delta, and a norm that of its position",
     "submit_tile": "a tile is of the room in the path, and its hash that of its content",
     "tally": "what a node counts in a sketch is bounded in all",

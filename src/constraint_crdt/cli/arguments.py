@@ -41,6 +41,7 @@ OWN: Final = {
     "remove": "constraints:remove",
     "decide": "constraints:decide",
     "disable": "constraints:disable",
+    "revert": "constraints:revert",
     "decisions": "constraints:decisions",
     "events": "watch:events",
     "doctor": "node:doctor",
@@ -254,6 +255,8 @@ def _operations(commands: _Commands, client: _Parser, actions: dict[str, _Comman
             parser = _command(actions[name] if action else commands, action or name, run, command.help, client)
             parser.set_defaults(operation=operation, declared=command)
             _add_flags(parser, operation, command)
+            if operation.takes_why and "why" not in operation.request.__struct_fields__:
+                _why(parser)
 
 
 def _actions(commands: _Commands, name: str) -> _Commands:
@@ -441,6 +444,7 @@ def _apply(commands: _Commands, client: _Parser) -> None:
     )
     apply.add_argument("--prune", action="store_true", help="remove the constraints that the file does not list")
     apply.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    _why(apply)
     _waits(apply)
 
 
@@ -494,6 +498,10 @@ def _lint(commands: _Commands, client: _Parser) -> None:
         metavar="NAME=LOW..HIGH",
         help="the lowest and highest value of a variable, as in percent=0..100; can be repeated",
     )
+
+
+def _why(command: _Parser) -> None:
+    command.add_argument("--why", metavar="TEXT", help="the reason, for the audit and the history")
 
 
 def _waits(command: _Parser) -> None:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from constraint_crdt.cli.output import CommandFailedError, MisuseError, present,
 from constraint_crdt.client import ClientError, Refused, WrongInput
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.operations.budgets import HoldReport, handle_of
-from constraint_crdt.operations.command import parse_duration
+from constraint_crdt.operations.command import UsageError, parse_duration, parse_moment
 from constraint_crdt.operations.constraints import (
     ADD,
     MAX_CHANGES,
@@ -41,10 +42,13 @@ from constraint_crdt.operations.evidence import CoverageReport, NodeCoverage, ac
 from constraint_crdt.operations.rules import (
     DECIDE,
     DISABLE,
+    REVERT,
     Disabled,
     Proposed,
+    Reverted,
     show_decision,
     show_decisions,
+    show_revert,
     show_switched,
 )
 
@@ -176,6 +180,36 @@ def disable(arguments: argparse.Namespace) -> int:
             _ask(f"disable all {client.status().constraints} constraints on all nodes of the fleet?")
         answer = client.do(DISABLE, request)
     return present(answer, None if arguments.json else show_switched(answer, request, arguments))
+
+
+def revert(arguments: argparse.Namespace) -> int:
+    """Undo the last change of a constraint, or go back to a version; with `--all` to a time, after a question."""
+    given: Reverted = request_of(arguments)
+    target: str | None = arguments.target
+    if arguments.all_ == (given.id is not None) or (arguments.all_ and target is None):
+        raise MisuseError("name a constraint, or give --all with --to TIME")
+    if arguments.all_:
+        request = msgspec.structs.replace(given, time=_moment(target or ""))
+    elif target is None or target.isdecimal():
+        request = msgspec.structs.replace(given, to=None if target is None else int(target))
+    else:
+        raise MisuseError(f"--to {target!r} is no version of {given.id}: give the number that `history {given.id}` tells")
+    with connect(arguments) as client:
+        if arguments.all_ and not arguments.yes and not request.dry_run:
+            planned = client.do(REVERT, msgspec.structs.replace(request, dry_run=True))
+            if planned.steps:
+                present(planned, show_revert(planned, request, arguments))
+                _ask(f"make these {len(planned.steps)} changes?")
+        answer = client.do(REVERT, request)
+    return present(answer, None if arguments.json else show_revert(answer, request, arguments))
+
+
+def _moment(text: str) -> datetime:
+    """The point in time of `10m`, which is ago, or of a date with its zone."""
+    try:
+        return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
+    except UsageError:
+        return parse_moment(text)
 
 
 def _ask(question: str) -> None:

@@ -46,7 +46,7 @@ from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.operation import Empty, Operation, Paged
 from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
-from constraint_crdt.operations.rules import DecisionReport, Switched
+from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, RevertReport, Switched
 from constraint_crdt.operations.service import AlertsReport, AuditReport, DiagnosisReport, Health, ImportReport, SessionReport
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
@@ -168,6 +168,16 @@ class BlockingMethods(ABC):
     def enable(self, ids: Sequence[str] = (), *, all_: bool = False, why: str = "") -> Switched:
         """Evaluate disabled constraints again."""
         return self.do(rules.ENABLE, rules.Enabled(ids=ids, all_=all_, why=why))
+
+    def history(self, *, id_: str | None = None, since: float | None = None) -> list[HistoryEntry]:
+        """Who changed rules and membership, when, why, and what they were; the newest last. Kept for 90 days."""
+        return self.do(rules.HISTORY, rules.ReadHistory(id=id_, since=since))
+
+    def revert(
+        self, id_: str | None = None, *, to: int | None = None, time: datetime | None = None, dry_run: bool = False, why: str = "",
+    ) -> RevertReport:
+        """Undo the last change of a constraint, go back to a version (`to`), or make all what they were at a time."""
+        return self.do(rules.REVERT, rules.Reverted(id=id_, to=to, time=time, dry_run=dry_run, why=why))
 
     def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,
@@ -486,6 +496,16 @@ class AsyncMethods(ABC):
     async def enable(self, ids: Sequence[str] = (), *, all_: bool = False, why: str = "") -> Switched:
         """Evaluate disabled constraints again."""
         return await self.do(rules.ENABLE, rules.Enabled(ids=ids, all_=all_, why=why))
+
+    async def history(self, *, id_: str | None = None, since: float | None = None) -> list[HistoryEntry]:
+        """Who changed rules and membership, when, why, and what they were; the newest last. Kept for 90 days."""
+        return await self.do(rules.HISTORY, rules.ReadHistory(id=id_, since=since))
+
+    async def revert(
+        self, id_: str | None = None, *, to: int | None = None, time: datetime | None = None, dry_run: bool = False, why: str = "",
+    ) -> RevertReport:
+        """Undo the last change of a constraint, go back to a version (`to`), or make all what they were at a time."""
+        return await self.do(rules.REVERT, rules.Reverted(id=id_, to=to, time=time, dry_run=dry_run, why=why))
 
     async def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,

@@ -38,6 +38,7 @@ from constraint_crdt.errors import ClockInDoubt, ConstraintCrdtError, LifecycleE
 from constraint_crdt.expression import ExpressionError
 from constraint_crdt.operations.operation import (
     JSON,
+    REASON,
     RIGHT_OF_ROLE,
     AnyOperation,
     Freshness,
@@ -49,7 +50,7 @@ from constraint_crdt.operations.operation import (
     not_json,
     wrong,
 )
-from constraint_crdt.runtime.change_feed import ACTOR
+from constraint_crdt.runtime.change_feed import acting_as, because
 from constraint_crdt.runtime.node import Node
 
 GRANTED: Final = "constraint_crdt.session"
@@ -245,11 +246,8 @@ class Resource:
                 return await self._own[operation.name](asked, request)
             if endpoint.right <= Right.READ:
                 return endpoint.encode(request, await operation.run(self._node, asked))
-            before = ACTOR.set(session.name)
-            try:
+            with acting_as(session.name), because(unquote(request.headers.get(REASON.name, ""), errors="replace")):
                 return endpoint.encode(request, await operation.run(self._node, asked))
-            finally:
-                ACTOR.reset(before)
         except Exception as error:
             return problem_response(problem_of(error, request))
 

@@ -52,7 +52,19 @@ from constraint_crdt.operations.constraints import (
 from constraint_crdt.operations.counts import Counted, Given, Measured
 from constraint_crdt.operations.fleet import Moved, Moving
 from constraint_crdt.operations.nodes import Retiring
-from constraint_crdt.operations.operation import BYTES, JSON, TEXT, Answer, AnyOperation, Body, Empty, Parameter, Right, Schema
+from constraint_crdt.operations.operation import (
+    BYTES,
+    JSON,
+    REASON,
+    TEXT,
+    Answer,
+    AnyOperation,
+    Body,
+    Empty,
+    Parameter,
+    Right,
+    Schema,
+)
 from constraint_crdt.operations.sketches import MAX_ITEMS, Inserted, Tallied
 from constraint_crdt.operations.tiles import EditedTile, NewTile
 from constraint_crdt.plato.shapes import (
@@ -314,7 +326,10 @@ def _operation(operation: AnyOperation, schema_of: Mapping[str, Any]) -> dict[st
         "operationId": operation.name,
         "tags": [operation.group],
         "summary": operation.summary,
-        "parameters": [*_path_parameters(operation), *map(_parameter, operation.parameters)],
+        "parameters": [
+            *_path_parameters(operation),
+            *map(_parameter, [*operation.parameters, *([REASON] if operation.takes_why else [])]),
+        ],
         "responses": {str(status): _answer(answer, operation, schema_of) for status, answer in operation.answers.items()},
     }
     if operation.freshness is not None:

@@ -1,4 +1,4 @@
-"""The operations on the life of rules: decide by them, disable and enable them.
+"""The operations on the life of rules: decide by them, disable and enable them, their history and the way back.
 
 A decision says what the constraints would say of given values, on top of what the node measures now. Nothing is counted, and no
 window, state or cell changes. `check` is for judgements that count.
@@ -6,11 +6,13 @@ window, state or cell changes. `check` is for judgements that count.
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from constraint_crdt.errors import UnknownConstraint
+from constraint_crdt.crdt.limits import DURATION_MAX
+from constraint_crdt.errors import NotKept, UnknownConstraint
 from constraint_crdt.operations.command import (
     Column,
     Command,
@@ -27,18 +29,22 @@ from constraint_crdt.operations.operation import (
     GET,
     PAGED,
     POST,
+    SECONDS,
     Body,
     Operation,
     Paged,
+    Parameter,
     Reply,
     Right,
     concatenated,
     not_found,
 )
+from constraint_crdt.operations.service import local_time, parse_past
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from constraint_crdt.insight.history import RevertPlan
     from constraint_crdt.runtime.node import Node
 
 MOST_RULINGS: Final = 100
@@ -325,5 +331,192 @@ ENABLE: Final = Operation(
         },
         check=_check_named,
         show=show_switched,
+    ),
+)
+
+
+# --- history and revert -----------------------------------------------------------------------------------------------------
+
+
+class ReadHistory(Paged, frozen=True, kw_only=True):
+    """`GET /v1/history`."""
+
+    id: str | None = None
+    since: float | None = None
+    """Seconds before now."""
+
+
+class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of a rule or of membership."""
+
+    time: int
+    """ns since the epoch by the clock of the node."""
+    actor: str
+    """A person, a token or a program, as the node says; empty if unknown."""
+    node: str
+    """The node on which the change was made; empty if unknown."""
+    operation: str
+    kind: str
+    """constraint, switch (disabled or enabled), parameter, silence, alert rule; change for membership and others."""
+    subject: str
+    version: int | None
+    """The version that the change made, for `revert`; null where there are none."""
+    why: str
+    before: tuple[str, ...]
+    """The fields before the change, a line each; empty: there was none."""
+    after: tuple[str, ...]
+    """The fields after it; empty: it was removed."""
+
+    @property
+    def diff(self) -> list[str]:
+        """The lines that the change took away and added."""
+        gone = [f"- {line}" for line in self.before if line not in self.after]
+        return gone + [f"+ {line}" for line in self.after if line not in self.before]
+
+
+async def _history(node: "Node", request: ReadHistory) -> Reply[list[HistoryEntry]]:
+    since = 0 if request.since is None else node.gossip.time.now() - round(request.since * 1e9)
+    found = node.rules.entries(request.id, since)
+    page, following = request.page(list(found))
+    return Reply([found[id_] for id_ in page], next_after=following)
+
+
+def show_history(answer: list[HistoryEntry], request: ReadHistory, _: "Namespace") -> View:
+    """A sentence for each change, and its lines."""
+    if not answer:
+        return "no change is kept" if request.id is None else f"no change of {request.id} is kept"
+    view: list[str] = []
+    for each in answer:
+        of = "" if each.kind in ("constraint", "change") else f" ({each.kind})"
+        version = "" if each.version is None or each.kind != "constraint" else f", version {each.version}"
+        by = " on ".join(part for part in (each.actor, each.node) if part) or "unknown"
+        why = f": {each.why}" if each.why else ""
+        view += [f"{local_time(each.time)}  {each.operation} {each.subject}{of}{version}, by {by}{why}"]
+        view += [f"    {line}" for line in each.diff]
+    return view
+
+
+HISTORY: Final = Operation(
+    name="history",
+    method=GET,
+    path="/v1/history",
+    summary="Who changed rules and membership, when, why, and what they were.",
+    about="Who changed rules and membership, when, why, and what they were; the newest last. Kept for 90 days.",
+    request=ReadHistory,
+    response=list[HistoryEntry],
+    run=_history,
+    parameters=(
+        *PAGED,
+        Parameter(name="id", about="only the changes of this constraint, and of its switch"),
+        Parameter(
+            name="since",
+            about="only changes of so many seconds before now",
+            schema={**SECONDS, "maximum": DURATION_MAX},
+            parse=parse_past,
+        ),
+    ),
+    join=concatenated,
+    command=Command(
+        name="history",
+        help="who changed the rules, when, why, and what they were",
+        group="constraints",
+        flags={
+            "id": Flag(nargs="?", metavar="ID", help="the constraint; default: all changes"),
+            "since": Flag("--since", metavar="TIME", convert=parse_duration, help="only the changes of this time, as in 1h"),
+        },
+        show=show_history,
+    ),
+)
+
+
+class Reverted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`POST /v1/revert`: a constraint, or all with a time."""
+
+    id: str | None = None
+    to: int | None = None
+    """The version of the definition; null: undo the last change."""
+    time: datetime | None = None
+    """Without an id: make all constraints and disablings what they were then."""
+    dry_run: bool = False
+    why: str = ""
+
+
+class RevertStep(msgspec.Struct, frozen=True, kw_only=True):
+    """What a revert does with a constraint, or with all of them."""
+
+    id: str
+    """Empty for all constraints together."""
+    change: str
+    """added, replaced, removed, disabled, enabled."""
+
+
+class RevertReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The steps of a revert, which is done whole or not at all."""
+
+    done: bool
+    """False for a dry run, and where nothing is to be done."""
+    steps: tuple[RevertStep, ...]
+    notes: tuple[str, ...]
+    """Sentences on what cannot be as it was."""
+
+
+def revert_report(plan: "RevertPlan") -> RevertReport:
+    """The steps of a plan."""
+    steps = []
+    for each in plan.constraints:
+        change = "removed" if each.definition is None else "replaced" if each.present else "added"
+        steps.append(RevertStep(id=each.id, change=change))
+    steps += [RevertStep(id=id_, change="enabled" if switch is None else "disabled") for id_, switch in plan.switches]
+    return RevertReport(done=False, steps=tuple(steps), notes=tuple(plan.notes))
+
+
+async def _revert(node: "Node", request: Reverted) -> RevertReport:
+    try:
+        return await node.revert(request.id, to=request.to, time=request.time, why=request.why, dry_run=request.dry_run)
+    except NotKept as error:
+        raise not_found(str(error), error.field) from None
+
+
+def show_revert(answer: RevertReport, _: Any, __: "Namespace") -> View:
+    """A line for each step."""
+    view = [f"{each.id or 'all constraints'}: {each.change}" for each in answer.steps]
+    view += [f"note: {note}" for note in answer.notes]
+    if not answer.steps:
+        return [*view, "nothing was to be done"]
+    return view if answer.done else [*view, "nothing was changed yet"]
+
+
+REVERT: Final = Operation(
+    name="revert",
+    method=POST,
+    path="/v1/revert",
+    summary="Make a constraint, or all, what they were.",
+    about="Undo the last change of a constraint, go back to a version (`to`), or make all what they were at a time.",
+    request=Reverted,
+    response=RevertReport,
+    run=_revert,
+    body=Body(shape=Reverted),
+    positional=("id",),
+    errors=frozenset({404, 409}),
+    command=Command(
+        name="revert",
+        help="undo the last change of a constraint, go back to a version of it, or make all what they were at a time",
+        group="constraints",
+        flags={
+            "id": Flag(nargs="?", metavar="ID", help="the constraint"),
+            "to": None,
+            "time": None,
+            "dry_run": Flag("--dry-run", action="store_true", help="say what would be done, and do nothing"),
+            "why": Flag("--why", metavar="TEXT", help="the reason, for the history"),
+        },
+        options={
+            "target": Flag(
+                "--to",
+                metavar="N|TIME",
+                help="the version that `history` tells; with --all a time, as in 10m or 2026-12-01T00:00:00Z",
+            ),
+            "all_": Flag("--all", action="store_true", help="all constraints, as they were at the time of --to; asks first"),
+            "yes": Flag("--yes", action="store_true", help="do not ask"),
+        },
     ),
 )

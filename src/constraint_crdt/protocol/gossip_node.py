@@ -36,9 +36,10 @@ from constraint_crdt.protocol.messages import DEFAULT_FLEET, WIRE_VERSION, Delta
 from constraint_crdt.protocol.peers import DeltaTracker, LinkEstimates
 from constraint_crdt.protocol.transfers import InboundTransfers, OutboundTransfers
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.changes import ALL
+from constraint_crdt.types.changes import ALL, Switch
 from constraint_crdt.types.definition import (
     ADD,
+    Definition,
     Duration,
     Labels,
     Selection,
@@ -298,6 +299,35 @@ class GossipNode:
         switches = self.local.state.switches
         self.local.state.constraints.remove(id_, node=me)
         switches.put_all([id_], disabled=False, time=self.local.time.stamp(), node=me)
+
+    def restore(
+        self,
+        definitions: Mapping[str, Definition | None],
+        switches: Mapping[str, Switch | None],
+        *,
+        actor: str = "",
+        why: str = "",
+        at: int | None = None,
+    ) -> None:
+        """Give constraints definitions that they had, and None to remove one; disable constraints as before, with None enable them.
+
+        Raises `ClockInDoubt` for a definition with an end, and `ConstraintCrdtError` beyond a limit; nothing changes then.
+        """
+        state, time = self.local.state, self.local.time.stamp()
+        if any(each is not None and each.expires_at is not None for each in definitions.values()):
+            self.local.check_clock()
+
+        def write(me: Replica) -> None:
+            for id_, definition in definitions.items():
+                if definition is not None:
+                    state.constraints.put(id_, definition, node=me, at=at)
+                elif id_ in state.constraints:
+                    self._remove(id_, me)
+            for id_, switch in switches.items():
+                until = None if switch is None else switch.until
+                state.switches.put_all([id_], disabled=switch is not None, until=until, time=time, actor=actor, why=why, node=me)
+
+        self.write(write)
 
     def disable(self, ids: Sequence[str], *, ttl: Duration | float | None = None, actor: str = "", why: str = "") -> list[str]:
         """Disable constraints on all nodes: they are kept, and not evaluated. Returns the ids. `ALL` stands for all constraints.

@@ -208,8 +208,9 @@ class ChangeFeed:
         try:
             result = mutate()
             if operation and (local.replica, local.written) != before:
-                self._note(operation, subject, before, why or WHY.get())
-                self._keep(operation, why or WHY.get(), earlier)
+                reason, time = why or WHY.get(), local.time.stamp()
+                self._note(operation, subject, before, reason, time)
+                self._keep(operation, reason, time, earlier)
             return result
         finally:
             after = local.replica
@@ -225,23 +226,22 @@ class ChangeFeed:
         """Write an entry of the audit about a change without mutations here. Beyond a limit there is none."""
         self.write(lambda: self._note(operation, subject, None))
 
-    def _note(self, operation: str, subject: str, since: Dot | None, why: str = "") -> None:
+    def _note(self, operation: str, subject: str, since: Dot | None, why: str = "", time: int | None = None) -> None:
         try:
-            self._local.note(self.actor, operation, subject, since, why)
+            self._local.note(self.actor, operation, subject, since, why, time)
         except ConstraintCrdtError as error:  # beyond a limit; the change itself is done
             _log.warning("the audit has no entry about %s %s: %s", operation, subject, error)
 
-    def _keep(self, operation: str, why: str, earlier: Sequence[Before]) -> None:
+    def _keep(self, operation: str, why: str, time: int, earlier: Sequence[Before]) -> None:
         """Keep in the history what changed. A first definition is no change: its cell tells all of it."""
         local, changes = self._local, self._local.state.changes
         changed = [each for each in earlier if before_change(local.state.rows, each.subject) != each]
         changed = [each for each in changed if each.values or each.subject.kind != ADD or changes.number(each.subject) > 1]
         if not changed:
             return
-        time, actor = local.time.stamp(), self.actor
         try:
             with local as me:
-                changes.note(changed, operation=operation, actor=actor, why=why, time=time, node=me)
+                changes.note(changed, operation=operation, actor=self.actor, why=why, time=time, node=me)
         except ConstraintCrdtError as error:  # beyond a limit; the change itself is done
             _log.warning("the history has no entry about %s: %s", operation, error)
 

@@ -30,14 +30,15 @@ import msgspec
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, LifecycleError, UnknownConstraint, WrongThread
 from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation, is_known
+from constraint_crdt.insight.history import RuleHistory
 from constraint_crdt.model import Event, EventKind, IfUnknown, Mode, Scope, Severity, html_fields
 from constraint_crdt.operations.budgets import HoldReport
-from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
+from constraint_crdt.operations.constraints import MAX_CHANGES, BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
-from constraint_crdt.operations.rules import DecisionReport
+from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, RevertReport, revert_report
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import ReadingsReport, VariableReport
 from constraint_crdt.runtime.change_feed import BatchResult, apply_changes, check_definitions, is_cheap
@@ -49,7 +50,7 @@ from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
 from constraint_crdt.types.changes import ALL, SWITCH, Subject
-from constraint_crdt.types.definition import ADD, Selection
+from constraint_crdt.types.definition import ADD, Selection, time_ns
 from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
@@ -137,6 +138,8 @@ class Node:
         """Everything known of a constraint."""
         self.decisions = runtime.decisions
         """The last decisions."""
+        self.rules = RuleHistory(runtime.gossip)
+        """Who changed the rules, when, and what they were."""
         self.convergence = runtime.convergence
         """How the state of each peer compares to this node's."""
         self.overview = runtime.overview
@@ -290,7 +293,7 @@ class Node:
         """
         self._check_call()
         remove = partial(self.gossip.remove_constraint, id_)
-        await self._runtime.feed.commit(remove, "remove", id_, why=why, subjects=_subjects(ADD, [id_]))
+        await self._runtime.feed.commit(remove, "remove", id_, why=why, subjects=_subjects(ADD, [id_]) + _subjects(SWITCH, [id_]))
 
     async def disable(
         self, ids: Sequence[str] = (), *, why: str, for_: timedelta | float | None = None, all_: bool = False
@@ -324,6 +327,47 @@ class Node:
         enable = partial(self.gossip.enable, wanted, actor=feed.actor, why=why)
         return await feed.commit(enable, "enable", _subject(wanted), why=why, subjects=_subjects(SWITCH, wanted))
 
+    def history(self, id_: str | None = None) -> list[HistoryEntry]:
+        """Who changed the rules and the membership of the fleet, when, why, and what they were; the newest last.
+
+        `id_`: of a constraint, with its switch. Changes are kept for 90 days, the last of each node. O(changes).
+        """
+        return list(self.rules.entries(id_).values())
+
+    async def revert(
+        self,
+        id_: str | None = None,
+        *,
+        to: int | None = None,
+        time: datetime | int | None = None,
+        why: str = "",
+        dry_run: bool = False,
+    ) -> RevertReport:
+        """Undo the last change of a constraint; with `to` make this version of its definition the present one again.
+
+        `time`, without `id_`: make all constraints and disablings what they were then (an aware `datetime`, or ns since the epoch).
+        A revert is an edit, in one transaction. `dry_run`: only report. Raises `NotKept` for a version or a time that is
+        not kept; nothing changes then.
+        """
+        if (id_ is None) == (time is None) or (to is not None and id_ is None):
+            raise ConstraintCrdtError("name a constraint, perhaps with a version, or a time for all of them", field="id")
+        if time is not None:
+            plan = self.rules.to_time(time_ns(time, "time"))
+        else:
+            plan = self.rules.undo(str(id_)) if to is None else self.rules.to_version(str(id_), to)
+        report = revert_report(plan)
+        if dry_run or not report.steps:
+            return report
+        self._check_call()
+        if len(report.steps) > MAX_CHANGES:
+            raise ConstraintCrdtError(f"a revert has at most {MAX_CHANGES} steps, not {len(report.steps)}")
+        definitions, switches = {each.id: each.definition for each in plan.constraints}, dict(plan.switches)
+        feed, at = self._runtime.feed, self.gossip.time.stamp()
+        restore = partial(self.gossip.restore, definitions, switches, actor=feed.actor, why=why or feed.why, at=at)
+        subjects = _subjects(ADD, definitions) + _subjects(SWITCH, {**definitions, **switches})
+        await feed.commit(restore, "revert", _subject([*definitions, *switches]), why=why, subjects=subjects)
+        return msgspec.structs.replace(report, done=True)
+
     async def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None
     ) -> None:
@@ -356,7 +400,7 @@ class Node:
         redefined = [change.id for change in changes if not isinstance(change, RecordCounts)]
         if redefined:
             subject = redefined[0] if len(redefined) == 1 else f"{len(redefined)} constraints"
-            subjects = _subjects(ADD, redefined)
+            subjects = _subjects(ADD, redefined) + _subjects(SWITCH, self.gossip.state.switches)
             results = await self._runtime.feed.commit(apply, "batch", subject, why=why, subjects=subjects)
         else:
             results = await self._runtime.feed.commit(apply)

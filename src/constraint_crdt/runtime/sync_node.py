@@ -33,7 +33,7 @@ from constraint_crdt.operations.constraints import BatchChange, ConstraintReport
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
-from constraint_crdt.operations.rules import DecisionReport
+from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, RevertReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import ReadingsReport, VariableReport
 from constraint_crdt.runtime.change_feed import BatchResult
@@ -248,6 +248,22 @@ class SyncNode:
     def enable(self, ids: Sequence[str] = (), *, why: str = "", all_: bool = False) -> list[str]:
         """See `Node.enable`."""
         return self._wait(self._node.enable(ids, why=why, all_=all_))
+
+    def history(self, id_: str | None = None) -> list[HistoryEntry]:
+        """See `Node.history`."""
+        return self.read(lambda node: node.history(id_))
+
+    def revert(
+        self,
+        id_: str | None = None,
+        *,
+        to: int | None = None,
+        time: datetime | int | None = None,
+        why: str = "",
+        dry_run: bool = False,
+    ) -> RevertReport:
+        """See `Node.revert`."""
+        return self._wait(self._node.revert(id_, to=to, time=time, why=why, dry_run=dry_run))
 
     def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None

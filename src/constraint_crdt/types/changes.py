@@ -24,16 +24,19 @@ first definition of a constraint makes no change, since its ADD cell tells all o
 - A cell has all changes of an operation that fit. What does not fit into a cell alone is left out.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Cell, make_cell, register, require, require_counts, require_text, value_of
+from constraint_crdt.crdt.cells import Cell, make_cell, read_cell, register, require, require_counts, require_text, value_of
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, Replica, check_id, writer
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.types.definition import ADD, Addition, read_addition
 from constraint_crdt.types.nodes import ACTOR_BYTES, OPERATION_BYTES, WHY_BYTES, cut
 from constraint_crdt.types.view import IndexedView, no_time
 
@@ -257,6 +260,30 @@ class Switches(IndexedView):
 _DEFAULTS: Final[tuple[object, ...]] = (0, False, None, 0, "", "")
 
 # --- the history -------------------------------------------------------------------------------------------------------
+
+
+_read_switch: Final = msgspec.msgpack.Decoder(SwitchValue).decode
+
+
+def read_switch(id_: str, values: Sequence[bytes]) -> Switch | None:
+    """The switch that counts of the wire values of all switches of a constraint; None without any that can be read."""
+    found = []
+    for value in values:
+        with contextlib.suppress(msgspec.DecodeError):
+            found.append(_read_switch(value))
+    if not found:
+        return None
+    each = max(found, key=lambda each: (each.number, not each.disabled, each.time))
+    return Switch(id_, each.disabled, each.until, each.time, each.actor, each.why, Replica("", 0))
+
+
+def read_definitions(id_: str, values: Sequence[bytes]) -> list[Addition]:
+    """The additions of the wire values of all ADD cells of a constraint, without those that cannot be read. They have no dots."""
+    found = []
+    for value in values:
+        with contextlib.suppress(msgspec.DecodeError, ConstraintCrdtError):
+            found.append(read_addition(read_cell(make_cell(ADD, id_, msgspec.Raw(value)).data)))
+    return found
 
 
 class SubjectValue(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -423,17 +423,25 @@ def expiry_time(ttl: "Duration | float | None", until: "Timestamp | int | None",
         return now + max(1, round(seconds * SECOND))
     if until is None:
         return None
-    if isinstance(until, Timestamp):
-        if until.tzinfo is None:
-            raise ConstraintCrdtError("until needs a time zone, as in 2026-12-01T00:00:00Z", field="until")
-        until = round(until.timestamp() * 1_000_000) * 1_000  # a datetime is exact to the microsecond, this float to 0.2
-    until = whole_number(until, "until in ns since the epoch")
+    until = time_ns(until, "until")
     if until <= now:
         raise ConstraintCrdtError(f"until is not in the future: it is {(now - until) / SECOND:.0f} s ago", field="until")
     if until > MAX_COUNT:
         message = "until is later than 2262-04-11, beyond which times cannot be written: leave it out"
         raise ConstraintCrdtError(message, field="until")
     return until
+
+
+def time_ns(time: "Timestamp | int", what: str) -> int:
+    """A point in time of a caller in ns since the epoch, of an aware `datetime` or a number in ns.
+
+    `what`: the name of the field. Raises `TypeError` for other types, and `ConstraintCrdtError` without a time zone.
+    """
+    if isinstance(time, Timestamp):
+        if time.tzinfo is None:
+            raise ConstraintCrdtError(f"{what} needs a time zone, as in 2026-12-01T00:00:00Z", field=what)
+        time = round(time.timestamp() * 1_000_000) * 1_000  # a datetime is exact to the microsecond, this float to 0.2
+    return whole_number(time, f"{what} in ns since the epoch")
 
 
 def duration_ns(duration: "Duration | float | None", what: str) -> int | None:
