@@ -39,6 +39,7 @@ NOT_SAID = {
     "enable": "constraints are named, or all of them",
     "import_state": "the rows must have the checksum and the hash that it names",
     "insert": "a filter has a largest size, and keeps the dimensions that it was begun with",
+    "mode": "only a constraint with a `when` has another mode than enforce",
     "move_counter": "what a node moves a counter by is bounded in all",
     "nodes": "a selector has a syntax",
     "overview": "constraints are asked for by id or by page, not both",

@@ -46,7 +46,7 @@ from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.operation import Empty, Operation, Paged
 from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
-from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, RevertReport, Switched
+from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, ModeReport, RevertReport, Switched
 from constraint_crdt.operations.service import AlertsReport, AuditReport, DiagnosisReport, Health, ImportReport, SessionReport
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
@@ -168,6 +168,10 @@ class BlockingMethods(ABC):
     def enable(self, ids: Sequence[str] = (), *, all_: bool = False, why: str = "") -> Switched:
         """Evaluate disabled constraints again."""
         return self.do(rules.ENABLE, rules.Enabled(ids=ids, all_=all_, why=why))
+
+    def mode(self, id_: str, mode: str, *, why: str = "") -> ModeReport:
+        """What follows from a violation of a constraint: audit, warn, enforce. All else of its definition stays."""
+        return self.do(rules.MODE, rules.new_mode(id_, mode, why=why))
 
     def history(self, *, id_: str | None = None, since: float | None = None) -> list[HistoryEntry]:
         """Who changed rules and membership, when, why, and what they were; the newest last. Kept for 90 days."""
@@ -496,6 +500,10 @@ class AsyncMethods(ABC):
     async def enable(self, ids: Sequence[str] = (), *, all_: bool = False, why: str = "") -> Switched:
         """Evaluate disabled constraints again."""
         return await self.do(rules.ENABLE, rules.Enabled(ids=ids, all_=all_, why=why))
+
+    async def mode(self, id_: str, mode: str, *, why: str = "") -> ModeReport:
+        """What follows from a violation of a constraint: audit, warn, enforce. All else of its definition stays."""
+        return await self.do(rules.MODE, rules.new_mode(id_, mode, why=why))
 
     async def history(self, *, id_: str | None = None, since: float | None = None) -> list[HistoryEntry]:
         """Who changed rules and membership, when, why, and what they were; the newest last. Kept for 90 days."""

@@ -48,9 +48,9 @@ from constraint_crdt.expression.temporal import (
     wall_time,
 )
 from constraint_crdt.expression.windows import requirements
-from constraint_crdt.model import Scope, VerdictState
+from constraint_crdt.model import Mode, Scope, VerdictState
 from constraint_crdt.types.definition import Definition
-from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.orset import ConstraintORSet, strictest
 from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict, input_texts
 
 
@@ -290,6 +290,8 @@ class Judge:
         self._left: dict[str, list[int]] = {}
         self._spans_changed = False
         self._looked = 0
+        self.audited: set[str] = set()
+        """The active constraints of mode audit, also those that do not apply here."""
         self._violated: set[str] = set()
         self._undecided: set[str] = set()
         self.turns = 0
@@ -330,7 +332,14 @@ class Judge:
         """Read the definitions of a constraint. True if one of them is new here."""
         before = self._drop(id_, now)
         labels = self._labels()
-        definitions = () if self._disabled(id_) else self._constraints.definitions(id_)
+        definitions = self._constraints.definitions(id_)
+        was_audited = id_ in self.audited
+        if strictest(definitions) is Mode.AUDIT:
+            self.audited.add(id_)
+        else:
+            self.audited.discard(id_)
+        if self._disabled(id_):
+            definitions = ()
         applying = [each for each in definitions if evaluable(each) and each.applies_to(labels)]
         keyed = {(_key(each), each.max_age): each for each in applying}
         if not keyed:
@@ -348,6 +357,8 @@ class Judge:
             rules.append(rule)
         judged = _Judged(id_, tuple(rules))
         self._index(judged, before)
+        if was_audited and id_ not in self.audited and judged.evaluation.state in VIOLATED_STATES:
+            self._turns.append(Turn(id_, VerdictState.HOLDS, judged.evaluation.state))  # it is told from now on
         if not anew and keyed.keys() != known.keys():
             self._checked[id_] = None  # by the edited maximum age, a value can be there again
         return anew
@@ -697,13 +708,13 @@ class Judge:
 
     @property
     def violated(self) -> int:
-        """The number of constraints in a violated state. O(constraints in such a state)."""
-        return sum(id_ not in self._stale for id_ in self._violated)
+        """The number of constraints in a violated state, without those of mode audit. O(constraints in such a state)."""
+        return sum(id_ not in self._stale and id_ not in self.audited for id_ in self._violated)
 
     @property
     def undecided(self) -> int:
-        """The number of constraints in the state `unknown`. O(constraints in this state)."""
-        return sum(id_ not in self._stale for id_ in self._undecided)
+        """The number of constraints in the state `unknown`, without those of mode audit. O(constraints in this state)."""
+        return sum(id_ not in self._stale and id_ not in self.audited for id_ in self._undecided)
 
     def evaluation(self, id_: str) -> Evaluation | None:
         """The last evaluation of a constraint; None before the first, since a redefinition, and if it does not apply here."""

@@ -32,7 +32,7 @@ from constraint_crdt.expression.fleet_view import Basis
 from constraint_crdt.expression.judgement import Ruling
 from constraint_crdt.insight.evidence import Coverage, Evidence, dot_text
 from constraint_crdt.insight.history import LoggedChange, NodeRates
-from constraint_crdt.model import Severity, VerdictState
+from constraint_crdt.model import Mode, Severity, VerdictState
 from constraint_crdt.operations.constraints import (
     DISABLED,
     reported_disabling,
@@ -328,8 +328,13 @@ _LEVELS = tuple(Severity)
 
 
 def _gravest(rulings: Sequence[Ruling]) -> Ruling:
-    """Of several definitions, the one with the gravest verdict."""
-    return min(rulings, key=lambda each: (GRAVITY.index(each.counts_as), GRAVITY.index(each.outcome.verdict)))
+    """Of several definitions, one that forbids, else the one with the gravest verdict."""
+    return min(rulings, key=lambda each: (not _forbids(each), GRAVITY.index(each.counts_as), GRAVITY.index(each.outcome.verdict)))
+
+
+def _forbids(ruling: Ruling) -> bool:
+    """True for a definition of mode enforce that counts as violated."""
+    return ruling.counts_as is Verdict.VIOLATED and ruling.definition.mode is Mode.ENFORCE
 
 
 def _ruling_report(ruling: Ruling, values: Mapping[str, object]) -> RulingReport:
@@ -341,7 +346,8 @@ def _ruling_report(ruling: Ruling, values: Mapping[str, object]) -> RulingReport
         when=ruling.definition.when,
         verdict=ruling.outcome.verdict.value,
         counts_as=ruling.counts_as.value,
-        forbids=ruling.counts_as is Verdict.VIOLATED,
+        mode=ruling.definition.mode.value,
+        forbids=_forbids(ruling),
         reason=ruling.outcome.reason if ruling.outcome.verdict is Verdict.UNKNOWN else "",
         missing=ruling.missing,
         margin=margin.value if margin else None,

@@ -39,7 +39,7 @@ from constraint_crdt.errors import ConstraintCrdtError, NotKept
 from constraint_crdt.model import IfUnknown, Mode, Scope
 from constraint_crdt.operations.command import show_duration
 from constraint_crdt.operations.counts import ConstraintRate, NodeRate, RatesReport
-from constraint_crdt.operations.rules import HistoryEntry
+from constraint_crdt.operations.rules import HistoryEntry, RevertReport, RevertStep
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.changes import (
     ALL,
@@ -502,6 +502,15 @@ class RevertPlan(NamedTuple):
     """Constraints to be disabled as before, or with None enabled; `ALL` for all."""
     notes: list[str]
     """Sentences on what cannot be as before."""
+
+    def report(self) -> RevertReport:
+        """The steps, not done yet."""
+        steps = []
+        for each in self.constraints:
+            change = "removed" if each.definition is None else "replaced" if each.present else "added"
+            steps.append(RevertStep(id=each.id, change=change))
+        steps += [RevertStep(id=id_, change="enabled" if switch is None else "disabled") for id_, switch in self.switches]
+        return RevertReport(done=False, steps=tuple(steps), notes=tuple(self.notes))
 
 
 class RuleHistory:

@@ -1,4 +1,5 @@
-"""The operations on the life of rules: decide by them, disable and enable them, their history and the way back.
+"""The operations on the life of rules: decide by them, disable and enable them, their modes, history, and the way
+back.
 
 A decision says what the constraints would say of given values, on top of what the node measures now. Nothing is counted, and no
 window, state or cell changes. `check` is for judgements that count.
@@ -7,12 +8,13 @@ window, state or cell changes. `check` is for judgements that count.
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
 from constraint_crdt.crdt.limits import DURATION_MAX
 from constraint_crdt.errors import NotKept, UnknownConstraint
+from constraint_crdt.model import Mode
 from constraint_crdt.operations.command import (
     Column,
     Command,
@@ -44,7 +46,6 @@ from constraint_crdt.operations.service import local_time, parse_past
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from constraint_crdt.insight.history import RevertPlan
     from constraint_crdt.runtime.node import Node
 
 MOST_RULINGS: Final = 100
@@ -69,8 +70,10 @@ class RulingReport(msgspec.Struct, frozen=True, kw_only=True):
     """violated, or unknown."""
     counts_as: str
     """The verdict with `if_unknown`: violated, satisfied, unknown."""
+    mode: str
+    """audit, warn, enforce."""
     forbids: bool
-    """`allowed` is false for this constraint, perhaps beside others."""
+    """`allowed` is false for this constraint, perhaps beside others: its mode is enforce, and it counts as violated."""
     reason: str
     """The reason of an unknown verdict."""
     missing: tuple[str, ...]
@@ -97,7 +100,7 @@ class DecisionReport(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     """Who asked: a token, a person, a program."""
     allowed: bool
-    """No constraint counts as violated. An undecided one forbids only where its `if_unknown` is violated."""
+    """No constraint of mode enforce counts as violated. An undecided one forbids only where its `if_unknown` is violated."""
     values: dict[str, str]
     """The given values, as texts."""
     violated: tuple[RulingReport, ...]
@@ -119,7 +122,7 @@ def show_decision(found: DecisionReport, values: Mapping[str, object]) -> View:
     others = found.violated_in_all + found.undecided_in_all - len(found.violated) - len(found.undecided)
     told = f"{found.violated_in_all} violated, {found.undecided_in_all} undecided, {found.satisfied} hold"
     sentence = f"{'allowed' if found.allowed else 'NOT ALLOWED'}: {told} (decision {found.id})"
-    columns = [Column(title) for title in ("constraint", "severity", "verdict", "forbids", "margin", "reason")]
+    columns = [Column(title) for title in ("constraint", "severity", "verdict", "mode", "forbids", "margin", "reason")]
     rows = [_ruling_line(each, values) for each in (*found.violated, *found.undecided)]
     newest = sorted({name for each in (*found.violated, *found.undecided) for name in each.windows})
     view: list[str | Table] = [sentence]
@@ -137,7 +140,7 @@ def _ruling_line(each: RulingReport, values: Mapping[str, object]) -> list[objec
     given = {} if variable is None or variable not in values else {variable: str(values[variable])}
     margin = "-" if each.margin is None else show_values(given, each.margin, each.margin_share, variable)
     verdict = each.verdict if each.verdict == each.counts_as else f"{each.verdict}, counts as {each.counts_as}"
-    return [each.constraint, each.severity, verdict, "yes" if each.forbids else "no", margin, each.reason]
+    return [each.constraint, each.severity, verdict, each.mode, "yes" if each.forbids else "no", margin, each.reason]
 
 
 DECIDE: Final = Operation(
@@ -335,6 +338,72 @@ ENABLE: Final = Operation(
 )
 
 
+# --- mode -------------------------------------------------------------------------------------------------------------------
+
+
+class NewMode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`POST /v1/mode`."""
+
+    id: str
+    mode: Mode
+    """audit: evaluated and counted apart, nobody is told. warn: a violation is told. enforce: it is told, and acted on."""
+    why: str = ""
+
+
+class ModeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A constraint has this mode."""
+
+    id: str
+    mode: str
+    before: str
+    """The mode that it had."""
+
+
+def new_mode(id_: str, mode: str, *, why: str = "") -> NewMode:
+    """The request of the clients' `mode`: the node checks the mode."""
+    return NewMode(id=id_, mode=cast("Mode", mode), why=why)
+
+
+async def _mode(node: "Node", request: NewMode) -> ModeReport:
+    try:
+        before = await node.set_mode(request.id, request.mode, why=request.why)
+    except UnknownConstraint:
+        raise not_found(f"no constraint {request.id!r} is active", "id") from None
+    return ModeReport(id=request.id, mode=request.mode, before=before)
+
+
+def show_mode(answer: ModeReport, _: Any, __: "Namespace") -> str:
+    """The change, in a sentence."""
+    return f"{answer.id}: {answer.mode}" + ("" if answer.before == answer.mode else f", was {answer.before}")
+
+
+MODE: Final = Operation(
+    name="mode",
+    method=POST,
+    path="/v1/mode",
+    summary="What follows from a violation of a constraint.",
+    about="What follows from a violation of a constraint: audit, warn, enforce. All else of its definition stays.",
+    request=NewMode,
+    response=ModeReport,
+    run=_mode,
+    body=Body(shape=NewMode),
+    positional=("id", "mode"),
+    build=new_mode,
+    errors=frozenset({404, 409}),
+    command=Command(
+        name="mode",
+        help="what follows from a violation: audit (nobody is told), warn, enforce",
+        group="constraints",
+        flags={
+            "id": Flag(metavar="ID"),
+            "mode": Flag(metavar="MODE", choices=("audit", "warn", "enforce"), help="audit, warn or enforce", convert=Mode),
+            "why": Flag("--why", metavar="TEXT", help="the reason, for the history"),
+        },
+        show=show_mode,
+    ),
+)
+
+
 # --- history and revert -----------------------------------------------------------------------------------------------------
 
 
@@ -458,16 +527,6 @@ class RevertReport(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[RevertStep, ...]
     notes: tuple[str, ...]
     """Sentences on what cannot be as it was."""
-
-
-def revert_report(plan: "RevertPlan") -> RevertReport:
-    """The steps of a plan."""
-    steps = []
-    for each in plan.constraints:
-        change = "removed" if each.definition is None else "replaced" if each.present else "added"
-        steps.append(RevertStep(id=each.id, change=change))
-    steps += [RevertStep(id=id_, change="enabled" if switch is None else "disabled") for id_, switch in plan.switches]
-    return RevertReport(done=False, steps=tuple(steps), notes=tuple(plan.notes))
 
 
 async def _revert(node: "Node", request: Reverted) -> RevertReport:

@@ -26,7 +26,7 @@ from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.evidence import Convergence
 from constraint_crdt.insight.explain import state_here, violated_nodes
 from constraint_crdt.insight.history import DefinitionClock
-from constraint_crdt.model import DurationHistogram, EventKind, Severity, VerdictState
+from constraint_crdt.model import DurationHistogram, EventKind, Mode, Severity, VerdictState
 from constraint_crdt.operations.constraints import (
     DISABLED,
     MOST_VIOLATED,
@@ -67,6 +67,7 @@ from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.store import Life
 from constraint_crdt.transport import LinkingTransport, RoleTransport, Standing, Transport
+from constraint_crdt.types.counters import Counts
 from constraint_crdt.types.definition import Addition, Selection, check_selector
 from constraint_crdt.types.nodes import NodeValue
 from constraint_crdt.types.variables import kind_of
@@ -126,6 +127,7 @@ class Answers:
         """See `Node.status`."""
         gossip, exchanges, fleet = self._gossip, self._exchanges, convergence.report()
         state, live, doubt = gossip.state, exchanges.live, gossip.time.doubt
+        audited = self._audited()
         role = standing(self._transport)
         return Status(
             node=gossip.node_id,
@@ -138,13 +140,16 @@ class Answers:
             disabled=len(self.disabled_ids()),
             all_disabled=reported_disabling(state.switches.of_all),
             unknown_here=self._evaluator.undecided,
-            violated_anywhere=len(state.verdicts.violated),
+            violated_anywhere=len(self._violated()),
+            audited=len(self._evaluator.audited),
+            audited_satisfied=audited.satisfied,
+            audited_violations=audited.violated,
             worst=self._worst(),
             firing=self._alerts.firing,
             in_service=len(self._in_service()) + 1,
             satisfied=state.metrics.total_satisfied,
             violations=state.metrics.total_violations,
-            satisfaction_rate=state.satisfaction_rate,
+            satisfaction_rate=_rate(state.metrics.total, audited),
             position=state.position,
             peers=len(live),
             known=len(self._names()),
@@ -188,11 +193,21 @@ class Answers:
         state, ended = self._gossip.state, {self._gossip.node_id} | self._gossip.revoked_nodes
         return [name for name in self._names() if name not in ended and name not in state.retirements]
 
+    def _violated(self) -> list[str]:
+        """The constraints violated on a node, without those of mode audit. O(these)."""
+        constraints = self._gossip.state.constraints
+        return [id_ for id_ in self._gossip.state.verdicts.violated if constraints.mode(id_) is not Mode.AUDIT]
+
+    def _audited(self) -> Counts:
+        """The judgements of the constraints of mode audit, on all nodes."""
+        found = [self._gossip.state.metrics.constraint(id_) for id_ in self._evaluator.audited]
+        return Counts(sum(each.satisfied for each in found), sum(each.violated for each in found))
+
     def _worst(self) -> tuple[ViolatedConstraint, ...]:
         """The violated constraints of the highest severity, of equals the longest violated."""
         constraints, verdicts = self._gossip.state.constraints, self._gossip.state.verdicts
         found = []
-        for id_ in verdicts.violated:
+        for id_ in self._violated():
             severity = max((each.definition.severity for each in constraints.additions(id_)), key=_GRAVITY.index, default=None)
             nodes = verdicts.violated_on(id_)
             if severity is not None and nodes:
@@ -479,6 +494,12 @@ class Answers:
             violated_on=tuple([ViolatedNode(node=node, **reported_verdict(each)) for node, each in named]),
             disabled=disabled,
         )
+
+
+def _rate(total: Counts, audited: Counts) -> float:
+    """Satisfied over all evaluations but those of mode audit; 1.0 when nothing was recorded."""
+    satisfied, violated = total.satisfied - audited.satisfied, total.violated - audited.violated
+    return satisfied / (satisfied + violated) if satisfied + violated else 1.0
 
 
 def _definition(addition: Addition) -> DefinitionReport:

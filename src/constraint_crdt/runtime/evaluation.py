@@ -317,6 +317,11 @@ class Evaluator:
         return self.judge.violated
 
     @property
+    def audited(self) -> list[str]:
+        """The active constraints of mode audit, ordered."""
+        return sorted(self.judge.audited)
+
+    @property
     def measured(self) -> int:
         """Grows when something is measured or checked."""
         return self._measurements.taken + self._checks
@@ -549,7 +554,7 @@ class Evaluator:
             if not self._feed.writable or not (counts := self.judge.take_counts(most)):
                 break
             counted = self._record(counts)
-            self._sketches.note(counted)
+            self._sketches.note({id_: both for id_, both in counted.items() if id_ not in self.judge.audited})
             self._rates.note(counted)
             if not at_once:
                 await asyncio.sleep(0)

@@ -33,7 +33,7 @@ from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, StateHash
 from constraint_crdt.expression.judgement import Turn
 from constraint_crdt.insight.history import LoggedChange
-from constraint_crdt.model import KEPT, Event, EventKind, Notice
+from constraint_crdt.model import KEPT, Event, EventKind, Mode, Notice
 from constraint_crdt.operations.command import show_length, show_values
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -304,13 +304,15 @@ class EventPublisher:
         )
 
     def _turned(self, turn: Turn) -> None:
-        """Publish the beginning of a violation with its values, the end with its length."""
+        """Publish the beginning of a violation with its values, the end with its length; nothing of a constraint of mode audit."""
         id_, me = turn.constraint, self._gossip.node_id
+        if turn.began and self._constraints.mode(id_) is Mode.AUDIT:
+            return
         if turn.began:
             self.publish(EventKind.VIOLATED, constraint=id_, node=me, detail=self._begun(id_))
         elif turn.after not in VIOLATED_STATES:
             since = self._violated.pop(id_, None)
-            if turn.ended:
+            if turn.ended and self._constraints.mode(id_) is not Mode.AUDIT:
                 length = "" if since is None else f"after {show_length(max(0, self._now() - since) / SECOND)}"
                 self.publish(EventKind.SATISFIED, constraint=id_, node=me, detail=length)
 

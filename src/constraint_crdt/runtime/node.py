@@ -38,7 +38,7 @@ from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
-from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, RevertReport, revert_report
+from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, RevertReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import ReadingsReport, VariableReport
 from constraint_crdt.runtime.change_feed import BatchResult, apply_changes, check_definitions, is_cheap
@@ -50,7 +50,7 @@ from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
 from constraint_crdt.types.changes import ALL, SWITCH, Subject
-from constraint_crdt.types.definition import ADD, Selection, time_ns
+from constraint_crdt.types.definition import ADD, Selection, time_ns, with_mode
 from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
@@ -327,6 +327,24 @@ class Node:
         enable = partial(self.gossip.enable, wanted, actor=feed.actor, why=why)
         return await feed.commit(enable, "enable", _subject(wanted), why=why, subjects=_subjects(SWITCH, wanted))
 
+    async def set_mode(self, id_: str, mode: str, *, why: str = "") -> Mode:
+        """Set what follows from a violation of a constraint, `audit`, `warn` or `enforce`; returns the mode before.
+
+        All else of its definition stays, its end as well. Raises `UnknownConstraint` for a constraint not active here, and
+        `ConstraintCrdtError` for another mode, for a constraint without a `when`, and for one with definitions in conflict.
+        """
+        self._check_call()
+        definitions = self.gossip.state.constraints.definitions(id_)
+        if not definitions:
+            raise UnknownConstraint(id_)
+        if len(definitions) > 1:
+            raise ConstraintCrdtError(f"{id_} has definitions that differ: edit it first", field="id")
+        (definition,) = definitions
+        wanted = with_mode(definition, mode)
+        restore = partial(self.gossip.restore, {id_: wanted}, {}, at=self.gossip.time.stamp())
+        await self._runtime.feed.commit(restore, "mode", id_, why=why, subjects=_subjects(ADD, [id_]))
+        return definition.mode
+
     def history(self, id_: str | None = None) -> list[HistoryEntry]:
         """Who changed the rules and the membership of the fleet, when, why, and what they were; the newest last.
 
@@ -355,7 +373,7 @@ class Node:
             plan = self.rules.to_time(time_ns(time, "time"))
         else:
             plan = self.rules.undo(str(id_)) if to is None else self.rules.to_version(str(id_), to)
-        report = revert_report(plan)
+        report = plan.report()
         if dry_run or not report.steps:
             return report
         self._check_call()

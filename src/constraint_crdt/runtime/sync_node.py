@@ -249,6 +249,10 @@ class SyncNode:
         """See `Node.enable`."""
         return self._wait(self._node.enable(ids, why=why, all_=all_))
 
+    def set_mode(self, id_: str, mode: str, *, why: str = "") -> Mode:
+        """See `Node.set_mode`."""
+        return self._wait(self._node.set_mode(id_, mode, why=why))
+
     def history(self, id_: str | None = None) -> list[HistoryEntry]:
         """See `Node.history`."""
         return self.read(lambda node: node.history(id_))

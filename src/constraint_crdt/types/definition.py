@@ -309,6 +309,18 @@ def check_definition(
     )  # fmt: skip
 
 
+def with_mode(definition: Definition, mode: str) -> Definition:
+    """The definition with another mode. Raises `ConstraintCrdtError` for an unknown mode, and for a definition without a `when` or
+    of a later version.
+    """
+    if definition.meaning:
+        raise ConstraintCrdtError("the definition needs a later version of constraint-crdt: edit it there", field="id")
+    changed = definition._replace(mode=_choice(Mode, mode, "mode"))
+    if not definition.when:
+        _refuse_fields((*_DEFAULTS[:-1], changed.mode))
+    return changed
+
+
 Choice = TypeVar("Choice", bound=enum.StrEnum)
 
 
