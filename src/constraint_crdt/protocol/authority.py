@@ -33,7 +33,7 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, Prediction, SignedRows, signature_mark, signed_text, unsettled
 from constraint_crdt.errors import ConstraintCrdtError, NotPermitted
 from constraint_crdt.types.budgets import BUDGET
-from constraint_crdt.types.changes import SWITCH
+from constraint_crdt.types.changes import CHANGE, SWITCH
 from constraint_crdt.types.counters import COUNTS, SECONDS
 from constraint_crdt.types.decay import RATE
 from constraint_crdt.types.definition import ADD
@@ -59,7 +59,7 @@ OBSERVER: Final = "observer"
 MEMBER: Final = "member"
 OPERATOR: Final = "operator"
 
-_OF_OPERATORS: Final = frozenset({ADD, BUDGET, REVOKE, ROOT, SWITCH, UNDO, VOUCH})
+_OF_OPERATORS: Final = frozenset({ADD, BUDGET, CHANGE, REVOKE, ROOT, SWITCH, UNDO, VOUCH})
 _OF_OBSERVERS: Final = frozenset({CERTIFICATE, SIGNATURE, SETTLED, NODE, VARIABLES})
 
 
@@ -742,6 +742,7 @@ def _excess(role: str, replica: Replica, cell: Cell) -> str | None:
         return {
             ADD: "change constraints",
             BUDGET: "define budgets",
+            CHANGE: "write the history of rules",
             REVOKE: "revoke nodes",
             ROOT: "replace the root",
             SWITCH: "disable or enable constraints",
