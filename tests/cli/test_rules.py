@@ -91,6 +91,7 @@ def test_a_constraint_of_mode_audit_forbids_nothing(node_url: str, capsys: Captu
 
 def test_the_history_and_the_way_back(node_url: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(capsys, node_url, "add", "pace", "--when", "v < 1", "--why", "größer als nötig, 100 %")[0] == 0
+    assert "größer als nötig, 100 %" in run(capsys, node_url, "explain", "pace")[1]
     assert run(capsys, node_url, "add", "pace", "--when", "v < 2")[0] == 0
     at = datetime.now(UTC)
     assert run(capsys, node_url, "remove", "pace", "--why", "not needed")[0] == 0

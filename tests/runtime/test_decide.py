@@ -66,7 +66,7 @@ async def test_a_node_decides_by_what_it_measures_and_keeps_the_last_decisions()
         found = await node.decide({"speed_mps": 1.2})
         assert (found.allowed, found.actor, found.node, found.values) == (True, "planner", "n", {"speed_mps": "1.2"})
         assert (found.violated, [each.constraint for each in found.undecided], found.satisfied) == ((), ["smooth"], 2)
-        assert (found.undecided[0].windows, found.undecided[0].forbids) == (("speed_mps",), False)
+        assert (found.windows, found.undecided[0].windows, found.undecided[0].forbids) == (("speed_mps",), ("speed_mps",), False)
         found = await node.decide({"speed_mps": 2.0, "distance_m": None})
         assert not found.allowed
         (speed,) = found.violated

@@ -43,9 +43,8 @@ async def test_an_observer_judges_and_counts_nothing(tmp_path: Path, caplog: pyt
             await anvil.remove_constraint("never")
         with pytest.raises(NotPermitted, match="anvil is a member of the fleet, which may not disable or enable constraints"):
             await anvil.disable(["never"], why="noise")
+        forged, note = Before(Subject(ADD, "never"), (b"\xc0",)), anvil.gossip.state.changes.note
         with pytest.raises(NotPermitted, match="may not write the history of rules"):  # else a revert might restore a forged one
-            forged = Before(Subject(ADD, "never"), (b"\xc0",))
-            note = anvil.gossip.state.changes.note
             anvil.gossip.write(lambda me: note([forged], operation="add", actor="", why="", time=1, node=me))
         assert not (await eye.decide({"v": 1.0})).allowed, "a question writes nothing"
         await forge.disable(["never"], why="noise")

@@ -15,7 +15,7 @@ Rules kept here:
   own view of the fleet; its counts, its time and its cell are those of the one node that `writes` names.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from itertools import chain, islice
 from typing import NamedTuple, Protocol
 
@@ -96,12 +96,13 @@ class Ruling(NamedTuple):
     counts_as: Verdict
     """The verdict with `if_unknown`."""
     margin: Margin | None
+    """None also where the definition is satisfied."""
     missing: tuple[str, ...]
     """The variables without a usable value, of an undecided outcome."""
     read: frozenset[str]
-    """The top-level variables that the definition reads; of scope fleet, those that nodes share."""
-    windows: frozenset[str]
-    """Those of which it reads the samples of a time."""
+    """The top-level variables that the definition reads; of scope fleet, those that nodes share. Empty where it is satisfied."""
+    windows: Set[str]
+    """The variables of which the constraint reads the samples of a time."""
 
 
 _SUSPENDED = MAX_COUNT
@@ -523,31 +524,25 @@ class Judge:
 
         `fleet`: the nodes, of which one has given readings.
         """
+        there = [self._judged[id_] for id_ in ids if id_ in self._judged]
+        chosen = [each for each in there if not (self._constraints.ends and each.id not in self._constraints)]
         found = []
-        for id_ in ids:
-            judged = self._judged.get(id_)
-            if judged is not None and not (self._constraints.ends and id_ not in self._constraints):
-                found.append([self._ruling(judged, rule, now, values, fleet) for rule in judged.rules])
+        for start in range(0, len(chosen), READ_TOGETHER):
+            together = chosen[start : start + READ_TOGETHER]
+            names = frozenset[str]().union(*[judged.variables for judged in together])
+            read: dict[int | None, Measurements] = {}
+            for judged in together:
+                rulings = []
+                for rule in judged.rules:
+                    max_age = rule.definition.max_age
+                    if rule.fleet is not None:
+                        rulings.append(_fleet_ruling(judged.id, rule.definition, fleet))
+                        continue
+                    if max_age not in read:
+                        read[max_age] = values.read(names, now, max_age)
+                    rulings.append(_ruling(judged, rule, read[max_age]))
+                found.append(rulings)
         return found
-
-    def _ruling(self, judged: _Judged, rule: _Rule, now: int, values: Values, fleet: FleetView) -> Ruling:
-        definition, missing = rule.definition, tuple[str, ...]()
-        if rule.fleet is not None:
-            condition = FleetCondition(definition, fleet.nodes(definition.max_age))
-            condition.refresh()
-            outcome, distance = condition.outcome(), condition.margin()
-            read, windows = frozenset(each.partition(".")[0] for each in condition.needs), _NONE
-        else:
-            given = values.read(judged.variables, now, definition.max_age)
-            outcome = outcome_of(definition, given) if rule.compiled is None else rule.compiled.evaluate(given)
-            expressions = list(expressions_of(definition._replace(clear_when=None)))
-            read = frozenset(name.partition(".")[0] for each in expressions for name in each.variables)
-            windows = frozenset(requirements(expressions))
-            sampled = {name.partition(".")[0] for name in windows}
-            distance, missing = rule.margin(given), (*sorted(read - sampled - given.keys()), *_without_samples(windows, given))
-        verdict = by_default(outcome.verdict, definition.if_unknown)
-        undecided = outcome.verdict is Verdict.UNKNOWN
-        return Ruling(judged.id, definition, outcome, verdict, distance, missing if undecided else (), read, windows)
 
     def moved(self, now: int) -> list[str]:
         """The constraints of scope fleet that read something that moved since the last call, ordered. `now`: hybrid time."""
@@ -821,6 +816,28 @@ class Judge:
             return _milliseconds(left)
         judged.add_up(now)
         return _milliseconds([spent + before for spent, before in zip(judged.spent, left, strict=True)])
+
+
+def _ruling(judged: _Judged, rule: _Rule, given: Measurements) -> Ruling:
+    definition, windows = rule.definition, judged.spans.keys()
+    outcome = outcome_of(definition, given) if rule.compiled is None else rule.compiled.evaluate(given)
+    if outcome.verdict is Verdict.SATISFIED:
+        return Ruling(judged.id, definition, outcome, outcome.verdict, None, (), _NONE, windows)
+    verdict, missing = by_default(outcome.verdict, definition.if_unknown), tuple[str, ...]()
+    expressions = expressions_of(definition._replace(clear_when=None))
+    read = frozenset(name.partition(".")[0] for each in expressions for name in each.variables)
+    if outcome.verdict is Verdict.UNKNOWN:
+        sampled = {name.partition(".")[0] for name in windows}
+        missing = (*sorted(read - sampled - given.keys()), *_without_samples(windows, given))
+    return Ruling(judged.id, definition, outcome, verdict, rule.margin(given), missing, read, windows)
+
+
+def _fleet_ruling(id_: str, definition: Definition, fleet: FleetView) -> Ruling:
+    condition = FleetCondition(definition, fleet.nodes(definition.max_age))
+    condition.refresh()
+    outcome, read = condition.outcome(), frozenset(each.partition(".")[0] for each in condition.needs)
+    verdict = by_default(outcome.verdict, definition.if_unknown)
+    return Ruling(id_, definition, outcome, verdict, condition.margin(), (), read, _NONE)
 
 
 def _without_samples(names: Iterable[str], values: Measurements) -> Iterable[str]:

@@ -151,6 +151,7 @@ class Explanations:
             on=dict(definition.on),
             added_by=addition.dot.replica.node_id,
             actor=_actor(self._gossip.state, addition.dot),
+            why=_why(self._gossip.state, addition.dot),
             added_at=addition.added_at,
             known_since=None if change is None else change.known_at,
             expires_at=definition.expires_at,
@@ -243,12 +244,18 @@ def _actor(state: ConstraintState, dot: Dot) -> str | None:
     return None if entry is None else entry.actor
 
 
+def _why(state: ConstraintState, dot: Dot) -> str:
+    entry = state.audit.of(dot)
+    return "" if entry is None else entry.why
+
+
 def _removal(change: LoggedChange, id_: str, state: ConstraintState) -> Removal:
     dot, rows = change.dot, state.rows
     return Removal(
         dot=dot_text(dot),
         by=dot.replica.node_id,
         actor=_actor(state, dot),
+        why=_why(state, dot),
         ended=tuple(map(dot_text, sorted((change.removed or {}).get(id_, ())))),
         known_since=change.known_at,
         held=any(cell.seq == dot.seq for cell in rows.above(dot.replica, dot.seq - 1)[:1]),
@@ -285,7 +292,9 @@ class Decisions:
 
     async def make(self, values: Mapping[str, object], actor: str) -> DecisionReport:
         """Decide, and keep the decision. O(constraints that apply here)."""
-        rulings = [_gravest(each) for each in await self._decide(values)]
+        decided, given = await self._decide(values), {name.partition(".")[0] for name in values}
+        rulings = [_gravest(each) for each in decided]
+        windows = {name for each in decided for ruling in each for name in ruling.windows if name.partition(".")[0] in given}
         found = [_ruling_report(each, values) for each in rulings if each.outcome.verdict is not Verdict.SATISFIED]
         found.sort(key=lambda each: (not each.forbids, -_LEVELS.index(each.severity), each.constraint))
         violated = [each for each in found if each.verdict == Verdict.VIOLATED.value]
@@ -303,6 +312,7 @@ class Decisions:
             undecided=tuple(undecided[:MOST_RULINGS]),
             undecided_in_all=len(undecided),
             satisfied=len(rulings) - len(found),
+            windows=tuple(sorted(windows)),
         )
         self._keep(report)
         return report

@@ -154,6 +154,8 @@ class StandingDefinition(msgspec.Struct, frozen=True, kw_only=True):
     """The label of measurements whose values are the instances of the constraint."""
     actor: str | None = None
     """Who caused the mutation, by the audit of the adding node; null if unknown."""
+    why: str = ""
+    """The reason that the actor gave."""
 
 
 class Removal(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,6 +170,8 @@ class Removal(msgspec.Struct, frozen=True, kw_only=True):
     """The cell is still stored here. If not, the cell was dropped after all acknowledgements, and only this record is left."""
     actor: str | None = None
     """Who caused the mutation, by the audit of that node; null if unknown."""
+    why: str = ""
+    """The reason that the actor gave."""
 
 
 class ViolationReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -475,6 +479,7 @@ def _definition(each: StandingDefinition, now: float) -> list[tuple[str, object]
     lines: list[tuple[str, object]] = [
         ("definition", f"{text} ({each.severity}{f', on {labels}' if labels else ''}){ends}"),
         ("added by", f"{_by(each.actor, each.added_by)}, {added}{_known(each.known_since, now)}; kept alive by {each.dot}"),
+        *([("because", each.why)] if each.why else []),
     ]
     lines += show_fields(each).items()
     return [*lines, ("about", each.about)] if each.about else lines
@@ -486,7 +491,8 @@ def _by(actor: str | None, node: str) -> str:
 
 def _removal(each: Removal, now: float) -> str:
     state = "" if each.held else "; forgotten since, as all live nodes have heard of it or it was kept long enough"
-    return f"by {_by(each.actor, each.by)} ({each.dot}){_known(each.known_since, now)}, of {', '.join(each.ended)}{state}"
+    why = f": {each.why}" if each.why else ""
+    return f"by {_by(each.actor, each.by)} ({each.dot}){_known(each.known_since, now)}, of {', '.join(each.ended)}{state}{why}"
 
 
 def _known(since: int | None, now: float) -> str:

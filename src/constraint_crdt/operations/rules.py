@@ -111,6 +111,8 @@ class DecisionReport(msgspec.Struct, frozen=True, kw_only=True):
     undecided_in_all: int
     satisfied: int
     """The constraints that hold by these values."""
+    windows: tuple[str, ...]
+    """The given variables of which some constraint reads the samples of a time: the given value was the newest sample."""
 
 
 async def _decide(node: "Node", request: Proposed) -> DecisionReport:
@@ -124,14 +126,13 @@ def show_decision(found: DecisionReport, values: Mapping[str, object]) -> View:
     sentence = f"{'allowed' if found.allowed else 'NOT ALLOWED'}: {told} (decision {found.id})"
     columns = [Column(title) for title in ("constraint", "severity", "verdict", "mode", "forbids", "margin", "reason")]
     rows = [_ruling_line(each, values) for each in (*found.violated, *found.undecided)]
-    newest = sorted({name for each in (*found.violated, *found.undecided) for name in each.windows})
     view: list[str | Table] = [sentence]
     if rows:
         view.append(Table(columns, rows))
     if others:
         view.append(f"and {others} more")
-    if newest:
-        view.append(f"windows over {', '.join(newest)}: the given value was taken as the newest sample")
+    if found.windows:
+        view.append(f"windows over {', '.join(found.windows)}: the given value was taken as the newest sample")
     return view
 
 

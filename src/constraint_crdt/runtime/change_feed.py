@@ -224,7 +224,7 @@ class ChangeFeed:
 
     def note(self, operation: str, subject: str) -> None:
         """Write an entry of the audit about a change without mutations here. Beyond a limit there is none."""
-        self.write(lambda: self._note(operation, subject, None))
+        self.write(lambda: self._note(operation, subject, None, self.why))
 
     def _note(self, operation: str, subject: str, since: Dot | None, why: str = "", time: int | None = None) -> None:
         try:

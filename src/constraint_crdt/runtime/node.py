@@ -549,7 +549,7 @@ class Node:
         report = await self._runtime.state_files.merge(text, max_bytes)
         if report.changed and self.gossip.retired_by is None:
             feed = self._runtime.feed
-            await feed.commit(partial(self.gossip.local.note, feed.actor, "import", f"{report.cells} cells"))
+            await feed.commit(partial(self.gossip.local.note, feed.actor, "import", f"{report.cells} cells", None, feed.why))
         return report
 
     # --- reads -------------------------------------------------------------------------------------------------------
