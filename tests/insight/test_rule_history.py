@@ -93,7 +93,7 @@ def test_each_version_is_told_and_can_be_the_present_one_again(taken: list[str |
         if (versions or [None])[-1] != when:
             bench.put("x", when)
             versions.append(when)
-    entries = list(bench.rules.entries("x").values())
+    entries = bench.rules.entries("x")
     assert [each.version for each in entries] == list(range(1, len(versions) + 1))
     assert [each.after[:1] for each in entries] == [(f"when: {when}",) if when else () for when in versions]
     assert [each.before for each in entries[1:]] == [each.after for each in entries[:-1]]
@@ -166,7 +166,7 @@ def test_a_conflict_is_reverted_to_its_last_definition_and_says_so() -> None:
     a.gossip.state.merge(b.gossip.state)
     a.now = b.now
     a.put("x", "v < 4")
-    entries = a.rules.entries("x").values()
+    entries = a.rules.entries("x")
     assert [(each.version, each.node) for each in entries] == [(1, "a"), (2, "a"), (2, "b"), (3, "a")]
     plan = a.rules.to_version("x", 2)
     assert [each.definition for each in plan.constraints] == [Definition("v < 3")]

@@ -519,10 +519,12 @@ class Judge:
             self._checked.update((each.constraint, None) for each in evaluations)
         return evaluations
 
-    def decide(self, ids: Iterable[str], now: int, values: Values, fleet: FleetView) -> list[list[Ruling]]:
+    def decide(
+        self, ids: Iterable[str], now: int, values: Values, fleet: FleetView, given: Set[str] = frozenset()
+    ) -> list[list[Ruling]]:
         """What the definitions of these constraints say of values: a list for each constraint. Nothing is counted, timed or kept.
 
-        `fleet`: the nodes, of which one has given readings.
+        `fleet`: the nodes, of which one has given readings, for definitions that read one of the top-level variables `given`.
         """
         there = [self._judged[id_] for id_ in ids if id_ in self._judged]
         chosen = [each for each in there if not (self._constraints.ends and each.id not in self._constraints)]
@@ -536,7 +538,7 @@ class Judge:
                 for rule in judged.rules:
                     max_age = rule.definition.max_age
                     if rule.fleet is not None:
-                        rulings.append(_fleet_ruling(judged.id, rule.definition, fleet))
+                        rulings.append(_fleet_ruling(judged.id, rule.definition, rule.fleet, fleet, given))
                         continue
                     if max_age not in read:
                         read[max_age] = values.read(names, now, max_age)
@@ -832,10 +834,12 @@ def _ruling(judged: _Judged, rule: _Rule, given: Measurements) -> Ruling:
     return Ruling(judged.id, definition, outcome, verdict, rule.margin(given), missing, read, windows)
 
 
-def _fleet_ruling(id_: str, definition: Definition, fleet: FleetView) -> Ruling:
-    condition = FleetCondition(definition, fleet.nodes(definition.max_age))
-    condition.refresh()
-    outcome, read = condition.outcome(), frozenset(each.partition(".")[0] for each in condition.needs)
+def _fleet_ruling(id_: str, definition: Definition, condition: FleetCondition, fleet: FleetView, given: Set[str]) -> Ruling:
+    read = frozenset(each.partition(".")[0] for each in condition.needs)
+    if not read.isdisjoint(given):
+        condition = FleetCondition(definition, fleet.nodes(definition.max_age))
+        condition.refresh()
+    outcome = condition.outcome()
     verdict = by_default(outcome.verdict, definition.if_unknown)
     return Ruling(id_, definition, outcome, verdict, condition.margin(), (), read, _NONE)
 

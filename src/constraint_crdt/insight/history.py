@@ -522,25 +522,36 @@ class RuleHistory:
 
     # --- reading ---------------------------------------------------------------------------------------------------------
 
-    def entries(self, id_: str | None = None, since: int = 0) -> dict[str, HistoryEntry]:
-        """The changes by id, in the order of time, the newest last: of a subject, or all. `since`: ns since the epoch.
+    def entries(self, id_: str | None = None, since: int = 0) -> list[HistoryEntry]:
+        """The changes in the order of time, the newest last: of a subject, or all. `since`: ns since the epoch.
 
         O(changes and entries of the audit).
         """
-        state, found = self._state, list[tuple[int, Dot, HistoryEntry]]()
-        changes = [each for each in state.changes if id_ in (None, each.subject.key)]
-        told = {(each.dot.replica, each.time) for each in state.changes}
+        return [self.entry(each) for each in self.find(id_, since).values()]
+
+    def find(self, id_: str | None = None, since: int = 0) -> "dict[str, RecordedChange | AuditEntry | HistoryEntry]":
+        """What `entries` is made of, each with an id, in their order."""
+        state, found = self._state, list[tuple[int, Dot, str, RecordedChange | AuditEntry | HistoryEntry]]()
+        changes, told = list(state.changes), set[tuple[Replica, int]]()
         for change in changes:
-            if change.time >= since:
-                found.append((change.time, change.dot, self._entry(change)))
+            told.add((change.dot.replica, change.time))
+            if change.time >= since and id_ in (None, change.subject.key):
+                found.append((change.time, change.dot, f"{change.subject.kind}-{change.subject.key}", change))
+        named = False
         for entry in state.audit:
-            if entry.time < since or (entry.dot.replica, entry.time) in told or id_ not in (None, entry.subject):
-                continue
-            found.append((entry.time, entry.dot, self._first(entry)))
-        if id_ is not None and not any(entry.subject == id_ and entry.version == 1 for *_, entry in found):
-            found += [each for each in self._unaudited(id_) if each[0] >= since]
-        found.sort(key=lambda each: (each[0], each[1]))
-        return {f"{time:019d}-{dot.replica}-{dot.seq}-{entry.subject}": entry for time, dot, entry in found}
+            if entry.time >= since and (entry.dot.replica, entry.time) not in told and id_ in (None, entry.subject):
+                found.append((entry.time, entry.dot, entry.subject, entry))
+                named |= entry.operation == "add"
+        if id_ is not None and not named:
+            found += [(time, dot, id_, each) for time, dot, each in self._unaudited(id_) if time >= since]
+        found.sort(key=lambda each: each[:3])
+        return {f"{time:019d}-{dot.replica}-{dot.seq}-{subject}": each for time, dot, subject, each in found}
+
+    def entry(self, each: "RecordedChange | AuditEntry | HistoryEntry") -> HistoryEntry:
+        """The entry of what `find` found."""
+        if isinstance(each, RecordedChange):
+            return self._entry(each)
+        return self._first(each) if isinstance(each, AuditEntry) else each
 
     def _entry(self, change: RecordedChange) -> HistoryEntry:
         before, after = self._version(change.subject, change.before), self._after(change)

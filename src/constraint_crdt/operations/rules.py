@@ -446,9 +446,9 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _history(node: "Node", request: ReadHistory) -> Reply[list[HistoryEntry]]:
     since = 0 if request.since is None else node.gossip.time.now() - round(request.since * 1e9)
-    found = node.rules.entries(request.id, since)
-    page, following = request.page(list(found))
-    return Reply([found[id_] for id_ in page], next_after=following)
+    found = node.rules.find(request.id, since)
+    page, following = request.page(sorted(found))
+    return Reply([node.rules.entry(found[id_]) for id_ in page], next_after=following)
 
 
 def show_history(answer: list[HistoryEntry], request: ReadHistory, _: "Namespace") -> View:

@@ -376,9 +376,9 @@ class Evaluator:
             now, given = steady_ns(), _Given(self._measurements, values, newest=True)
             self.fleet.view.refresh(self._gossip.time.now())
             fleet = self.fleet.view.with_readings(self._gossip.node_id, _readings(values, self._gossip.time.now()))
-            ids = self.judge.ids
+            ids, names = self.judge.ids, {name.partition(".")[0] for name in values}
             for start in range(0, len(ids), JUDGED_TOGETHER):
-                found += self.judge.decide(ids[start : start + JUDGED_TOGETHER], now, given, fleet)
+                found += self.judge.decide(ids[start : start + JUDGED_TOGETHER], now, given, fleet, names)
                 await pace.rest()
         return found
 

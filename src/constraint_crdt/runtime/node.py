@@ -350,7 +350,7 @@ class Node:
 
         `id_`: of a constraint, with its switch. Changes are kept for 90 days, the last of each node. O(changes).
         """
-        return list(self.rules.entries(id_).values())
+        return self.rules.entries(id_)
 
     async def revert(
         self,
