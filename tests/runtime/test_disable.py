@@ -23,9 +23,11 @@ async def test_a_disabled_constraint_is_evaluated_on_no_node_until_it_is_enabled
         assert await a.disable(["x"], why="it fires everywhere") == ["x"]
         await eventually(lambda: b.status().disabled == 1)
         await eventually(lambda: a.status().violated_anywhere == 1)
+        await eventually(lambda: b.gossip.state.metrics.constraint("x").violated == 1)
         counts = b.gossip.state.metrics.constraint("x")
         await b.measure({"v": 6})
         assert [each.constraint for each in await b.check({"v": 7})] == ["y"]
+        assert (b.guards.standing(["x"]).constraints, b.guards.standing(["x", "y"]).standing) == (0, "violated")
         found = await b.decide({"v": 7})
         assert [each.constraint for each in found.violated] == ["y"]
         assert b.gossip.state.metrics.constraint("x") == counts
