@@ -49,8 +49,9 @@ from constraint_crdt.expression.temporal import (
 )
 from constraint_crdt.expression.windows import requirements
 from constraint_crdt.model import Mode, Scope, VerdictState
+from constraint_crdt.types.changes import Switches
 from constraint_crdt.types.definition import Definition
-from constraint_crdt.types.orset import ConstraintORSet, strictest
+from constraint_crdt.types.orset import ConstraintORSet
 from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict, input_texts
 
 
@@ -260,13 +261,13 @@ class Judge:
         wall: Callable[[], int],
         fleet: FleetView | None = None,
         writes: Callable[[str], bool] = lambda _: True,
-        disabled: Callable[[str], bool] = lambda _: False,
+        switches: Switches | None = None,
     ) -> None:
         """`labels`: gives the labels of this node. `wall`: the time in ns since the epoch, for saved spells. `fleet`: the nodes for
-        constraints of scope fleet; `writes`: whether this node writes the counts of such a constraint. `disabled`: whether a
-        constraint is not judged at all; a change of that is told by `redefine`.
+        constraints of scope fleet; `writes`: whether this node writes the counts of such a constraint. `switches`: disabled
+        constraints are not judged at all; a change of that is told by `redefine`.
         """
-        self._disabled = disabled
+        self._switches = Switches() if switches is None else switches
         self._fleet = FleetView(tuple, lambda _: None) if fleet is None else fleet
         self._writes = writes
         self.fleet_ids: set[str] = set()
@@ -335,11 +336,11 @@ class Judge:
         labels = self._labels()
         definitions = self._constraints.definitions(id_)
         was_audited = id_ in self.audited
-        if strictest(definitions) is Mode.AUDIT:
+        if definitions and all(each.mode is Mode.AUDIT for each in definitions):
             self.audited.add(id_)
         else:
             self.audited.discard(id_)
-        if self._disabled(id_):
+        if self._switches.disabled and id_ in self._switches:
             definitions = ()
         applying = [each for each in definitions if evaluable(each) and each.applies_to(labels)]
         keyed = {(_key(each), each.max_age): each for each in applying}

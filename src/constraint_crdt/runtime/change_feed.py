@@ -204,13 +204,12 @@ class ChangeFeed:
         """
         local, rows = self._local, self._local.state.rows
         before = Dot(local.replica, local.written)
-        earlier = [before_change(rows, each) for each in subjects]
+        earlier = [before_change(rows, each) if rows.held(*each) else Before(each, ()) for each in subjects]
         try:
             result = mutate()
             if operation and (local.replica, local.written) != before:
-                reason, time = why or WHY.get(), local.time.stamp()
-                self._note(operation, subject, before, reason, time)
-                self._keep(operation, reason, time, earlier)
+                reason = why or WHY.get()
+                self._keep(operation, reason, self._note(operation, subject, before, reason), earlier)
             return result
         finally:
             after = local.replica
@@ -226,17 +225,19 @@ class ChangeFeed:
         """Write an entry of the audit about a change without mutations here. Beyond a limit there is none."""
         self.write(lambda: self._note(operation, subject, None, self.why))
 
-    def _note(self, operation: str, subject: str, since: Dot | None, why: str = "", time: int | None = None) -> None:
+    def _note(self, operation: str, subject: str, since: Dot | None, why: str = "") -> int:
+        """Returns the time of the entry, in ns since the epoch."""
         try:
-            self._local.note(self.actor, operation, subject, since, why, time)
+            return self._local.note(self.actor, operation, subject, since, why)
         except ConstraintCrdtError as error:  # beyond a limit; the change itself is done
             _log.warning("the audit has no entry about %s %s: %s", operation, subject, error)
+            return self._local.time.stamp()
 
     def _keep(self, operation: str, why: str, time: int, earlier: Sequence[Before]) -> None:
         """Keep in the history what changed. A first definition is no change: its cell tells all of it."""
         local, changes = self._local, self._local.state.changes
-        changed = [each for each in earlier if before_change(local.state.rows, each.subject) != each]
-        changed = [each for each in changed if each.values or each.subject.kind != ADD or changes.number(each.subject) > 1]
+        known = [each for each in earlier if each.values or each.subject.kind != ADD or each.subject in changes.subjects]
+        changed = [each for each in known if before_change(local.state.rows, each.subject) != each]
         if not changed:
             return
         try:
@@ -282,7 +283,8 @@ class ChangeFeed:
         else:
             with local.time.held():
                 redefined = self.definitions.settle()
-        turned = local.state.switches.take_turned()
+        switches = local.state.switches
+        turned = switches.take_turned() if switches.touched or switches.disabled else ()
         if turned:
             self._turned += turned
             of_all = any(each.id == ALL for each in turned)

@@ -249,10 +249,9 @@ class Evaluator:
         self.shared = shared
         self._unshared = asyncio.Event()
         """Set while a reading may wait to be told."""
-        switches = gossip.state.switches
         self.judge = Judge(
             gossip.state.constraints, measurements, lambda: gossip.labels, gossip.time.now, self.fleet.view, self.fleet.writes,
-            switches.__contains__,
+            gossip.state.switches,
         )  # fmt: skip
         self.changes = 0
         """Grows with each evaluation that differs from the last."""

@@ -134,7 +134,8 @@ class Switches(IndexedView):
         self._now = now
         self._told: dict[str, Switch] = {}
         """The disablings as of the last call of `take_turned`."""
-        self._touched: set[str] = set()
+        self.touched: set[str] = set()
+        """The ids with changed cells since the last call of `take_turned`."""
         super().__init__(rows)
 
     def merged(self, other: "Switches") -> "Switches":
@@ -144,8 +145,8 @@ class Switches(IndexedView):
 
     def _clear(self) -> None:
         self._counting: dict[str, _Ranked] = {}
-        self._disabled: dict[str, Switch] = {}
-        """Those that say disabled, over or not."""
+        self.disabled: dict[str, Switch] = {}
+        """Those that say disabled, over or not. Without any, every constraint is enabled."""
 
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
         cell = new if new is not None else old
@@ -158,20 +159,20 @@ class Switches(IndexedView):
         else:
             self._counting[id_] = after
         if after is not None and after.switch.disabled:
-            self._disabled[id_] = after.switch
+            self.disabled[id_] = after.switch
         else:
-            self._disabled.pop(id_, None)
-        self._touched.add(id_)
+            self.disabled.pop(id_, None)
+        self.touched.add(id_)
 
     # --- reading -------------------------------------------------------------------------------------------------------
 
     def _in_force(self, id_: str, now: int) -> Switch | None:
-        found = self._disabled.get(id_)
+        found = self.disabled.get(id_)
         return None if found is None or (found.until is not None and found.until <= now) else found
 
     def disabling(self, id_: str) -> Switch | None:
         """Why a constraint is disabled now: its own switch, else that of all; None for an enabled one."""
-        if not self._disabled:
+        if not self.disabled:
             return None
         now = self._now()
         return self._in_force(id_, now) or self._in_force(ALL, now)
@@ -179,15 +180,15 @@ class Switches(IndexedView):
     @property
     def of_all(self) -> Switch | None:
         """The switch that disables all constraints now; None where none does."""
-        return self._in_force(ALL, self._now()) if self._disabled else None
+        return self._in_force(ALL, self._now()) if self.disabled else None
 
     def __contains__(self, id_: object) -> bool:
-        return isinstance(id_, str) and bool(self._disabled) and self.disabling(id_) is not None
+        return isinstance(id_, str) and bool(self.disabled) and self.disabling(id_) is not None
 
     def __iter__(self) -> Iterator[str]:
         """The ids with a disabling of their own in force, ordered."""
-        now = self._now() if self._disabled else 0
-        return iter(sorted(id_ for id_ in self._disabled if id_ and self._in_force(id_, now)))
+        now = self._now() if self.disabled else 0
+        return iter(sorted(id_ for id_ in self.disabled if id_ and self._in_force(id_, now)))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -198,17 +199,17 @@ class Switches(IndexedView):
     @property
     def has_turned(self) -> bool:
         """True if `take_turned` may find something. O(disabled constraints)."""
-        if self._touched or not self._told:
-            return bool(self._touched)
+        if self.touched or not self._told:
+            return bool(self.touched)
         now = self._now()
         return any(each.until is not None and each.until <= now for each in self._told.values())
 
     def take_turned(self) -> list[Turned]:
         """What turned since the last call, by cells or by time, ordered by id. O(cells changed, and disabled constraints)."""
-        if not self._touched and not self._told:
+        if not self.touched and not self._told:
             return []
         now, found = self._now(), []
-        for id_ in sorted(self._touched | {id_ for id_, each in self._told.items() if each.until is not None}):
+        for id_ in sorted(self.touched | {id_ for id_, each in self._told.items() if each.until is not None}):
             before, after = self._told.get(id_), self._in_force(id_, now)
             if before == after:
                 continue
@@ -218,7 +219,7 @@ class Switches(IndexedView):
                 del self._told[id_]
             else:
                 self._told[id_] = after
-        self._touched.clear()
+        self.touched.clear()
         return found
 
     # --- writing -------------------------------------------------------------------------------------------------------
@@ -382,7 +383,8 @@ class ChangeHistory(IndexedView):
     def _clear(self) -> None:
         self._slots: dict[Replica, dict[int, Cell]] = {}
         """The cells with changes of each life, by seq."""
-        self._by_subject: dict[Subject, dict[Dot, RecordedChange]] = {}
+        self.subjects: dict[Subject, dict[Dot, RecordedChange]] = {}
+        """The changes that are held, those too old to be read as well."""
         self._bytes: dict[Replica, int] = {}
 
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
@@ -398,35 +400,35 @@ class ChangeHistory(IndexedView):
             self._bytes[cell.replica] = self._bytes.get(cell.replica, 0) + (len(cell.data) if stands else -len(cell.data))
             for each in _recorded(value, dot):
                 if stands:
-                    self._by_subject.setdefault(each.subject, {})[dot] = each
+                    self.subjects.setdefault(each.subject, {})[dot] = each
                     continue
-                of_subject = self._by_subject.get(each.subject, {})
+                of_subject = self.subjects.get(each.subject, {})
                 of_subject.pop(dot, None)  # a subject may stand twice in a cell of another implementation
                 if not of_subject:
-                    self._by_subject.pop(each.subject, None)
+                    self.subjects.pop(each.subject, None)
 
     # --- reading -------------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return sum(map(len, self._by_subject.values()))
+        return sum(map(len, self.subjects.values()))
 
     def __iter__(self) -> Iterator[RecordedChange]:
         """The changes by time, the newest last. O(changes)."""
         oldest = self._now() - KEPT
-        return iter(sorted(each for found in self._by_subject.values() for each in found.values() if each.time >= oldest))
+        return iter(sorted(each for found in self.subjects.values() for each in found.values() if each.time >= oldest))
 
     def __repr__(self) -> str:
-        return f"ChangeHistory({len(self)} changes of {len(self._by_subject)} subjects)"
+        return f"ChangeHistory({len(self)} changes of {len(self.subjects)} subjects)"
 
     def of(self, subject: Subject) -> list[RecordedChange]:
         """The changes of a subject by number, then by time. O(its changes)."""
         oldest = self._now() - KEPT
-        found = [each for each in self._by_subject.get(subject, {}).values() if each.time >= oldest]
+        found = [each for each in self.subjects.get(subject, {}).values() if each.time >= oldest]
         return sorted(found, key=lambda each: (each.number, each.time, each.dot))
 
     def number(self, subject: Subject) -> int:
         """The number of the present version of a subject, as far as its changes are kept."""
-        numbers = [each.number for each in self._by_subject.get(subject, {}).values()]
+        numbers = [each.number for each in self.subjects.get(subject, {}).values()]
         return max(numbers, default=1)
 
     @property
