@@ -54,6 +54,9 @@ async def test_a_disabled_constraint_is_evaluated_on_no_node_until_it_is_enabled
         for ids, all_ in ((["x"], True), ([], False)):
             with pytest.raises(ConstraintCrdtError, match="name the constraints"):
                 await a.enable(ids, all_=all_)
+        for length in (0, -1, 1e12):
+            with pytest.raises(ConstraintCrdtError, match=r"^for must be"):
+                await a.disable(["x"], why="noise", for_=length)
         with pytest.raises(ConstraintCrdtError, match="say why"):
             await a.disable(["x"], why=" ")
 

@@ -50,7 +50,7 @@ from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
 from constraint_crdt.types.changes import ALL, SWITCH, Subject
-from constraint_crdt.types.definition import ADD, Selection, time_ns, with_mode
+from constraint_crdt.types.definition import ADD, Selection, duration_ns, time_ns, with_mode
 from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
@@ -307,8 +307,9 @@ class Node:
         self._check_call()
         if not why.strip():
             raise ConstraintCrdtError("say why: others have to know whether they may enable it again", field="why")
-        wanted = _switched(ids, all_)
-        feed = self._runtime.feed
+        if duration_ns(for_, "for") == 0:
+            raise ConstraintCrdtError("for must be above 0 seconds", field="for")
+        wanted, feed = _switched(ids, all_), self._runtime.feed
         disable = partial(self.gossip.disable, wanted, ttl=for_, actor=feed.actor, why=why)
         return await feed.commit(disable, "disable", _subject(wanted), why=why, subjects=_subjects(SWITCH, wanted))
 
