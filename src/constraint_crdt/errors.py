@@ -11,6 +11,8 @@ Rules kept here:
 __all__ = [
     "ClockInDoubt",
     "ConstraintCrdtError",
+    "ConstraintExists",
+    "ConstraintInConflict",
     "CountTooLarge",
     "GuardBroken",
     "HoldLost",
@@ -79,6 +81,25 @@ class UnknownConstraint(UnknownName):
 
     def __str__(self) -> str:
         return f"no constraint {self.name!r} is active here"
+
+
+class ConstraintExists(ConstraintCrdtError):
+    """A constraint to be added as a new one is active here."""
+
+    def __init__(self, name: str) -> None:
+        """`name`: the id of the constraint."""
+        super().__init__(f"{name} is active already, and was to be added as a new one: edit it, or choose another id", field="new")
+        self.name = name
+
+
+class ConstraintInConflict(ConstraintCrdtError):
+    """A constraint has several different definitions, by concurrent edits, where an operation needs one."""
+
+    def __init__(self, name: str, count: int) -> None:
+        """`name`: the id of the constraint. `count`: the number of its definitions."""
+        message = f"{name} has {count} definitions in conflict, all in force: keep one, or join them (`constraint-crdt resolve`)"
+        super().__init__(message)
+        self.name = name
 
 
 class CountTooLarge(ConstraintCrdtError):

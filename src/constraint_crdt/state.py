@@ -34,6 +34,7 @@ from constraint_crdt.types.definition import ADD, Definition, Labels, check_labe
 from constraint_crdt.types.increments import RoomIncrements
 from constraint_crdt.types.nodes import NODE, AuditLog, NodeValue, Retirements, node_value
 from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.parameters import Parameters
 from constraint_crdt.types.readings import SharedReadings
 from constraint_crdt.types.register import EisensteinRegister, Position
 from constraint_crdt.types.sketch import DELTA, EPSILON, BloomCRDT, Blooms, BloomShape, SketchCRDT, Sketches, SketchShape
@@ -131,6 +132,11 @@ class ConstraintState(Merge):
     def readings(self) -> SharedReadings:
         """The last values of the variables that each node in service shares."""
         return SharedReadings(self.rows, retirements=self.retirements)
+
+    @cached_property
+    def parameters(self) -> Parameters:
+        """The parameters that expressions read, with their settings."""
+        return Parameters(self.rows)
 
     @cached_property
     def audit(self) -> AuditLog:

@@ -37,6 +37,7 @@ NOT_SAID = {
     "decide": "an expression cannot read every name",
     "disable": "constraints are named, or all of them, with a reason",
     "enable": "constraints are named, or all of them",
+    "edit_constraint": "as for `add`",
     "import_state": "the rows must have the checksum and the hash that it names",
     "insert": "a filter has a largest size, and keeps the dimensions that it was begun with",
     "mode": "only a constraint with a `when` has another mode than enforce",
@@ -48,6 +49,8 @@ NOT_SAID = {
     "revert": "a constraint is named, or a time for all of them",
     "send_delta": "a counter is of the node and the seq of its delta, and a norm that of its position",
     "submit_tile": "a tile is of the room in the path, and its hash that of its content",
+    "set_parameter": "a name is one that an expression can read, and a selector has a syntax",
+    "unset_parameter": "a selector has a syntax",
     "tally": "what a node counts in a sketch is bounded in all",
 }
 """Operations that refuse some of what the document allows, and why no schema can say it: of them this is not checked."""

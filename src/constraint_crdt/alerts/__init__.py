@@ -16,6 +16,7 @@
 | divergence | node | damaged; with `above`: or staler than so many seconds | node, on, above, for |
 | silence | node | not live | node, on, for (30) |
 | unknown | active constraint | its state is unknown on a live node | constraint, node, on, for (60) |
+| conflict | active constraint | several definitions are in force | constraint, for |
 
 Rules kept here:
 
@@ -266,7 +267,22 @@ class UnknownVerdict(AlertKind):
                 yield Condition(id_, None)
 
 
-_ALL_KINDS = (ViolationRate(), Unheard(), Divergence(), Silence(), UnknownVerdict())
+class Conflict(AlertKind):
+    """Concurrent edits left several definitions of a constraint in force. O(constraints)."""
+
+    name = "conflict"
+    about = "constraint"
+    parameters = ("constraint",)
+
+    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
+        constraints = facts.gossip.state.constraints
+        for id_ in constraints.conflicts():
+            if rule.is_about(constraint=id_):
+                nodes = sorted({each.dot.replica.node_id for each in constraints.additions(id_)})
+                yield Condition(id_, True, f"several definitions are in force, by {named(nodes)}")
+
+
+_ALL_KINDS = (ViolationRate(), Unheard(), Divergence(), Silence(), UnknownVerdict(), Conflict())
 KINDS: dict[str, AlertKind] = {kind.name: kind for kind in _ALL_KINDS}
 """The kinds by name, in the order of the metrics."""
 

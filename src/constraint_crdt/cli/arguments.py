@@ -43,6 +43,7 @@ OWN: Final = {
     "disable": "constraints:disable",
     "revert": "constraints:revert",
     "decisions": "constraints:decisions",
+    "resolve": "constraints:resolve",
     "events": "watch:events",
     "doctor": "node:doctor",
     "status": "connection:status",

@@ -50,7 +50,7 @@ from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, ModeR
 from constraint_crdt.operations.service import AlertsReport, AuditReport, DiagnosisReport, Health, ImportReport, SessionReport
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
-from constraint_crdt.operations.variables import ReadingsReport, VariableReport
+from constraint_crdt.operations.variables import ParameterChange, ParameterReport, ReadingsReport, VariableReport
 from constraint_crdt.plato.shapes import PlatoDelta, PlatoRoom, PlatoTile
 
 Request = TypeVar("Request", bound=msgspec.Struct)
@@ -132,14 +132,22 @@ class BlockingMethods(ABC):
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
         on: Mapping[str, str] | str | None = None, ttl: float | None = None, until: datetime | None = None,
         for_: float | None = None, clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown",
-        max_age: float | None = None, scope: str = "node", mode: str = "enforce", each: str | None = None,
+        max_age: float | None = None, scope: str = "node", mode: str = "enforce", each: str | None = None, new: bool = False,
     ) -> Added:
         """Make a constraint active, or give it this definition. Durations in seconds."""
         request = constraints.new_constraint(
             id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
-            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope, mode=mode, each=each,
+            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope, mode=mode, each=each, new=new,
         )
         return self.do(constraints.ADD, request)
+
+    def edit_constraint(self, id_: str, fields: Mapping[str, object]) -> Added:
+        """Change some fields of a constraint, by their names in the API, and keep the others. None: to the default of the field."""
+        return self.do(constraints.EDIT_CONSTRAINT, constraints.edited_constraint(id_, fields))
+
+    def resolve(self, id_: str, *, keep: str | None = None) -> Added:
+        """Keep one of the definitions of a constraint in conflict, or join them."""
+        return self.do(constraints.RESOLVE, constraints.ResolveConflict(id=id_, keep=keep))
 
     def remove(self, id_: str) -> Removed:
         """End a constraint in the fleet. Raises `NotFound` for an inactive constraint."""
@@ -216,6 +224,18 @@ class BlockingMethods(ABC):
     def readings(self, *, name: str | None = None) -> ReadingsReport:
         """The readings that the nodes share, with their ages, and the figures of each variable over the fleet."""
         return self.do(variables.READINGS, variables.GetReadings(name=name))
+
+    def parameters(self, *, name: str | None = None) -> list[ParameterReport]:
+        """The parameters that constraints read as `param.NAME`, with their settings, and the value on the node that answers."""
+        return self.do(variables.PARAMETERS, variables.GetParameters(name=name))
+
+    def set_parameter(self, name: str, value: float | str | bool, *, on: Mapping[str, str] | str | None = None) -> ParameterChange:
+        """Give a parameter a value, on all nodes or on those that `on` selects. Of several settings the most specific counts."""
+        return self.do(variables.SET_PARAMETER, variables.SetParameter(name=name, value=value, on=on))
+
+    def unset_parameter(self, name: str, *, on: str | None = None) -> ParameterChange:
+        """Remove the setting of a parameter for this selector. Raises `NotFound` if none stands."""
+        return self.do(variables.UNSET_PARAMETER, variables.UnsetParameter(name=name, on=on))
 
     def budgets(self) -> list[BudgetReport]:
         """The budgets, who holds them, and where rights are free."""
@@ -464,14 +484,22 @@ class AsyncMethods(ABC):
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
         on: Mapping[str, str] | str | None = None, ttl: float | None = None, until: datetime | None = None,
         for_: float | None = None, clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown",
-        max_age: float | None = None, scope: str = "node", mode: str = "enforce", each: str | None = None,
+        max_age: float | None = None, scope: str = "node", mode: str = "enforce", each: str | None = None, new: bool = False,
     ) -> Added:
         """Make a constraint active, or give it this definition. Durations in seconds."""
         request = constraints.new_constraint(
             id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
-            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope, mode=mode, each=each,
+            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope, mode=mode, each=each, new=new,
         )
         return await self.do(constraints.ADD, request)
+
+    async def edit_constraint(self, id_: str, fields: Mapping[str, object]) -> Added:
+        """Change some fields of a constraint, by their names in the API, and keep the others. None: to the default of the field."""
+        return await self.do(constraints.EDIT_CONSTRAINT, constraints.edited_constraint(id_, fields))
+
+    async def resolve(self, id_: str, *, keep: str | None = None) -> Added:
+        """Keep one of the definitions of a constraint in conflict, or join them."""
+        return await self.do(constraints.RESOLVE, constraints.ResolveConflict(id=id_, keep=keep))
 
     async def remove(self, id_: str) -> Removed:
         """End a constraint in the fleet. Raises `NotFound` for an inactive constraint."""
@@ -548,6 +576,20 @@ class AsyncMethods(ABC):
     async def readings(self, *, name: str | None = None) -> ReadingsReport:
         """The readings that the nodes share, with their ages, and the figures of each variable over the fleet."""
         return await self.do(variables.READINGS, variables.GetReadings(name=name))
+
+    async def parameters(self, *, name: str | None = None) -> list[ParameterReport]:
+        """The parameters that constraints read as `param.NAME`, with their settings, and the value on the node that answers."""
+        return await self.do(variables.PARAMETERS, variables.GetParameters(name=name))
+
+    async def set_parameter(
+        self, name: str, value: float | str | bool, *, on: Mapping[str, str] | str | None = None,
+    ) -> ParameterChange:
+        """Give a parameter a value, on all nodes or on those that `on` selects. Of several settings the most specific counts."""
+        return await self.do(variables.SET_PARAMETER, variables.SetParameter(name=name, value=value, on=on))
+
+    async def unset_parameter(self, name: str, *, on: str | None = None) -> ParameterChange:
+        """Remove the setting of a parameter for this selector. Raises `NotFound` if none stands."""
+        return await self.do(variables.UNSET_PARAMETER, variables.UnsetParameter(name=name, on=on))
 
     async def budgets(self) -> list[BudgetReport]:
         """The budgets, who holds them, and where rights are free."""

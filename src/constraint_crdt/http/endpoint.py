@@ -34,7 +34,16 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
-from constraint_crdt.errors import ClockInDoubt, ConstraintCrdtError, LifecycleError, NoRights, NotPermitted, WritesRefused
+from constraint_crdt.errors import (
+    ClockInDoubt,
+    ConstraintCrdtError,
+    ConstraintExists,
+    ConstraintInConflict,
+    LifecycleError,
+    NoRights,
+    NotPermitted,
+    WritesRefused,
+)
 from constraint_crdt.expression import ExpressionError
 from constraint_crdt.operations.operation import (
     JSON,
@@ -132,8 +141,8 @@ def problem_of(error: Exception, request: Request) -> Problem:
             return Problem(HTTPStatus.FORBIDDEN, str(error))
         case WritesRefused() | LifecycleError():  # the node tries again every second, or stops
             return busy(str(error))
-        case ClockInDoubt() | NoRights():
-            return Problem(HTTPStatus.CONFLICT, str(error))
+        case ClockInDoubt() | NoRights() | ConstraintExists() | ConstraintInConflict():
+            return Problem(HTTPStatus.CONFLICT, str(error), field=error.field)
         case ConstraintCrdtError():
             return wrong(str(error), error.field)
     _log.error("%s %s failed", request.method, request.url.path, exc_info=error)

@@ -44,6 +44,7 @@ from constraint_crdt.operations.constraints import (
     AddConstraint,
     Batch,
     BatchEntry,
+    ConstraintEdit,
     Expression,
     NewConstraint,
     RecordCounts,
@@ -67,6 +68,7 @@ from constraint_crdt.operations.operation import (
 )
 from constraint_crdt.operations.sketches import MAX_ITEMS, Inserted, Tallied
 from constraint_crdt.operations.tiles import EditedTile, NewTile
+from constraint_crdt.operations.variables import ParameterSetting
 from constraint_crdt.plato.shapes import (
     FNV_BITS,
     MS,
@@ -147,6 +149,7 @@ _TAGS: Final[Schema] = {"items": {"description": f"a node ({NAME['description']}
 FIELDS: Final[Mapping[type[msgspec.Struct], Mapping[str, Schema]]] = {
     NewConstraint: _DEFINITION,
     AddConstraint: _DEFINITION,
+    ConstraintEdit: {key: value for key, value in _DEFINITION.items() if key != "id"},
     RemoveConstraint: {"id": NAME},
     Counted: _COUNTED,
     RecordCounts: _COUNTED,
@@ -160,6 +163,7 @@ FIELDS: Final[Mapping[type[msgspec.Struct], Mapping[str, Schema]]] = {
         "author": _text(ID_BYTES), "tags": NAMES, "constraints": NAMES,
     },
     EditedTile: {"add_tags": NAMES, "add_constraints": NAMES},
+    ParameterSetting: {"on": _DEFINITION["on"]},
     Moved: {"by": {"minimum": -MAX_COUNT, "maximum": MAX_COUNT, "not": {"const": 0}}},
     Moving: {"position": COORDINATES},
     BudgetDefinition: {

@@ -29,6 +29,7 @@ from constraint_crdt.operations.nodes import LinkProtection, slow_links
 from constraint_crdt.operations.service import DiagnosisReport, Finding, Level, worst_of
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.definition import Definition
+from constraint_crdt.types.parameters import measured_names, read_parameters
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.identity import Identity
@@ -177,7 +178,7 @@ class Undecidable:
         self._constraints, self._variables, self._verdicts = state.constraints, state.variables, state.verdicts
         described = {name: dict(each.labels) for name, each in state.nodes.items() if name not in state.retirements}
         self._labels = {**described, gossip.node_id: gossip.labels}
-        self._readings = state.readings
+        self._readings, self._parameters = state.readings, state.parameters
         self._chosen: dict[Selector, _Nodes] = {}
         self._near: dict[str, list[str]] = {}
 
@@ -204,6 +205,9 @@ class Undecidable:
             verdict = expressions[0].evaluate({}).verdict
             always = "undecided" if verdict is Verdict.UNKNOWN else verdict.value
             yield f"the expression reads no measurement, so it is always {always}"
+        for name in sorted(read_parameters(definition)):
+            reasons = {self._parameters.value(name, self._labels[node]).reason: node for node in reversed(nodes.names)}
+            yield from (f"{reason} ({node})" for reason, node in sorted(reasons.items()) if reason)
         if not nodes.names:
             yield f"no known node {_having(definition.selector)}"
         elif nodes.measured:
@@ -219,7 +223,7 @@ class Undecidable:
         for each in expressions_of(definition):
             read |= each.variables | {name for name, _ in each.windows}
         read |= needs_of(definition)
-        missing = read - nodes.measured
+        missing = measured_names(read) - nodes.measured
         return sorted(name for name in missing if not any(other.startswith(f"{name}.") for other in missing))
 
     def sentence(self, definition: Definition, variable: str) -> str:
@@ -355,7 +359,8 @@ class Diagnosis:
 
     def look(self) -> DiagnosisReport:
         """All findings available at once. O(nodes + constraints)."""
-        findings = [*self._identity(), *self._fleet(), *self._state(), self._measuring(), *self._disabled(), self._constraints()]
+        findings = [*self._identity(), *self._fleet(), *self._state(), self._measuring(), *self._disabled()]
+        findings += [self._constraints(), self._conflicts()]
         findings += [finding for check in self.further for finding in check()]
         return DiagnosisReport(node=self._gossip.node_id, worst=worst_of(findings), findings=tuple(findings))
 
@@ -454,6 +459,15 @@ class Diagnosis:
         return Finding(
             check="undecidable", level="ok", what="the nodes of each constraint measure its variables, as far as is known"
         )
+
+    def _conflicts(self) -> Finding:
+        """The constraints with several definitions, by concurrent edits."""
+        found = self._gossip.state.constraints.conflicts()
+        if not found:
+            return Finding(check="conflicts", level="ok", what="each constraint has one definition")
+        what = f"concurrent edits left several definitions of {named(found)}"
+        advice = "all of them are in force: `constraint-crdt resolve ID` shows them, `--keep N` keeps one"
+        return Finding(check="conflicts", level="warn", what=what, advice=advice)
 
     def _identity(self) -> Iterator[Finding]:
         name, at = self._gossip.node_id, self._namesake_at

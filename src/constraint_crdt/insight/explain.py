@@ -25,12 +25,12 @@ from typing import Protocol
 import msgspec
 
 from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Dot, Replica
+from constraint_crdt.crdt.digest import Dot, Replica, dot_text
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import GRAVITY, Evaluation, evaluable
 from constraint_crdt.expression.fleet_view import Basis
 from constraint_crdt.expression.judgement import Ruling
-from constraint_crdt.insight.evidence import Coverage, Evidence, dot_text
+from constraint_crdt.insight.evidence import Coverage, Evidence
 from constraint_crdt.insight.history import LoggedChange, NodeRates
 from constraint_crdt.model import Mode, Severity, VerdictState
 from constraint_crdt.operations.constraints import (
@@ -54,6 +54,7 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.counters import ZERO, Seconds, Times
 from constraint_crdt.types.definition import Addition, Definition
+from constraint_crdt.types.orset import is_conflict
 from constraint_crdt.types.verdicts import VIOLATED_STATES, ConstraintVerdicts, NodeVerdict, value_text
 
 NAMED = 3
@@ -119,7 +120,7 @@ class Explanations:
         return ExplainReport(
             id=id_,
             active=bool(in_force),
-            conflict=len({each.definition.without_end() for each in in_force}) > 1,
+            conflict=is_conflict([each.definition for each in in_force]),
             definitions=tuple(definitions),
             removals=tuple(_removal(change, id_, state) for change in self._evidence.changes.removals(id_)),
             violations=self._violations(id_),

@@ -148,6 +148,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Active constraints that are kept, and evaluated on no node."""
     all_disabled: DisabledReport | None = None
     """Null unless all constraints are disabled together."""
+    conflicts: int = 0
+    """Constraints with several definitions in force, by concurrent edits. Nodes of 0.1.0 do not tell them."""
     unknown_here: int = 0
     """Constraints unknown on this node now."""
     violated_anywhere: int = 0
@@ -400,6 +402,8 @@ def show_status(answer: Status) -> Lines:
         )
     if answer.slow_links:
         lines.append(("slow links", "; ".join(map(str, answer.slow_links))))
+    if answer.conflicts:
+        lines.append(("CONFLICT", f"{answer.conflicts} constraints have definitions that differ, all in force: see `doctor`"))
     if answer.trouble:
         lines.append(("TROUBLE", f"writes are refused: {answer.trouble}"))
     if answer.clock_alarms:

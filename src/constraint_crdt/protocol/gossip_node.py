@@ -20,11 +20,11 @@ Rules kept here:
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar, Unpack
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
 from constraint_crdt.crdt.clock import HybridClock, VectorClock
-from constraint_crdt.crdt.digest import Dot, Replica, StateHash, check_replica
+from constraint_crdt.crdt.digest import Dot, Replica, StateHash, check_replica, dot_text
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES, Limits
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, InvalidValue, UnknownConstraint, UnknownName
 from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
@@ -40,6 +40,7 @@ from constraint_crdt.types.changes import ALL, Switch
 from constraint_crdt.types.definition import (
     ADD,
     Definition,
+    DefinitionFields,
     Duration,
     Labels,
     Selection,
@@ -47,9 +48,12 @@ from constraint_crdt.types.definition import (
     check_definition,
     check_labels,
     duration_ns,
+    edited,
     expiry_time,
+    joined,
 )
 from constraint_crdt.types.orset import Change
+from constraint_crdt.types.parameters import bind, parameters_of
 from constraint_crdt.types.readings import Reading
 from constraint_crdt.types.register import Position
 from constraint_crdt.types.variables import VariableKind
@@ -267,25 +271,80 @@ class GossipNode:
         that cannot be used, `ClockInDoubt` for an end where this node does not know the time, and `ConstraintCrdtError` for values
         out of bounds.
         """
-        state = self.local.state
         expires_at = self._end(ttl, until)
         definition = check_definition(
             when, severity, about, on, expires_at,
             for_=duration_ns(for_, "for"), clear_after=duration_ns(clear_after, "clear_after"), clear_when=clear_when,
             if_unknown=if_unknown, max_age=duration_ns(max_age, "max_age"), scope=scope, mode=mode, each=each,
         )  # fmt: skip
-        if definition.when is not None:
+        return self._put_definition(id_, definition, at)
+
+    def edited_definition(self, id_: str, fields: DefinitionFields) -> Definition:
+        """The definition of an active constraint with other fields, not written yet. Raises as `edit_constraint`."""
+        expires_at = self._end(fields.get("ttl"), fields.get("until"))
+        return edited(self.local.state.constraints.definition(id_), fields, expires_at)
+
+    def edit_constraint(self, id_: str, *, at: int | None = None, **fields: Unpack[DefinitionFields]) -> Change:
+        """Change the fields of an active constraint that are given, and keep the others. `at`: see `add_constraint`.
+
+        Raises as `add_constraint`, `UnknownConstraint` for an inactive constraint, and `ConstraintInConflict` where it has
+        several definitions.
+        """
+        return self._put_definition(id_, self.edited_definition(id_, fields), at)
+
+    def resolve_conflict(self, id_: str, keep: Dot | None = None, *, at: int | None = None) -> Change:
+        """Replace the definitions of a constraint by one: the one of the dot `keep`, or all of them, joined.
+
+        Raises `UnknownConstraint` for an inactive constraint, and `ConstraintCrdtError` for a dot of no definition in force, and
+        for definitions that cannot be joined.
+        """
+        additions = self.local.state.constraints.additions(id_)
+        if not additions:
+            raise UnknownConstraint(id_)
+        if keep is None:
+            return self._put_definition(id_, joined([each.definition for each in additions]), at)
+        kept = next((each.definition for each in additions if each.dot == keep), None)
+        if kept is None:
+            message = f"no definition of {id_} in force is of the mutation {dot_text(keep)}: look again"
+            raise ConstraintCrdtError(message, field="keep")
+        return self._put_definition(id_, kept, at)
+
+    def _put_definition(self, id_: str, definition: Definition, at: int | None) -> Change:
+        if definition.when is not None and not definition.meaning:
             from constraint_crdt.expression import check_expressions
 
-            check_expressions(definition.when, definition.clear_when, scope=definition.scope)
+            bound = self.binding(definition.when, definition.clear_when)
+            check_expressions(definition.when, definition.clear_when, scope=definition.scope, bind=bound)
         with self.local as me:
-            return state.constraints.put(id_, definition, node=me, at=at)
+            return self.local.state.constraints.put(id_, definition, node=me, at=at)
 
     def _end(self, ttl: Duration | float | None, until: Timestamp | int | None) -> int | None:
         if ttl is None and until is None:
             return None
         self.local.check_clock()
         return expiry_time(ttl, until, self.local.time.now())
+
+    def binding(self, *sources: str | None) -> Callable[[str], str]:
+        """A function that puts the values which parameters have on this node now in place of their names, for any thread.
+
+        `sources`: the expressions that it may be called with.
+        """
+        parameters = self.local.state.parameters
+        values = {name: parameters.value(name, self.labels) for source in sources for name in parameters_of(source)}
+        return lambda source: bind(source, values)
+
+    def set_parameter(self, name: str, value: object, on: Selection | None = None) -> bool:
+        """Give a parameter a value on all nodes, or on those that `on` selects. True if a cell was written.
+
+        Raises as `Parameters.set` does.
+        """
+        at = self.local.time.stamp()
+        return self.write(lambda me: self.local.state.parameters.set(name, value, on, node=me, at=at))
+
+    def unset_parameter(self, name: str, on: Selection | None = None) -> None:
+        """Remove a setting of a parameter. Raises `UnknownName` if none stands for this selector."""
+        at = self.local.time.stamp()
+        self.write(lambda me: self.local.state.parameters.unset(name, on, node=me, at=at))
 
     def remove_constraint(self, id_: str) -> None:
         """Remove a constraint. Raises `KeyError`, changing nothing, for a constraint not active here."""
@@ -426,7 +485,9 @@ class GossipNode:
         check_names(values)
         state = self.local.state
         enabled = [id_ for id_ in sorted(state.constraints) if id_ not in state.switches]
-        evaluations = evaluate(state.constraints, values, self.labels, enabled)
+        evaluations = evaluate(
+            state.constraints, values, self.labels, enabled, bind=lambda definition: state.parameters.bind(definition, self.labels)
+        )
         for each in evaluations:
             self.record_each({each.constraint: each.counts})
         return evaluations
@@ -575,9 +636,11 @@ class GossipNode:
         a
         little behind; else a Ping.
         """
-        self.local.seal()
-        if self.local.authority is not None and self.local.authority.is_revoked_node(peer):
-            return self._composer.sync(None)  # it is told, and gets no answer to what it says
+        authority = self.local.authority
+        if authority is not None:
+            self.local.seal()
+            if authority.is_revoked_node(peer):
+                return self._composer.sync(None)  # it is told, and gets no answer to what it says
         return self._composer.begin(peer)
 
     def ping(self, peer: str | None = None) -> Ping:
@@ -629,9 +692,11 @@ class GossipNode:
         Raises `ConstraintCrdtError`, changing nothing, for a message of another fleet, a message that does not fit, or beyond a
         limit.
         """
-        self.local.seal()
+        local = self.local
+        if local.authority is not None:
+            local.seal()
         result = self._exchange.receive(message)
-        result.converged = self.converged
+        result.converged = self.tracker.all_have(local.state.rows.state_hash)
         return result
 
 

@@ -251,7 +251,8 @@ def decode_message(data: bytes, max_bytes: int | None = MESSAGE_BYTES) -> Gossip
     """
     if max_bytes is not None and len(data) > max_bytes:
         raise ConstraintCrdtError(f"a message of {len(data)} bytes is larger than the {max_bytes} allowed")
-    _check_version(data)
+    if len(data) < 2 or data[1] >> 4 != WIRE_VERSION:
+        _check_version(data)
     try:
         wire = _decode(data)
         return _LAYOUT_OF[type(wire)].read(wire)
@@ -294,10 +295,15 @@ def _count(value: int) -> int:
     return value
 
 
-def _sized(value: bytes, size: int) -> bytes:
-    if len(value) != size:
-        raise ConstraintCrdtError(f"a name in a message must have {size} bytes, not {len(value)}")
-    return value
+def _sized(size: int, of: Callable[[bytes], bytes] = bytes) -> Callable[[bytes], Any]:
+    """Reads a name of so many bytes."""
+
+    def read(value: bytes) -> bytes:
+        if len(value) != size:
+            raise ConstraintCrdtError(f"a name in a message must have {size} bytes, not {len(value)}")
+        return of(value)
+
+    return read
 
 
 def _optional(form: _Form) -> _Form:
@@ -309,7 +315,7 @@ def _runs(is_wrong: Callable[[WireRun], object], sentence: str) -> _Form:
     """Runs, refused with `sentence` if any is wrong."""
 
     def read(runs: Sequence[WireRun]) -> ConstraintDelta:
-        if any(is_wrong(run) for run in runs):
+        if [run for run in runs if is_wrong(run)]:
             raise ConstraintCrdtError(sentence)
         return ConstraintDelta([read_run(run) for run in runs])
 
@@ -331,12 +337,15 @@ def _read_dots(entries: Sequence[_WireEntry]) -> list[tuple[Replica, int]]:
     return dots
 
 
+_bytes_of_map: Final = _sized(BUCKETS // 8)
+
+
 def _write_map(buckets: int) -> bytes:
     return buckets.to_bytes(BUCKETS // 8, "little")
 
 
 def _read_map(value: bytes) -> int:
-    return int.from_bytes(_sized(value, BUCKETS // 8), "little")
+    return int.from_bytes(_bytes_of_map(value), "little")
 
 
 def _whole_clock(entries: Sequence[Entry]) -> VectorClock:
@@ -370,15 +379,15 @@ _DOUBT: Final = _Form(bytes | None, lambda bits, _: _write_map(bits) if bits els
 _ENTRIES: Final = _Form(list[_WireEntry], _write_entries, _read_entries)
 _FLAG: Final = _Form(bool | None, lambda value, _: value or None)
 _HELD: Final = _Form(bytes | None, None, lambda value: value[:HELD_BYTES])
-_HASH: Final = _Form(bytes, lambda value, _: bytes(value), lambda value: StateHash(_sized(value, STATE_HASH_BYTES)))
+_HASH: Final = _Form(bytes, lambda value, _: bytes(value), _sized(STATE_HASH_BYTES, StateHash))
 _INTEGER: Final = _Form(int)
-_NAME: Final = _Form(bytes, None, lambda value: _sized(value, CLOCK_NAME_BYTES))
+_NAME: Final = _Form(bytes, None, _sized(CLOCK_NAME_BYTES))
 _STEP: Final = _Form(MendStep, lambda step, _: int(step))
-_SUMS: Final = _Form(bytes, None, lambda value: _sized(value, BUCKETS * SUM_BYTES))
+_SUMS: Final = _Form(bytes, None, _sized(BUCKETS * SUM_BYTES))
 _TIME: Final = _Form(int | None, lambda time, _: max(0, time) // MS, lambda time: _count(time) * MS)
 _TO: Final = _optional(_COUNT)
-_TOKEN: Final = _Form(bytes, None, lambda value: _sized(value, HASH_TOKEN_BYTES))
-_TRANSFER: Final = _Form(bytes, None, lambda value: _sized(value, TRANSFER_BYTES))
+_TOKEN: Final = _Form(bytes, None, _sized(HASH_TOKEN_BYTES))
+_TRANSFER: Final = _Form(bytes, None, _sized(TRANSFER_BYTES))
 _UNREAD_ENTRIES: Final = _Form(list[_WireEntry], _write_entries)
 
 
@@ -446,35 +455,37 @@ class _Layout:
         self._least = 4 + len(required)
         self._values = _getter(written)
         self._writers = [(4 + place, write) for place, name in enumerate(written) if (write := forms[name].write) is not None]
-        self._names, self._wire_values = names, _getter(names)
         self._readers = [(name, read) for name in names if (read := forms[name].read) is not None]
         self._finish = finish
 
     def array(self, message: GossipMessage) -> list[object]:
         """The array a message is encoded as."""
-        (node_id, incarnation), fleet = message.node, message.fleet
-        array = [self.tag, None if fleet == DEFAULT_FLEET else fleet, node_id, incarnation, *self._values(message)]
+        fleet, basis = message.fleet, message.basis
+        array = [self.tag, None if fleet == DEFAULT_FLEET else fleet, *message.node, *self._values(message)]
         for place, write in self._writers:
-            if array[place] is not None:
-                array[place] = write(array[place], message.basis)
-        last, least = array[-1], self._least
-        while not last and len(array) > least and last != 0:
-            array.pop()
-            last = array[-1]
+            value = array[place]
+            if value is not None:
+                array[place] = write(value, basis)
+        end = len(array)
+        while end > self._least and not array[end - 1] and array[end - 1] != 0:
+            end -= 1
+        del array[end:]
         return array
 
     def read(self, wire: _Envelope) -> GossipMessage:
         """The decoded message, validated."""
-        node = check_replica(wire.node_id, wire.incarnation)
-        fleet = DEFAULT_FLEET if wire.fleet is None else check_id(wire.fleet, "a fleet name")
-        fields = dict(zip(self._names, self._wire_values(wire), strict=True))
+        fields = msgspec.structs.asdict(wire)
+        fields["node"] = check_replica(fields.pop("node_id"), fields.pop("incarnation"))
+        fleet = fields["fleet"]
+        fields["fleet"] = DEFAULT_FLEET if fleet is None else check_id(fleet, "a fleet name")
+        del fields["auth"]
         for name, read in self._readers:
             value = fields[name]
             if value is not None:
                 fields[name] = read(value)
         if self._finish is not None:
             self._finish(fields)
-        return self.message(node=node, fleet=fleet, **fields)
+        return self.message(**fields)
 
 
 def _getter(names: Sequence[str]) -> Callable[[object], Sequence[Any]]:

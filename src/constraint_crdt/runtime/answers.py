@@ -11,7 +11,7 @@ import asyncio
 import heapq
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
 from typing import Final
 
 import msgspec
@@ -27,6 +27,7 @@ from constraint_crdt.insight.evidence import Convergence
 from constraint_crdt.insight.explain import state_here, violated_nodes
 from constraint_crdt.insight.history import DefinitionClock
 from constraint_crdt.model import DurationHistogram, EventKind, Mode, Severity, VerdictState
+from constraint_crdt.model.selectors import Selector
 from constraint_crdt.operations.constraints import (
     DISABLED,
     MOST_VIOLATED,
@@ -56,7 +57,19 @@ from constraint_crdt.operations.nodes import (
     link_reports,
     slow_links,
 )
-from constraint_crdt.operations.variables import MOST_READERS, FleetFigures, ReadingReport, ReadingsReport, VariableReport
+from constraint_crdt.operations.variables import (
+    MOST_CHANGED,
+    MOST_READERS,
+    FleetFigures,
+    NodeParameter,
+    ParameterChange,
+    ParameterReport,
+    ParameterValueReport,
+    ReadingReport,
+    ReadingsReport,
+    SettingReport,
+    VariableReport,
+)
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed
 from constraint_crdt.runtime.evaluation import Evaluator
@@ -68,8 +81,10 @@ from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.store import Life
 from constraint_crdt.transport import LinkingTransport, RoleTransport, Standing, Transport
 from constraint_crdt.types.counters import Counts
-from constraint_crdt.types.definition import Addition, Selection, check_selector
+from constraint_crdt.types.definition import ADD, Addition, Selection, check_selector
 from constraint_crdt.types.nodes import NodeValue
+from constraint_crdt.types.orset import is_conflict
+from constraint_crdt.types.parameters import PARAM, Bound, SetValue, read_parameters
 from constraint_crdt.types.variables import kind_of
 from constraint_crdt.types.verdicts import value_text
 
@@ -139,6 +154,7 @@ class Answers:
             constraints=state.active_constraint_count,
             disabled=len(self.disabled_ids()),
             all_disabled=reported_disabling(state.switches.of_all),
+            conflicts=len(self._feed.definitions.conflicts),
             unknown_here=self._evaluator.undecided,
             violated_anywhere=len(self._violated()),
             audited=len(self._evaluator.audited),
@@ -267,6 +283,71 @@ class Answers:
             self._node(name, described.get(name), convergence, revoked, kinds.get(name, "none"), speaking.get(name, ()))
             for name in wanted
         ]
+
+    def parameters(self, name: str | None) -> list[ParameterReport]:
+        """See `Node.parameters`."""
+        parameters = self._gossip.state.parameters
+        names = [each for each in parameters if name in (None, each)]
+        readers = self._parameter_readers(names)
+        return [self._parameter(each, readers[each]) for each in names]
+
+    def _parameter(self, name: str, constraints: Sequence[str]) -> ParameterReport:
+        state = self._gossip.state
+        here = state.parameters.value(name, self._gossip.labels)
+        settings = []
+        for each in state.parameters.settings(name):
+            values = tuple([self._set_value(value) for value in each.values])
+            settings.append(
+                SettingReport(selector=each.text, value=None if each.in_conflict else each.values[0].value, values=values)
+            )
+        return ParameterReport(
+            name=name, settings=tuple(settings), value=here.value, selector=here.selector, reason=here.reason,
+            constraints=tuple(constraints),
+        )  # fmt: skip
+
+    def _set_value(self, value: SetValue) -> ParameterValueReport:
+        entry = self._gossip.state.audit.of(value.dot)
+        actor = None if entry is None else entry.actor
+        return ParameterValueReport(value=value.value, set_by=value.dot.replica.node_id, set_at=value.at, actor=actor)
+
+    def _parameter_readers(self, names: Collection[str]) -> dict[str, list[str]]:
+        """The active constraints that read these parameters. O(constraints), and decodes those that may read one only."""
+        state = self._gossip.state
+        found: dict[str, list[str]] = {name: [] for name in names}
+        needle = next(iter(names)).encode() if len(names) == 1 else PARAM.encode()
+        for id_ in sorted(state.constraints) if names else ():
+            if any(needle in cell.data for cell in state.rows.held(ADD, id_)):
+                read = {name for each in state.constraints.definitions(id_) for name in read_parameters(each)}
+                for name in read.intersection(names):
+                    found[name].append(id_)
+        return found
+
+    def parameter_values(self, name: str) -> dict[str, Bound]:
+        """A parameter on each known node in service, by its labels as known here. O(nodes)."""
+        state, me = self._gossip.state, self._gossip.node_id
+        labels = {node: dict(each.labels) for node, each in state.nodes.items()} | {me: dict(self._gossip.labels)}
+        return {node: state.parameters.value(name, labels[node]) for node in sorted(labels) if node not in state.retirements}
+
+    def parameter_change(self, name: str, on: Selector, change: str, before: Mapping[str, Bound]) -> ParameterChange:
+        """The effect of a change of a parameter, given its values before."""
+        after = self.parameter_values(name)
+        changed = [node for node in after if repr(before.get(node, after[node]).value) != repr(after[node].value)]
+        nodes = [
+            NodeParameter(node=node, before=before[node].value, after=after[node].value, reason=after[node].reason)
+            for node in changed[:MOST_CHANGED]
+        ]
+        state = self._gossip.state
+        labels = [dict(each.labels) for node, each in state.nodes.items() if node in changed]
+        if self._gossip.node_id in changed:
+            labels.append(dict(self._gossip.labels))
+        readers = self._parameter_readers([name])[name]
+        concerned = [
+            id_ for id_ in readers
+            if any(each.applies_to(found) for each in state.constraints.definitions(id_) for found in labels)
+        ]  # fmt: skip
+        return ParameterChange(
+            name=name, selector=str(on), change=change, nodes=tuple(nodes), changed_nodes=len(changed), constraints=tuple(concerned)
+        )
 
     def variable_ids(self, node: str | None, name: str | None) -> list[str]:
         """See `Node.variable_ids`."""
@@ -481,7 +562,7 @@ class Answers:
             expires_at=max(ends) if len(ends) == len(definitions) else None,
             **reported_fields(definitions[0]),
             applies_here=any(each.applies_to(self._gossip.labels) for each in definitions),
-            conflict=len({each.without_end() for each in definitions}) > 1,
+            conflict=is_conflict(definitions),
             definitions=reports,
             satisfied=counts.satisfied,
             violations=counts.violated,

@@ -43,7 +43,7 @@ from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.clock import DEFAULT_MAX_SKEW, SECOND
 from constraint_crdt.crdt.digest import Dot, Replica, check_id
 from constraint_crdt.crdt.limits import MAX_COUNT
-from constraint_crdt.errors import ConstraintCrdtError, InvalidType, WritesRefused
+from constraint_crdt.errors import ConstraintCrdtError, ConstraintExists, InvalidType, WritesRefused
 from constraint_crdt.expression import ExpressionError, compile_written
 from constraint_crdt.expression.evaluation import NO_KINDS, is_known
 from constraint_crdt.expression.judgement import Turn
@@ -70,7 +70,7 @@ from constraint_crdt.types.definition import (
     expiry_time,
     read_addition,
 )
-from constraint_crdt.types.orset import DOTS_PER_REMOVAL
+from constraint_crdt.types.orset import DOTS_PER_REMOVAL, is_conflict
 
 
 class ChangeOrigin(enum.Enum):
@@ -307,6 +307,8 @@ class DefinitionChange(NamedTuple):
     kind: EventKind
     constraint: str
     when: str
+    in_conflict: int = 0
+    """The number of its definitions, if they came into conflict by this change."""
 
 
 class DefinitionChanges:
@@ -326,6 +328,8 @@ class DefinitionChanges:
         """
         self._listed: dict[str, int] = {}
         """The constraints as last published, each with a hash of its definitions."""
+        self.conflicts: set[str] = set()
+        """The constraints with definitions in conflict, as last published."""
         self._expired: dict[str, int] = {}
         """The hashes of constraints whose expiry was published, while an add of them stands."""
         state.rows.watch(ADD, self._moved, bulk=self._came)
@@ -422,6 +426,11 @@ class DefinitionChanges:
     def _change(self, id_: str, settled: int | Cell | None) -> DefinitionChange | None:
         now = self._constraints.definitions(id_)
         before, after = self._listed.get(id_), _hash(now)
+        began = is_conflict(now) and id_ not in self.conflicts
+        if began:
+            self.conflicts.add(id_)
+        elif self.conflicts and not is_conflict(now):
+            self.conflicts.discard(id_)
         if after is None if isinstance(settled, Cell) else after != settled:
             self._notify((id_,))  # its time ended since
         if after == before:
@@ -434,7 +443,8 @@ class DefinitionChanges:
             if not self._lasts(now):
                 return None
             del self._expired[id_]
-        return DefinitionChange(EventKind.ADDED if before is None else EventKind.CHANGED, id_, now[0].when or "")
+        kind = EventKind.ADDED if before is None else EventKind.CHANGED
+        return DefinitionChange(kind, id_, now[0].when or "", len(now) if began else 0)
 
     def _lasts(self, definitions: Sequence[Definition]) -> bool:
         """True if one of these is in force for longer than two clocks may differ."""
@@ -519,17 +529,22 @@ class BatchResult(msgspec.Struct, frozen=True, gc=False):
     change: Effect
 
 
-def check_definitions(changes: Sequence[BatchChange], kinds: Mapping[str, str] = NO_KINDS, nodes: int = 0) -> None:
+def check_definitions(
+    changes: Sequence[BatchChange],
+    kinds: Mapping[str, str] = NO_KINDS,
+    nodes: int = 0,
+    bind: Callable[[str], str] = lambda source: source,
+) -> None:
     """Check the size of a batch and its definitions, without the state. Compiles each `when`, which may be slow.
 
-    `kinds`: the kinds of variables where they are known; `nodes`: the number of the nodes of the fleet. Raises
-    `ConstraintCrdtError`; a `BatchError` for a change at fault.
+    `kinds`: the kinds of variables where they are known; `nodes`: the number of the nodes of the fleet; `bind`: see
+    `compile_written`. Raises `ConstraintCrdtError`; a `BatchError` for a change at fault.
     """
     if len(changes) > MAX_CHANGES:
         raise ConstraintCrdtError(f"a batch has at most {MAX_CHANGES} changes, not {len(changes)}: send several")
     for index, change in enumerate(changes):
         if type(change) is AddConstraint:
-            _check_definition(index, change, kinds, nodes)
+            _check_definition(index, change, kinds, nodes, bind)
 
 
 CHECKED_AT_ONCE = 50
@@ -592,8 +607,8 @@ def _apply(
     return results
 
 
-def _check_definition(index: int, change: AddConstraint, kinds: Mapping[str, str], nodes: int) -> None:
-    compiled = partial(compile_written, scope=change.scope, kinds=kinds, nodes=nodes)
+def _check_definition(index: int, change: AddConstraint, kinds: Mapping[str, str], nodes: int, bind: Callable[[str], str]) -> None:
+    compiled = partial(compile_written, scope=change.scope, kinds=kinds, nodes=nodes, bind=bind)
     for field, check in (
         ("id", lambda: check_id(change.id, "a constraint id")),
         ("for", lambda: duration_ns(change.for_, "for")),
@@ -646,6 +661,8 @@ class _Rehearsal:
             if type(change) is RecordCounts:
                 self._record(index, change)
             elif type(change) is AddConstraint:
+                if change.new and self._is_active(change.id):
+                    raise BatchError(index, "add.new", str(ConstraintExists(change.id)))
                 self._check_end(index, change)
                 self._end_adds(change.id)
                 self._cells += 1

@@ -252,7 +252,11 @@ class Evaluator:
         self.judge = Judge(
             gossip.state.constraints, measurements, lambda: gossip.labels, gossip.time.now, self.fleet.view, self.fleet.writes,
             gossip.state.switches,
+            lambda definition: gossip.state.parameters.bind(definition, gossip.labels),
         )  # fmt: skip
+        self._reset = asyncio.Event()
+        """Set when a parameter changed that a constraint reads."""
+        gossip.state.parameters.subscribe(self._note_parameter)
         self.changes = 0
         """Grows with each evaluation that differs from the last."""
         self._subscribers: list[Callable[[str], None]] = []
@@ -390,6 +394,17 @@ class Evaluator:
                     break
             await asyncio.sleep(0)
         await self._verdicts.tell()
+
+    def _note_parameter(self, name: str) -> None:
+        if self.judge.set_parameter(name):
+            self._reset.set()
+
+    async def run_parameters(self) -> None:
+        """Judge the constraints that read a changed parameter, at once. Never returns."""
+        while True:
+            await self._reset.wait()
+            self._reset.clear()
+            await self.renew()
 
     def _measured(self, evaluation: Evaluation, now: int, values: Values) -> Evaluation:
         """The evaluation with its margin."""

@@ -32,6 +32,7 @@ from constraint_crdt.crdt.cells import Cell, registered
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, StateHash
 from constraint_crdt.expression.judgement import Turn
+from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.history import LoggedChange
 from constraint_crdt.model import KEPT, Event, EventKind, Mode, Notice
 from constraint_crdt.operations.command import show_length, show_values
@@ -46,6 +47,7 @@ from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.decay import RATE
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.nodes import AuditEntry
+from constraint_crdt.types.parameters import told_setting
 from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict
 
 __all__ = ["Event", "EventKind", "EventLog", "EventPublisher", "EventStream", "KeptEvent", "Notice", "Notices", "Resumed"]
@@ -242,6 +244,12 @@ class EventPublisher:
         """The constraints in a violated state, with the beginning in ns since the epoch."""
         self._max_skew = max_skew
         self._now = now
+        self._parameters = gossip.state.parameters
+        self._settings: dict[str, dict[str, str]] = {}
+        """The settings as last published, by parameter and selector."""
+        self._reset = set(self._parameters)
+        """The parameters with settings that may have changed since."""
+        self._parameters.subscribe(self._reset.add)
         self._more = asyncio.Event()
         self._constraints = gossip.state.constraints
         self.has_ends = asyncio.Event()
@@ -271,6 +279,7 @@ class EventPublisher:
             self._definitions.take()
             self._feed.take_turned()
             self._tiles.tell(self._now(), publish=False)
+            self._publish_parameters(silently=True)
             return
         if change.renewed is not None:
             before, after = change.renewed
@@ -280,6 +289,8 @@ class EventPublisher:
             self._received(change.peer, change.result)
         for turn in change.turns:
             self._turned(turn)
+        if self._reset:
+            self._publish_parameters()
         if change.state_changed and not self._behind:
             self._publish_some()
         for turned in self._feed.take_turned():
@@ -302,6 +313,24 @@ class EventPublisher:
             by="" if cause is None or ended else cause.replica.node_id,
             why="" if cause is None or ended else cause.why,
         )
+
+    def _publish_parameters(self, *, silently: bool = False) -> None:
+        """Publish the changed settings; or only mark them published."""
+        for name in sorted(self._reset):
+            after = {each.text: told_setting(each) for each in self._parameters.settings(name)}
+            before = self._settings.get(name, {})
+            self._settings[name] = after
+            for text in sorted(before.keys() | after.keys()) if not silently else ():
+                if before.get(text) != after.get(text):
+                    self._publish_setting(name, text, after.get(text))
+        self._reset.clear()
+
+    def _publish_setting(self, name: str, text: str, told: str | None) -> None:
+        dots = [value.dot for each in self._parameters.settings(name) if each.text == text for value in each.values]
+        entry = max(filter(None, map(self._audit.of, dots)), default=None)
+        actor, by = ("", "") if entry is None else (entry.actor, entry.dot.replica.node_id)
+        detail = told or f"{name}{f' on {text}' if text else ''} is unset"
+        self.publish(EventKind.PARAMETER, detail=detail, actor=actor, by=by)
 
     def _turned(self, turn: Turn) -> None:
         """Publish the beginning of a violation with its values, the end with its length; nothing of a constraint of mode audit."""
@@ -389,9 +418,14 @@ class EventPublisher:
             self._more.clear()
 
     def _publish_definition(self, change: DefinitionChange) -> None:
-        kind, id_, when = change
+        kind, id_, when, in_conflict = change
         actor, by, why = self._cause(kind, id_)
         self._events.publish(Event(kind=kind, time=self._now(), constraint=id_, detail=when, actor=actor, by=by, why=why))
+        if in_conflict:
+            nodes = sorted({each.dot.replica.node_id for each in self._constraints.additions(id_)})
+            detail = f"{in_conflict} definitions, by {named(nodes)}; all are in force"
+            _log.warning("constraint %s is in conflict: %s, until one is kept (constraint-crdt resolve)", id_, detail)
+            self._events.publish(Event(kind=EventKind.CONFLICT, time=self._now(), constraint=id_, detail=detail))
 
     def _cause(self, kind: EventKind, id_: str) -> tuple[str, str, str]:
         """The actor of a change of a constraint, the node of the actor, and the reason; empty if unknown."""

@@ -661,6 +661,7 @@ class Runtime:
         tasks.run("loop lag", lambda: self.lag.run(pause=tasks.pause))
         tasks.run("fleet constraints", self.evaluator.run_fleet)
         tasks.run("readings", self.evaluator.run_readings)
+        tasks.run("parameters", self.evaluator.run_parameters)
         for name, every, step in self.rule_steps():
             tasks.repeat(name, every, step)
         tasks.run("verdicts", self.evaluator.run_verdicts)

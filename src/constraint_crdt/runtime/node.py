@@ -23,24 +23,33 @@ from datetime import datetime, timedelta
 from functools import partial
 from random import Random
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, Unpack
 
 import msgspec
 
-from constraint_crdt.errors import ConstraintCrdtError, InvalidType, LifecycleError, UnknownConstraint, WrongThread
+from constraint_crdt.crdt.cells import make_key
+from constraint_crdt.crdt.digest import Dot
+from constraint_crdt.errors import (
+    ConstraintCrdtError,
+    ConstraintExists,
+    InvalidType,
+    LifecycleError,
+    UnknownConstraint,
+    WrongThread,
+)
 from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation, is_known
 from constraint_crdt.insight.history import RuleHistory
 from constraint_crdt.model import Event, EventKind, IfUnknown, Mode, Scope, Severity, html_fields
 from constraint_crdt.operations.budgets import HoldReport
-from constraint_crdt.operations.constraints import MAX_CHANGES, BatchChange, ConstraintReport, RecordCounts
+from constraint_crdt.operations.constraints import MAX_CHANGES, AddConstraint, BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, RevertReport
 from constraint_crdt.operations.service import ImportReport
-from constraint_crdt.operations.variables import ReadingsReport, VariableReport
+from constraint_crdt.operations.variables import ParameterChange, ParameterReport, ReadingsReport, VariableReport
 from constraint_crdt.runtime.change_feed import BatchResult, apply_changes, check_definitions, is_cheap
 from constraint_crdt.runtime.event_log import EventStream
 from constraint_crdt.runtime.lifecycle import Runtime
@@ -50,9 +59,10 @@ from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
 from constraint_crdt.types.changes import ALL, SWITCH, Subject
-from constraint_crdt.types.definition import ADD, Selection, duration_ns, time_ns, with_mode
+from constraint_crdt.types.definition import ADD, DefinitionFields, Selection, check_selector, duration_ns, time_ns, with_mode
 from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import Change
+from constraint_crdt.types.parameters import PARAMETER
 from constraint_crdt.types.register import Position
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
@@ -252,6 +262,7 @@ class Node:
         mode: str = Mode.ENFORCE,
         each: str | None = None,
         why: str = "",
+        new: bool = False,
     ) -> Change:
         """Add a constraint to the whole fleet, or replace its definitions known here.
 
@@ -265,26 +276,90 @@ class Node:
         `scope`: `fleet` for a constraint over `nodes`, the nodes that `on` selects, with their shared readings.
         `mode`: what follows from a violation; `each`: the label of measurements whose values are its instances.
         `why`: the reason of the change, for the audit and the history.
+        `new`: refuse a constraint that is active.
 
-        Raises `ExpressionError` (wrong `when` or `clear_when`), `ClockInDoubt` (an end, while this node does not know the time) or
-        `ConstraintCrdtError` (out of bounds); nothing changes then.
+        Raises `ConstraintExists` (`new`), `ExpressionError` (wrong `when` or `clear_when`), `ClockInDoubt` (an end, while this node
+        does not know the time) or `ConstraintCrdtError` (out of bounds); nothing changes then.
         """
-        if when:
-            kinds = self.gossip.state.variables.kinds()
-            nodes = self._runtime.evaluator.fleet.selected(on) if scope == Scope.FLEET else 0
-            if scope != Scope.FLEET and is_known(when, kinds) and is_known(clear_when, kinds):
-                check_expressions(when, clear_when, kinds)
-            else:  # the CEL library may not be loaded yet
-                check = partial(check_expressions, when, clear_when, dict(kinds), scope=scope, nodes=nodes)
-                await asyncio.to_thread(check)
+        if new and id_ in self.gossip.state.constraints:
+            raise ConstraintExists(id_)
+        await self._check_expressions(when, clear_when, scope, on)
         self._check_call()
         add = partial(
             self.gossip.add_constraint, id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
             for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
             mode=mode, each=each,
         )  # fmt: skip
+        if new and id_ in self.gossip.state.constraints:  # came while the expressions were checked
+            raise ConstraintExists(id_)
         add = partial(add, at=self.gossip.time.stamp())
         return await self._runtime.feed.commit(add, "add", id_, why=why, subjects=_subjects(ADD, [id_]))
+
+    async def _check_expressions(self, when: str | None, clear_when: str | None, scope: str, on: Selection | None) -> None:
+        if not when:
+            return
+        kinds = self.gossip.state.variables.kinds()
+        nodes = self._runtime.evaluator.fleet.selected(on) if scope == Scope.FLEET else 0
+        if scope != Scope.FLEET and is_known(when, kinds) and is_known(clear_when, kinds):
+            check_expressions(when, clear_when, kinds)
+        else:  # the CEL library may not be loaded yet
+            bind = self.gossip.binding(when, clear_when)
+            check = partial(check_expressions, when, clear_when, dict(kinds), scope=scope, nodes=nodes, bind=bind)
+            await asyncio.to_thread(check)
+
+    async def edit_constraint(self, id_: str, **fields: Unpack[DefinitionFields]) -> Change:
+        """Change the fields of an active constraint that are given, named as in `add_constraint`, and keep the others.
+
+        None sets a field to its default; `until=None` takes its end away. Raises `UnknownConstraint` for an inactive constraint,
+        `ConstraintInConflict` for one with several definitions, and as `add_constraint`; nothing changes then.
+        """
+        definition = self.gossip.edited_definition(id_, fields)
+        await self._check_expressions(definition.when, definition.clear_when, definition.scope, definition.selector)
+        self._check_call()
+        edit = partial(self.gossip.edit_constraint, id_, at=self.gossip.time.stamp(), **fields)
+        return await self._runtime.feed.commit(edit, "edit", id_, subjects=_subjects(ADD, [id_]))
+
+    async def resolve_conflict(self, id_: str, keep: Dot | None = None) -> Change:
+        """Replace the definitions in force for a constraint by the one of the dot `keep`, or by all of them, joined.
+
+        Joined, each `when` must hold, with the gravest severity and the last end. Raises `UnknownConstraint` for an inactive
+        constraint, and `ConstraintCrdtError` for another dot, and for definitions that differ in a further field.
+        """
+        self._check_call()
+        resolve = partial(self.gossip.resolve_conflict, id_, keep, at=self.gossip.time.stamp())
+        return await self._runtime.feed.commit(resolve, "resolve", id_, subjects=_subjects(ADD, [id_]))
+
+    async def set_parameter(self, name: str, value: object, on: Selection | None = None) -> ParameterChange:
+        """Give a parameter a value on all nodes, or on those that `on` selects; constraints read it as `param.NAME`.
+
+        `value`: a number, a text or a bool. Of the settings for a node the one with the most requirements counts. Returns the nodes
+        and constraints that it changes, as far as known here. Raises `TypeError` for a value of another type, and
+        `ConstraintCrdtError` for values out of bounds.
+        """
+        self._check_call()
+        return await self._change_parameter(name, on, lambda: self.gossip.set_parameter(name, value, on), "set")
+
+    async def unset_parameter(self, name: str, on: Selection | None = None) -> ParameterChange:
+        """Remove the setting of a parameter for this selector. Returns as `set_parameter`; raises `UnknownName` if none stands."""
+        self._check_call()
+
+        def unset() -> bool:
+            self.gossip.unset_parameter(name, on)
+            return True
+
+        return await self._change_parameter(name, on, unset, "unset")
+
+    async def _change_parameter(self, name: str, on: Selection | None, write: Callable[[], bool], what: str) -> ParameterChange:
+        answers = self._runtime.answers
+        before = answers.parameter_values(name)
+        subject = Subject(PARAMETER, make_key(name, str(check_selector(on))))
+        written = await self._runtime.feed.commit(write, what, name, subjects=[subject])
+        await self._runtime.evaluator.renew()
+        return answers.parameter_change(name, check_selector(on), what if written else "unchanged", before)
+
+    def parameters(self, name: str | None = None) -> list[ParameterReport]:
+        """The parameters of the fleet, or the one of a name, with their settings and the value on this node, ordered by name."""
+        return self._runtime.answers.parameters(name)
 
     async def remove_constraint(self, id_: str, *, why: str = "") -> None:
         """Remove a constraint in the whole fleet, and end its disabling. `why`: the reason, for the audit and the history.
@@ -413,7 +488,9 @@ class Node:
         if is_cheap(changes, kinds):
             check_definitions(changes, kinds)
         else:
-            await asyncio.to_thread(check_definitions, changes, dict(kinds), len(self.node_names()))
+            adds = [change for change in changes if isinstance(change, AddConstraint)]
+            bind = self.gossip.binding(*(text for each in adds for text in (each.when, each.clear_when)))
+            await asyncio.to_thread(check_definitions, changes, dict(kinds), len(self.node_names()), bind)
         self._check_call()
         apply = partial(apply_changes, self.gossip, changes, at=self.gossip.time.stamp())
         redefined = [change.id for change in changes if not isinstance(change, RecordCounts)]

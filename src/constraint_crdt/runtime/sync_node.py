@@ -23,8 +23,9 @@ from concurrent.futures import CancelledError, Future
 from datetime import datetime, timedelta
 from random import Random
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, Unpack
 
+from constraint_crdt.crdt.digest import Dot
 from constraint_crdt.errors import GuardBroken, HoldLost, InvalidType, LifecycleError, WrongThread
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.model import Event, IfUnknown, Mode, Scope, Severity
@@ -35,14 +36,14 @@ from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, RevertReport
 from constraint_crdt.operations.service import ImportReport
-from constraint_crdt.operations.variables import ReadingsReport, VariableReport
+from constraint_crdt.operations.variables import ParameterChange, ParameterReport, ReadingsReport, VariableReport
 from constraint_crdt.runtime.change_feed import BatchResult
 from constraint_crdt.runtime.measurement import Probe
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
-from constraint_crdt.types.definition import Selection
+from constraint_crdt.types.definition import DefinitionFields, Selection
 from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
@@ -227,15 +228,36 @@ class SyncNode:
         mode: str = Mode.ENFORCE,
         each: str | None = None,
         why: str = "",
+        new: bool = False,
     ) -> Change:
         """See `Node.add_constraint`."""
         return self._wait(
             self._node.add_constraint(
                 id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
                 for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
-                mode=mode, each=each, why=why,
+                mode=mode, each=each, why=why, new=new,
             )
         )  # fmt: skip
+
+    def edit_constraint(self, id_: str, **fields: Unpack[DefinitionFields]) -> Change:
+        """See `Node.edit_constraint`."""
+        return self._wait(self._node.edit_constraint(id_, **fields))
+
+    def resolve_conflict(self, id_: str, keep: Dot | None = None) -> Change:
+        """See `Node.resolve_conflict`."""
+        return self._wait(self._node.resolve_conflict(id_, keep))
+
+    def set_parameter(self, name: str, value: object, on: Selection | None = None) -> ParameterChange:
+        """See `Node.set_parameter`."""
+        return self._wait(self._node.set_parameter(name, value, on))
+
+    def unset_parameter(self, name: str, on: Selection | None = None) -> ParameterChange:
+        """See `Node.unset_parameter`."""
+        return self._wait(self._node.unset_parameter(name, on))
+
+    def parameters(self, name: str | None = None) -> list[ParameterReport]:
+        """See `Node.parameters`."""
+        return self.read(lambda node: node.parameters(name))
 
     def remove_constraint(self, id_: str, *, why: str = "") -> None:
         """See `Node.remove_constraint`."""

@@ -59,6 +59,7 @@ from constraint_crdt.types.decay import DecayConstraintState, DecayCounter
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.increments import RoomIncrements
 from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.parameters import Parameters
 from constraint_crdt.types.readings import SharedReadings
 from constraint_crdt.types.register import POSITION, EisensteinRegister
 from constraint_crdt.types.sketch import BloomCRDT, SketchCRDT
@@ -179,6 +180,7 @@ def _read(state: ConstraintState) -> object:
         descriptions.read_readings(state.readings),
         descriptions.read_switches(state.switches),
         descriptions.read_changes(state.changes),
+        descriptions.read_parameters(state.parameters),
     )
     return parts, state.clock.as_dict(), cells, state.state_hash, state.constraints_hash
 
@@ -208,6 +210,7 @@ ADAPTERS: Mapping[type, Callable[[], Laws[Any, Any]]] = {
     SharedReadings: descriptions.readings_laws,
     Switches: descriptions.switches_laws,
     ChangeHistory: descriptions.changes_laws,
+    Parameters: descriptions.parameters_laws,
     ConstraintState: _state_laws,
 }
 """Every type, with the function that makes its description."""
@@ -290,6 +293,11 @@ def variables() -> st.SearchStrategy[MeasuredVariables]:
 def readings() -> st.SearchStrategy[SharedReadings]:
     """The shared readings of a few nodes."""
     return single(laws_of(SharedReadings))
+
+
+def parameters() -> st.SearchStrategy[Parameters]:
+    """The parameters of a few nodes."""
+    return single(laws_of(Parameters))
 
 
 def states() -> st.SearchStrategy[ConstraintState]:

@@ -33,6 +33,7 @@ from constraint_crdt.types.decay import DecayConstraintState, DecayCounter
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.increments import RoomIncrements
 from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.parameters import PARAMETER, Parameters
 from constraint_crdt.types.readings import EVERY, READING, Reading, SharedReadings
 from constraint_crdt.types.register import POSITION, EisensteinRegister
 from constraint_crdt.types.sketch import BloomCRDT, BloomShape, SketchCRDT, SketchShape
@@ -637,3 +638,31 @@ def changes_laws() -> Laws[ChangeHistory, Any]:
     return over_rows(
         ChangeHistory, noted, note_changes, read_changes, pool=arbitrary_cells(CHANGE), accounts_for=_noted, canonical=True
     )
+
+
+# --- parameters --------------------------------------------------------------------------------------------------------
+
+_NAMES = ("v", "w")
+_SELECTORS = ("", "zone=a", "zone!=a")
+settings = st.tuples(st.sampled_from(_NAMES), st.sampled_from(_SELECTORS), st.none() | st.sampled_from((1.0, 2.5, True, "on")))
+
+
+def set_parameter(parameters: Parameters, name: str, step: tuple[str, str, float | str | bool | None]) -> None:
+    """Set a parameter, or remove a setting that stands."""
+    parameter, selector, value = step
+    if value is not None:
+        parameters.set(parameter, value, selector or None, node=name)
+    elif any(each.text == selector for each in parameters.settings(parameter)):
+        parameters.unset(parameter, selector or None, node=name)
+
+
+def read_parameters(parameters: Parameters) -> object:
+    """All readings of the parameters."""
+    labels: tuple[dict[str, str], ...] = ({}, {"zone": "a"})
+    found = {name: [parameters.value(name, each) for each in labels] for name in _NAMES}
+    return list(parameters), [parameters.settings(name) for name in _NAMES], found
+
+
+def parameters_laws() -> Laws[Parameters, Any]:
+    """`Parameters`."""
+    return over_rows(Parameters, settings, set_parameter, read_parameters, pool=arbitrary_cells(PARAMETER))

@@ -24,7 +24,7 @@ from operator import attrgetter
 from constraint_crdt.crdt.cells import Cell, Key, core, make_cell, make_removal
 from constraint_crdt.crdt.digest import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows, dots_of
-from constraint_crdt.errors import UnknownConstraint
+from constraint_crdt.errors import ConstraintInConflict, UnknownConstraint
 from constraint_crdt.model import IfUnknown, Mode, Scope, Severity, html_table
 from constraint_crdt.types.definition import (
     ADD,
@@ -287,6 +287,23 @@ class ConstraintORSet(IndexedView):
         """The strictest mode of the definitions in force. O(definitions)."""
         return strictest(self.definitions(id_))
 
+    def definition(self, id_: str) -> Definition:
+        """The definition in force for a constraint; of several that differ in their ends only, the one that lasts longest.
+
+        Raises `UnknownConstraint` for an inactive constraint, and `ConstraintInConflict` for other definitions.
+        """
+        found = self.definitions(id_)
+        if not found:
+            raise UnknownConstraint(id_)
+        if is_conflict(found):
+            raise ConstraintInConflict(id_, len({each.without_end() for each in found}))
+        return max(found, key=lambda each: (each.expires_at is None, each.expires_at or 0))
+
+    def conflicts(self) -> list[str]:
+        """The constraints with definitions in conflict, ordered. O(constraints)."""
+        shared = [id_ for id_, held in self._rows.table(ADD).items() if isinstance(held, dict) and len(held) > 1]
+        return sorted(id_ for id_ in map(str, shared) if is_conflict(self.definitions(id_)))
+
     @property
     def expired_ids(self) -> list[str]:
         """The constraints with only expired definitions, ordered; each until its removal."""
@@ -398,6 +415,11 @@ _STRICTEST = (Mode.ENFORCE, Mode.WARN, Mode.AUDIT)
 def strictest(definitions: Iterable[Definition]) -> Mode:
     """The mode of a constraint with these definitions."""
     return min((each.mode for each in definitions), key=_STRICTEST.index, default=Mode.ENFORCE)
+
+
+def is_conflict(definitions: Sequence[Definition]) -> bool:
+    """True if the definitions in force for a constraint differ in more than their ends."""
+    return len(definitions) > 1 and len({each.without_end() for each in definitions}) > 1
 
 
 def change_of(in_force: Sequence[Definition], definition: Definition) -> Change:
