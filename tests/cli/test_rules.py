@@ -98,7 +98,7 @@ def test_the_history_and_the_way_back(node_url: str, capsys: Capture, monkeypatc
     out = run(capsys, node_url, "history", "pace")[1]
     assert re.sub(r"(?m)^2\S+ \S+  | on \S+?(?=:|$)", "", out) == (
         "add pace, version 1, by local: größer als nötig, 100 %\n    + when: v < 1\n    + severity: warning\n"
-        "add pace, version 2, by local\n    - when: v < 1\n    + when: v < 2\n"
+        "edit pace, version 2, by local\n    - when: v < 1\n    + when: v < 2\n"
         "remove pace, version 3, by local: not needed\n    - when: v < 2\n    - severity: warning\n"
     )
     assert "not needed" in run(capsys, node_url, "audit")[1]
@@ -117,5 +117,5 @@ def test_the_history_and_the_way_back(node_url: str, capsys: Capture, monkeypatc
     assert out == "pace: replaced\nnothing was changed yet\npace: replaced\n"
     assert "v < 2" in run(capsys, node_url, "constraints")[1]
     entries = json.loads(run(capsys, node_url, "history", "pace", "--since", "1h", "--json")[1])
-    assert [each["operation"] for each in entries] == ["add", "add", "remove", "revert", "revert"]
+    assert [each["operation"] for each in entries] == ["add", "edit", "remove", "revert", "revert"]
     assert run(capsys, node_url, "remove", "pace")[0] == 0
