@@ -48,7 +48,14 @@ def test_the_rules_that_the_docs_show(tmp_path: Path) -> None:
     file = tmp_path / "node.toml"
     (block,) = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs" / "how-to" / "answers.md").read_text(), re.DOTALL | re.MULTILINE)
     file.write_text(block)
-    assert [rule.kind for rule in load_settings({}, {}, file).alert] == ["rate", "coverage", "divergence", "silence", "unknown"]
+    assert [rule.kind for rule in load_settings({}, {}, file).alert] == [
+        "rate",
+        "coverage",
+        "divergence",
+        "silence",
+        "unknown",
+        "conflict",
+    ]
 
 
 @pytest.mark.parametrize(

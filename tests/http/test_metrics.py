@@ -287,5 +287,12 @@ async def test_alerts_that_fire_are_counted_by_kind() -> None:
         await node.record(0, 3, constraint="thermal")
         await node.alerts.step()
         found = await scrape(client)
-        assert labelled(found, "alerts_firing", "kind") == {"rate": 1, "coverage": 0, "divergence": 0, "silence": 0, "unknown": 0}
+        assert labelled(found, "alerts_firing", "kind") == {
+            "rate": 1,
+            "coverage": 0,
+            "divergence": 0,
+            "silence": 0,
+            "unknown": 0,
+            "conflict": 0,
+        }
         assert plain(found, "alert_messages_waiting") == 0

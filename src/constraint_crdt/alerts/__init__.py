@@ -16,6 +16,7 @@
 | divergence | node | damaged; with `above`: or staler than so many seconds | node, on, above, for |
 | silence | node | not live | node, on, for (30) |
 | unknown | active constraint | its state is unknown on a live node | constraint, node, on, for (60) |
+| conflict | active constraint | several definitions are in force | constraint, for |
 
 Rules kept here:
 
@@ -41,7 +42,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.history import DefinitionClock, NodeRates
-from constraint_crdt.model import VerdictState
+from constraint_crdt.model import Mode, VerdictState
 from constraint_crdt.model.selectors import parse_selector
 from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -134,6 +135,8 @@ class AlertKind(ABC):
     """The fields of a rule for this kind, beside the fields of all kinds."""
     lasts: ClassVar[float] = 0.0
     """The default of `for`, in seconds."""
+    of_verdicts: ClassVar[bool] = False
+    """The condition is about verdicts on a constraint: none of a disabled one, or of mode audit, is told."""
 
     def misuse(self, rule: AlertRule) -> str | None:  # noqa: ARG002 - most kinds take any combination of their parameters
         """The reason why parameters of a rule exclude each other. None for a valid rule."""
@@ -149,6 +152,7 @@ class ViolationRate(AlertKind):
 
     name = "rate"
     about = "constraint"
+    of_verdicts = True
     parameters = ("constraint", "half_life", "above", "above_share")
 
     def misuse(self, rule: AlertRule) -> str | None:
@@ -244,6 +248,7 @@ class UnknownVerdict(AlertKind):
 
     name = "unknown"
     about = "constraint"
+    of_verdicts = True
     parameters = ("constraint", "node", "on")
     lasts = 60.0
 
@@ -262,7 +267,22 @@ class UnknownVerdict(AlertKind):
                 yield Condition(id_, None)
 
 
-_ALL_KINDS = (ViolationRate(), Unheard(), Divergence(), Silence(), UnknownVerdict())
+class Conflict(AlertKind):
+    """Concurrent edits left several definitions of a constraint in force. O(constraints)."""
+
+    name = "conflict"
+    about = "constraint"
+    parameters = ("constraint",)
+
+    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
+        constraints = facts.gossip.state.constraints
+        for id_ in constraints.conflicts():
+            if rule.is_about(constraint=id_):
+                nodes = sorted({each.dot.replica.node_id for each in constraints.additions(id_)})
+                yield Condition(id_, True, f"several definitions are in force, by {named(nodes)}")
+
+
+_ALL_KINDS = (ViolationRate(), Unheard(), Divergence(), Silence(), UnknownVerdict(), Conflict())
 KINDS: dict[str, AlertKind] = {kind.name: kind for kind in _ALL_KINDS}
 """The kinds by name, in the order of the metrics."""
 
@@ -274,8 +294,14 @@ class Conditions:
         self._facts = facts
 
     def find(self, rule: AlertRule) -> Iterator[Condition]:
-        """The conditions of a rule now."""
-        return KINDS[rule.kind].find(rule, self._facts)
+        """The conditions of a rule now; none of verdicts on a constraint that is disabled, or of mode audit."""
+        kind = KINDS[rule.kind]
+        found = kind.find(rule, self._facts)
+        return filter(self._is_told, found) if kind.of_verdicts else found
+
+    def _is_told(self, condition: Condition) -> bool:
+        state, id_ = self._facts.gossip.state, condition.subject
+        return id_ not in state.switches and state.constraints.mode(id_) is not Mode.AUDIT
 
 
 def read_rules(tables: object) -> tuple[AlertRule, ...]:

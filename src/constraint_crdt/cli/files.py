@@ -60,7 +60,8 @@ import msgspec
 from constraint_crdt.cli.arguments import DEPLOYED, PROGRAM
 from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_json, printable
-from constraint_crdt.client import WrongInput
+from constraint_crdt.client import NotFound, WrongInput
+from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.wire import not_a_node
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import check_id
@@ -81,6 +82,7 @@ from constraint_crdt.store.files import REJOIN, replace_file
 from constraint_crdt.types.budgets import Known, check_budget
 from constraint_crdt.types.definition import Definition, check_definition, check_selector, duration_ns, expiry_time
 from constraint_crdt.types.orset import Change, change_of
+from constraint_crdt.types.parameters import GivenParameter, check_parameter_name, check_parameter_value, read_parameters
 
 FILE_NS = 1_000
 """The precision of a time in a file of constraints, in ns: a smaller difference of ends is none."""
@@ -216,17 +218,32 @@ def _export_constraints(arguments: argparse.Namespace) -> int:
         reports, live = client.constraints(), {each.node for each in client.nodes() if each.live}
         definitions = {each.id: [definition_of(one) for one in each.definitions] for each in reports}
         budgets = [ListedBudget(each.name, each.limits, each.lease, each.participants) for each in client.budgets()]
+        settings = _asked_parameters(client)
     else:
         state = from_json(_stored_state(Path(arguments.store)))
         definitions = {id_: list(state.constraints.definitions(id_)) for id_ in state.constraints}
         live = {name for name in state.nodes if name not in state.retirements}
         budgets = [ListedBudget.of(name, state.budgets.known(name)) for name in state.budgets]
-    blocks = [write_constraints(definitions), write_budgets(budgets, live)]
+        settings = {
+            name: [(each.text, [value.value for value in each.values]) for each in state.parameters.settings(name)]
+            for name in state.parameters
+        }
+    blocks = [write_parameters(settings), write_constraints(definitions), write_budgets(budgets, live)]
     write_whole(arguments.output, "\n".join(filter(None, blocks)).encode())
     if arguments.output != STANDARD:
-        told = f"{len(definitions)} constraints{f' and {len(budgets)} budgets' if budgets else ''}"
-        print(printable(f"{arguments.output}: {told}; `{PROGRAM} apply` reads them"))
+        counts = {"parameters": len(settings), "budgets": len(budgets)}
+        also = "".join(f" and {count} {what}" for what, count in counts.items() if count)
+        print(printable(f"{arguments.output}: {len(definitions)} constraints{also}; `{PROGRAM} apply` reads them"))
     return 0
+
+
+def _asked_parameters(client: Client) -> dict[str, list[tuple[str, list[float | str | bool]]]]:
+    """The settings of the parameters of a node; none of one of 0.1.0, which has no parameters."""
+    try:
+        found = client.parameters()
+    except NotFound:
+        return {}
+    return {each.name: [(one.selector, [value.value for value in one.values]) for one in each.settings] for each in found}
 
 
 def _asked_state(arguments: argparse.Namespace) -> bytes:
@@ -479,7 +496,55 @@ def _as_toml(value: object) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-_TABLES = frozenset({"constraint", "budget"})
+_TABLES = frozenset({"constraint", "budget", "parameters"})
+
+
+class WantedFile(NamedTuple):
+    """The content of a file of `apply`."""
+
+    constraints: dict[str, WantedConstraint]
+    """By id."""
+    budgets: list["WantedBudget"]
+    parameters: list[GivenParameter]
+
+
+def write_parameters(settings: Mapping[str, Sequence[tuple[str, Sequence[float | str | bool]]]]) -> str:
+    """The table of the parameters in a file that `apply` reads, of their values by selector. Of values in conflict the first is
+    written, after a comment."""
+    lines = ["[parameters]"] if settings else []
+    for name, found in sorted(settings.items()):
+        torn = [selector or "all nodes" for selector, values in found if len(set(map(repr, values))) > 1]
+        lines += [f"# in conflict: {name} on {selector}: other values were set at the same time" for selector in torn]
+        tables = [f"{{ value = {_as_toml(values[0])}{f', on = {_as_toml(on)}' if on else ''} }}" for on, values in found]
+        whole = _as_toml(found[0][1][0]) if len(found) == 1 and not found[0][0] else f"[{', '.join(tables)}]"
+        lines.append(f"{name} = {whole}")
+    return "\n".join([*lines, ""]) if lines else ""
+
+
+def _read_setting(name: str, entry: object) -> GivenParameter:
+    """Raises `ConstraintCrdtError` for a mistake in a setting."""
+    if not isinstance(entry, dict) or not {"value"} <= entry.keys() <= {"value", "on"}:
+        raise ConstraintCrdtError('a setting is a value, or { value = 0.8, on = "zone=dock" } in a list')
+    on = str(check_selector(_read_selector(entry["on"]) if "on" in entry else None))
+    return GivenParameter(check_parameter_name(name), check_parameter_value(entry["value"]), on)
+
+
+def _read_parameters(file: str, table: object) -> list[GivenParameter]:
+    """The parameters of a file. Raises `MisuseError` for the first mistake in one."""
+    if not isinstance(table, dict):
+        raise MisuseError(f"{file}: write the parameters under [parameters], as in speed_limit = 1.5")
+    found: list[GivenParameter] = []
+    for name, given in table.items():
+        for entry in given if isinstance(given, list) else [{"value": given}]:
+            try:
+                setting = _read_setting(name, entry)
+            except ConstraintCrdtError as error:
+                raise MisuseError(printable(f"{file}: [parameters]: {name}: {error}")) from None
+            if any(each[::2] == setting[::2] for each in found):
+                where = setting.selector or "all nodes"
+                raise MisuseError(printable(f"{file}: [parameters]: {name}: it has two values for {where}"))
+            found.append(setting)
+    return found
 
 
 FIELDS_OF_BUDGET = ("name", "limit", "lease", "on")
@@ -589,17 +654,17 @@ def read_toml(file: str) -> tuple[str, dict[str, Any]]:
 
 def read_constraints(file: str) -> dict[str, WantedConstraint]:
     """The constraints of `file` by id. Raises as `read_wanted`."""
-    return read_wanted(file)[0]
+    return read_wanted(file).constraints
 
 
-def read_wanted(file: str, beside: Collection[str] = frozenset()) -> tuple[dict[str, WantedConstraint], list[WantedBudget]]:
-    """The constraints of `file` by id, and its budgets. `beside`: the names of tables that the caller reads by itself.
+def read_wanted(file: str, beside: Collection[str] = frozenset()) -> WantedFile:
+    """The content of a file. `beside`: the names of tables that the caller reads by itself.
 
     Raises `MisuseError` with a line for each mistake in it.
     """
     text, content = read_toml(file)
     mistakes = [
-        f"`{key}` means nothing: there are [[constraint]] and [[budget]]"
+        f"`{key}` means nothing: there are [[constraint]], [[budget]] and [parameters]"
         for key in content
         if key not in _TABLES and key not in beside
     ]
@@ -629,7 +694,7 @@ def read_wanted(file: str, beside: Collection[str] = frozenset()) -> tuple[dict[
             mistakes.append(f"{named}: {error}")
     if mistakes:
         raise MisuseError("\n".join(printable(f"{file}: {mistake}") for mistake in mistakes))
-    return wanted, list(budgets.values())
+    return WantedFile(wanted, list(budgets.values()), _read_parameters(file, content.get("parameters", {})))
 
 
 def _read_entry(entry: dict[str, object], before: Collection[str]) -> tuple[str, WantedConstraint]:
@@ -662,7 +727,8 @@ def _read_entry(entry: dict[str, object], before: Collection[str]) -> tuple[str,
         mode=str(entry.get("mode", "enforce")),
         each=_read_text(entry, "each"),
     )
-    check_expressions(definition.when, definition.clear_when, scope=definition.scope)
+    if definition.scope is Scope.NODE or not read_parameters(definition):  # else the node checks them, which knows the values
+        check_expressions(definition.when, definition.clear_when, scope=definition.scope)
     renew = entry.get("renew", False)
     if not isinstance(renew, bool):
         raise ConstraintCrdtError(f"`renew` must be true or false, not {renew!r}")

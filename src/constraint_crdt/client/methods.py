@@ -23,6 +23,7 @@ from constraint_crdt.operations import (
     guards,
     nodes,
     plato,
+    rules,
     service,
     sketches,
     tiles,
@@ -45,10 +46,11 @@ from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.operation import Empty, Operation, Paged
 from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
+from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, ModeReport, RevertReport, Switched
 from constraint_crdt.operations.service import AlertsReport, AuditReport, DiagnosisReport, Health, ImportReport, SessionReport
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
-from constraint_crdt.operations.variables import ReadingsReport, VariableReport
+from constraint_crdt.operations.variables import ParameterChange, ParameterReport, ReadingsReport, VariableReport
 from constraint_crdt.plato.shapes import PlatoDelta, PlatoRoom, PlatoTile
 
 Request = TypeVar("Request", bound=msgspec.Struct)
@@ -130,14 +132,22 @@ class BlockingMethods(ABC):
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
         on: Mapping[str, str] | str | None = None, ttl: float | None = None, until: datetime | None = None,
         for_: float | None = None, clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown",
-        max_age: float | None = None, scope: str = "node", mode: str = "enforce", each: str | None = None,
+        max_age: float | None = None, scope: str = "node", mode: str = "enforce", each: str | None = None, new: bool = False,
     ) -> Added:
         """Make a constraint active, or give it this definition. Durations in seconds."""
         request = constraints.new_constraint(
             id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
-            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope, mode=mode, each=each,
+            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope, mode=mode, each=each, new=new,
         )
         return self.do(constraints.ADD, request)
+
+    def edit_constraint(self, id_: str, fields: Mapping[str, object]) -> Added:
+        """Change some fields of a constraint, by their names in the API, and keep the others. None: to the default of the field."""
+        return self.do(constraints.EDIT_CONSTRAINT, constraints.edited_constraint(id_, fields))
+
+    def resolve(self, id_: str, *, keep: str | None = None) -> Added:
+        """Keep one of the definitions of a constraint in conflict, or join them."""
+        return self.do(constraints.RESOLVE, constraints.ResolveConflict(id=id_, keep=keep))
 
     def remove(self, id_: str) -> Removed:
         """End a constraint in the fleet. Raises `NotFound` for an inactive constraint."""
@@ -150,6 +160,36 @@ class BlockingMethods(ABC):
     def check_expression(self, when: str, *, scope: str = "node") -> ExpressionReport:
         """Whether a `when` would be taken."""
         return self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when, scope=scope))
+
+    def decide(self, values: Mapping[str, object]) -> DecisionReport:
+        """What the constraints say of these values, on top of what the node measures now. Nothing is counted or changed."""
+        return self.do(rules.DECIDE, rules.Proposed(values=values))
+
+    def decisions(self) -> list[DecisionReport]:
+        """The last decisions of this node since its start, the newest last: 1,000 by default, of a few megabytes in all at most."""
+        return self.do(rules.DECISIONS, rules.ListDecisions())
+
+    def disable(self, ids: Sequence[str] = (), *, all_: bool = False, for_: float | None = None, why: str) -> Switched:
+        """Keep constraints, and evaluate them on no node, for some seconds or until they are enabled."""
+        return self.do(rules.DISABLE, rules.Disabled(ids=ids, all_=all_, for_=for_, why=why))
+
+    def enable(self, ids: Sequence[str] = (), *, all_: bool = False, why: str = "") -> Switched:
+        """Evaluate disabled constraints again."""
+        return self.do(rules.ENABLE, rules.Enabled(ids=ids, all_=all_, why=why))
+
+    def mode(self, id_: str, mode: str, *, why: str = "") -> ModeReport:
+        """What follows from a violation of a constraint: audit, warn, enforce. All else of its definition stays."""
+        return self.do(rules.MODE, rules.new_mode(id_, mode, why=why))
+
+    def history(self, *, id_: str | None = None, since: float | None = None) -> list[HistoryEntry]:
+        """Who changed rules and membership, when, why, and what they were; the newest last. Kept for 90 days."""
+        return self.do(rules.HISTORY, rules.ReadHistory(id=id_, since=since))
+
+    def revert(
+        self, id_: str | None = None, *, to: int | None = None, time: datetime | None = None, dry_run: bool = False, why: str = "",
+    ) -> RevertReport:
+        """Undo the last change of a constraint, go back to a version (`to`), or make all what they were at a time."""
+        return self.do(rules.REVERT, rules.Reverted(id=id_, to=to, time=time, dry_run=dry_run, why=why))
 
     def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,
@@ -184,6 +224,18 @@ class BlockingMethods(ABC):
     def readings(self, *, name: str | None = None) -> ReadingsReport:
         """The readings that the nodes share, with their ages, and the figures of each variable over the fleet."""
         return self.do(variables.READINGS, variables.GetReadings(name=name))
+
+    def parameters(self, *, name: str | None = None) -> list[ParameterReport]:
+        """The parameters that constraints read as `param.NAME`, with their settings, and the value on the node that answers."""
+        return self.do(variables.PARAMETERS, variables.GetParameters(name=name))
+
+    def set_parameter(self, name: str, value: float | str | bool, *, on: Mapping[str, str] | str | None = None) -> ParameterChange:
+        """Give a parameter a value, on all nodes or on those that `on` selects. Of several settings the most specific counts."""
+        return self.do(variables.SET_PARAMETER, variables.SetParameter(name=name, value=value, on=on))
+
+    def unset_parameter(self, name: str, *, on: str | None = None) -> ParameterChange:
+        """Remove the setting of a parameter for this selector. Raises `NotFound` if none stands."""
+        return self.do(variables.UNSET_PARAMETER, variables.UnsetParameter(name=name, on=on))
 
     def budgets(self) -> list[BudgetReport]:
         """The budgets, who holds them, and where rights are free."""
@@ -436,14 +488,22 @@ class AsyncMethods(ABC):
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
         on: Mapping[str, str] | str | None = None, ttl: float | None = None, until: datetime | None = None,
         for_: float | None = None, clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown",
-        max_age: float | None = None, scope: str = "node", mode: str = "enforce", each: str | None = None,
+        max_age: float | None = None, scope: str = "node", mode: str = "enforce", each: str | None = None, new: bool = False,
     ) -> Added:
         """Make a constraint active, or give it this definition. Durations in seconds."""
         request = constraints.new_constraint(
             id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
-            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope, mode=mode, each=each,
+            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope, mode=mode, each=each, new=new,
         )
         return await self.do(constraints.ADD, request)
+
+    async def edit_constraint(self, id_: str, fields: Mapping[str, object]) -> Added:
+        """Change some fields of a constraint, by their names in the API, and keep the others. None: to the default of the field."""
+        return await self.do(constraints.EDIT_CONSTRAINT, constraints.edited_constraint(id_, fields))
+
+    async def resolve(self, id_: str, *, keep: str | None = None) -> Added:
+        """Keep one of the definitions of a constraint in conflict, or join them."""
+        return await self.do(constraints.RESOLVE, constraints.ResolveConflict(id=id_, keep=keep))
 
     async def remove(self, id_: str) -> Removed:
         """End a constraint in the fleet. Raises `NotFound` for an inactive constraint."""
@@ -456,6 +516,36 @@ class AsyncMethods(ABC):
     async def check_expression(self, when: str, *, scope: str = "node") -> ExpressionReport:
         """Whether a `when` would be taken."""
         return await self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when, scope=scope))
+
+    async def decide(self, values: Mapping[str, object]) -> DecisionReport:
+        """What the constraints say of these values, on top of what the node measures now. Nothing is counted or changed."""
+        return await self.do(rules.DECIDE, rules.Proposed(values=values))
+
+    async def decisions(self) -> list[DecisionReport]:
+        """The last decisions of this node since its start, the newest last: 1,000 by default, of a few megabytes in all at most."""
+        return await self.do(rules.DECISIONS, rules.ListDecisions())
+
+    async def disable(self, ids: Sequence[str] = (), *, all_: bool = False, for_: float | None = None, why: str) -> Switched:
+        """Keep constraints, and evaluate them on no node, for some seconds or until they are enabled."""
+        return await self.do(rules.DISABLE, rules.Disabled(ids=ids, all_=all_, for_=for_, why=why))
+
+    async def enable(self, ids: Sequence[str] = (), *, all_: bool = False, why: str = "") -> Switched:
+        """Evaluate disabled constraints again."""
+        return await self.do(rules.ENABLE, rules.Enabled(ids=ids, all_=all_, why=why))
+
+    async def mode(self, id_: str, mode: str, *, why: str = "") -> ModeReport:
+        """What follows from a violation of a constraint: audit, warn, enforce. All else of its definition stays."""
+        return await self.do(rules.MODE, rules.new_mode(id_, mode, why=why))
+
+    async def history(self, *, id_: str | None = None, since: float | None = None) -> list[HistoryEntry]:
+        """Who changed rules and membership, when, why, and what they were; the newest last. Kept for 90 days."""
+        return await self.do(rules.HISTORY, rules.ReadHistory(id=id_, since=since))
+
+    async def revert(
+        self, id_: str | None = None, *, to: int | None = None, time: datetime | None = None, dry_run: bool = False, why: str = "",
+    ) -> RevertReport:
+        """Undo the last change of a constraint, go back to a version (`to`), or make all what they were at a time."""
+        return await self.do(rules.REVERT, rules.Reverted(id=id_, to=to, time=time, dry_run=dry_run, why=why))
 
     async def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,
@@ -490,6 +580,20 @@ class AsyncMethods(ABC):
     async def readings(self, *, name: str | None = None) -> ReadingsReport:
         """The readings that the nodes share, with their ages, and the figures of each variable over the fleet."""
         return await self.do(variables.READINGS, variables.GetReadings(name=name))
+
+    async def parameters(self, *, name: str | None = None) -> list[ParameterReport]:
+        """The parameters that constraints read as `param.NAME`, with their settings, and the value on the node that answers."""
+        return await self.do(variables.PARAMETERS, variables.GetParameters(name=name))
+
+    async def set_parameter(
+        self, name: str, value: float | str | bool, *, on: Mapping[str, str] | str | None = None,
+    ) -> ParameterChange:
+        """Give a parameter a value, on all nodes or on those that `on` selects. Of several settings the most specific counts."""
+        return await self.do(variables.SET_PARAMETER, variables.SetParameter(name=name, value=value, on=on))
+
+    async def unset_parameter(self, name: str, *, on: str | None = None) -> ParameterChange:
+        """Remove the setting of a parameter for this selector. Raises `NotFound` if none stands."""
+        return await self.do(variables.UNSET_PARAMETER, variables.UnsetParameter(name=name, on=on))
 
     async def budgets(self) -> list[BudgetReport]:
         """The budgets, who holds them, and where rights are free."""

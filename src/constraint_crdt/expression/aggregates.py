@@ -28,6 +28,7 @@ from constraint_crdt.expression.evaluation import COMPILED_EXPRESSIONS_KEPT, NO_
 from constraint_crdt.expression.syntax import Node, Tree, decode, is_window, serialized_part, unparse, with_names
 from constraint_crdt.model import Scope
 from constraint_crdt.types.definition import Definition
+from constraint_crdt.types.parameters import parameters_of
 from constraint_crdt.types.readings import FACTS
 
 if TYPE_CHECKING:
@@ -486,19 +487,33 @@ def _steps(node: Node, nodes: int, lists: frozenset[str]) -> int:
 
 
 def compile_written(
-    source: str, scope: str = Scope.NODE, kinds: Mapping[str, str] = NO_KINDS, nodes: int = 0
+    source: str,
+    scope: str = Scope.NODE,
+    kinds: Mapping[str, str] = NO_KINDS,
+    nodes: int = 0,
+    bind: Callable[[str], str] = lambda source: source,
 ) -> Expression | FleetExpression:
-    """Check and compile an expression where it is written. `nodes`: those that it is about now.
+    """Check and compile an expression where it is written. `nodes`: those that it is about now. `bind`: gives the text with the
+    values of the parameters in place of their names, which is checked as well.
 
     Raises `ExpressionError` as `compile_expression` does, for functions over nodes in scope node, and in scope fleet for what is no
     expression over nodes, and for one that takes too many steps.
     """
+    bound = bind(source) if parameters_of(source) else source
+    if bound != source and (scope == Scope.FLEET or compile_expression(source, kinds=kinds)):
+        try:
+            compile_written(bound, scope, kinds, nodes)
+        except ExpressionError as error:
+            raise ExpressionError(f"with the parameters as they are now ({bound}): {error}") from None
     if scope != Scope.FLEET:
         compiled = compile_expression(source, kinds=kinds)
         helper = None if compiled.is_comparisons else _find_helper(source)
         if helper is not None:
             refuse(source, f"`{helper[0]}` is for constraints on the fleet: add `scope` fleet", helper[1])
         return compiled
+    if unset := parameters_of(bound):
+        raise ExpressionError(f"the parameter {unset[0]} has no value here, which a constraint on the fleet needs: set it first")
+    source = bound
     compile_expression(source, checked=False)
     _check_form(source, _parsed(source))
     compile_expression(source, kinds={NODES: "list"})
@@ -551,9 +566,16 @@ def _check_form(source: str, tree: Tree) -> None:
 
 
 def check_expressions(
-    when: str | None, clear_when: str | None, kinds: Mapping[str, str] = NO_KINDS, *, scope: str = Scope.NODE, nodes: int = 0
+    when: str | None,
+    clear_when: str | None,
+    kinds: Mapping[str, str] = NO_KINDS,
+    *,
+    scope: str = Scope.NODE,
+    nodes: int = 0,
+    bind: Callable[[str], str] = lambda source: source,
 ) -> None:
-    """Check the expressions of a definition, as where they are written. `nodes`: those that it is about now.
+    """Check the expressions of a definition, as where they are written. `nodes`: those that it is about now. `bind`: see
+    `compile_written`.
 
     Raises `ExpressionError`, and `TypeError` for another type than text; their `field` is at fault.
     """
@@ -561,9 +583,9 @@ def check_expressions(
         if text is not None and not isinstance(text, str):
             raise InvalidType(f"{what} is a text, not {text!r}", field=what)
     if when:
-        compile_written(when, scope, kinds, nodes)
+        compile_written(when, scope, kinds, nodes, bind)
     if clear_when:
         try:
-            compile_written(clear_when, scope, kinds, nodes)
+            compile_written(clear_when, scope, kinds, nodes, bind)
         except ExpressionError as error:
             raise error.within("clear_when") from None

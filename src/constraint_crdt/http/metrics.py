@@ -215,6 +215,8 @@ def _links(figures: MetricsReport) -> Iterator[Metric]:
 def _constraints(status: Status, figures: MetricsReport, by_constraint: dict[str, Counts]) -> Iterator[Metric]:
     yield _gauge("constraints", "Active constraints.", status.constraints)
     yield _gauge("constraints_expired", "Constraints that expired and are not removed yet.", figures.expired)
+    yield _gauge("constraints_disabled", "Active constraints that no node evaluates.", status.disabled)
+    yield _gauge("constraints_audited", "Active constraints of mode audit.", status.audited)
     yield _gauge("constraints_violated", "Constraints that are violated on this node now.", figures.violated_here)
     yield _gauge("constraints_unknown", "Constraints that are unknown on this node now.", figures.unknown_here)
     yield _gauge("fleet_constraints", "Constraints of scope fleet that this node judges.", figures.fleet_constraints)

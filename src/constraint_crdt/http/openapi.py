@@ -44,6 +44,7 @@ from constraint_crdt.operations.constraints import (
     AddConstraint,
     Batch,
     BatchEntry,
+    ConstraintEdit,
     Expression,
     NewConstraint,
     RecordCounts,
@@ -52,9 +53,22 @@ from constraint_crdt.operations.constraints import (
 from constraint_crdt.operations.counts import Counted, Given, Measured
 from constraint_crdt.operations.fleet import Moved, Moving
 from constraint_crdt.operations.nodes import Retiring
-from constraint_crdt.operations.operation import BYTES, JSON, TEXT, Answer, AnyOperation, Body, Empty, Parameter, Right, Schema
+from constraint_crdt.operations.operation import (
+    BYTES,
+    JSON,
+    REASON,
+    TEXT,
+    Answer,
+    AnyOperation,
+    Body,
+    Empty,
+    Parameter,
+    Right,
+    Schema,
+)
 from constraint_crdt.operations.sketches import MAX_ITEMS, Inserted, Tallied
 from constraint_crdt.operations.tiles import EditedTile, NewTile
+from constraint_crdt.operations.variables import ParameterSetting
 from constraint_crdt.plato.shapes import (
     FNV_BITS,
     MS,
@@ -140,6 +154,7 @@ _TAGS: Final[Schema] = {"items": {"description": f"a node ({NAME['description']}
 FIELDS: Final[Mapping[type[msgspec.Struct], Mapping[str, Schema]]] = {
     NewConstraint: _DEFINITION,
     AddConstraint: _DEFINITION,
+    ConstraintEdit: {key: value for key, value in _DEFINITION.items() if key != "id"},
     RemoveConstraint: {"id": NAME},
     Counted: _COUNTED,
     RecordCounts: _COUNTED,
@@ -153,6 +168,7 @@ FIELDS: Final[Mapping[type[msgspec.Struct], Mapping[str, Schema]]] = {
         "author": _text(ID_BYTES), "tags": NAMES, "constraints": NAMES,
     },
     EditedTile: {"add_tags": NAMES, "add_constraints": NAMES},
+    ParameterSetting: {"on": _DEFINITION["on"]},
     Moved: {"by": {"minimum": -MAX_COUNT, "maximum": MAX_COUNT, "not": {"const": 0}}},
     Moving: {"position": COORDINATES},
     BudgetDefinition: {
@@ -319,7 +335,10 @@ def _operation(operation: AnyOperation, schema_of: Mapping[str, Any]) -> dict[st
         "operationId": operation.name,
         "tags": [operation.group],
         "summary": operation.summary,
-        "parameters": [*_path_parameters(operation), *map(_parameter, operation.parameters)],
+        "parameters": [
+            *_path_parameters(operation),
+            *map(_parameter, [*operation.parameters, *([REASON] if operation.takes_why else [])]),
+        ],
         "responses": {str(status): _answer(answer, operation, schema_of) for status, answer in operation.answers.items()},
     }
     if operation.freshness is not None:

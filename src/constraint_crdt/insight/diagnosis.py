@@ -24,10 +24,12 @@ from constraint_crdt.insight.evidence import Evidence, LivePeers
 from constraint_crdt.insight.history import SizeLimit
 from constraint_crdt.model import Scope, VerdictState
 from constraint_crdt.model.selectors import Label, Selector
+from constraint_crdt.operations.constraints import reported_disabling, show_disabled
 from constraint_crdt.operations.nodes import LinkProtection, slow_links
 from constraint_crdt.operations.service import DiagnosisReport, Finding, Level, worst_of
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.definition import Definition
+from constraint_crdt.types.parameters import measured_names, read_parameters
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.identity import Identity
@@ -184,7 +186,7 @@ class Undecidable:
         self._constraints, self._variables, self._verdicts = state.constraints, state.variables, state.verdicts
         described = {name: dict(each.labels) for name, each in state.nodes.items() if name not in state.retirements}
         self._labels = {**described, gossip.node_id: gossip.labels}
-        self._readings = state.readings
+        self._readings, self._parameters = state.readings, state.parameters
         self._chosen: dict[Selector, _Nodes] = {}
         self._near: dict[str, list[str]] = {}
 
@@ -211,6 +213,9 @@ class Undecidable:
             verdict = expressions[0].evaluate({}).verdict
             always = "undecided" if verdict is Verdict.UNKNOWN else verdict.value
             yield f"the expression reads no measurement, so it is always {always}"
+        for name in sorted(read_parameters(definition)):
+            reasons = {self._parameters.value(name, self._labels[node]).reason: node for node in reversed(nodes.names)}
+            yield from (f"{reason} ({node})" for reason, node in sorted(reasons.items()) if reason)
         if not nodes.names:
             yield f"no known node {_having(definition.selector)}"
         elif nodes.measured:
@@ -224,7 +229,7 @@ class Undecidable:
         nodes = self._nodes(definition)
         if not nodes.complete:
             return []
-        missing = self._read(definition) - nodes.measured
+        missing = measured_names(self._read(definition)) - nodes.measured
         return sorted(name for name in missing if not any(other.startswith(f"{name}.") for other in missing))
 
     @staticmethod
@@ -376,7 +381,8 @@ class Diagnosis:
 
     def look(self) -> DiagnosisReport:
         """All findings available at once. O(nodes + constraints)."""
-        findings = [*self._identity(), *self._fleet(), *self._state(), self._measuring(), self._constraints()]
+        findings = [*self._identity(), *self._fleet(), *self._state(), self._measuring(), *self._disabled()]
+        findings += [self._constraints(), self._conflicts()]
         findings += [finding for check in self.further for finding in check()]
         return DiagnosisReport(node=self._gossip.node_id, worst=worst_of(findings), findings=tuple(findings))
 
@@ -420,7 +426,11 @@ class Diagnosis:
     def notes(self, ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The notes on these constraints, see `Node.notes_on`. O(nodes + constraints)."""
         undecidable = Undecidable(self._gossip, self._measured(), self.last)
-        return {id_: undecidable.notes(id_) for id_ in ids}
+        return {id_: undecidable.notes(id_) + self._disabled_note(id_) for id_ in ids}
+
+    def _disabled_note(self, id_: str) -> tuple[str, ...]:
+        disabled = reported_disabling(self._gossip.state.switches.disabling(id_))
+        return () if disabled is None else (show_disabled(disabled, self._evidence.now() / SECOND),)
 
     def clock_notes(self) -> tuple[str, ...]:
         """Sentences for the author of a constraint with an end, on the clock that decides about it. Empty for a usual clock."""
@@ -441,6 +451,20 @@ class Diagnosis:
         giving = named([each.name for each in self._probes])
         return Finding(check="probes", level="ok", what=f"values come from {giving}" if giving else "there are none")
 
+    def _disabled(self) -> Iterator[Finding]:
+        """The constraints that no node evaluates, as somebody disabled them."""
+        state = self._gossip.state
+        of_all = reported_disabling(state.switches.of_all)
+        if of_all is not None:
+            what = f"no constraint is evaluated on any node: {show_disabled(of_all, self._evidence.now() / SECOND)}"
+            yield Finding(check="disabled", level="fail", what=what, advice="enable them: `constraint-crdt enable --all`")
+            return
+        found = [id_ for id_ in state.switches if id_ in state.constraints]
+        if found:
+            what = f"evaluated on no node: {named(found)}"
+            advice = "`constraint-crdt constraints` says by whom and why; `constraint-crdt enable ID` ends it"
+            yield Finding(check="disabled", level="warn", what=what, advice=advice)
+
     def _constraints(self) -> Finding:
         """The constraints that no node can decide."""
         live = {self._gossip.node_id, *self._inbox.live, *self._inbox.away}
@@ -457,6 +481,15 @@ class Diagnosis:
         return Finding(
             check="undecidable", level="ok", what="the nodes of each constraint measure its variables, as far as is known"
         )
+
+    def _conflicts(self) -> Finding:
+        """The constraints with several definitions, by concurrent edits."""
+        found = self._gossip.state.constraints.conflicts()
+        if not found:
+            return Finding(check="conflicts", level="ok", what="each constraint has one definition")
+        what = f"concurrent edits left several definitions of {named(found)}"
+        advice = "all of them are in force: `constraint-crdt resolve ID` shows them, `--keep N` keeps one"
+        return Finding(check="conflicts", level="warn", what=what, advice=advice)
 
     def _identity(self) -> Iterator[Finding]:
         name, at = self._gossip.node_id, self._namesake_at

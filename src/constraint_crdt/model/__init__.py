@@ -91,6 +91,14 @@ class EventKind(enum.StrEnum):
     """A constraint is no longer active, because of a removal."""
     EXPIRED = "expired"
     """A constraint is no longer active, because its lifetime ended."""
+    DISABLED = "disabled"
+    """A constraint, or all of them (without a constraint), is not evaluated on any node. The detail has the end."""
+    ENABLED = "enabled"
+    """A disabled constraint, or all of them, is evaluated again."""
+    PARAMETER = "parameter"
+    """A setting of a parameter changed. The detail has the setting."""
+    CONFLICT = "conflict"
+    """Concurrent edits left several definitions of a constraint in force. The detail has their number and the nodes."""
     VIOLATED = "violated"
     """A constraint became violated on this node: the state is violated. The detail has the values and the margin."""
     SATISFIED = "satisfied"
@@ -165,6 +173,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who caused the change, by the audit: a person, a token, a program; empty if unknown."""
     by: str = ""
     """The node on which the actor caused the change."""
+    why: str = ""
+    """The reason that the actor gave."""
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,15 @@ from constraint_crdt.operations.command import (
     show_state,
     show_time,
 )
-from constraint_crdt.operations.constraints import NO_SECONDS, SecondsReport, show_fields, show_selector, show_verdict
+from constraint_crdt.operations.constraints import (
+    NO_SECONDS,
+    DisabledReport,
+    SecondsReport,
+    show_disabled,
+    show_fields,
+    show_selector,
+    show_verdict,
+)
 from constraint_crdt.operations.operation import (
     GET,
     SECONDS,
@@ -148,6 +156,8 @@ class StandingDefinition(msgspec.Struct, frozen=True, kw_only=True):
     """The label of measurements whose values are the instances of the constraint."""
     actor: str | None = None
     """Who caused the mutation, by the audit of the adding node; null if unknown."""
+    why: str = ""
+    """The reason that the actor gave."""
 
 
 class Removal(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +172,8 @@ class Removal(msgspec.Struct, frozen=True, kw_only=True):
     """The cell is still stored here. If not, the cell was dropped after all acknowledgements, and only this record is left."""
     actor: str | None = None
     """Who caused the mutation, by the audit of that node; null if unknown."""
+    why: str = ""
+    """The reason that the actor gave."""
 
 
 class ViolationReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -244,6 +256,8 @@ class ExplainReport(msgspec.Struct, frozen=True, kw_only=True):
     """The nodes with the last change; null without a recorded change."""
     fleet: FleetJudgement | None = None
     """Null for a constraint that no definition has the scope fleet of, and before it was read here."""
+    disabled: DisabledReport | None = None
+    """Null for an enabled constraint."""
 
 
 class PeerConvergence(msgspec.Struct, frozen=True, kw_only=True):
@@ -432,6 +446,8 @@ def show_explain(answer: ExplainReport, _: ExplainConstraint, __: "Namespace") -
     lines: list[tuple[str, object]] = []
     for each in answer.definitions:
         lines += _definition(each, now)
+    if answer.disabled is not None:
+        lines.append(("evaluated", f"nowhere: {show_disabled(answer.disabled, now)}"))
     lines += [("removal", _removal(each, now)) for each in answer.removals]
     lines += [("lately", _lately(each)) for each in answer.lately]
     if answer.coverage is not None:
@@ -486,6 +502,7 @@ def _definition(each: StandingDefinition, now: float) -> list[tuple[str, object]
     lines: list[tuple[str, object]] = [
         ("definition", f"{text} ({each.severity}{f', on {labels}' if labels else ''}){ends}"),
         ("added by", f"{_by(each.actor, each.added_by)}, {added}{_known(each.known_since, now)}; kept alive by {each.dot}"),
+        *([("because", each.why)] if each.why else []),
     ]
     lines += show_fields(each).items()
     return [*lines, ("about", each.about)] if each.about else lines
@@ -497,7 +514,8 @@ def _by(actor: str | None, node: str) -> str:
 
 def _removal(each: Removal, now: float) -> str:
     state = "" if each.held else "; forgotten since, as all live nodes have heard of it or it was kept long enough"
-    return f"by {_by(each.actor, each.by)} ({each.dot}){_known(each.known_since, now)}, of {', '.join(each.ended)}{state}"
+    why = f": {each.why}" if each.why else ""
+    return f"by {_by(each.actor, each.by)} ({each.dot}){_known(each.known_since, now)}, of {', '.join(each.ended)}{state}{why}"
 
 
 def _known(since: int | None, now: float) -> str:

@@ -15,6 +15,7 @@ Rules kept here:
 """
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
@@ -25,10 +26,12 @@ from typing import NamedTuple
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Measurements, assembled, coerced, environment, is_loaded
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.expression.fleet_view import Basis, FleetView, NodeFacts
-from constraint_crdt.expression.judgement import Judge, Milliseconds, Values
+from constraint_crdt.expression.judgement import Judge, Milliseconds, Ruling, Values
+from constraint_crdt.expression.windows import Windows
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.history import NodeRates
 from constraint_crdt.model import VerdictState
@@ -42,6 +45,7 @@ from constraint_crdt.runtime.shared import NodeSketches
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import Selection, check_selector
 from constraint_crdt.types.nodes import NODE, cut
+from constraint_crdt.types.readings import Reading, check_scalar
 from constraint_crdt.types.register import POSITION
 from constraint_crdt.types.verdicts import REASON_BYTES, NodeVerdict
 
@@ -250,8 +254,13 @@ class Evaluator:
         self._unshared = asyncio.Event()
         """Set while a reading may wait to be told."""
         self.judge = Judge(
-            gossip.state.constraints, measurements, lambda: gossip.labels, gossip.time.now, self.fleet.view, self.fleet.writes
-        )
+            gossip.state.constraints, measurements, lambda: gossip.labels, gossip.time.now, self.fleet.view, self.fleet.writes,
+            gossip.state.switches,
+            lambda definition: gossip.state.parameters.bind(definition, gossip.labels),
+        )  # fmt: skip
+        self._reset = asyncio.Event()
+        """Set when a parameter changed that a constraint reads."""
+        gossip.state.parameters.subscribe(self._note_parameter)
         self.changes = 0
         """Grows with each evaluation that differs from the last."""
         self._subscribers: list[Callable[[str], None]] = []
@@ -315,6 +324,11 @@ class Evaluator:
         return self.judge.violated
 
     @property
+    def audited(self) -> list[str]:
+        """The active constraints of mode audit, ordered."""
+        return sorted(self.judge.audited)
+
+    @property
     def measured(self) -> int:
         """Grows when something is measured or checked."""
         return self._measurements.taken + self._checks
@@ -357,6 +371,24 @@ class Evaluator:
         await self._verdicts.tell(at_once=True)
         return evaluations
 
+    async def decide(self, values: Mapping[str, object]) -> list[list[Ruling]]:
+        """What the constraints say of these values, on top of what is measured now: a list of rulings for each constraint.
+
+        Nothing is counted, and neither windows nor states change. A window has a given value as its newest sample. The readings
+        that other nodes have of this one are replaced by the given values for this question only.
+        """
+        await self.renew()
+        found, pace = list[list[Ruling]](), _Pace()
+        async with self._judging:
+            now, given = steady_ns(), _Given(self._measurements, values, newest=True)
+            self.fleet.view.refresh(self._gossip.time.now())
+            fleet = self.fleet.view.with_readings(self._gossip.node_id, _readings(values, self._gossip.time.now()))
+            ids, names = self.judge.ids, {name.partition(".")[0] for name in values}
+            for start in range(0, len(ids), JUDGED_TOGETHER):
+                found += self.judge.decide(ids[start : start + JUDGED_TOGETHER], now, given, fleet, names)
+                await pace.rest()
+        return found
+
     async def renew(self) -> None:
         """Read and judge new and redefined constraints. Other tasks run in between, and samples are judged in between."""
         while True:
@@ -366,6 +398,17 @@ class Evaluator:
                     break
             await asyncio.sleep(0)
         await self._verdicts.tell()
+
+    def _note_parameter(self, name: str) -> None:
+        if self.judge.set_parameter(name):
+            self._reset.set()
+
+    async def run_parameters(self) -> None:
+        """Judge the constraints that read a changed parameter, at once. Never returns."""
+        while True:
+            await self._reset.wait()
+            self._reset.clear()
+            await self.renew()
 
     def _measured(self, evaluation: Evaluation, now: int, values: Values) -> Evaluation:
         """The evaluation with its margin."""
@@ -529,7 +572,7 @@ class Evaluator:
             if not self._feed.writable or not (counts := self.judge.take_counts(most)):
                 break
             counted = self._record(counts)
-            self._sketches.note(counted)
+            self._sketches.note({id_: both for id_, both in counted.items() if id_ not in self.judge.audited})
             self._rates.note(counted)
             if not at_once:
                 await asyncio.sleep(0)
@@ -807,9 +850,12 @@ class _VerdictCells:
 class _Given:
     """Values given for a check, in front of the measured ones. None: the variable is missing."""
 
-    def __init__(self, measured: LatestMeasurements, given: Mapping[str, object]) -> None:
+    def __init__(self, measured: LatestMeasurements, given: Mapping[str, object], *, newest: bool = False) -> None:
+        """`newest`: the given values are the newest samples of the windows, too."""
         self._measured = measured
         self._given = given
+        self._newest = newest
+        self._windows: tuple[int, Windows] | None = None
         self._usable, self._unusable = coerced(given)
 
     def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements:
@@ -818,4 +864,21 @@ class _Given:
         for name in self._given:
             usable.pop(name, None)
             unusable.pop(name, None)
-        return assembled(usable | self._usable, unusable | self._unusable, self._measured.windows(now))
+        return assembled(usable | self._usable, unusable | self._unusable, self._windows_at(now))
+
+    def _windows_at(self, now: int) -> Windows:
+        windows = self._measured.windows(now)
+        if not self._newest:
+            return windows
+        if self._windows is None or self._windows[0] != now:
+            self._windows = now, windows.with_newest(self._given)
+        return self._windows[1]
+
+
+def _readings(values: Mapping[str, object], time: int) -> dict[str, Reading]:
+    """The given values that a node could share, as its readings."""
+    found = {}
+    for name, value in values.items():
+        with contextlib.suppress(ConstraintCrdtError):
+            found[name] = Reading(check_scalar(name, value), time)
+    return found

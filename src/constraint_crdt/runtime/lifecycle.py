@@ -31,7 +31,7 @@ from constraint_crdt.gossip import GossipNode as MachineNode
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.diagnosis import Diagnosis
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
-from constraint_crdt.insight.explain import Explanations, NodeOverview
+from constraint_crdt.insight.explain import Decisions, Explanations, NodeOverview
 from constraint_crdt.insight.history import DefinitionClock, NodeRates
 from constraint_crdt.model import EventKind
 from constraint_crdt.operations.service import Finding
@@ -471,6 +471,7 @@ class Runtime:
         self.gossip.local.asks, self.gossip.local.heard = self.evidence.asks, self.evidence.spoken
         self.coverage = Coverage(self.gossip, self.evidence, self.exchanges, frontier)
         self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.evaluator, self.rates)
+        self.decisions = Decisions(settings.name, self.evaluator.decide, now=now, kept=settings.keep_decisions)
         self.convergence = Convergence(self.gossip, self.evidence)
         self.overview = NodeOverview(self.gossip, self.rates, self.evaluator, self.evidence)
         self.missed = MissedNodes(settings.name)
@@ -669,6 +670,7 @@ class Runtime:
         tasks.run("loop lag", lambda: self.lag.run(pause=tasks.pause))
         tasks.run("fleet constraints", self.evaluator.run_fleet)
         tasks.run("readings", self.evaluator.run_readings)
+        tasks.run("parameters", self.evaluator.run_parameters)
         for name, every, step in self.rule_steps():
             tasks.repeat(name, every, step)
         tasks.run("verdicts", self.evaluator.run_verdicts)

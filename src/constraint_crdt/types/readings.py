@@ -158,7 +158,13 @@ def wire_scalars(values: Sequence[Scalar | None]) -> tuple[int, list[object]]:
     return exponent, forms
 
 
-def read_scalar(value: object, exponent: int) -> Scalar | None:
+def wire_scalar(value: Scalar) -> object:
+    """The short form of a value that stands alone: `read_scalar` with the exponent 0 gives an equal value."""
+    found = _decimal(value) if type(value) is float else None
+    return value if found is None else list(found) if found[1] else found[0]
+
+
+def read_scalar(value: object, exponent: int = 0) -> Scalar | None:
     """The value of a reading; None if withdrawn, and for a form not known here."""
     if type(value) is int:
         value = [value, exponent]

@@ -13,6 +13,8 @@ const WORDS = {
   changed: ["~", "new", "{c} was changed"],
   removed: ["–", "calm", "{c} was removed"],
   expired: ["–", "calm", "{c} expired"],
+  parameter: ["=", "calm", "a parameter was set:"],
+  conflict: ["!", "bad", "{c} has definitions that differ"],
   violated: ["✕", "bad", "{c} is violated on {n}"],
   satisfied: ["✓", "good", "{c} is satisfied again on {n}"],
   "peer up": ["↑", "good", "{n} is live"],
