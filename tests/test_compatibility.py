@@ -17,8 +17,9 @@ from constraint_crdt.simulation.recorder import Replay, decode_frames, encode_fr
 from constraint_crdt.state import ConstraintState, from_json, to_json
 from constraint_crdt.types import NodeVerdict, VariableKind
 from constraint_crdt.types.alerts import ALERT_RULE, DELIVERED, SILENCE, TOLD, WAYS, SilenceValue, Unit
+from constraint_crdt.types.changes import CHANGE, SWITCH, Subject, before_change
 from constraint_crdt.types.counters import SECONDS
-from constraint_crdt.types.definition import Definition
+from constraint_crdt.types.definition import ADD, Definition
 from constraint_crdt.types.nodes import AUDIT, UNDO
 from constraint_crdt.types.variables import VARIABLES
 from constraint_crdt.types.verdicts import VERDICT
@@ -34,7 +35,7 @@ MESSAGE_TYPES = {"Ping", "Sync", "Delta", "Ack", "Part", "Resume", "Gone", "Buck
 KINDS = 23
 LATER_KIND = 99
 LATER_KINDS = [kind for kind in registered() if kind > KINDS]
-OF_PLAIN_FLEETS = [VERDICT, SECONDS, VARIABLES, AUDIT, UNDO, SILENCE, TOLD, ALERT_RULE, WAYS]
+OF_PLAIN_FLEETS = [VERDICT, SECONDS, VARIABLES, AUDIT, UNDO, SILENCE, TOLD, ALERT_RULE, WAYS, SWITCH, CHANGE]
 """Those of the later kinds that a node without an identity writes. Nodes with identities do not link with 0.1.0."""
 
 
@@ -139,17 +140,24 @@ def test_a_node_of_0_1_0_keeps_and_forwards_the_new_cells_byte_for_byte() -> Non
     a.write(lambda me: a.state.told_alerts.put_all({Unit("r", "x", "ops"): (1, DELIVERED, 5)}, node=me))
     a.write(lambda me: a.state.alert_rules.put("r", '{"kind":"silence"}', at=5, actor="alice", node=me))
     a.write(lambda me: a.state.ways_out.put(["ops"], node=me))
+    a.disable(["x"], actor="alice", why="noise", ttl=60)
+    edited = [before_change(a.state.rows, Subject(ADD, "x"))]
+    a.write(lambda me: a.state.changes.note(edited, operation="add", actor="alice", why="tighter", time=5, node=me))
     exchanged(a, old)
     assert {kind for kind, *_ in contents(old)} == {1, *OF_PLAIN_FLEETS}
     assert (contents(old), old.state_hash) == (contents(a), a.state_hash)
     a.record_verdicts({"x": NodeVerdict(VerdictState.HOLDS, 7), "y": None})
     a.record_seconds({"x": (5, 0, 0)})
     a.fold(["x"])
+    a.enable(["x"])
     a.describe_variables({})
     exchanged(a, old)
     assert (contents(old), old.state_hash) == (contents(a), a.state_hash)
     exchanged(b, old)
     assert (contents(b), b.state_hash) == (contents(a), a.state_hash)
+    assert "x" not in b.state.switches
+    assert [each.why for each in b.state.changes.of(Subject(ADD, "x"))] == []  # too old to be read, by the clock of the node
+    assert len(b.state.changes) == 1
     assert b.state.verdicts.of("x") == {"a": NodeVerdict(VerdictState.HOLDS, 7)}
     assert [each.value.alert for each in b.state.silences.active(5)] == ["x*"]
     assert [each.phase for each in b.state.told_alerts.of(Unit("r", "x", "ops"))] == [DELIVERED]

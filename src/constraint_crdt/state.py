@@ -28,6 +28,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.model import IfUnknown, Mode, Scope, html_fields
 from constraint_crdt.types.alerts import FleetRules, Silences, ToldAlerts, WaysOut
 from constraint_crdt.types.budgets import Budgets
+from constraint_crdt.types.changes import ChangeHistory, Switches
 from constraint_crdt.types.counters import ConstraintGCounter, PNCounters
 from constraint_crdt.types.decay import MAX_SKEW, Ages, DecayConstraintState, DecayCounter
 from constraint_crdt.types.definition import ADD, Definition, Labels, check_labels, read_addition
@@ -162,6 +163,16 @@ class ConstraintState(Merge):
     def audit(self) -> AuditLog:
         """Who caused the changes, where and when."""
         return AuditLog(self.rows)
+
+    @cached_property
+    def switches(self) -> Switches:
+        """Which constraints are disabled."""
+        return Switches(self.rows, now=self.now)
+
+    @cached_property
+    def changes(self) -> ChangeHistory:
+        """What rules were before they were changed."""
+        return ChangeHistory(self.rows, now=self.now)
 
     @property
     def position(self) -> Position | None:

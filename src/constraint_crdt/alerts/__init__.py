@@ -52,7 +52,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.history import DefinitionClock, NodeRates
-from constraint_crdt.model import VerdictState
+from constraint_crdt.model import Mode, VerdictState
 from constraint_crdt.model.selectors import parse_selector
 from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.operations.counts import ConstraintRate
@@ -251,6 +251,8 @@ class AlertKind(ABC):
     """The default of `for`, in seconds."""
     longest_unknown: ClassVar[float | None] = None
     """Seconds without evidence after which an alert ends as unknown; None: it waits for evidence."""
+    of_verdicts: ClassVar[bool] = False
+    """The condition is about verdicts on a constraint: none of a disabled one, or of mode audit, is told."""
 
     def misuse(self, rule: AlertRule) -> str | None:  # noqa: ARG002 - most kinds take any combination of their parameters
         """The reason why parameters of a rule exclude each other. None for a valid rule."""
@@ -266,6 +268,7 @@ class ViolationRate(AlertKind):
 
     name = "rate"
     about = "constraint"
+    of_verdicts = True
     parameters = ("constraint", "half_life", "above", "above_share")
     longest_unknown = 3600.0
 
@@ -389,6 +392,7 @@ class UnknownVerdict(AlertKind):
 
     name = "unknown"
     about = "constraint"
+    of_verdicts = True
     parameters = ("constraint", "node", "on")
     lasts = 60.0
 
@@ -531,8 +535,14 @@ class Conditions:
         self._facts = facts
 
     def find(self, rule: AlertRule) -> Iterator[Condition]:
-        """The conditions of a rule now."""
-        return KINDS[rule.kind].find(rule, self._facts)
+        """The conditions of a rule now; none of verdicts on a constraint that is disabled, or of mode audit."""
+        kind = KINDS[rule.kind]
+        found = kind.find(rule, self._facts)
+        return filter(self._is_told, found) if kind.of_verdicts else found
+
+    def _is_told(self, condition: Condition) -> bool:
+        state, id_ = self._facts.gossip.state, condition.subject
+        return id_ not in state.switches and state.constraints.mode(id_) is not Mode.AUDIT
 
 
 def read_rules(tables: object) -> tuple[AlertRule, ...]:

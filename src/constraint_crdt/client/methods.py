@@ -24,13 +24,14 @@ from constraint_crdt.operations import (
     guards,
     nodes,
     plato,
+    rules,
     service,
     sketches,
     tiles,
     variables,
 )
 from constraint_crdt.operations.alerts import AlertsReport, RuleChange, SilenceReport
-from constraint_crdt.operations.budgets import BudgetReport, HoldReport, ReleaseReport
+from constraint_crdt.operations.budgets import BudgetExplanation, BudgetReport, HoldReport, ReleaseReport
 from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, ExpressionReport, Removed
 from constraint_crdt.operations.counts import Checked, LatelyReport, Nothing, OverviewReport, RatesReport, Recorded
 from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport
@@ -47,6 +48,7 @@ from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.operation import Empty, Operation, Paged
 from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
+from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, ModeReport, RevertReport, Switched
 from constraint_crdt.operations.service import AuditReport, DiagnosisReport, Health, ImportReport, SessionReport
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
@@ -194,6 +196,36 @@ class BlockingMethods(ABC):
         """Whether a `when` would be taken."""
         return self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when, scope=scope))
 
+    def decide(self, values: Mapping[str, object]) -> DecisionReport:
+        """What the constraints say of these values, on top of what the node measures now. Nothing is counted or changed."""
+        return self.do(rules.DECIDE, rules.Proposed(values=values))
+
+    def decisions(self) -> list[DecisionReport]:
+        """The last decisions of this node since its start, the newest last: 1,000 by default, of a few megabytes in all at most."""
+        return self.do(rules.DECISIONS, rules.ListDecisions())
+
+    def disable(self, ids: Sequence[str] = (), *, all_: bool = False, for_: float | None = None, why: str) -> Switched:
+        """Keep constraints, and evaluate them on no node, for some seconds or until they are enabled."""
+        return self.do(rules.DISABLE, rules.Disabled(ids=ids, all_=all_, for_=for_, why=why))
+
+    def enable(self, ids: Sequence[str] = (), *, all_: bool = False, why: str = "") -> Switched:
+        """Evaluate disabled constraints again."""
+        return self.do(rules.ENABLE, rules.Enabled(ids=ids, all_=all_, why=why))
+
+    def mode(self, id_: str, mode: str, *, why: str = "") -> ModeReport:
+        """What follows from a violation of a constraint: audit, warn, enforce. All else of its definition stays."""
+        return self.do(rules.MODE, rules.new_mode(id_, mode, why=why))
+
+    def history(self, *, id_: str | None = None, since: float | None = None) -> list[HistoryEntry]:
+        """Who changed rules and membership, when, why, and what they were; the newest last. Kept for 90 days."""
+        return self.do(rules.HISTORY, rules.ReadHistory(id=id_, since=since))
+
+    def revert(
+        self, id_: str | None = None, *, to: int | None = None, time: datetime | None = None, dry_run: bool = False, why: str = "",
+    ) -> RevertReport:
+        """Undo the last change of a constraint, go back to a version (`to`), or make all what they were at a time."""
+        return self.do(rules.REVERT, rules.Reverted(id=id_, to=to, time=time, dry_run=dry_run, why=why))
+
     def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,
     ) -> Recorded:
@@ -243,6 +275,10 @@ class BlockingMethods(ABC):
     def budgets(self) -> list[BudgetReport]:
         """The budgets, who holds them, and where rights are free."""
         return self.do(budgets.BUDGETS, Empty())
+
+    def explain_budget(self, name: str) -> BudgetExplanation:
+        """Who holds a budget, why an acquire would wait, and by when a lowered limit holds. `explain budget NAME` shows it."""
+        return self.do(budgets.EXPLAIN_BUDGET, budgets.NamedBudget(name=name))
 
     def define_budget(
         self, name: str, *, limit: int, lease: float | None = None, nodes: list[str] | None = None, gone: list[str] | None = None,
@@ -549,6 +585,36 @@ class AsyncMethods(ABC):
         """Whether a `when` would be taken."""
         return await self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when, scope=scope))
 
+    async def decide(self, values: Mapping[str, object]) -> DecisionReport:
+        """What the constraints say of these values, on top of what the node measures now. Nothing is counted or changed."""
+        return await self.do(rules.DECIDE, rules.Proposed(values=values))
+
+    async def decisions(self) -> list[DecisionReport]:
+        """The last decisions of this node since its start, the newest last: 1,000 by default, of a few megabytes in all at most."""
+        return await self.do(rules.DECISIONS, rules.ListDecisions())
+
+    async def disable(self, ids: Sequence[str] = (), *, all_: bool = False, for_: float | None = None, why: str) -> Switched:
+        """Keep constraints, and evaluate them on no node, for some seconds or until they are enabled."""
+        return await self.do(rules.DISABLE, rules.Disabled(ids=ids, all_=all_, for_=for_, why=why))
+
+    async def enable(self, ids: Sequence[str] = (), *, all_: bool = False, why: str = "") -> Switched:
+        """Evaluate disabled constraints again."""
+        return await self.do(rules.ENABLE, rules.Enabled(ids=ids, all_=all_, why=why))
+
+    async def mode(self, id_: str, mode: str, *, why: str = "") -> ModeReport:
+        """What follows from a violation of a constraint: audit, warn, enforce. All else of its definition stays."""
+        return await self.do(rules.MODE, rules.new_mode(id_, mode, why=why))
+
+    async def history(self, *, id_: str | None = None, since: float | None = None) -> list[HistoryEntry]:
+        """Who changed rules and membership, when, why, and what they were; the newest last. Kept for 90 days."""
+        return await self.do(rules.HISTORY, rules.ReadHistory(id=id_, since=since))
+
+    async def revert(
+        self, id_: str | None = None, *, to: int | None = None, time: datetime | None = None, dry_run: bool = False, why: str = "",
+    ) -> RevertReport:
+        """Undo the last change of a constraint, go back to a version (`to`), or make all what they were at a time."""
+        return await self.do(rules.REVERT, rules.Reverted(id=id_, to=to, time=time, dry_run=dry_run, why=why))
+
     async def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,
     ) -> Recorded:
@@ -600,6 +666,10 @@ class AsyncMethods(ABC):
     async def budgets(self) -> list[BudgetReport]:
         """The budgets, who holds them, and where rights are free."""
         return await self.do(budgets.BUDGETS, Empty())
+
+    async def explain_budget(self, name: str) -> BudgetExplanation:
+        """Who holds a budget, why an acquire would wait, and by when a lowered limit holds. `explain budget NAME` shows it."""
+        return await self.do(budgets.EXPLAIN_BUDGET, budgets.NamedBudget(name=name))
 
     async def define_budget(
         self, name: str, *, limit: int, lease: float | None = None, nodes: list[str] | None = None, gone: list[str] | None = None,

@@ -321,6 +321,8 @@ class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
     """The constraint, the node, or the number of them."""
     changes: int
     """Mutations of the change."""
+    why: str = ""
+    """The reason that the actor gave."""
 
 
 async def _audit(node: "Node", request: ReadAudit) -> Reply[list[AuditReport]]:
@@ -334,7 +336,7 @@ async def _audit(node: "Node", request: ReadAudit) -> Reply[list[AuditReport]]:
     reports = [
         AuditReport(
             id=id_, time=each.time, actor=each.actor, node=each.dot.replica.node_id,
-            operation=each.operation, subject=each.subject, changes=each.changes,
+            operation=each.operation, subject=each.subject, changes=each.changes, why=each.why,
         )
         for id_, each in ((id_, found[id_]) for id_ in page)
     ]  # fmt: skip
@@ -345,16 +347,19 @@ def show_audit(answer: list[AuditReport], _: ReadAudit, __: "Namespace") -> View
     """A row for each change."""
     if not answer:
         return "the audit has no such change"
-    rows = [[_local_time(each.time), each.actor, each.node, each.operation, each.subject, each.changes] for each in answer]
-    columns = [*map(Column, ("when", "who", "on", "what", "of")), Column("mutations", right=True)]
-    return Table(columns, rows)
+    rows = [[local_time(each.time), each.actor, each.node, each.operation, each.subject, each.changes, each.why] for each in answer]
+    columns = [*map(Column, ("when", "who", "on", "what", "of")), Column("mutations", right=True), Column("why")]
+    most = len(columns) if any(each.why for each in answer) else len(columns) - 1
+    return Table(columns[:most], [row[:most] for row in rows])
 
 
-def _local_time(ns: int) -> str:
+def local_time(ns: int) -> str:
+    """A time in ns since the epoch as date and time of this machine, with its zone."""
     return datetime.fromtimestamp(ns / 1e9).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
-def _parse_seconds(text: str) -> float:
+def parse_past(text: str) -> float:
+    """Seconds before now. Raises `ValueError` with the end of a sentence."""
     seconds = number(text)
     if seconds is None or not 0 <= seconds <= DURATION_MAX:
         raise ValueError(f": seconds from 0 to {DURATION_MAX}, not {text!r}")
@@ -376,7 +381,7 @@ AUDIT: Final = Operation(
             name="since",
             about="only changes of so many seconds before now",
             schema={**SECONDS, "maximum": DURATION_MAX},
-            parse=_parse_seconds,
+            parse=parse_past,
         ),
         Parameter(name="actor", about="only changes of this person, token or program"),
     ),

@@ -32,7 +32,7 @@ from constraint_crdt.gossip import GossipNode as MachineNode
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.diagnosis import Diagnosis
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
-from constraint_crdt.insight.explain import Explanations, NodeOverview
+from constraint_crdt.insight.explain import Decisions, Explanations, NodeOverview
 from constraint_crdt.insight.history import DefinitionClock, NodeRates
 from constraint_crdt.model import EventKind
 from constraint_crdt.operations.budgets import BudgetReport
@@ -475,6 +475,7 @@ class Runtime:
         self.gossip.local.asks, self.gossip.local.heard = self.evidence.asks, self.evidence.spoken
         self.coverage = Coverage(self.gossip, self.evidence, self.exchanges, frontier)
         self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.evaluator, self.rates)
+        self.decisions = Decisions(settings.name, self.evaluator.decide, now=now, kept=settings.keep_decisions)
         self.convergence = Convergence(self.gossip, self.evidence)
         self.overview = NodeOverview(self.gossip, self.rates, self.evaluator, self.evidence)
         self.missed = MissedNodes(settings.name)
@@ -486,6 +487,8 @@ class Runtime:
             listen=settings.listen, endpoints=lambda: self.transport.endpoints, is_loopback=is_loopback,
             link_kinds=lambda: link_kinds(self.transport), lacks_servers=lambda: standing(self.transport).lacks_servers,
         )  # fmt: skip
+
+        self.diagnosis.last = self.evaluator.last
 
         # The publications: events, alerts, notices.
         self.publisher = EventPublisher(
@@ -546,7 +549,14 @@ class Runtime:
             self.publisher.has_ends,
         )
         self.budgets = NodeBudgets(
-            self.gossip, self.feed, self.persistence, self.exchanges, self.transport, check_call, self.tasks.once
+            self.gossip,
+            self.feed,
+            self.persistence,
+            self.exchanges,
+            self.transport,
+            check_call,
+            self.tasks.once,
+            self.publisher.publish,
         )
         self.guards = Guards(self.gossip, self.evaluator)
         self.lag = LoopLag()
@@ -577,7 +587,7 @@ class Runtime:
         feed.subscribe(self._replaced, received)
         feed.subscribe(self.publisher.changed, *(origin for origin in ChangeOrigin if origin is not committed))
         feed.subscribe(self.exchanges.changed, committed, received)
-        feed.subscribe(self.budgets.changed, received)
+        feed.subscribe(self.budgets.changed, received, ChangeOrigin.RESTORED)
         # Findings about a redefined constraint are dropped at once, before the next reading.
         feed.definitions.subscribe(self.evaluator.judge.redefine)
         self.evaluator.subscribe(self.notices.note)
@@ -804,6 +814,7 @@ class Runtime:
             await self._within_reason(self.spell_file.save(final=True))
             await self.evaluator.write_sketches()
             await self.evaluator.write_rates()
+            self.budgets.close()
             try:
                 async with asyncio.timeout(FAREWELL):
                     await self.exchanges.push_now()

@@ -58,6 +58,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
 
 NUMBERS: dict[str, tuple[float, float, str]] = {
     "keep_removals": (0, 10_000_000, ""),
+    "keep_decisions": (0, 100_000, ""),
     "routers": (1, 16, ""),
     "routers_above": (2, 100_000, " nodes"),
     "record_bytes": (1024 * 1024, 1024 * 1024 * 1024, ""),
@@ -254,6 +255,9 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Seconds for which a tile deleted by this node can be restored before the purge. (Twice the time for a tile deleted by another
     node.) Sooner keeps less on every node.
     """
+
+    keep_decisions: int = 1_000
+    """Decisions of `decide` kept in memory, of 8 MB together at most. More reaches further back."""
 
     half_lives: tuple[float, ...] = DEFAULT_HALF_LIVES
     """Half-lives of recent rates in seconds, 1 to 8 of them. Each costs some 20 bytes per constraint and `rate_every`. Rates at a

@@ -7,7 +7,7 @@ import { colour, onTheme } from "./theme.js";
 const SHOWN = 120;
 const STRIP_MS = 10 * 60 * 1000;
 
-// Kind: [glyph, tone, words]. `{c}` is the constraint, `{n}` the node.
+// Kind: [glyph, tone, words]. `{b}` is the budget, `{c}` the constraint, `{n}` the node.
 const WORDS = {
   added: ["+", "new", "{c} was added"],
   changed: ["~", "new", "{c} was changed"],
@@ -34,6 +34,12 @@ const WORDS = {
   forked: ["!", "bad", "{n} runs twice, or lies"],
   "tile put": ["+", "new", "a tile was written:"],
   "tile deleted": ["–", "calm", "a tile was deleted:"],
+  "budget added": ["+", "new", "the budget {b} was defined"],
+  "budget changed": ["~", "new", "the budget {b} was changed"],
+  "budget removed": ["–", "calm", "the budget {b} was removed"],
+  "budget conflict": ["!", "warn", "limits of the budget {b} were set at once"],
+  "budget stranded": ["!", "warn", "rights of the budget {b} are out of reach"],
+  "budget reachable": ["✓", "good", "all rights of the budget {b} can be reached"],
   trouble: ["!", "bad", "writes are refused"],
   recovered: ["✓", "good", "writes are accepted again"],
   alert: ["!", "bad", "alert"],
@@ -101,10 +107,10 @@ export class Happenings {
 
 function line(event) {
   const [glyph, kind, words] = WORDS[event.kind] ?? ["•", "calm", event.kind];
-  const parts = words.split(/(\{[cn]\})/).map((part) => {
+  const parts = words.split(/(\{[bcn]\})/).map((part) => {
     if (part === "{c}" && event.constraint) return h("a", { href: `#/constraint/${encodeURIComponent(event.constraint)}` }, event.constraint);
     if (part === "{n}" && event.node) return h("a", { href: `#/node/${encodeURIComponent(event.node)}` }, event.node);
-    return part.replace(/\{[cn]\}/, "…");
+    return part === "{b}" && event.budget ? event.budget : part.replace(/\{[bcn]\}/, "…");
   });
   const tile = event.tile ? ` ${event.room}/${event.tile}` : "";
   return h(
