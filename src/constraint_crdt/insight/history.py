@@ -17,6 +17,9 @@ every node, as these told. The samples of a constraint are bounded: when they ar
 sample, that with the lower margin. So the recent past is fine and the older past coarse, and a sampled peak is never smoothed away.
 A violation between two samples is in the turns.
 
+`RuleHistory` puts the audit and the changes together: who changed which rule, when, why, and what it was. A version is made by the
+change of its number, and is what the next change found. A revert is an ordinary edit: it changes the future, not the past.
+
 `MessageSizes` compares the requests that a peer answered lately with those that it did not. A path that drops long packets without
 a word passes each short request and no long one: a long one stalls its link until the link ends, and so again on the next. Rules:
 
@@ -27,20 +30,38 @@ a word passes each short request and no long one: a long one stalls its link unt
 
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import islice
 from math import isfinite, isnan, nan
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.errors import UnknownName
+from constraint_crdt.errors import ConstraintCrdtError, NotKept, UnknownName
+from constraint_crdt.model import IfUnknown, Mode, Scope
+from constraint_crdt.operations.command import show_duration
 from constraint_crdt.operations.counts import ConstraintRate, NodeRate, RatesReport
 from constraint_crdt.operations.evidence import NodeSpells, SeriesPoint, SeriesReport, SpellReport
+from constraint_crdt.operations.rules import HistoryEntry, RevertReport, RevertStep
 from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.types.changes import (
+    ALL,
+    SWITCH,
+    RecordedChange,
+    Subject,
+    Switch,
+    before_change,
+    read_definitions,
+    read_switch,
+)
 from constraint_crdt.types.decay import LN2, NODE_KEY, RATE, Pair, Rates, decayed, rates_of
-from constraint_crdt.types.definition import ADD
+from constraint_crdt.types.definition import ADD, Definition
+from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.verdicts import VERDICT, NodeVerdict, read_verdict
 
 
@@ -660,3 +681,315 @@ class MessageSizes:
                 self._peers.popitem(last=False)
             sizes = self._peers[peer] = _Sizes(deque(), deque(maxlen=FAILURES_KEPT))
         return sizes
+
+
+# --- the history of rules ----------------------------------------------------------------------------------------------
+
+
+KINDS: Final[Mapping[int, str]] = {ADD: "constraint", SWITCH: "switch", 41: "parameter", 43: "silence", 45: "alert rule"}
+"""The words for the kinds of cells of which changes are kept."""
+
+
+class _Version(NamedTuple):
+    """What a subject was at a time."""
+
+    lines: tuple[str, ...]
+    """A line for each field, or for each of several definitions."""
+
+
+_ABSENT: Final = _Version(())
+
+
+class Restored(NamedTuple):
+    """What a revert makes of a constraint."""
+
+    id: str
+    definition: Definition | None
+    """None: it is removed."""
+    present: tuple[Definition, ...]
+    """The definitions in force before."""
+
+
+class RevertPlan(NamedTuple):
+    """The steps of a revert."""
+
+    constraints: list[Restored]
+    switches: list[tuple[str, Switch | None]]
+    """Constraints to be disabled as before, or with None enabled; `ALL` for all."""
+    notes: list[str]
+    """Sentences on what cannot be as before."""
+
+    def report(self) -> RevertReport:
+        """The steps, not done yet."""
+        steps = []
+        for each in self.constraints:
+            change = "removed" if each.definition is None else "replaced" if each.present else "added"
+            steps.append(RevertStep(id=each.id, change=change))
+        steps += [RevertStep(id=id_, change="enabled" if switch is None else "disabled") for id_, switch in self.switches]
+        return RevertReport(done=False, steps=tuple(steps), notes=tuple(self.notes))
+
+
+class RuleHistory:
+    """The history of rules, from the audit and the changes in the state; and what a revert has to do."""
+
+    def __init__(self, gossip: GossipNode) -> None:
+        self._state = gossip.state
+        self._now = gossip.time.now
+
+    # --- reading ---------------------------------------------------------------------------------------------------------
+
+    def entries(self, id_: str | None = None, since: int = 0) -> list[HistoryEntry]:
+        """The changes in the order of time, the newest last: of a subject, or all. `since`: ns since the epoch.
+
+        O(changes and entries of the audit).
+        """
+        return [self.entry(each) for each in self.find(id_, since).values()]
+
+    def find(self, id_: str | None = None, since: int = 0) -> "dict[str, RecordedChange | AuditEntry | HistoryEntry]":
+        """What `entries` is made of, each with an id, in their order."""
+        state, found = self._state, list[tuple[int, Dot, str, RecordedChange | AuditEntry | HistoryEntry]]()
+        changes, told = list(state.changes), set[tuple[Replica, int]]()
+        for change in changes:
+            told.add((change.dot.replica, change.time))
+            if change.time >= since and id_ in (None, change.subject.key):
+                found.append((change.time, change.dot, f"{change.subject.kind}-{change.subject.key}", change))
+        named = False
+        for entry in state.audit:
+            if entry.time >= since and (entry.dot.replica, entry.time) not in told and id_ in (None, entry.subject):
+                found.append((entry.time, entry.dot, entry.subject, entry))
+                named |= entry.operation == "add"
+        if id_ is not None and not named:
+            found += [(time, dot, id_, each) for time, dot, each in self._unaudited(id_) if time >= since]
+        found.sort(key=lambda each: each[:3])
+        return {f"{time:019d}-{dot.replica}-{dot.seq}-{subject}": each for time, dot, subject, each in found}
+
+    def entry(self, each: "RecordedChange | AuditEntry | HistoryEntry") -> HistoryEntry:
+        """The entry of what `find` found."""
+        if isinstance(each, RecordedChange):
+            return self._entry(each)
+        return self._first(each) if isinstance(each, AuditEntry) else each
+
+    def _entry(self, change: RecordedChange) -> HistoryEntry:
+        before, after = self._version(change.subject, change.before), self._after(change)
+        return HistoryEntry(
+            time=change.time,
+            actor=change.actor,
+            node=change.dot.replica.node_id,
+            operation=change.operation,
+            kind=KINDS.get(change.subject.kind, "rule"),
+            subject=change.subject.key,
+            version=change.number,
+            why=change.why,
+            before=before.lines,
+            after=after.lines,
+        )
+
+    def _after(self, change: RecordedChange) -> _Version:
+        """The version that a change made: what the next change found, else what stands now."""
+        later = [each for each in self._state.changes.of(change.subject) if each.number == change.number + 1]
+        if later:
+            return self._version(change.subject, later[0].before)
+        if self._state.changes.number(change.subject) > change.number:
+            return _Version(("not kept any more",))
+        return self._present(change.subject)
+
+    def _present(self, subject: Subject) -> _Version:
+        return self._version(subject, before_change(self._state.rows, subject).values)
+
+    def _version(self, subject: Subject, values: Sequence[bytes]) -> _Version:
+        if subject.kind == ADD:
+            definitions = list(dict.fromkeys(each.definition for each in read_definitions(subject.key, values)))
+            if len(definitions) == 1:
+                return _Version(tuple(f"{name}: {text}" for name, text in definition_texts(definitions[0]).items()))
+            texts = (", ".join(f"{name}: {text}" for name, text in definition_texts(each).items()) for each in definitions)
+            return _Version(tuple(f"definition {place}: {text}" for place, text in enumerate(texts, start=1)))
+        if subject.kind == SWITCH:
+            return _Version((_switch_text(read_switch(subject.key, values)),))
+        return _Version(tuple(_value_text(value) for value in values))
+
+    def _first(self, entry: AuditEntry) -> HistoryEntry:
+        """The entry of a change without a version before, or of membership."""
+        subject, version, after = Subject(ADD, entry.subject), None, _ABSENT
+        if entry.operation == "add" and not any(each.number == 1 for each in self._state.changes.of(subject)):
+            version, after = 1, self._earliest(subject)
+        return HistoryEntry(
+            time=entry.time,
+            actor=entry.actor,
+            node=entry.dot.replica.node_id,
+            operation=entry.operation,
+            kind="constraint" if version else "change",
+            subject=entry.subject,
+            version=version,
+            why=entry.why,
+            before=(),
+            after=after.lines,
+        )
+
+    def _earliest(self, subject: Subject) -> _Version:
+        """The first version that is kept."""
+        changes = self._state.changes.of(subject)
+        return self._version(subject, changes[0].before) if changes else self._present(subject)
+
+    def _unaudited(self, id_: str) -> Iterator[tuple[int, Dot, HistoryEntry]]:
+        """The addition of a constraint of which the audit has no entry by its name, such as one in a batch."""
+        state, subject = self._state, Subject(ADD, id_)
+        changes = state.changes.of(subject)
+        if changes:
+            additions = read_definitions(id_, changes[0].before) if changes[0].number <= 2 else []
+        else:
+            additions = [*state.constraints.additions(id_), *state.constraints.expired(id_)]
+        for each in additions:
+            if each.added_at is None:
+                continue
+            cause = None if changes else state.audit.of(each.dot)
+            yield (
+                each.added_at,
+                each.dot,
+                HistoryEntry(
+                    time=each.added_at,
+                    actor="" if cause is None else cause.actor,
+                    node="" if changes else each.dot.replica.node_id,
+                    operation="add",
+                    kind="constraint",
+                    subject=id_,
+                    version=1,
+                    why="" if cause is None else cause.why,
+                    before=(),
+                    after=tuple(f"{name}: {text}" for name, text in definition_texts(each.definition).items()),
+                ),
+            )
+
+    # --- reverting -------------------------------------------------------------------------------------------------------
+
+    def undo(self, id_: str) -> RevertPlan:
+        """Undo the last change of a constraint or of its switch. Raises `NotKept` if no change is kept."""
+        found = [*self._state.changes.of(Subject(ADD, id_)), *self._state.changes.of(Subject(SWITCH, id_))]
+        if not found:
+            raise NotKept(f"no earlier version of {id_} is kept: edit it, or remove it", field="id")
+        last = max(found, key=lambda each: (each.time, each.dot))
+        if last.subject.kind == SWITCH:
+            return RevertPlan([], [(id_, self._in_force(id_, last.before))], [])
+        return self._plan_of(id_, last.before)
+
+    def to_version(self, id_: str, version: int) -> RevertPlan:
+        """Make a version of a definition the present one again. Raises `NotKept` for a version that is not kept."""
+        changes = self._state.changes.of(Subject(ADD, id_))
+        before = {each.before for each in changes if each.number == version + 1}
+        if len(before) == 1:
+            return self._plan_of(id_, before.pop())
+        present = self._state.changes.number(Subject(ADD, id_))
+        if version == present and not before:
+            return RevertPlan([], [], [f"version {version} of {id_} is the present one"])
+        kept = sorted({each.number - 1 for each in changes})
+        told = f"there are {', '.join(map(str, [*kept, present]))}" if kept else "no earlier version is kept"
+        raise NotKept(f"there is no version {version} of {id_} alone: {told}", field="to")
+
+    def to_time(self, at: int) -> RevertPlan:
+        """Make all constraints and switches what they were at a time, in ns since the epoch.
+
+        Raises `NotKept` for a time of which not all changes are kept, and `ConstraintCrdtError` for one that has not come.
+        """
+        state = self._state
+        if at > self._now():
+            raise ConstraintCrdtError("that time has not come yet", field="time")
+        if at < state.changes.complete_since:
+            since = datetime.fromtimestamp(state.changes.complete_since / 1e9, tz=UTC).isoformat(timespec="seconds")
+            raise NotKept(f"not all changes are kept from so long ago: they are since {since}", field="time")
+        first = dict[Subject, RecordedChange]()
+        for change in state.changes:
+            if change.time > at:
+                first.setdefault(change.subject, change)
+        constraints, switches, notes = list[Restored](), list[tuple[str, Switch | None]](), list[str]()
+        for subject, change in sorted(first.items()):
+            if subject.kind == SWITCH:
+                then = self._in_force(subject.key, change.before)
+                if (then is None) is not (self._now_disabled(subject.key) is None):
+                    switches.append((subject.key, then))
+            elif subject.kind == ADD:
+                plan = self._plan_of(subject.key, change.before, at)
+                constraints += plan.constraints
+                notes += plan.notes
+        for id_ in sorted(state.constraints):
+            if Subject(ADD, id_) not in first:
+                plan = self._without_later(id_, at)
+                constraints += plan.constraints
+                notes += plan.notes
+        return RevertPlan(constraints, switches, notes)
+
+    def _without_later(self, id_: str, at: int) -> RevertPlan:
+        """A constraint of which no change is kept, without the definitions added after a time."""
+        additions = self._state.constraints.additions(id_)
+        if any(each.added_at is None for each in additions):
+            return RevertPlan([], [], [f"{id_} stays: the time at which it was added is not known"])
+        earlier = [each for each in additions if (each.added_at or 0) <= at]
+        if len(earlier) == len(additions):
+            return RevertPlan([], [], [])
+        newest = max(earlier, key=lambda each: (each.added_at or 0, each.dot), default=None)
+        return self._plan(id_, None if newest is None else newest.definition, [])
+
+    def _plan_of(self, id_: str, values: Sequence[bytes], by: int | None = None) -> RevertPlan:
+        """The plan for a constraint to be what it was, without the definitions that were added after the time `by`."""
+        additions = read_definitions(id_, values)
+        if values and not additions:
+            return RevertPlan([], [], [f"{id_} stays: what it was cannot be read here"])
+        additions = [each for each in additions if by is None or each.added_at is None or each.added_at <= by]
+        definitions = dict.fromkeys(each.definition for each in additions)
+        newest = max(additions, key=lambda each: each.added_at or 0, default=None)
+        notes = [f"{id_} had {len(definitions)} definitions in conflict: the last of them counts"] if len(definitions) > 1 else []
+        ends = None if newest is None else newest.definition.expires_at
+        if ends is not None and ends <= self._now():
+            return self._plan(id_, None, [*notes, f"the end of what {id_} was has passed"])
+        return self._plan(id_, None if newest is None else newest.definition, notes)
+
+    def _plan(self, id_: str, definition: Definition | None, notes: list[str]) -> RevertPlan:
+        present = self._state.constraints.definitions(id_)
+        if present == (() if definition is None else (definition,)):
+            return RevertPlan([], [], notes)
+        return RevertPlan([Restored(id_, definition, present)], [], notes)
+
+    def _in_force(self, id_: str, values: Sequence[bytes]) -> Switch | None:
+        switch = read_switch(id_, values)
+        return switch if switch and switch.disabled and (switch.until is None or switch.until > self._now()) else None
+
+    def _now_disabled(self, id_: str) -> Switch | None:
+        switches = self._state.switches
+        return switches.of_all if id_ == ALL else switches.disabling(id_) if id_ in list(switches) else None
+
+
+def definition_texts(definition: Definition) -> dict[str, str]:
+    """The fields of a definition as people write them, without those with their defaults."""
+    ends = definition.expires_at
+    texts = {
+        "when": definition.when or "-",
+        "severity": definition.severity.value,
+        "about": definition.about or "",
+        "on": str(definition.selector),
+        "until": "" if ends is None else datetime.fromtimestamp(ends / 1e9, tz=UTC).isoformat(timespec="seconds"),
+        "for": show_duration(definition.for_ / SECOND) if definition.for_ else "",
+        "clear after": show_duration(definition.clear_after / SECOND) if definition.clear_after else "",
+        "clear when": definition.clear_when or "",
+        "if unknown": "" if definition.if_unknown is IfUnknown.UNKNOWN else definition.if_unknown.value,
+        "max age": "" if definition.max_age is None else show_duration(definition.max_age / SECOND),
+        "scope": "" if definition.scope is Scope.NODE else definition.scope.value,
+        "mode": "" if definition.mode is Mode.ENFORCE else definition.mode.value,
+        "each": definition.each or "",
+        "meaning": "needs a later version of constraint-crdt" if definition.meaning else "",
+    }
+    return {name: text for name, text in texts.items() if text}
+
+
+def _switch_text(switch: Switch | None) -> str:
+    if switch is None or not switch.disabled:
+        return "enabled"
+    end = (
+        "" if switch.until is None else f" until {datetime.fromtimestamp(switch.until / 1e9, tz=UTC).isoformat(timespec='seconds')}"
+    )
+    return f"disabled{end}{f': {switch.why}' if switch.why else ''}"
+
+
+def _value_text(value: bytes) -> str:
+    """The wire value of a kind of cells that is not known here."""
+    try:
+        return msgspec.json.encode(msgspec.msgpack.decode(value)).decode()
+    except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
+        return value.hex()

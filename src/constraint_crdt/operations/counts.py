@@ -197,8 +197,8 @@ class ConstraintOverview(msgspec.Struct, frozen=True, kw_only=True):
     unknown_now: int = 0
     """Nodes that told an unknown verdict."""
     state: str | None = None
-    """The verdict state on this node: holds, pending, violated, clearing, unknown, off; null before the first judgement. Nodes of
-    0.1.0 have neither this field nor the next ones."""
+    """The verdict state on this node: holds, pending, violated, clearing, unknown, off, disabled; null before the first judgement.
+    Nodes of 0.1.0 have neither this field nor the next ones."""
     since: int | None = None
     """The beginning of the state, in ns since the epoch; of pending, violated and clearing, the first violated evaluation."""
     by_default: bool = False

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.operations.budgets import BudgetExplanation, show_explained
 from constraint_crdt.operations.command import (
     Column,
     Command,
@@ -14,13 +15,22 @@ from constraint_crdt.operations.command import (
     Flag,
     Lines,
     Table,
+    UsageError,
     View,
     show_length,
     show_share,
     show_state,
     show_time,
 )
-from constraint_crdt.operations.constraints import NO_SECONDS, SecondsReport, show_fields, show_selector, show_verdict
+from constraint_crdt.operations.constraints import (
+    NO_SECONDS,
+    DisabledReport,
+    SecondsReport,
+    show_disabled,
+    show_fields,
+    show_selector,
+    show_verdict,
+)
 from constraint_crdt.operations.operation import (
     GET,
     SECONDS,
@@ -148,6 +158,8 @@ class StandingDefinition(msgspec.Struct, frozen=True, kw_only=True):
     """The label of measurements whose values are the instances of the constraint."""
     actor: str | None = None
     """Who caused the mutation, by the audit of the adding node; null if unknown."""
+    why: str = ""
+    """The reason that the actor gave."""
 
 
 class Removal(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +174,8 @@ class Removal(msgspec.Struct, frozen=True, kw_only=True):
     """The cell is still stored here. If not, the cell was dropped after all acknowledgements, and only this record is left."""
     actor: str | None = None
     """Who caused the mutation, by the audit of that node; null if unknown."""
+    why: str = ""
+    """The reason that the actor gave."""
 
 
 class ViolationReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -244,6 +258,8 @@ class ExplainReport(msgspec.Struct, frozen=True, kw_only=True):
     """The nodes with the last change; null without a recorded change."""
     fleet: FleetJudgement | None = None
     """Null for a constraint that no definition has the scope fleet of, and before it was read here."""
+    disabled: DisabledReport | None = None
+    """Null for an enabled constraint."""
 
 
 class PeerConvergence(msgspec.Struct, frozen=True, kw_only=True):
@@ -488,6 +504,8 @@ def show_explain(answer: ExplainReport, _: ExplainConstraint, __: "Namespace") -
     lines: list[tuple[str, object]] = []
     for each in answer.definitions:
         lines += _definition(each, now)
+    if answer.disabled is not None:
+        lines.append(("evaluated", f"nowhere: {show_disabled(answer.disabled, now)}"))
     lines += [("removal", _removal(each, now)) for each in answer.removals]
     lines += [("lately", _lately(each)) for each in answer.lately]
     if answer.coverage is not None:
@@ -501,6 +519,27 @@ def show_explain(answer: ExplainReport, _: ExplainConstraint, __: "Namespace") -
     if answer.violations:
         view += [*_verdicts(answer, now), _violations(answer, now)]
     return view
+
+
+def _explained(client: "Client", flags: "Namespace") -> ExplainReport | BudgetExplanation:
+    words: list[str] = flags.id
+    if len(words) == 2 and words[0] == "budget":
+        return client.explain_budget(words[1])
+    if len(words) > 1:
+        raise UsageError("explain takes one constraint or budget, or `budget` and its name")
+    try:
+        return client.explain(words[0])
+    except KeyError:  # the node knows no such constraint
+        if not any(each.name == words[0] for each in client.budgets()):
+            raise
+    return client.explain_budget(words[0])
+
+
+def show_explanation(answer: ExplainReport | BudgetExplanation, flags: "Namespace") -> View:
+    """All about a constraint or a budget."""
+    if isinstance(answer, BudgetExplanation):
+        return show_explained(answer)
+    return show_explain(answer, ExplainConstraint(id=answer.id), flags)
 
 
 def _state(answer: ExplainReport) -> str:
@@ -521,6 +560,7 @@ def _definition(each: StandingDefinition, now: float) -> list[tuple[str, object]
     lines: list[tuple[str, object]] = [
         ("definition", f"{text} ({each.severity}{f', on {labels}' if labels else ''}){ends}"),
         ("added by", f"{_by(each.actor, each.added_by)}, {added}{_known(each.known_since, now)}; kept alive by {each.dot}"),
+        *([("because", each.why)] if each.why else []),
     ]
     lines += show_fields(each).items()
     return [*lines, ("about", each.about)] if each.about else lines
@@ -532,7 +572,8 @@ def _by(actor: str | None, node: str) -> str:
 
 def _removal(each: Removal, now: float) -> str:
     state = "" if each.held else "; forgotten since, as all live nodes have heard of it or it was kept long enough"
-    return f"by {_by(each.actor, each.by)} ({each.dot}){_known(each.known_since, now)}, of {', '.join(each.ended)}{state}"
+    why = f": {each.why}" if each.why else ""
+    return f"by {_by(each.actor, each.by)} ({each.dot}){_known(each.known_since, now)}, of {', '.join(each.ended)}{state}{why}"
 
 
 def _known(since: int | None, now: float) -> str:
@@ -606,12 +647,13 @@ EXPLAIN: Final = Operation(
     request=ExplainConstraint,
     response=ExplainReport,
     run=_explain,
-    command=Command(
+    command=CompositeCommand(
         name="explain",
-        help="who, when, why, where violated: all about a constraint",
+        help="who, when, why, where violated: all about a constraint; or who holds a budget, and why an acquire would wait",
         group="constraints",
-        flags={"id": Flag(metavar="ID")},
-        show=show_explain,
+        options={"id": Flag(nargs="+", metavar="ID", help="a constraint or a budget; `budget NAME` for a budget of such a name")},
+        call=_explained,
+        show=show_explanation,
     ),
 )
 

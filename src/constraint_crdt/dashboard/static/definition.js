@@ -6,7 +6,7 @@
 import { at, duration } from "./format.js";
 
 // What a node adds to a definition in its answer: who made it and when, and what it thinks of it. Its selector is said as `on`.
-const FOUND = new Set(["id", "dot", "actor", "added_by", "added_at", "known_since", "expires_at", "expired", "meaning", "on", "selector"]);
+const FOUND = new Set(["id", "dot", "actor", "added_by", "added_at", "known_since", "expires_at", "expired", "meaning", "on", "selector", "why"]);
 
 const TITLES = {
   when: "Must hold",

@@ -12,13 +12,15 @@ const STRIPS = [600, 3600, 21600]; // s
 const FLAPPING = 4; // turns from which on they have one line
 const CALM = 600e9; // ns without a turn after which the next is told by itself
 
-// Kind: [glyph, tone, words]. `{c}` is the constraint, `{n}` the node.
+// Kind: [glyph, tone, words]. `{b}` is the budget, `{c}` the constraint, `{n}` the node.
 const WORDS = {
   added: ["+", "new", "{c} was added"],
   changed: ["~", "new", "{c} was changed"],
   removed: ["–", "calm", "{c} was removed"],
   expired: ["–", "calm", "{c} expired"],
   parameter: ["=", "calm", "a parameter was set:"],
+  disabled: ["–", "warn", "{c} is disabled: no node evaluates it"],
+  enabled: ["+", "calm", "{c} is evaluated again"],
   conflict: ["!", "bad", "{c} has definitions that differ"],
   violated: ["✕", "bad", "{c} is violated on {n}"],
   satisfied: ["✓", "good", "{c} is satisfied again on {n}"],
@@ -39,10 +41,18 @@ const WORDS = {
   forked: ["!", "bad", "{n} runs twice, or lies"],
   "tile put": ["+", "new", "a tile was written:"],
   "tile deleted": ["–", "calm", "a tile was deleted:"],
+  "budget added": ["+", "new", "the budget {b} was defined"],
+  "budget changed": ["~", "new", "the budget {b} was changed"],
+  "budget removed": ["–", "calm", "the budget {b} was removed"],
+  "budget conflict": ["!", "warn", "limits of the budget {b} were set at once"],
+  "budget stranded": ["!", "warn", "rights of the budget {b} are out of reach"],
+  "budget reachable": ["✓", "good", "all rights of the budget {b} can be reached"],
   trouble: ["!", "bad", "writes are refused"],
   recovered: ["✓", "good", "writes are accepted again"],
   alert: ["!", "bad", "alert"],
   "alert resolved": ["✓", "good", "alert over"],
+  silenced: ["–", "calm", "alerts are silenced"],
+  "silence ended": ["•", "calm", "a silence was ended"],
   gap: ["…", "calm", "events were missed"],
   dropped: ["…", "calm", "this page was too slow, and was disconnected"],
 };
@@ -50,9 +60,10 @@ const WORDS = {
 // Which kinds a filter shows.
 const FILTERS = {
   violations: ["violated", "satisfied"],
-  constraints: ["added", "changed", "removed", "expired", "conflict", "parameter"],
+  constraints: ["added", "changed", "removed", "expired", "conflict", "parameter", "disabled", "enabled"],
   nodes: ["peer up", "peer down", "duplicate name", "new life", "retired", "retirement undone", "revoked", "forked"],
-  alerts: ["alert", "alert resolved"],
+  alerts: ["alert", "alert resolved", "silenced", "silence ended"],
+  budgets: ["budget added", "budget changed", "budget removed", "budget conflict", "budget stranded", "budget reachable"],
   clocks: ["clock skew", "clock stepped", "clock doubted", "clock trusted"],
   tiles: ["tile put", "tile deleted"],
   trouble: ["trouble", "recovered", "diverged", "repaired", "rolled back", "duplicate name", "forked", "gap", "dropped"],
@@ -191,10 +202,10 @@ function flapping(event, { count, first }) {
 
 function line(event) {
   const [glyph, kind, words] = WORDS[event.kind] ?? ["•", "calm", event.kind];
-  const parts = words.split(/(\{[cn]\})/).map((part) => {
+  const parts = words.split(/(\{[bcn]\})/).map((part) => {
     if (part === "{c}" && event.constraint) return subject("constraint", event.constraint);
     if (part === "{n}" && event.node) return subject("node", event.node);
-    return part.replace(/\{[cn]\}/, "…");
+    return part === "{b}" && event.budget ? event.budget : part.replace(/\{[bcn]\}/, "…");
   });
   const about = event.kind.startsWith("alert") && (event.constraint ? subject("constraint", event.constraint) : event.node && subject("node", event.node));
   const tile = event.tile ? ` ${event.room}/${event.tile}` : "";
