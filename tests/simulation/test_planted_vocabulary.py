@@ -11,6 +11,7 @@ import pytest
 from constraint_crdt.crdt.cells import Cell, value_of
 from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.types import increments as stretches
+from constraint_crdt.types import readings
 from constraint_crdt.types.counters import ConstraintGCounter
 from constraint_crdt.types.decay import RATE, Ages, DecayConstraintState, DecayCounter, Pair
 from constraint_crdt.types.readings import Reading, SharedReadings
@@ -131,12 +132,12 @@ def reading_of_a_retired_node(patch: pytest.MonkeyPatch) -> None:
 
 def reading_with_the_time_of_the_clock(patch: pytest.MonkeyPatch) -> None:
     """A new life goes by its clock alone, which may be behind that of the former life."""
-    cell_of = SharedReadings._cell
+    after = readings._next
 
-    def planted(self: SharedReadings, name: str, reading: Reading | None, before: Any, replica: Replica) -> Cell | None:
-        return cell_of(self, name, reading, before and before._replace(time=before.time - 200), replica)
+    def planted(reading: Reading | None, before: Any, replica: Replica) -> Any:
+        return after(reading, before and before._replace(time=before.time - 200), replica)
 
-    patch.setattr(SharedReadings, "_cell", planted)
+    patch.setattr(readings, "_next", planted)
 
 
 PLANTS: dict[Plant, int] = {
