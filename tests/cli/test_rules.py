@@ -50,6 +50,9 @@ def test_all_is_disabled_only_after_a_question_and_shown_loudly(
         client.add("speed", when="speed_mps <= 1.5")
         assert run(capsys, node_url, "disable", "speed")[0] == 2, "--why is needed"
         assert run(capsys, node_url, "disable", "--why", "noise")[:2] == (2, "")
+        for words in (["disable", "", "--why", "noise"], ["enable", ""], ["revert", ""]):
+            assert run(capsys, node_url, *words)[0] == 2, "an unset variable of a shell is not all of them"
+        assert client.status().all_disabled is None
         code, _, err = run(capsys, node_url, "disable", "nope", "--why", "noise")
         assert (code, err) == (1, "constraint-crdt disable: no constraint 'nope' is active here\n")
         code, out, _ = run(capsys, node_url, "disable", "speed", "--for", "1h", "--why", "noise")

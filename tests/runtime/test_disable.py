@@ -59,6 +59,14 @@ async def test_a_disabled_constraint_is_evaluated_on_no_node_until_it_is_enabled
                 await a.disable(["x"], why="noise", for_=length)
         with pytest.raises(ConstraintCrdtError, match="say why"):
             await a.disable(["x"], why=" ")
+        for ids in ([""], ["x", ""]):  # as of an unset variable of a shell
+            with pytest.raises(ConstraintCrdtError, match="a constraint id must have 1 to 256 bytes"):
+                await a.disable(ids, why="noise")
+            with pytest.raises(ConstraintCrdtError, match="a constraint id must have 1 to 256 bytes"):
+                await a.enable(ids)
+        with pytest.raises(ConstraintCrdtError, match="a constraint id must have 1 to 256 bytes"):
+            await a.revert("")
+        assert a.status().all_disabled is None, "an empty id is not all of them"
 
 
 @pytest.mark.slow

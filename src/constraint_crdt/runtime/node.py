@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Literal, Self, Unpack
 import msgspec
 
 from constraint_crdt.crdt.cells import make_key
-from constraint_crdt.crdt.digest import Dot
+from constraint_crdt.crdt.digest import Dot, check_id
 from constraint_crdt.errors import (
     ConstraintCrdtError,
     ConstraintExists,
@@ -449,6 +449,8 @@ class Node:
         """
         if (id_ is None) == (time is None) or (to is not None and id_ is None):
             raise ConstraintCrdtError("name a constraint, perhaps with a version, or a time for all of them", field="id")
+        if id_ is not None:
+            check_id(id_, "a constraint id", field="id")  # an empty one is the key of all switches
         if time is not None:
             plan = self.rules.to_time(time_ns(time, "time"))
         else:
@@ -746,10 +748,14 @@ class Node:
 
 
 def _switched(ids: Sequence[str], all_: bool) -> list[str]:
-    """The keys of the switches. Raises `ConstraintCrdtError` unless either constraints or all of them are named."""
+    """The keys of the switches. Raises `ConstraintCrdtError` unless either constraints or all of them are named.
+
+    An empty id, as of an unset variable of a shell, is refused: it is the key of all of them.
+    """
+    ids = [ids] if isinstance(ids, str) else list(ids)
     if bool(ids) == all_:
         raise ConstraintCrdtError("name the constraints, or all of them", field="ids")
-    return [ALL] if all_ else list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
+    return [ALL] if all_ else [check_id(id_, "a constraint id", field="ids") for id_ in dict.fromkeys(ids)]
 
 
 def _subject(ids: Sequence[str]) -> str:
