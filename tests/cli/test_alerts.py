@@ -60,8 +60,28 @@ def test_rules_silences_and_acknowledgements(node_url: str, capsys: Capture, tmp
     assert run(capsys, node_url, "apply", str(file))[1].startswith("away: added")
     assert run(capsys, node_url, "apply", str(file))[1].startswith("away: unchanged")
     assert [each.lasts for each in Client(node_url).alerts().rules] == [60.0]
+    assert run(capsys, node_url, "apply", str(file), "--dry-run")[1].startswith("away: unchanged")
+    file.write_text(file.read_text().replace("1m", "2m"))
+    assert run(capsys, node_url, "apply", str(file), "--dry-run")[1].startswith("away: replaced")
     file.write_text('[[alert]]\nname = "away"\nkind = "noise"\n')
     assert "[[alert]]: alert 1 (away): there is no kind 'noise'" in run(capsys, node_url, "apply", str(file))[2]
     assert run(capsys, node_url, "alerts", "remove", "away", "--json")[0] == 0
+
+    words = ("--kind", "rate", "--constraint", 'a "b"*', "--above", "6", "--repeat", "4h", "--to", "ops")
+    assert run(capsys, node_url, "alerts", "add", "hot", *words)[0] == 0
+    assert run(capsys, node_url, "alerts", "add", "split", "--kind", "unknown", "--on", "zone in (a, b)")[0] == 0
+    before = Client(node_url).alerts().rules
+    exported = tmp_path / "exported.toml"
+    code, out, _ = run(capsys, node_url, "export", "--constraints", "-o", str(exported))
+    assert (code, "and 2 alert rules;" in out) == (0, True)
+    for flags in (["--dry-run"], []):
+        told = run(capsys, node_url, "apply", str(exported), *flags)[1].splitlines()
+        assert {"hot: unchanged", "split: unchanged"} <= set(told)
+    for name in ("hot", "split"):
+        assert run(capsys, node_url, "alerts", "remove", name)[0] == 0
+    assert "hot: added" in run(capsys, node_url, "apply", str(exported))[1]
+    assert Client(node_url).alerts().rules == before
+    for name in ("hot", "split"):
+        assert run(capsys, node_url, "alerts", "remove", name)[0] == 0
     changed = {each["operation"] for each in json.loads(run(capsys, node_url, "audit", "--json")[1])}
     assert {"silence", "unsilence", "alert rule", "remove alert rule"} <= changed

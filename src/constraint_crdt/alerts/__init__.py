@@ -623,6 +623,11 @@ def write_text(rule: AlertRule) -> str:
 _DEFAULTS: Final = {each.encode_name: each.default for each in msgspec.structs.fields(AlertRule)}
 
 
+def same_rule(one: AlertRule, other: AlertRule) -> bool:
+    """True for rules that mean the same: a field left out, and its default written out, are alike."""
+    return msgspec.structs.replace(one, for_=one.lasts) == msgspec.structs.replace(other, for_=other.lasts)
+
+
 def check_of_fleet(rule: AlertRule) -> AlertRule:
     """Return a rule. Raises `ConstraintCrdtError` for a rule with an address, which all nodes would read."""
     if any("://" in place for place in rule.to):

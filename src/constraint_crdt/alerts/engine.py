@@ -34,6 +34,7 @@ from constraint_crdt.alerts import (
     check_of_fleet,
     read_rules,
     read_text,
+    same_rule,
     shown_place,
     write_text,
 )
@@ -63,6 +64,7 @@ from constraint_crdt.types.alerts import (
     QUIET,
     SELECTOR_BYTES,
     WHY_BYTES,
+    FleetRule,
     FleetRules,
     Silence,
     SilenceValue,
@@ -455,7 +457,7 @@ class FleetAlerts:
         """
         (rule,) = read_rules([table])
         text, before = write_text(check_of_fleet(rule)), self._state.alert_rules.of(rule.name)
-        if before is not None and before.text == text and before.definitions == 1:
+        if before is not None and before.definitions == 1 and _means(before, rule):
             change = "unchanged"
         else:
             at = self._gossip.time.stamp()
@@ -552,6 +554,14 @@ def _silence_report(silence: Silence) -> SilenceReport:
         node=silence.dot.replica.node_id,
         at=value.at,
     )
+
+
+def _means(known: FleetRule, rule: AlertRule) -> bool:
+    """True if a rule of the fleet means the same as another one. One that cannot be read here does not."""
+    try:
+        return same_rule(read_text(rule.name, known.text), rule)
+    except ConstraintCrdtError:
+        return False
 
 
 def _shown(rule: AlertRule) -> RuleReport:

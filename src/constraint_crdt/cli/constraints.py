@@ -481,12 +481,19 @@ def _planned_budgets(client: Client, wanted: Sequence["WantedBudget"]) -> list[t
 
 def _applied_alerts(client: Client, wanted: Sequence[Mapping[str, object]], *, dry_run: bool) -> list[Changed]:
     """Define the alert rules of the file; returns the changes. `--prune` removes no rule. `dry_run`: send nothing."""
-    known = {each.name for each in client.alerts().rules if each.of_fleet} if wanted else set()
-    changes = []
-    for table in wanted:
-        name = str(table["name"])
+    if not wanted:
+        return []
+    from constraint_crdt.alerts import read_rules, same_rule  # for files with alerts only
+    from constraint_crdt.cli.files import rule_of
+
+    report, changes = client.alerts(), list[Changed]()
+    known = {each.name: each for each in report.rules if each.of_fleet}
+    for table, rule in zip(wanted, read_rules(wanted), strict=True):
+        name = rule.name
         if dry_run:
-            change = "replaced" if name in known else "added"
+            before = known.get(name)
+            same = before is not None and not before.conflict and same_rule(rule_of(before), rule)
+            change = "unchanged" if same else "replaced" if before is not None or name in report.refused else "added"
         else:
             change = client.do(DEFINE_ALERT, msgspec.convert(table, DefineRule)).change
         changes.append(Changed(id=name, change=change))

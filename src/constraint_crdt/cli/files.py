@@ -53,7 +53,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -70,6 +70,7 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, check_expressions
 from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
+from constraint_crdt.operations.alerts import RuleReport
 from constraint_crdt.operations.budgets import BudgetReport
 from constraint_crdt.operations.command import UsageError, parse_duration, show_duration
 from constraint_crdt.operations.constraints import DefinitionReport
@@ -83,6 +84,9 @@ from constraint_crdt.types.budgets import Known, check_budget
 from constraint_crdt.types.definition import Definition, check_definition, check_selector, duration_ns, expiry_time
 from constraint_crdt.types.orset import Change, change_of
 from constraint_crdt.types.parameters import GivenParameter, check_parameter_name, check_parameter_value, read_parameters
+
+if TYPE_CHECKING:
+    from constraint_crdt.alerts import AlertRule
 
 FILE_NS = 1_000
 """The precision of a time in a file of constraints, in ns: a smaller difference of ends is none."""
@@ -219,6 +223,7 @@ def _export_constraints(arguments: argparse.Namespace) -> int:
         definitions = {each.id: [definition_of(one) for one in each.definitions] for each in reports}
         budgets = [ListedBudget(each.name, each.limits, each.lease, each.participants) for each in client.budgets()]
         settings = _asked_parameters(client)
+        rules, unread = _asked_rules(client)
     else:
         state = from_json(_stored_state(Path(arguments.store)))
         definitions = {id_: list(state.constraints.definitions(id_)) for id_ in state.constraints}
@@ -228,10 +233,16 @@ def _export_constraints(arguments: argparse.Namespace) -> int:
             name: [(each.text, [value.value for value in each.values]) for each in state.parameters.settings(name)]
             for name in state.parameters
         }
-    blocks = [write_parameters(settings), write_constraints(definitions), write_budgets(budgets, live)]
+        rules, unread = _stored_rules(state)
+    blocks = [
+        write_parameters(settings),
+        write_constraints(definitions),
+        write_budgets(budgets, live),
+        write_alerts(rules, unread),
+    ]
     write_whole(arguments.output, "\n".join(filter(None, blocks)).encode())
     if arguments.output != STANDARD:
-        counts = {"parameters": len(settings), "budgets": len(budgets)}
+        counts = {"parameters": len(settings), "budgets": len(budgets), "alert rules": len(rules)}
         also = "".join(f" and {count} {what}" for what, count in counts.items() if count)
         print(printable(f"{arguments.output}: {len(definitions)} constraints{also}; `{PROGRAM} apply` reads them"))
     return 0
@@ -244,6 +255,49 @@ def _asked_parameters(client: Client) -> dict[str, list[tuple[str, list[float | 
     except NotFound:
         return {}
     return {each.name: [(one.selector, [value.value for value in one.values]) for one in each.settings] for each in found}
+
+
+def _asked_rules(client: Client) -> "tuple[list[AlertRule], dict[str, str]]":
+    """The alert rules of the fleet as a node tells them, and by name why it cannot read others."""
+    report = client.alerts()
+    return [rule_of(each) for each in report.rules if each.of_fleet], report.refused
+
+
+def _stored_rules(state: ConstraintState) -> "tuple[list[AlertRule], dict[str, str]]":
+    """The alert rules of a stored state, and by name why others cannot be read."""
+    from constraint_crdt.alerts import read_text  # for exports only
+
+    rules: list[AlertRule] = []
+    unread: dict[str, str] = {}
+    for name in state.alert_rules:
+        known = state.alert_rules.of(name)
+        try:
+            rules += [] if known is None else [read_text(name, known.text)]
+        except ConstraintCrdtError as error:
+            unread[name] = str(error)
+    return rules, unread
+
+
+def rule_of(report: RuleReport) -> "AlertRule":
+    """The alert rule of the fleet that a node tells."""
+    from constraint_crdt.alerts import AlertRule  # for files with alerts only
+
+    return AlertRule(
+        name=report.name,
+        kind=report.kind,
+        constraint=report.constraint,
+        node=report.node,
+        on=report.on,
+        budget=report.budget,
+        half_life=report.half_life,
+        above=report.above,
+        above_share=report.above_share,
+        for_=report.lasts,
+        to=report.to,
+        keep_firing_for=report.keeps,
+        repeat=report.repeat,
+        within=report.within,
+    )
 
 
 def _asked_state(arguments: argparse.Namespace) -> bytes:
@@ -581,6 +635,16 @@ def write_budgets(budgets: Iterable[ListedBudget], live: Collection[str]) -> str
         if not set(live) <= set(each.nodes):
             lines.append(f"on = {_as_toml(list(each.nodes))}")
         blocks.append("\n".join(lines) + "\n")
+    return "\n".join(blocks)
+
+
+def write_alerts(rules: "Iterable[AlertRule]", unread: Mapping[str, str]) -> str:
+    """The part of a file of `apply` with these alert rules. `unread`: by name why others are left out, for a comment."""
+    blocks = [f"# not written: {printable(why)}\n" for _, why in sorted(unread.items())]
+    for rule in sorted(rules, key=lambda each: each.name):
+        values = {field.encode_name: getattr(rule, field.name) for field in msgspec.structs.fields(type(rule))}
+        lines = [f"{key} = {_as_toml(value)}" for key, value in values.items() if value is not None]
+        blocks.append("\n".join(["[[alert]]", *lines]) + "\n")
     return "\n".join(blocks)
 
 
