@@ -107,3 +107,23 @@ def test_of_several_definitions_the_gravest_verdict_decides() -> None:
     judge.judge(judge.renew(judge.stale(9), 0), 0)
     rulings: list[list[Ruling]] = judge.decide(["x"], 1, _Given(measurements, {"x": 3.0}), FleetView(tuple, lambda _: None))
     assert [[each.counts_as.value for each in found] for found in rulings] == [["satisfied", "violated"]]
+
+
+async def test_a_decision_has_the_values_of_the_parameters_and_the_reasons_of_those_without_one() -> None:
+    """The defect: "no measurement of param", and a constraint on the fleet was undecided where a given value is its reading."""
+    async with Node(name="a", transport=MemoryNetwork().transport()) as node:
+        await node.set_parameter("limit", 2)
+        await node.add_constraint("all", when="sum(nodes, n, n.power_w) <= param.limit", scope="fleet")
+        await node.add_constraint("unset", when="v <= param.nothing")
+        await node.add_constraint("both", when="v <= param.nothing && w < 1")
+        found = await node.decide({"power_w": 3.0, "v": 1})
+        assert [each.constraint for each in found.violated] == ["all"]
+        reasons = {each.constraint: (each.reason, each.missing) for each in found.undecided}
+        assert reasons == {
+            "both": ("the parameter nothing is not set", ("w",)),
+            "unset": ("the parameter nothing is not set", ()),
+        }
+        checked = {each.constraint: each.reason for each in await node.check({"v": 1})}
+        assert all(checked[id_] == reason for id_, (reason, _) in reasons.items())
+        await node.set_parameter("limit", 4)
+        assert not (await node.decide({"power_w": 3.0})).violated

@@ -257,7 +257,7 @@ def test_the_table_of_the_docs_holds_in_virtual_time() -> None:
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------------
 
-GOOD = {"at": 1, "constraint": "x"}
+GOOD = {"at": 1, "constraint": "x", "violated": False}
 
 
 @pytest.mark.parametrize(
@@ -291,6 +291,10 @@ def test_a_mistake_in_the_form_has_its_place(content: object, sentence: str) -> 
 @pytest.mark.parametrize(
     ("test", "sentence"),
     [
+        (
+            {"expect": [{"at": 0, "constraint": "x"}]},
+            "expect 1 (x): it expects nothing: give `state`, `violated`, `verdict`, `since` or `reason`",
+        ),
         ({}, "it expects nothing: write [[test.expect]] or [[test.alerts]]"),
         ({"expect": [{"at": 1, "constraint": "y"}]}, "expect 1: no rule file has a constraint 'y'"),
         ({"expect": [{**GOOD, "node": "b"}]}, "expect 1 (x): there is no node 'b': list it under [[test.node]]"),

@@ -156,9 +156,8 @@ class _Rule:
             outcome = fleet.outcome()
         else:
             outcome = outcome_of(definition, values) if compiled is None else compiled.evaluate(values)
-        if self.reason and outcome.verdict is Verdict.UNKNOWN:
-            outcome = Outcome(Verdict.UNKNOWN, self.reason)
-        self.outcome, verdict = outcome, outcome.verdict
+        self.outcome = outcome = _with_reason(self, outcome)
+        verdict = outcome.verdict
         if verdict is Verdict.UNKNOWN:
             verdict = by_default(verdict, definition.if_unknown)
         self.by_default = verdict is not outcome.verdict
@@ -578,7 +577,7 @@ class Judge:
                 for rule in judged.rules:
                     max_age = rule.definition.max_age
                     if rule.fleet is not None:
-                        rulings.append(_fleet_ruling(judged.id, rule.definition, rule.fleet, fleet, given))
+                        rulings.append(_fleet_ruling(judged.id, rule, rule.fleet, fleet, given))
                         continue
                     if max_age not in read:
                         read[max_age] = values.read(names, now, max_age)
@@ -863,7 +862,7 @@ class Judge:
 
 def _ruling(judged: _Judged, rule: _Rule, given: Measurements) -> Ruling:
     definition, windows = rule.definition, judged.spans.keys()
-    outcome = outcome_of(definition, given) if rule.compiled is None else rule.compiled.evaluate(given)
+    outcome = _with_reason(rule, outcome_of(rule.bound, given) if rule.compiled is None else rule.compiled.evaluate(given))
     if outcome.verdict is Verdict.SATISFIED:
         return Ruling(judged.id, definition, outcome, outcome.verdict, None, (), _NONE, windows)
     verdict, missing = by_default(outcome.verdict, definition.if_unknown), tuple[str, ...]()
@@ -871,16 +870,22 @@ def _ruling(judged: _Judged, rule: _Rule, given: Measurements) -> Ruling:
     read = frozenset(name.partition(".")[0] for each in expressions for name in each.variables)
     if outcome.verdict is Verdict.UNKNOWN:
         sampled = {name.partition(".")[0] for name in windows}
-        missing = (*sorted(read - sampled - given.keys()), *_without_samples(windows, given))
+        missing = (*sorted(read - sampled - given.keys() - {PARAM}), *_without_samples(windows, given))
     return Ruling(judged.id, definition, outcome, verdict, rule.margin(given), missing, read, windows)
 
 
-def _fleet_ruling(id_: str, definition: Definition, condition: FleetCondition, fleet: FleetView, given: Set[str]) -> Ruling:
+def _with_reason(rule: _Rule, outcome: Outcome) -> Outcome:
+    """The outcome; an unknown one for the reason that a parameter has no value, where there is one."""
+    return Outcome(Verdict.UNKNOWN, rule.reason) if rule.reason and outcome.verdict is Verdict.UNKNOWN else outcome
+
+
+def _fleet_ruling(id_: str, rule: _Rule, condition: FleetCondition, fleet: FleetView, given: Set[str]) -> Ruling:
+    definition = rule.definition
     read = frozenset(each.partition(".")[0] for each in condition.needs)
     if not read.isdisjoint(given):
-        condition = FleetCondition(definition, fleet.nodes(definition.max_age))
+        condition = FleetCondition(rule.bound, fleet.nodes(definition.max_age))
         condition.refresh()
-    outcome = condition.outcome()
+    outcome = _with_reason(rule, condition.outcome())
     verdict = by_default(outcome.verdict, definition.if_unknown)
     return Ruling(id_, definition, outcome, verdict, condition.margin(), (), read, _NONE)
 

@@ -600,6 +600,11 @@ class _Run:
             self._add(found, f"expect {number} ({verdict.constraint})", verdict)
             if verdict.constraint not in self._rules.constraints:
                 raise RuleTestError(f"expect {number}: no rule file has a constraint {verdict.constraint!r}")
+            if not verdict.shown():
+                raise RuleTestError(
+                    f"expect {number} ({verdict.constraint}): it expects nothing: "
+                    "give `state`, `violated`, `verdict`, `since` or `reason`"
+                )
         for number, alerts in enumerate(test.alerts, 1):
             self._add(found, f"alerts {number} ({alerts.alert})", alerts)
             if alerts.alert not in known:
