@@ -28,12 +28,14 @@ from constraint_crdt.client import (
     WrongInput,
 )
 from constraint_crdt.client.wire import AddressError, encode_request, read_address, read_token
+from constraint_crdt.errors import InvalidValue
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.model import Event, EventKind
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.constraints import ADD, DefinitionReport, new_constraint
 from constraint_crdt.operations.operation import Right
+from constraint_crdt.operations.variables import SET_PARAMETER, SetParameter
 from constraint_crdt.runtime.node import Node
 
 NOT_A_METHOD = {"docs"}
@@ -336,3 +338,9 @@ def test_a_node_of_0_1_0_understands_an_addition_and_is_understood() -> None:
     report = msgspec.convert(old, DefinitionReport)
     assert (report.for_, report.clear_after, report.clear_when) == (0.0, 0.0, None)
     assert (report.if_unknown, report.max_age, report.meaning) == ("unknown", None, 0)
+
+
+def test_an_empty_name_in_a_path_is_refused_before_it_is_sent() -> None:
+    """The defect: "there is nothing at /v1/parameters/", and the exit code 1, for an unset variable of a shell."""
+    with pytest.raises(InvalidValue, match="the name is empty"):
+        encode_request(SET_PARAMETER, SetParameter(name="", value=1))

@@ -142,6 +142,24 @@ async def test_the_history_says_who_when_and_why_on_every_node() -> None:
             await a.revert(time=datetime.now(UTC) + timedelta(days=1))
 
 
+async def test_parameters_and_the_switch_of_all_are_told_as_people_write_them() -> None:
+    async with fleet("a") as (a,):
+        await a.set_parameter("limit", 1.5)
+        await a.set_parameter("limit", "slow", "zone in (a, b)")
+        await a.set_parameter("limit", 2)
+        await a.unset_parameter("limit")
+        await a.disable(all_=True, why="storm")
+        told = [(each.subject, *each.diff) for each in a.history()]
+        assert told == [
+            ("limit", "+ value: 1.5"),
+            ("limit on zone in (a, b)", '+ value: "slow"'),
+            ("limit", "- value: 1.5", "+ value: 2.0"),
+            ("limit", "- value: 2.0"),
+            ("all constraints", "- enabled", "+ disabled: storm"),
+        ]
+        assert len(a.history("limit")) == 3
+
+
 async def test_thousands_of_removals_are_reverted_together() -> None:
     async with Node(settings=QUICK, transport=MemoryNetwork().transport()) as node:
         await node.batch([AddConstraint(id=f"c{n}", when=f"v < {n}", about="for a test " * 5) for n in range(500)])

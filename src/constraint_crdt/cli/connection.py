@@ -15,7 +15,7 @@ from constraint_crdt.cli.output import CommandFailedError, MisuseError, present
 from constraint_crdt.client import ClientError, NoAnswer, NotANode, Unauthorized, WrongInput
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.wire import TIMEOUT, AddressError, read_token
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.operations.command import AnyCommand, Command, Flag, UsageError
 from constraint_crdt.operations.operation import AnyOperation
 
@@ -49,7 +49,7 @@ def as_failure(error: ConstraintCrdtError) -> CommandFailedError:
             return CommandFailedError(f"{error}; name another with --node")
         case NotANode():
             return CommandFailedError(f"{error}: name another with --node")
-        case WrongInput() | UsageError():
+        case WrongInput() | UsageError() | InvalidValue():
             return MisuseError(str(error))
         case Unauthorized() if error.status == 401:
             return CommandFailedError(f"{error}; name the file that it is in with --token-file, or {TOKEN_FILE_VARIABLE}")

@@ -156,9 +156,8 @@ def resolve(arguments: argparse.Namespace) -> int:
         if arguments.keep is None and not arguments.all_of:
             return present(definitions, None if arguments.json else [_numbered(*each) for each in enumerate(definitions, 1)])
         if arguments.keep is not None and not 0 < arguments.keep <= len(definitions):
-            raise MisuseError(
-                f"--keep {arguments.keep}: {id_} has {len(definitions)} definition{'s' * (len(definitions) > 1)}, numbered from 1"
-            )
+            known = "one definition" if len(definitions) == 1 else f"{len(definitions)} definitions, numbered from 1"
+            raise MisuseError(f"--keep {arguments.keep}: {id_} has {known}")
         kept = None if arguments.keep is None else definitions[arguments.keep - 1].dot
         answer = client.resolve(id_, keep=kept)
         what = "joined" if kept is None else f"definition {arguments.keep} is kept"

@@ -227,7 +227,12 @@ class EncodedRequest(NamedTuple):
 
 
 def encode_request(operation: Operation[Request, Any], request: Request) -> EncodedRequest:
-    """The request, encoded. Raises `TypeError` for a value without a form in JSON."""
+    """The request, encoded. Raises `TypeError` for a value without a form in JSON, and `InvalidValue` for an empty name in
+    its path, as of an unset variable of a shell: no node has anything there.
+    """
+    for field in _PATH_FIELD.findall(operation.path):
+        if not getattr(request, field):
+            raise InvalidValue(f"the {field} is empty", field=field)
     path = _PATH_FIELD.sub(lambda found: quote(getattr(request, found[1]), safe="", errors="replace"), operation.path)
     query = _query(operation, request)
     body = operation.body

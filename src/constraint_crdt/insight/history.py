@@ -38,7 +38,7 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
+from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots, split_key
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, Replica
 from constraint_crdt.crdt.rows import Rows
@@ -62,6 +62,8 @@ from constraint_crdt.types.changes import (
 from constraint_crdt.types.decay import LN2, NODE_KEY, RATE, Pair, Rates, decayed, rates_of
 from constraint_crdt.types.definition import ADD, Definition
 from constraint_crdt.types.nodes import AuditEntry
+from constraint_crdt.types.parameters import PARAMETER, ParameterValue, literal
+from constraint_crdt.types.readings import read_scalar
 from constraint_crdt.types.verdicts import VERDICT, NodeVerdict, read_verdict
 
 
@@ -751,7 +753,7 @@ class RuleHistory:
         changes, told = list(state.changes), set[tuple[Replica, int]]()
         for change in changes:
             told.add((change.dot.replica, change.time))
-            if change.time >= since and id_ in (None, change.subject.key):
+            if change.time >= since and id_ in (None, change.subject.key, _subject_text(change.subject)):
                 found.append((change.time, change.dot, f"{change.subject.kind}-{change.subject.key}", change))
         named = False
         for entry in state.audit:
@@ -777,7 +779,7 @@ class RuleHistory:
             node=change.dot.replica.node_id,
             operation=change.operation,
             kind=KINDS.get(change.subject.kind, "rule"),
-            subject=change.subject.key,
+            subject=_subject_text(change.subject),
             version=change.number,
             why=change.why,
             before=before.lines,
@@ -805,6 +807,8 @@ class RuleHistory:
             return _Version(tuple(f"definition {place}: {text}" for place, text in enumerate(texts, start=1)))
         if subject.kind == SWITCH:
             return _Version((_switch_text(read_switch(subject.key, values)),))
+        if subject.kind == PARAMETER:
+            return _Version(tuple(filter(None, map(_parameter_text, values))))
         return _Version(tuple(_value_text(value) for value in values))
 
     def _first(self, entry: AuditEntry) -> HistoryEntry:
@@ -985,6 +989,25 @@ def _switch_text(switch: Switch | None) -> str:
         "" if switch.until is None else f" until {datetime.fromtimestamp(switch.until / 1e9, tz=UTC).isoformat(timespec='seconds')}"
     )
     return f"disabled{end}{f': {switch.why}' if switch.why else ''}"
+
+
+def _subject_text(subject: Subject) -> str:
+    """The name of a subject as people write it."""
+    if subject.kind == SWITCH and subject.key == ALL:
+        return "all constraints"
+    if subject.kind == PARAMETER:
+        name, *selector = split_key(subject.key, 2)
+        return f"{name} on {selector[0]}" if selector and selector[0] else name
+    return subject.key
+
+
+def _parameter_text(value: bytes) -> str:
+    """The value of a setting as people write it; empty for a removed one."""
+    try:
+        found = read_scalar(msgspec.msgpack.decode(msgspec.msgpack.decode(value, type=ParameterValue).value))
+    except msgspec.DecodeError:
+        return _value_text(value)
+    return "" if found is None else f"value: {literal(found)}"
 
 
 def _value_text(value: bytes) -> str:
