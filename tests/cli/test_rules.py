@@ -74,6 +74,8 @@ def test_all_is_disabled_only_after_a_question_and_shown_loudly(
         monkeypatch.setattr("sys.stdin.readline", lambda: "yes\n")
         assert run(capsys, node_url, "disable", "--all", "--why", "storm")[1].startswith("all constraints are disabled")
         assert "NOTHING IS EVALUATED" in run(capsys, node_url, "status")[1]
+        assert "0 hold, 1 DISABLED and not asked (" in run(capsys, node_url, "decide", "speed_mps=99")[1]
+        assert (run(capsys, node_url, "set", "limit", "")[0], client.parameters()) == (2, [])
         assert run(capsys, node_url, "enable", "--all")[0] == 0
         assert "because storm" in run(capsys, node_url, "events")[1]
         client.remove("speed")

@@ -323,12 +323,17 @@ class Decisions:
         node: str,
         decide: Callable[[Mapping[str, object]], Awaitable[list[list[Ruling]]]],
         *,
+        disabled: Callable[[], int],
         now: Callable[[], int],
         kept: int,
     ) -> None:
-        """`decide`: see `Evaluator.decide`. `now`: the time in ns since the epoch. `kept`: the number of decisions to be kept."""
+        """`decide`: see `Evaluator.decide`. `disabled`: the number of disabled constraints. `now`: the time in ns since the epoch.
+
+        `kept`: the number of decisions to be kept.
+        """
         self._node = node
         self._decide = decide
+        self._disabled = disabled
         self._now = now
         self._most = kept
         self._boot = secrets.token_hex(4)
@@ -362,6 +367,7 @@ class Decisions:
             undecided_in_all=len(undecided),
             satisfied=len(rulings) - len(found),
             windows=tuple(sorted(windows)),
+            disabled=self._disabled(),
         )
         self._keep(report)
         return report

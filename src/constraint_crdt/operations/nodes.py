@@ -356,9 +356,14 @@ async def _status(node: "Node", _: Empty) -> Status:
     return node.status()
 
 
+def _node_count(count: int) -> str:
+    return "1 node" if count == 1 else f"{count} nodes"
+
+
 def _audited(answer: Status) -> str:
     counts = f"{answer.audited_satisfied} judgements satisfied, {answer.audited_violations} violated"
-    return f"{answer.audited} constraints are tried out, and counted apart: {counts}"
+    tried = "1 constraint is tried out" if answer.audited == 1 else f"{answer.audited} constraints are tried out"
+    return f"{tried}, and counted apart: {counts}"
 
 
 def _disabled(answer: Status) -> list[tuple[str, object]]:
@@ -393,7 +398,7 @@ def show_status(answer: Status) -> Lines:
     ]
     lines += _disabled(answer)
     if answer.sites > 1:
-        lines.append(("site", f"{site_name(answer.site)}, {_speaks(answer)}; {answer.away} nodes in other sites"))
+        lines.append(("site", f"{site_name(answer.site)}, {_speaks(answer)}; {_node_count(answer.away)} in other sites"))
     if answer.links == "certificates":
         lines.append(("links", "only with nodes that have a certificate of the fleet"))
     if answer.links == "mixed":

@@ -113,6 +113,8 @@ class DecisionReport(msgspec.Struct, frozen=True, kw_only=True):
     """The constraints that hold by these values."""
     windows: tuple[str, ...]
     """The given variables of which some constraint reads the samples of a time: the given value was the newest sample."""
+    disabled: int = 0
+    """Constraints that were not asked, as they are disabled."""
 
 
 async def _decide(node: "Node", request: Proposed) -> DecisionReport:
@@ -123,6 +125,7 @@ def show_decision(found: DecisionReport, values: Mapping[str, object]) -> View:
     """A sentence, and a row for each violated or undecided constraint. `values`: those given."""
     others = found.violated_in_all + found.undecided_in_all - len(found.violated) - len(found.undecided)
     told = f"{found.violated_in_all} violated, {found.undecided_in_all} undecided, {found.satisfied} hold"
+    told += f", {found.disabled} DISABLED and not asked" if found.disabled else ""
     sentence = f"{'allowed' if found.allowed else 'NOT ALLOWED'}: {told} (decision {found.id})"
     columns = [Column(title) for title in ("constraint", "severity", "verdict", "mode", "forbids", "margin", "reason")]
     rows = [_ruling_line(each, values) for each in (*found.violated, *found.undecided)]

@@ -228,7 +228,11 @@ EXPORT: Final = Operation(
                 metavar="PATH",
                 help="read this store, and ask no node: that of a retired node, for example. It may be in use, and stays as it is",
             ),
-            "constraints": Flag("--constraints", action="store_true", help="the active constraints only, as TOML that apply reads"),
+            "constraints": Flag(
+                "--constraints",
+                action="store_true",
+                help="constraints, parameters, budgets and alert rules, as TOML for apply",
+            ),
             "output": Flag("-o", "--output", default="-", metavar="FILE", help="where to write it; default: standard output"),
         },
     ),

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from constraint_crdt.errors import UnknownName
-from constraint_crdt.operations.command import Column, Command, Flag, Table, View, parse_scalar, parse_selectors, show_time
+from constraint_crdt.operations.command import (
+    Column,
+    Command,
+    Flag,
+    Table,
+    UsageError,
+    View,
+    parse_scalar,
+    parse_selectors,
+    show_time,
+)
 from constraint_crdt.operations.operation import (
     DELETE,
     GET,
@@ -405,6 +415,13 @@ PARAMETERS: Final = Operation(
 )
 
 
+def _parameter_value(text: str) -> object:
+    """The value of a parameter. Raises `UsageError` for an empty one, as of an unset variable of a shell."""
+    if not text:
+        raise UsageError("VALUE is empty, as of an unset shell variable: give a number, true, false or a text")
+    return parse_scalar(text)
+
+
 async def _set(node: "Node", request: SetParameter) -> ParameterChange:
     return await node.set_parameter(request.name, request.value, request.on)
 
@@ -457,7 +474,7 @@ SET_PARAMETER: Final = Operation(
         group="constraints",
         flags={
             "name": _PARAMETER,
-            "value": Flag(metavar="VALUE", convert=parse_scalar, help="a number, true, false, or a text"),
+            "value": Flag(metavar="VALUE", convert=_parameter_value, help="a number, true, false, or a text"),
             "on": Flag(
                 "--on", action="append", metavar="SELECTOR", convert=parse_selectors,
                 help="only for nodes with these labels, as in 'zone=dock, !spare'; the most specific setting counts",

@@ -547,7 +547,8 @@ class NodeBudgets:
                 )
         reports = len(self._escrow.budgets)
         if reports and not found:
-            found.append(Finding(check="budgets", level="ok", what=f"all rights of {reports} budgets can be reached"))
+            budgets = "1 budget" if reports == 1 else f"{reports} budgets"
+            found.append(Finding(check="budgets", level="ok", what=f"all rights of {budgets} can be reached"))
         return found
 
     # --- looking -------------------------------------------------------------------------------------------------------------

@@ -476,7 +476,9 @@ class Runtime:
         self.coverage = Coverage(self.gossip, self.evidence, self.exchanges, frontier)
         self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.evaluator, self.rates)
         self.verdict_history = VerdictHistory(self.gossip, self.evaluator, now, self.evidence.is_seen)
-        self.decisions = Decisions(settings.name, self.evaluator.decide, now=now, kept=settings.keep_decisions)
+        self.decisions = Decisions(
+            settings.name, self.evaluator.decide, disabled=self._disabled_in_all, now=now, kept=settings.keep_decisions
+        )
         self.convergence = Convergence(self.gossip, self.evidence)
         self.overview = NodeOverview(self.gossip, self.rates, self.evaluator, self.evidence)
         self.missed = MissedNodes(settings.name)
@@ -578,6 +580,11 @@ class Runtime:
         )
         self.metrics = RuntimeMetrics(self.gossip, self.exchanges, self.evaluator, self.persistence, self.events, self.lag)
         self._subscribe()
+
+    def _disabled_in_all(self) -> int:
+        """The number of active constraints that are disabled. O(1) without any, else O(active constraints)."""
+        constraints, switches = self.gossip.state.constraints, self.gossip.state.switches
+        return sum(id_ in switches for id_ in constraints) if switches.disabled else 0
 
     def _subscribe(self) -> None:
         """Subscribe the parts, in the order of the calls."""
