@@ -67,8 +67,8 @@ def test_rules_silences_and_acknowledgements(node_url: str, capsys: Capture, tmp
     assert "[[alert]]: alert 1 (away): there is no kind 'noise'" in run(capsys, node_url, "apply", str(file))[2]
     assert run(capsys, node_url, "alerts", "remove", "away", "--json")[0] == 0
 
-    flags = ("--kind", "rate", "--constraint", 'a "b"*', "--above", "6", "--repeat", "4h", "--to", "ops")
-    assert run(capsys, node_url, "alerts", "add", "hot", *flags)[0] == 0
+    rate = ("--kind", "rate", "--constraint", 'a "b"*', "--above", "6", "--repeat", "4h", "--to", "ops")
+    assert run(capsys, node_url, "alerts", "add", "hot", *rate)[0] == 0
     assert run(capsys, node_url, "alerts", "add", "split", "--kind", "unknown", "--on", "zone in (a, b)")[0] == 0
     before = Client(node_url).alerts().rules
     exported = tmp_path / "exported.toml"
