@@ -27,6 +27,7 @@ ROOMS = [
     ("operations",),
     ("insight",),
     ("alerts",),
+    ("sources",),
     ("runtime",),
     ("http", "dashboard", "client"),
     ("cli", "demo"),

@@ -27,7 +27,7 @@ LEAST_DEMO_NODES = 2
 MOST_DEMO_NODES = 20
 LEAST_DEMO_SECONDS = 8.0
 GROUPS: Final = {
-    "run": ("node", "config", "guard", "token", "demo", "simulate", "plan", "replay", "completion"),
+    "run": ("node", "config", "source", "guard", "token", "demo", "simulate", "plan", "replay", "completion"),
     "constraints": ("apply", "lint", "coverage"),
     "observe": ("watch", "events", "doctor"),
     "state": ("acquire", "tile", "counter", "tally", "seen", "position"),
@@ -54,6 +54,7 @@ ACTIONS: Final = {
     "tile": "put, get or remove a tile: a piece of content that the fleet shares",
     "budget": "limit, held by whom since when, free here, free elsewhere, stranded; or add, set, remove a budget",
     "fleet": "make the root of a fleet and the identities of its nodes, invite machines, list members",
+    "source": "try the sources of a settings file",
     "token": "make, list or withdraw the tokens of the API of a node",
 }
 """The commands that have actions, with their help."""
@@ -200,6 +201,7 @@ def make_parser() -> argparse.ArgumentParser:
     _node(commands)
     _config(commands)
     _token(commands)
+    _source(commands)
     fleet = _fleet(commands, client)
     _apply(commands, client)
     _lint(commands, client)
@@ -384,6 +386,16 @@ def _token(commands: _Commands) -> None:
     listing.add_argument("--json", action="store_true", help="print them as JSON")
     remove = _command(actions, "remove", "node:remove_token", "withdraw a token: running nodes refuse it from now on", file)
     remove.add_argument("name", metavar="NAME", help="its name, as `token list` shows it")
+
+
+def _source(commands: _Commands) -> None:
+    actions = _actions(commands, "source")
+    about = "read the sources of a settings file without a node, and show their values"
+    trial = _command(actions, "try", "sources:try_sources", about)
+    trial.add_argument("file", metavar="FILE", help="the settings, with a [[source]] or several")
+    trial.add_argument("--name", metavar="NAME", help="this source only")
+    trial.add_argument("--for", dest="for_", default="5s", metavar="TIME", help="how long they are read, at most; default: 5s")
+    trial.add_argument("--json", action="store_true", help="print the values as JSON")
 
 
 def _fleet(commands: _Commands, client: _Parser) -> _Commands:

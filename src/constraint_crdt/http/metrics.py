@@ -145,6 +145,7 @@ class _NodeCollector(Collector):
         yield from _storage(status, figures)
         yield from _alarms(status, figures)
         yield from _alerts(alerts)
+        yield from _sources(figures)
         yield from _budgets(budgets, node.budgets.acquired, node.budgets.refused)
         yield from _serving(figures, self._feed, self._requests, self._denials)
 
@@ -270,6 +271,22 @@ def _alerts(alerts: AlertsReport) -> Iterator[Metric]:
     yield _gauge("alert_messages_waiting", "Messages to webhooks that are not delivered yet.", alerts.waiting)
     yield _counter("alert_messages_delivered", "Messages to webhooks that were delivered.", alerts.delivered)
     yield _counter("alert_messages_dropped", "Messages to webhooks that could not be delivered.", alerts.dropped)
+
+
+def _sources(figures: MetricsReport) -> Iterator[Metric]:
+    up = GaugeMetricFamily(f"{PREFIX}source_up", "1 while a source of the settings gives values.", labels=["source"])
+    unknown = GaugeMetricFamily(f"{PREFIX}source_unknown", "Variables that a source says not to know, now.", labels=["source"])
+    values = CounterMetricFamily(f"{PREFIX}source_values", "Values taken from a source.", labels=["source"])
+    about = "Values of a source that were dropped: another one followed within `every`, or there are too many variables."
+    dropped = CounterMetricFamily(f"{PREFIX}source_dropped", about, labels=["source"])
+    faults = CounterMetricFamily(f"{PREFIX}source_faults", "Messages of a source that could not be decoded.", labels=["source"])
+    for each in figures.sources:
+        up.add_metric([each.name], each.up)
+        unknown.add_metric([each.name], each.unknown)
+        values.add_metric([each.name], each.values)
+        dropped.add_metric([each.name], each.dropped)
+        faults.add_metric([each.name], each.faults)
+    yield from (up, unknown, values, dropped, faults)
 
 
 _OF_BUDGETS: Final = {

@@ -57,7 +57,7 @@ class VariableReport(msgspec.Struct, frozen=True, kw_only=True):
     aged: bool | None = None
     """True if the value is older, so constraints without a `max_age` of their own read it as missing."""
     source: str | None = None
-    """The name of a probe, or `program` for a value posted by a program."""
+    """The name of a probe or a source, or `program` for a value posted by a program."""
     constraints: tuple[str, ...] = ()
     """The active constraints evaluated here that read the variable, windows included; the first 100 by id."""
     readers: int | None = None

@@ -63,6 +63,7 @@ from constraint_crdt.runtime.exchange_loop import ExchangeLoop, ExchangeReceipt
 from constraint_crdt.runtime.maintenance import RemovalSweep
 from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.runtime.persistence import Persistence
+from constraint_crdt.sources.reader import SourceReader
 from constraint_crdt.store import Life
 from constraint_crdt.transport import LinkingTransport, RoleTransport, Standing, Transport
 from constraint_crdt.types.definition import Addition, Selection, check_selector
@@ -572,6 +573,24 @@ class MetricsReport(msgspec.Struct, frozen=True, kw_only=True):
     """How many events there were, by kind."""
     links: tuple[LinkReport, ...]
     """The links to live peers, the slowest first, `MOST_METERED` at most."""
+    sources: tuple["SourceFigures", ...]
+    """The sources of the settings, in their order."""
+
+
+class SourceFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of a source."""
+
+    name: str
+    up: bool
+    """It gives values now."""
+    values: int
+    """Values taken in."""
+    dropped: int
+    """Values that were followed by another one within `every`, or of variables beyond the bound."""
+    faults: int
+    """Messages that could not be decoded."""
+    unknown: int
+    """Variables that the source says not to know, now."""
 
 
 class RuntimeMetrics:
@@ -585,7 +604,9 @@ class RuntimeMetrics:
         persistence: Persistence,
         events: EventStream,
         lag: LoopLag,
+        sources: Sequence[SourceReader] = (),
     ) -> None:
+        self._sources = sources
         self._gossip = gossip
         self._exchanges = exchanges
         self._evaluator = evaluator
@@ -622,11 +643,23 @@ class RuntimeMetrics:
             loop_lag=_histogram(self._lag.durations),
             events=dict(self._events.counts),
             links=tuple(link_reports(self._gossip.links, exchanges.live)[:MOST_METERED]),
+            sources=tuple(map(_source_figures, self._sources)),
         )
 
     def receipts(self) -> Sequence[ExchangeReceipt]:
         """The costs of the last exchanges that this node began, oldest first."""
         return self._exchanges.receipts.last
+
+
+def _source_figures(source: SourceReader) -> SourceFigures:
+    return SourceFigures(
+        name=source.name,
+        up=source.trouble is None,
+        values=source.values,
+        dropped=source.dropped,
+        faults=source.faults,
+        unknown=len(source.unknown),
+    )
 
 
 def _histogram(durations: DurationHistogram) -> Histogram:

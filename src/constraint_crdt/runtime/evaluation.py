@@ -303,8 +303,16 @@ class Evaluator:
 
     # --- judging -----------------------------------------------------------------------------------------------------------
 
-    async def measure(self, values: Mapping[str, object], source: str = PROGRAM) -> None:
-        """Take measurements in, and judge the constraints that read them.
+    async def measure(
+        self,
+        values: Mapping[str, object],
+        source: str = PROGRAM,
+        *,
+        reasons: Mapping[str, str | None] | None = None,
+        max_age: float | None = None,
+    ) -> None:
+        """Take measurements in, and judge the constraints that read them. `reasons`: why variables have no value, see
+        `LatestMeasurements.explain`. `max_age`: see `LatestMeasurements.put`.
 
         Raises `ConstraintCrdtError` for a name that no expression can read and for a value out of bounds; takes none then.
         """
@@ -312,9 +320,11 @@ class Evaluator:
         async with self._judging:  # samples are judged in their order, each with the values of its time
             self._renew_some()  # so that a sample just after an addition counts for the constraint
             now = steady_ns()
-            self._measurements.put(values, now, source)
+            self._measurements.put(values, now, source, max_age)
+            if reasons:
+                self._measurements.explain(reasons)
             self.shared.offer(values)
-            await self._judge(self.judge.readers(values), now)
+            await self._judge(self.judge.readers(values if not reasons else values.keys() | reasons.keys()), now)
         await self._verdicts.tell()
         await self.write_readings()
         if self.shared.waiting:

@@ -17,7 +17,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence, Set
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, TypeVar
@@ -50,6 +51,7 @@ from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, Probe
 from constraint_crdt.runtime.persistence import FileRecorder, Persistence, SpellFile, StateFiles, store_path
 from constraint_crdt.runtime.settings import NodeSettings, is_loopback
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
+from constraint_crdt.sources.reader import SourceReader, find_trouble, reader_of
 from constraint_crdt.transport import LinkingTransport, Peer, Sought, Transport, Unreachable
 from constraint_crdt.types.nodes import NODE, REVOKE, node_value, revoke_value
 
@@ -458,6 +460,9 @@ class Runtime:
         store_file = store_path(settings)
         self.spell_file = SpellFile(store_file, self.evaluator.judge)
         self.probes = [ProbeReader(probe, self.evaluator.measure, settings.check_every) for probe in probes]
+        self.sources = [
+            SourceReader(each, self.evaluator.measure, partial(reader_of, each, self.transport)) for each in settings.source
+        ]
 
         # Evidence of peers, and the answers made from it.
         frontier = DefinitionClock(self.gossip.state.rows)
@@ -539,7 +544,9 @@ class Runtime:
             self.alerts,
             settings.links,
         )
-        self.metrics = RuntimeMetrics(self.gossip, self.exchanges, self.evaluator, self.persistence, self.events, self.lag)
+        self.metrics = RuntimeMetrics(
+            self.gossip, self.exchanges, self.evaluator, self.persistence, self.events, self.lag, self.sources
+        )
         self._subscribe()
 
     def _subscribe(self) -> None:
@@ -559,7 +566,7 @@ class Runtime:
         self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)
         self.persistence.on_rollback = self.publisher.rolled_back
-        self.diagnosis.further += [self.persistence.findings, self.budgets.findings]
+        self.diagnosis.further += [self.persistence.findings, self.budgets.findings, self._source_findings]
 
     def _replaced(self, change: NodeChange) -> None:
         """Write again the cells that only the replaced row of this node had, soon: a subscriber does not write."""
@@ -670,6 +677,12 @@ class Runtime:
         tasks.repeat("links to nodes", VIEW_EVERY, self.membership.look_at_links)
         for probe in self.probes:
             tasks.run(f"probe {probe.name}", probe.run)
+        for source in self.sources:
+            tasks.run(f"source {source.name}", source.run)
+
+    def _source_findings(self) -> Iterator[Finding]:
+        if self.sources:
+            yield find_trouble(self.sources)
 
     async def _watch_links(self) -> None:
         """Log faults of certificates, and links that do not come up, which Zenoh does not tell. Once each."""

@@ -61,6 +61,8 @@ class LatestMeasurements:
         self._samples: dict[str, Sample] = {}
         self._fields: dict[str, list[str]] = {}
         """The names with fields (`robot.speed`) by their first part."""
+        self._reasons: dict[str, dict[str, str]] = {}
+        """Why variables have no usable value, by the first part of their names."""
         self._looked = 0
         self._rings = Samples()
         self._windows: tuple[int, Windows] | None = None
@@ -75,9 +77,10 @@ class LatestMeasurements:
     def __repr__(self) -> str:
         return f"LatestMeasurements({len(self._samples)} variables)"
 
-    def put(self, values: Mapping[str, object], now: int, source: str = PROGRAM) -> None:
-        """Take all values in; None withdraws a variable. Raises `ConstraintCrdtError` for a name that no expression can read and
-        for a value out of bounds, and takes none then.
+    def put(self, values: Mapping[str, object], now: int, source: str = PROGRAM, max_age: float | None = None) -> None:
+        """Take all values in; None withdraws a variable. `max_age`: seconds for which values of variables without a maximum age of
+        their own count, in place of that of the node. Raises `ConstraintCrdtError` for a name that no expression can read and for a
+        value out of bounds, and takes none then.
         """
         fresh = [name for name in values if name not in self._samples]
         check_names(fresh)
@@ -88,7 +91,10 @@ class LatestMeasurements:
         self._rings.put(converted, now)
         self._windows = None
         self.taken += 1
+        lasts = self._max_age if max_age is None else int(max_age * 1e9)
         for name, value in converted.items():
+            if self._reasons:
+                self._explain(name, None)
             if value is None:
                 self._withdraw(name)
                 continue
@@ -97,7 +103,23 @@ class LatestMeasurements:
                 self._fields.setdefault(name.partition(".")[0], []).append(name)
             if before is None or before.until < now or type(before.value) is not type(value):
                 self.names_changed = True
-            self._samples[name] = Sample(now, now + self._max_ages.get(name, self._max_age), value, source)
+            self._samples[name] = Sample(now, now + self._max_ages.get(name, lasts), value, source)
+
+    def explain(self, reasons: Mapping[str, str | None]) -> None:
+        """State why variables have no value, in words that follow their names: told while they have no usable one, until the next
+        value. None: no reason. Reasons beyond `MAX_VARIABLES` first parts of names are left out.
+        """
+        for name, reason in reasons.items():
+            self._explain(name, reason)
+
+    def _explain(self, name: str, reason: str | None) -> None:
+        top = name.partition(".")[0]
+        if reason is not None and (top in self._reasons or len(self._reasons) < MAX_VARIABLES):
+            self._reasons.setdefault(top, {})[name] = reason
+        elif reason is None and top in self._reasons:
+            self._reasons[top].pop(name, None)
+            if not self._reasons[top]:
+                del self._reasons[top]
 
     def _make_room(self, converted: Mapping[str, object], now: int) -> None:
         """Raise `ConstraintCrdtError` for more variables than the bound, after aged ones made room."""
@@ -162,6 +184,9 @@ class LatestMeasurements:
                     usable[name] = sample.value
                 else:
                     unusable[top] = f"is older than {(until - sample.at) / 1e9:g} s"
+            for name, reason in self._reasons.get(top, {}).items() if self._reasons else ():
+                if name not in usable:
+                    unusable[top] = reason
         return usable, {name: why for name, why in unusable.items() if name not in usable}
 
     def take_kinds(self, now: int) -> dict[str, VariableKind]:

@@ -23,6 +23,7 @@ from constraint_crdt.operations.command import parse_duration
 from constraint_crdt.operations.nodes import LinkProtection
 from constraint_crdt.protocol.sites import SITE
 from constraint_crdt.runtime.exchange_loop import PeerChoiceRule
+from constraint_crdt.sources import SourceSettings, read_sources
 from constraint_crdt.types.decay import DEFAULT_HALF_LIVES, check_half_lives
 from constraint_crdt.types.definition import check_labels
 from constraint_crdt.types.readings import EVERY, MOST_READINGS, Share, make_share
@@ -287,6 +288,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     rules on a node or two of a fleet are enough.
     """
 
+    source: tuple[SourceSettings, ...] = ()
+    """Sources that the node reads values from, each under `[[source]]` in the file: programs, web servers, exporters of Prometheus,
+    files, brokers of MQTT, Zenoh, MAVLink. See docs/how-to/sources.md.
+    """
+
     def __post_init__(self) -> None:
         for key in self.__struct_fields__:
             _check(key, getattr(self, key))
@@ -490,6 +496,8 @@ def _converted(key: str, value: object, source: str, *, strict: bool = False) ->
     try:
         if key == "alert":
             value = _read_alerts(value)
+        if key == "source":
+            value = _read_sources(value)
         if key == "variables":
             value = _read_variables(value)
         if key == "share":
@@ -537,6 +545,15 @@ def _read_alerts(tables: object) -> tuple[AlertRule, ...]:
         raise SettingsError("alerts are given in the settings file only, each under [[alert]]")
     try:
         return read_rules(tables)
+    except ConstraintCrdtError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _read_sources(tables: object) -> tuple[SourceSettings, ...]:
+    if isinstance(tables, str):
+        raise SettingsError("sources are given in the settings file only, each under [[source]]")
+    try:
+        return read_sources(tables)
     except ConstraintCrdtError as error:
         raise SettingsError(str(error)) from None
 
@@ -657,6 +674,7 @@ _WORDS: dict[str, tuple[str, ...]] = {"role": get_args(Role), "peer_choice": get
 _READ: dict[str, Callable[[object], object]] = {
     "half_lives": _check_half_lives,
     "alert": _read_alerts,
+    "source": _read_sources,
     "variables": _read_variables,
     "share": _read_shares,
 }
