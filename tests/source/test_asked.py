@@ -122,7 +122,7 @@ def test_a_program_that_fails_gives_no_values() -> None:
 @pytest.mark.processes
 def test_a_program_that_does_not_end_is_killed_with_its_children(tmp_path: Path) -> None:
     began = time.monotonic()
-    with pytest.raises(SourceError, match="sh did not end within 0[.]3 s"):
+    with pytest.raises(SourceError, match=r"sh did not end within 0\.3 s"):
         run("sh", "-c", f"sleep 60 & echo $! > {tmp_path}/pid; wait", seconds=0.3)
     assert time.monotonic() - began < 10
     child = int((tmp_path / "pid").read_text())

@@ -75,7 +75,7 @@ KINDS: Final[Mapping[str, SourceKind]] = {
         (*PAYLOAD_FORMATS, "sparkplug", "vda5050"),
         every=0.2,
     ),
-    "zenoh": SourceKind("zenoh", ("keys",), ("type",), (*PAYLOAD_FORMATS, "ros2", "vda5050"), every=0.2),
+    "zenoh": SourceKind("zenoh", ("keys",), ("type", "connect"), (*PAYLOAD_FORMATS, "ros2", "vda5050"), every=0.2),
     "mavlink": SourceKind("mavlink", ("address",), (), every=0.2),
 }
 """The kinds by name."""
@@ -120,6 +120,8 @@ class SourceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     file: str = ""
     topics: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
+    connect: tuple[str, ...] = ()
+    """Endpoints of Zenoh, for a session of the source's own. By default it is on the session of the node."""
     type: str = ""
     """The type of ROS 2 messages, as in `sensor_msgs/msg/BatteryState`."""
     address: str = ""

@@ -108,6 +108,7 @@ class Intake:
         """Values that were followed by another one before they were taken, or are of variables beyond the bound."""
         self.faults = 0
         """Messages that could not be decoded."""
+        self.last_fault: str | None = None
 
     def put(self, message: Message) -> None:
         """Take a message in."""
@@ -131,9 +132,14 @@ class Intake:
         self._wake()
 
     def fault(self, why: str) -> None:
-        """A message could not be decoded. The source is down until one can be."""
+        """A message could not be decoded: others may be, so the source is not down."""
         self.faults += 1
-        self.fail(why)
+        self.last_fault = why
+
+    def connected(self) -> None:
+        """The source can be heard, and may have nothing to say yet."""
+        self.failure = None
+        self._wake()
 
     def take(self) -> dict[str, _Pending]:
         """What came since the last call."""
@@ -234,6 +240,7 @@ class SourceReader:
         self._open = open_reader
         self._map = FieldMap()
         self._told: str | None = None
+        self._told_fault: str | None = None
         self._began_reading: float | None = None
         self._refused: str | None = None
         self._since = time.monotonic()
@@ -273,7 +280,8 @@ class SourceReader:
             return self._refused
         heard = self._since if intake.last_at is None else intake.last_at
         if now - heard > self.settings.lasts:
-            return f"nothing came for {now - heard:.0f} s" if intake.last_at is not None else "nothing came yet"
+            why = "nothing came yet" if intake.last_at is None else f"nothing came for {now - heard:.0f} s"
+            return why if intake.last_fault is None else f"{why} that can be decoded: {intake.last_fault}"
         return None
 
     async def run(self) -> None:
@@ -351,6 +359,10 @@ class SourceReader:
         self.values += sum(value is not None for value in values.values())
 
     def _tell(self, trouble: str | None) -> None:
+        fault = self.intake.last_fault
+        if fault is not None and _gist(fault) != self._told_fault:
+            self._told_fault = _gist(fault)
+            _log.warning("source %s: a message is left out: %s", self.name, fault)
         if trouble is not None and _gist(trouble) != _gist(self._told):
             _log.warning("source %s is down: %s", self.name, trouble)
         elif trouble is None and self._told is not None:

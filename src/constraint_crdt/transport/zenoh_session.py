@@ -369,6 +369,11 @@ class ZenohSession:
         return former
 
     @property
+    def main(self) -> zenoh.Session:
+        """The Zenoh session that is the main one."""
+        return self._main.raw
+
+    @property
     def lacks_main(self) -> bool:
         """Whether the main session is closed, and no other has taken its place."""
         return self._main.is_closed
