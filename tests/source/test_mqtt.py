@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import datetime as dt
-import gc
 import ipaddress
 import socket
 import subprocess
@@ -175,7 +174,6 @@ def certificates(folder: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.processes
-@pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")  # paho leaves it to the collector of garbage
 async def test_tls_and_a_password(tmp_path: Path) -> None:
     certificate, key = certificates(tmp_path)
     key.chmod(0o644)  # mosquitto reads it as a user of its own
@@ -203,7 +201,6 @@ async def test_tls_and_a_password(tmp_path: Path) -> None:
             assert "right" not in finding(node).what
     finally:
         broker.stop()
-        gc.collect()
 
 
 def text(value: bytes) -> bytes:

@@ -9,6 +9,7 @@ Rules kept here:
 - Payloads of a flood are decoded and then dropped by the rule of `reader`; the broker waits when this end does not keep up.
 """
 
+import ssl
 import sys
 import urllib.parse
 from collections.abc import Callable
@@ -74,6 +75,17 @@ def _named(document: object) -> object:
     return document if isinstance(document, dict | list) else {"value": document}
 
 
+class _ClosedOnFailure(ssl.SSLSocket):
+    """A socket that is closed if the handshake fails: the client leaves that to the collector of garbage."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+
 class MqttReader:
     """Subscribes to topics."""
 
@@ -97,7 +109,9 @@ class MqttReader:
             client.username_pw_set(settings.username, read_secret(settings.password_file) if settings.password_file else None)
         self._parts = urllib.parse.urlsplit(settings.url)
         if self._parts.scheme == "mqtts":
-            client.tls_set_context(tls_context(settings))
+            context = tls_context(settings)
+            context.sslsocket_class = _ClosedOnFailure
+            client.tls_set_context(context)
         self._properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         self._properties.MaximumPacketSize = MAX_PAYLOAD
         if settings.client_id:
