@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -176,3 +177,22 @@ async def test_a_link_over_tcp_that_breaks_is_opened_again() -> None:
                     await soon(lambda: values_of(node).get("drone_7_SYS_STATUS_battery_remaining") == 80.0)
                     await soon(lambda: finding(node).level == "ok")
                 await soon(lambda: "the other end closed the link" in finding(node).what)
+
+
+@pytest.mark.slow
+async def test_a_serial_device() -> None:
+    """A pseudo-terminal stands for it."""
+    near, far = os.openpty()
+    try:
+        table = {"name": "drone", "kind": "mavlink", "address": f"{os.ttyname(far)},115200", "every": 0.05, "prefix": ""}
+        async with node_with(table) as node:
+            await soon(lambda: finding(node).level == "ok")
+            stream = written(("sys_status", SYSTEM | {"battery_remaining": 80}))
+            await soon(lambda: os.write(near, stream) and values_of(node).get("v_7_SYS_STATUS_battery_remaining") == 80.0)
+        async with node_with(table | {"address": f"{os.ttyname(far)},7"}) as node:
+            await soon(lambda: "drone (the link cannot be opened: 7 is no baud rate)" in finding(node).what)
+        async with node_with(table | {"address": "/dev/null"}) as node:
+            await soon(lambda: "/dev/null is no serial device" in finding(node).what)
+    finally:
+        os.close(near)
+        os.close(far)

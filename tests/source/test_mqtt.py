@@ -16,9 +16,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
 
-from constraint_crdt.sources.mqtt import levels_of, matched_levels
+from constraint_crdt.sources.formats import SourceError
+from constraint_crdt.sources.mqtt import levels_of, matched_levels, split_packets, thin
 from tests.source.counterparts import finding, free_port, node_with, program, running, soon, values_of, why_unknown
 from tests.source.test_formats import STATE, payload
 
@@ -39,6 +42,54 @@ from tests.source.test_formats import STATE, payload
 def test_the_texts_of_wildcards(pattern: str, topic: str, levels: tuple[str, ...] | None) -> None:
     assert matched_levels(pattern, topic) == levels
     assert levels_of(("none", pattern), topic) == (levels or ())
+
+
+def text(value: bytes) -> bytes:
+    return len(value).to_bytes(2, "big") + value
+
+
+def packet(first: int, body: bytes) -> bytes:
+    length, out = len(body), bytearray([first])
+    while True:
+        out.append((length & 0x7F) | (0x80 if length > 0x7F else 0))
+        length >>= 7
+        if not length:
+            return bytes(out) + body
+
+
+packets = st.builds(
+    lambda first, topic, size: packet(first, text(topic) + b"x" * size),
+    st.sampled_from([0x30, 0x31, 0x32, 0x40, 0xD0]),
+    st.sampled_from([b"a", b"bb", b""]),
+    st.sampled_from([0, 1, 100, 130, 20_000]),
+)
+
+
+@given(st.lists(packets, max_size=8), st.integers(0, 200))
+def test_packets_are_split_and_thinned(sent: list[bytes], cut: int) -> None:
+    """Against a plain model: of messages of quality 0 the last of each topic stays, and everything else."""
+    data = b"".join(sent)
+    places, end = split_packets(data)
+    assert [data[start:stop] for start, _, stop in places] == sent
+    assert end == len(data)
+    shorter = data[: max(0, len(data) - cut)]
+    whole = split_packets(shorter)
+    assert [shorter[start:stop] for start, _, stop in whole[0]] == sent[: len(whole[0])]
+    assert shorter[whole[1] :] == data[whole[1] : len(shorter)]
+    topics = [each[body - start :][: 2 + each[body - start + 1]] for each, (start, body, _) in zip(sent, places, strict=True)]
+    kept = [
+        each
+        for at, each in enumerate(sent)
+        if each[0] not in (0x30, 0x31)
+        or not any(sent[later][0] in (0x30, 0x31) and topics[later] == topics[at] for later in range(at + 1, len(sent)))
+    ]
+    assert thin(data, places) == (b"".join(kept), len(sent) - len(kept))
+
+
+def test_what_is_no_packet_is_refused() -> None:
+    for data in (b"\x30\xff\xff\xff\xff\x7f", b"\x30\xff\xff\xff\x7f"):
+        with pytest.raises(SourceError, match="the broker sent"):
+            split_packets(data)
 
 
 class Broker:
@@ -201,10 +252,6 @@ async def test_tls_and_a_password(tmp_path: Path) -> None:
             assert "right" not in finding(node).what
     finally:
         broker.stop()
-
-
-def text(value: bytes) -> bytes:
-    return len(value).to_bytes(2, "big") + value
 
 
 def publish_packet(topic: str, content: bytes) -> bytes:

@@ -82,7 +82,7 @@ def _dialect() -> Any:
     try:
         from pymavlink.dialects.v20 import ardupilotmega
     except ImportError:
-        raise SourceError("MAVLink needs `pip install 'constraint-crdt[mavlink]'`") from None
+        raise SourceError("sources of MAVLink need `pip install 'constraint-crdt[mavlink]'`") from None
     return ardupilotmega
 
 
@@ -234,6 +234,8 @@ class MavlinkReader:
                 number = self._open()
             except OSError as error:
                 sink.fail(f"the link cannot be opened: {error.strerror or error}")
+            except SourceError as error:
+                sink.fail(f"the link cannot be opened: {error}")
             else:
                 try:
                     sink.connected()
@@ -258,7 +260,7 @@ class MavlinkReader:
                     sink.put(Message(document_of(message), (str(message.get_srcSystem()),)))
 
     def _open(self) -> int:
-        """The number of an open file. Raises `OSError`."""
+        """The number of an open file. Raises `OSError`, and `SourceError` for a device that is not serial."""
         if self._device:
             return _open_serial(self._device, int(self._baud or _BAUD))
         host = self._host.strip("[]")
@@ -274,7 +276,7 @@ class MavlinkReader:
 def _open_serial(device: str, baud: int) -> int:
     speed = getattr(termios, f"B{baud}", None)
     if speed is None:
-        raise OSError(f"{baud} is no baud rate")
+        raise SourceError(f"{baud} is no baud rate")
     number = os.open(device, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
     try:
         tty.setraw(number)
@@ -283,5 +285,5 @@ def _open_serial(device: str, baud: int) -> int:
         termios.tcsetattr(number, termios.TCSANOW, settings)
     except termios.error as error:
         os.close(number)
-        raise OSError(f"{device} is no serial device: {error}") from None
+        raise SourceError(f"{device} is no serial device: {error}") from None
     return number

@@ -6,13 +6,17 @@ Rules kept here:
 - A session without a `client_id` ends with its connection. With one the broker keeps it for an hour and sends what was missed, with
   quality of service 1.
 - A retained message is one of any age: it counts from its arrival, as nothing tells its time.
-- Payloads of a flood are decoded and then dropped by the rule of `reader`; the broker waits when this end does not keep up.
+- In a flood, when a whole piece of `PIECE` bytes waits, only the last message of each topic in that piece is decoded, of those of
+  quality 0; those before are dropped and counted. Not of Sparkplug, whose messages have only what has changed: the broker waits
+  when this end does not keep up. What is decoded is dropped by the rule of `reader`.
 """
 
+import socket
 import ssl
 import sys
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from constraint_crdt.sources import SourceSettings
@@ -27,6 +31,18 @@ KEEP_ALIVE = 20
 """Seconds after which a silent link is probed."""
 
 LONGEST_PAUSE = 30
+PIECE = 64 * 1024
+"""Bytes that are read at once."""
+
+MOST_HEAD = 128 * 1024
+"""Bytes of a packet beside its payload, at most: a topic and properties."""
+
+PUBLISH = 0x30
+"""The first byte of a message of quality 0."""
+
+PACKETS = 1000
+"""Packets that are read before the client looks for what it has to send."""
+
 SESSION_SECONDS = 3600
 """Seconds for which the broker keeps a session."""
 
@@ -54,6 +70,7 @@ def matched_levels(pattern: str, topic: str) -> tuple[str, ...] | None:
     return tuple(levels) if len(parts) == len(steps) else None
 
 
+@lru_cache(maxsize=4096)
 def levels_of(patterns: tuple[str, ...], topic: str) -> tuple[str, ...]:
     """The texts of the wildcards of the first pattern that matches."""
     return next((found for pattern in patterns if (found := matched_levels(pattern, topic)) is not None), ())
@@ -86,23 +103,136 @@ class _ClosedOnFailure(ssl.SSLSocket):
             raise
 
 
+def split_packets(data: bytes) -> tuple[list[tuple[int, int, int]], int]:
+    """The places of the whole packets, each with its beginning, its body and its end; and the end of the last. Raises `SourceError`
+    for what is no packet, and one beyond `MAX_PAYLOAD`.
+    """
+    places: list[tuple[int, int, int]] = []
+    at, size = 0, len(data)
+    while at + 2 <= size:
+        length, body, shift = data[at + 1], at + 2, 7
+        while length >= 1 << shift:  # the length goes on in the next byte
+            if body >= size:
+                return places, at
+            length = (length & ~(1 << shift)) | data[body] << shift
+            body, shift = body + 1, shift + 7
+            if shift > 28:
+                raise SourceError("the broker sent no packet of MQTT")
+        if length > MAX_PAYLOAD + MOST_HEAD:
+            raise SourceError(f"the broker sent a packet of {length} bytes")
+        if body + length > size:
+            break
+        places.append((at, body, body + length))
+        at = body + length
+    return places, at
+
+
+def thin(data: bytes, places: Sequence[tuple[int, int, int]]) -> tuple[bytes, int]:
+    """The packets without the messages of quality 0 that are followed by another one of their topic; and how many these were."""
+    kept: dict[object, tuple[int, int]] = {}
+    for start, body, end in places:
+        key: object = start
+        if data[start] & 0xF6 == PUBLISH:
+            key = data[body : body + 2 + int.from_bytes(data[body : body + 2], "big")]
+            kept.pop(key, None)
+        kept[key] = start, end
+    return b"".join(data[start:end] for start, end in kept.values()), len(places) - len(kept)
+
+
+class BufferedSocket:
+    """A socket whose bytes are read in large pieces. The client asks for a byte or two at a time, and each call of the system would
+    hand the interpreter over to another thread.
+
+    With `skipped`, which takes a number of messages, a piece that is full is thinned: more waits behind it.
+    """
+
+    def __init__(self, inner: socket.socket, skipped: Callable[[int], None] | None = None) -> None:
+        self._inner = inner
+        self._skipped = skipped
+        self._buffer = b""
+        self._at = 0
+        self._rest = b""
+        """The beginning of a packet whose end is not there yet."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def recv(self, size: int) -> bytes:
+        """The next bytes of whole packets, fewer than `size` at the end of a piece; none at the end, and for what is no packet.
+        Raises as the socket does.
+        """
+        while self._at >= len(self._buffer):
+            piece = self._inner.recv(PIECE)
+            if not piece:
+                return b""
+            data = self._rest + piece
+            try:
+                places, end = split_packets(data)
+            except SourceError:
+                return b""
+            self._rest, self._buffer, self._at = data[end:], data[:end], 0
+            if self._skipped is not None and len(piece) == PIECE:
+                self._buffer, skipped = thin(data, places)
+                self._skipped(skipped)
+        part = self._buffer[self._at : self._at + size]
+        self._at += len(part)
+        return part
+
+    def pending(self) -> int:
+        """The bytes that are here already."""
+        left = len(self._buffer) - self._at
+        return left or (self._inner.pending() if isinstance(self._inner, ssl.SSLSocket) else 0)
+
+    def fileno(self) -> int:
+        """For `select`."""
+        return self._inner.fileno()
+
+
+@cache
+def client_type() -> Any:
+    """The client of paho, reading many packets at a time. Raises `SourceError` if it is missing."""
+    try:
+        import paho.mqtt.client as paho
+    except ImportError:
+        raise SourceError("MQTT needs `pip install 'constraint-crdt[mqtt]'`") from None
+
+    class Client(paho.Client):
+        skipped: Callable[[int], None] | None = None
+
+        def _create_socket(self) -> Any:
+            link: Any = super()._create_socket()
+            return BufferedSocket(link, self.skipped)
+
+        def loop_read(self, max_packets: int = 1) -> Any:
+            outcome = super().loop_read(max_packets)
+            for _ in range(PACKETS):
+                link: Any = self.socket()
+                if outcome != paho.MQTT_ERR_SUCCESS or link is None or not link.pending():
+                    break
+                outcome = super().loop_read(max_packets)
+            return outcome
+
+    return Client
+
+
 class MqttReader:
     """Subscribes to topics."""
 
     def __init__(self, settings: SourceSettings) -> None:
-        try:
-            import paho.mqtt.client as paho
-            from paho.mqtt.enums import CallbackAPIVersion
-            from paho.mqtt.packettypes import PacketTypes
-            from paho.mqtt.properties import Properties
-        except ImportError:
-            raise SourceError("MQTT needs `pip install 'constraint-crdt[mqtt]'`") from None
+        make = client_type()
+        from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+        from paho.mqtt.packettypes import PacketTypes
+        from paho.mqtt.properties import Properties
+
         self._settings = settings
         self._decode = topic_decoder(settings)
         self._sink: Intake | None = None
         self._is_refused = False
-        self._client = client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=settings.client_id, protocol=paho.MQTTv5, reconnect_on_failure=True
+        self._client = client = make(
+            CallbackAPIVersion.VERSION2,
+            client_id=settings.client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            reconnect_on_failure=True,
         )
         client.reconnect_delay_set(1, LONGEST_PAUSE)
         if settings.username or settings.password_file:
@@ -122,6 +252,8 @@ class MqttReader:
     def start(self, sink: Intake) -> None:
         """Connect, and go on trying."""
         self._sink = sink
+        if self._settings.payload_format != "sparkplug":  # its messages have what has changed only
+            self._client.skipped = sink.skip
         port = self._parts.port or PORTS[self._parts.scheme]
         self._client.connect_async(
             self._parts.hostname or "", port, KEEP_ALIVE, clean_start=not self._settings.client_id, properties=self._properties

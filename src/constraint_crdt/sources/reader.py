@@ -24,6 +24,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from threading import Event, Lock, Thread
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -126,6 +127,12 @@ class Intake:
                 self._pending[name] = _Pending(value, field, now)
         self._wake()
 
+    def skip(self, messages: int) -> None:
+        """So many messages were dropped before they were decoded, each counted as a value."""
+        with self._lock:
+            self.messages += messages
+            self.dropped += messages
+
     def fail(self, why: str) -> None:
         """The source is down."""
         self.failure = why
@@ -181,6 +188,7 @@ def _clean(text: str) -> str:
     return re.sub(r"[^0-9A-Za-z]+", "_", text.replace("%", "percent")).strip("_")
 
 
+@lru_cache(maxsize=4096)
 def _numbered(name: str, levels: tuple[str, ...]) -> str:
     if "{" not in name:
         return name

@@ -499,7 +499,7 @@ class ZenohTransport:
         return self._shut_out(proof)
 
     def subscribe(self, keys: Sequence[str], take: Callable[[str, bytes], None]) -> Callable[[], None]:
-        """See `SubscribingTransport.subscribe`."""
+        """See `SubscribingTransport.subscribe`. Raises `TransportError`."""
         if self._settings.identity is not None:
             raise TransportError("the links of a node with an identity carry the messages of its fleet only")
         try:
