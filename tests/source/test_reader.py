@@ -176,6 +176,7 @@ class Measured:
         self.reasons |= reasons
 
 
+@pytest.mark.slow
 async def test_a_flood_makes_few_measurements_and_keeps_the_last_value() -> None:
     pushes, measured = Pushes(), Measured()
     reader = SourceReader(source(kind="mqtt", url="mqtt://h", topics=["t"], every=0.05), measured, lambda: pushes)
@@ -197,6 +198,7 @@ async def test_a_flood_makes_few_measurements_and_keeps_the_last_value() -> None
     await soon(lambda: pushes.closed)
 
 
+@pytest.mark.slow
 async def test_down_and_up_again(caplog: pytest.LogCaptureFixture) -> None:
     pushes, measured, tries = Pushes(), Measured(), 0
 
