@@ -23,7 +23,6 @@ import random
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,8 +111,9 @@ class Ours(Library):
 
     def __init__(self, name: str) -> None:
         from constraint_crdt import GossipNode
+        from constraint_crdt.protocol.messages import decode_message
 
-        self.node = GossipNode(name)
+        self.name, self.node, self._decode = name, GossipNode(name), decode_message
 
     def add(self, item: Item) -> None:
         state = self.node.state
@@ -127,14 +127,15 @@ class Ours(Library):
         pass
 
     def exchange(self, other: "Ours") -> int:
-        from constraint_crdt.protocol.messages import decode_message
-
-        sent, waiting = 0, deque([(self.node, other.node, self.node.begin(other.node.node_id))])
-        while waiting:
-            sender, reader, message = waiting.popleft()
-            for data in sender.encoded(message, reader.node_id):
-                sent += len(data)
-                waiting.extend((reader, sender, response) for response in reader.receive(decode_message(data)).responses)
+        decode, sent, sender, reader = self._decode, 0, self, other
+        messages = [self.node.begin(other.name)]
+        while messages:
+            answers = []
+            for message in messages:
+                for data in sender.node.encoded(message, reader.name):
+                    sent += len(data)
+                    answers += reader.node.receive(decode(data)).responses
+            sender, reader, messages = reader, sender, answers
         return sent
 
     def save(self) -> bytes:
@@ -144,9 +145,7 @@ class Ours(Library):
         return encode_message(self.node.delta_since(VectorClock({Replica("nobody", 0): 0})))
 
     def load(self, data: bytes) -> None:
-        from constraint_crdt.protocol.messages import decode_message
-
-        self.node.receive(decode_message(data, max_bytes=None))
+        self.node.receive(self._decode(data, max_bytes=None))
 
     def known(self) -> int:
         return len(self.node.state.constraints)

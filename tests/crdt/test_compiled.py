@@ -130,6 +130,68 @@ def test_gaps_are_the_same_and_bind_what_they_were_made_of(steps: list[tuple[int
         assert [core.position(row, lo) for lo in range(9)] == [sum(each <= lo for each in seqs) for lo in range(9)]
 
 
+@given(st.binary(max_size=300), st.integers(0, 65), st.binary(max_size=17), st.binary(max_size=65))
+def test_hashes_of_bytes_are_the_same(data: bytes, size: int, person: bytes, key: bytes) -> None:
+    found: list[object] = []
+    for core in cores():
+        try:
+            found.append(core.blake(data, size, person, key))
+        except ValueError:
+            found.append(None)
+    assert found[0] == found[1]
+    assert (found[0] is None) == (not 0 < size <= 64 or len(person) > 16 or len(key) > 64)
+    assert _cells.blake(data, 16, b"") == pure_cells.blake(data, 16, b"")
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 20), st.integers(1, 70), st.booleans()), max_size=12),
+    st.sampled_from([1, 2, 16, 17]),
+    st.sampled_from([1, 16, 32]),
+)
+def test_the_hashes_of_a_row_are_the_same(stretches: list[tuple[int, int, bool]], fan: int, size: int) -> None:
+    """`stretches`: seqs that are left out, cells after them, and if these are all of the kind that counts."""
+    seqs, seq, levels = list[tuple[int, int]](), 0, []
+    for gap, cells_, counts in stretches:
+        seqs += [(seq + gap + place, 1 if counts or place % 3 else 28) for place in range(cells_)]
+        seq += gap + cells_
+    for core in cores():
+        row = [core.Cell(kind, "a", b"\x92\x01\xa1a", each, A) for each, kind in seqs]
+        core.fill_digests(row, bytes(32), b"row")
+        below = core.hash_blocks(row, 28, fan, size, b"level 0")
+        above = core.hash_level(below, fan, size, b"level 1")
+        levels.append((list(below.items()), list(above.items())))
+    assert levels[0] == levels[1]
+    assert [place for place, _ in levels[0][0]] == sorted({each // fan for each, kind in seqs if kind == 1})
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([1, 3]), st.sampled_from(["a", "b", "\ud800", 5, 6, 2**70, "k" * 40, "k" * 41])), max_size=6)
+)
+def test_repeated_slots_are_found_alike(slots: list[tuple[int, str | int]]) -> None:
+    rows = [[core.Cell(kind, key, b"\x92\x01\xa1a", 1, A) for kind, key in slots] for core in cores()]
+    assert _cells.has_repeats(rows[0]) == pure_cells.has_repeats(rows[1]) == (len(set(slots)) < len(slots))
+
+
+@pytest.mark.parametrize("core", cores() if COMPILED else ())
+def test_a_long_row_without_repeats_has_none_until_one_comes(core: ModuleType) -> None:
+    row = [core.Cell(1, f"{number}", b"\x92\x01\xa1a", number, A) for number in range(1, 3000)]
+    assert not core.has_repeats(row)
+    assert core.has_repeats([*row, row[1234]])
+    assert not core.has_repeats([])
+
+
+def test_the_compiled_hashes_refuse_what_they_cannot_hash() -> None:
+    cell = _cells.Cell(1, "a", b"\x92\x01\xa1a", 1, A)
+    for fan, size, person in ((0, 16, b""), (16, 0, b""), (16, 33, b""), (16, 16, bytes(17))):
+        with pytest.raises(ValueError, match="out of bounds"):
+            _cells.hash_blocks([cell], 28, fan, size, person)
+        with pytest.raises(ValueError, match="out of bounds"):
+            _cells.hash_level({0: bytes(16)}, fan, size, person)
+    for below in ({1: bytes(16), 0: bytes(16)}, {0: bytes(15)}, {-1: bytes(16)}):
+        with pytest.raises(ValueError, match="ascending order"):
+            _cells.hash_level(below, 16, 16, b"")
+
+
 @given(
     st.binary(min_size=32, max_size=32),
     st.integers(10, 266),

@@ -1,12 +1,13 @@
 """Comparisons with literals, decided without the library: the same trees, outcomes, margins and refusals as by the library."""
 
+import math
 from collections.abc import Mapping
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from constraint_crdt.expression import Expression, ExpressionError, compile_expression, measurements
+from constraint_crdt.expression import Expression, ExpressionError, Verdict, compile_expression, measurements
 from constraint_crdt.expression.cel import TYPE_NAMES, environment
 from constraint_crdt.expression.evaluation import _checked, _compilation, _written, parts
 from constraint_crdt.expression.syntax import MOST_BRACKETS, MOST_COMPARISONS, Node, decode, read_comparisons
@@ -175,3 +176,36 @@ def test_texts_near_a_bound_are_left_to_the_library() -> None:
     assert read_comparisons("(" * (MOST_BRACKETS + 1) + "x < 1" + ")" * (MOST_BRACKETS + 1)) is None
     with pytest.raises(ExpressionError, match="longer than"):
         compile_expression("x < 1" + " " * 2000)
+
+
+# --- bands ------------------------------------------------------------------------------------------------------------------
+
+comparison = st.builds(
+    lambda flipped, name, operator, number: f"{number} {operator} {name}" if flipped else f"{name} {operator} {number}",
+    st.booleans(),
+    st.sampled_from("xyz"),
+    st.sampled_from(["<", "<=", ">", ">=", "=="]),
+    st.sampled_from(["-1.5", "0.0", "2", "2.5", "-7", "999999999999999"]),
+)
+
+
+@given(st.lists(comparison, min_size=1, max_size=4), st.data())
+@settings(max_examples=60)
+def test_numbers_within_the_bands_satisfy_and_those_next_to_them_do_not(parts: list[str], data: st.DataObject) -> None:
+    expression = compile_expression(" && ".join(parts))
+    bands = expression.bands()
+    assert bands is not None
+    assert bands.keys() == expression.variables
+    if any(low > high for low, high in bands.values()):
+        return
+    values = {name: data.draw(st.floats(low, high, allow_nan=False)) for name, (low, high) in bands.items()}
+    assert expression.evaluate(values).verdict is Verdict.SATISFIED
+    for name, (low, high) in bands.items():
+        for beside in (math.nextafter(low, -math.inf), math.nextafter(high, math.inf), math.nan):
+            if not low <= beside <= high:
+                assert expression.evaluate(values | {name: beside}).verdict is Verdict.VIOLATED
+
+
+@pytest.mark.parametrize("text", ["x != 1.0", "x < 1.0 || y < 1.0", "!(x < 1.0)", "x < y", "x + y < 1.0", 'x == "a"'])
+def test_other_expressions_have_no_bands(text: str) -> None:
+    assert compile_expression(text).bands() is None

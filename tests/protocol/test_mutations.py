@@ -295,7 +295,7 @@ def everything(node: GossipNode) -> object:
         set(rows._rows),
         rows._pending,
         {name: (peer.replica, peer.mark and peer.mark.total, peer.hash) for name, peer in tracker._peers.items()},
-        [(name, talk.common and talk.common.total, [each.mark.total for each in talk.statements]) for name, talk in talks.items()],
+        [(name, talk.common and talk.common.total, list(talk.statements)) for name, talk in talks.items()],
         (node.replica, node.alarms, node.syncs, node.converged),
     )
 

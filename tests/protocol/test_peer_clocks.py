@@ -127,6 +127,18 @@ def test_forgetting_all_peers_is_a_change_too() -> None:
     assert known.changes > changes > 2
 
 
+def test_a_peer_that_is_admitted_again_is_counted_with_its_hash() -> None:
+    known = tracker()
+    peer = admitted(known, P)
+    known.evidence(peer, mark({P: 1}), ONE)
+    known.clear()
+    known.admit(peer)
+    assert known.all_have(ONE)
+    known.evidence(peer, mark({P: 2}), OTHER)
+    assert known.all_have(OTHER)
+    assert set(known._hashes) == {OTHER}
+
+
 def test_a_tracker_shows_the_hash_of_each_peer() -> None:
     known = tracker()
     known.evidence(admitted(known, P), mark({P: 1}), ONE)

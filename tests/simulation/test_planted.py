@@ -81,7 +81,7 @@ def stale_ack_trusted(patch: pytest.MonkeyPatch) -> None:
 
     def planted(self: DeltaTracker, peer: Peer, token: bytes, reader: Replica) -> Statement | None:
         talk = self._conversations.get(peer.replica.node_id)
-        last = talk.statements[-1] if talk and talk.statements else None
+        last = list(talk.statements.values())[-1] if talk and talk.statements else None
         return last if last is not None and last.hash else find_hash(self, peer, token, reader)
 
     patch.setattr(DeltaTracker, "find_hash", planted)

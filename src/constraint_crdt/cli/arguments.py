@@ -28,7 +28,7 @@ MOST_DEMO_NODES = 20
 LEAST_DEMO_SECONDS = 8.0
 GROUPS: Final = {
     "run": ("node", "config", "source", "guard", "token", "demo", "simulate", "plan", "replay", "completion"),
-    "constraints": ("apply", "lint", "coverage"),
+    "constraints": ("apply", "test", "backtest", "lint", "coverage"),
     "observe": ("watch", "events", "doctor"),
     "state": ("acquire", "tile", "counter", "tally", "seen", "position"),
     "fleet": ("fleet",),
@@ -39,6 +39,11 @@ GROUPS: Final = {
 OWN: Final = {
     "add": "constraints:add",
     "remove": "constraints:remove",
+    "decide": "constraints:decide",
+    "disable": "constraints:disable",
+    "revert": "constraints:revert",
+    "decisions": "constraints:decisions",
+    "resolve": "constraints:resolve",
     "events": "watch:events",
     "doctor": "node:doctor",
     "status": "connection:status",
@@ -53,6 +58,7 @@ OWN: Final = {
 ACTIONS: Final = {
     "tile": "put, get or remove a tile: a piece of content that the fleet shares",
     "budget": "limit, held by whom since when, free here, free elsewhere, stranded; or add, set, remove a budget",
+    "alerts": "what the node's alerts have found; or add, remove, list the alert rules of the fleet",
     "fleet": "make the root of a fleet and the identities of its nodes, invite machines, list members",
     "source": "try the sources of a settings file",
     "token": "make, list or withdraw the tokens of the API of a node",
@@ -204,6 +210,8 @@ def make_parser() -> argparse.ArgumentParser:
     _source(commands)
     fleet = _fleet(commands, client)
     _apply(commands, client)
+    _test(commands)
+    _backtest(commands)
     _lint(commands, client)
     _acquire(commands, client)
     _guard(commands, client)
@@ -251,6 +259,8 @@ def _operations(commands: _Commands, client: _Parser, actions: dict[str, _Comman
             parser = _command(actions[name] if action else commands, action or name, run, command.help, client)
             parser.set_defaults(operation=operation, declared=command)
             _add_flags(parser, operation, command)
+            if operation.takes_why and "why" not in operation.request.__struct_fields__:
+                _why(parser)
 
 
 def _actions(commands: _Commands, name: str) -> _Commands:
@@ -354,13 +364,30 @@ def _node(commands: _Commands) -> None:
         metavar="KEY=VALUE",
         help="a label that constraints may ask for; may be repeated",
     )
+    node.add_argument(
+        "--destination",
+        action="append",
+        dest="destinations",
+        metavar="NAME=ADDRESS",
+        help="where this node can tell alerts, as ops=https://HOST/PATH; may be repeated. A settings file keeps it out of `ps`",
+    )
     node.add_argument("--site", metavar="NAME", help="the site of the node: few nodes of each site speak with other sites")
     node.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error; default: info")
     node.add_argument("--max-skew", metavar="SECONDS", help="how far the clocks of the fleet may differ; default: 10")
+    node.add_argument("--keep-decisions", type=int, metavar="N", help="answers of `decide` kept in memory; default: 1000")
     node.add_argument("--config", metavar="FILE", help="TOML with settings; flags and CONSTRAINT_CRDT_* variables win over it")
     # For drills: the reaction of a fleet to a wrong clock.
     node.add_argument("--clock-offset", type=float, default=0.0, help=argparse.SUPPRESS)
     node.add_argument("--record", metavar="FILE", help="record every input of the node there, for `replay`; bounded in size")
+    node.add_argument(
+        "--record-measurements",
+        metavar="PATH",
+        help="record what is measured in this file or folder, for `backtest`; bounded in size",
+    )
+    node.add_argument("--record-measurements-bytes", metavar="N", help="bound of that recording, in bytes; default: 268435456")
+    node.add_argument(
+        "--record-deadband", metavar="SHARE", help="leave out of it what moved by no more than this share, as in 0.01; default: 0"
+    )
     # For programs that start nodes and must leave none behind: the system closes the pipe when such a program ends.
     node.add_argument("--while-stdin-open", action="store_true", help=argparse.SUPPRESS)
 
@@ -438,7 +465,45 @@ def _apply(commands: _Commands, client: _Parser) -> None:
     )
     apply.add_argument("--prune", action="store_true", help="remove the constraints that the file does not list")
     apply.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    _why(apply)
     _waits(apply)
+
+
+def _test(commands: _Commands) -> None:
+    test = _command(commands, "test", "trials:test", "run the cases of rules in virtual time, without a node")
+    test.add_argument("files", nargs="+", metavar="FILE", help="cases in TOML or YAML: series of values, and what is expected when")
+    test.add_argument("--junit", metavar="FILE", help="write the outcome there as JUnit XML, too")
+    test.add_argument("--json", action="store_true", help="print the outcome as JSON")
+
+
+def _backtest(commands: _Commands) -> None:
+    backtest = _command(commands, "backtest", "trials:backtest", "what new rules would have said of recorded measurements")
+    backtest.add_argument("recordings", nargs="*", metavar="PATH", help="files and folders of `node --record-measurements`")
+    backtest.add_argument(
+        "--with",
+        dest="new",
+        action="append",
+        required=True,
+        metavar="FILE",
+        help="the new rules, in TOML; may be repeated",
+    )
+    backtest.add_argument(
+        "--against",
+        action="append",
+        metavar="FILE",
+        help="the old rules; may be repeated; default: those of the recording",
+    )
+    backtest.add_argument(
+        "--from-prometheus",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE|URL",
+        help="the JSON of a range query, and the variable if the metric has no name or another; may be repeated",
+    )
+    backtest.add_argument("--max-age", metavar="TIME", help="how long a value of Prometheus counts; default: 5m")
+    backtest.add_argument("--check-every", metavar="TIME", help="the time between two ticks, for values of Prometheus; default: 1s")
+    backtest.add_argument("--plot", metavar="FILE", help="draw where the two differ over time in a .svg or .png file")
+    backtest.add_argument("--json", action="store_true", help="print the outcome as JSON, with each verdict change")
 
 
 def _lint(commands: _Commands, client: _Parser) -> None:
@@ -454,6 +519,10 @@ def _lint(commands: _Commands, client: _Parser) -> None:
         metavar="NAME=LOW..HIGH",
         help="the lowest and highest value of a variable, as in percent=0..100; can be repeated",
     )
+
+
+def _why(command: _Parser) -> None:
+    command.add_argument("--why", metavar="TEXT", help="the reason, for the audit and the history")
 
 
 def _waits(command: _Parser) -> None:

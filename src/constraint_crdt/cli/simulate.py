@@ -282,11 +282,12 @@ def _as_json(report: Report) -> dict[str, object]:
 
 def plotter(name: str) -> Callable[[Report], None]:
     """A function that draws a report into the file. Raises `MisuseError` for a wrong name, `CommandFailedError` for the place."""
-    write = _picture_writer(name)
+    write = picture_writer(name)
     return lambda report: write(draw(report))
 
 
-def _picture_writer(name: str) -> Callable[[Picture], None]:
+def picture_writer(name: str) -> Callable[[Picture], None]:
+    """A function that writes a picture to the file. Raises `MisuseError` for a wrong name, `CommandFailedError` for the place."""
     encode = _encoding(name)
     check_place(name)
     return lambda picture: write_whole(name, encode(picture))
@@ -328,7 +329,7 @@ MOST_LOSS = 0.5
 
 def plan(arguments: argparse.Namespace) -> int:
     """Print the plan of a fleet. Raises `MisuseError` and `CommandFailedError`."""
-    write = None if arguments.plot is None else _picture_writer(arguments.plot)
+    write = None if arguments.plot is None else picture_writer(arguments.plot)
     try:
         made = make_plan(_planned_fleet(arguments), time.process_time)
     except InvalidValue as error:

@@ -224,23 +224,43 @@ compress(uint64_t h[8], const uint8_t *block, uint64_t counted, int last)
 typedef uint64_t Lanes __attribute__((vector_size(8 * LANES)));
 
 __attribute__((target("avx2"))) static void
-compress_lanes(const uint64_t h[8], const uint8_t *const blocks[LANES], const uint64_t counted[LANES], uint64_t out[4][LANES])
+compress_lanes(Lanes start[8], const uint8_t *const blocks[LANES], const uint64_t counted[LANES], int last)
 {
-    Lanes m[16], all, start[8];
+    Lanes m[16], all;
     for (int i = 0; i < 16; i++)
         for (int lane = 0; lane < LANES; lane++)
             m[i][lane] = load_little(blocks[lane] + 8 * i);
-    for (int i = 0; i < 8; i++)
-        start[i] = (Lanes){h[i], h[i], h[i], h[i]};
     Lanes v0 = start[0], v1 = start[1], v2 = start[2], v3 = start[3], v4 = start[4], v5 = start[5], v6 = start[6], v7 = start[7];
     all = (Lanes){0};
     Lanes v8 = all + blake_iv[0], v9 = all + blake_iv[1], va = all + blake_iv[2], vb = all + blake_iv[3];
     Lanes vc = (Lanes){counted[0], counted[1], counted[2], counted[3]} ^ blake_iv[4];
-    Lanes vd = all + blake_iv[5], ve = all + ~blake_iv[6], vf = all + blake_iv[7];
+    Lanes vd = all + blake_iv[5], ve = all + (last ? ~blake_iv[6] : blake_iv[6]), vf = all + blake_iv[7];
     TWELVE_ROUNDS
-    v0 ^= v8 ^ start[0], v1 ^= v9 ^ start[1], v2 ^= va ^ start[2], v3 ^= vb ^ start[3];
+    start[0] ^= v0 ^ v8, start[1] ^= v1 ^ v9, start[2] ^= v2 ^ va, start[3] ^= v3 ^ vb;
+    start[4] ^= v4 ^ vc, start[5] ^= v5 ^ vd, start[6] ^= v6 ^ ve, start[7] ^= v7 ^ vf;
+}
+
+/* Four hashes of as many blocks each, from one beginning on. Digests of up to 32 bytes. */
+__attribute__((target("avx2"))) static void
+hash_lanes(const uint64_t h[8], const uint8_t *const data[LANES], const uint64_t counted[LANES], int blocks, uint8_t out[LANES][32])
+{
+    Lanes state[8];
+    for (int i = 0; i < 8; i++)
+        state[i] = (Lanes){h[i], h[i], h[i], h[i]};
+    for (int block = 1; block <= blocks; block++) {
+        const uint8_t *at[LANES];
+        uint64_t upto[LANES];
+        for (int lane = 0; lane < LANES; lane++) {
+            at[lane] = data[lane] + (block - 1) * BLOCK;
+            upto[lane] = block == blocks ? counted[lane] : counted[lane] - (uint64_t)(blocks - block) * BLOCK;
+        }
+        compress_lanes(state, at, upto, block == blocks);
+    }
     for (int lane = 0; lane < LANES; lane++)
-        out[0][lane] = v0[lane], out[1][lane] = v1[lane], out[2][lane] = v2[lane], out[3][lane] = v3[lane];
+        for (int word = 0; word < 4; word++) {
+            uint64_t value = state[word][lane];
+            memcpy(out[lane] + 8 * word, &value, 8); /* x86 is little-endian */
+        }
 }
 
 #define HAVE_LANES __builtin_cpu_supports("avx2")
@@ -253,22 +273,26 @@ typedef struct {
     Py_ssize_t filled;
 } Hasher;
 
-/* A hash of 32 bytes with a key of 32 bytes and the purpose "cell". */
+#define PERSON_BYTES 16
+#define MOST_HASH_BYTES 64
+
+/* A hash of so many bytes. The sizes of key and purpose (`person`) are in bounds. A key is a block of its own. */
 static void
-hasher_begin(Hasher *hasher, const uint8_t *key)
+hasher_begin(Hasher *hasher, int size, const char *person, Py_ssize_t person_size, const char *key, Py_ssize_t key_size)
 {
+    uint8_t purpose[PERSON_BYTES] = {0};
+    memcpy(purpose, person, (size_t)person_size);
     memcpy(hasher->h, blake_iv, sizeof blake_iv);
-    hasher->h[0] ^= 0x01010000 ^ 32 << 8 ^ DIGEST_BYTES;
-    hasher->h[6] ^= load_little((const uint8_t *)"cell\0\0\0\0");
+    hasher->h[0] ^= 0x01010000 ^ (uint64_t)key_size << 8 ^ (uint64_t)size;
+    hasher->h[6] ^= load_little(purpose);
+    hasher->h[7] ^= load_little(purpose + 8);
     memset(hasher->block, 0, BLOCK);
-    memcpy(hasher->block, key, 32);
-    compress(hasher->h, hasher->block, BLOCK, 0);
-    memset(hasher->block, 0, BLOCK);
-    hasher->counted = BLOCK;
-    hasher->filled = 0;
+    memcpy(hasher->block, key, (size_t)key_size);
+    hasher->counted = 0;
+    hasher->filled = key_size ? BLOCK : 0;
 }
 
-/* The last block stays in the buffer, since its compression differs: at least one byte follows the key here. */
+/* The last block stays in the buffer, since its compression differs. */
 static void
 hasher_update(Hasher *hasher, const uint8_t *data, Py_ssize_t size)
 {
@@ -286,12 +310,19 @@ hasher_update(Hasher *hasher, const uint8_t *data, Py_ssize_t size)
     }
 }
 
+/* The rest of the block is zeros in its compression. */
 static void
-hasher_end(Hasher *hasher, uint8_t *digest)
+hasher_pad(Hasher *hasher)
 {
-    memset(hasher->block + hasher->filled, 0, BLOCK - hasher->filled);
-    compress(hasher->h, hasher->block, hasher->counted + hasher->filled, 1);
-    for (int i = 0; i < DIGEST_BYTES; i++)
+    memset(hasher->block + hasher->filled, 0, (size_t)(BLOCK - hasher->filled));
+}
+
+static void
+hasher_end(Hasher *hasher, uint8_t *digest, int size)
+{
+    hasher_pad(hasher);
+    compress(hasher->h, hasher->block, hasher->counted + (uint64_t)hasher->filled, 1);
+    for (int i = 0; i < size; i++)
         digest[i] = (uint8_t)(hasher->h[i / 8] >> 8 * (i % 8));
 }
 
@@ -744,6 +775,26 @@ find_place(Table *table, const Key *key)
     return slot < 0 ? -1 : table->index[slot];
 }
 
+/* Make room for more places at the end. The index stays as it is. */
+static int
+grow_places(Table *table, Py_ssize_t more)
+{
+    if (table->end + more <= table->room)
+        return 0;
+    Py_ssize_t room = table->end + (more > table->end / 4 + 8 ? more : table->end / 4 + 8);
+    PyObject **holders = PyMem_Realloc(table->holders, (size_t)room * sizeof *holders);
+    if (holders != NULL)
+        table->holders = holders;
+    uint32_t *hashes = holders == NULL ? NULL : PyMem_Realloc(table->hashes, (size_t)room * sizeof *hashes);
+    if (hashes == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    table->hashes = hashes;
+    table->room = room;
+    return 0;
+}
+
 /* Leave out the places taken out, and make room for more keys. */
 static int
 make_room(Table *table, Py_ssize_t more)
@@ -768,30 +819,20 @@ make_room(Table *table, Py_ssize_t more)
             table->hashes[end++] = table->hashes[place];
         }
     table->end = end;
-    if (end + more > table->room) {
-        Py_ssize_t room = end + (more > end / 4 + 8 ? more : end / 4 + 8);
-        PyObject **holders = PyMem_Realloc(table->holders, (size_t)room * sizeof *holders);
-        if (holders != NULL)
-            table->holders = holders;
-        uint32_t *hashes = holders == NULL ? NULL : PyMem_Realloc(table->hashes, (size_t)room * sizeof *hashes);
-        if (hashes == NULL) {
-            PyMem_Free(index);
-            PyErr_NoMemory();
-            /* The places moved, so the index is made anew within its old size. */
-            if (table->slots) {
-                memset(table->index, 0xff, (size_t)table->slots * sizeof *table->index);
-                for (Py_ssize_t place = 0; place < end; place++) {
-                    Py_ssize_t slot = table->hashes[place] & (table->slots - 1);
-                    while (table->index[slot] != FREE)
-                        slot = (slot + 1) & (table->slots - 1);
-                    table->index[slot] = (int32_t)place;
-                }
-                table->taken = end;
+    if (grow_places(table, more) < 0) {
+        PyMem_Free(index);
+        /* The places moved, so the index is made anew within its old size. */
+        if (table->slots) {
+            memset(table->index, 0xff, (size_t)table->slots * sizeof *table->index);
+            for (Py_ssize_t place = 0; place < end; place++) {
+                Py_ssize_t slot = table->hashes[place] & (table->slots - 1);
+                while (table->index[slot] != FREE)
+                    slot = (slot + 1) & (table->slots - 1);
+                table->index[slot] = (int32_t)place;
             }
-            return -1;
+            table->taken = end;
         }
-        table->hashes = hashes;
-        table->room = room;
+        return -1;
     }
     memset(index, 0xff, (size_t)slots * sizeof *index);
     for (Py_ssize_t place = 0; place < end; place++) {
@@ -807,13 +848,24 @@ make_room(Table *table, Py_ssize_t more)
     return 0;
 }
 
+/* Make room for more keys. The index is made anew where it would be too full, or where a quarter of the places was taken out. */
+static int
+ensure_room(Table *table, Py_ssize_t more)
+{
+    int fits = (table->taken + more) * 4 <= table->slots * 3;
+    if (fits && table->end + more <= table->room)
+        return 0;
+    if (fits && (table->end - table->used) * 4 <= table->end && table->end + more < INT32_MAX / 2)
+        return grow_places(table, more);
+    return make_room(table, more + table->used / 8);
+}
+
 /* Append a holder under a key that is not in the table. */
 static int
 append(Table *table, uint32_t hash, PyObject *holder)
 {
-    if (table->end >= table->room || (table->taken + 1) * 4 > table->slots * 3)
-        if (make_room(table, 1 + table->used / 8) < 0)
-            return -1;
+    if (ensure_room(table, 1) < 0)
+        return -1;
     Py_ssize_t mask = table->slots - 1, slot = hash & mask;
     while (table->index[slot] >= 0)
         slot = (slot + 1) & mask;
@@ -944,9 +996,7 @@ table_put_new(Table *table, PyObject *sequence)
     if (cells == NULL)
         return NULL;
     Py_ssize_t done = 0;
-    int failed = 0;
-    if (table->end + count > table->room || (table->taken + count) * 4 > table->slots * 3)
-        failed = make_room(table, count + (table->used ? (table->used + count) / 8 : 0)) < 0;
+    int failed = ensure_room(table, count) < 0;
     for (; !failed && done < count; done++) {
         Cell *cell = cell_at(cells, done);
         Key key;
@@ -1813,7 +1863,7 @@ hash_cell(const Hasher *row, Cell *cell)
     hasher_update(&hasher, seq, sizeof seq);
     bytes_of(cell, &data, &size);
     hasher_update(&hasher, data, size);
-    hasher_end(&hasher, cell->digest);
+    hasher_end(&hasher, cell->digest, DIGEST_BYTES);
 }
 
 #ifdef HAVE_LANES
@@ -1847,13 +1897,12 @@ group_add(Group *group, const Hasher *row, Cell *cell)
     group->counted[lane] = row->counted + (uint64_t)end;
     if (group->filled == LANES) {
         const uint8_t *blocks[LANES];
-        uint64_t out[4][LANES];
+        uint8_t out[LANES][32];
         for (lane = 0; lane < LANES; lane++)
             blocks[lane] = group->blocks[lane];
-        compress_lanes(row->h, blocks, group->counted, out);
+        hash_lanes(row->h, blocks, group->counted, 1, out);
         for (lane = 0; lane < LANES; lane++)
-            for (int word = 0; word < 4; word++)
-                memcpy(group->cells[lane]->digest + 8 * word, &out[word][lane], 8); /* x86 is little-endian */
+            memcpy(group->cells[lane]->digest, out[lane], DIGEST_BYTES);
         group->filled = 0;
     }
     return 1;
@@ -1876,11 +1925,12 @@ fill_digests(PyObject *Py_UNUSED(module), PyObject *arguments)
     if (cells == NULL)
         return NULL;
     Hasher row;
-    hasher_begin(&row, (const uint8_t *)key);
+    hasher_begin(&row, DIGEST_BYTES, "cell", 4, key, key_size);
     hasher_update(&row, (const uint8_t *)prefix, prefix_size);
 #ifdef HAVE_LANES
     Group group = {0};
     int lanes = HAVE_LANES && prefix_size < BLOCK;
+    hasher_pad(&row);
     for (int lane = 0; lane < LANES; lane++)
         memcpy(group.blocks[lane], row.block, BLOCK);
 #endif
@@ -1905,6 +1955,207 @@ fill_digests(PyObject *Py_UNUSED(module), PyObject *arguments)
 #endif
     Py_DECREF(cells);
     Py_RETURN_NONE;
+}
+
+static PyObject *
+blake(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    const char *data, *person, *key = "";
+    Py_ssize_t data_size, person_size, key_size = 0;
+    int size;
+    if (!PyArg_ParseTuple(arguments, "y#iy#|y#", &data, &data_size, &size, &person, &person_size, &key, &key_size))
+        return NULL;
+    if (size < 1 || size > MOST_HASH_BYTES || person_size > PERSON_BYTES || key_size > MOST_HASH_BYTES) {
+        PyErr_SetString(PyExc_ValueError, "a hash, or its key or purpose, is too long");
+        return NULL;
+    }
+    Hasher hasher;
+    uint8_t digest[MOST_HASH_BYTES];
+    hasher_begin(&hasher, size, person, person_size, key, key_size);
+    hasher_update(&hasher, (const uint8_t *)data, data_size);
+    hasher_end(&hasher, digest, size);
+    return PyBytes_FromStringAndSize((const char *)digest, size);
+}
+
+static int
+put_hash(PyObject *hashes, long long place, const uint8_t *hash, int size)
+{
+    PyObject *key = PyLong_FromLongLong(place), *value = PyBytes_FromStringAndSize((const char *)hash, size);
+    int failed = key == NULL || value == NULL || PyDict_SetItem(hashes, key, value) < 0;
+    Py_XDECREF(key);
+    Py_XDECREF(value);
+    return !failed;
+}
+
+#define WAITING 4
+
+/* The hashes of blocks of seqs, a few at a time where that is faster. They are put in the order of their blocks. */
+typedef struct {
+    PyObject *found;
+    const Hasher *start;
+    int size;
+    int filled;              /* blocks that wait */
+    long long places[WAITING];
+    uint8_t data[WAITING][2 * BLOCK];
+} Blocks;
+
+static int
+put_block(Blocks *blocks, long long place, const uint8_t *data, Py_ssize_t size)
+{
+    uint8_t hash[DIGEST_BYTES];
+    Hasher hasher = *blocks->start;
+    hasher_update(&hasher, data, size);
+    hasher_end(&hasher, hash, blocks->size);
+    return put_hash(blocks->found, place, hash, blocks->size);
+}
+
+static int
+put_waiting(Blocks *blocks)
+{
+    int good = 1;
+#ifdef HAVE_LANES
+    if (blocks->filled == LANES) {
+        const uint8_t *data[LANES];
+        uint64_t counted[LANES];
+        uint8_t out[LANES][32];
+        for (int lane = 0; lane < LANES; lane++)
+            data[lane] = blocks->data[lane], counted[lane] = 2 * BLOCK;
+        hash_lanes(blocks->start->h, data, counted, 2, out);
+        for (int lane = 0; lane < LANES && good; lane++)
+            good = put_hash(blocks->found, blocks->places[lane], out[lane], blocks->size);
+        blocks->filled = 0;
+    }
+#endif
+    for (int place = 0; place < blocks->filled && good; place++)
+        good = put_block(blocks, blocks->places[place], blocks->data[place], 2 * BLOCK);
+    blocks->filled = 0;
+    return good;
+}
+
+/* The cells of a block of seqs follow each other, since cells are in ascending order. */
+static PyObject *
+hash_blocks(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *sequence;
+    const char *person;
+    long long fan;
+    int left_out, size;
+    Py_ssize_t person_size, count;
+    if (!PyArg_ParseTuple(arguments, "OiLiy#", &sequence, &left_out, &fan, &size, &person, &person_size))
+        return NULL;
+    if (fan < 1 || size < 1 || size > DIGEST_BYTES || person_size > PERSON_BYTES) {
+        PyErr_SetString(PyExc_ValueError, "the size of a block, of its hash or of its purpose is out of bounds");
+        return NULL;
+    }
+    PyObject *cells = cells_of(sequence, &count), *found = cells == NULL ? NULL : PyDict_New();
+    int good = found != NULL;
+    Hasher start;
+    hasher_begin(&start, size, person, person_size, "", 0);
+    Blocks blocks = {.found = found, .start = &start, .size = size};
+    for (Py_ssize_t place = 0; place < count && good;) {
+        Cell *cell = cell_at(cells, place);
+        if (cell == NULL) {
+            good = 0;
+            break;
+        }
+        long long block = cell->seq / fan;
+        uint8_t *data = blocks.data[blocks.filled];
+        Py_ssize_t held = 0;
+        Hasher longer = start; /* for a block whose digests take more than two blocks of the hash */
+        int is_longer = 0;
+        do {
+            if (cell->kind != left_out) {
+                if (held + size > 2 * BLOCK) {
+                    hasher_update(&longer, data, held);
+                    held = 0;
+                    is_longer = 1;
+                }
+                memcpy(data + held, cell->digest, (size_t)size);
+                held += size;
+            }
+            cell = ++place < count ? cell_at(cells, place) : NULL;
+        } while (cell != NULL && cell->seq / fan == block);
+        if (cell == NULL && place < count) {
+            good = 0;
+        } else if (is_longer) {
+            uint8_t hash[DIGEST_BYTES];
+            hasher_update(&longer, data, held);
+            hasher_end(&longer, hash, size);
+            good = put_waiting(&blocks) && put_hash(found, block, hash, size);
+        } else if (held == 2 * BLOCK) {
+            blocks.places[blocks.filled++] = block;
+            good = blocks.filled < WAITING || put_waiting(&blocks);
+        } else if (held) {
+            good = put_waiting(&blocks) && put_block(&blocks, block, data, held);
+        }
+    }
+    good = good && put_waiting(&blocks);
+    Py_XDECREF(cells);
+    if (good)
+        return found;
+    Py_XDECREF(found);
+    return NULL;
+}
+
+/* The places are in ascending order, so those below one place follow each other. */
+static PyObject *
+hash_level(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *below, *place, *part;
+    const char *person;
+    long long fan, parent = 0, next = 0;
+    int size, open = 0, failed = 0;
+    Py_ssize_t person_size, at = 0;
+    static const uint8_t empty[DIGEST_BYTES];
+    if (!PyArg_ParseTuple(arguments, "O!Liy#", &PyDict_Type, &below, &fan, &size, &person, &person_size))
+        return NULL;
+    if (fan < 1 || size < 1 || size > DIGEST_BYTES || person_size > PERSON_BYTES) {
+        PyErr_SetString(PyExc_ValueError, "the size of a block, of its hash or of its purpose is out of bounds");
+        return NULL;
+    }
+    PyObject *found = PyDict_New();
+    Hasher start, hasher;
+    hasher_begin(&start, size, person, person_size, "", 0);
+    hasher = start;
+    while (found != NULL && !failed) {
+        int more = PyDict_Next(below, &at, &place, &part);
+        long long number = more ? PyLong_AsLongLong(place) : 0;
+        char *bytes = NULL;
+        Py_ssize_t part_size = size;
+        if (more && (PyErr_Occurred() || PyBytes_AsStringAndSize(part, &bytes, &part_size) < 0)) {
+            failed = 1;
+            break;
+        }
+        if (more && (number < 0 || part_size != size || (open && number < next))) {
+            PyErr_SetString(PyExc_ValueError, "the hashes of a level are of one size, in ascending order of their places");
+            failed = 1;
+            break;
+        }
+        if (open && (!more || number / fan != parent)) {
+            uint8_t digest[DIGEST_BYTES];
+            for (; next < (parent + 1) * fan; next++)
+                hasher_update(&hasher, empty, size);
+            hasher_end(&hasher, digest, size);
+            failed = !put_hash(found, parent, digest, size);
+            open = 0;
+        }
+        if (!more)
+            break;
+        if (!open) {
+            hasher = start;
+            parent = number / fan;
+            next = parent * fan;
+            open = 1;
+        }
+        for (; next < number; next++)
+            hasher_update(&hasher, empty, size);
+        hasher_update(&hasher, (const uint8_t *)bytes, size);
+        next++;
+    }
+    if (!failed)
+        return found;
+    Py_XDECREF(found);
+    return NULL;
 }
 
 static PyObject *
@@ -2063,6 +2314,51 @@ ask_pure(const char *name, PyObject *argument)
     return result;
 }
 
+static PyObject *
+has_repeats(PyObject *Py_UNUSED(module), PyObject *sequence)
+{
+    Py_ssize_t count, slots = 8;
+    PyObject *cells = cells_of(sequence, &count), *result = NULL;
+    if (cells == NULL)
+        return NULL;
+    while (slots < count * 2)
+        slots *= 2;
+    /* Places, from 1 on, below their hashes. */
+    uint64_t *index = count < INT32_MAX ? PyMem_Calloc((size_t)slots, sizeof *index) : NULL;
+    int repeats = 0;
+    if (index == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    for (Py_ssize_t place = 0; place < count && !repeats; place++) {
+        Cell *cell = cell_at(cells, place);
+        Key key, other;
+        if (cell == NULL)
+            goto done;
+        if (!key_of_cell(cell, &key)) { /* in no table, but perhaps twice */
+            result = ask_pure("has_repeats", cells);
+            goto done;
+        }
+        uint32_t hash = hash_key(&key) + cell->kind * 0x9e3779b1u;
+        Py_ssize_t slot = (Py_ssize_t)hash & (slots - 1);
+        for (; index[slot]; slot = (slot + 1) & (slots - 1)) {
+            if (index[slot] >> 32 != hash)
+                continue;
+            Cell *held = cell_at(cells, (Py_ssize_t)(uint32_t)index[slot] - 1);
+            if (held->kind == cell->kind && key_of_cell(held, &other) && same_key(&key, &other)) {
+                repeats = 1;
+                break;
+            }
+        }
+        index[slot] = (uint64_t)hash << 32 | (uint32_t)(place + 1);
+    }
+    result = PyBool_FromLong(repeats);
+done:
+    PyMem_Free(index);
+    Py_DECREF(cells);
+    return result;
+}
+
 /* 1 if the definition in an ADD cell has an end, and for damaged bytes. -1: an error. The reader has seen most cells that have none. */
 static int
 has_end(Cell *cell)
@@ -2218,12 +2514,16 @@ failed:
 static PyMethodDef functions[] = {
     {"all_hashed", all_hashed, METH_O, NULL},
     {"bind_cells", bind_cells, METH_VARARGS, NULL},
+    {"blake", blake, METH_VARARGS, NULL},
     {"by_kind", by_kind, METH_O, NULL},
     {"counts_of", counts_of, METH_O, NULL},
     {"deflate", deflate, METH_VARARGS, NULL},
     {"ending", ending, METH_O, NULL},
     {"fill_digests", fill_digests, METH_VARARGS, NULL},
     {"gaps_of", gaps_of, METH_VARARGS, NULL},
+    {"has_repeats", has_repeats, METH_O, NULL},
+    {"hash_blocks", hash_blocks, METH_VARARGS, NULL},
+    {"hash_level", hash_level, METH_VARARGS, NULL},
     {"join_cells", join_cells, METH_O, NULL},
     {"of_kinds", of_kinds, METH_VARARGS, NULL},
     {"position", position, METH_VARARGS, NULL},

@@ -408,16 +408,18 @@ class UnboundRun(msgspec.Struct, gc=False, eq=False):
 
     def bind(self, base: ClockMark | None) -> Run:
         """Resolve against the clock named by the message. Raises `ConstraintCrdtError` for a run outside of the clock."""
-        replica, lo = self._origin(base)
+        ref = self.ref
+        if base is None or isinstance(ref, Replica):
+            replica, lo = resolve(ref, base), self.lo
+        else:
+            order = base.order
+            replica = order[ref] if ref < len(order) else resolve(ref, base)
+            lo = base.entries[replica]
         hi = lo + self.span
         if hi > MAX_COUNT or not core.bind_cells(self.cells, replica, lo, hi, self.gaps):
             raise ConstraintCrdtError(f"a run of {replica} has cells outside of {lo} < seq <= {hi}")
         stubs = [Stub(lo + each.seq, each.kind, each.key, each.digest) for each in self.stubs] if self.stubs else ()
         return Run(replica, lo, hi, self.cells, self.floor, 0, stubs)
-
-    def _origin(self, base: ClockMark | None) -> tuple[Replica, int]:
-        replica = resolve(self.ref, base)
-        return replica, (base.entries[replica] if base is not None and isinstance(self.ref, int) else self.lo)
 
 
 def resolve(ref: int | Replica, base: ClockMark | None) -> Replica:
@@ -446,7 +448,7 @@ def read_ref(ref: int | tuple[str, int]) -> int | Replica:
 
 def read_run(wire: WireRun) -> UnboundRun:
     """Validate a decoded run and all of its cells."""
-    if min(wire.lo, wire.floor) < 0 or wire.span < 1 or max(wire.span, wire.lo, wire.floor) > MAX_COUNT:
+    if not (1 <= wire.span <= MAX_COUNT and 0 <= wire.lo <= MAX_COUNT and 0 <= wire.floor <= MAX_COUNT):
         raise ConstraintCrdtError("a number in a run is out of bounds")
     cells = read_cells(wire.cells)
     if wire.gaps and (wire.gaps[0] < 0 or _count(wire.gaps) != len(cells)):

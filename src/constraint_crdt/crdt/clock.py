@@ -35,10 +35,11 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from hashlib import blake2b
 from typing import NamedTuple, Self
 
-from constraint_crdt.crdt.digest import Digest, Replica, replica_bytes
+import msgspec
+
+from constraint_crdt.crdt.digest import Digest, Replica, blake, replica_bytes
 from constraint_crdt.errors import InvalidValue
 
 CLOCK_NAME_BYTES = 8
@@ -173,25 +174,20 @@ class VectorClock(Merge):
         return f"VectorClock({{{inner}}})"
 
 
-class ClockMark:
+class ClockMark(msgspec.Struct, eq=False):
     """A clock at an instant, with the sum of its entries' keyed hashes: cheap to compare, to change and to name.
 
     Marks never change, so they are shared freely; do not write to `entries`.
     """
 
-    __slots__ = ("_digest", "_name", "_order", "count", "entries", "total")
-
-    def __init__(
-        self, entries: dict[Replica, int], total: int, count: int, digest: Digest, order: list[Replica] | None = None
-    ) -> None:
-        """`order`: the replicas sorted, shared with marks of the same replicas; empty until it is needed."""
-        self.entries = entries
-        self.total = total
-        self.count = count
-        """The sum of the seqs. The clock of a life only grows, so of two of its clocks the larger sum is the later."""
-        self._digest = digest
-        self._order = [] if order is None else order
-        self._name: tuple[Replica, bytes] | None = None
+    entries: dict[Replica, int]
+    total: int
+    count: int
+    """The sum of the seqs. The clock of a life only grows, so of two of its clocks the larger sum is the later."""
+    _digest: Digest
+    _order: list[Replica] = []
+    """The replicas sorted, shared with marks of the same replicas; empty until it is needed."""
+    _name: tuple[Replica, bytes] | None = None
 
     @classmethod
     def of(cls, entries: Mapping[Replica, int], digest: Digest) -> "ClockMark":
@@ -206,10 +202,15 @@ class ClockMark:
 
     def followed_by(self, entries: dict[Replica, int], total: int, count: int) -> "ClockMark":
         """The mark of a later instant of the same clock, which may have gained entries but has lost none."""
-        return ClockMark(entries, total, count, self._digest, self._order if len(entries) == len(self.entries) else None)
+        if len(entries) == len(self.entries):
+            return ClockMark(entries, total, count, self._digest, self._order)
+        return ClockMark(entries, total, count, self._digest)
 
     def __eq__(self, other: object) -> bool:
         return self.total == other.total if isinstance(other, ClockMark) else NotImplemented
+
+    def __ne__(self, other: object) -> bool:  # Python would ask that of a struct, which compares otherwise
+        return self.total != other.total if isinstance(other, ClockMark) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]  # nothing keys by a mark
 
@@ -236,7 +237,7 @@ class ClockMark:
             else:
                 del entries[replica]
             same_keys = same_keys and bool(before and seq)
-        return ClockMark(entries, total, count, digest, self._order if same_keys else None)
+        return ClockMark(entries, total, count, digest, self._order if same_keys else [])
 
     def replaced(self, entries: Mapping[Replica, int]) -> "ClockMark":
         """The mark of another clock spelled out: as `of`, but hashing costs only O(differences)."""
@@ -254,7 +255,7 @@ class ClockMark:
         if last is not None and last[0] == reader:
             return last[1]
         total = (self.total % 2**256).to_bytes(32, "big")
-        name = blake2b(total + replica_bytes(reader), digest_size=CLOCK_NAME_BYTES, person=b"clock name").digest()
+        name = blake()(total + replica_bytes(reader), CLOCK_NAME_BYTES, b"clock name")
         self._name = (reader, name)
         return name
 
@@ -380,7 +381,8 @@ class HybridClock:
         if len(known) == MEASUREMENTS:
             known.pop()
         known.append(heard)
-        if not self._is_near(heard.offset):
+        near = self._is_near(heard.offset)
+        if not near:
             self._far.add(peer)
         if self._steady is not None and (self._far or self._doubt is not None):
             self._find_lead(own)
@@ -392,7 +394,7 @@ class HybridClock:
             self._lead = heard
         elif lost:
             self._find_lead(own)
-        if self._is_near(heard.offset):
+        if near:
             self._skewed.discard(peer)
         elif peer not in self._skewed:
             self._skewed.add(peer)
@@ -493,7 +495,9 @@ class HybridClock:
 
     def _known(self, peer: str, own: int) -> deque[_Heard]:
         """The valid measurements of a peer's clock, the highest first."""
-        known = self._heard.setdefault(peer, deque())
+        known = self._heard.get(peer)
+        if known is None:
+            known = self._heard[peer] = deque()
         while known and own - known[0].at > self.heard_for:
             known.popleft()
         return known

@@ -45,6 +45,11 @@ class Dot(NamedTuple):
     seq: int
 
 
+def dot_text(dot: Dot) -> str:
+    """A mutation as text, for people."""
+    return f"{dot.replica}:{dot.seq}"
+
+
 def parse_replica(text: str) -> Replica | None:
     """The replica with this text; None for any other text."""
     name, _, life = text.rpartition("~")
@@ -122,16 +127,10 @@ def replica_bytes(replica: Replica) -> bytes:
     return replica.incarnation.to_bytes(8, "big") + len(name).to_bytes(2, "big") + name
 
 
-@lru_cache(maxsize=64)
-def _hasher(key: bytes, person: bytes) -> blake2b:
-    """A hasher with the key, to be copied: a copy costs a third of a new hasher."""
-    return blake2b(key=key, digest_size=STATE_HASH_BYTES, person=person)
-
-
 @lru_cache(maxsize=256)
 def _token(state_hash: bytes, reader: Replica) -> bytes:
     """Remembered, because each message of an exchange says or checks the same few."""
-    return blake2b(state_hash + replica_bytes(reader), digest_size=HASH_TOKEN_BYTES, person=b"hash token").digest()
+    return blake()(state_hash + replica_bytes(reader), HASH_TOKEN_BYTES, b"hash token")
 
 
 @cache
@@ -142,12 +141,18 @@ def _fill() -> "Callable[[Iterable[Cell], bytes, bytes], None]":
     return core.fill_digests
 
 
+@cache
+def blake() -> "Callable[..., bytes]":
+    """The hash function of the core: of bytes, a size, a purpose and a key. Imported late as well."""
+    from constraint_crdt.crdt.cells import core
+
+    return core.blake
+
+
 @lru_cache(maxsize=4096)
 def _clock_entry(key: bytes, replica: Replica, seq: int) -> int:
     """Remembered, because each message of an exchange moves the same few entries from and to the same values."""
-    hasher = _hasher(key, b"clock").copy()
-    hasher.update(seq.to_bytes(8, "big") + replica_bytes(replica))
-    return int.from_bytes(hasher.digest())
+    return int.from_bytes(blake()(seq.to_bytes(8, "big") + replica_bytes(replica), STATE_HASH_BYTES, b"clock", key))
 
 
 class Digest:
@@ -180,6 +185,5 @@ class Digest:
 
     def state(self, cells: int, clock: int) -> StateHash:
         """The hash of a state from its two sums."""
-        hasher = _hasher(self._key, b"state").copy()
-        hasher.update((cells & _MODULO).to_bytes(32, "big") + (clock & _MODULO).to_bytes(32, "big"))
-        return StateHash(hasher.digest())
+        sums = (cells & _MODULO).to_bytes(32, "big") + (clock & _MODULO).to_bytes(32, "big")
+        return StateHash(blake()(sums, STATE_HASH_BYTES, b"state", self._key))

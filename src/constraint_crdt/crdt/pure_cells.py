@@ -20,6 +20,8 @@ import msgspec
 from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.crdt.limits import MAX_COUNT
 
+_DIGEST_BYTES: Final = 32
+
 UNBOUND: Final = Replica("", 0)
 """The replica of a cell before the cell is bound to its row."""
 
@@ -173,6 +175,37 @@ def join_cells(cells: Sequence[Cell]) -> bytes:
     else:
         header = b"\xdd" + count.to_bytes(4, "big")
     return header + b"".join([cell.data for cell in cells])
+
+
+def blake(data: bytes, size: int, person: bytes, key: bytes = b"") -> bytes:
+    """The BLAKE2b hash of some bytes, of `size` bytes, for a purpose. Raises `ValueError` for sizes that it does not have."""
+    return blake2b(data, digest_size=size, key=key, person=person).digest()
+
+
+def hash_blocks(cells: Iterable[Cell], left_out: int, fan: int, size: int, person: bytes) -> dict[int, bytes]:
+    """The hash of each block of `fan` seqs by the place of the block: of the first `size` bytes of the digests of its cells.
+
+    `cells`: in ascending order. `left_out`: a kind of cells that have no part in it. `size`: of a hash as well.
+    """
+    found = {}
+    for block, members in groupby([cell for cell in cells if cell.kind != left_out], lambda cell: cell.seq // fan):
+        parts = [cell.digest.to_bytes(_DIGEST_BYTES, "big")[:size] for cell in members]
+        found[block] = blake(b"".join(parts), size, person)
+    return found
+
+
+def hash_level(below: dict[int, bytes], fan: int, size: int, person: bytes) -> dict[int, bytes]:
+    """The hashes of each `fan` hashes of the level below. `below`: by place, in ascending order; a missing one counts as zeros."""
+    found, empty = {}, bytes(size)
+    for place in dict.fromkeys([each // fan for each in below]):
+        parts = [below.get(each, empty) for each in range(place * fan, (place + 1) * fan)]
+        found[place] = blake(b"".join(parts), size, person)
+    return found
+
+
+def has_repeats(cells: Sequence[Cell]) -> bool:
+    """True if two cells have the same kind and key."""
+    return len({(cell.kind, cell.key) for cell in cells}) < len(cells)
 
 
 def fill_digests(cells: Iterable[Cell], key: bytes, prefix: bytes) -> None:

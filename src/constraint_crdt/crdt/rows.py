@@ -139,6 +139,8 @@ class ClockLog:
         before = self._marks.get(mark.total)
         if before is None or self._count - before > len(self._changed):
             return None
+        if self._count - before < 2:
+            return (self._changed[-1],) if self._count > before else ()
         return dict.fromkeys(islice(reversed(self._changed), self._count - before))
 
     def clear(self) -> None:
@@ -257,6 +259,8 @@ class Rows(Tables):
         O(rows that changed since) for a recent mark of the clock here, else O(floors).
         """
         theirs, floors = clock.entries if isinstance(clock, ClockMark) else clock, self._floors
+        if not floors:
+            return True
         changed = self.changed_since(clock)
         if changed is None:
             return all(floor <= theirs.get(replica, 0) for replica, floor in floors.items())
@@ -264,16 +268,20 @@ class Rows(Tables):
 
     def ahead_of(self, clock: Known) -> int:
         """How many mutations are accounted for here and not in `clock`. As costly as `serves`, by rows."""
-        mine, theirs = self._clock, (clock.entries if isinstance(clock, ClockMark) else clock).get
-        return sum([mine[replica] - theirs(replica, 0) for replica in self._ahead(clock)])
+        mine = self._clock
+        return sum([mine[replica] - seq for replica, seq in self.lacked_at(clock)])
+
+    def lacked_at(self, clock: Known) -> list[tuple[Replica, int]]:
+        """The entries of `clock`, 0 included, for every row ahead of it. As costly as `ahead_of`."""
+        mine, changed = self._clock, self.changed_since(clock)
+        theirs = (clock.entries if isinstance(clock, ClockMark) else clock).get
+        if changed is None:
+            return [(replica, theirs(replica, 0)) for replica in self._ahead(clock)]
+        return [(replica, seq) for replica in changed if mine[replica] > (seq := theirs(replica, 0))]
 
     def since(self, clock: Known) -> list[Run]:
         """A run for every row ahead of `clock`. As costly as `ahead_of`, and O(cells in partial runs)."""
-        rows, theirs = self._rows, clock.entries if isinstance(clock, ClockMark) else clock
-        return [
-            row if replica not in theirs and isinstance(row := rows[replica], Run) else self._run(replica, theirs.get(replica, 0))
-            for replica in self._ahead(clock)
-        ]
+        return self.runs(self.lacked_at(clock))
 
     def changed_since(self, clock: Known) -> Collection[Replica] | None:
         """The rows of which the clock or the floor rose since the clock here was `clock`; None if it was not, or long ago."""
@@ -352,6 +360,8 @@ class Rows(Tables):
         nothing has changed.
         """
         clock, rows = self._clock, self._rows
+        if len(runs) == 1 and runs[0].lo and runs[0].lo == clock.get(runs[0].replica) and not (whole or replaced):
+            return self._append(runs[0])
         if [run for run in runs if run.lo and run.lo > clock.get(run.replica, 0)]:
             return Applied(changed=False, gap=True)
         new = [run for run in runs if run.replica not in rows and run.hi]
@@ -377,13 +387,23 @@ class Rows(Tables):
                 self._own(run.replica).extend(news)
         self._put_all(self._without_pending(cells))
         if whole:
-            if self.signed is None:
-                self._drop_unlisted([run for run, _ in more])
-            self._raise_floors({run.replica: run.floor for run in runs})
+            self._take_whole(runs, [run for run, _ in more])
         for run, _ in more:
             self._raise_clock(run.replica, run.hi)
         self._apply_removals(cells)
         return Applied((self._clock_sum, self._count) != version, False, exact)
+
+    def _append(self, run: Run) -> Applied:
+        """`apply` for a single run that begins at the end of its row: the usual Delta."""
+        cells, replica = run.cells, run.replica
+        self._check_room(len(cells), 0)
+        if cells:
+            self.digest.fill(replica, cells)
+            self._own(replica).extend(cells)
+            self._put_all(self._without_pending(cells) if self._pending else cells)
+        self._raise_clock(replica, run.hi)
+        self._apply_removals(cells)
+        return Applied(run.hi > run.lo, False, True)
 
     def restore(self, runs: Sequence[Run]) -> None:
         """Take in all rows from a store, with the stubs of the signed rows. Raises as `apply` does."""
@@ -544,6 +564,12 @@ class Rows(Tables):
         if self.signed is not None:
             self.signed.died(cell)
 
+    def _take_whole(self, runs: Sequence[Run], known: Iterable[Run]) -> None:
+        """Take over what the runs of a Sync say about the cells that they do not list. `known`: those of rows known before."""
+        if self.signed is None:
+            self._drop_unlisted(known)
+        self._raise_floors({run.replica: run.floor for run in runs})
+
     def _drop_unlisted(self, runs: Iterable[Run]) -> None:
         """Rule 4: cells accounted for by a Sync and not listed in it are dead."""
         for run in runs:
@@ -553,10 +579,12 @@ class Rows(Tables):
                     self._drop(cell)
 
     def _raise_clock(self, replica: Replica, seq: int) -> None:
-        before = self.seq(replica)
+        before = self._clock.get(replica, 0)
         if seq <= before:
             return
-        row = self._own(replica)
+        row = self._rows.get(replica)
+        if not isinstance(row, Row):
+            row = self._own(replica)
         self._log.note(replica)
         entry = self.digest.clock_entry(replica, seq)
         self._clock_sum += entry - row.entry

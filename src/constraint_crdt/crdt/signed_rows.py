@@ -20,13 +20,11 @@ Rules kept here:
 - The tree of a row is made when it is first needed, O(cells), and follows each change after that, O(changes).
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from hashlib import blake2b
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from constraint_crdt.crdt.cells import MAX_KIND, Cell, Key, Run, Stub, make_cell, register, require, value_of
+from constraint_crdt.crdt.cells import MAX_KIND, Cell, Key, Run, Stub, core, make_cell, register, require, value_of
 from constraint_crdt.crdt.digest import Replica, replica_bytes
 from constraint_crdt.crdt.limits import KEY_BYTES, MAX_COUNT
 
@@ -75,11 +73,13 @@ _slot_of = attrgetter("kind", "key")
 def check_slots(run: Run) -> None:
     """Raise `ConstraintCrdtError` for a run with two covered cells of one slot or seq: a row covers the later one alone."""
     cells, stubs = run.cells, run.stubs
+    if not stubs:
+        require(not core.has_repeats(cells), "a row with two cells of one slot")
+        return
     slots = set(map(_slot_of, cells))
     slots.update([_slot(each) for each in stubs])
     require(len(slots) == len(cells) + len(stubs), "a row with two cells of one slot")
-    if stubs:
-        require({cell.seq for cell in cells}.isdisjoint([each.seq for each in stubs]), "a row with two cells of one seq")
+    require({cell.seq for cell in cells}.isdisjoint([each.seq for each in stubs]), "a row with two cells of one seq")
 
 
 def signed_text(fleet: str, replica: Replica, seq: int, root: bytes) -> bytes:
@@ -94,7 +94,7 @@ def covered_digest(cell: Cell) -> bytes:
 
 def signature_mark(cell: Cell) -> bytes:
     """Stands for the row that a SIGNATURE cell signs. Of one key and text there may be many signatures."""
-    return blake2b(value_of(cell), digest_size=HASH_BYTES, person=b"signature").digest()
+    return core.blake(value_of(cell), HASH_BYTES, b"signature")
 
 
 Hashes = Mapping[int, bytes | None]
@@ -143,8 +143,10 @@ class Prediction(NamedTuple):
 
     run: Run
     root: bytes
+    levels: list[dict[int, bytes]]
+    """All hashes of a whole row."""
     hashes: Sequence[Hashes]
-    """The changed hashes of each level."""
+    """The changed hashes of each level, of another."""
     stubs: Sequence[Stub]
     """The stubs that the run brings."""
     gone: frozenset[int]
@@ -155,6 +157,8 @@ class Prediction(NamedTuple):
     """The standing cells that the row covers no longer, and that no cell of the run replaces."""
     known: int = 0
     """The clock of the row before the run."""
+    noted: Sequence[Cell] = ()
+    """The new cells that a reader takes a look at before it applies the run."""
 
 
 Standing = Callable[[Replica, int, int], Sequence[Cell]]
@@ -282,14 +286,18 @@ class SignedRows:
 
     def root(self, replica: Replica) -> bytes:
         """The root of a followed row as it is. O(changes since the last call); O(cells) the first time."""
+        return _root(self._fresh(replica).levels[-1])
+
+    def _fresh(self, replica: Replica) -> _Tree:
+        """The tree of a row with all of its hashes."""
         tree, dirty = self._trees[replica], self._dirty[replica]
         if dirty is None:
-            _put_all(tree, _hashes_of(self._standing(replica, 0, MAX_COUNT), tree.above(0)))
+            tree.levels = _hashes_of(self._standing(replica, 0, MAX_COUNT), tree.above(0))
         elif dirty:
             blocks = {block: self._block(replica, tree, block, {}, frozenset()) for block in dirty}
             _put_all(tree, _above(tree, blocks))
         self._dirty[replica] = set()
-        return _root(tree.levels[-1])
+        return tree
 
     def settled_cells(self, replica: Replica, least: int) -> list[Cell]:
         """The SETTLED cells by which the writer ends the stubs of its row; none while they are fewer than `least`."""
@@ -318,9 +326,9 @@ class SignedRows:
         check_slots(run)
         tree = self._trees.get(run.replica)
         if run.lo == 0 or tree is None or not known:
-            hashes = _hashes_of(run.cells, stubs)
-            return Prediction(run, _root(hashes[-1]), hashes, stubs, frozenset(), True)
-        self.root(run.replica)
+            levels = _hashes_of(run.cells, stubs)
+            return Prediction(run, _root(levels[-1]), levels, (), stubs, frozenset(), True)
+        self._fresh(run.replica)
         new = [cell for cell in run.cells if cell.seq > known]
         news = [each for each in stubs if each.seq > known]
         gone: set[int] = set()
@@ -354,7 +362,7 @@ class SignedRows:
         touched = {seq // FAN for seq in (*gone, *added)}
         hashes = _above(tree, {block: self._block(run.replica, tree, block, added, gone) for block in touched})
         root = _root({**tree.levels[-1], **hashes[-1]})
-        return Prediction(run, root, hashes, news, frozenset(gone), False, superseded, known)
+        return Prediction(run, root, [], hashes, news, frozenset(gone), False, superseded, known)
 
     def adopt(self, prediction: Prediction) -> None:
         """Take a prediction over, after its run was applied."""
@@ -362,10 +370,11 @@ class SignedRows:
         if prediction.whole:
             before = self._trees.get(replica)
             tree = self._trees[replica] = _Tree()
-            covered = {cell.seq: cell for cell in run.cells}
-            for each in before.above(0) if before is not None else ():  # cells of the run that are removed here
-                if each.seq in covered:
-                    tree.put(_stub_of(covered[each.seq]))
+            tree.levels = prediction.levels
+            ended = before.by_seq if before is not None else {}
+            for cell in run.cells if ended else ():
+                if cell.seq in ended:  # it is removed here
+                    tree.put(_stub_of(cell))
             standing = {cell.seq for cell in self._standing(replica, 0, run.hi)} if prediction.stubs else ()
             for each in prediction.stubs:
                 if each.seq not in standing:  # else the sender lacks the cell
@@ -378,9 +387,9 @@ class SignedRows:
                 tree.pop(seq)
             for each in prediction.stubs:
                 tree.put(each)
+            _put_all(tree, prediction.hashes)
         if tree.by_seq or prediction.gone or prediction.whole:
             self._changed.add(replica)
-        _put_all(tree, prediction.hashes)
 
     def died(self, cell: Cell) -> None:
         """A cell does not stand any more, and no later cell of its row replaced it."""
@@ -405,16 +414,17 @@ class SignedRows:
     ) -> bytes | None:
         low = block * FAN
         standing = self._standing(replica, low - 1, low + FAN - 1)
+        if not (tree.by_seq or added):
+            kept = [cell for cell in standing if cell.seq not in gone] if gone else standing
+            return core.hash_blocks(kept, SIGNATURE, FAN, HASH_BYTES, _PERSONS[0]).get(block)
         found = {cell.seq: covered_digest(cell) for cell in standing if cell.kind != SIGNATURE and cell.seq not in gone}
-        if tree.by_seq or added:
-            for seq in range(low, low + FAN):
-                digest = added.get(seq)
-                if digest is None and seq in tree.by_seq:
-                    digest = tree.by_seq[seq].digest
-                if digest is not None and seq not in gone:
-                    found[seq] = digest
-            return _hash([found[seq] for seq in sorted(found)], 0) if found else None
-        return _hash(list(found.values()), 0) if found else None
+        for seq in range(low, low + FAN):
+            digest = added.get(seq)
+            if digest is None and seq in tree.by_seq:
+                digest = tree.by_seq[seq].digest
+            if digest is not None and seq not in gone:
+                found[seq] = digest
+        return _hash([found[seq] for seq in sorted(found)], 0) if found else None
 
 
 def _stub_of(cell: Cell) -> Stub:
@@ -432,47 +442,50 @@ def unsettled(cell: Cell, seqs: Iterable[int]) -> list[int]:
 
 
 def _hash(parts: Sequence[bytes], level: int) -> bytes:
-    return blake2b(b"".join(parts), digest_size=HASH_BYTES, person=_PERSONS[level]).digest()
+    return core.blake(b"".join(parts), HASH_BYTES, _PERSONS[level])
 
 
 _PERSONS: Final = [b"row tree %d" % level for level in range(LEVELS)]
 _EMPTY: Final = bytes(HASH_BYTES)
+_NONE: Final = [_EMPTY] * FAN
 
 
-def _hashes_of(cells: Sequence[Cell], stubs: Sequence[Stub]) -> list[Hashes]:
+def _hashes_of(cells: Sequence[Cell], stubs: Sequence[Stub]) -> list[dict[int, bytes]]:
     """The hashes of a whole row. O(cells)."""
-    if stubs:
-        covered = sorted(
-            [(cell.seq, covered_digest(cell)) for cell in cells if cell.kind != SIGNATURE] + [(d.seq, d.digest) for d in stubs]
-        )
-        seqs, digests = [seq for seq, _ in covered], [digest for _, digest in covered]
-    else:
-        signed = [cell for cell in cells if cell.kind != SIGNATURE]
-        seqs = [cell.seq for cell in signed]
-        digests = [(cell.digest >> _TOP).to_bytes(HASH_BYTES) for cell in signed]
-    blocks: dict[int, bytes | None] = {}
-    start = 0
-    for block, size in Counter([seq // FAN for seq in seqs]).items():  # in ascending order, as the seqs are
-        blocks[block] = _hash(digests[start : start + size], 0)
-        start += size
-    return _above(_Tree(), blocks)
+    levels = [core.hash_blocks(cells, SIGNATURE, FAN, HASH_BYTES, _PERSONS[0])]
+    removed: dict[int, dict[int, bytes]] = {}
+    for stub in stubs:
+        removed.setdefault(stub.seq // FAN, {})[stub.seq] = stub.digest
+    for block, digests in removed.items():
+        low = block * FAN - 1
+        for cell in cells[core.position(cells, low) : core.position(cells, low + FAN)]:
+            if cell.kind != SIGNATURE:
+                digests[cell.seq] = covered_digest(cell)
+        levels[0][block] = _hash([digests[seq] for seq in sorted(digests)], 0)
+    if removed:
+        levels[0] = dict(sorted(levels[0].items()))
+    for person in _PERSONS[1:]:
+        levels.append(core.hash_level(levels[-1], FAN, HASH_BYTES, person))
+    return levels
 
 
 def _above(tree: _Tree, blocks: Hashes) -> list[Hashes]:
     """The changed hashes of all levels, after some blocks changed."""
     found = [blocks]
     for level in range(1, LEVELS):
-        below, before, changed = found[-1], tree.levels[level - 1], dict[int, bytes | None]()
-        for place in {each // FAN for each in below}:
-            parts = [(below[at] if at in below else before.get(at)) or _EMPTY for at in range(place * FAN, (place + 1) * FAN)]
-            changed[place] = _hash(parts, level) if any(part is not _EMPTY for part in parts) else None
-        found.append(changed)
+        before, parts = tree.levels[level - 1].get, dict[int, list[bytes]]()
+        for at, digest in found[-1].items():
+            place, offset = divmod(at, FAN)
+            if place not in parts:
+                parts[place] = [before(each, _EMPTY) for each in range(at - offset, at - offset + FAN)]
+            parts[place][offset] = digest or _EMPTY
+        found.append({place: _hash(each, level) if each != _NONE else None for place, each in parts.items()})
     return found
 
 
 def _root(stretches: Hashes) -> bytes:
     parts = [stretch.to_bytes(8) + content for stretch, content in sorted(stretches.items()) if content is not None]
-    return blake2b(b"".join(parts), digest_size=ROOT_BYTES, person=b"row root").digest()
+    return core.blake(b"".join(parts), ROOT_BYTES, b"row root")
 
 
 def _put_all(tree: _Tree, changes: Sequence[Hashes]) -> None:

@@ -16,6 +16,7 @@ version), reads unknown, and is kept and forwarded.
 
 import contextlib
 import functools
+import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -73,6 +74,7 @@ from constraint_crdt.expression.syntax import (
 from constraint_crdt.model import Scope, VerdictState, html_fields
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.parameters import BoundDefinition, parameters_of
 
 if TYPE_CHECKING:
     from cel_expr_python import cel
@@ -156,6 +158,28 @@ def _literal(node: Node) -> object:
     if node.sort != "call":
         return node.value
     return None if any(node.free()) else _calculator(node)(_NO_VALUES)
+
+
+_ANY_NUMBER = (-math.inf, math.inf)
+
+
+def _with_number(node: Node) -> tuple[str, tuple[float, float]] | None:
+    """The variable of a comparison with a number, and the least and the greatest number that satisfy it; None for other nodes."""
+    if node.name not in ("_<_", "_<=_", "_>_", "_>=_", "_==_"):
+        return None
+    left, right = node.nodes
+    if left.sort == "name" and isinstance(literal := _literal(right), int | float):
+        name, operator_ = left.name, node.name
+    elif right.sort == "name" and isinstance(literal := _literal(left), int | float):
+        name, operator_ = right.name, _MIRRORED.get(node.name, node.name)
+    else:
+        return None
+    number = float(literal)
+    if number != literal:
+        return None
+    low = number if operator_ in ("_>=_", "_==_") else math.nextafter(number, math.inf) if operator_ == "_>_" else -math.inf
+    high = number if operator_ in ("_<=_", "_==_") else math.nextafter(number, -math.inf) if operator_ == "_<_" else math.inf
+    return name, (low, high)
 
 
 def _calculator(node: Node) -> Callable[[Mapping[str, Any]], Any]:
@@ -278,6 +302,28 @@ class Expression:
     def is_comparisons(self) -> bool:
         """True for comparisons of variables with literals: cheap to compile and to evaluate."""
         return self._decide is not None
+
+    @property
+    def decides(self) -> "_Decide | None":
+        """Of comparisons: the decision by plain values, True, False, or something else where `evaluate` has to say why."""
+        return self._decide
+
+    def bands(self) -> "Mapping[str, tuple[float, float]] | None":
+        """Of comparisons of variables with numbers joined by `&&`: the least and the greatest number of each variable by which it
+        is satisfied, whatever the others are within theirs. None for another expression.
+        """
+        root = read_comparisons(self.source) if self._decide is not None else None
+        if root is None:
+            return None
+        found: dict[str, tuple[float, float]] = {}
+        for node in _operands(root, "_&&_") if root.name == "_&&_" else (root,):
+            compared = _with_number(node)
+            if compared is None:
+                return None
+            name, band = compared
+            low, high = found.get(name, _ANY_NUMBER)
+            found[name] = max(low, band[0]), min(high, band[1])
+        return found
 
     def evaluate(self, values: Mapping[str, object]) -> Outcome:
         """Evaluate against measured values (for many expressions, convert the values with `measurements` first).
@@ -481,6 +527,8 @@ def is_known(source: str | None, kinds: Mapping[str, str] = NO_KINDS) -> bool:
     """True if the check of an expression takes some µs: it is made of comparisons, or was checked before, with the same kinds."""
     if not isinstance(source, str) or len(source) > MAX_EXPRESSION_BYTES:
         return True  # refused at once
+    if parameters_of(source):
+        return False
     compiled = _compiled.kept(source)
     if compiled is None and (compiled := _comparisons(source)) is not None:
         _compiled.keep(source, compiled)
@@ -792,17 +840,19 @@ def evaluate(
     labels: Mapping[str, str] = NO_LABELS,
     ids: Iterable[str] | None = None,
     windows: WindowReader = NO_SAMPLES,
+    bind: Callable[[Definition], BoundDefinition] = BoundDefinition,
 ) -> list[Evaluation]:
     """An evaluation per active constraint with a `when` (or of a later version) and a selector for these labels, ordered by id;
     without those of scope fleet.
 
-    `ids`: only these, in this order. `windows`: the samples at the instant of the evaluation. O(active constraints), or O(ids).
+    `ids`: only these, in this order. `windows`: the samples at the instant of the evaluation. `bind`: gives a definition with the
+    parameters. O(active constraints), or O(ids).
     """
     prepared = measurements(values, windows)
     evaluations = []
     for id_ in sorted(constraints) if ids is None else ids:
         definitions = constraints.definitions(id_)
-        found = [_evaluated(id_, each, prepared) for each in definitions if of_node(each) and each.applies_to(labels)]
+        found = [_evaluated(id_, bind(each), prepared) for each in definitions if of_node(each) and each.applies_to(labels)]
         if found:
             evaluations.append(min(found, key=_gravity))
     return evaluations
@@ -847,8 +897,11 @@ _LATER = Outcome(Verdict.UNKNOWN, "needs a later version of constraint-crdt")
 """Of a definition with a meaning version that is not known here."""
 
 
-def _evaluated(id_: str, definition: Definition, values: Mapping[str, object]) -> Evaluation:
+def _evaluated(id_: str, bound: BoundDefinition, values: Mapping[str, object]) -> Evaluation:
+    definition = bound.definition
     outcome, reason = outcome_of(definition, values)
+    if outcome is Verdict.UNKNOWN:
+        reason = bound.reason or reason
     verdict = by_default(outcome, definition.if_unknown)
     return Evaluation(id_, verdict, reason, STATES[verdict], verdict is not outcome)
 

@@ -26,13 +26,15 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
-from constraint_crdt.crdt.cells import REMOVE, Cell, Run, make_cell, removed_dots, value_of
+from constraint_crdt.crdt.cells import REMOVE, Cell, Run, core, make_cell, removed_dots, value_of
 from constraint_crdt.crdt.digest import Replica, parse_replica
 from constraint_crdt.crdt.limits import CELL_BYTES
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, Prediction, SignedRows, signature_mark, signed_text, unsettled
 from constraint_crdt.errors import ConstraintCrdtError, NotPermitted
+from constraint_crdt.types.alerts import ALERT_RULE, SILENCE
 from constraint_crdt.types.budgets import BUDGET
+from constraint_crdt.types.changes import CHANGE, SWITCH
 from constraint_crdt.types.counters import COUNTS, SECONDS
 from constraint_crdt.types.decay import RATE
 from constraint_crdt.types.definition import ADD
@@ -50,6 +52,7 @@ from constraint_crdt.types.nodes import (
     revoke_value,
     vouch_value,
 )
+from constraint_crdt.types.parameters import PARAMETER
 from constraint_crdt.types.readings import READING
 from constraint_crdt.types.variables import VARIABLES
 from constraint_crdt.types.verdicts import VERDICT
@@ -58,7 +61,7 @@ OBSERVER: Final = "observer"
 MEMBER: Final = "member"
 OPERATOR: Final = "operator"
 
-_OF_OPERATORS: Final = frozenset({ADD, BUDGET, REVOKE, ROOT, UNDO, VOUCH})
+_OF_OPERATORS: Final = frozenset({ADD, ALERT_RULE, BUDGET, CHANGE, PARAMETER, REVOKE, ROOT, SILENCE, SWITCH, UNDO, VOUCH})
 _OF_OBSERVERS: Final = frozenset({CERTIFICATE, SIGNATURE, SETTLED, NODE, VARIABLES})
 
 
@@ -66,11 +69,11 @@ _OF_WRITERS: Final = frozenset({COUNTS, SECONDS, RATE, VERDICT, VARIABLES, READI
 """The kinds of which a node removes its own cells only."""
 
 _SUSPECT: Final = {
-    OPERATOR: frozenset({CERTIFICATE, RETIRE, REMOVE, SETTLED}),
-    MEMBER: frozenset({CERTIFICATE, RETIRE, REMOVE, SETTLED, *_OF_OPERATORS}),
+    OPERATOR: bytes((CERTIFICATE, RETIRE, REMOVE, SETTLED, REVOKE, VOUCH)),
+    MEMBER: bytes((CERTIFICATE, RETIRE, REMOVE, SETTLED, *_OF_OPERATORS)),
     OBSERVER: None,
 }
-"""The kinds of cells to be looked at; None: all."""
+"""The kinds of cells to be looked at, a byte each; None: all."""
 
 
 _HEAD_OF_REVOCATION: Final = 1024
@@ -543,8 +546,8 @@ class Authority:
             cell
             for each in admitted.predictions
             if each.run.replica not in admitted.by_vouch
-            for cell in each.run.cells
-            if cell.kind == kind and (each.whole or cell.seq > each.known)
+            for cell in each.noted
+            if cell.kind == kind
         ]
 
     # --- checks ------------------------------------------------------------------------------------------------------------
@@ -552,7 +555,7 @@ class Authority:
     def _checked(self, run: Run, known: int) -> Prediction | None:
         """The row after a run; None if the run does not continue the row here, although it may be of its writer."""
         member = self._writer(run)
-        self._check_rights(member, run.replica, [cell for cell in run.cells if cell.seq > known or not run.lo])
+        noted = self._check_rights(member, run.replica, run.above(known) if run.lo else run.cells)
         last = run.cells[-1] if run.cells else None
         if last is None or last.kind != SIGNATURE or last.seq != run.hi:
             raise self._refusal(f"a row of {run.replica} is not signed up to its end")
@@ -560,7 +563,7 @@ class Authority:
             raise self._refusal(f"the signature of a row of {run.replica} is not in its usual form")
         if any(each.kind == CERTIFICATE for each in run.stubs):
             raise self._refusal(f"a row of {run.replica} without its certificate")
-        prediction = self._signed.predict(run, known)
+        prediction = self._signed.predict(run, known)._replace(noted=noted)
         text = signed_text(self._fleet, run.replica, run.hi, prediction.root)
         if self._credentials.verifies(member, value_of(last), text):
             return prediction
@@ -590,15 +593,18 @@ class Authority:
             raise self._refusal(f"a row of {run.replica} was written by {member.node}")
         return member
 
-    def _check_rights(self, member: MemberOfFleet, replica: Replica, cells: Iterable[Cell]) -> None:
+    def _check_rights(self, member: MemberOfFleet, replica: Replica, cells: Sequence[Cell]) -> Sequence[Cell]:
+        """Refuse cells that a role does not allow. Returns the cells that were looked at, revocations and vouches among them."""
         suspect = _SUSPECT[member.role]
-        for cell in [cell for cell in cells if cell.kind in suspect] if suspect is not None else cells:
+        noted = cells if suspect is None else core.of_kinds(cells, suspect)
+        for cell in noted:
             why = _excess(member.role, replica, cell)
             if why is not None:
                 own = member.node == self.member.node
                 who = "an operator node" if _excess(MEMBER, replica, cell) else "a member or operator node"
                 asks = f"ask {who} of the fleet" if own else f"the row of {replica} is refused"
                 raise self._refusal(f"{member.node} is {_article(member.role)} of the fleet, which may not {why}: {asks}")
+        return noted
 
     def _continues(self, run: Run, known: int) -> bool:
         """True if a whole row is the row here, or goes on with it; False for another row of the same writer.
@@ -717,9 +723,12 @@ class Authority:
 
 _RIGHTS: Final = {
     ADD: "change constraints",
+    ALERT_RULE: "change alert rules",
     BUDGET: "define budgets",
+    PARAMETER: "set parameters",
     REVOKE: "revoke nodes",
     ROOT: "replace the root",
+    SILENCE: "silence alerts",
     UNDO: "undo retirements",
 }
 
@@ -740,9 +749,14 @@ def _excess(role: str, replica: Replica, cell: Cell) -> str | None:
     if kind in _OF_OPERATORS:
         return {
             ADD: "change constraints",
+            ALERT_RULE: "change alert rules",
+            SILENCE: "silence alerts",
             BUDGET: "define budgets",
+            CHANGE: "write the history of rules",
+            PARAMETER: "set parameters",
             REVOKE: "revoke nodes",
             ROOT: "replace the root",
+            SWITCH: "disable or enable constraints",
             UNDO: "undo retirements",
         }.get(kind, "vouch for rows")
     if kind == REMOVE and any(each.kind == ADD for each in removed_dots(cell)):

@@ -23,8 +23,6 @@ Rules kept here:
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import msgspec
 
@@ -37,6 +35,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.authority import OwnReplaced
 from constraint_crdt.protocol.local_replica import LocalReplica
 from constraint_crdt.protocol.messages import (
+    PACKED_FROM,
     Ack,
     Buckets,
     ConstraintDelta,
@@ -49,9 +48,12 @@ from constraint_crdt.protocol.messages import (
     Resume,
     Sync,
     decode_message,
+    pack_entries,
+    unpack_entries,
 )
 from constraint_crdt.protocol.peers import (
     PART_SECONDS,
+    Conversation,
     DeltaTracker,
     LinkEstimates,
     Peer,
@@ -76,11 +78,10 @@ Asked = Sequence[tuple[Replica, int]]
 """The entries in which a sender is behind, each with its own seq: the sender asks for these rows above the seq."""
 
 
-@dataclass(slots=True, kw_only=True)
-class GossipResult:
+class GossipResult(msgspec.Struct, kw_only=True):
     """The effects of a received message."""
 
-    responses: list[GossipMessage] = field(default_factory=list)
+    responses: list[GossipMessage] = []
     """The answers to the sender, in order."""
     state_changed: bool = False
     converged: bool = False
@@ -113,22 +114,29 @@ class Composer:
     def ping(self, peer: str | None = None) -> Ping:
         """A Ping, its clock as changes against a clock `peer` is known to have, if any."""
         local, rows = self._local, self._local.state.rows
-        mark, known = rows.clock_mark, self._tracker.peer(peer) if peer is not None else None
+        mark, state_hash = rows.clock_mark, rows.state_hash
+        known = self._tracker.peer(peer) if peer is not None else None
         if known is None:
-            self._tracker.anyone.state(mark, rows.state_hash)
+            self._tracker.anyone.state(mark, state_hash)
             return self.whole_ping(None)
         talk = self._tracker.conversation(known.replica.node_id)
-        talk.state(mark, rows.state_hash)
-        if talk.common is None:
+        talk.state(mark, state_hash)
+        common = talk.common
+        if common is None:
             return self.whole_ping(known)
+        changes = () if common.total == mark.total else changed_entries(common, mark, rows.changed_since(common))
+        packed = None
+        if talk.packs and len(changes) >= PACKED_FROM:
+            packed, changes = pack_entries(changes, common)
         return Ping(
             node=local.replica,
             fleet=local.fleet,
-            clock=local.state.rows.clock,
-            state_hash=rows.state_hash,
-            base=talk.common.name(known.replica),
-            basis=talk.common,
-            changes=changed_entries(talk.common, mark, rows.changed_since(talk.common)),
+            clock=VectorClock.of(mark),
+            state_hash=state_hash,
+            base=common.name(known.replica),
+            basis=common,
+            changes=changes,
+            packed=packed,
             time=local.time.own(),
             asks=local.asks() or None,
         )
@@ -156,21 +164,25 @@ class Composer:
         known = self._tracker.peer(peer)
         if known is None:
             return self.ping(peer)
-        first = self.go_on(known, anew=True)
-        if first:
-            return first[0]
+        if peer in self._inbound:
+            first = self.go_on(known, anew=True)
+            if first:
+                return first[0]
         delta = self._small_delta(known, UNASKED)
         return self.ping(peer) if delta is None else delta
 
     def _small_delta(self, known: Peer, most: int) -> Delta | Sync | None:
         """The mutations that a peer lacks by its evidence, if these are few: `most`."""
         rows, mark = self._local.state.rows, known.mark
-        if mark is None or rows.clock_mark.count - mark.count > most:  # necessary, and always O(1)
+        mine = rows.clock_mark
+        if mark is None or mine.count - mark.count > most or mine.total == mark.total:  # necessary, and always O(1)
             return None
-        total = mark.total  # equal of equal clocks
-        if total not in [each.mark.total for each in self._tracker.conversation(known.replica.node_id).statements]:
+        talk = self._tracker.conversation(known.replica.node_id)
+        if mark.total not in talk.statements:
             return None
-        return self.transfer(known, mark) if 0 < rows.ahead_of(mark) <= most and rows.serves(mark) else None
+        lacks, entries = rows.lacked_at(mark), mine.entries
+        fits = 0 < sum([entries[replica] - seq for replica, seq in lacks]) <= most
+        return self.transfer(known, mark, talk, lacks) if fits and rows.serves(mark) else None
 
     def go_on(self, peer: Peer, *, anew: bool) -> list[GossipMessage]:
         """The question for the rest of a peer's transfer, if any; or before it a small Delta of the news here.
@@ -211,14 +223,14 @@ class Composer:
         entries |= dict.fromkeys(without, 0)
         return [msgspec.structs.replace(ping, clock=VectorClock.of(mark), changes=list(entries.items()))]
 
-    def transfer(self, peer: Peer, theirs: ClockMark, lacks: Asked | None = None) -> Delta | Sync:
+    def transfer(self, peer: Peer, theirs: ClockMark, talk: Conversation, lacks: Asked | None = None) -> Delta | Sync:
         """The runs `peer` lacks at its clock `theirs`, and the rows that are lacking here.
 
         `lacks`: its entries in the rows where it is behind, if known.
         """
         local, rows = self._local, self._local.state.rows
         mine, state_hash = rows.clock_mark, rows.state_hash
-        self._tracker.conversation(peer.replica.node_id).state(mine, state_hash)
+        talk.state(mine, state_hash)
         if not rows.serves(theirs):
             return self.sync(peer)
         runs = rows.since(theirs) if lacks is None else rows.runs(lacks)
@@ -226,12 +238,12 @@ class Composer:
         return Delta(
             node=local.replica,
             fleet=local.fleet,
-            clock=local.state.rows.clock,
+            clock=VectorClock.of(mine),
             base=theirs.name(peer.replica),
             basis=theirs,
             proof=state_hash.token(peer.replica),
             delta=ConstraintDelta(runs),
-            behind=behind(mine, theirs, more - (mine.count - theirs.count)),
+            behind=behind(mine, theirs, more - (mine.count - theirs.count)) if more != mine.count - theirs.count else (),
         )
 
     def sync(self, peer: Peer | None) -> Sync:
@@ -264,15 +276,14 @@ class Composer:
         """True while parts of a transfer of a peer are to be expected."""
         return self._inbound.is_active(peer.replica, self.step_timeout(peer.replica.node_id), self._links.at)
 
-    def ack(self, peer: Peer) -> Ack:
+    def ack(self, peer: Peer, talk: Conversation) -> Ack:
         """The confirmation of the hash the peer stated, which is the local hash."""
         local, rows = self._local, self._local.state.rows
         mine, state_hash = rows.clock_mark, rows.state_hash
-        talk = self._tracker.conversation(peer.replica.node_id)
         talk.state(mine, state_hash)
         talk.common = mine
         token = state_hash.token(peer.replica)
-        return Ack(node=local.replica, fleet=local.fleet, clock=local.state.rows.clock, answers=token, state_hash=state_hash)
+        return Ack(node=local.replica, fleet=local.fleet, clock=VectorClock.of(mine), answers=token, state_hash=state_hash)
 
 
 class Exchange:
@@ -303,31 +314,46 @@ class Exchange:
 
     def receive(self, message: GossipMessage) -> GossipResult:
         """See `GossipNode.receive`."""
-        local, state = self._local, self._local.state
+        local, state, sender = self._local, self._local.state, message.node
         if message.fleet != local.fleet:
             raise ConstraintCrdtError(f"this message is for fleet {message.fleet!r}; node {local.node_id} is in {local.fleet!r}")
         self.rounds += 1
-        if message.node.node_id == local.node_id:  # from a former life of this node, or from a namesake: not a peer
+        if sender.node_id == local.replica.node_id:  # from a former life of this node, or from a namesake: not a peer
             return GossipResult()
         if message.to not in (None, local.replica.incarnation):
             return GossipResult(responses=self._present_life(message))
         before = state.rows.seq(local.replica)
-        peer = self._tracker.meet(message.node)
+        peer = self._tracker.meet(sender)
         result = self._take(message, peer)
-        if isinstance(message, Ack | Delta) and message.heard and message.node.node_id not in state.retirements:
-            result.heard = message.heard
-        if self._is_revoked(message.node):
+        self._tell_packs(message, result)
+        heard: Sequence[tuple[str, int]] | None = getattr(message, "heard", None)  # in an Ack or a Delta
+        if heard and sender.node_id not in state.retirements:
+            result.heard = heard
+        if local.authority is not None and self._is_revoked(sender):
             result.responses = self._answers_to_revoked(message)
-        if peer.mark is not None:
-            self._outbound.settle(peer.replica.node_id, peer.mark.entries)
-        if result.state_changed:
+        if peer.mark is not None and sender.node_id in self._outbound:
+            self._outbound.settle(sender.node_id, peer.mark.entries)
+        has_retired = bool(state.retirements)
+        if result.state_changed and has_retired:
             self.forget_retired()
         self._compare_life(result, peer, before)
-        if message.node.node_id in state.retirements:
-            self._tracker.forget(message.node.node_id)
+        if not has_retired:
+            return result
+        if sender.node_id in state.retirements:
+            self._tracker.forget(sender.node_id)
         if local.retired_by is not None and not self._may_tell(peer):
             result.responses = [each for each in result.responses if isinstance(each, Part | Resume | Gone)]
         return result
+
+    def _tell_packs(self, message: GossipMessage, result: GossipResult) -> None:
+        """Note that a peer reads packed changes of a clock, or say so in the answers to a Ping that could have had such."""
+        if isinstance(message, Ping):
+            if len(message.changes) >= PACKED_FROM:
+                for place, each in enumerate(result.responses):
+                    if isinstance(each, Ack | Delta):
+                        result.responses[place] = msgspec.structs.replace(each, packs=True)
+        elif isinstance(message, Ack | Delta) and message.packs and message.node.node_id in self._tracker:
+            self._tracker.conversation(message.node.node_id).packs = True
 
     def _may_tell(self, peer: Peer) -> bool:
         """True if this node, which was retired, or the peer may lack a cell that decides who is retired. Else others would take
@@ -351,7 +377,7 @@ class Exchange:
                 result.outlived, result.unknown = local.replica, (min(local.resumed, known), known)
                 local.end_life()
             result.replaced = replaced
-        if known == before and local.authority is None and local.goes_on and peer.mark is not None:
+        if known == before == local.written and local.authority is None and peer.mark is not None:  # as of `goes_on`
             known = max(known, peer.mark.entries.get(local.replica, 0))
         if known != before and result.outlived is None:
             result.outlived, result.unknown = local.replica, (before, known)
@@ -478,12 +504,12 @@ class Exchange:
                 ahead = None if message.time is None else self._local.time.hear(message.node.node_id, message.time)
                 result.skew = None if ahead is None else ahead / SECOND
                 return result
+            case Ack():
+                return self._on_ack(message, peer)
             case Delta():
                 return self._on_delta(message, peer, basis)
             case Sync():
                 return self._on_sync(message, peer)
-            case Ack():
-                return self._on_ack(message, peer)
             case Part():
                 return self._on_part(message, peer)
             case Resume() | Gone():
@@ -541,7 +567,7 @@ class Exchange:
         rows = self._local.state.rows
         if ping.state_hash == rows.state_hash:
             self.repairs.agreed()
-            return GossipResult(responses=[self._composer.ack(peer)])
+            return GossipResult(responses=[self._composer.ack(peer, talk)])
         if theirs == rows.clock_mark:
             return self._on_divergence(peer, lambda: ping.state_hash == rows.state_hash)
         if self._composer.is_receiving(peer):
@@ -553,7 +579,7 @@ class Exchange:
         if again is not None:
             return GossipResult(responses=[*again])
         self.syncs += 1
-        return GossipResult(responses=[self._composer.transfer(peer, theirs)])
+        return GossipResult(responses=[self._composer.transfer(peer, theirs, talk)])
 
     def _clock_of_ping(self, ping: Ping, peer: Peer) -> ClockMark | None:
         """The clock in a Ping; None if it names a clock unknown here."""
@@ -561,10 +587,12 @@ class Exchange:
         mine, digest = state.rows.clock_mark, state.rows.digest
         if ping.base is not None:
             base = self._tracker.find(peer, ping.base, self._local.replica)
-            if base is None:
-                return None
-            stated = ping.clock.mark(digest) if ping.clock is not None else base.changed(resolve_entries(ping.changes, base))
-            return self._bounded(stated)
+            if base is None or not (ping.changes or ping.packed):
+                return base
+            if ping.clock is not None:
+                return self._bounded(ping.clock.mark(digest))
+            packed = [] if ping.packed is None else unpack_entries(ping.packed, base)
+            return self._bounded(base.changed([*packed, *resolve_entries(ping.changes, base)]))
         if ping.changes:  # the entries that travelled, with ended lives left out
             return self._bounded(mine.replaced(state.retirements.expand_clock(dict(resolve_entries(ping.changes, None)))))
         stated = (ping.clock or VectorClock()).mark(digest)
@@ -584,9 +612,9 @@ class Exchange:
             base = next((mark for mark in basis if mark.name(me) == delta.base), None)
         if delta.base is not None and base is None:
             return self._not_applicable(peer)
-        runs, asked = bind_runs(delta.delta.runs, base), resolve_entries(delta.behind, base)
+        runs, asked = bind_runs(delta.delta.runs, base), resolve_entries(delta.behind, base) if delta.behind else ()
         before = rows.clock_mark
-        lower = lowered(before, asked) if base == before else None
+        lower = lowered(before, asked) if base is not None and base.total == before.total else None
         theirs = None
         if lower is None:
             theirs = self._bounded(_clock_of_delta(delta, base, [(run.replica, run.hi) for run in runs], asked, rows.digest))
@@ -594,9 +622,10 @@ class Exchange:
             # A reader at the clock that they were made for has it, and need not compare all rows.
             if {replica for replica, _ in behind(before, theirs)}.difference([run.replica for run in runs]):
                 return self._not_applicable(peer)
-        applied, doubted, stripped = self._apply(runs)
+        taken = self._apply(runs)
+        applied, stripped = taken.applied, taken.stripped
         if applied.gap:
-            return self._not_applicable(peer, doubted)
+            return self._not_applicable(peer, taken.doubted)
         self._tracker.admit(peer)
         lacks: Asked | None = None
         if theirs is None and applied.exact:
@@ -638,7 +667,7 @@ class Exchange:
         answer twice before its next Ping: two nodes may each leave out the row of the other.
         """
         rows, talk = self._local.state.rows, self._tracker.conversation(peer.replica.node_id)
-        if theirs != rows.clock_mark:
+        if theirs.total != rows.clock_mark.total:
             talk.state(theirs, None)
             talk.common = theirs
             self._tracker.evidence(peer, theirs, None)
@@ -651,13 +680,13 @@ class Exchange:
                 # It sent a small Delta in between, and asks for the rest of the transfer after this evidence.
                 evidence: list[GossipMessage] = [self._composer.ping(peer.replica.node_id)] if changed else []
                 return GossipResult(responses=evidence, state_changed=changed)
-            return GossipResult(responses=[self._composer.transfer(peer, theirs, lacks)], state_changed=changed)
+            return GossipResult(responses=[self._composer.transfer(peer, theirs, talk, lacks)], state_changed=changed)
         if proves is not None and not proves():
             result = self._on_divergence(peer, proves)
             result.state_changed |= changed
             return result
         self._tracker.evidence(peer, rows.clock_mark, rows.state_hash if proves is not None else None)
-        return GossipResult(responses=[self._composer.ack(peer)], state_changed=changed)
+        return GossipResult(responses=[self._composer.ack(peer, talk)], state_changed=changed)
 
     def _on_ack(self, ack: Ack, peer: Peer) -> GossipResult:
         said = self._tracker.find_hash(peer, ack.answers, self._local.replica)
@@ -690,13 +719,13 @@ class Exchange:
         elif outcome.agrees:
             self.repairs.agreed()
             self._tracker.evidence(peer, self._local.state.rows.clock_mark, self._local.state.rows.state_hash)
-            result.responses = [self._composer.ack(peer)]
+            result.responses = [self._composer.ack(peer, self._tracker.conversation(peer.replica.node_id))]
         elif outcome.ended:
             result.responses = [self._composer.ping(peer.replica.node_id)]
         return result
 
 
-class _Taken(NamedTuple):
+class _Taken(msgspec.Struct, frozen=True):
     """The outcome of the runs of a transfer."""
 
     applied: Applied

@@ -112,6 +112,8 @@ class Ping(GossipMessage, frozen=True, kw_only=True, eq=False):
     """The sender's time in ns since the epoch, by its own clock; on the wire in ms."""
     asks: Sequence[str] | None = None
     """Nodes that the sender does not hear: it asks who hears them."""
+    packed: bytes | None = None
+    """Further changes, as of `pack_entries`: only for a reader that says that it `packs`."""
 
     @property
     def entries(self) -> Iterable[Entry]:
@@ -141,6 +143,8 @@ class Delta(GossipMessage, frozen=True, kw_only=True, eq=False):
     """Entries in which the sender is behind `base`: it asks for these rows."""
     heard: Sequence[tuple[str, int]] | None = None
     """As in an `Ack`."""
+    packs: bool = False
+    """As in an `Ack`."""
 
     @property
     def spelled(self) -> Iterable[Entry]:
@@ -164,6 +168,8 @@ class Ack(GossipMessage, frozen=True, kw_only=True, eq=False):
     """The whole hash, in a message that was not decoded."""
     heard: Sequence[tuple[str, int]] | None = None
     """Nodes that the Ping asked for, each with the ms since the sender heard it, without another node in between."""
+    packs: bool = False
+    """The sender reads `Ping.packed`; said where a Ping had many changes that were not packed. Nodes of 0.1.0 do not."""
 
 
 class Part(GossipMessage, frozen=True, kw_only=True, eq=False):
@@ -251,7 +257,8 @@ def decode_message(data: bytes, max_bytes: int | None = MESSAGE_BYTES) -> Gossip
     """
     if max_bytes is not None and len(data) > max_bytes:
         raise ConstraintCrdtError(f"a message of {len(data)} bytes is larger than the {max_bytes} allowed")
-    _check_version(data)
+    if len(data) < 2 or data[1] >> 4 != WIRE_VERSION:
+        _check_version(data)
     try:
         wire = _decode(data)
         return _LAYOUT_OF[type(wire)].read(wire)
@@ -294,10 +301,15 @@ def _count(value: int) -> int:
     return value
 
 
-def _sized(value: bytes, size: int) -> bytes:
-    if len(value) != size:
-        raise ConstraintCrdtError(f"a name in a message must have {size} bytes, not {len(value)}")
-    return value
+def _sized(size: int, of: Callable[[bytes], bytes] = bytes) -> Callable[[bytes], Any]:
+    """Reads a name of so many bytes."""
+
+    def read(value: bytes) -> bytes:
+        if len(value) != size:
+            raise ConstraintCrdtError(f"a name in a message must have {size} bytes, not {len(value)}")
+        return of(value)
+
+    return read
 
 
 def _optional(form: _Form) -> _Form:
@@ -309,7 +321,7 @@ def _runs(is_wrong: Callable[[WireRun], object], sentence: str) -> _Form:
     """Runs, refused with `sentence` if any is wrong."""
 
     def read(runs: Sequence[WireRun]) -> ConstraintDelta:
-        if any(is_wrong(run) for run in runs):
+        if [run for run in runs if is_wrong(run)]:
             raise ConstraintCrdtError(sentence)
         return ConstraintDelta([read_run(run) for run in runs])
 
@@ -331,12 +343,69 @@ def _read_dots(entries: Sequence[_WireEntry]) -> list[tuple[Replica, int]]:
     return dots
 
 
+_bytes_of_map: Final = _sized(BUCKETS // 8)
+
+
 def _write_map(buckets: int) -> bytes:
     return buckets.to_bytes(BUCKETS // 8, "little")
 
 
 def _read_map(value: bytes) -> int:
-    return int.from_bytes(_sized(value, BUCKETS // 8), "little")
+    return int.from_bytes(_bytes_of_map(value), "little")
+
+
+PACKED_FROM: Final = 8
+"""Changes of a clock from which on they are packed."""
+
+
+def pack_entries(changes: Sequence[Entry], base: ClockMark) -> tuple[bytes, list[Entry]]:
+    """Changes of a clock in a short form, and those that it cannot have: of replicas outside of `base`, and to a lower seq.
+
+    A bit for each entry of `base` that changed, the lowest first, then by how much each of them rose: three bits in half a byte,
+    the lowest first, with the fourth bit set in all but the last. The lower half of a byte comes first.
+    """
+    rises: dict[int, int] = {}
+    rest: list[Entry] = []
+    for ref, seq in changes:
+        index = ref if isinstance(ref, int) else base.index(ref)
+        rise = 0 if index is None else seq - base.entries[base.order[index]]
+        if index is not None and rise > 0:
+            rises[index] = rise
+        else:
+            rest.append((ref, seq))
+    bits = bytearray((len(base.order) + 7) // 8)
+    halves: list[int] = []
+    for index in sorted(rises):
+        bits[index >> 3] |= 1 << (index & 7)
+        rise = rises[index]
+        while rise > 7:
+            halves.append(8 | (rise & 7))
+            rise >>= 3
+        halves.append(rise)
+    pairs = zip(halves[::2], [*halves[1::2], 0], strict=False)
+    return bytes(bits) + bytes(low | high << 4 for low, high in pairs), rest
+
+
+def unpack_entries(packed: bytes, base: ClockMark) -> list[tuple[Replica, int]]:
+    """The changes of `pack_entries`. Raises `ConstraintCrdtError` for bytes that do not fit `base`."""
+    size = (len(base.order) + 7) // 8
+    halves = [half for byte in packed[size:] for half in (byte & 15, byte >> 4)]
+    place, found = 0, []
+    for index in range(8 * min(size, len(packed))):
+        if packed[index >> 3] >> (index & 7) & 1:
+            rise = shift = 0
+            while place < len(halves) and shift < 63 and halves[place] & 8:
+                rise |= (halves[place] & 7) << shift
+                place, shift = place + 1, shift + 3
+            if place >= len(halves) or index >= len(base.order):
+                raise ConstraintCrdtError("the packed changes of a clock do not fit the clock")
+            rise |= (halves[place] & 7) << shift
+            place += 1
+            replica = base.order[index]
+            found.append((replica, _count(base.entries[replica] + rise)))
+    if len(packed) < size or any(halves[place:]) or len(halves) - place > 1:
+        raise ConstraintCrdtError("the packed changes of a clock have a wrong length")
+    return found
 
 
 def _whole_clock(entries: Sequence[Entry]) -> VectorClock:
@@ -370,15 +439,15 @@ _DOUBT: Final = _Form(bytes | None, lambda bits, _: _write_map(bits) if bits els
 _ENTRIES: Final = _Form(list[_WireEntry], _write_entries, _read_entries)
 _FLAG: Final = _Form(bool | None, lambda value, _: value or None)
 _HELD: Final = _Form(bytes | None, None, lambda value: value[:HELD_BYTES])
-_HASH: Final = _Form(bytes, lambda value, _: bytes(value), lambda value: StateHash(_sized(value, STATE_HASH_BYTES)))
+_HASH: Final = _Form(bytes, lambda value, _: bytes(value), _sized(STATE_HASH_BYTES, StateHash))
 _INTEGER: Final = _Form(int)
-_NAME: Final = _Form(bytes, None, lambda value: _sized(value, CLOCK_NAME_BYTES))
+_NAME: Final = _Form(bytes, None, _sized(CLOCK_NAME_BYTES))
 _STEP: Final = _Form(MendStep, lambda step, _: int(step))
-_SUMS: Final = _Form(bytes, None, lambda value: _sized(value, BUCKETS * SUM_BYTES))
+_SUMS: Final = _Form(bytes, None, _sized(BUCKETS * SUM_BYTES))
 _TIME: Final = _Form(int | None, lambda time, _: max(0, time) // MS, lambda time: _count(time) * MS)
 _TO: Final = _optional(_COUNT)
-_TOKEN: Final = _Form(bytes, None, lambda value: _sized(value, HASH_TOKEN_BYTES))
-_TRANSFER: Final = _Form(bytes, None, lambda value: _sized(value, TRANSFER_BYTES))
+_TOKEN: Final = _Form(bytes, None, _sized(HASH_TOKEN_BYTES))
+_TRANSFER: Final = _Form(bytes, None, _sized(TRANSFER_BYTES))
 _UNREAD_ENTRIES: Final = _Form(list[_WireEntry], _write_entries)
 
 
@@ -390,10 +459,17 @@ _Fields = dict[str, Any]
 def _finish_ping(fields: _Fields) -> None:
     changes = fields["changes"] = fields.pop("entries")
     if fields["base"] is None:
+        if fields["packed"] is not None:
+            raise ConstraintCrdtError("packed changes of a clock need the clock that they change")
         fields["clock"] = _whole_clock(changes)
 
 
+def _finish_packs(fields: _Fields) -> None:
+    fields["packs"] = bool(fields["packs"])
+
+
 def _finish_delta(fields: _Fields) -> None:
+    _finish_packs(fields)
     spelled = fields.pop("spelled")
     if fields["base"] is None:  # else the receiver derives the clock, and these entries mean nothing
         fields["clock"] = _whole_clock(_read_entries(spelled))
@@ -446,35 +522,37 @@ class _Layout:
         self._least = 4 + len(required)
         self._values = _getter(written)
         self._writers = [(4 + place, write) for place, name in enumerate(written) if (write := forms[name].write) is not None]
-        self._names, self._wire_values = names, _getter(names)
         self._readers = [(name, read) for name in names if (read := forms[name].read) is not None]
         self._finish = finish
 
     def array(self, message: GossipMessage) -> list[object]:
         """The array a message is encoded as."""
-        (node_id, incarnation), fleet = message.node, message.fleet
-        array = [self.tag, None if fleet == DEFAULT_FLEET else fleet, node_id, incarnation, *self._values(message)]
+        fleet, basis = message.fleet, message.basis
+        array = [self.tag, None if fleet == DEFAULT_FLEET else fleet, *message.node, *self._values(message)]
         for place, write in self._writers:
-            if array[place] is not None:
-                array[place] = write(array[place], message.basis)
-        last, least = array[-1], self._least
-        while not last and len(array) > least and last != 0:
-            array.pop()
-            last = array[-1]
+            value = array[place]
+            if value is not None:
+                array[place] = write(value, basis)
+        end = len(array)
+        while end > self._least and not array[end - 1] and array[end - 1] != 0:
+            end -= 1
+        del array[end:]
         return array
 
     def read(self, wire: _Envelope) -> GossipMessage:
         """The decoded message, validated."""
-        node = check_replica(wire.node_id, wire.incarnation)
-        fleet = DEFAULT_FLEET if wire.fleet is None else check_id(wire.fleet, "a fleet name")
-        fields = dict(zip(self._names, self._wire_values(wire), strict=True))
+        fields = msgspec.structs.asdict(wire)
+        fields["node"] = check_replica(fields.pop("node_id"), fields.pop("incarnation"))
+        fleet = fields["fleet"]
+        fields["fleet"] = DEFAULT_FLEET if fleet is None else check_id(fleet, "a fleet name")
+        del fields["auth"]
         for name, read in self._readers:
             value = fields[name]
             if value is not None:
                 fields[name] = read(value)
         if self._finish is not None:
             self._finish(fields)
-        return self.message(node=node, fleet=fleet, **fields)
+        return self.message(**fields)
 
 
 def _getter(names: Sequence[str]) -> Callable[[object], Sequence[Any]]:
@@ -498,7 +576,7 @@ _WIRE: Final = (
         Ping,
         1,
         {"state_hash": _HASH},
-        {"base": _optional(_NAME), "entries": _ENTRIES, **_ADDRESS, "time": _TIME, "asks": _ASKS},
+        {"base": _optional(_NAME), "entries": _ENTRIES, **_ADDRESS, "time": _TIME, "asks": _ASKS, "packed": _optional(_BYTES)},
         _finish_ping,
     ),
     _Layout(Sync, 2, {"state_hash": _HASH, "state": _SYNC_RUNS}, _ADDRESS),
@@ -506,10 +584,10 @@ _WIRE: Final = (
         Delta,
         3,
         {"base": _optional(_NAME), "proof": _optional(_TOKEN), "delta": _DELTA_RUNS},
-        {"behind": _ENTRIES, "spelled": _UNREAD_ENTRIES, **_ADDRESS, "heard": _AGES},
+        {"behind": _ENTRIES, "spelled": _UNREAD_ENTRIES, **_ADDRESS, "heard": _AGES, "packs": _FLAG},
         _finish_delta,
     ),
-    _Layout(Ack, 4, {"answers": _TOKEN}, {"auth": _AUTH, "heard": _AGES}),
+    _Layout(Ack, 4, {"answers": _TOKEN}, {"auth": _AUTH, "heard": _AGES, "packs": _FLAG}, _finish_packs),
     _Layout(
         Part,
         5,

@@ -40,12 +40,14 @@ Rules of policies:
 """
 
 from bisect import bisect_left
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import inf
 from typing import Generic, Protocol, TypeVar, cast
+
+import msgspec
 
 from constraint_crdt.crdt.cells import Run, UnboundRun, resolve
 from constraint_crdt.crdt.clock import ClockMark, VectorClock
@@ -74,9 +76,11 @@ def behind(mine: ClockMark, theirs: ClockMark, by: int | None = None) -> list[tu
 
 def lowered(base: ClockMark, entries: Sequence[tuple[Replica, int]]) -> int | None:
     """The number of mutations by which these entries lower a clock; None if an entry does not. O(entries)."""
+    if not entries:
+        return 0
     at = base.entries
     by = [at.get(replica, 0) - seq for replica, seq in entries]
-    return sum(by) if min(by, default=1) > 0 else None
+    return sum(by) if min(by) > 0 else None
 
 
 def changed_entries(base: ClockMark, now: ClockMark, among: Collection[Replica] | None = None) -> list[Entry]:
@@ -96,18 +100,15 @@ def changed_entries(base: ClockMark, now: ClockMark, among: Collection[Replica] 
 
 def resolve_entries(entries: Sequence[Entry], base: ClockMark | None) -> Sequence[tuple[Replica, int]]:
     """Entries with their replicas. Raises `ConstraintCrdtError` for an index `base` does not have."""
-    if not [ref for ref, _ in entries if isinstance(ref, int)]:
+    if not entries or not [ref for ref, _ in entries if isinstance(ref, int)]:
         return cast("Sequence[tuple[Replica, int]]", entries)
     return [(ref if isinstance(ref, Replica) else resolve(ref, base), seq) for ref, seq in entries]
 
 
 def bind_runs(runs: Sequence[Run | UnboundRun], base: ClockMark | None) -> Sequence[Run]:
     """Runs with their replicas, each replica once. Raises `ConstraintCrdtError` for runs that do not fit `base`."""
-    if set(map(type, runs)) <= {Run}:
-        runs_bound = cast("Sequence[Run]", runs)
-    else:
-        runs_bound = [run if isinstance(run, Run) else run.bind(base) for run in runs]
-    if len({run.replica for run in runs_bound}) != len(runs_bound):
+    runs_bound = [run if isinstance(run, Run) else run.bind(base) for run in runs]
+    if len(runs) > 1 and len({run.replica for run in runs_bound}) != len(runs_bound):
         raise ConstraintCrdtError("a transfer has two runs of one replica")
     return runs_bound
 
@@ -125,47 +126,52 @@ STATEMENTS = 8
 """Clocks kept per conversation, of both sides together."""
 
 
-@dataclass(slots=True)
-class Statement:
+class Statement(msgspec.Struct, eq=False):
     """A clock that either side stated, with its hash if known."""
 
     mark: ClockMark
     hash: StateHash | None
 
 
-@dataclass(slots=True)
-class Conversation:
+class Conversation(msgspec.Struct, eq=False):
     """The clocks that two replicas can name to each other."""
 
-    statements: list[Statement] = field(default_factory=list)
-    """`STATEMENTS` at most, the latest at the end."""
+    statements: dict[int, Statement] = {}
+    """By the total of the clock: `STATEMENTS` at most, the latest at the end."""
     common: ClockMark | None = None
     """The latest clock the peer has shown to know: the base of messages to it."""
+    packs: bool = False
+    """The peer said that it reads packed changes of a clock."""
     stripped: tuple[int, int] | None = None
     """The clocks of both sides, as totals, when a transfer was last answered of which runs were left out here."""
 
     def state(self, mark: ClockMark, hash_: StateHash | None) -> None:
         """Note that either side stated this clock to the other."""
-        total = mark.total
-        for known in self.statements:
-            if known.mark.total == total:
-                known.hash = hash_ or known.hash  # the later one: a repair changes the hash, not the clock
-                return
-        self.statements.append(Statement(mark, hash_))
-        if len(self.statements) > STATEMENTS:
-            del self.statements[0]
+        statements, total = self.statements, mark.total
+        known = statements.get(total)
+        if known is not None:
+            known.hash = hash_ or known.hash  # the later one: a repair changes the hash, not the clock
+            return
+        statements[total] = Statement(mark, hash_)
+        if len(statements) > STATEMENTS:
+            del statements[next(iter(statements))]
 
     def find(self, name: bytes, reader: Replica) -> ClockMark | None:
         """The clock a peer named to `reader`."""
-        return next((known.mark for known in reversed(self.statements) if known.mark.name(reader) == name), None)
+        for known in reversed(self.statements.values()):
+            if known.mark.name(reader) == name:
+                return known.mark
+        return None
 
     def find_hash(self, token: bytes, reader: Replica) -> Statement | None:
         """The statement whose hash a peer echoed to `reader`."""
-        return next((known for known in reversed(self.statements) if known.hash and known.hash.token(reader) == token), None)
+        for known in reversed(self.statements.values()):
+            if known.hash and known.hash.token(reader) == token:
+                return known
+        return None
 
 
-@dataclass(slots=True)
-class Peer:
+class Peer(msgspec.Struct, eq=False):
     """The evidence of a peer."""
 
     replica: Replica
@@ -183,7 +189,7 @@ class DeltaTracker:
         self._conversations: OrderedDict[str, Conversation] = OrderedDict()
         self._longest = 0
         """Entries of the longest clock that a peer gave evidence of."""
-        self._hashes: Counter[StateHash | None] = Counter()
+        self._hashes: dict[StateHash | None, int] = {}
         self.changes = 0
         """Changes to the evidence so far: a version for caches."""
         self.anyone = Conversation()
@@ -217,7 +223,7 @@ class DeltaTracker:
 
     def all_have(self, hash_: StateHash) -> bool:
         """True if every known peer's last evidenced hash is this hash. O(1)."""
-        return self._hashes[hash_] == len(self._peers)
+        return self._hashes.get(hash_, 0) == len(self._peers)
 
     def meet(self, replica: Replica) -> Peer:
         """The evidence of a life of a peer; empty for a life other than the last known. Changes nothing, see `admit`.
@@ -231,11 +237,12 @@ class DeltaTracker:
 
     def admit(self, peer: Peer) -> None:
         """Note an accepted message of a peer, and forget the evidence of another life."""
-        if not self._is_current(peer):
-            self.forget(peer.replica.node_id)
-            self._peers[peer.replica.node_id] = peer
+        node_id = peer.replica.node_id
+        if self._peers.get(node_id) is not peer:
+            self.forget(node_id)
+            self._peers[node_id] = peer
             self.changes += 1
-            self._hashes[None] += 1
+            self._hashes[peer.hash] = self._hashes.get(peer.hash, 0) + 1  # of a peer that was forgotten meanwhile it is known
 
     def forget(self, node_id: str) -> None:
         """Drop all knowledge of a peer."""
@@ -261,7 +268,7 @@ class DeltaTracker:
     def marks(self, peer: Peer) -> list[ClockMark]:
         """The clocks a peer can name at present."""
         talk = self._conversations.get(peer.replica.node_id) if self._is_current(peer) else None
-        return [known.mark for each in (talk, self.anyone) if each for known in each.statements]
+        return [known.mark for each in (talk, self.anyone) if each for known in each.statements.values()]
 
     def find_hash(self, peer: Peer, token: bytes, reader: Replica) -> Statement | None:
         """The statement whose hash a peer echoes to `reader`; None if there is none."""
@@ -284,19 +291,25 @@ class DeltaTracker:
 
     def evidence(self, peer: Peer, mark: ClockMark, hash_: StateHash | None) -> None:
         """Note a clock a peer stated, with its hash if known. A clock older than the last is ignored."""
-        known = peer.mark
-        if known is not None and (mark.count < known.count or (mark == known and hash_ is None)):
-            return
-        self.changes += mark != known or hash_ != peer.hash
+        known, before = peer.mark, peer.hash
+        if known is not None:
+            same = mark.total == known.total
+            if mark.count < known.count or (same and (hash_ is None or (mark is known and hash_ == before))):
+                return
+        else:
+            same = False
+        self.changes += not same or hash_ != before
         peer.mark, self._longest = mark, max(self._longest, len(mark.entries))
-        if hash_ != peer.hash:
-            self._uncount(peer.hash)
-            self._hashes[hash_] += 1
+        if hash_ != before:
+            self._uncount(before)
+            self._hashes[hash_] = self._hashes.get(hash_, 0) + 1
             peer.hash = hash_
 
     def _uncount(self, hash_: StateHash | None) -> None:
-        self._hashes[hash_] -= 1
-        if not self._hashes[hash_]:
+        left = self._hashes[hash_] - 1
+        if left:
+            self._hashes[hash_] = left
+        else:
             del self._hashes[hash_]
 
 

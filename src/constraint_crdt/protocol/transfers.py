@@ -448,7 +448,7 @@ class OutboundTransfers:
         Without a known reader, or beyond the bound on kept messages, all parts are returned: a `Resume` could not be answered.
         """
         data = encode_message(message)
-        if isinstance(message, Part):
+        if (self._links.at is None and len(data) <= min(max_bytes, PACK_FROM)) or isinstance(message, Part):
             return [data]
         most, least, link = max_bytes, PACK_FROM, None
         if self._links.at is not None and reader is not None:

@@ -15,7 +15,9 @@ Rules kept here:
 """
 
 import asyncio
+import contextlib
 import logging
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from time import perf_counter
@@ -24,10 +26,12 @@ from typing import NamedTuple
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Measurements, assembled, coerced, environment, is_loaded
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.expression.fleet_view import Basis, FleetView, NodeFacts
-from constraint_crdt.expression.judgement import Judge, Milliseconds, Values
+from constraint_crdt.expression.judgement import Judge, Milliseconds, Ruling, Values
+from constraint_crdt.expression.windows import Windows
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.history import NodeRates
 from constraint_crdt.model import VerdictState
@@ -36,12 +40,14 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.sites import weight
 from constraint_crdt.runtime.change_feed import ChangeFeed
 from constraint_crdt.runtime.measurement import PROGRAM, LatestMeasurements, SharedMeasurements
+from constraint_crdt.runtime.persistence import MeasurementRecorder
 from constraint_crdt.runtime.shared import NodeSketches
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import Selection, check_selector
-from constraint_crdt.types.nodes import NODE
+from constraint_crdt.types.nodes import NODE, cut
+from constraint_crdt.types.readings import Reading, check_scalar
 from constraint_crdt.types.register import POSITION
-from constraint_crdt.types.verdicts import NodeVerdict
+from constraint_crdt.types.verdicts import REASON_BYTES, NodeVerdict
 
 JUDGED_AT_ONCE = 500
 """Constraints judged in a turn of the loop, at most. They take some milliseconds."""
@@ -69,6 +75,9 @@ TOLD_EVERY = 2 * SECOND
 
 TOLD_AT_ONCE = 3
 """Turns of a constraint told without a pause after a calm time: unknown, pending and violated in a row are told at once."""
+
+REASON_EVERY = 10 * SECOND
+"""The time between a cell and the next with another reason only, in ns."""
 
 TOLD_TOGETHER = 1_000
 """Verdicts told as one transaction. Other tasks run while they are prepared."""
@@ -101,6 +110,10 @@ FLEET_AT_MOST = 10.0
 """Seconds between two judgements of the constraints of scope fleet, at most, whatever they take."""
 
 _log = logging.getLogger("constraint_crdt.node")
+
+
+def _machine_ns() -> int:
+    return steady_ns()
 
 
 class FleetWatch:
@@ -221,10 +234,15 @@ class Evaluator:
         shared: SharedMeasurements,
         push: Callable[[], None],
         every: float,
+        steady: Callable[[], int] | None = None,
+        recorder: MeasurementRecorder | None = None,
     ) -> None:
         """`live`: the other live nodes, as a changing view. `shared`: the readings of this node. `push` has peers learn of a
-        verdict at once. `every`: seconds between two ticks.
+        verdict at once. `every`: seconds between two ticks. `steady`: the clock of samples and ticks, in ns, never set; None: that
+        of the machine. `recorder`: records what verdicts follow from.
         """
+        self._recorder = recorder
+        self._steady = _machine_ns if steady is None else steady
         self._suspended = SUSPENDED + int(2 * every * SECOND)
         self._gossip = gossip
         self._feed = feed
@@ -236,21 +254,35 @@ class Evaluator:
         self._unshared = asyncio.Event()
         """Set while a reading may wait to be told."""
         self.judge = Judge(
-            gossip.state.constraints, measurements, lambda: gossip.labels, gossip.time.now, self.fleet.view, self.fleet.writes
-        )
+            gossip.state.constraints, measurements, lambda: gossip.labels, gossip.time.now, self.fleet.view, self.fleet.writes,
+            gossip.state.switches,
+            lambda definition: gossip.state.parameters.bind(definition, gossip.labels),
+        )  # fmt: skip
+        self._reset = asyncio.Event()
+        """Set when a parameter changed that a constraint reads."""
+        gossip.state.parameters.subscribe(self._note_parameter)
         self.changes = 0
         """Grows with each evaluation that differs from the last."""
         self._subscribers: list[Callable[[str], None]] = []
-        self._verdicts = _VerdictCells(gossip, feed, self.judge, push)
+        self._verdicts = _VerdictCells(gossip, feed, self.judge, push, self._steady)
         self._judging = asyncio.Lock()
         self._checks = 0
         self._described: int | None = None
-        self._began = steady_ns()
+        self._began = self._steady()
         self._ticked: int | None = None
 
     def begin(self) -> None:
         """The state was loaded."""
         self._verdicts.recall()
+
+    def now(self) -> int:
+        """The time of samples and ticks, in ns."""
+        return self._steady()
+
+    @property
+    def suspended_after(self) -> int:
+        """The ns between two ticks beyond which the node counts as suspended."""
+        return self._suspended
 
     def subscribe(self, subscriber: Callable[[str], None]) -> None:
         """Call `subscriber` with each constraint whose evaluation differs from the last."""
@@ -268,11 +300,11 @@ class Evaluator:
 
     def since(self, id_: str) -> int | None:
         """The begin of the verdict state of a constraint, in ns since the epoch; of a violation, the first violated evaluation."""
-        return self.judge.since(id_, steady_ns())
+        return self.judge.since(id_, self._steady())
 
     def verdict(self, id_: str) -> NodeVerdict | None:
         """The verdict on a constraint, with the values and the margin; None as for `last`."""
-        return self.judge.verdict(id_, steady_ns())
+        return self.judge.verdict(id_, self._steady())
 
     def basis(self, id_: str) -> Basis | None:
         """The basis of the verdict on a constraint of scope fleet; None for another constraint."""
@@ -284,12 +316,17 @@ class Evaluator:
 
     def times(self, id_: str) -> tuple[int, int, int]:
         """The time satisfied, violated and unknown of a constraint, in ms, that this node did not write yet."""
-        return self.judge.times(id_, steady_ns())
+        return self.judge.times(id_, self._steady())
 
     @property
     def violated(self) -> int:
         """The number of constraints violated on this node now."""
         return self.judge.violated
+
+    @property
+    def audited(self) -> list[str]:
+        """The active constraints of mode audit, ordered."""
+        return sorted(self.judge.audited)
 
     @property
     def measured(self) -> int:
@@ -300,6 +337,11 @@ class Evaluator:
     def undecided(self) -> int:
         """The number of constraints unknown on this node now."""
         return self.judge.undecided
+
+    @property
+    def ids(self) -> list[str]:
+        """The constraints judged on this node, ordered. O(constraints)."""
+        return self.judge.ids
 
     # --- judging -----------------------------------------------------------------------------------------------------------
 
@@ -319,11 +361,13 @@ class Evaluator:
         await self._load_library()
         async with self._judging:  # samples are judged in their order, each with the values of its time
             self._renew_some()  # so that a sample just after an addition counts for the constraint
-            now = steady_ns()
+            now = self._steady()
             self._measurements.put(values, now, source, max_age)
             if reasons:
                 self._measurements.explain(reasons)
             self.shared.offer(values)
+            if self._recorder is not None:
+                self._recorder.take(values, now)
             await self._judge(self.judge.readers(values if not reasons else values.keys() | reasons.keys()), now)
         await self._verdicts.tell()
         await self.write_readings()
@@ -335,9 +379,30 @@ class Evaluator:
         await self.renew()
         self._checks += 1
         async with self._judging:
-            evaluations = await self._judge(self.judge.ids, steady_ns(), _Given(self._measurements, values))
+            now = self._steady()
+            if self._recorder is not None:
+                self._recorder.check(values, now)
+            evaluations = await self._judge(self.judge.ids, now, _Given(self._measurements, values))
         await self._verdicts.tell(at_once=True)
         return evaluations
+
+    async def decide(self, values: Mapping[str, object]) -> list[list[Ruling]]:
+        """What the constraints say of these values, on top of what is measured now: a list of rulings for each constraint.
+
+        Nothing is counted, and neither windows nor states change. A window has a given value as its newest sample. The readings
+        that other nodes have of this one are replaced by the given values for this question only.
+        """
+        await self.renew()
+        found, pace = list[list[Ruling]](), _Pace()
+        async with self._judging:
+            now, given = steady_ns(), _Given(self._measurements, values, newest=True)
+            self.fleet.view.refresh(self._gossip.time.now())
+            fleet = self.fleet.view.with_readings(self._gossip.node_id, _readings(values, self._gossip.time.now()))
+            ids, names = self.judge.ids, {name.partition(".")[0] for name in values}
+            for start in range(0, len(ids), JUDGED_TOGETHER):
+                found += self.judge.decide(ids[start : start + JUDGED_TOGETHER], now, given, fleet, names)
+                await pace.rest()
+        return found
 
     async def renew(self) -> None:
         """Read and judge new and redefined constraints. Other tasks run in between, and samples are judged in between."""
@@ -349,6 +414,17 @@ class Evaluator:
             await asyncio.sleep(0)
         await self._verdicts.tell()
 
+    def _note_parameter(self, name: str) -> None:
+        if self.judge.set_parameter(name):
+            self._reset.set()
+
+    async def run_parameters(self) -> None:
+        """Judge the constraints that read a changed parameter, at once. Never returns."""
+        while True:
+            await self._reset.wait()
+            self._reset.clear()
+            await self.renew()
+
     def _measured(self, evaluation: Evaluation, now: int, values: Values) -> Evaluation:
         """The evaluation with its margin."""
         found = self.judge.verdict(evaluation.constraint, now, values)
@@ -359,19 +435,21 @@ class Evaluator:
     async def tick(self) -> None:
         """Look at the constraints that time moves."""
         async with self._judging:
-            now = steady_ns()
+            now = self._steady()
             if self._ticked is not None and now - self._ticked > self._suspended:
                 self.judge.suspend(self._ticked)
                 await self._look(self.judge.ids, now)
             await self._age(now)
             await self._look(self.judge.take_checked(), now)
-            at, pace = steady_ns(), _Pace()
+            at, pace = self._steady(), _Pace()
             due = self.judge.due(at)
             for start in range(0, len(due), JUDGED_TOGETHER):
                 self.judge.look_at(due[start : start + JUDGED_TOGETHER], at)
                 self._publish()
                 await pace.rest()
-            self._ticked = steady_ns()
+            self._ticked = self._steady()
+            if self._recorder is not None:
+                self._recorder.tick(at)
         self.fleet.follow()
         await self.judge_fleet()
         self._verdicts.take_over()
@@ -382,11 +460,23 @@ class Evaluator:
             self.shared.require(self.judge.needs(), self._gossip.state.readings.of(self._gossip.node_id))
         await self.write_readings()
 
+    def rest(self) -> bool:
+        """A tick at which no value ages, as the caller knows. False if time moves something else: then call `tick`."""
+        now = self._steady()
+        if self._ticked is None or now - self._ticked > self._suspended or not self.judge.rests(now):
+            return False
+        self._ticked = now
+        return True
+
+    def ages_at(self) -> int | None:
+        """See `LatestMeasurements.ages_at`."""
+        return self._measurements.ages_at()
+
     async def judge_fleet(self) -> float:
         """Judge the constraints of scope fleet of which something moved. Returns the CPU seconds that it took."""
         async with self._judging:
             began = time.thread_time()
-            await self._judge(self.judge.moved(self._gossip.time.now()), steady_ns())
+            await self._judge(self.judge.moved(self._gossip.time.now()), self._steady())
             took = time.thread_time() - began
             self.fleet.took += took
         await self._verdicts.tell()
@@ -413,7 +503,7 @@ class Evaluator:
         """Tell the fleet the readings that are due."""
         if not self.shared.waiting or not self._feed.writable or not self._gossip.local.may_count:
             return
-        due = self.shared.take(steady_ns(), self._gossip.time.stamp())
+        due = self.shared.take(self._steady(), self._gossip.time.stamp())
         if due:
             self._feed.write(lambda: self._gossip.share_readings(due))
 
@@ -449,13 +539,15 @@ class Evaluator:
         """Read and judge some new and redefined constraints. False if there are none."""
         ids = self.judge.stale(RENEWED_AT_ONCE)
         if ids:
-            now = steady_ns()
+            now = self._steady()
             fresh = self.judge.renew(ids, now)
             spans = self.judge.take_spans()
             if spans is not None:
                 self._measurements.require(spans)
             self.judge.judge(fresh, now)
             self._publish()
+            if self._recorder is not None:
+                self._recorder.define(ids, now)
         return bool(ids)
 
     async def _judge(self, ids: Sequence[str], now: int, values: Values | None = None) -> list[Evaluation]:
@@ -495,7 +587,7 @@ class Evaluator:
             if not self._feed.writable or not (counts := self.judge.take_counts(most)):
                 break
             counted = self._record(counts)
-            self._sketches.note(counted)
+            self._sketches.note({id_: both for id_, both in counted.items() if id_ not in self.judge.audited})
             self._rates.note(counted)
             if not at_once:
                 await asyncio.sleep(0)
@@ -527,13 +619,13 @@ class Evaluator:
     async def write_times(self) -> None:
         """Write the time satisfied, violated and unknown of each constraint."""
         async with self._judging:
-            now = steady_ns()
+            now = self._steady()
             await self._age(now)
         ids = self.judge.timed_ids
         for start in range(0, len(ids), WRITTEN_AT_ONCE):
             async with self._judging:
                 chosen = ids[start : start + WRITTEN_AT_ONCE] if self._feed.writable else ()
-                times = self.judge.take_times(steady_ns(), chosen)
+                times = self.judge.take_times(self._steady(), chosen)
             if times:
                 self._write_times(times)
             await asyncio.sleep(0)
@@ -581,14 +673,31 @@ class _Prepared(NamedTuple):
     verdict: NodeVerdict | None
 
 
-_Turn = tuple[VerdictState, int]
-"""A verdict state, and its begin in ns since the epoch."""
+_AGE = re.compile(r" \(\d+ s old\)")
+
+
+class _Turn(NamedTuple):
+    """A verdict state as it was told."""
+
+    state: VerdictState
+    since: int
+    """Its begin in ns since the epoch."""
+    reason: str
+    """Without the ages in it, which differ each second."""
+
+    @classmethod
+    def of(cls, verdict: NodeVerdict) -> "_Turn":
+        """That of a verdict."""
+        return cls(verdict.state, verdict.since, _AGE.sub("", cut(verdict.reason, REASON_BYTES)))
 
 
 class _VerdictCells:
     """The cells on the verdicts of this node: the constraints that have one, the waiting verdicts, and when they may be told."""
 
-    def __init__(self, gossip: GossipNode, feed: ChangeFeed, judge: Judge, push: Callable[[], None]) -> None:
+    def __init__(
+        self, gossip: GossipNode, feed: ChangeFeed, judge: Judge, push: Callable[[], None], steady: Callable[[], int]
+    ) -> None:
+        self._steady = steady
         self._gossip = gossip
         self._feed = feed
         self._judge = judge
@@ -603,6 +712,8 @@ class _VerdictCells:
         """Those that began to wait since the last call of `tell`."""
         self._paced: dict[str, int] = {}
         """The time until which the cells of a constraint fill the rate of one in `TOLD_EVERY`."""
+        self._restated: dict[str, int] = {}
+        """The time before which a constraint is not told for another reason alone."""
         self._lives: tuple[Replica, Mapping[Replica, int]] | None = None
         """This life, and the rows of the others of this node, as of the last takeover."""
 
@@ -613,14 +724,26 @@ class _VerdictCells:
                 self._wait(id_)
 
     def _turned(self, id_: str) -> bool:
-        """True if a constraint turned since it was told. Another reason in the same state is no turn."""
+        """True if a constraint turned since it was told, or one of scope fleet has another reason: it concerns all nodes.
+
+        Another reason of a node in the same state is no turn.
+        """
+        return self._has_other_state(id_) or self._has_other_reason(id_)
+
+    def _has_other_reason(self, id_: str) -> bool:
+        told, evaluation = self._told[id_], self._judge.evaluation(id_)
+        if told is None or evaluation is None or id_ not in self._judge.fleet_ids or not self._judge.writes(id_):
+            return False
+        return _AGE.sub("", cut(evaluation.reason, REASON_BYTES)) != told.reason
+
+    def _has_other_state(self, id_: str) -> bool:
         if not self._judge.writes(id_):
             return self._told[id_] is not None
         told, evaluation = self._told[id_], self._judge.evaluation(id_)
-        if told is None or evaluation is None or evaluation.state is not told[0]:
+        if told is None or evaluation is None or evaluation.state is not told.state:
             return True
-        since, error = self._judge.since(id_, steady_ns()), SAME_SPELL if id_ in self._recalled else 0
-        return told[0] is not VerdictState.HOLDS and (since is None or abs(since - told[1]) > error)
+        since, error = self._judge.since(id_, self._steady()), SAME_SPELL if id_ in self._recalled else 0
+        return told.state is not VerdictState.HOLDS and (since is None or abs(since - told.since) > error)
 
     def _wait(self, id_: str) -> None:
         self._told.setdefault(id_)
@@ -648,7 +771,7 @@ class _VerdictCells:
     def recall(self) -> None:
         """The state was loaded: go on from the cells of this node in it."""
         told = self._gossip.state.verdicts.told_by(self._gossip.node_id)
-        self._told = {id_: (verdict.state, verdict.since) for id_, (_, verdict) in told.items()}
+        self._told = {id_: _Turn.of(verdict) for id_, (_, verdict) in told.items()}
         self._recalled = set(told)
 
     def take_over(self) -> None:
@@ -662,7 +785,7 @@ class _VerdictCells:
             return
         self._lives, same = lives, dict[str, NodeVerdict | None]()
         for id_, (replica, verdict) in self._gossip.state.verdicts.told_by(me.node_id).items():
-            self._told[id_] = verdict.state, verdict.since
+            self._told[id_] = _Turn.of(verdict)
             if replica != me:
                 self._recalled.add(id_)
             if self._turned(id_):
@@ -680,8 +803,9 @@ class _VerdictCells:
 
     async def tell_waiting(self, *, final: bool) -> None:
         """Write the verdicts that wait. `final`: those beyond their rate as well."""
-        now = steady_ns()
+        now = self._steady()
         self._paced = {id_: until for id_, until in self._paced.items() if until > now and not final}
+        self._restated = {id_: until for id_, until in self._restated.items() if until > now and not final}
         await self._write(list(self._waiting))
 
     async def _write(self, ids: Sequence[str], *, at_once: bool = False) -> None:
@@ -689,7 +813,7 @@ class _VerdictCells:
             if start:
                 await asyncio.sleep(0)
             prepared = {} if at_once else await self._prepared(ids[start : start + TOLD_TOGETHER])
-            now = steady_ns()
+            now = self._steady()
             due = [id_ for id_ in ids[start : start + TOLD_TOGETHER] if self._is_due(id_, now)]
             if due and self._feed.writable:
                 self._put({id_: self._current(id_, prepared.get(id_), now) for id_ in due}, now)
@@ -698,7 +822,7 @@ class _VerdictCells:
         """The verdicts of those of these that are due. Other tasks run in between."""
         found, pace = dict[str, _Prepared](), _Pace()
         for start in range(0, len(ids), JUDGED_TOGETHER):
-            now = steady_ns()
+            now = self._steady()
             for id_ in ids[start : start + JUDGED_TOGETHER]:
                 if self._is_due(id_, now):
                     found[id_] = _Prepared(self._judge.evaluation(id_), self._verdict(id_, now))
@@ -720,7 +844,9 @@ class _VerdictCells:
     def _is_due(self, id_: str, now: int) -> bool:
         """False for a constraint that does not wait, was told too often, or whose definition is read soon."""
         ahead = self._paced.get(id_, now) - now
-        return id_ in self._waiting and ahead <= (TOLD_AT_ONCE - 1) * TOLD_EVERY and not self._judge.is_stale(id_)
+        if id_ not in self._waiting or ahead > (TOLD_AT_ONCE - 1) * TOLD_EVERY or self._judge.is_stale(id_):
+            return False
+        return self._restated.get(id_, now) <= now or self._has_other_state(id_)
 
     def _put(self, verdicts: Mapping[str, NodeVerdict | None], now: int) -> None:
         self._feed.write(lambda: self._gossip.record_verdicts(verdicts))
@@ -731,16 +857,20 @@ class _VerdictCells:
             if verdict is None:
                 del self._told[id_]
             else:
-                self._told[id_] = verdict.state, verdict.since
+                self._told[id_] = _Turn.of(verdict)
+                self._restated[id_] = now + REASON_EVERY
         self._push()
 
 
 class _Given:
     """Values given for a check, in front of the measured ones. None: the variable is missing."""
 
-    def __init__(self, measured: LatestMeasurements, given: Mapping[str, object]) -> None:
+    def __init__(self, measured: LatestMeasurements, given: Mapping[str, object], *, newest: bool = False) -> None:
+        """`newest`: the given values are the newest samples of the windows, too."""
         self._measured = measured
         self._given = given
+        self._newest = newest
+        self._windows: tuple[int, Windows] | None = None
         self._usable, self._unusable = coerced(given)
 
     def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements:
@@ -749,4 +879,21 @@ class _Given:
         for name in self._given:
             usable.pop(name, None)
             unusable.pop(name, None)
-        return assembled(usable | self._usable, unusable | self._unusable, self._measured.windows(now))
+        return assembled(usable | self._usable, unusable | self._unusable, self._windows_at(now))
+
+    def _windows_at(self, now: int) -> Windows:
+        windows = self._measured.windows(now)
+        if not self._newest:
+            return windows
+        if self._windows is None or self._windows[0] != now:
+            self._windows = now, windows.with_newest(self._given)
+        return self._windows[1]
+
+
+def _readings(values: Mapping[str, object], time: int) -> dict[str, Reading]:
+    """The given values that a node could share, as its readings."""
+    found = {}
+    for name, value in values.items():
+        with contextlib.suppress(ConstraintCrdtError):
+            found[name] = Reading(check_scalar(name, value), time)
+    return found

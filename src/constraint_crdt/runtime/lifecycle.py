@@ -25,16 +25,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 from constraint_crdt import __version__
 from constraint_crdt.alerts import Conditions, Facts
-from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
-from constraint_crdt.crdt.clock import STEP, ClockMark
+from constraint_crdt.alerts.delivery import Outlook, Teller, Webhooks
+from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine, FleetAlerts
+from constraint_crdt.crdt.clock import SECOND, STEP, ClockMark
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.gossip import GossipNode as MachineNode
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.diagnosis import Diagnosis
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
-from constraint_crdt.insight.explain import Explanations, NodeOverview
-from constraint_crdt.insight.history import DefinitionClock, NodeRates
+from constraint_crdt.insight.explain import Decisions, Explanations, NodeOverview
+from constraint_crdt.insight.history import SAMPLE_EVERY, DefinitionClock, NodeRates, VerdictHistory
 from constraint_crdt.model import EventKind
+from constraint_crdt.operations.budgets import BudgetReport
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.authority import Credentials, Fork, OwnReplaced
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -48,7 +50,7 @@ from constraint_crdt.runtime.guards import Guards
 from constraint_crdt.runtime.holds import NodeBudgets
 from constraint_crdt.runtime.maintenance import REMOVE_EVERY, Maintenance, Tasks
 from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, ProbeReader, SharedMeasurements
-from constraint_crdt.runtime.persistence import FileRecorder, Persistence, SpellFile, StateFiles, store_path
+from constraint_crdt.runtime.persistence import FileRecorder, MeasurementRecorder, Persistence, SpellFile, StateFiles, store_path
 from constraint_crdt.runtime.settings import NodeSettings, is_loopback
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
 from constraint_crdt.sources.reader import SourceReader, find_trouble, reader_of
@@ -415,12 +417,18 @@ class Runtime:
         check_call: Callable[[], None],
         actor: str | None,
         steady: Callable[[], int] | None = None,
+        *,
+        clock: Callable[[], int] | None = None,
     ) -> None:
         """`transport`: Zenoh if None. `random` selects peers. `now`: the time in ns since the epoch. `check_call` refuses a write
-        outside of the life, the thread or the loop of the node. `actor`: see `ChangeFeed`. `steady`: see `Edge`.
+        outside of the life, the thread or the loop of the node. `actor`: see `ChangeFeed`. `steady`: see `Edge`. `clock`: of
+        samples, ticks and alerts, in ns, never set; None: the machine's.
         """
+        monotonic = time.monotonic_ns if clock is None else clock
         self.settings = settings
         self._check_call = check_call
+        self._began = time.monotonic()
+        self._alert_clock = monotonic
 
         # The state, its disk, its peers, and the feed of its changes.
         self.identity = _load_identity(settings, now) if settings.identity else None
@@ -449,13 +457,14 @@ class Runtime:
         self.state_files = StateFiles(self.gossip, self.persistence, self.feed.receive, self.exchanges.push)
 
         # Evaluation.
-        max_ages = {name: each.max_age for name, each in settings.variables.items() if each.max_age is not None}
-        self.measurements = LatestMeasurements(settings.max_age, max_ages)
-        self.rates = NodeRates(self.gossip, settings.half_lives, now=time.monotonic)
+        self.measurements = LatestMeasurements(settings.max_age, settings.max_ages)
+        self.rates = NodeRates(self.gossip, settings.half_lives, now=lambda: monotonic() / SECOND)
+        self.measurement_recorder = MeasurementRecorder(settings, self.gossip, now)
         shared = SharedMeasurements(self.measurements, settings.shares, on_request=settings.share_on_request)
         self.evaluator = Evaluator(
             self.gossip, self.feed, self.measurements, self.rates, self.sketches, live=self.exchanges.live, shared=shared,
-            push=self.exchanges.push, every=settings.check_every,
+            push=self.exchanges.push, every=settings.check_every, steady=clock,
+            recorder=self.measurement_recorder if settings.record_measurements else None,
         )  # fmt: skip
         store_file = store_path(settings)
         self.spell_file = SpellFile(store_file, self.evaluator.judge)
@@ -466,21 +475,25 @@ class Runtime:
 
         # Evidence of peers, and the answers made from it.
         frontier = DefinitionClock(self.gossip.state.rows)
-        self.evidence = Evidence(self.gossip, self.exchanges, now)
+        self.evidence = Evidence(self.gossip, self.exchanges, now, monotonic)
         self.gossip.local.asks, self.gossip.local.heard = self.evidence.asks, self.evidence.spoken
         self.coverage = Coverage(self.gossip, self.evidence, self.exchanges, frontier)
         self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.evaluator, self.rates)
+        self.verdict_history = VerdictHistory(self.gossip, self.evaluator, now, self.evidence.is_seen)
+        self.decisions = Decisions(settings.name, self.evaluator.decide, now=now, kept=settings.keep_decisions)
         self.convergence = Convergence(self.gossip, self.evidence)
         self.overview = NodeOverview(self.gossip, self.rates, self.evaluator, self.evidence)
         self.missed = MissedNodes(settings.name)
         self.diagnosis = Diagnosis(
             self.gossip, self.evidence, self.exchanges, self.missed, self.persistence,
             seeds=settings.connect, max_skew=settings.max_skew, file=store_file, probes=self.probes,
-            measured=lambda: self.measurements.fresh(steady_ns()),
+            measured=lambda: self.measurements.fresh(steady_ns() if clock is None else clock()),
             links=settings.links, folder=settings.identity,
             listen=settings.listen, endpoints=lambda: self.transport.endpoints, is_loopback=is_loopback,
             link_kinds=lambda: link_kinds(self.transport), lacks_servers=lambda: standing(self.transport).lacks_servers,
         )  # fmt: skip
+
+        self.diagnosis.last = self.evaluator.last
 
         # The publications: events, alerts, notices.
         self.publisher = EventPublisher(
@@ -493,14 +506,30 @@ class Runtime:
             max_skew=settings.max_skew,
             now=now,
         )
+        self.teller = Teller(
+            self.gossip,
+            Webhooks(),
+            destinations=settings.destinations,
+            outlook=Outlook(self._tellers, self._unreached, self._waits_to_tell),
+            write=self._write_told,
+            now=now,
+        )
         self.alerts = AlertEngine(
             settings.alert,
-            Conditions(Facts(self.gossip, self.evidence, self.coverage, self.convergence, self.rates, frontier)),
-            who=(settings.name, settings.fleet),
+            Conditions(self._facts(frontier)),
+            teller=self.teller,
             file=None if store_file is None else store_file.with_name(f"{store_file.name}.alerts.json"),
             notify=self.publisher.alert,
             now=now,
+            fleet_rules=self.gossip.state.alert_rules,
+            half_lives=settings.half_lives,
+            durable=self._told_is_on_disk,
+            monotonic=lambda: monotonic() / SECOND,
         )
+        self.fleet_alerts = FleetAlerts(
+            self.gossip, self.alerts, self.teller, commit=self._commit_as, actor=lambda: self.feed.actor
+        )
+        self.gossip.state.silences.watch(self.publisher.silence)
         self.notices = Notices(self.gossip, self.exchanges, self.evaluator, self.persistence)
 
         # The background.
@@ -525,7 +554,14 @@ class Runtime:
             self.publisher.has_ends,
         )
         self.budgets = NodeBudgets(
-            self.gossip, self.feed, self.persistence, self.exchanges, self.transport, check_call, self.tasks.once
+            self.gossip,
+            self.feed,
+            self.persistence,
+            self.exchanges,
+            self.transport,
+            check_call,
+            self.tasks.once,
+            self.publisher.publish,
         )
         self.guards = Guards(self.gossip, self.evaluator)
         self.lag = LoopLag()
@@ -558,7 +594,7 @@ class Runtime:
         feed.subscribe(self._replaced, received)
         feed.subscribe(self.publisher.changed, *(origin for origin in ChangeOrigin if origin is not committed))
         feed.subscribe(self.exchanges.changed, committed, received)
-        feed.subscribe(self.budgets.changed, received)
+        feed.subscribe(self.budgets.changed, received, ChangeOrigin.RESTORED)
         # Findings about a redefined constraint are dropped at once, before the next reading.
         feed.definitions.subscribe(self.evaluator.judge.redefine)
         self.evaluator.subscribe(self.notices.note)
@@ -583,31 +619,16 @@ class Runtime:
         self._check_call()
         return await self.feed.commit(mutate)
 
+    async def _commit_as(self, mutate: Callable[[], Result], operation: str, subject: str) -> Result:
+        """The same, with an entry of the audit."""
+        self._check_call()
+        return await self.feed.commit(mutate, operation, subject)
+
     # --- life --------------------------------------------------------------------------------------------------------
 
     async def start(self, *, rejoin: bool) -> None:
         """See `Node.start`."""
-        self.membership.begin()
-        aside = await self.persistence.open(rejoin=rejoin)
-        if aside is not None:
-            _log.warning("the old store is kept as %s", aside)
-        self.feed.restore()
-        clock_set_by = self.persistence.tell()
-        if abs(clock_set_by) >= STEP:
-            self.maintenance.clock.tell_step(clock_set_by, " while this node was down")
-        self.evaluator.begin()
-        self.evidence.begin()
-        await self.alerts.load()
-        await self.spell_file.load()
-        try:
-            self.recorder.open()
-            if self.certificates is not None:
-                self.certificates.load()
-            await self.membership.join()
-        except BaseException:
-            await self.persistence.close()
-            raise
-        self.answers.begin()
+        await self.open(rejoin=rejoin)
         self.feed.held = self._resumes_among_others()
         self.membership.hear_of_retirement()
         if self.feed.held:
@@ -622,6 +643,32 @@ class Runtime:
             why = "not protected" if self.settings.links == "none" else "open, as --accept-plain takes nodes without a certificate"
             _log.warning("the links of %s are %s: who reaches the port of a node can change everything", self.settings.name, why)
         _log.info("%s joined fleet %s as %s", self.settings.name, self.settings.fleet, self.gossip.replica)
+
+    async def open(self, *, rejoin: bool = False) -> None:
+        """Load the store and join the fleet. No task runs in the background yet."""
+        self.membership.begin()
+        self._began = time.monotonic()
+        aside = await self.persistence.open(rejoin=rejoin)
+        if aside is not None:
+            _log.warning("the old store is kept as %s", aside)
+        self.feed.restore()
+        clock_set_by = self.persistence.tell()
+        if abs(clock_set_by) >= STEP:
+            self.maintenance.clock.tell_step(clock_set_by, " while this node was down")
+        self.evaluator.begin()
+        self.evidence.begin()
+        await self.alerts.load()
+        await self.spell_file.load()
+        try:
+            self.recorder.open()
+            self.measurement_recorder.open(self.evaluator.judge, self.measurements, self.evaluator.now())
+            if self.certificates is not None:
+                self.certificates.load()
+            await self.membership.join()
+        except BaseException:
+            await self.persistence.close()
+            raise
+        self.answers.begin()
 
     def _resumes_among_others(self) -> bool:
         """The node goes on with a life of which other nodes may know more.
@@ -653,23 +700,22 @@ class Runtime:
         tasks.run("meetings", self.exchanges.run_meetings)
         tasks.run("events", self.publisher.run)
         tasks.run("loop lag", lambda: self.lag.run(pause=tasks.pause))
-        tasks.repeat("new constraints", settings.check_every, self.evaluator.renew)
         tasks.run("fleet constraints", self.evaluator.run_fleet)
         tasks.run("readings", self.evaluator.run_readings)
-        tasks.repeat("ticks", settings.check_every, self.evaluator.tick)
-        tasks.repeat("counts", settings.count_every, self.evaluator.write_counts)
+        tasks.run("parameters", self.evaluator.run_parameters)
+        for name, every, step in self.rule_steps():
+            tasks.repeat(name, every, step)
         tasks.run("verdicts", self.evaluator.run_verdicts)
         tasks.repeat("spells", settings.count_every, self.spell_file.save)
         tasks.repeat("times", TIMES_EVERY, self.evaluator.write_times)
         tasks.run("expiry", self.maintenance.run_expiries)
         tasks.repeat("expired constraints", REMOVE_EVERY, self.maintenance.remove_expired)
+        tasks.repeat("courses", SAMPLE_EVERY, self.verdict_history.sample)
         tasks.repeat("sketches", settings.rate_every, self.evaluator.write_sketches)
-        tasks.repeat("rates", settings.rate_every, self.evaluator.write_rates)
         tasks.repeat("folds", FOLD_EVERY, self.maintenance.fold)
         tasks.repeat("purges", PURGE_EVERY, self.maintenance.purge)
         tasks.repeat("budgets", BUDGETS_EVERY, self.budgets.tend)
         tasks.repeat("removals", REMOVE_EVERY, self.maintenance.drop_removals)
-        tasks.repeat("alerts", LOOK_EVERY, self._check_alerts)
         if settings.identity:
             tasks.run("links", self._watch_links)
         if self.certificates is not None:
@@ -683,6 +729,17 @@ class Runtime:
     def _source_findings(self) -> Iterator[Finding]:
         if self.sources:
             yield find_trouble(self.sources)
+
+    def rule_steps(self) -> Sequence[tuple[str, float, Callable[[], Coroutine[object, object, None]]]]:
+        """The steps by which time moves verdicts and alerts, in their order: the name, the seconds between two, and the step."""
+        settings, evaluator = self.settings, self.evaluator
+        return (
+            ("new constraints", settings.check_every, evaluator.renew),
+            ("ticks", settings.check_every, evaluator.tick),
+            ("counts", settings.count_every, evaluator.write_counts),
+            ("rates", settings.rate_every, evaluator.write_rates),
+            ("alerts", LOOK_EVERY, self._check_alerts),
+        )
 
     async def _watch_links(self) -> None:
         """Log faults of certificates, and links that do not come up, which Zenoh does not tell. Once each."""
@@ -699,6 +756,48 @@ class Runtime:
             for sentence in sorted(wrong - said):
                 _log.warning("%s", sentence)
             said = wrong
+
+    def _facts(self, frontier: DefinitionClock) -> Facts:
+        """What the kinds of alerts read."""
+        return Facts(
+            self.gossip, self.evidence, self.coverage, self.convergence, self.rates, frontier,
+            budgets=self._budget_reports,
+            monotonic=self._alert_clock,
+            certificates=lambda: {} if self.certificates is None else {
+                name: member.ends for name, member in self.certificates.members().items()
+            },
+        )  # fmt: skip
+
+    def _budget_reports(self) -> Sequence[BudgetReport]:
+        return self.budgets.reports()
+
+    def _tellers(self) -> Set[str]:
+        """The nodes that run, as far as this node sees, and may tell alerts."""
+        evidence = self.evidence
+        return {node for node in self.gossip.state.ways_out if evidence.is_seen(node) or evidence.through(node) is not None}
+
+    def _write_told(self, mutate: Callable[[], object]) -> None:
+        """Write what was told of alerts, and let peers know at once."""
+        self.feed.write(mutate)
+        self.exchanges.push()
+
+    async def _told_is_on_disk(self) -> None:
+        """Wait until what was told of alerts is on disk; not for long, since a disk that hangs must not silence alerts."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DISK_PATIENCE):
+                await self.persistence.settled()
+
+    def _unreached(self) -> Sequence[str]:
+        """The nodes that neither this node nor a live peer hears."""
+        evidence = self.evidence
+        return [name for name in evidence.names if not evidence.is_seen(name) and evidence.through(name) is None]
+
+    def _waits_to_tell(self) -> bool:
+        """Peers are there and none has spoken yet, so what was told of alerts meanwhile is not known."""
+        if time.monotonic() - self._began > FIRST_CONTACT:
+            return self.feed.held
+        live = set(self.exchanges.live)
+        return self.feed.held or (bool(live or self.settings.connect) and not any(map(self.evidence.heard_at, live)))
 
     async def _check_alerts(self) -> None:
         self.evidence.drop_gone()
@@ -729,6 +828,7 @@ class Runtime:
             await self._within_reason(self.spell_file.save(final=True))
             await self.evaluator.write_sketches()
             await self.evaluator.write_rates()
+            self.budgets.close()
             try:
                 async with asyncio.timeout(FAREWELL):
                     await self.exchanges.push_now()
@@ -742,6 +842,7 @@ class Runtime:
         await self.transport.close()
         await self.persistence.close()
         self.recorder.close()
+        self.measurement_recorder.close()
         await self.publisher.finish()
         self.events.close()
 

@@ -82,28 +82,29 @@ class LatestMeasurements:
         their own count, in place of that of the node. Raises `ConstraintCrdtError` for a name that no expression can read and for a
         value out of bounds, and takes none then.
         """
-        fresh = [name for name in values if name not in self._samples]
-        check_names(fresh)
-        for name in fresh:
-            check_id(name, "the name of a variable")
+        samples, max_ages = self._samples, self._max_ages
+        fresh = values.keys() - samples.keys()
+        if fresh:
+            self._check_fresh([name for name in values if name in fresh])
         converted = {name: value if type(value) is float else check_value(name, value) for name, value in values.items()}
-        self._make_room(converted, now)
+        if fresh:
+            self._make_room(converted, now)
         self._rings.put(converted, now)
         self._windows = None
         self.taken += 1
-        lasts = self._max_age if max_age is None else int(max_age * 1e9)
+        until = now + (self._max_age if max_age is None else int(max_age * 1e9))
         for name, value in converted.items():
             if self._reasons:
                 self._explain(name, None)
             if value is None:
                 self._withdraw(name)
                 continue
-            before = self._samples.get(name)
+            before = samples.get(name)
             if before is None and "." in name:
                 self._fields.setdefault(name.partition(".")[0], []).append(name)
             if before is None or before.until < now or type(before.value) is not type(value):
                 self.names_changed = True
-            self._samples[name] = Sample(now, now + self._max_ages.get(name, lasts), value, source)
+            samples[name] = Sample(now, now + max_ages[name] if name in max_ages else until, value, source)
 
     def explain(self, reasons: Mapping[str, str | None]) -> None:
         """State why variables have no value, in words that follow their names: told while they have no usable one, until the next
@@ -120,6 +121,12 @@ class LatestMeasurements:
             self._reasons[top].pop(name, None)
             if not self._reasons[top]:
                 del self._reasons[top]
+
+    @staticmethod
+    def _check_fresh(names: Collection[str]) -> None:
+        check_names(names)
+        for name in names:
+            check_id(name, "the name of a variable")
 
     def _make_room(self, converted: Mapping[str, object], now: int) -> None:
         """Raise `ConstraintCrdtError` for more variables than the bound, after aged ones made room."""
@@ -144,6 +151,10 @@ class LatestMeasurements:
                 del self._fields[name.partition(".")[0]]
 
     # --- reading -----------------------------------------------------------------------------------------------------------
+
+    def max_age(self, name: str) -> int:
+        """The ns for which a value of a variable counts."""
+        return self._max_ages.get(name, self._max_age)
 
     @property
     def samples(self) -> Mapping[str, Sample]:
@@ -174,8 +185,13 @@ class LatestMeasurements:
         """The usable values of these top-level variables and their fields, and the reasons for aged ones."""
         usable: dict[str, object] = {}
         unusable: dict[str, str] = {}
+        samples, fields = self._samples, self._fields
         for top in names:
-            for name in (top, *self._fields.get(top, ())):
+            sample = samples.get(top)
+            if sample is not None and max_age is None and now <= sample.until and top not in fields:  # the frequent case
+                usable[top] = sample.value
+                continue
+            for name in (top, *fields.get(top, ())):
                 sample = self._samples.get(name)
                 if sample is None:
                     continue
@@ -197,6 +213,10 @@ class LatestMeasurements:
     def fresh(self, now: int) -> dict[str, object]:
         """The values within their maximum age."""
         return {name: sample.value for name, sample in self._samples.items() if now <= sample.until}
+
+    def ages_at(self) -> int | None:
+        """The time at which `aged` has something to tell next, in ns; None: never. O(variables)."""
+        return min((sample.until + 1 for sample in self._samples.values() if sample.until >= self._looked), default=None)
 
     def aged(self, now: int) -> dict[int, list[str]]:
         """The variables that passed their maximum age since the last call, by the time of that, in order."""
@@ -270,7 +290,10 @@ class SharedMeasurements:
 
     def offer(self, names: Collection[str]) -> None:
         """These variables have another sample, or none any more."""
-        fresh = [name for name in names if name not in self._sharing.names]
+        shared = self._sharing.names
+        if not shared and not self._needs:
+            return
+        fresh = [name for name in names if name not in shared]
         if any(name.startswith(f"{need}.") for name in fresh for need in self._needs or ()) and self._on_request:
             self._choose(())
         for name in names:

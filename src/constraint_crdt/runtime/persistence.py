@@ -1,4 +1,4 @@
-"""Persistence: the state of a node on disk, and the recording of its inputs.
+"""Persistence: the state of a node on disk, and the recordings of its inputs and of its measurements.
 
 Rules of the store: a write, or a merged message, is on disk before any peer or user can know of its content; senders await
 `durable` first. While the disk takes no writes, writes are refused before they happen, and reads and gossip go on. Unwritten
@@ -7,6 +7,10 @@ contents.
 
 Rules of the recording: each frame is a write call, so that a kill loses no frame. A file of half the bound is renamed to
 `FILE.1`, replacing the file before, and a new file begins with a checkpoint.
+
+A recording of measurements (`MeasurementRecorder`, for `constraint-crdt backtest`) has what verdicts follow from: the samples, the
+ticks, the checks, and the definitions in force, each with its time. It is bounded as the other one. The frames of a second are a
+write call: a killed node loses as much.
 
 The spells of verdicts (`temporal`) are in a small file beside the store. Without the file, or with a damaged one, the clocks of
 `for` and `clear_after` begin anew; nothing else is lost.
@@ -18,11 +22,17 @@ stays, and the merge is on disk before the import returns.
 import asyncio
 import contextlib
 import logging
+import math
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+from zlib import crc32
 
-from constraint_crdt.crdt.cells import Run
+import msgspec
+
+from constraint_crdt.alerts import AlertRule
+from constraint_crdt.crdt.cells import Run, make_cell
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.crdt.rows import Rows
@@ -36,11 +46,13 @@ from constraint_crdt.protocol.authority import Credentials
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import NodeChange
+from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.runtime.settings import DEFAULT_STORE, MEMORY_STORE, NodeSettings
-from constraint_crdt.simulation.recorder import Frame, RecordedNode, encode_frame
+from constraint_crdt.simulation.recorder import HEADER_BYTES, LONGEST_FRAME, Frame, RecordedNode, RecordingError, encode_frame
 from constraint_crdt.state import ConstraintState, from_json, to_json
 from constraint_crdt.store import Committer, Life, Rollback, Store, WritesRefused, default_path, marker_for, set_aside
 from constraint_crdt.store.files import read_bounded, replace_file
+from constraint_crdt.types.definition import ADD, wire_definition
 
 _log = logging.getLogger("constraint_crdt.node")
 
@@ -365,6 +377,302 @@ class FileRecorder:
         finally:
             self._beginning = False
         self._written = 0
+
+
+# --- measurements -----------------------------------------------------------------------------------------------------------
+
+MEASUREMENTS_FORMAT = 1
+"""Version of the frames. A reader refuses a later version."""
+
+MEASUREMENTS_ENDING = ".measurements"
+"""Of the file of a node in a directory."""
+
+BUFFERED = 64 * 1024
+"""Bytes of frames that wait for the next tick, at most."""
+
+
+class Begun(msgspec.Struct, tag=1, array_like=True, frozen=True):
+    """The first frame of a file: the node, and what it knows by then."""
+
+    format: int
+    node: str
+    life: int
+    """Of the process: files of the same life belong together."""
+    part: int
+    """The number of the file in this life. A file other than the first begins with what the file before ended with."""
+    steady: int
+    """The time of samples and ticks, in ns."""
+    wall: int
+    """The same moment in ns since the epoch."""
+    labels: dict[str, str]
+    max_age: float
+    max_ages: dict[str, float]
+    check_every: float
+    samples: dict[str, tuple[int, Any]]
+    """The latest sample of each variable, with its time."""
+    cells: dict[str, list[bytes]]
+    """The definitions in force, by constraint."""
+    spells: bytes
+    """See `temporal.encode_spells`."""
+    alerts: list[Any] = []
+    """The alert rules of the node, without their places."""
+
+
+class Named(msgspec.Struct, tag=2, array_like=True, frozen=True):
+    """Variables that are measured together. The first of a file has the number 0."""
+
+    names: tuple[str, ...]
+
+
+class Taken(msgspec.Struct, tag=3, array_like=True, frozen=True):
+    """Samples. None: withdrawn."""
+
+    passed: int
+    """ns since the frame with a time before."""
+    names: int
+    """The number of the variables."""
+    values: list[Any]
+
+
+class Ticked(msgspec.Struct, tag=4, array_like=True, frozen=True):
+    """A tick."""
+
+    passed: int
+
+
+class Checked(msgspec.Struct, tag=5, array_like=True, frozen=True):
+    """All constraints were judged by given values."""
+
+    passed: int
+    values: dict[str, Any]
+
+
+class Defined(msgspec.Struct, tag=6, array_like=True, frozen=True):
+    """The definitions in force of some constraints changed. Empty: there are none any more."""
+
+    passed: int
+    cells: dict[str, list[bytes]]
+
+
+MeasurementFrame = Begun | Named | Taken | Ticked | Checked | Defined
+
+_encode_frame = msgspec.msgpack.Encoder().encode
+_decode_frame = msgspec.msgpack.Decoder(MeasurementFrame).decode
+
+
+def _framed(frame: MeasurementFrame) -> bytes:
+    """A frame as bytes of a file: length, checksum, content."""
+    body = _encode_frame(frame)
+    return len(body).to_bytes(4, "big") + crc32(body).to_bytes(4, "big") + body
+
+
+def read_measurements(path: Path) -> Iterator[MeasurementFrame]:
+    """The frames of a file, without an incomplete last one. Raises `RecordingError`, with the path, for another or a damaged file,
+    for a later version, and if the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            number = 0
+            while len(head := file.read(HEADER_BYTES)) == HEADER_BYTES:
+                number += 1
+                size = int.from_bytes(head[:4], "big")
+                if size > LONGEST_FRAME:
+                    raise RecordingError(f"{path} is damaged, or no recording of measurements: frame {number} has no such length")
+                body = file.read(size)
+                if len(body) < size and number > 1:
+                    return
+                if crc32(body) != int.from_bytes(head[4:], "big"):
+                    raise RecordingError(
+                        f"{path} is damaged, or no recording of measurements: frame {number} does not fit its checksum"
+                    )
+                yield _read_frame(path, body, number)
+    except OSError as error:
+        raise RecordingError(f"cannot read {path}: {error.strerror or error}") from None
+    if not number:
+        raise RecordingError(f"{path} is no recording of measurements: it is empty")
+
+
+def _read_frame(path: Path, body: bytes, number: int) -> MeasurementFrame:
+    try:
+        frame = _decode_frame(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RecordingError(f"{path} is damaged, or of a later version: frame {number} cannot be read ({error})") from None
+    if isinstance(frame, Begun) is not (number == 1):
+        raise RecordingError(f"{path} is no recording of measurements: frame {number} is not in its place")
+    if isinstance(frame, Begun) and frame.format > MEASUREMENTS_FORMAT:
+        raise RecordingError(f"{path} was made by a later version of constraint-crdt: upgrade to read it")
+    return frame
+
+
+def _without_places(rule: AlertRule) -> dict[str, object]:
+    """The fields of a rule that are set, but for `to`: an address may hold a secret."""
+    fields: dict[str, object] = msgspec.to_builtins(rule)
+    return {key: value for key, value in fields.items() if key != "to" and value is not None}
+
+
+class MeasurementRecorder:
+    """Records the measurements of a node to a file. Without a path it does nothing."""
+
+    def __init__(self, settings: NodeSettings, gossip: GossipNode, now: Callable[[], int]) -> None:
+        """`now`: the time in ns since the epoch. Nothing is opened before `open`."""
+        path = Path(settings.record_measurements)
+        if settings.record_measurements and path.is_dir():
+            path /= settings.name.replace("/", "_").replace("\0", "_") + MEASUREMENTS_ENDING
+        self.path = path
+        self._settings = settings
+        self._gossip = gossip
+        self._now = now
+        self._half = settings.record_measurements_bytes // 2
+        self._judge: Judge | None = None
+        self._measured: LatestMeasurements | None = None
+        self._file: int | None = None
+        self._waiting = bytearray()
+        self._life = fresh_incarnation()
+        self._part = self._written = self._at = 0
+        self._numbers: dict[tuple[str, ...], int] = {}
+        self._kept: dict[str, tuple[int, float]] = {}
+        """The last number recorded of each variable, with its time, for the deadband."""
+
+    def open(self, judge: Judge, measured: LatestMeasurements, steady: int) -> None:
+        """Begin the file. A file of before is set aside. Raises `ConstraintCrdtError` if the file cannot be written."""
+        if not self._settings.record_measurements:
+            return
+        self._judge, self._measured = judge, measured
+        try:
+            if self.path.exists() and self.path.stat().st_size:
+                self.path.replace(self._aside)
+            self._begin(steady)
+        except OSError as error:
+            raise ConstraintCrdtError(f"cannot record measurements to {self.path}: {error.strerror or error}") from None
+
+    @property
+    def _aside(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.1")
+
+    @property
+    def is_open(self) -> bool:
+        """True while something is recorded."""
+        return self._file is not None
+
+    def take(self, names: Collection[str], now: int) -> None:
+        """Samples of these variables were taken in."""
+        if self._file is None or self._measured is None:
+            return
+        samples, values = self._measured.samples, dict[str, Any]()
+        for name in names:
+            sample = samples.get(name)
+            value = None if sample is None else sample.value
+            if not self._is_within_deadband(name, value, now):
+                values[name] = value
+        if not values:
+            return
+        key = tuple(values)
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = len(self._numbers)
+            self._put(Named(key))
+        self._put(Taken(self._passed(now), number, list(values.values())))
+
+    def _is_within_deadband(self, name: str, value: object, now: int) -> bool:
+        """True for a number that moved little since the last one, which is of use still."""
+        share = self._settings.record_deadband
+        if not share or type(value) is not float or self._measured is None:
+            self._kept.pop(name, None)
+            return False
+        at, last = self._kept.get(name, (0, math.nan))
+        if abs(value - last) <= share * abs(last) and now - at < self._measured.max_age(name) // 2:
+            return True
+        self._kept[name] = now, value
+        return False
+
+    def tick(self, at: int) -> None:
+        """The node looked at the constraints that time moves."""
+        if self._file is not None:
+            self._put(Ticked(self._passed(at)))
+            self._flush()
+            if self._written > self._half:
+                self._set_aside(at)
+
+    def check(self, values: Mapping[str, object], now: int) -> None:
+        """All constraints were judged by given values."""
+        if self._file is None:
+            return
+        try:
+            _encode_frame(given := dict(values))
+        except (TypeError, ValueError, OverflowError):
+            _log.warning("the recording in %s lacks a check with values that have no encoding", self.path)
+            return
+        self._put(Checked(self._passed(now), given))
+
+    def define(self, ids: Iterable[str], now: int) -> None:
+        """The definitions in force of these constraints changed."""
+        if self._file is not None:
+            self._put(Defined(self._passed(now), self._cells(ids)))
+
+    def close(self) -> None:
+        """Write what waits, and close the file. Idempotent."""
+        self._flush()
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
+
+    def _cells(self, ids: Iterable[str]) -> dict[str, list[bytes]]:
+        """The definitions in force, with the values of the parameters in place of their names."""
+        state, labels = self._gossip.state, self._gossip.labels
+        bound = {
+            id_: [state.parameters.bind(each, labels).definition for each in state.constraints.definitions(id_)] for id_ in ids
+        }
+        return {id_: [make_cell(ADD, id_, wire_definition(each, None)).data for each in found] for id_, found in bound.items()}
+
+    def _passed(self, now: int) -> int:
+        passed, self._at = now - self._at, now
+        return passed
+
+    def _put(self, frame: MeasurementFrame) -> None:
+        self._waiting += _framed(frame)
+        if len(self._waiting) > BUFFERED:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write the frames that wait. A failing disk ends the recording, not the node."""
+        if self._file is None:
+            return
+        data, self._waiting = bytes(self._waiting), bytearray()
+        try:
+            while data:
+                written = os.write(self._file, data)
+                self._written += written
+                data = data[written:]
+        except OSError as error:
+            _log.error("the recording in %s ends here: %s", self.path, error.strerror or error)
+            file, self._file = self._file, None
+            os.close(file)
+
+    def _set_aside(self, now: int) -> None:
+        try:
+            self.close()
+            self.path.replace(self._aside)
+            self._part += 1
+            self._begin(now)
+        except OSError as error:
+            _log.error("the recording in %s ends here: %s", self.path, error.strerror or error)
+
+    def _begin(self, now: int) -> None:
+        settings, judge, measured = self._settings, self._judge, self._measured
+        if judge is None or measured is None:
+            return
+        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._written, self._at, self._numbers, self._kept = 0, now, {}, {}
+        known = [id_ for id_ in self._gossip.state.constraints if not judge.is_stale(id_)]
+        self._put(
+            Begun(
+                MEASUREMENTS_FORMAT, self._gossip.node_id, self._life, self._part, now, self._now(), dict(self._gossip.labels),
+                settings.max_age, settings.max_ages, settings.check_every,
+                {name: (each.at, each.value) for name, each in measured.samples.items()}, self._cells(known),
+                judge.save(now), [_without_places(each) for each in settings.alert],
+            )
+        )  # fmt: skip
+        self._flush()
 
 
 class StateFiles:

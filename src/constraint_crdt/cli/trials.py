@@ -1,0 +1,405 @@
+"""Rules on trial, without any node: `test` runs cases of series and expectations in virtual time, `backtest` replays recordings.
+
+Rule files are those that `apply` reads, with `[[alert]]` as in the settings of a node beside. Files of cases are TOML, or YAML
+where PyYAML is installed (extra `yaml`). Exit codes: 0 all as expected, 1 not, 2 a mistake in a file, which is a sentence with its
+place.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import importlib
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from constraint_crdt.alerts import AlertRule, check_rules, read_rules
+from constraint_crdt.cli.files import STANDARD, WantedConstraint, check_place, read_toml, read_wanted, read_whole, write_whole
+from constraint_crdt.cli.output import CommandFailedError, MisuseError, print_json, print_table, printable
+from constraint_crdt.cli.simulate import picture_writer
+from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.model import VerdictState
+from constraint_crdt.operations.command import Column
+from constraint_crdt.runtime.backtest import (
+    MOST_TURNS,
+    Comparison,
+    Difference,
+    Outcome,
+    Replayed,
+    Source,
+    compare,
+    differences,
+    read_prometheus,
+    read_recordings,
+    replay,
+)
+from constraint_crdt.runtime.rule_tests import (
+    EPOCH,
+    CaseFile,
+    CaseResult,
+    Rules,
+    RuleTestError,
+    duration,
+    junit,
+    read_cases,
+    run_test,
+    show_time,
+)
+from constraint_crdt.simulation.recorder import RecordingError
+from constraint_crdt.simulation.scenario import Band, Mark, Picture, Text
+from constraint_crdt.types.definition import Definition
+from constraint_crdt.types.parameters import GivenParameter
+
+MAX_CASE_BYTES = 16 * 1024 * 1024
+"""The longest file of cases, in bytes."""
+
+ALERT = frozenset({"alert"})
+
+
+def test(arguments: argparse.Namespace) -> int:
+    """Run the cases of files. Raises `MisuseError` for the first mistake in one."""
+    if arguments.junit is not None:
+        check_place(arguments.junit)
+    with _silence():
+        results = {file: _run_file(file) for file in arguments.files}
+    if arguments.junit is not None:
+        write_whole(arguments.junit, junit(results).encode())
+    if arguments.json:
+        print_json([_as_json(file, each) for file, cases in results.items() for each in cases])
+    else:
+        _print(results)
+    return 1 if any(each.mismatches for cases in results.values() for each in cases) else 0
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Nodes in virtual time log nothing: what they would say is not so."""
+    log = logging.getLogger("constraint_crdt")
+    before = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _run_file(name: str) -> list[CaseResult]:
+    file = _read_case_file(name)
+    base = Path() if name == STANDARD else Path(name).parent
+    rules = read_rule_files([each if each == STANDARD else str(base / each) for each in file.rule_files], EPOCH)
+    results = []
+    for number, case in enumerate(file.test, 1):
+        shown = case.name or f"test {number}"
+        place = f"test {number}" + (f" ({case.name})" if case.name else "")
+        began = time.perf_counter()
+        try:
+            mismatches = run_test(file, case, rules)
+        except ConstraintCrdtError as error:
+            raise MisuseError(printable(f"{name}: {place}: {error}")) from None
+        results.append(CaseResult(shown, mismatches, time.perf_counter() - began))
+    return results
+
+
+def _read_case_file(name: str) -> CaseFile:
+    content = _read_yaml(name) if name.lower().endswith((".yml", ".yaml")) else read_toml(name)[1]
+    try:
+        return read_cases(content)
+    except RuleTestError as error:
+        raise MisuseError(printable(f"{name}: {error}")) from None
+
+
+def _read_yaml(name: str) -> object:
+    try:
+        yaml: Any = importlib.import_module("yaml")
+    except ImportError:
+        needs = f"{name} is YAML, which needs PyYAML: pip install 'constraint-crdt[yaml]', or write the cases in TOML"
+        raise CommandFailedError(needs) from None
+    try:
+        return yaml.safe_load(read_whole(name, MAX_CASE_BYTES))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = "" if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}"
+        why = getattr(error, "problem", None) or "it cannot be read"
+        raise MisuseError(printable(f"{name} is not YAML{place}: {why}")) from None
+
+
+def read_rule_files(names: Sequence[str], epoch: int) -> Rules:
+    """The constraints and alert rules of files, together. `epoch`: the time at which a `ttl` begins, in ns since the epoch.
+
+    Raises `MisuseError` with a line for each mistake in a file, and for an id or an alert that two files have.
+    """
+    constraints: dict[str, Definition] = {}
+    alerts: list[AlertRule] = []
+    parameters: list[GivenParameter] = []
+    for name in names:
+        wanted = read_wanted(name, ALERT)
+        parameters += wanted.parameters
+        for id_, each in wanted.constraints.items():
+            if id_ in constraints:
+                raise MisuseError(printable(f"{name}: {each.place}: another rule file has a constraint of this id"))
+            constraints[id_] = _from(each, epoch)
+        try:
+            alerts += read_rules(read_toml(name)[1].get("alert", []))
+            check_rules(tuple(alerts))
+        except ConstraintCrdtError as error:
+            raise MisuseError(printable(f"{name}: {error}")) from None
+    return Rules(constraints, alerts, parameters)
+
+
+def _from(wanted: WantedConstraint, epoch: int) -> Definition:
+    """The definition, with a `ttl` that begins at this time."""
+    if wanted.ttl is None:
+        return wanted.definition
+    return wanted.definition._replace(expires_at=epoch + round(wanted.ttl * SECOND))
+
+
+# --- backtests --------------------------------------------------------------------------------------------------------------
+
+MAX_ANSWER_BYTES = 1024 * 1024 * 1024
+"""The longest answer of Prometheus, in bytes."""
+
+ANSWER_SECONDS = 60.0
+"""How long to wait for an answer of Prometheus."""
+
+MOST_SHOWN = 50
+"""Differences shown for people, and constraints drawn. JSON has all differences."""
+
+_NAMED = re.compile(r"([A-Za-z_]\w*)=(.+)", re.DOTALL)
+
+
+def backtest(arguments: argparse.Namespace) -> int:
+    """Replay recordings under two sets of rules. Raises `MisuseError` and `CommandFailedError`."""
+    write = None if arguments.plot is None else picture_writer(arguments.plot)
+    sources = _read_sources(arguments)
+    replays = []
+    with _silence():
+        for source in sources:
+            new = read_rule_files(arguments.new, source.beginning.wall)
+            old = None if arguments.against is None else read_rule_files(arguments.against, source.beginning.wall)
+            try:
+                replays.append(asyncio.run(replay(source, new, old)))
+            except RecordingError as error:
+                raise MisuseError(printable(str(error))) from None
+    if arguments.json:
+        print_json([_replay_as_json(each) for each in replays])
+    else:
+        for each in replays:
+            _print_replay(each)
+    if write is not None:
+        write(_draw(replays))
+    return 0
+
+
+def _read_sources(arguments: argparse.Namespace) -> Sequence[Source]:
+    """What is to be replayed. Raises `MisuseError` for none, and for one that cannot be read."""
+    if not arguments.recordings and not arguments.from_prometheus:
+        raise MisuseError("name a recording of `node --record-measurements`, or --from-prometheus FILE|URL")
+    if arguments.from_prometheus and arguments.against is None:
+        raise MisuseError("--from-prometheus has no rules: name the old ones with --against FILE, which may have none in it")
+    for flag, value in (("--max-age", arguments.max_age), ("--check-every", arguments.check_every)):
+        if value is not None and not arguments.from_prometheus:
+            raise MisuseError(f"{flag} is for --from-prometheus: a recording has that of its node")
+    try:
+        found: list[Source] = list(read_recordings(arguments.recordings))
+        if arguments.from_prometheus:
+            max_age, every = (duration(arguments.max_age or "5m"), duration(arguments.check_every or "1s"))
+            if max_age <= 0 or every <= 0:
+                raise MisuseError("--max-age and --check-every must be above 0")
+            answers = [_read_answer(text) for text in arguments.from_prometheus]
+            found += read_prometheus(answers, check_every=every / SECOND, max_age=max_age / SECOND)
+    except (RecordingError, RuleTestError) as error:
+        raise MisuseError(printable(str(error))) from None
+    return found
+
+
+def _read_answer(text: str) -> tuple[str, str, bytes]:
+    """The name of the variable or "", the place for errors, and the JSON."""
+    named = None if text.startswith(("http://", "https://")) else _NAMED.fullmatch(text)
+    name, place = (named[1], named[2]) if named else ("", text)
+    if not place.startswith(("http://", "https://")):
+        return name, place, read_whole(place, MAX_ANSWER_BYTES)
+    from urllib.error import HTTPError
+    from urllib.request import urlopen
+
+    shown = place.partition("?")[0]
+    try:
+        with urlopen(place, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 - http and https alone
+            content: bytes = answer.read(MAX_ANSWER_BYTES + 1)
+    except HTTPError as error:
+        raise CommandFailedError(printable(f"{shown} answered {error.code}: {_said(error.read(4096))}")) from None
+    except (OSError, ValueError) as error:
+        raise CommandFailedError(printable(f"cannot ask {shown}: {error}")) from None
+    if len(content) > MAX_ANSWER_BYTES:
+        raise MisuseError(f"{shown} answered more than {MAX_ANSWER_BYTES} bytes: ask for less time, or for longer steps")
+    return name, shown, content
+
+
+def _said(body: bytes) -> str:
+    """The error in an answer of Prometheus, in a line."""
+    found = re.search(rb'"error":"((?:[^"\\]|\\.)*)"', body)
+    return (found[1] if found else body).decode(errors="replace").strip()[:200]
+
+
+def _time(ns: int) -> str:
+    return datetime.fromtimestamp(ns / SECOND, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _print_replay(replayed: Replayed) -> None:
+    begun, end = replayed.source.beginning, max(replayed.old.end, replayed.new.end)
+    print(printable(f"{begun.node}: {_time(begun.wall)} and {show_time(end // SECOND * SECOND)} from there"))
+    rows = [
+        [each.constraint, each.change, *(str(figure) for both in zip(*_figures(each), strict=True) for figure in both)]
+        for each in compare(replayed)
+    ]
+    heads = ("turns, old", "new", "violations, old", "new", "violated s, old", "new")
+    print_table([Column("constraint"), Column("definition"), *(Column(head, right=True) for head in heads)], rows)
+    alerts = [[rule, str(old), str(new)] for rule, (old, new) in _alert_counts(replayed).items()]
+    if alerts:
+        print()
+        print_table([Column("alert"), Column("fired, old", right=True), Column("new", right=True)], alerts)
+    found = list(differences(replayed))
+    print()
+    if not found:
+        print("the two say the same all the time")
+        _print_notes(replayed)
+        return
+    rows = [[_time(each.begin), _lasts(each), each.constraint, str(each.old), str(each.new), each.values] for each in found]
+    print_table([Column(head) for head in ("from", "for", "constraint", "old", "new", "values")], rows[:MOST_SHOWN])
+    if len(found) > MOST_SHOWN:
+        print(f"and {len(found) - MOST_SHOWN} more differences: --json has all of them")
+    _print_notes(replayed)
+
+
+def _print_notes(replayed: Replayed) -> None:
+    for note in _notes(replayed):
+        print(printable(note))
+
+
+def _notes(replayed: Replayed) -> list[str]:
+    found = []
+    if replayed.left_out:
+        found.append(f"left out, as they are on the fleet and a recording is of one node: {', '.join(replayed.left_out)}")
+    more = replayed.old.more_turns + replayed.new.more_turns
+    if more:
+        found.append(f"{more} further verdict changes are counted nowhere: a set of rules keeps {MOST_TURNS}")
+    return found
+
+
+def _lasts(difference: Difference) -> str:
+    return "the end" if difference.end is None else show_time((difference.end - difference.begin) // 1_000_000 * 1_000_000)
+
+
+def _figures(each: Comparison) -> tuple[tuple[object, ...], tuple[object, ...]]:
+    return tuple((one.turns, one.violations, round(one.violated, 3)) for one in (each.old, each.new))  # type: ignore[return-value]
+
+
+def _alert_counts(replayed: Replayed) -> dict[str, tuple[int, int]]:
+    """How often each alert fired, by the old and the new rules."""
+    rules = sorted({each.rule for outcome in (replayed.old, replayed.new) for each in outcome.alerts} | set(replayed.alerts))
+    counts = [[sum(each.rule == rule and each.fired for each in outcome.alerts) for rule in rules] for outcome in replayed[1:3]]
+    return dict(zip(rules, zip(*counts, strict=True), strict=True))
+
+
+def _replay_as_json(replayed: Replayed) -> dict[str, object]:
+    begun = replayed.source.beginning
+
+    def turns(outcome: Outcome) -> list[dict[str, object]]:
+        return [
+            {
+                "at": begun.wall + each.at, "constraint": each.turn.constraint,
+                "before": each.turn.before, "after": each.turn.after,
+                "values": {} if each.verdict is None else dict(each.verdict.inputs),
+                "margin": None if each.verdict is None else each.verdict.margin,
+            }
+            for each in outcome.turns
+        ]  # fmt: skip
+
+    return {
+        "node": begun.node,
+        "from": begun.wall,
+        "to": begun.wall + max(replayed.old.end, replayed.new.end),
+        "constraints": [
+            {"id": each.constraint, "definition": each.change, "old": each.old._asdict(), "new": each.new._asdict()}
+            for each in compare(replayed)
+        ],
+        "alerts": [{"alert": rule, "old": old, "new": new} for rule, (old, new) in _alert_counts(replayed).items()],
+        "differences": [each._asdict() for each in differences(replayed)],
+        "turns": {"old": turns(replayed.old), "new": turns(replayed.new)},
+        "notes": _notes(replayed),
+    }
+
+
+_COLOURS = {
+    VerdictState.HOLDS: "#cfe8d2", VerdictState.PENDING: "#f4d35e", VerdictState.VIOLATED: "#c8553d",
+    VerdictState.CLEARING: "#e59a86", VerdictState.UNKNOWN: "#c9c9c9", VerdictState.OFF: "#f1f1f1",
+}  # fmt: skip
+_WIDTH, _LEFT, _RIGHT, _ROW, _STRIP = 960, 200, 20, 34, 12
+
+
+def _draw(replays: Sequence[Replayed]) -> Picture:
+    """Two strips for each constraint that differs, the old states above the new ones."""
+    marks: list[Mark] = [Text(16, 24, "verdict states: old rules above, new rules below", bold=True)]
+    for number, (state, colour) in enumerate(_COLOURS.items()):
+        marks += [Band(16 + 110 * number, 36, 12, 12, colour), Text(32 + 110 * number, 46, str(state))]
+    top = 60
+    for replayed in replays:
+        end = max(replayed.old.end, replayed.new.end) or 1
+        begun = replayed.source.beginning
+        top += 24
+        marks += [Text(16, top, f"{begun.node}, from {_time(begun.wall)}", bold=True)]
+        marks += [Text(_WIDTH - _RIGHT, top, show_time(end // SECOND * SECOND), anchor="end")]
+        ids = list(dict.fromkeys(each.constraint for each in differences(replayed)))[:MOST_SHOWN]
+        for id_ in ids:
+            top += 8
+            marks.append(Text(16, top + 16, printable(id_)[:24]))
+            for place, outcome in enumerate((replayed.old, replayed.new)):
+                marks += _strip(outcome, id_, top + place * (_STRIP + 1), end)
+            top += _ROW - 8
+        if not ids:
+            top += 20
+            marks.append(Text(16, top, "no difference"))
+    return Picture(_WIDTH, top + 24, tuple(marks))
+
+
+def _strip(outcome: Outcome, id_: str, top: float, end: int) -> Iterator[Band]:
+    state, since, scale = VerdictState.OFF, 0, (_WIDTH - _LEFT - _RIGHT) / end
+    turns = [(each.at, each.turn.after) for each in outcome.turns if each.turn.constraint == id_]
+    for at, after in (*turns, (end, VerdictState.OFF)):
+        if at > since:
+            yield Band(_LEFT + since * scale, top, (at - since) * scale, _STRIP, _COLOURS[state])
+        state, since = after, at
+
+
+# --- output of tests --------------------------------------------------------------------------------------------------------
+
+
+def _as_json(file: str, result: CaseResult) -> dict[str, object]:
+    return {
+        "file": file,
+        "test": result.name,
+        "passed": not result.mismatches,
+        "mismatches": [each._asdict() for each in result.mismatches],
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def _print(results: dict[str, list[CaseResult]]) -> None:
+    failed = 0
+    for file, cases in results.items():
+        for each in cases:
+            if each.mismatches:
+                failed += 1
+                print(printable(f"FAILED {file}: {each.name}"))
+                for mismatch in each.mismatches:
+                    for line in str(mismatch).splitlines():
+                        print(f"  {printable(line)}")
+    count = sum(map(len, results.values()))
+    tests = "1 test" if count == 1 else f"{count} tests"
+    sys.stdout.flush()
+    print(f"{tests}: {'all as expected' if not failed else f'{failed} failed'}")
