@@ -4,17 +4,32 @@ import re
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from constraint_crdt.sources import KINDS, FieldSettings, read_sources
+from constraint_crdt.runtime.settings import load_settings
+from constraint_crdt.sources import KINDS, FieldSettings
+from constraint_crdt.sources.reader import reader_of
+from constraint_crdt.sources.robots import ros_decoder
 
-PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "sources.md").read_text()
-BLOCKS = re.findall(r"^```toml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
+PAGES = {name: (HOW_TO / f"{name}.md").read_text() for name in ("sources", "robots", "gateways")}
+PAGE = PAGES["sources"]
+TABLES = re.compile(r"^```toml\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCKS = TABLES.findall(PAGE)
+ALL_BLOCKS = [block for page in PAGES.values() for block in TABLES.findall(page)]
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_the_tables_of_a_block_can_be_used(block: str) -> None:
-    assert read_sources(tomllib.loads(block)["source"])
+@pytest.mark.parametrize("block", ALL_BLOCKS, ids=range(len(ALL_BLOCKS)))
+def test_the_tables_of_a_block_can_be_used(block: str, tmp_path: Path) -> None:
+    (tmp_path / "node.toml").write_text(block)
+    sources = load_settings({}, {}, tmp_path / "node.toml").source
+    assert sources
+    for each in sources:
+        if each.kind != "zenoh" or each.connect:
+            reader_of(msgspec.structs.replace(each, ca="", password_file="", token_file=""))
+        if each.type:
+            ros_decoder(each.type)
 
 
 def test_the_page_has_an_example_of_each_kind() -> None:

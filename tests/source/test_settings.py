@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.runtime.settings import SettingsError, load_settings
+from constraint_crdt.runtime.settings import NodeSettings, SettingsError, VariableSettings, load_settings
 from constraint_crdt.sources import KINDS, read_sources
 from tests.source.counterparts import source
 
@@ -21,6 +21,12 @@ def test_a_table_of_a_file(tmp_path: Path) -> None:
     assert (ups.period, ups.lasts, ups.payload_format) == (60.0, 180.0, "pairs")
     assert ups.fields["battery_percent"].path == "battery.charge"
     assert (ups.fields["left_s"].unknown, ups.fields["left_s"].scale) == ((-1,), 2.0)
+
+
+def test_the_maximum_age_of_a_variable_has_precedence_over_that_of_its_source() -> None:
+    made = source(kind="file", file="/x", max_age=90, fields={"x": "a", "y": "b", "z_{1}": "c"})
+    settings = NodeSettings(source=(made,), variables={"y": VariableSettings(max_age=5.0), "other": VariableSettings()})
+    assert settings.max_ages == {"x": 90.0, "y": 5.0}
 
 
 def test_the_environment_has_no_sources() -> None:

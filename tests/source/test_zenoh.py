@@ -37,10 +37,10 @@ def test_the_texts_of_wildcards(pattern: str, key: str, levels: tuple[str, ...] 
 
 
 @contextlib.contextmanager
-def publisher(endpoint: str, *, listens: bool = False) -> Iterator[Callable[[str, bytes], None]]:
+def publisher(endpoint: str, *, listens: bool = False, mode: str = "peer") -> Iterator[Callable[[str, bytes], None]]:
     """Another program in the network, linked by this endpoint."""
     config = {
-        "mode": "peer",
+        "mode": mode,
         "listen": {"endpoints": [endpoint] if listens else []},
         "connect": {"endpoints": [] if listens else [endpoint]},
         "scouting": {"multicast": {"enabled": False}},
@@ -103,6 +103,29 @@ async def test_the_subscription_goes_on_in_a_new_session_of_the_node() -> None:
             with publisher(node.status().endpoints[0]) as put:
                 await publishing(put, "k", f"{value}".encode(), lambda value=value: values_of(node) == {"x": value})  # type: ignore[misc]
             await node._runtime.transport.reopen()
+
+
+async def test_a_node_at_the_router_of_robots() -> None:
+    """As with `rmw_zenoh`: the robot's programs and the node connect to a router. It is started again in the middle."""
+    endpoint = f"tcp/127.0.0.1:{free_port()}"
+    table = {
+        "name": "battery", "kind": "zenoh", "keys": ["0/battery_state/**"], "format": "ros2", "every": 0.05,
+        "type": "sensor_msgs/msg/BatteryState", "fields": {"battery_percent": "percent"},
+    }  # fmt: skip
+    key = "0/battery_state/sensor_msgs::msg::dds_::BatteryState_/RIHS01_0"
+    settings = msgspec.structs.replace(QUICK, source=read_sources([table]))
+    with publisher(endpoint, listens=True, mode="router"):
+        node = Node(name="a", settings=settings, connect=[endpoint])
+        await node.start()
+        with publisher(endpoint, mode="client") as put:
+            message = cdr("sensor_msgs/msg/BatteryState", present=True, percentage=0.5)
+            await publishing(put, key, message, lambda: values_of(node) == {"battery_percent": 50.0})
+    try:
+        with publisher(endpoint, listens=True, mode="router"), publisher(endpoint, mode="client") as put:
+            message = cdr("sensor_msgs/msg/BatteryState", present=True, percentage=0.25)
+            await publishing(put, key, message, lambda: values_of(node) == {"battery_percent": 25.0})
+    finally:
+        await node.stop()
 
 
 async def test_a_session_of_its_own() -> None:
