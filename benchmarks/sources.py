@@ -4,8 +4,8 @@
 
 A process sends so many values a second, over 20 topics, through Debian's mosquitto. The node takes the last value of a topic in
 each fifth of a second, drops those before, and counts them. Told are: the values that arrived at the node, were taken and dropped;
-how late the loop ran what was due, each 5 ms; the memory that the node grew by. mosquitto drops what it cannot deliver, too: these
-values are counted as lost on the way.
+how late the loop ran what was due, each 5 ms, and how much of that the node computed; the memory that the node grew by. mosquitto
+drops what it cannot deliver, too: these values are counted as lost on the way.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import psutil
@@ -33,7 +34,7 @@ BLOCK = 500
 
 MOST_LAG = 0.05
 MOST_GROWTH = 32
-"""Seconds and MB, for `--check`."""
+"""Seconds that the node's own CPU delays the loop, and MB, for `--check`."""
 
 
 def text(value: bytes) -> bytes:
@@ -82,11 +83,19 @@ def broker() -> Iterator[int]:
             process.wait()
 
 
-async def lag() -> float:
-    """By how many seconds the loop is late, after 5 ms."""
-    due = time.monotonic() + 0.005
+class Lag(NamedTuple):
+    """By how many seconds the loop was late, after 5 ms."""
+
+    all: float
+    own: float
+    """At most what the process computed meanwhile: the rest was other processes' on a machine that is not alone."""
+
+
+async def lag() -> Lag:
+    began, due = time.process_time(), time.monotonic() + 0.005
     await asyncio.sleep(0.005)
-    return max(0.0, time.monotonic() - due)
+    late = max(0.0, time.monotonic() - due)
+    return Lag(late, min(late, time.process_time() - began))
 
 
 async def measure(port: int, rate: int, seconds: float) -> bool:
@@ -100,12 +109,12 @@ async def measure(port: int, rate: int, seconds: float) -> bool:
             await node.add_constraint(f"c{number}", when=f"x_{number} < 1000.0")
         [reader] = node._runtime.sources
         await asyncio.sleep(1.0)
-        at_rest = sorted([await lag() for _ in range(400)])
+        at_rest = [await lag() for _ in range(400)]
         process = psutil.Process()
         sender = await asyncio.create_subprocess_exec(
             sys.executable, __file__, "--send", str(port), "--rate", str(rate), "--seconds", str(seconds), stdout=subprocess.PIPE
         )
-        lags: list[float] = []
+        lags: list[Lag] = []
         await asyncio.sleep(min(2.0, seconds / 4))
         before, highest, cpu = process.memory_info().rss, 0, time.process_time()
         began = time.monotonic()
@@ -116,21 +125,31 @@ async def measure(port: int, rate: int, seconds: float) -> bool:
         assert sender.stdout is not None
         sent = int(await sender.stdout.read())
         share = (time.process_time() - cpu) / (time.monotonic() - began)
-    lags.sort()
     growth = (max(highest, before) - before) / 1e6
-    worst, p99 = lags[-1], lags[int(len(lags) * 0.99)]
     print(f"sent {sent:,} values in {seconds:g} s, {sent / seconds:,.0f} a second; arrived {reader.intake.messages:,}")
     print(f"taken {reader.values:,}, dropped and counted {reader.dropped:,}; lost on the way {sent - reader.intake.messages:,}")
-    print(f"lag of the loop at rest: p99 {at_rest[-5] * 1e3:.1f} ms, worst {at_rest[-1] * 1e3:.1f} ms")
-    print(f"lag of the loop: p99 {p99 * 1e3:.1f} ms, worst {worst * 1e3:.1f} ms; memory {growth:+.1f} MB; CPU {share:.2f} cores")
-    return worst <= MOST_LAG and growth <= MOST_GROWTH and reader.dropped + reader.values == reader.intake.messages
+    for when, each in (("at rest", at_rest), ("in the flood", lags)):
+        whole, own = sorted(one.all for one in each), sorted(one.own for one in each)
+        place = int(len(each) * 0.99)
+        print(
+            f"lag of the loop {when}: p99 {whole[place] * 1e3:.1f} ms, worst {whole[-1] * 1e3:.1f} ms; "
+            f"by the node's own CPU p99 {own[place] * 1e3:.1f} ms, worst {own[-1] * 1e3:.1f} ms"
+        )
+    print(f"memory {growth:+.1f} MB; CPU {share:.2f} cores")
+    return (
+        max(one.own for one in lags) <= MOST_LAG
+        and growth <= MOST_GROWTH
+        and reader.intake.messages - reader.dropped - reader.values <= TOPICS
+    )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rate", type=int, default=50_000)
-    parser.add_argument("--check", action="store_true", help="exit with 1 if the loop lags by more than 50 ms, or memory grows")
+    parser.add_argument(
+        "--check", action="store_true", help="exit with 1 if the node delays its loop by more than 50 ms, or memory grows"
+    )
     parser.add_argument("--send", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.send:
