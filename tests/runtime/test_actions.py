@@ -22,6 +22,9 @@ from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.alerts.actions import HOLDS_AGAIN, UNKNOWN, VIOLATED, Action, Turn
 from constraint_crdt.alerts.delivery import Deliveries, Failure, Message
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.http import make_app
+from constraint_crdt.operations.alerts import show_actions
+from constraint_crdt.operations.command import Table
 from constraint_crdt.runtime import actions as actions_module
 from tests.runtime.fleet import QUICK, eventually
 
@@ -389,6 +392,31 @@ async def test_a_disk_that_refuses_does_not_silence_an_action(
         monkeypatch.undo()
         await node.actions.keep()
         assert node.actions.report().unsaved == ""
+
+
+async def test_the_command_and_the_metrics_say_what_waits_and_what_failed(receiver: Receiver) -> None:
+    receiver.default = 503
+    async with node_with(
+        Action(name="tell", webhook=receiver.url), Action(name="idle", constraint="no", command=("true",))
+    ) as node:
+        await with_speed(node)
+        await node.measure({"speed_mps": 9.0})
+        await eventually(lambda: node.actions.report().actions[0].failed > 1)
+        text = make_app(node).state.metrics().text("")[0].decode()
+        assert 'constraint_crdt_action_turns_waiting{action="tell"} 1.0' in text
+        assert 'constraint_crdt_action_turns_delivered_total{action="idle"} 0.0' in text
+        tables = [each for each in show_actions(node.actions.report()) if isinstance(each, Table)]
+        assert [row[:4] for row in tables[0].rows] == [
+            ["tell", "*", "violated, holds again", "webhook http://127.0.0.1:" + f"{receiver.server.server_port}/…"],
+            ["idle", "no", "violated, holds again", "command true"],
+        ]
+        assert [row[:3] for row in tables[1].rows] == [["tell", "max_speed", "violated"]]
+        assert tables[1].rows[0][-1] == "answered 503"
+        found = node.diagnosis.look()
+        assert [each.what for each in found.findings if each.check == "actions"] == ["action tell fails: answered 503"]
+    async with node_with() as node:
+        assert "has no actions: [[action]] in its settings" in str(show_actions(node.actions.report()))
+        assert list(node.actions.findings()) == []
 
 
 # --- the queues, against a plain model ------------------------------------------------------------------------------------------

@@ -266,8 +266,6 @@ def _alarms(status: Status, figures: MetricsReport) -> Iterator[Metric]:
 
 
 def _actions(actions: Sequence[ActionReport]) -> Iterator[Metric]:
-    if not actions:
-        return
     name = f"{PREFIX}action_turns_"
     waiting = GaugeMetricFamily(f"{name}waiting", "Turns of constraints that an action was not told yet.", labels=["action"])
     delivered = CounterMetricFamily(f"{name}delivered", "Turns that an action was told.", labels=["action"])

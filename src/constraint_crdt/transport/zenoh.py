@@ -472,7 +472,7 @@ class ZenohTransport:
         return await self._session.request(peer, payload, timeout)
 
     async def publish(self, key: str, payload: bytes, media_type: str) -> None:
-        """See `PublishingTransport.publish`. The message is sent by the main session, reliably, to the subscribers of now."""
+        """See `PublishingTransport.publish`. Sent by the main session, to the subscribers of now. Raises `Unreachable`."""
         if self._session is None:
             raise Unreachable("this transport has no link now")
         await self._session.publish(key, payload, media_type)
