@@ -165,13 +165,10 @@ class Deliveries(ABC, Generic[Queued]):
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._most_threads = threads
         self._threads: ThreadPoolExecutor | None = None
+        self.waiting = 0
+        """Messages in all queues."""
         self.delivered = 0
         self.dropped = 0
-
-    @property
-    def waiting(self) -> int:
-        """Messages in all queues."""
-        return sum(map(len, self._queues.values()))
 
     @abstractmethod
     async def attempt(self, key: str, message: Queued) -> Failure | None:
@@ -192,13 +189,20 @@ class Deliveries(ABC, Generic[Queued]):
         """Queue a message. Returns at once."""
         queue = self._queues.setdefault(key, deque())
         queue.append(message)
+        self.waiting += 1
         if len(queue) > QUEUED:
-            oldest = queue[queue[0].attempted]  # an attempt that runs goes on
-            queue.remove(oldest)
-            self._drop(key, oldest, f"more than {QUEUED} wait")
+            self.drop_oldest(key, f"more than {QUEUED} wait")
         task = self._tasks.get(key)
         if task is None or task.done():
             self._tasks[key] = asyncio.create_task(self._deliver_all(key, queue), name=f"delivery to {self.shown(key)}")
+
+    def drop_oldest(self, key: str, why: str) -> None:
+        """Drop the oldest message of a key; a younger one, if there is any, during an attempt."""
+        queue = self._queues[key]
+        oldest = queue[queue[0].attempted and len(queue) > 1]
+        queue.remove(oldest)
+        self.waiting -= 1
+        self._drop(key, oldest, why)
 
     async def in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
         """Call a function that blocks."""
@@ -221,15 +225,17 @@ class Deliveries(ABC, Generic[Queued]):
         while queue:
             message = queue[0]
             why = None if message.withdrawn else await self._deliver(key, message)
+            if message.dropped:
+                continue  # it left a full queue meanwhile
+            queue.popleft()
+            self.waiting -= 1
             if message.withdrawn and not message.attempted:
                 message.dropped = True
             elif why is None:
                 self.delivered += 1
                 message.delivered = True
-            elif not message.dropped:
+            else:
                 self._drop(key, message, why)
-            if queue and queue[0] is message:  # else it was dropped meanwhile from a full queue
-                queue.popleft()
             if message.delivered:
                 self.settled(key, message)
         del self._queues[key], self._tasks[key]
@@ -241,7 +247,7 @@ class Deliveries(ABC, Generic[Queued]):
             if waits:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
-                if message.withdrawn:
+                if message.withdrawn or message.dropped:
                     break
             waits = message.attempted = True
             message.tries += 1

@@ -11,7 +11,7 @@ Rules kept here:
 - The queue, and what actions were told, are a small file beside the store, replaced as a whole. A turn is in it before the first
   attempt, and leaves it after success, so each turn is told at least once. The number of its attempts is in it before each attempt:
   a command that ends the node, such as a reboot, is repeated `attempts` times at most. Repeated messages are not kept.
-- A queue that is full drops its oldest turn. So does the sum of all queues, beyond `MOST_WAITING`.
+- A queue that is full drops its oldest turn. Beyond `MOST_WAITING` in all, the queue that has been waiting longest drops one.
 - A command runs in a process group of its own, which is ended with it, at its timeout, and when the node stops. On Linux the kernel
   kills the command if the node is killed.
 """
@@ -294,11 +294,8 @@ class Actions(Deliveries[TurnMessage]):
 
     def _queue(self, turn: Turn) -> None:
         if self.waiting >= MOST_WAITING:
-            key, queue = min(self._queues.items(), key=lambda item: item[1][0].turn.at)
-            oldest = queue[queue[0].attempted and len(queue) > 1]
-            oldest.withdrawn = True
-            queue.remove(oldest)
-            self._drop(key, oldest, f"more than {MOST_WAITING} wait")
+            longest = next(key for key, queue in self._queues.items() if queue)
+            self.drop_oldest(longest, f"more than {MOST_WAITING} wait")
         self._changes += 1
         self.put(_key(turn.action, turn.constraint), TurnMessage(turn))
 
@@ -327,6 +324,8 @@ class Actions(Deliveries[TurnMessage]):
         turn = message.turn
         action, figures = self._actions[turn.action], self._figures[turn.action]
         async with figures.slots:
+            if message.dropped:
+                return Failure("too many wait", final=True)
             turn.tries = message.tries
             if not turn.repeated:
                 self._changes += 1
