@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from constraint_crdt import MemoryNetwork, Node
@@ -26,6 +27,7 @@ from constraint_crdt.http import make_app
 from constraint_crdt.operations.alerts import show_actions
 from constraint_crdt.operations.command import Table
 from constraint_crdt.runtime import actions as actions_module
+from tests.conftest import BUDGET
 from tests.runtime.fleet import QUICK, eventually
 
 SCRIPT = 'echo "$ACTION_CONSTRAINT $ACTION_TURN $ACTION_VALUE_SPEED_MPS" >> '
@@ -74,8 +76,8 @@ def receiver() -> Iterator[Receiver]:
 
 @asynccontextmanager
 async def node_with(*actions: Action, store: Path | None = None, **more: Any) -> AsyncIterator[Node]:
-    settings = msgspec.structs.replace(QUICK, action=actions, store="memory" if store is None else str(store), **more)
-    async with Node(name="a", settings=settings, transport=MemoryNetwork().transport()) as node:
+    own = msgspec.structs.replace(QUICK, action=actions, store="memory" if store is None else str(store), **more)
+    async with Node(name="a", settings=own, transport=MemoryNetwork().transport()) as node:
         node.actions._first_pause = 0.01
         yield node
 
@@ -187,15 +189,15 @@ def test_a_secret_that_cannot_be_used_is_told_before_the_start(content: str | No
     if content is not None:
         file.write_text(content)
         file.chmod(mode)
-    settings = msgspec.structs.replace(QUICK, action=(Action(name="tell", webhook="http://h/", secret_file=str(file)),))
+    own = msgspec.structs.replace(QUICK, action=(Action(name="tell", webhook="http://h/", secret_file=str(file)),))
     with pytest.raises(ConstraintCrdtError, match=says):
-        Node(name="a", settings=settings, transport=MemoryNetwork().transport())
+        Node(name="a", settings=own, transport=MemoryNetwork().transport())
 
 
 def test_zenoh_needs_a_session() -> None:
-    settings = msgspec.structs.replace(QUICK, action=(Action(name="say", zenoh="a"),))
+    own = msgspec.structs.replace(QUICK, action=(Action(name="say", zenoh="a"),))
     with pytest.raises(ConstraintCrdtError, match="action say: this node has no session of Zenoh to publish with"):
-        Node(name="a", settings=settings, transport=MemoryNetwork().transport())
+        Node(name="a", settings=own, transport=MemoryNetwork().transport())
 
 
 async def test_what_waits_and_what_was_told_survive_a_restart(receiver: Receiver, tmp_path: Path) -> None:
@@ -309,7 +311,7 @@ async def test_a_command_and_what_it_left_behind_end_with_the_node_and_it_runs_a
         await with_speed(node)
         await node.measure({"speed_mps": 9.0})
         await eventually(lambda: len(lines(file)) == 2)
-    assert not any(is_alive(int(each)) for each in lines(file))
+    await eventually(lambda: not any(is_alive(int(each)) for each in lines(file)))  # the kernel takes a moment
     async with node_with(Action(name="long", command=("true",)), store=store) as node:
         await eventually(lambda: node.actions.report().actions[0].delivered == 1)
 
@@ -476,3 +478,77 @@ def test_messages_arrive_in_order_of_each_key_or_are_dropped(messages: list[tupl
         assert [number for of, number in found.taken if of == key] == wanted
     assert (found.delivered, found.delivered + found.dropped, found.waiting) == (len(found.taken), len(messages), 0)
     assert sorted(found.settled_numbers) == list(range(len(messages)))
+
+
+# --- turns over restarts and kills, against a plain model ----------------------------------------------------------------------
+
+
+class Line:
+    """A receiver behind a line that may be cut."""
+
+    def __init__(self) -> None:
+        self.cut = False
+        self.got: list[dict[str, Any]] = []
+
+    def post(self, _: str, body: bytes, __: object) -> int:
+        if self.cut:
+            return 503
+        self.got.append(json.loads(body))
+        return 200
+
+
+HISTORIES = st.lists(st.sampled_from([9.0, 1.0, 9.0, 1.0, "cut", "mend", "restart", "kill"]), min_size=1, max_size=12)
+
+
+@pytest.mark.slow
+@settings(max_examples=200 if BUDGET == "nightly" else 4)
+@given(HISTORIES)
+@example([9.0, "kill", 1.0, "restart"])
+@example(["cut", 9.0, 1.0, "kill", 9.0, "mend", "restart"])
+def test_each_turn_arrives_in_order_and_at_least_once_over_restarts_and_kills(history: list[float | str]) -> None:
+    """Told twice are turns of a kill only. A turn that was not on disk at a kill is found anew, if it still is so."""
+    line, kills = Line(), history.count("kill")
+    wanted, violated = 0, False
+
+    async def run(folder: Path) -> None:
+        nonlocal wanted, violated
+        kept, steps = folder / "a.db.actions.json", iter(history)
+        over = False
+        while not over:
+            over, left = True, None
+            async with node_with(Action(name="tell", webhook="http://h/", attempts=1000), store=folder / "a.db") as node:
+                if "max_speed" not in node.gossip.state.constraints:
+                    await with_speed(node)
+                await node.measure({"speed_mps": 9.0 if violated else 1.0})
+                for step in steps:
+                    if isinstance(step, float):
+                        await node.measure({"speed_mps": step})
+                        wanted += violated is not (step > 1.5)
+                        violated = step > 1.5
+                    elif step == "kill":
+                        left, line.cut = kept.read_bytes() if kept.exists() else b"", True
+                    else:
+                        line.cut = {"cut": True, "mend": False}.get(step, line.cut)
+                    if step in ("kill", "restart"):
+                        over = False
+                        break
+                else:
+                    line.cut = False
+                    await eventually(lambda: node.actions.waiting == 0)
+            if left is not None:
+                kept.write_bytes(left) if left else kept.unlink(missing_ok=True)
+                line.cut = False
+
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(actions_module, "post", line.post)
+        patched.setattr(actions_module, "LOOK_EVERY", 0.05)
+        asyncio.run(run(Path(folder)))
+    first = list({each["id"]: each for each in reversed(line.got)}.values())
+    times = [each["time"] for each in reversed(first)]
+    assert times == sorted(times)
+    turns = [each["turn"] for each in reversed(first)]
+    assert turns == [("violated", "holds again")[number % 2] for number in range(len(turns))]
+    assert (turns[-1:] == ["violated"]) is violated
+    if not kills:
+        assert (len(line.got), len(first)) == (wanted, wanted)
+    assert len(first) <= wanted
