@@ -506,7 +506,7 @@ HISTORIES = st.lists(st.sampled_from([9.0, 1.0, 9.0, 1.0, "cut", "mend", "restar
 @example([9.0, "kill", 1.0, "restart"])
 @example(["cut", 9.0, 1.0, "kill", 9.0, "mend", "restart"])
 def test_each_turn_arrives_in_order_and_at_least_once_over_restarts_and_kills(history: list[float | str]) -> None:
-    """Told twice are turns of a kill only. A turn that was not on disk at a kill is found anew, if it still is so."""
+    """A turn that was not on disk at a kill is found anew, if it still is so."""
     line, kills = Line(), history.count("kill")
     wanted, violated = 0, False
 
@@ -550,5 +550,6 @@ def test_each_turn_arrives_in_order_and_at_least_once_over_restarts_and_kills(hi
     assert turns == [("violated", "holds again")[number % 2] for number in range(len(turns))]
     assert (turns[-1:] == ["violated"]) is violated
     if not kills:
-        assert (len(line.got), len(first)) == (wanted, wanted)
+        assert len(first) == wanted
+        assert len(line.got) <= wanted + history.count("restart")  # an attempt may be cut off by the end of the node
     assert len(first) <= wanted
