@@ -28,7 +28,7 @@ from constraint_crdt.alerts import KINDS
 from constraint_crdt.http.event_stream import EventFeed
 from constraint_crdt.http.security import Denials, RequestCounts
 from constraint_crdt.model import EventKind
-from constraint_crdt.operations.alerts import AlertsReport
+from constraint_crdt.operations.alerts import ActionReport, AlertsReport
 from constraint_crdt.operations.budgets import BudgetReport
 from constraint_crdt.operations.evidence import ConvergenceReport
 from constraint_crdt.operations.nodes import Status
@@ -146,6 +146,7 @@ class _NodeCollector(Collector):
         yield from _alarms(status, figures)
         yield from _alerts(alerts)
         yield from _sources(figures)
+        yield from _actions(node.actions.report().actions)
         yield from _budgets(budgets, node)
         yield from _serving(figures, self._feed, self._requests, self._denials)
 
@@ -263,6 +264,20 @@ def _alarms(status: Status, figures: MetricsReport) -> Iterator[Metric]:
     for kind in EventKind:
         events.add_metric([kind.value.replace(" ", "_")], figures.events.get(kind, 0))
     yield events
+
+
+def _actions(actions: Sequence[ActionReport]) -> Iterator[Metric]:
+    name = f"{PREFIX}action_turns_"
+    waiting = GaugeMetricFamily(f"{name}waiting", "Turns of constraints that an action was not told yet.", labels=["action"])
+    delivered = CounterMetricFamily(f"{name}delivered", "Turns that an action was told.", labels=["action"])
+    dropped = CounterMetricFamily(f"{name}dropped", "Turns that an action was not told.", labels=["action"])
+    failed = CounterMetricFamily(f"{PREFIX}action_attempts_failed", "Attempts of an action that failed.", labels=["action"])
+    for each in actions:
+        waiting.add_metric([each.name], each.waiting)
+        delivered.add_metric([each.name], each.delivered)
+        dropped.add_metric([each.name], each.dropped)
+        failed.add_metric([each.name], each.failed)
+    yield from (waiting, delivered, dropped, failed)
 
 
 def _alerts(alerts: AlertsReport) -> Iterator[Metric]:

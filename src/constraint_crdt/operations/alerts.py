@@ -168,6 +168,57 @@ class AlertsReport(msgspec.Struct, frozen=True, kw_only=True):
     """By name the rules of the fleet that this node cannot evaluate, and why."""
 
 
+class ActionReport(msgspec.Struct, frozen=True, kw_only=True):
+    """An action in the settings of a node. Figures since the start of the node."""
+
+    name: str
+    constraint: str
+    """The pattern of the constraints."""
+    turns: tuple[str, ...]
+    way: str
+    """command, webhook or zenoh."""
+    to: str
+    """The program, the key, or the address without its secret parts."""
+    acting: tuple[str, ...]
+    """The constraints that are violated or unknown, as the action was told; 100 at most."""
+    waiting: int
+    delivered: int
+    dropped: int
+    failed: int
+    """Failed attempts."""
+    last_failure: str = ""
+    last_failed_at: int | None = None
+    """In ns since the epoch."""
+
+
+class WaitingTurn(msgspec.Struct, frozen=True, kw_only=True):
+    """A turn of a constraint that an action was not told yet."""
+
+    action: str
+    constraint: str
+    turn: str
+    at: int
+    """In ns since the epoch."""
+    tries: int
+    """Attempts that were begun."""
+    runs: bool
+    """An attempt runs now."""
+    why: str
+    """The reason for which the last attempt failed."""
+
+
+class ActionsReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The actions of a node."""
+
+    actions: tuple[ActionReport, ...]
+    waiting: tuple[WaitingTurn, ...]
+    """The first 100."""
+    unfollowed: int = 0
+    """Turns that were not followed, beyond the most constraints at once."""
+    unsaved: str = ""
+    """The reason for which what waits is not on disk; empty if it is."""
+
+
 class RuleChange(msgspec.Struct, frozen=True, kw_only=True):
     """The change of a rule of the fleet."""
 
@@ -257,6 +308,58 @@ ALERTS: Final = Operation(
         options={},
         call=lambda client, _: client.alerts(),
         show=show_alerts,
+    ),
+)
+
+
+def show_actions(answer: ActionsReport) -> View:
+    """A row for each action, and one for each turn that waits."""
+    if not answer.actions:
+        return "this node has no actions: [[action]] in its settings defines some"
+    now = time.time()
+    titles = ("action", "constraints", "turns", "to", "acts on", "waiting", "done", "dropped", "failed")
+    rows = [
+        [
+            each.name, each.constraint, ", ".join(each.turns), f"{each.way} {each.to}", str(len(each.acting)), str(each.waiting),
+            str(each.delivered), str(each.dropped), str(each.failed),
+        ]
+        for each in answer.actions
+    ]  # fmt: skip
+    view: list[str | Table] = [Table([Column(title) for title in titles], rows)]
+    if answer.waiting:
+        columns = [Column(title) for title in ("waiting for", "constraint", "turn", "since", "attempts", "last failure")]
+        rows = [
+            [
+                each.action, each.constraint, each.turn, show_time(each.at, now), str(each.tries),
+                each.why or ("runs" if each.runs else "-"),
+            ]
+            for each in answer.waiting
+        ]  # fmt: skip
+        view.append(Table(columns, rows))
+    if answer.unfollowed:
+        view.append(f"{answer.unfollowed} turns were not followed, beyond the most constraints that are followed at once")
+    if answer.unsaved:
+        view.append(f"what waits is not on disk: {answer.unsaved}")
+    return view
+
+
+async def _actions(node: "Node", _: Empty) -> ActionsReport:
+    return node.actions.report()
+
+
+ACTIONS: Final = Operation(
+    name="actions",
+    method=GET,
+    path="/v1/actions",
+    summary="The actions in the settings of the node, and the turns that wait for them.",
+    request=Empty,
+    response=ActionsReport,
+    run=_actions,
+    command=Command(
+        name="alerts actions",
+        help="the actions in the settings of the node: what waits, what failed",
+        group="observe",
+        show=lambda answer, _, __: show_actions(answer),
     ),
 )
 

@@ -41,6 +41,8 @@ from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.authority import Credentials, Fork, OwnReplaced
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
+from constraint_crdt.runtime.actions import LOOK_EVERY as ACTIONS_EVERY
+from constraint_crdt.runtime.actions import Actions
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics, link_kinds, standing
 from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
 from constraint_crdt.runtime.evaluation import Evaluator
@@ -564,6 +566,15 @@ class Runtime:
             self.publisher.publish,
         )
         self.guards = Guards(self.gossip, self.evaluator)
+        self.actions = Actions(
+            settings.action,
+            gossip=self.gossip,
+            evaluator=self.evaluator,
+            destinations=settings.destinations,
+            transport=self.transport,
+            file=None if store_file is None else store_file.with_name(f"{store_file.name}.actions.json"),
+            now=now,
+        )
         self.lag = LoopLag()
 
         # Reports on all of it.
@@ -597,12 +608,15 @@ class Runtime:
         feed.subscribe(self.budgets.changed, received, ChangeOrigin.RESTORED)
         # Findings about a redefined constraint are dropped at once, before the next reading.
         feed.definitions.subscribe(self.evaluator.judge.redefine)
+        feed.definitions.subscribe(self.actions.redefined)
         self.evaluator.subscribe(self.notices.note)
         self.evaluator.subscribe(self.guards.note)
+        if self.settings.action:
+            self.evaluator.subscribe(self.actions.note)
         self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)
         self.persistence.on_rollback = self.publisher.rolled_back
-        self.diagnosis.further += [self.persistence.findings, self.budgets.findings, self._source_findings]
+        self.diagnosis.further += [self.persistence.findings, self.budgets.findings, self.actions.findings, self._source_findings]
 
     def _replaced(self, change: NodeChange) -> None:
         """Write again the cells that only the replaced row of this node had, soon: a subscriber does not write."""
@@ -658,6 +672,7 @@ class Runtime:
         self.evaluator.begin()
         self.evidence.begin()
         await self.alerts.load()
+        await self.actions.load()
         await self.spell_file.load()
         try:
             self.recorder.open()
@@ -703,6 +718,9 @@ class Runtime:
         tasks.run("fleet constraints", self.evaluator.run_fleet)
         tasks.run("readings", self.evaluator.run_readings)
         tasks.run("parameters", self.evaluator.run_parameters)
+        if settings.action:
+            self.actions.begin()
+            tasks.repeat("actions", ACTIONS_EVERY, self.actions.keep)
         for name, every, step in self.rule_steps():
             tasks.repeat(name, every, step)
         tasks.run("verdicts", self.evaluator.run_verdicts)
@@ -816,6 +834,7 @@ class Runtime:
         """The node has other labels: constraints that apply to it now are judged, and others no longer."""
         self.membership.relabel(settings)
         self.evaluator.judge.redefine(list(self.gossip.state.constraints))
+        self.actions.redefined(self.gossip.state.constraints)
         await self.evaluator.renew()
 
     async def stop(self) -> None:
@@ -837,6 +856,7 @@ class Runtime:
                 _log.info("%s left without telling its last counts: no peer answered in time", self.settings.name)
         await self.exchanges.close()
         await self._within_reason(self.alerts.close())
+        await self._within_reason(self.actions.close())
         if self.certificates is not None:
             await self.certificates.close()
         await self.transport.close()

@@ -162,6 +162,8 @@ class Node:
         """Blocks and functions that run only while constraints hold on this node."""
         self.alerts = runtime.alerts
         """The alerts of this node's rules."""
+        self.actions = runtime.actions
+        """The actions of this node's settings."""
         self.fleet_alerts = runtime.fleet_alerts
         """The alert rules of the fleet, silences and acknowledgements."""
         self.notices = runtime.notices

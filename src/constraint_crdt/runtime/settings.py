@@ -15,6 +15,7 @@ from typing import Literal, get_args
 import msgspec
 
 from constraint_crdt.alerts import LOG, NAME_OF_PLACE, PLACE_NAMES, AlertRule, read_rules, wrong_address
+from constraint_crdt.alerts.actions import Action, read_actions
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import check_id
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
@@ -320,9 +321,18 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     files, brokers of MQTT, Zenoh, MAVLink. See docs/how-to/sources.md.
     """
 
+    action: tuple[Action, ...] = ()
+    """What the node does when a constraint turns on it, each under `[[action]]` in the file: a command, a webhook, or a message by
+    Zenoh. Only constraints of mode enforce count. See docs/how-to/actions.md.
+    """
+
     def __post_init__(self) -> None:
         for key in self.__struct_fields__:
             _check(key, getattr(self, key))
+        try:
+            read_actions(self.action, self.destinations)
+        except ConstraintCrdtError as error:
+            raise SettingsError(str(error)) from None
         for rule in self.alert:
             if rule.half_life not in (None, *self.half_lives):
                 tracked = ", ".join(f"{each:g}" for each in self.half_lives)
@@ -537,6 +547,8 @@ def _converted(key: str, value: object, source: str, *, strict: bool = False) ->
             value = _read_alerts(value)
         if key == "source":
             value = _read_sources(value)
+        if key == "action":
+            value = _read_actions(value)
         if key == "variables":
             value = _read_variables(value)
         if key == "share":
@@ -623,6 +635,15 @@ def _read_sources(tables: object) -> tuple[SourceSettings, ...]:
         raise SettingsError("sources are given in the settings file only, each under [[source]]")
     try:
         return read_sources(tables)
+    except ConstraintCrdtError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _read_actions(tables: object) -> tuple[Action, ...]:
+    if isinstance(tables, str):
+        raise SettingsError("actions are given in the settings file only, each under [[action]]")
+    try:
+        return read_actions(tables)
     except ConstraintCrdtError as error:
         raise SettingsError(str(error)) from None
 
@@ -749,6 +770,7 @@ _READ: dict[str, Callable[[object], object]] = {
     "half_lives": _check_half_lives,
     "alert": _read_alerts,
     "source": _read_sources,
+    "action": _read_actions,
     "destinations": _check_destinations,
     "variables": _read_variables,
     "share": _read_shares,

@@ -169,6 +169,13 @@ class SubscribingTransport(Protocol):
         """
 
 
+class PublishingTransport(Protocol):
+    """A transport that publishes for others than nodes."""
+
+    async def publish(self, key: str, payload: bytes, media_type: str) -> None:
+        """Hand a message to those who subscribed to a key. Raises `TransportError` if it cannot be sent."""
+
+
 @runtime_checkable
 class RoleTransport(Protocol):
     """A transport whose nodes have roles."""

@@ -534,6 +534,12 @@ class ZenohTransport:
             raise Unreachable(f"{peer.name} cannot be asked: this transport has no link now")
         return await self._session.request(peer, payload, timeout)
 
+    async def publish(self, key: str, payload: bytes, media_type: str) -> None:
+        """See `PublishingTransport.publish`. Sent by the main session, to the subscribers of now. Raises `Unreachable`."""
+        if self._session is None:
+            raise Unreachable("this transport has no link now")
+        await self._session.publish(key, payload, media_type)
+
     async def close(self) -> None:
         """See `Transport.close`."""
         self._member = None

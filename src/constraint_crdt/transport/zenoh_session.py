@@ -82,6 +82,10 @@ _WHOLE = _HEADER.pack(bytes(_TOKEN_BYTES), 0, 1, 1)
 _TURN = struct.Struct("!8sI")
 
 
+PUBLISH_SECONDS = 5.0
+"""Seconds for a message to others than nodes."""
+
+
 class Header(NamedTuple):
     """The header of each reply."""
 
@@ -511,6 +515,23 @@ class ZenohSession:
             replies += page.payloads
             if not page.payloads or sum(map(len, replies)) > ANSWER_BYTES:
                 raise Unreachable(f"{peer.name} answered only {len(replies)} of {total} parts")
+
+    async def publish(self, key: str, payload: bytes, media_type: str) -> None:
+        """Publish a message by the main session. Raises `Unreachable`."""
+        if self._closed:
+            raise Unreachable("this transport is closed")
+        raw = self._main.raw
+
+        def put() -> None:
+            # Blocking, as a message of this sort must not be dropped for a full queue; in a thread, so that the loop does not wait.
+            raw.put(key, payload, encoding=zenoh.Encoding(media_type), congestion_control=zenoh.CongestionControl.BLOCK)
+
+        try:
+            await in_daemon_thread(put, PUBLISH_SECONDS, lambda _: None)
+        except zenoh.ZError as error:
+            raise Unreachable(f"Zenoh does not take the message: {error}") from None
+        except TimeoutError:
+            raise Unreachable("Zenoh did not take the message in time") from None
 
     async def close(self) -> None:
         """Close within `CANCEL_SECONDS` and `CLOSE_SECONDS`; slower parts end in the background."""
