@@ -40,6 +40,8 @@ NOT_SAID = {
     "move_counter": "what a node moves a counter by is bounded in all",
     "nodes": "a selector has a syntax",
     "overview": "constraints are asked for by id or by page, not both",
+    "plato_submit": "an answer has 20 characters without the spaces around it, and a room a name",
+    "plato_submit_to_room": "as for `plato_submit`, and once",
     "rates": "only the half-lives that this node tracks have rates",
     "record": "what a node counts is bounded in all",
     "send_delta": "a counter is of the node and the seq of its delta, and a norm that of its position",
