@@ -135,7 +135,7 @@ def submit_answer(state: ConstraintState, sent: PlatoSubmission, replica: Replic
     content = _AnswerContent(question=sent.question, answer=sent.answer, domain=sent.domain, confidence=sent.confidence)
     encoded = msgspec.json.encode(content)
     check_size(encoded)
-    cells = _within("room", lambda: tile.put_cells(encoded, replica, author=sent.author, created=sent.created))
+    cells = _within(None, lambda: tile.put_cells(encoded, replica, author=sent.author, created=sent.created))
     cells += _within("tags", lambda: tile.tags.additions(sent.tags))
     state.rows.write_all(replica, cells)
     return tile, True
