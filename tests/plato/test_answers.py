@@ -1,5 +1,6 @@
 """Questions with their answers as tiles: against a plain model, submitted anywhere in any order."""
 
+import json
 from typing import NamedTuple
 
 import pytest
@@ -32,14 +33,8 @@ SUBMITTED = st.builds(Submitted, st.integers(0, 1), ROOM, TEXT, TEXT, st.sampled
 
 
 def submit(state: ConstraintState, each: Submitted, me: Replica) -> bool:
-    body = b'{"question": %s, "answer": %s, "agent": %s, "timestamp": %d}' % (
-        *(text_json(text) for text in (each.question, each.answer, each.author)), each.timestamp,
-    )  # fmt: skip
-    return submit_answer(state, read_submission(body, each.room), me, now=NOW)[1]
-
-
-def text_json(text: str) -> bytes:
-    return b'"' + text.replace('"', '\\"').encode() + b'"'
+    body = {"question": each.question, "answer": each.answer, "agent": each.author, "timestamp": each.timestamp}
+    return submit_answer(state, read_submission(json.dumps(body).encode(), each.room), me, now=NOW)[1]
 
 
 @given(st.lists(SUBMITTED, max_size=8), st.booleans())
@@ -57,12 +52,12 @@ def test_answers_are_those_of_a_plain_set_in_any_order(history: list[Submitted],
     states[1].merge(states[0])
     expected = {**seen[0], **seen[1]}
     for state in states:
-        shown = [plato_answer(state.tiles[place]) for place in state.tiles]
-        assert sorted((each.room, each.question, each.answer) for each in shown if each) == sorted(expected)
-        for each in filter(None, shown):
-            assert (each.id, each.sequence) == (answer_id(each.question, each.answer), each.timestamp * 1000)
-            known = {claim for one in seen for claim in one.get((each.room, each.question, each.answer), ())}
-            assert (each.source, each.timestamp) in known
+        shown = [answer for answer in (plato_answer(state.tiles[place]) for place in state.tiles) if answer]
+        assert sorted((answer.room, answer.question, answer.answer) for answer in shown) == sorted(expected)
+        for answer in shown:
+            assert (answer.id, answer.sequence) == (answer_id(answer.question, answer.answer), answer.timestamp * 1000)
+            known = {claim for one in seen for claim in one.get((answer.room, answer.question, answer.answer), ())}
+            assert (answer.source, answer.timestamp) in known
     assert states[0].state_hash == states[1].state_hash
 
 

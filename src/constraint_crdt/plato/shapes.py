@@ -9,7 +9,7 @@ of the cells.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -188,6 +188,61 @@ class PlatoAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """ms since the epoch."""
     sequence: int
     """Microseconds since the epoch: increasing with the time of creation, equal on all nodes."""
+
+
+class PlatoDeltaTracker:
+    """Makes the deltas of nodes from their totals, as `DeltaTracker` of the crate does. Not that of `constraint_crdt.gossip`."""
+
+    def __init__(self, last_seqs: Mapping[str, int] | None = None) -> None:
+        """`last_seqs`: the last seq that each node has sent before, which a node that starts again must continue."""
+        self._last = {node: _Sent(seq=seq) for node, seq in (last_seqs or {}).items()}
+
+    def generate(
+        self,
+        node: str,
+        satisfied: int = 0,
+        violations: int = 0,
+        position: tuple[int, int] | None = None,
+        added: Iterable[str] = (),
+        removed: Iterable[str] = (),
+    ) -> PlatoDelta:
+        """The delta from the last one of the node to these totals, and to this position, None for none.
+
+        `added`, `removed`: constraints since then. A removal names no tags, so it ends all known adds. A total below the last
+        one adds nothing.
+        """
+        last = self._last.get(node, _Sent())
+        seq = last.seq + 1
+        counter = PlatoCounter(
+            node=node,
+            satisfied_delta=max(0, satisfied - last.satisfied),
+            violations_delta=max(0, violations - last.violations),
+            seq=seq,
+        )
+        changes = [PlatoChange(add=PlatoAdd(constraint_id=id_, node=node, seq=seq)) for id_ in added]
+        changes += [PlatoChange(remove=PlatoRemove(constraint_id=id_, tombstoned_tags=[], seq=seq)) for id_ in removed]
+        move = None
+        if position is not None and position != last.position:
+            old = 0 if last.position is None else signed_norm(last.position)
+            move = PlatoMove(old_norm=old, new_norm=signed_norm(position), position=position, node=node, seq=seq)
+        self._last[node] = _Sent(seq=seq, satisfied=satisfied, violations=violations, position=position or last.position)
+        return PlatoDelta(node=node, seq=seq, counter=counter, constraints=changes, position=move)
+
+    def __repr__(self) -> str:
+        return f"PlatoDeltaTracker({ {node: sent.seq for node, sent in self._last.items()} })"
+
+    def last_seq(self, node: str) -> int:
+        """The seq of the last delta of a node; 0 before the first."""
+        return self._last[node].seq if node in self._last else 0
+
+
+class _Sent(msgspec.Struct, frozen=True, kw_only=True):
+    """The totals up to the last delta of a node."""
+
+    seq: int = 0
+    satisfied: int = 0
+    violations: int = 0
+    position: tuple[int, int] | None = None
 
 
 FNV_OFFSET = 0xCBF29CE484222325
