@@ -155,6 +155,8 @@ class TinyNode:
         self.local: TinyLocal | None = None
         self.escrow: Escrow | None = None
         self.disk: tuple[State, int, bool] = ({}, 0, True)
+        self.synced: tuple[State, int, bool] = ({}, 0, True)
+        """What the disk has while the node runs, in a world whose disks lag."""
         self.backups: list[tuple[State, int]] = []
 
 
@@ -166,8 +168,17 @@ class TinyWorld:
     """Nodes, true time and the judge."""
 
     def __init__(
-        self, offsets: dict[str, int], *, limit: int, lease: int, skew: int, shares_over: Iterable[str] | None = None
+        self,
+        offsets: dict[str, int],
+        *,
+        limit: int,
+        lease: int,
+        skew: int,
+        shares_over: Iterable[str] | None = None,
+        lagging: bool = False,
     ) -> None:
+        """`lagging`: a killed node loses the holds granted, and the releases, since its last other write."""
+        self.lagging, self.lost = lagging, 0
         self.now, self.lives, self.skew, self.lease = 1000 * SECOND, 0, skew, lease
         self.nodes = {name: TinyNode(name, offset) for name, offset in offsets.items()}
         self.holders: list[tuple[str, int, int, int, int]] = []
@@ -213,11 +224,22 @@ class TinyWorld:
         node.escrow = Escrow(node.local)  # type: ignore[arg-type]
 
     def stop(self, name: str) -> None:
-        """Kill a node. All of its writes are on disk."""
+        """Kill a node. All of its writes are on disk, but the last in a world whose disks lag."""
         node = self.nodes[name]
         if node.local is not None:
-            node.disk = (dict(node.local.state.budgets.state), node.local.replica.incarnation, node.local.goes_on)
+            if not self.lagging:
+                self.sync(name)
+            self.lost += node.synced[0] != node.local.state.budgets.state
+            node.disk = node.synced
             node.local = node.escrow = None
+
+    def sync(self, name: str) -> None:
+        """All writes of a node come on its disk."""
+        node = self.nodes[name]
+        if node.local is not None and node.escrow is not None:
+            node.synced = (dict(node.local.state.budgets.state), node.local.replica.incarnation, node.local.goes_on)
+            if node.local.state.budgets.names():
+                node.escrow.synced(NAME, node.escrow.kept(NAME))
 
     def backup(self, name: str) -> None:
         local = self.nodes[name].local
@@ -246,6 +268,7 @@ class TinyWorld:
         source, reader = self.nodes[sender].local, self.nodes[to].local
         if source is None or reader is None:
             return None
+        self.sync(sender)  # no message has what is not on disk
         self.arrive(to, source.state.budgets.state)
         return dict(source.state.budgets.state)
 
@@ -262,10 +285,13 @@ class TinyWorld:
                 mine[replica] = row
 
     @contextmanager
-    def acting(self, name: str) -> Iterator[Escrow | None]:
+    def acting(self, name: str, *, waits: bool = True) -> Iterator[Escrow | None]:
+        """`waits`: for the disk."""
         escrow = self.nodes[name].escrow
         with suppress(ConstraintCrdtError):
             yield escrow
+        if waits:
+            self.sync(name)
         self._note(name)
         self._judge()
 
@@ -276,9 +302,11 @@ class TinyWorld:
 
     def take(self, name: str, amount: int = 1) -> bool:
         taken = False
-        with self.acting(name) as escrow:
+        with self.acting(name, waits=not self.lagging) as escrow:
             if escrow is not None:
                 hold = escrow.acquire(NAME, amount, "someone")
+                if not (self.lagging and escrow.is_sure(NAME, hold)):
+                    self.sync(name)
                 life = self.nodes[name].local.replica.incarnation  # type: ignore[union-attr]
                 self.holders.append((name, life, hold.id, amount, hold.until))
                 taken = True
@@ -300,7 +328,7 @@ class TinyWorld:
         if mine:
             each = mine[place % len(mine)]
             self.holders.remove(each)
-            with self.acting(name) as escrow:
+            with self.acting(name, waits=not self.lagging) as escrow:
                 if escrow is not None and self.nodes[name].local.replica.incarnation == each[1]:  # type: ignore[union-attr]
                     escrow.release(NAME, each[2])
 
@@ -420,6 +448,31 @@ def history(seed: int, lease: int = 3 * SECOND, steps: int = 260) -> TinyWorld: 
     return world
 
 
+def lagging_history(seed: int, steps: int = 200) -> TinyWorld:
+    """A history of nodes that are killed while their last holds and releases are not on their disks, and started again at once."""
+    rng, skew = Random(seed), SECOND
+    offsets = {f"n{place}": rng.randint(-(skew // 2 - 1), skew // 2 - 1) for place in range(rng.randint(1, 2))}
+    world = TinyWorld(offsets, limit=rng.randint(1, 3), lease=3 * SECOND, skew=skew, lagging=True)
+    names, gap = list(world.nodes), rng.choice([0.02, 0.1]) * SECOND
+    shares = {"take": 10, "release": rng.choice([6, 10]), "renew": rng.choice([0, 1, 3]), "kill": rng.choice([0.5, 1, 2]),
+              "copy": rng.choice([0, 0.5]), "wait": rng.choice([0, 0.3])}  # fmt: skip
+    for _ in range(steps):
+        world.now += int(rng.expovariate(1 / gap))
+        event, one = rng.choices(list(shares), list(shares.values()))[0], rng.choice(names)
+        if event == "take":
+            world.take(one)
+        elif event in ("release", "renew"):
+            getattr(world, event)(one, rng.randint(0, 9))
+        elif event == "kill":
+            world.stop(one)
+            world.start(one, "kept")
+        elif event == "copy" and len(names) > 1:
+            world.copy(one, names[one == names[0]])
+        elif event == "wait":
+            world.now += rng.choice([SECOND, 2 * SECOND, 3 * SECOND])
+    return world
+
+
 # --- all histories of a small world ------------------------------------------------------------------------------------------
 
 
@@ -431,11 +484,13 @@ def copied(world: TinyWorld) -> TinyWorld:
     other.definitions, other.nodes = dict(world.definitions), {}
     for name, node in world.nodes.items():
         twin = other.nodes[name] = TinyNode(name, node.offset)
-        twin.disk, twin.backups = node.disk, list(node.backups)
+        twin.disk, twin.synced, twin.backups = node.disk, node.synced, list(node.backups)
         if node.local is not None and node.escrow is not None:
             twin.local = TinyLocal(other, name, dict(node.local.state.budgets.state), 0, vouched=node.local.goes_on)
             twin.local.replica = node.local.replica
             twin.escrow = Escrow(twin.local)  # type: ignore[arg-type]
+            twin.escrow._kept = {key: list(kept) for key, kept in node.escrow._kept.items()}
+            twin.escrow._most = dict(node.escrow._most)
             for budget, waiting in node.escrow._waiting.items():
                 twin.escrow.wait(budget, waiting)
     return other
@@ -449,7 +504,9 @@ def key_of(world: TinyWorld) -> tuple[Any, ...]:
             nodes.append((name, None))
         else:
             state = frozenset(node.local.state.budgets.state.items())
-            nodes.append((name, state, node.local.replica, node.local.goes_on, tuple(node.escrow._waiting.items())))
+            kept = tuple((key, *found) for key, found in sorted(node.escrow._kept.items()))
+            waiting = tuple(node.escrow._waiting.items())
+            nodes.append((name, state, node.local.replica, node.local.goes_on, waiting, kept, tuple(node.escrow._most.items())))
     return world.now, tuple(nodes), frozenset(world.holders), tuple(world.agreed), tuple(sorted(world.truth.items()))
 
 

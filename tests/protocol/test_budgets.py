@@ -14,7 +14,7 @@ from constraint_crdt.protocol import loans
 from constraint_crdt.types import budgets
 from constraint_crdt.types.budgets import NO_HOLDS, NO_LEDGER, Known, Ledger, Loan
 from tests.conftest import BUDGET
-from tests.protocol.budget_world import NAME, TinyWorld, Violated, explore, history
+from tests.protocol.budget_world import NAME, TinyWorld, Violated, explore, history, lagging_history
 
 HALF = SECOND // 2 - 1
 HISTORIES = 3_000 if BUDGET == "nightly" else 40
@@ -27,6 +27,27 @@ def test_never_more_than_the_limit_is_held_in_drawn_histories(lease: int) -> Non
     worlds = [history(seed, lease) for seed in range(HISTORIES)]
     assert sum(world.taken for world in worlds) > HISTORIES  # else the histories say nothing
     assert sum(world.peak == world.limit for world in worlds if world.limit) > HISTORIES // 20
+
+
+@pytest.mark.slow
+def test_never_more_than_the_limit_is_held_where_disks_lag() -> None:
+    """Holds and releases that a killed node had not on its disk yet: as much is kept back for them there."""
+    worlds = [lagging_history(seed) for seed in range(HISTORIES)]
+    assert sum(world.lost for world in worlds) > HISTORIES // 2, "else the histories say nothing"
+    assert sum(world.taken for world in worlds) > HISTORIES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["is_sure", "_resumed", "_sure"])
+def test_each_rule_on_what_is_kept_back_is_needed(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted: dict[str, Callable[..., object]] = {
+        "is_sure": lambda _, __, ___: True,
+        "_resumed": lambda _, __, known: known,
+        "_sure": lambda self, name: self._kept_by(name)[-1],
+    }
+    monkeypatch.setattr(loans.Escrow, rule, planted[rule])
+    with pytest.raises(Violated):
+        list(map(lagging_history, range(HISTORIES)))
 
 
 def test_what_a_former_life_used_up_is_not_given_to_others() -> None:

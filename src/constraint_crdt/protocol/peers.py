@@ -140,6 +140,8 @@ class Conversation(msgspec.Struct, eq=False):
     """By the total of the clock: `STATEMENTS` at most, the latest at the end."""
     common: ClockMark | None = None
     """The latest clock the peer has shown to know: the base of messages to it."""
+    packs: bool = False
+    """The peer said that it reads packed changes of a clock."""
     stripped: tuple[int, int] | None = None
     """The clocks of both sides, as totals, when a transfer was last answered of which runs were left out here."""
 
