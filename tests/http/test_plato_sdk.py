@@ -72,6 +72,8 @@ async def test_the_eight_calls_of_the_sdk_work_unmodified(url: str, node: Node, 
     stats = await call(client.stats)
     assert (stats["total_tiles"], stats["total_rooms"], stats["total_agents"], stats["tiles_24h"]) == (2, 2, 2, 2)
     assert (stats["instance"], stats["sync_enabled"], stats["fleet_connected"]) == ("forge", True, False)
+    sync = await call(client.sync_status)
+    assert sync == {"enabled": True, "connected": False, "events_sent": 0, "events_received": 0}
 
 
 async def test_what_the_sdk_sends_wrong_is_told_where_it_looks(url: str) -> None:
@@ -93,10 +95,11 @@ async def test_an_agent_of_the_sdk_explores_reads_and_submits(url: str) -> None:
 
 @pytest.mark.parametrize(
     "asked",
-    [PlatoClient.armor_catalog, PlatoClient.keys, PlatoClient.sync_status, lambda client: client._get("/agent/x")],
+    [PlatoClient.armor_catalog, PlatoClient.keys, lambda client: client._get("/agent/x")],
 )
-async def test_what_no_tile_can_answer_is_501_with_the_reason(url: str, asked: Callable[[PlatoClient], object]) -> None:
-    status, problem = await refusal(asked, PlatoClient(url))
+@pytest.mark.parametrize("base", ["", "/plato"])
+async def test_what_no_tile_can_answer_is_501_with_the_reason(url: str, asked: Callable[[PlatoClient], object], base: str) -> None:
+    status, problem = await refusal(asked, PlatoClient(url + base))
     assert status == HTTPStatus.NOT_IMPLEMENTED
     assert " is not served: " in problem["error"]
 
@@ -243,6 +246,9 @@ async def test_an_answer_reaches_every_node_and_is_one_tile() -> None:
         ids = [(await each.post("/submit", json={"question": "How hot?", "answer": ANSWER})).json()["tile_id"] for each in clients]
         assert ids[0] == ids[1]
         await eventually(lambda: agreed(nodes))
+        sync = (await clients[0].get("/sync/status")).json()
+        assert sync["connected"]
+        assert sync["events_received"] > 0
         first, second = [(await each.get("/plato/room/general")).json() for each in clients]
         assert first == second
         assert first["tile_count"] == 1
@@ -274,6 +280,8 @@ BROWSER = {"user-agent": "Mozilla/5.0", "accept": "text/html,*/*"}
         ("POST", "/agent/x/chat", "", OTHER, True, True),
         ("GET", "/agents", "", OTHER, True, True),
         ("GET", "/agentsmith", "", SDK, False, False),
+        ("GET", "/plato/armor", "", SDK, False, False),
+        ("GET", "/plato/room/x", "since=1", SDK, False, False),
         ("GET", "/healthz", "", SDK, False, False),
         ("GET", "/metrics", "", SDK, False, False),
     ],

@@ -313,6 +313,15 @@ class SyncReport(msgspec.Struct, frozen=True, kw_only=True):
     """A peer is live."""
 
 
+class SyncStatus(SyncReport, frozen=True, kw_only=True):
+    """The same, with how often this node has exchanged what it knows since its start."""
+
+    events_sent: int
+    """Exchanges with other nodes that this node began."""
+    events_received: int
+    """Messages of other nodes."""
+
+
 class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
     """The node as a PLATO server."""
 
@@ -593,6 +602,26 @@ PLATO_STATS: Final = Operation(
 )
 
 
+async def _sync_status(node: "Node", _: Empty) -> SyncStatus:
+    status = node.status()
+    return SyncStatus(enabled=True, connected=status.peers > 0, events_sent=status.exchanges, events_received=status.rounds)
+
+
+PLATO_SYNC: Final = Operation(
+    name="plato_sync_status",
+    method=GET,
+    path=f"{SERVER}/sync/status",
+    summary="Whether tiles reach other nodes.",
+    request=Empty,
+    response=SyncStatus,
+    run=_sync_status,
+    group="PLATO",
+    ignores_others=True,
+    problem_as_error=True,
+    in_clients=False,
+)
+
+
 async def _server_status(node: "Node", _: Empty) -> ServerStatus:
     tiles, status = await node.plato.newest(), node.status()
     return ServerStatus(
@@ -663,7 +692,6 @@ _SHARED: Final = frozenset({"/", "/rooms"})
 _NO_AGENTS: Final = "a node runs no language models and no sessions of agents: run the agent beside it, and submit its answers"
 
 UNSERVED: Final[Mapping[str, str]] = {
-    "/sync/status": "tiles reach every node by gossip, without batches to count: /stats says whether peers are live",
     "/sync/toggle": "tiles always reach every node of the fleet: stop a node to keep its tiles to itself",
     "/armor": _NO_AGENTS,
     "/keys": "a node holds no keys of model providers",
@@ -676,7 +704,7 @@ UNSERVED: Final[Mapping[str, str]] = {
 }
 """Paths of PLATO servers and their SDKs that no tile can answer, and the reasons."""
 
-_SERVED: Final = frozenset({"/submit", "/tiles/recent", "/search", "/stats", "/status"})
+_SERVED: Final = frozenset({"/submit", "/tiles/recent", "/search", "/stats", "/status", "/sync/status"})
 
 
 def unserved(path: str) -> str | None:
@@ -694,6 +722,8 @@ def server_path(method: str, path: str, query: str, headers: Mapping[str, str], 
     """
     if path == SERVER:
         return f"{SERVER}/"
+    if path.startswith(f"{SERVER}/"):
+        return path
     if path in _SERVED or unserved(path) is not None:
         return SERVER + path
     of_room = path.startswith("/room/")
