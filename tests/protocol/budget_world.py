@@ -16,8 +16,8 @@ import msgspec
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, Replica
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.protocol.loans import Escrow, Waiting
-from constraint_crdt.types.budgets import Budgets, BudgetValue, Head, Holds, Known, Ledger, mark_of
+from constraint_crdt.protocol.loans import PATIENCE, Escrow, Waiting
+from constraint_crdt.types.budgets import NO_HOLDS, NO_LEDGER, Budgets, BudgetValue, Head, Holds, Known, Ledger, mark_of
 
 NAME = "dock"
 
@@ -551,5 +551,111 @@ def explore(world: TinyWorld, depth: int, tick: int = SECOND) -> int:
                 if key not in seen:
                     seen.add(key)
                     following.append(after)
+        level = following
+    return len(seen)
+
+
+# --- all histories of a small world, to their end ------------------------------------------------------------------------------
+
+
+def canonical(world: TinyWorld, left: int | None) -> tuple[Any, ...]:
+    """Equal for worlds with the same future, of which there are finitely many: shifted in time, and without what has no effect.
+
+    - Times count from now. A loan that is over by every clock, and its return, has no effect any more, so they are left out. Of
+      the times since when nodes wait, only the order counts after `PATIENCE`.
+    - Versions of a row, and the ids of loans, are counted among those that some node has; equal versions count as one.
+    - The holds of a node have an effect on that node and on the judge only, so they are left out of the rows that others have.
+    """
+    now, ended = world.now, world.now - world.skew - world.skew // 2
+    locals_ = [node.local for node in world.nodes.values() if node.local is not None]
+    rows = {(replica, row.seq): row for local in locals_ for replica, row in local.state.budgets.state.items()}
+    loans: dict[Replica, set[int]] = {}
+    waits = {row.holds.since for row in rows.values() if row.holds is not None}
+    waits.update(each.since for node in world.nodes.values() if node.escrow is not None for each in node.escrow._waiting.values())
+    for (replica, _), row in rows.items():
+        loans.setdefault(replica, set()).update(each.id for each in (row.ledger or NO_LEDGER).loans if each.until > ended)
+    ids = {replica: {id_: place for place, id_ in enumerate(sorted(found))} for replica, found in loans.items()}
+    old = now - world.skew - world.skew // 2 - PATIENCE
+    order = {each: place for place, each in enumerate(sorted(each for each in waits if each < old))}
+    since = {each: ("long ago", order[each]) if each < old else ("ago", now - each) for each in waits} | {0: ("no", 0)}
+    shapes: dict[tuple[Replica, int], tuple[int, Any]] = {}
+    last: dict[Replica, tuple[int, Any]] = {}
+    for replica, seq in sorted(rows):
+        ledger, holds = rows[replica, seq].ledger or NO_LEDGER, rows[replica, seq].holds or NO_HOLDS
+        lent = [(ids[replica][each.id], each.to, each.amount, each.until - now) for each in ledger.loans if each.until > ended]
+        given = [Replica(each.node, each.life) for each in holds.returned]
+        back = [(owner, ids[owner][each.id]) for owner, each in zip(given, holds.returned, strict=True) if each.id in ids[owner]]
+        told = ledger.share, ledger.mark, ledger.phase, ledger.admitted, ledger.acks, tuple(lent)
+        shape = told, holds.level, since[holds.since], tuple(back)
+        version, before = last.get(replica, (-1, None))
+        last[replica] = shapes[replica, seq] = (version + (shape != before), shape)
+    nodes = []
+    for node in world.nodes.values():
+        if node.local is not None and node.escrow is not None:
+            state = node.local.state.budgets.state
+            holds = state[node.local.replica].holds or NO_HOLDS
+            held = tuple((each.amount, each.until - now) for each in holds.holds if each.until > ended)
+            waiting = tuple((each.amount, since[each.since]) for each in node.escrow._waiting.values())
+            nodes.append((frozenset((replica, shapes[replica, row.seq]) for replica, row in state.items()), held, waiting))
+    holders = frozenset((name, amount, until - now) for name, _, _, amount, until in world.holders)
+    return tuple(nodes), holders, tuple(sorted(world.truth.items())), left
+
+
+def moves(
+    world: TinyWorld, left: int | None, amounts: dict[str, int], *, broken_off: bool
+) -> Iterator[tuple[TinyWorld, int | None]]:
+    """Each world that a single event leads to, and how often processes may still begin or end something there.
+
+    An event is a process that acquires or releases, an exchange of two nodes, or a second. A process that waits acquires as soon as
+    its node can. `broken_off`: an exchange may end after its first message.
+    """
+    names = list(world.nodes)
+    for place, name in enumerate(names):
+        waits = world.nodes[name].escrow._waiting  # type: ignore[union-attr]
+        if left != 0 and not waits:
+            after = copied(world)
+            if any(each[0] == name for each in after.holders):
+                after.release(name)
+            elif not after.take(name, amounts[name]):
+                after.want(name, amounts[name])
+            yield after, left and left - 1
+        for other in names[place + 1 :]:
+            whole = (name, other), (other, name), (name, other)
+            for ways in [whole, whole[:1], whole[1:2]] if broken_off else [whole]:
+                after = copied(world)
+                for one, two in ways:
+                    after.copy(one, two)
+                    after.tend(two)
+                _serve(after, (name, other), amounts)
+                yield after, left
+    after = copied(world)
+    after.now += SECOND
+    for name in names:
+        after.tend(name)
+    _serve(after, names, amounts)
+    yield after, left
+
+
+def _serve(world: TinyWorld, names: Iterable[str], amounts: dict[str, int]) -> None:
+    for name in names:
+        if world.nodes[name].escrow._waiting and world.take(name, amounts[name]):  # type: ignore[union-attr]
+            world.want(name, 0)
+
+
+def exhaust(world: TinyWorld, uses: int | None, amounts: dict[str, int], *, broken_off: bool) -> int:
+    """Visit every world that exchanges and seconds, however many, lead to, where processes acquire and release `uses` times in all.
+
+    `uses` None: however often. `amounts`: of the processes of each node. `broken_off`: see `moves`. The search ends by itself;
+    returns the number of worlds. Raises `Violated`.
+    """
+    seen, level = {hash(canonical(world, uses))}, [(world, uses)]
+    while level:
+        following = []
+        for each, left in level:
+            for after, rest in moves(each, left, amounts, broken_off=broken_off):
+                key = hash(canonical(after, rest))
+                if key not in seen:
+                    seen.add(key)
+                    following.append((after, rest))
         level = following
     return len(seen)

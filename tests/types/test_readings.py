@@ -4,7 +4,7 @@ import math
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, exchange
@@ -46,6 +46,7 @@ def written(*values: Scalar | None) -> tuple[int, list[object]]:
 
 
 @given(st.lists(st.none() | scalars, max_size=8))
+@example([4294967296.0])
 def test_values_are_read_as_they_were_written(values: list[Scalar | None]) -> None:
     exponent, forms = written(*values)
     for value, form in zip(values, forms, strict=True):
@@ -109,6 +110,8 @@ MOVES = st.lists(
 
 
 @given(MOVES)
+@example([(3, {"u": None, "v": None, "y": False}), (3, {"y": None}), (3, {"v": None, "y": False, "w": False})])
+@example([(3, {"y": False}), (3, {"y": None}), (3, {"v": False, "y": False})])
 def test_what_is_read_is_what_was_put_last(moves: list[tuple[int, dict[str, Scalar | None]]]) -> None:
     """Against a plain model, with two lives of a node that know of each other, whatever order the cells come in."""
     view, model, now = SharedReadings(), dict[str, Scalar](), NOW

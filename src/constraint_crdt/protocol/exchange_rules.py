@@ -23,6 +23,7 @@ Rules kept here:
 """
 
 from collections.abc import Callable, Collection, Sequence
+from typing import cast
 
 import msgspec
 
@@ -242,7 +243,7 @@ class Composer:
             base=theirs.name(peer.replica),
             basis=theirs,
             proof=state_hash.token(peer.replica),
-            delta=ConstraintDelta(runs),
+            delta=ConstraintDelta(runs, more),
             behind=behind(mine, theirs, more - (mine.count - theirs.count)) if more != mine.count - theirs.count else (),
         )
 
@@ -612,7 +613,10 @@ class Exchange:
             base = next((mark for mark in basis if mark.name(me) == delta.base), None)
         if delta.base is not None and base is None:
             return self._not_applicable(peer)
-        runs, asked = bind_runs(delta.delta.runs, base), resolve_entries(delta.behind, base) if delta.behind else ()
+        if base is not None and delta.basis is not None:  # handed over as an object: it names replicas, each once
+            runs, asked = cast("Sequence[Run]", delta.delta.runs), cast("Asked", delta.behind)
+        else:
+            runs, asked = bind_runs(delta.delta.runs, base), resolve_entries(delta.behind, base) if delta.behind else ()
         before = rows.clock_mark
         lower = lowered(before, asked) if base is not None and base.total == before.total else None
         theirs = None

@@ -127,6 +127,8 @@ class ConstraintDelta(msgspec.Struct, frozen=True, eq=False):
     """The runs of a transfer: everything above a clock, as of an instant."""
 
     runs: Sequence[Run | UnboundRun]
+    mutations: int | None = None
+    """The mutations that the runs account for, where the sender has counted them. Does not travel."""
 
     def __len__(self) -> int:
         """The number of cells in the runs."""

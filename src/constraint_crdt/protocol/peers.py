@@ -49,7 +49,7 @@ from typing import Generic, Protocol, TypeVar, cast
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Run, UnboundRun, resolve
+from constraint_crdt.crdt.cells import Run, UnboundRun, core, resolve
 from constraint_crdt.crdt.clock import ClockMark, VectorClock
 from constraint_crdt.crdt.digest import Replica, StateHash
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
@@ -61,26 +61,16 @@ from constraint_crdt.types.register import Position, hex_distance
 def behind(mine: ClockMark, theirs: ClockMark, by: int | None = None) -> list[tuple[Replica, int]]:
     """The entries of `mine`, 0 included, for the rows in which `theirs` is ahead. O(rows).
 
-    `by`: the number of mutations these rows are ahead by in total, if known. If the rows `mine` does not have account for
-    all of them, the other rows are not compared.
+    `by`: the number of mutations these rows are ahead by in total, if known: no row is compared for 0.
     """
     if by == 0 or theirs.entries is mine.entries:
         return []
-    at, ends = mine.entries, theirs.entries
-    new = [(replica, 0) for replica in ends if replica not in at]
-    if by is not None and by == sum([ends[replica] for replica, _ in new]):
-        return new
-    ahead = [replica for replica, seq in ends.items() if replica not in at or seq > at[replica]]
-    return [(replica, at.get(replica, 0)) for replica in ahead]
+    return core.ahead(theirs.entries, mine.entries)
 
 
 def lowered(base: ClockMark, entries: Sequence[tuple[Replica, int]]) -> int | None:
     """The number of mutations by which these entries lower a clock; None if an entry does not. O(entries)."""
-    if not entries:
-        return 0
-    at = base.entries
-    by = [at.get(replica, 0) - seq for replica, seq in entries]
-    return sum(by) if min(by) > 0 else None
+    return core.lowered(base.entries, entries) if entries else 0
 
 
 def changed_entries(base: ClockMark, now: ClockMark, among: Collection[Replica] | None = None) -> list[Entry]:

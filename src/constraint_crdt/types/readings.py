@@ -66,7 +66,8 @@ PACE: Final = SECOND
 AT_ONCE: Final = 2
 """Cells of a variable after a calm time that wait for nothing."""
 
-_TENTH: Final = SECOND // 10
+TENTH: Final = SECOND // 10
+"""The unit of the times of readings, in ns."""
 _BEGIN: Final = 1_767_225_600 * SECOND
 """2026-01-01T00:00:00Z in ns since the epoch: the times since then have five bytes for 13 years."""
 
@@ -154,7 +155,7 @@ def wire_scalars(values: Sequence[Scalar | None]) -> tuple[int, list[object]]:
             forms.append(value)
             continue
         scaled = found[0] * 10 ** (found[1] - exponent)
-        forms.append(scaled if abs(scaled) < 1 << 32 else list(found))
+        forms.append(scaled if abs(scaled) < 1 << 32 else list(found) if abs(found[0]) < 1 << 32 else value)
     return exponent, forms
 
 
@@ -211,8 +212,8 @@ class _Row:
             if name and value is not None and place < len(value.values):
                 time = value.time - (value.numbers[place] if place < len(value.numbers) else 0)
                 scalar = read_scalar(value.values[place], value.exponent)
-                every = max(1, self.every.get(name, EVERY // _TENTH)) * _TENTH
-                reading = None if scalar is None else Reading(scalar, _BEGIN + time * _TENTH, every)
+                every = max(1, self.every.get(name, EVERY // TENTH)) * TENTH
+                reading = None if scalar is None else Reading(scalar, _BEGIN + time * TENTH, every)
                 found[name] = _Held(time, replica, reading)
         return found
 
@@ -361,13 +362,13 @@ class SharedReadings(IndexedView):
         names, every = list(row.names), dict(row.every)
         for name, held in new.items():
             if name not in names:
-                self._number(name, names, row, replica)
+                self._number(name, names, row, replica, new.keys())
             if held.reading is not None:
-                every[name] = max(1, round(held.reading.every / _TENTH))
-        numbers = [every.get(name, EVERY // _TENTH) for name in names]
+                every[name] = max(1, round(held.reading.every / TENTH))
+        numbers = [every.get(name, EVERY // TENTH) for name in names]
         cells = []
-        if names != row.names or numbers != [row.every.get(name, EVERY // _TENTH) for name in row.names]:
-            usual = all(each == EVERY // _TENTH for each in numbers)
+        if names != row.names or numbers != [row.every.get(name, EVERY // TENTH) for name in row.names]:
+            usual = all(each == EVERY // TENTH for each in numbers)
             cells.append(make_cell(READING, NAMES, [0, 0, names, *([] if usual else [numbers])]))
         for number in sorted({names.index(name) // GROUP for name in new}):
             held_in = [new.get(name) or row.held.get(name) for name in names[number * GROUP : (number + 1) * GROUP]]
@@ -378,10 +379,10 @@ class SharedReadings(IndexedView):
             cells.append(make_cell(READING, str(number), [time, exponent, forms, *([ages] if any(ages) else [])]))
         return cells
 
-    def _number(self, name: str, names: list[str], row: _Row, replica: Replica) -> None:
-        """Give a variable a number: that of a withdrawn one of which no former life told, or the next."""
+    def _number(self, name: str, names: list[str], row: _Row, replica: Replica, told: Set[str]) -> None:
+        """Give a variable a number: that of a withdrawn one of which no former life told, or the next. `told`: those told now."""
         for place, other in enumerate(names):
-            held = row.held.get(other)
+            held = None if other in told else row.held.get(other)
             others = (each.held for life, each in self._lives.get(replica.node_id, {}).items() if life != replica)
             if held is not None and held.reading is None and not any(other in each for each in others):
                 names[place] = name
@@ -398,9 +399,9 @@ def _next(reading: Reading | None, before: _Held | None, replica: Replica) -> _H
     earliest = -MAX_COUNT if before is None else before.time + (before.replica != replica)
     if reading is None:
         return _Held(earliest, replica, None)
-    time = max((reading.time - _BEGIN) // _TENTH, earliest)
-    every = max(1, round(reading.every / _TENTH)) * _TENTH
-    after = _Held(time, replica, Reading(reading.value, _BEGIN + time * _TENTH, every))
+    time = max((reading.time - _BEGIN) // TENTH, earliest)
+    every = max(1, round(reading.every / TENTH)) * TENTH
+    after = _Held(time, replica, Reading(reading.value, _BEGIN + time * TENTH, every))
     same = before is not None and before.reading is not None and type(before.reading.value) is type(reading.value)
     return None if same and after == before else after
 
