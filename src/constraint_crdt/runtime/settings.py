@@ -33,6 +33,8 @@ Role = Literal["auto", "peer", "router", "client"]
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+PlatoContract = Literal["crate", "server"]
+
 RELOADED = frozenset({"labels", "log_level"})
 """The settings that a running node takes anew; the others need a restart."""
 
@@ -183,6 +185,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     api_tls: str = ""
     """TLS for the API: `identity` (in a file also `true`) with the certificate of the node's identity, or `CERT.pem,KEY.pem` with a
     certificate and its key. Without TLS tokens and answers travel unprotected.
+    """
+
+    plato: PlatoContract = "crate"
+    """The contract of PLATO clients that do not name theirs, at `/rooms` and `/room/ROOM`: `crate`, of the Rust crate, or `server`,
+    of PLATO servers, which then have `/` as well, but for browsers. The paths below `/plato` are always of `server`.
     """
 
     probe: tuple[str, ...] = ()
@@ -763,7 +770,11 @@ MOST_DESTINATIONS = 16
 _NEED_IDENTITY = ("listen", "accept_plain", "api_tls")
 """The settings with values that need an identity."""
 
-_WORDS: dict[str, tuple[str, ...]] = {"role": get_args(Role), "peer_choice": get_args(PeerChoiceRule)}
+_WORDS: dict[str, tuple[str, ...]] = {
+    "role": get_args(Role),
+    "peer_choice": get_args(PeerChoiceRule),
+    "plato": get_args(PlatoContract),
+}
 """The allowed words of a setting."""
 
 _READ: dict[str, Callable[[object], object]] = {

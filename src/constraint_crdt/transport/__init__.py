@@ -169,6 +169,7 @@ class SubscribingTransport(Protocol):
         """
 
 
+@runtime_checkable
 class PublishingTransport(Protocol):
     """A transport that publishes for others than nodes."""
 
