@@ -515,7 +515,13 @@ class Exchange:
         if data is None:
             self._tracker.admit(peer)
             return GossipResult(responses=self._composer.go_on(peer, anew=False) if self._inbound.take_pause(part) else [])
-        message = decode_message(data if part.unpacked is None else unpack(data, part.unpacked), max_bytes=None)
+        limits = self._limits
+        message = decode_message(
+            data if part.unpacked is None else unpack(data, part.unpacked),
+            max_bytes=None,
+            most_items=limits.message_items + part.size,
+            most_cells=limits.cells,
+        )
         if isinstance(message, Part) or (message.node, message.fleet, message.to) != (part.node, part.fleet, part.to):
             raise ConstraintCrdtError("the parts of a transfer make up a message of another sender, or to another receiver")
         return self._take(message, peer, basis)

@@ -29,6 +29,9 @@ Rules of the receiver (`InboundTransfers`):
   late or duplicated slice would have the whole sent again.
 - The stated size of a compressed message is checked against the bounds before decompression, no more than that is expanded, and
   any other result is refused. Growth beyond `MOST_GROWTH` counts as a decompression bomb, so no such message is sent.
+- The cells, runs and clock entries of a message are counted before they are read: `Limits.message_items`, and one more for each byte
+  that travelled, are allowed. So the cost of a message is in proportion to its bytes on the way, and a sender that would exceed the
+  bound sends the message uncompressed, where each item has three bytes or more.
 
 Compression is DEFLATE (RFC 1951) in the zlib format (RFC 1950), whose checksum detects damage. Zstandard at its fastest level made
 the definitions of 2,000 constraints 11 % smaller: not enough for a dependency.
@@ -44,10 +47,11 @@ from hashlib import blake2b
 from constraint_crdt.crdt.cells import core
 from constraint_crdt.crdt.clock import ClockMark
 from constraint_crdt.crdt.digest import Replica
-from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
+from constraint_crdt.crdt.limits import LARGE_BYTES, MESSAGE_BYTES, UNPACKED_BYTES, UNPACKED_GROWTH, Limits
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.messages import (
     HELD_BYTES,
+    LEAST_ITEM_BYTES,
     MOST_GROWTH,
     TRANSFER_BYTES,
     GossipMessage,
@@ -55,6 +59,7 @@ from constraint_crdt.protocol.messages import (
     Sync,
     check_growth,
     encode_message,
+    items_of,
 )
 from constraint_crdt.protocol.peers import LinkEstimates
 
@@ -89,6 +94,11 @@ def pack(data: bytes, least: int = PACK_FROM) -> bytes | None:
         return None
     packed = core.deflate(data, math.ceil(len(data) * PAYS_BELOW) - 1)
     return packed if packed is not None and len(data) <= len(packed) * MOST_GROWTH else None
+
+
+def most_unpacked(packed: int, staged: int) -> int:
+    """The bytes that a message of `packed` compressed bytes may become, on a node that stages `staged` bytes."""
+    return max(min(staged, UNPACKED_BYTES), (packed - LARGE_BYTES) * UNPACKED_GROWTH)
 
 
 def unpack(packed: bytes, size: int) -> bytes:
@@ -204,9 +214,13 @@ class InboundTransfers:
 
         Raises `ConstraintCrdtError` if the part contradicts the others, which are then dropped, or if the whole exceeds the bound.
         """
-        sender, size = part.node.node_id, part.unpacked or part.size
-        if size + part.count * PART_BYTES > self._max_bytes:
-            raise ConstraintCrdtError(f"a transfer of {size} bytes is larger than the {self._max_bytes} to be staged")
+        sender, staged = part.node.node_id, part.count * PART_BYTES
+        if part.unpacked is not None:
+            most = most_unpacked(part.size, self._max_bytes)
+            if part.unpacked + staged > most:
+                raise ConstraintCrdtError(f"a transfer of {part.unpacked} bytes is larger than the {most} to be staged")
+        if part.size + staged > self._max_bytes:
+            raise ConstraintCrdtError(f"a transfer of {part.size} bytes is larger than the {self._max_bytes} to be staged")
         if part.count == 1 and part.size == len(part.chunk):  # complete: it replaces no other transfer
             return part.chunk
         transfer = self._current(part, basis)
@@ -455,7 +469,7 @@ class OutboundTransfers:
             link = self._links.of(reader.node_id)
             most = min(max_bytes, link.burst)
             least = min(PACK_FROM, most)
-        packed = pack(data, least)
+        packed = self._packed(message, data, least)
         size = len(packed or data)
         if packed is None and size <= most:
             return [data]
@@ -465,6 +479,13 @@ class OutboundTransfers:
         cut = CutMessage(message, packed or data, max_bytes, None if packed is None else len(data), unit)
         kept = self._keep(reader, cut) if reader is not None and cut.count > 1 else None
         return [encode_message(part) for part in (cut.burst(0) if kept is None else self._burst(kept))]
+
+    def _packed(self, message: GossipMessage, data: bytes, least: int) -> bytes | None:
+        """The compressed message; None if compression does not pay, or if its reader would refuse so many items in so few bytes."""
+        packed = pack(data, least)
+        if packed is None or len(data) <= LEAST_ITEM_BYTES * self._limits.message_items:
+            return packed
+        return packed if items_of(message) <= self._limits.message_items + len(packed) else None
 
     def resume(self, reader: Replica, transfer: bytes, start: int, held: bytes | None = None) -> list[Part] | None:
         """The next burst of a transfer; None if the transfer is not kept. `held`: see `Resume`."""
