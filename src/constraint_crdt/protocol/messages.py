@@ -265,7 +265,7 @@ def decode_message(
         wire = _decode(data)
         layout = _LAYOUT_OF[type(wire)]
         if most_items is not None or most_cells is not None:
-            _check_runs(getattr(wire, layout.runs), most_items, most_cells) if layout.runs else None
+            _check_runs(layout.runs_of(wire), most_items, most_cells)
         return layout.read(wire)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ConstraintCrdtError(f"this is not a well-formed message: {error}") from error
@@ -291,7 +291,7 @@ def items_of(message: GossipMessage) -> int:
 def _check_items(items: int, most: int) -> None:
     if items > most:
         raise ConstraintCrdtError(
-            f"a message of at least {items} cells, runs and entries is refused: its size allows for {most}, see `Limits.message_items`"
+            f"a message of {items} cells, runs and entries or more is refused: its size allows for {most}, see `Limits.message_items`"
         )
 
 
@@ -488,8 +488,7 @@ class _Layout:
         kinds += [(name, form.type, [] if form.write is _write_entries else None) for name, form in optional.items()]
         struct = msgspec.defstruct(message.__name__, kinds, bases=(_Envelope,), tag=self.tag, array_like=True, gc=False)
         self.struct = cast("type[_Envelope]", struct)
-        self.runs = next((name for name, form in forms.items() if form.type == list[WireRun]), None)
-        """The field with runs."""
+        self._runs = next((name for name, form in forms.items() if form.type == list[WireRun]), None)
         names = [name for name in forms if name != "auth"]
         written = list(forms)[: list(forms).index(names[-1]) + 1]
         self._least = 4 + len(required)
@@ -511,6 +510,10 @@ class _Layout:
             end -= 1
         del array[end:]
         return array
+
+    def runs_of(self, wire: _Envelope) -> Sequence[WireRun]:
+        """The runs of a decoded message, not validated."""
+        return () if self._runs is None else getattr(wire, self._runs)
 
     def read(self, wire: _Envelope) -> GossipMessage:
         """The decoded message, validated."""

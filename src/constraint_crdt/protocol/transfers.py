@@ -29,8 +29,8 @@ Rules of the receiver (`InboundTransfers`):
   late or duplicated slice would have the whole sent again.
 - The stated size of a compressed message is checked against the bounds before decompression, no more than that is expanded, and
   any other result is refused. Growth beyond `MOST_GROWTH` counts as a decompression bomb, so no such message is sent.
-- The cells, runs and clock entries of a message are counted before they are read: `Limits.message_items`, and one more for each byte
-  that travelled, are allowed. So the cost of a message is in proportion to its bytes on the way, and a sender that would exceed the
+- The cells, runs and clock entries of a message are counted before they are read: `Limits.message_items`, and one more for each
+  byte that travelled, are allowed. So the cost of a message is in proportion to its bytes on the way. A sender that would exceed the
   bound sends the message uncompressed, where each item has three bytes or more.
 
 Compression is DEFLATE (RFC 1951) in the zlib format (RFC 1950), whose checksum detects damage. Zstandard at its fastest level made
