@@ -230,6 +230,16 @@ def sum_digests(cells: Iterable[Cell]) -> int:
     return sum([cell.digest for cell in cells])
 
 
+def data_bytes(cells: Iterable[Cell]) -> int:
+    """The bytes of some cells, all together."""
+    return sum([len(cell.data) for cell in cells])
+
+
+def row_ends(cells: Iterable[Cell]) -> list[tuple[Replica, int]]:
+    """The last seq of each stretch of cells of a row."""
+    return [(replica, list(stretch)[-1].seq) for replica, stretch in groupby(cells, attrgetter("replica"))]
+
+
 def position(cells: Sequence[Cell], seq: int) -> int:
     """How many of some cells in ascending order have a seq up to `seq`."""
     return bisect_right(cells, seq, key=_seq)

@@ -26,12 +26,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, S
 from itertools import islice
 from typing import NamedTuple
 
-from constraint_crdt.crdt.cells import REMOVE, Cell, Key, Removed, Run, core, removed_dots
+from constraint_crdt.crdt.cells import REMOVE, Cell, Key, Removed, Run, Table, core, removed_dots
 from constraint_crdt.crdt.clock import ClockMark, VectorClock
 from constraint_crdt.crdt.digest import Digest, Replica, StateHash
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, STRETCH, SignedRows, unsettled
-from constraint_crdt.crdt.tables import FEW, Tables
+from constraint_crdt.crdt.tables import FEW, NO_TABLES, Tables
 from constraint_crdt.errors import ConstraintCrdtError
 
 SLACK = 16
@@ -352,12 +352,19 @@ class Rows(Tables):
             if cell.kind in ACTING:
                 self._enact(cell)
 
-    def apply(self, runs: Sequence[Run], *, whole: bool = False, replaced: Collection[Replica] = ()) -> Applied:
+    def apply(
+        self,
+        runs: Sequence[Run],
+        *,
+        whole: bool = False,
+        replaced: Collection[Replica] = (),
+        tables: Mapping[int, Table] = NO_TABLES,
+    ) -> Applied:
         """Take in a transfer, all of it or nothing.
 
         `whole`: the transfer is a Sync. Cells up to `hi` missing in a run are dead, and floors are taken over. `replaced`: rows
-        with a run from 0 that takes the place of all cells known of the row. Raises `ConstraintCrdtError` beyond a limit; then
-        nothing has changed.
+        with a run from 0 that takes the place of all cells known of the row. `tables`: as of `_put_all`. Raises
+        `ConstraintCrdtError` beyond a limit; then nothing has changed.
         """
         clock, rows = self._clock, self._rows
         if len(runs) == 1 and runs[0].lo and runs[0].lo == clock.get(runs[0].replica) and not (whole or replaced):
@@ -385,7 +392,7 @@ class Rows(Tables):
             self.digest.fill(run.replica, news)
             if news:
                 self._own(run.replica).extend(news)
-        self._put_all(self._without_pending(cells))
+        self._put_all(self._without_pending(cells), tables)
         if whole:
             self._take_whole(runs, [run for run, _ in more])
         for run, _ in more:

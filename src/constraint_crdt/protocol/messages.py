@@ -32,7 +32,7 @@ Rules kept here:
 """
 
 import enum
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from operator import attrgetter, or_
 from typing import Any, ClassVar, Final, NamedTuple, cast
@@ -40,7 +40,7 @@ from typing import Any, ClassVar, Final, NamedTuple, cast
 import msgspec
 
 import constraint_crdt.types  # noqa: F401 - registers the kinds of cells
-from constraint_crdt.crdt.cells import Ref, Run, UnboundRun, WireRun, array_length, read_ref, read_run, ref_of, wire_run
+from constraint_crdt.crdt.cells import Ref, Run, Table, UnboundRun, WireRun, array_length, read_ref, read_run, ref_of, wire_run
 from constraint_crdt.crdt.clock import CLOCK_NAME_BYTES, ClockMark, VectorClock
 from constraint_crdt.crdt.digest import HASH_TOKEN_BYTES, STATE_HASH_BYTES, Replica, StateHash, check_id, check_replica
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, MESSAGE_BYTES
@@ -128,6 +128,8 @@ class ConstraintDelta(msgspec.Struct, frozen=True, eq=False):
     """The runs of a transfer: everything above a clock, as of an instant."""
 
     runs: Sequence[Run | UnboundRun]
+    tables: Mapping[int, Table] = {}
+    """Of a message that was read apart: the cells of some kinds by key, all those of a kind in the runs."""
 
     def __len__(self) -> int:
         """The number of cells in the runs."""
@@ -291,7 +293,8 @@ def items_of(message: GossipMessage) -> int:
 def _check_items(items: int, most: int) -> None:
     if items > most:
         raise ConstraintCrdtError(
-            f"a message of {items} cells, runs and entries or more is refused: its size allows for {most}, see `Limits.message_items`"
+            f"a message of {items} or more cells, runs and entries is refused: its size allows for {most}, see "
+            "`Limits.message_items`"
         )
 
 

@@ -29,8 +29,8 @@ Rules of the receiver (`InboundTransfers`):
   late or duplicated slice would have the whole sent again.
 - The stated size of a compressed message is checked against the bounds before decompression, no more than that is expanded, and
   any other result is refused. Growth beyond `MOST_GROWTH` counts as a decompression bomb, so no such message is sent.
-- The cells, runs and clock entries of a message are counted before they are read: `Limits.message_items`, and one more for each
-  byte that travelled, are allowed. So the cost of a message is in proportion to its bytes on the way. A sender that would exceed the
+- The cells, runs and clock entries of a message are counted before they are read. Allowed are `Limits.message_items`, and one more
+  for each byte that travelled. So the cost of a message is in proportion to its bytes on the way. A sender that would exceed the
   bound sends the message uncompressed, where each item has three bytes or more.
 
 Compression is DEFLATE (RFC 1951) in the zlib format (RFC 1950), whose checksum detects damage. Zstandard at its fastest level made
@@ -40,9 +40,10 @@ the definitions of 2,000 constraints 11 % smaller: not enough for a dependency.
 import math
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import core
 from constraint_crdt.crdt.clock import ClockMark
@@ -96,6 +97,28 @@ def pack(data: bytes, least: int = PACK_FROM) -> bytes | None:
     return packed if packed is not None and len(data) <= len(packed) * MOST_GROWTH else None
 
 
+def packed_message(message: GossipMessage, data: bytes, limits: Limits, least: int = PACK_FROM) -> bytes | None:
+    """An encoded message compressed; None if that does not pay, or if its reader would refuse so many items in so few bytes."""
+    packed = pack(data, least)
+    if packed is None or len(data) <= LEAST_ITEM_BYTES * limits.message_items:
+        return packed
+    return packed if items_of(message) <= limits.message_items + len(packed) else None
+
+
+class EncodedMessage(NamedTuple):
+    """A message as bytes."""
+
+    data: bytes
+    packed: bytes | None
+    """Compressed, where that pays."""
+
+
+def encoded_apart(message: GossipMessage, limits: Limits) -> EncodedMessage:
+    """The bytes of a large message. Reads nothing but the message, so any thread may do this."""
+    data = encode_message(message)
+    return EncodedMessage(data, packed_message(message, data, limits))
+
+
 def most_unpacked(packed: int, staged: int) -> int:
     """The bytes that a message of `packed` compressed bytes may become, on a node that stages `staged` bytes."""
     return max(min(staged, UNPACKED_BYTES), (packed - LARGE_BYTES) * UNPACKED_GROWTH)
@@ -115,6 +138,13 @@ def unpack(packed: bytes, size: int) -> bytes:
     if len(data) != size or not inflater.eof or inflater.unused_data:
         raise ConstraintCrdtError(f"a packed message does not become the {size} bytes that it is said to be")
     return data
+
+
+def _slices(part: Part) -> Iterator[tuple[int, bytes]]:
+    """The slices of a part, each with its index."""
+    unit = part.unit or len(part.chunk) or 1
+    for index, start in enumerate(range(0, max(1, len(part.chunk)), unit), part.index):
+        yield index, part.chunk[start : start + unit]
 
 
 class _Transfer:
@@ -163,10 +193,10 @@ class _Transfer:
 
     def put(self, part: Part, at: float | None) -> int:
         """Keep the slices of a part; returns the bytes of memory they take. `at`: now."""
-        before, unit, index = self.stored, part.unit or len(part.chunk) or 1, part.index
-        for index, start in enumerate(range(0, max(1, len(part.chunk)), unit), part.index):
+        before, index = self.stored, part.index
+        for index, chunk in _slices(part):
             if index not in self.chunks:
-                chunk = self.chunks[index] = part.chunk[start : start + unit]
+                self.chunks[index] = chunk
                 self.size += len(chunk)
                 self.stored += len(chunk) + PART_BYTES
         while self.missing in self.chunks:
@@ -236,6 +266,17 @@ class InboundTransfers:
         self.drop(sender)
         self._remember(transfer)
         return b"".join(transfer.chunks[index] for index in range(part.count))
+
+    def completed_by(self, part: Part) -> bytes | None:
+        """The whole message, if this part completes it: as `add` would return it. Changes nothing."""
+        if part.count == 1:
+            return part.chunk if part.size == len(part.chunk) else None
+        transfer = self._transfers.get(part.node.node_id)
+        slices = -(-len(part.chunk) // (part.unit or len(part.chunk) or 1))
+        if transfer is None or transfer.name != _name(part) or len(transfer.chunks) + slices < part.count:
+            return None
+        chunks = dict(_slices(part)) | transfer.chunks
+        return b"".join(chunks[index] for index in range(part.count)) if len(chunks) == part.count else None
 
     def basis(self, sender: str) -> Sequence[ClockMark]:
         """The clocks a node could name when its incomplete transfer began: they may be dropped before the transfer ends."""
@@ -323,13 +364,18 @@ class InboundTransfers:
 
     def _current(self, part: Part, basis: Sequence[ClockMark]) -> _Transfer:
         """The transfer of a part, now the last heard from. Replaces another transfer of the same node."""
-        sender, name = part.node.node_id, (part.node, part.to, part.transfer, part.count, part.size, part.unpacked)
+        sender, name = part.node.node_id, _name(part)
         transfer = self._transfers.get(sender)
         if transfer is None or transfer.name != name:
             self.drop(sender)
             transfer = self._transfers[sender] = _Transfer(part, name, basis)
         self._transfers.move_to_end(sender)
         return transfer
+
+
+def _name(part: Part) -> tuple[object, ...]:
+    """The transfer of a part."""
+    return part.node, part.to, part.transfer, part.count, part.size, part.unpacked
 
 
 class CutMessage:
@@ -456,12 +502,14 @@ class OutboundTransfers:
     def __contains__(self, node_id: object) -> bool:
         return node_id in self._kept
 
-    def encoded(self, message: GossipMessage, reader: Replica | None, max_bytes: int) -> list[bytes]:
-        """The message as bytes, or its first burst of parts; the rest is kept for `reader`.
+    def encoded(
+        self, message: GossipMessage, reader: Replica | None, max_bytes: int, made: "EncodedMessage | None" = None
+    ) -> list[bytes]:
+        """The message as bytes, or its first burst of parts; the rest is kept for `reader`. `made`: its bytes, if made already.
 
         Without a known reader, or beyond the bound on kept messages, all parts are returned: a `Resume` could not be answered.
         """
-        data = encode_message(message)
+        data = encode_message(message) if made is None else made.data
         if (self._links.at is None and len(data) <= min(max_bytes, PACK_FROM)) or isinstance(message, Part):
             return [data]
         most, least, link = max_bytes, PACK_FROM, None
@@ -469,7 +517,7 @@ class OutboundTransfers:
             link = self._links.of(reader.node_id)
             most = min(max_bytes, link.burst)
             least = min(PACK_FROM, most)
-        packed = self._packed(message, data, least)
+        packed = packed_message(message, data, self._limits, least) if made is None else made.packed
         size = len(packed or data)
         if packed is None and size <= most:
             return [data]
@@ -479,13 +527,6 @@ class OutboundTransfers:
         cut = CutMessage(message, packed or data, max_bytes, None if packed is None else len(data), unit)
         kept = self._keep(reader, cut) if reader is not None and cut.count > 1 else None
         return [encode_message(part) for part in (cut.burst(0) if kept is None else self._burst(kept))]
-
-    def _packed(self, message: GossipMessage, data: bytes, least: int) -> bytes | None:
-        """The compressed message; None if compression does not pay, or if its reader would refuse so many items in so few bytes."""
-        packed = pack(data, least)
-        if packed is None or len(data) <= LEAST_ITEM_BYTES * self._limits.message_items:
-            return packed
-        return packed if items_of(message) <= self._limits.message_items + len(packed) else None
 
     def resume(self, reader: Replica, transfer: bytes, start: int, held: bytes | None = None) -> list[Part] | None:
         """The next burst of a transfer; None if the transfer is not kept. `held`: see `Resume`."""

@@ -30,11 +30,12 @@ all. The counts of a batch are a single cell per constraint.
 import enum
 import getpass
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, partial
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -226,6 +227,13 @@ class ChangeFeed:
         self.definitions.note(ids)
         self._publish(NodeChange(ChangeOrigin.ELAPSED, redefined=self._settle()))
 
+    def settle(self) -> bool:
+        """Settle some of the constraints that came with many others. False if there are none."""
+        if not self.definitions.arriving:
+            return False
+        self._settle()
+        return True
+
     def evaluate(self, turns: Sequence[Turn]) -> None:
         """The verdict states of constraints turned."""
         self._publish(NodeChange(ChangeOrigin.EVALUATED, state_changed=False, turns=turns))
@@ -244,6 +252,10 @@ class ChangeFeed:
     def _publish(self, change: NodeChange) -> None:
         for subscriber in self._subscribers[change.origin]:
             subscriber(change)
+
+
+SETTLED_AT_ONCE = 4096
+"""New constraints settled in a turn of the loop, of a message with more of them."""
 
 
 class DefinitionChange(NamedTuple):
@@ -265,6 +277,10 @@ class DefinitionChanges:
         self._rows = state.rows
         self._subscribers: list[Callable[[Collection[str]], None]] = []
         self._touched: set[str] = set()
+        self._arrived: deque[Iterator[Cell]] = deque()
+        """The adds of new constraints that came with many others, and are not settled yet."""
+        self._count = 0
+        """The adds that came so since the last `settle`."""
         self._waiting: OrderedDict[str, int | Cell | None] = OrderedDict()
         """The constraints to publish, each with a hash of its definitions at the last `settle`. A new constraint has its add
         instead: the hash is rarely needed.
@@ -290,7 +306,11 @@ class DefinitionChanges:
             self._touched.add(str(cell.key))
 
     def _came(self, cells: Sequence[Cell]) -> None:
-        self._touched.update([str(cell.key) for cell in cells])
+        if len(cells) > SETTLED_AT_ONCE:
+            self._arrived.append(iter(cells))
+            self._count += len(cells)
+        else:
+            self._touched.update([str(cell.key) for cell in cells])
 
     def note(self, ids: Iterable[str]) -> None:
         """Time may have changed which definitions of these constraints are in force."""
@@ -301,13 +321,25 @@ class DefinitionChanges:
     def settle(self) -> int:
         """Find the constraints whose definitions changed since the last call, and call the subscribers with them.
 
-        Returns how many changed. O(constraints whose cells changed).
+        Returns how many changed. New constraints that came with many others are all counted by the first call, and each call finds
+        `SETTLED_AT_ONCE` of them, so that it takes some milliseconds; `arriving` is true if some are left. O(constraints whose
+        cells changed) of the others.
         """
-        if not self._touched:
-            return 0
-        touched, self._touched = self._touched, set()
+        count, self._count = self._count, 0
+        if self._touched:
+            touched, self._touched = self._touched, set()
+            count += self._find(sorted(touched))
+        if self._arrived:
+            some = [str(cell.key) for cell in islice(self._arrived[0], SETTLED_AT_ONCE)]
+            if len(some) < SETTLED_AT_ONCE:
+                self._arrived.popleft()
+            self._find(sorted(some))
+        return count
+
+    def _find(self, ids: Iterable[str]) -> int:
+        """Find those of these constraints that changed, and call the subscribers with them. Returns how many."""
         changed: list[str] = []
-        for id_ in sorted(touched):
+        for id_ in ids:
             before, after = self._settled(id_), self._now(id_)
             if before != after:
                 self._waiting[id_] = after
@@ -342,11 +374,18 @@ class DefinitionChanges:
     @property
     def waiting(self) -> bool:
         """True if changes were not taken yet."""
-        return bool(self._waiting or self._touched)
+        return bool(self._waiting or self._touched or self._arrived)
+
+    @property
+    def arriving(self) -> bool:
+        """True if constraints that came with many others are not settled yet."""
+        return bool(self._arrived)
 
     def take(self, most: int | None = None) -> list[DefinitionChange]:
         """The changes since the last call. `most`: of so many constraints at most; `waiting` is true if some are left."""
         self.settle()
+        while self._arrived and most is None:
+            self.settle()
         count = len(self._waiting) if most is None else min(most, len(self._waiting))
         found = []
         for _ in range(count):
@@ -357,6 +396,8 @@ class DefinitionChanges:
 
     def take_of(self, id_: str) -> DefinitionChange | None:
         """The change of a constraint; None without a change."""
+        if self._arrived:
+            self._touched.add(id_)  # it may be among those
         self.settle()
         return self._change(id_, self._waiting.pop(id_)) if id_ in self._waiting else None
 

@@ -51,6 +51,7 @@ from typing import Literal
 
 import msgspec
 
+from constraint_crdt.crdt.cells import core
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.history import MessageSizes, SizeLimit
@@ -159,7 +160,7 @@ class ExchangeReceipt(msgspec.Struct, kw_only=True):
             runs = message.state.runs
         else:
             return
-        self.told += sum(len(cell.data) for run in runs for cell in run.cells)
+        self.told += sum([core.data_bytes(run.cells) for run in runs])
 
 
 class Receipts:
@@ -273,6 +274,10 @@ class ExchangeLoop:
         self._random = random
         self._selector = PeerSelector(gossip, choice, random)
         self._turn = asyncio.Lock()
+        self._reads = asyncio.Lock()
+        """Held while a thread reads a large message."""
+        self._encodes = asyncio.Lock()
+        """Held while a thread encodes one."""
         self._dirty = asyncio.Event()
         self.interval = RoundInterval(every)
         """The interval of rounds."""
@@ -348,8 +353,8 @@ class ExchangeLoop:
 
     async def answer(self, payload: bytes, sender: Peer | None = None) -> list[bytes]:
         """Handle a request of a peer. Returns the replies. `sender`: the proven sender, if the transport proves one."""
-        peer, responses = self._receive(payload, sender)
-        replies = [data for response in responses for data in self._gossip.encoded(response, peer)]
+        peer, responses = await self._receive(payload, sender)
+        replies = [data for response in responses for data in await self._encoded(response, peer)]
         if self.sites.is_away(peer):
             self.received_away += len(payload)
             self.sent_away += sum(map(len, replies))
@@ -673,18 +678,28 @@ class ExchangeLoop:
             return False
         exchange.receipt.tell(message)
         self._gossip.links.at = asyncio.get_running_loop().time()
-        payloads = self._gossip.encoded(message, peer.name)
+        payloads = await self._encoded(message, peer.name)
         await self._durable()
         for data in payloads:
             for reply in await self._request(exchange, message, data):
-                exchange.waiting += self._take(exchange, reply)
+                exchange.waiting += await self._take(exchange, reply)
         return True
 
-    def _take(self, exchange: "_Exchange", reply: bytes) -> list[GossipMessage]:
+    async def _encoded(self, message: GossipMessage, peer: str) -> list[bytes]:
+        """A message as bytes; a large one is encoded in a thread, one at a time."""
+        work = self._gossip.encoding(message)
+        if work is None:
+            return self._gossip.encoded(message, peer)
+        async with self._encodes:
+            made = await asyncio.to_thread(work)
+        self._gossip.links.at = asyncio.get_running_loop().time()
+        return self._gossip.encoded(message, peer, made=made)
+
+    async def _take(self, exchange: "_Exchange", reply: bytes) -> list[GossipMessage]:
         """Merge an answer. Returns the responses."""
         exchange.receipt.received += len(reply)
         before = self.learned_bytes
-        responses = self._receive(reply, exchange.peer)[1]
+        responses = (await self._receive(reply, exchange.peer))[1]
         exchange.receipt.learned += self.learned_bytes - before
         return responses
 
@@ -710,7 +725,7 @@ class ExchangeLoop:
                 if clock.time() - begun >= patience / 2:
                     link.unanswered(len(data))
                 for reply in error.replies:
-                    self._take(exchange, reply)
+                    await self._take(exchange, reply)
                 if not repeats or peer not in self._transport.peers():
                     raise
                 repeats -= 1
@@ -732,14 +747,23 @@ class ExchangeLoop:
                 self._selector.answered(peer, seconds)
             return replies
 
-    def _receive(self, payload: bytes, sender: Peer | None) -> tuple[str, list[GossipMessage]]:
-        """Merge a message, if it names its sender. Returns its sender and the responses."""
+    async def _receive(self, payload: bytes, sender: Peer | None) -> tuple[str, list[GossipMessage]]:
+        """Merge a message, if it names its sender. Returns its sender and the responses.
+
+        A large message is read in a thread, one at a time, and merged in a turn of the loop: what it changes is seen as a whole.
+        """
         rows = self._gossip.state.rows
-        self._gossip.links.at = asyncio.get_running_loop().time()
         self.received += 1
-        known = rows.clock_mark
         try:
-            message, result = self._gossip.hear(payload, sender.name if sender is not None else None)
+            message = self._gossip.decoded(payload, sender.name if sender is not None else None)
+            read = None
+            if self._gossip.reading(message) is not None:
+                async with self._reads:
+                    work = self._gossip.reading(message)  # the transfer may have been completed meanwhile
+                    read = None if work is None else await asyncio.to_thread(work)
+            self._gossip.links.at = asyncio.get_running_loop().time()
+            known = rows.clock_mark
+            result = self._gossip.receive(message, read)
         except ConstraintCrdtError as error:
             self._refuse(str(error))
             return "", []
@@ -751,7 +775,7 @@ class ExchangeLoop:
             for peer in [peer for peer in self._resting if peer.name == name]:
                 del self._resting[peer]  # a way has come back, and most likely the other one
         if result.state_changed:
-            self.learned_bytes += sum(len(cell.data) for run in rows.since(known) for cell in run.cells)
+            self.learned_bytes += sum([core.data_bytes(run.cells) for run in rows.since(known)])
         self._received(name, result)
         return name, result.responses
 
