@@ -35,9 +35,10 @@ def full(adds: int, counts: int, removed: int) -> GossipNode:
 def take(reader: GossipNode, part: Part, *, apart: bool) -> list[Part]:
     work = reader.reading(part) if apart else None
     before = reader.state_hash
-    read = None if work is None else work()
+    if work is not None:
+        reader.keep_read(work())
     assert reader.state_hash == before, "nothing is applied yet"
-    return [each for each in reader.receive(part, read).responses if isinstance(each, Part)]
+    return [each for each in reader.receive(part).responses if isinstance(each, Part)]
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 5), st.integers(0, 10), st.integers(150, 2000), st.booleans())
@@ -89,7 +90,8 @@ def test_what_was_read_of_another_message_is_not_used() -> None:
     reader = GossipNode("reader", incarnation=6)
     work = reader.reading(wrapped[0])
     assert work is not None
-    reader.receive(wrapped[1], work())
+    reader.keep_read(work())
+    reader.receive(wrapped[1])
     assert len(reader.state.constraints) == 70
 
 
@@ -101,7 +103,8 @@ def test_a_table_made_apart_is_not_used_once_the_node_has_such_cells() -> None:
     assert work is not None
     read = work()
     reader.add_constraint("meanwhile")
-    reader.receive(part, read)
+    reader.keep_read(read)
+    reader.receive(part)
     assert len(reader.state.constraints) == 41
     reader.remove_constraint("c7")
     assert reader.state.rows.held(ADD, "c7") == ()
@@ -115,7 +118,8 @@ def test_a_table_made_apart_becomes_that_of_a_blank_node() -> None:
     assert work is not None
     read = work()
     table = read.result().delta.tables[ADD]  # type: ignore[attr-defined]
-    reader.receive(part, read)
+    reader.keep_read(read)
+    reader.receive(part)
     assert len(table) == 40
     assert reader.state.rows.table(ADD) is table
     assert reader.state_hash == source.state_hash
@@ -142,6 +146,9 @@ def test_a_message_encoded_apart_is_the_same_on_the_wire(adds: int, size: int) -
     message = source.delta_since(VectorClock())
     work = source.encoding(message)
     assert work is not None
-    assert source.encoded(message, "reader", size, work()) == source.encoded(message, "reader", size)
+    source.keep_encoded(message, work())
+    assert source.encoded(message, "reader", size) == source.encoded(message, "reader", size)
+    source.keep_encoded(source.ping(), work())
+    assert source.encoded(message, "reader", size) == source.encoded(message, "reader", size), "of another message"
     assert source.encoding(source.ping()) is None
     assert all(decode_message(each) for each in source.encoded(message, "reader", size))

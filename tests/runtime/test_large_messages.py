@@ -12,7 +12,7 @@ from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.protocol import exchange_rules, gossip_node
 from constraint_crdt.protocol.messages import Part, encode_message
-from constraint_crdt.runtime import change_feed, exchange_loop
+from constraint_crdt.runtime import change_feed
 from constraint_crdt.transport import Peer
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
@@ -84,7 +84,7 @@ async def test_a_large_state_is_read_and_encoded_in_threads_and_told_whole(monke
 
         return await asyncio.get_running_loop().run_in_executor(None, noted)
 
-    monkeypatch.setattr(exchange_loop.asyncio, "to_thread", to_thread)
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
     network = MemoryNetwork()
     async with fleet("full", network=network) as (full,):
         for number in range(MANY):

@@ -2536,21 +2536,26 @@ data_bytes(PyObject *Py_UNUSED(module), PyObject *sequence)
 }
 
 static PyObject *
-row_ends(PyObject *Py_UNUSED(module), PyObject *sequence)
+row_spans(PyObject *Py_UNUSED(module), PyObject *sequence)
 {
     Py_ssize_t count;
     PyObject *cells = cells_of(sequence, &count), *found = cells == NULL ? NULL : PyList_New(0);
     if (found == NULL)
         goto failed;
+    long long first = 0;
+    int begins = 1;
     for (Py_ssize_t place = 0; place < count; place++) {
         Cell *cell = cell_at(cells, place), *next = place + 1 < count ? cell_at(cells, place + 1) : NULL;
         if (cell == NULL || (next == NULL && place + 1 < count))
             goto failed;
-        if (next != NULL && replica_of(next) == replica_of(cell))
+        if (begins)
+            first = cell->seq;
+        begins = next == NULL || replica_of(next) != replica_of(cell);
+        if (!begins)
             continue;
-        PyObject *end = Py_BuildValue("(OL)", replica_of(cell), (long long)cell->seq);
-        int failed = end == NULL || PyList_Append(found, end) < 0;
-        Py_XDECREF(end);
+        PyObject *span = Py_BuildValue("(OLL)", replica_of(cell), first, (long long)cell->seq);
+        int failed = span == NULL || PyList_Append(found, span) < 0;
+        Py_XDECREF(span);
         if (failed)
             goto failed;
     }
@@ -2582,7 +2587,7 @@ static PyMethodDef functions[] = {
     {"of_kinds", of_kinds, METH_VARARGS, NULL},
     {"position", position, METH_VARARGS, NULL},
     {"read_cells", read_cells, METH_VARARGS, NULL},
-    {"row_ends", row_ends, METH_O, NULL},
+    {"row_spans", row_spans, METH_O, NULL},
     {"sum_digests", sum_digests, METH_O, NULL},
     {"total_counts", total_counts, METH_O, NULL},
     {NULL, NULL, 0, NULL},

@@ -235,9 +235,10 @@ def data_bytes(cells: Iterable[Cell]) -> int:
     return sum([len(cell.data) for cell in cells])
 
 
-def row_ends(cells: Iterable[Cell]) -> list[tuple[Replica, int]]:
-    """The last seq of each stretch of cells of a row."""
-    return [(replica, list(stretch)[-1].seq) for replica, stretch in groupby(cells, attrgetter("replica"))]
+def row_spans(cells: Iterable[Cell]) -> list[tuple[Replica, int, int]]:
+    """The first and the last seq of each stretch of cells of a row."""
+    stretches = [(replica, list(stretch)) for replica, stretch in groupby(cells, attrgetter("replica"))]
+    return [(replica, stretch[0].seq, stretch[-1].seq) for replica, stretch in stretches]
 
 
 def position(cells: Sequence[Cell], seq: int) -> int:

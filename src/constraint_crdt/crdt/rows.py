@@ -73,6 +73,12 @@ class Row:
         dropped = self._dropped
         return [cell for cell in found if cell.seq not in dropped] if dropped else found
 
+    def some_above(self, lo: int, most: int) -> tuple[Sequence[Cell], int | None]:
+        """As `Rows.some_above`."""
+        found, after = _some_above(self._order, lo, most)
+        dropped = self._dropped
+        return [cell for cell in found if cell.seq not in dropped] if dropped else found, after
+
     def between(self, lo: int, hi: int) -> list[Cell]:
         """The standing cells with lo < seq <= hi, in ascending order. O(cells between)."""
         found, dropped = _between(self._order, lo, hi), self._dropped
@@ -83,6 +89,12 @@ class Row:
         twin = Row(self._order, self.entry)
         twin._dropped = self._dropped and self._dropped.copy()
         return twin
+
+
+def _some_above(cells: Sequence[Cell], lo: int, most: int) -> tuple[Sequence[Cell], int | None]:
+    start = core.position(cells, lo)
+    found = cells[start : start + most]
+    return found, found[-1].seq if start + most < len(cells) else None
 
 
 def _between(cells: Sequence[Cell], lo: int, hi: int) -> Sequence[Cell]:
@@ -244,6 +256,15 @@ class Rows(Tables):
         if row is None:
             return ()
         return row.between(lo, hi) if isinstance(row, Row) else _between(row.cells, lo, hi)
+
+    def some_above(self, replica: Replica, lo: int, most: int) -> tuple[Sequence[Cell], int | None]:
+        """At most so many standing cells of a row with a seq above `lo`, in ascending order, and the seq to go on from; None at the
+        end of the row. O(most).
+        """
+        row = self._rows.get(replica)
+        if row is None:
+            return (), None
+        return row.some_above(lo, most) if isinstance(row, Row) else _some_above(row.cells, lo, most)
 
     def follow_signatures(self) -> SignedRows:
         """Keep the stubs of signed rows from now on."""

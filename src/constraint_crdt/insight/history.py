@@ -47,7 +47,7 @@ class DefinitionClock:
                 watcher(None, cell)
 
     def _came(self, cells: Sequence[Cell]) -> None:
-        for replica, seq in core.row_ends(cells):
+        for replica, _, seq in core.row_spans(cells):
             self._last[replica] = max(seq, self._last.get(replica, 0))
 
     def _changed(self, _fell: Cell | None, new: Cell | None) -> None:

@@ -372,6 +372,8 @@ class Exchange:
         self._composer = composer
         self._limits = limits
         self.repairs = Repairs(local)
+        self.read: ReadMessage | None = None
+        """The large message that the next part completes, read already."""
         self.rounds = 0
         """Messages received."""
         self.syncs = 0
@@ -390,7 +392,7 @@ class Exchange:
         empty = None if self._local.authority is not None else rows.is_empty
         return lambda: ReadMessage.of(data, message, limits, rows.digest, empty)
 
-    def receive(self, message: GossipMessage, read: ReadMessage | None = None) -> GossipResult:
+    def receive(self, message: GossipMessage) -> GossipResult:
         """See `GossipNode.receive`."""
         local, state, sender = self._local, self._local.state, message.node
         if message.fleet != local.fleet:
@@ -402,7 +404,7 @@ class Exchange:
             return GossipResult(responses=self._present_life(message))
         before = state.rows.seq(local.replica)
         peer = self._tracker.meet(sender)
-        result = self._take(message, peer, read=read)
+        result = self._take(message, peer)
         heard: Sequence[tuple[str, int]] | None = getattr(message, "heard", None)  # in an Ack or a Delta
         if heard and sender.node_id not in state.retirements:
             result.heard = heard
@@ -563,10 +565,8 @@ class Exchange:
         """True if a peer may lack a cell that decides who is retired."""
         return peer.mark is None or self._local.state.retirements.beyond(peer.mark.entries)
 
-    def _take(
-        self, message: GossipMessage, peer: Peer, basis: Sequence[ClockMark] = (), read: ReadMessage | None = None
-    ) -> GossipResult:
-        """`basis`: clocks the message may name beside the recent ones. `read`: the message that a part completes."""
+    def _take(self, message: GossipMessage, peer: Peer, basis: Sequence[ClockMark] = ()) -> GossipResult:
+        """`basis`: clocks the message may name beside the recent ones."""
         if message.node.node_id in self._local.state.retirements:
             return self._on_retired(message, peer, basis)
         match message:
@@ -584,7 +584,7 @@ class Exchange:
             case Sync():
                 return self._on_sync(message, peer)
             case Part():
-                return self._on_part(message, peer, read)
+                return self._on_part(message, peer)
             case Resume() | Gone():
                 return self._on_rest(message, peer)
             case Buckets():
@@ -601,7 +601,8 @@ class Exchange:
             if isinstance(response, Ack | Delta):
                 responses[place] = msgspec.structs.replace(response, heard=heard)
 
-    def _on_part(self, part: Part, peer: Peer, read: ReadMessage | None = None) -> GossipResult:
+    def _on_part(self, part: Part, peer: Peer) -> GossipResult:
+        read, self.read = self.read, None
         basis = self._inbound.basis(peer.replica.node_id)
         data = self._inbound.add(part, self._tracker.marks(peer), self._composer.at)
         if data is None:

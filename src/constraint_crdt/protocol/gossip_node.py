@@ -556,29 +556,35 @@ class GossipNode:
         self._inbound.break_off(peer)
 
     def encoding(self, message: GossipMessage) -> Callable[[], EncodedMessage] | None:
-        """The work of encoding a large message, for a thread of the caller; `encoded` takes the result. None: it is not large."""
+        """The work of encoding a large message, for a thread of the caller, see `keep_encoded`. None: it is not large."""
         if not isinstance(message, Delta | Sync) or items_of(message) < ENCODED_APART:
             return None
         limits = self.local.state.rows.limits
         return lambda: encoded_apart(message, limits)
 
-    def encoded(
-        self, message: GossipMessage, peer: str, max_bytes: int = MESSAGE_BYTES, made: EncodedMessage | None = None
-    ) -> list[bytes]:
+    def keep_encoded(self, message: GossipMessage, made: EncodedMessage) -> None:
+        """Have the next call of `encoded`, if it is with this message, use the result of `encoding`."""
+        self._outbound.made = message, made
+
+    def encoded(self, message: GossipMessage, peer: str, max_bytes: int = MESSAGE_BYTES) -> list[bytes]:
         """A message to `peer` as bytes, each at most `max_bytes` long: the message itself, or a first burst of parts. Where `links`
         has a time, parts and bursts are what passes in about a second.
 
-        The other parts are kept until the peer asks for them. `made`: the result of `encoding`.
+        The other parts are kept until the peer asks for them.
         """
         known = self.tracker.peer(peer)
-        return self._outbound.encoded(message, known.replica if known else None, max_bytes, made)
+        return self._outbound.encoded(message, known.replica if known else None, max_bytes)
 
     def reading(self, message: GossipMessage) -> Callable[[], ReadMessage] | None:
-        """The work of reading the large message that a part completes, for a thread of the caller; `receive` takes the result.
+        """The work of reading the large message that a part completes, for a thread of the caller, see `keep_read`.
 
         None: the message completes none. Nothing of this node is changed by the work, and `receive` has the same effects without.
         """
         return self._exchange.reading(message)
+
+    def keep_read(self, read: ReadMessage) -> None:
+        """Have `receive` use the result of `reading`: it is called with the part next."""
+        self._exchange.read = read
 
     def hear(self, payload: bytes, sender: str | None = None) -> tuple[GossipMessage, GossipResult]:
         """Decode and receive a message; returns the message and its effects. Raises as `decoded` and `receive` do."""
@@ -597,8 +603,8 @@ class GossipNode:
             raise WrongSender(f"{sender} sent a message in the name of {message.node.node_id}")
         return message
 
-    def receive(self, message: GossipMessage, read: ReadMessage | None = None) -> GossipResult:
-        """Receive a message; returns its effects, with the answers to send. `read`: the result of `reading`.
+    def receive(self, message: GossipMessage) -> GossipResult:
+        """Receive a message; returns its effects, with the answers to send.
 
         Raises `ConstraintCrdtError`, changing nothing, for a message of another fleet, a message that does not fit, or beyond a
         limit.
@@ -606,7 +612,7 @@ class GossipNode:
         local = self.local
         if local.authority is not None:
             local.seal()
-        result = self._exchange.receive(message, read)
+        result = self._exchange.receive(message)
         result.converged = self.tracker.all_have(local.state.rows.state_hash)
         return result
 

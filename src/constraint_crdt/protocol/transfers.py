@@ -495,6 +495,8 @@ class OutboundTransfers:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self.bytes = 0
         """Bytes of kept messages."""
+        self.made: tuple[GossipMessage, EncodedMessage] | None = None
+        """The bytes of the message to be encoded next, made already."""
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -502,14 +504,13 @@ class OutboundTransfers:
     def __contains__(self, node_id: object) -> bool:
         return node_id in self._kept
 
-    def encoded(
-        self, message: GossipMessage, reader: Replica | None, max_bytes: int, made: "EncodedMessage | None" = None
-    ) -> list[bytes]:
-        """The message as bytes, or its first burst of parts; the rest is kept for `reader`. `made`: its bytes, if made already.
+    def encoded(self, message: GossipMessage, reader: Replica | None, max_bytes: int) -> list[bytes]:
+        """The message as bytes, or its first burst of parts; the rest is kept for `reader`.
 
         Without a known reader, or beyond the bound on kept messages, all parts are returned: a `Resume` could not be answered.
         """
-        data = encode_message(message) if made is None else made.data
+        made, self.made = self.made if self.made is not None and self.made[0] is message else None, None
+        data = encode_message(message) if made is None else made[1].data
         if (self._links.at is None and len(data) <= min(max_bytes, PACK_FROM)) or isinstance(message, Part):
             return [data]
         most, least, link = max_bytes, PACK_FROM, None
@@ -517,7 +518,7 @@ class OutboundTransfers:
             link = self._links.of(reader.node_id)
             most = min(max_bytes, link.burst)
             least = min(PACK_FROM, most)
-        packed = packed_message(message, data, self._limits, least) if made is None else made.packed
+        packed = packed_message(message, data, self._limits, least) if made is None else made[1].packed
         size = len(packed or data)
         if packed is None and size <= most:
             return [data]

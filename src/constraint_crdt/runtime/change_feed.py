@@ -35,12 +35,11 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, partial
-from itertools import islice
 from typing import NamedTuple, Protocol
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Cell
+from constraint_crdt.crdt.cells import Cell, core
 from constraint_crdt.crdt.clock import DEFAULT_MAX_SKEW, SECOND
 from constraint_crdt.crdt.digest import Dot, Replica, check_id
 from constraint_crdt.crdt.limits import MAX_COUNT
@@ -277,8 +276,9 @@ class DefinitionChanges:
         self._rows = state.rows
         self._subscribers: list[Callable[[Collection[str]], None]] = []
         self._touched: set[str] = set()
-        self._arrived: deque[Iterator[Cell]] = deque()
-        """The adds of new constraints that came with many others, and are not settled yet."""
+        self._arrived: deque[tuple[Replica, int, int]] = deque()
+        """The stretches of rows, by their first and last seq, with adds of new constraints that came with many others, and are not
+        settled yet."""
         self._count = 0
         """The adds that came so since the last `settle`."""
         self._waiting: OrderedDict[str, int | Cell | None] = OrderedDict()
@@ -307,7 +307,7 @@ class DefinitionChanges:
 
     def _came(self, cells: Sequence[Cell]) -> None:
         if len(cells) > SETTLED_AT_ONCE:
-            self._arrived.append(iter(cells))
+            self._arrived.extend(core.row_spans(cells))
             self._count += len(cells)
         else:
             self._touched.update([str(cell.key) for cell in cells])
@@ -330,11 +330,21 @@ class DefinitionChanges:
             touched, self._touched = self._touched, set()
             count += self._find(sorted(touched))
         if self._arrived:
-            some = [str(cell.key) for cell in islice(self._arrived[0], SETTLED_AT_ONCE)]
-            if len(some) < SETTLED_AT_ONCE:
-                self._arrived.popleft()
-            self._find(sorted(some))
+            self._find(sorted(self._take_arrived()))
         return count
+
+    def _take_arrived(self) -> set[str]:
+        """The next constraints that came with many others."""
+        found: set[str] = set()
+        looked = 0
+        while self._arrived and looked < SETTLED_AT_ONCE:
+            replica, first, last = self._arrived.popleft()
+            cells, after = self._rows.some_above(replica, first - 1, SETTLED_AT_ONCE)
+            looked += max(1, len(cells))
+            found.update([str(cell.key) for cell in cells if cell.kind == ADD and cell.seq <= last])
+            if after is not None and after < last:
+                self._arrived.appendleft((replica, after + 1, last))
+        return found
 
     def _find(self, ids: Iterable[str]) -> int:
         """Find those of these constraints that changed, and call the subscribers with them. Returns how many."""

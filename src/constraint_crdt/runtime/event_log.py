@@ -484,7 +484,7 @@ class Notices:
 
     def _cells_came(self, cells: Sequence[Cell]) -> None:
         """Note new cells of a kind, each the only one under its key."""
-        for replica, _ in core.row_ends(cells):
+        for replica, _, _ in core.row_spans(cells):
             self._nodes.add(replica.node_id)
         if cells[0].kind in _ABOUT_A_CONSTRAINT:
             for cell in cells[: MOST_NAMED + 2]:  # one may be of no constraint, and one more than may be named is enough

@@ -40,9 +40,10 @@ exchange counts as sent in the first and as received in the last.
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
 from math import inf
@@ -55,7 +56,7 @@ from constraint_crdt.crdt.cells import core
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.history import MessageSizes, SizeLimit
-from constraint_crdt.protocol.exchange_rules import GossipResult
+from constraint_crdt.protocol.exchange_rules import GossipResult, ReadMessage
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import Delta, GossipMessage, Part, Resume, Sync
 from constraint_crdt.protocol.peers import HASTE, LEAST_ROUND_TRIP, REQUEST_TRIES, ByDistance, RoundInterval, fanout, median
@@ -245,6 +246,18 @@ class _TurnOver(Exception):
 
 Received = Callable[[str, GossipResult], object]
 Durable = Callable[[], Awaitable[None]]
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Have no garbage collected in the block: to look through lists of a million cells takes longer than the block itself."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class ExchangeLoop:
@@ -693,7 +706,8 @@ class ExchangeLoop:
         async with self._encodes:
             made = await asyncio.to_thread(work)
         self._gossip.links.at = asyncio.get_running_loop().time()
-        return self._gossip.encoded(message, peer, made=made)
+        self._gossip.keep_encoded(message, made)
+        return self._gossip.encoded(message, peer)
 
     async def _take(self, exchange: "_Exchange", reply: bytes) -> list[GossipMessage]:
         """Merge an answer. Returns the responses."""
@@ -756,14 +770,15 @@ class ExchangeLoop:
         self.received += 1
         try:
             message = self._gossip.decoded(payload, sender.name if sender is not None else None)
-            read = None
-            if self._gossip.reading(message) is not None:
-                async with self._reads:
-                    work = self._gossip.reading(message)  # the transfer may have been completed meanwhile
-                    read = None if work is None else await asyncio.to_thread(work)
+            read = await self._read(message)
             self._gossip.links.at = asyncio.get_running_loop().time()
             known = rows.clock_mark
-            result = self._gossip.receive(message, read)
+            if read is None:
+                result = self._gossip.receive(message)
+            else:
+                self._gossip.keep_read(read)
+                with _without_collection():
+                    result = self._gossip.receive(message)
         except ConstraintCrdtError as error:
             self._refuse(str(error))
             return "", []
@@ -778,6 +793,14 @@ class ExchangeLoop:
             self.learned_bytes += sum([core.data_bytes(run.cells) for run in rows.since(known)])
         self._received(name, result)
         return name, result.responses
+
+    async def _read(self, message: GossipMessage) -> ReadMessage | None:
+        """The large message that a part completes, read in a thread; None if it completes none."""
+        if self._gossip.reading(message) is None:
+            return None
+        async with self._reads:
+            work = self._gossip.reading(message)  # the transfer may have been completed meanwhile
+            return None if work is None else await asyncio.to_thread(work)
 
     def _is_listed(self, name: str) -> bool:
         """Whether a session of this node is on the transport. O(peers)."""
