@@ -11,6 +11,8 @@ Rules kept here:
 __all__ = [
     "ClockInDoubt",
     "ConstraintCrdtError",
+    "ConstraintExists",
+    "ConstraintInConflict",
     "CountTooLarge",
     "GuardBroken",
     "HoldLost",
@@ -18,6 +20,7 @@ __all__ = [
     "InvalidValue",
     "LifecycleError",
     "NoRights",
+    "NotKept",
     "NotPermitted",
     "StoreError",
     "UnknownConstraint",
@@ -80,6 +83,25 @@ class UnknownConstraint(UnknownName):
         return f"no constraint {self.name!r} is active here"
 
 
+class ConstraintExists(ConstraintCrdtError):
+    """A constraint to be added as a new one is active here."""
+
+    def __init__(self, name: str) -> None:
+        """`name`: the id of the constraint."""
+        super().__init__(f"{name} is active already, and was to be added as a new one: edit it, or choose another id", field="new")
+        self.name = name
+
+
+class ConstraintInConflict(ConstraintCrdtError):
+    """A constraint has several different definitions, by concurrent edits, where an operation needs one."""
+
+    def __init__(self, name: str, count: int) -> None:
+        """`name`: the id of the constraint. `count`: the number of its definitions."""
+        message = f"{name} has {count} definitions in conflict, all in force: keep one, or join them (`constraint-crdt resolve`)"
+        super().__init__(message)
+        self.name = name
+
+
 class CountTooLarge(ConstraintCrdtError):
     """A cumulative count, sum or time would exceed 2**63 - 1. Other counts are not affected."""
 
@@ -102,6 +124,10 @@ class HoldLost(ConstraintCrdtError):
 
 class GuardBroken(ConstraintCrdtError):
     """A guarded constraint does not hold on this node, or cannot be decided; `str()` says which. The work must stop."""
+
+
+class NotKept(ConstraintCrdtError, LookupError):
+    """An earlier version of a rule, or a time, of which the history has no or not all changes. Nothing was reverted."""
 
 
 class NotPermitted(ConstraintCrdtError, PermissionError):

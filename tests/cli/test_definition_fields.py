@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from constraint_crdt.cli import main
+from constraint_crdt.client import Client
 from constraint_crdt.state import from_json
 from constraint_crdt.types.definition import Definition
 from tests.cli.process import running_node
@@ -159,6 +160,38 @@ def test_a_selector_and_a_mode_are_flags_and_fields_of_a_file(url: str, capsys: 
     assert (code, "expected `,` or `)` at character 11, and the text ends" in err) == (2, True)
 
 
+def test_add_keeps_what_it_does_not_say_unless_told_to_replace(url: str, capsys: Capture) -> None:
+    run(capsys, url, "add", "slow", "--when", "x < 1.0", "--severity", "critical", "--on", "zone!=a", *FLAGS)
+    code, out, _ = run(capsys, url, "add", "slow", "--when", "x < 2.0", "--for", "0")
+    said = "slow: replaced: it was active with another definition\n  when: x < 1.0 -> x < 2.0\n  for: 30s -> -\n"
+    assert (code, out) == (0, said)
+    found = listed(capsys, url)["slow"]
+    assert (found["severity"], found["selector"], found["clear_when"], found["for"]) == ("critical", "zone!=a", "x < 0.5", 0.0)
+    assert run(capsys, url, "add", "slow", "--severity", "critical")[1].startswith("slow: unchanged")
+    assert run(capsys, url, "add", "slow", "--ttl", "1h")[1].endswith(" -> warning\n") is False
+    assert run(capsys, url, "add", "slow", "--until", "never")[1].startswith("slow: extended")
+    assert run(capsys, url, "add", "slow", "--severity", "warning")[1].endswith("  severity: critical -> warning\n")
+    code, out, err = run(capsys, url, "add", "slow", "--new", "--when", "x < 3.0")
+    assert (code, out, "slow is active already" in err) == (1, "", True)
+    assert run(capsys, url, "add", "slow", "--replace", "--when", "x < 3.0")[0] == 0
+    found = listed(capsys, url)["slow"]
+    assert (found["when"], found["selector"], found["clear_when"], found["max_age"]) == ("x < 3.0", "", None, None)
+    for flags, says in ((["--when", ""], "--when is empty"), (["--new", "--replace"], "exclude each other")):
+        code, _, err = run(capsys, url, "add", "slow", *flags)
+        assert (code, says in err) == (2, True)
+
+
+def test_definitions_are_listed_with_numbers_to_keep(url: str, capsys: Capture) -> None:
+    run(capsys, url, "add", "slow", "--when", "x < 1.0", "--on", "zone!=a")
+    code, out, _ = run(capsys, url, "resolve", "slow")
+    assert (code, out.startswith("1  x < 1.0 (warning, on zone!=a); by ")) == (0, True)
+    assert run(capsys, url, "resolve", "slow", "--keep", "1")[1].startswith("slow: definition 1 is kept, of 1\n")
+    assert run(capsys, url, "resolve", "slow", "--all-of")[1].startswith("slow: joined, of 1\n")
+    assert run(capsys, url, "resolve", "slow", "--keep", "2")[0] == 2
+    assert run(capsys, url, "resolve", "slow", "--keep", "1", "--all-of")[0] == 2
+    assert run(capsys, url, "resolve", "none")[0] == 1
+
+
 def test_an_exported_state_has_the_fields_and_is_imported_again(url: str, capsys: Capture, tmp_path: Path) -> None:
     run(capsys, url, "add", "slow", "--when", "x < 1.0", *FLAGS)
     file = tmp_path / "state.json"
@@ -200,3 +233,66 @@ def test_a_mistake_in_a_file_is_named_and_nothing_changes(url: str, capsys: Capt
     assert (code, out) == (2, "")
     assert says in err
     assert listed(capsys, url) == {}
+
+
+PARAMETERS = """
+[parameters]
+limit = [{ value = 0.8, on = "zone=dock" }, { value = 1 }]
+name = "x7"
+
+[[constraint]]
+id = "slow"
+when = "x <= param.limit"
+
+[[constraint]]
+id = "many"
+when = "count(nodes, n, n.x > param.limit) == 0"
+scope = "fleet"
+"""
+
+
+def test_parameters_are_set_shown_applied_exported_and_unset(url: str, capsys: Capture, tmp_path: Path) -> None:
+    assert run(capsys, url, "params") == (0, "no parameter is set: `constraint-crdt set NAME VALUE` sets one\n", "")
+    run(capsys, url, "add", "slow", "--when", "x <= param.limit")
+    code, out, _ = run(capsys, url, "set", "limit", "1.5")
+    assert (code, out.splitlines()[0], out.splitlines()[2]) == (0, "limit: set", "  read by slow")
+    assert out.splitlines()[1].startswith("  - -> 1.5 on ")
+    code, out, _ = run(capsys, url, "set", "limit", "0.8", "--on", "zone in (dock)")
+    assert (code, out.splitlines()[:2]) == (0, ["limit on zone=dock: set", "  no known node has another value by it"])
+    assert run(capsys, url, "set", "limit", "1.5")[1] == "limit: unchanged: it has this value\n"
+    code, out, _ = run(capsys, url, "params")
+    assert (code, out.splitlines()[0].split()) == (0, ["parameter", "on", "value", "here", "set", "by", "read", "by"])
+    assert [line.split()[1:3] for line in out.splitlines()[1:]] == [["all", "nodes"], ["zone=dock", "0.8"]]
+    with Client(url) as client:
+        client.measure({"x": 2.0})
+    told = "x = 2.0, 0.5 above the limit (33.3 %); param.limit = 1.5"
+    assert all(told in run(capsys, url, *command)[1] for command in (["explain", "slow"], ["constraints"]))
+    file = tmp_path / "fleet.toml"
+    file.write_text(PARAMETERS)
+    assert run(capsys, url, "apply", str(file), "--dry-run")[1].endswith(
+        "would be: 2 added, 1 replaced, 2 unchanged (dry run, nothing was sent)\n"
+    )
+    code, out, err = run(capsys, url, "apply", str(file))
+    assert (code, out.splitlines()[:3], err) == (
+        0, ["param.limit on zone=dock: unchanged", "param.limit: replaced", "param.name: added"], "",
+    )  # fmt: skip
+    exported = tmp_path / "exported.toml"
+    assert run(capsys, url, "export", "--constraints", "-o", str(exported))[0] == 0
+    assert 'limit = [{ value = 1.0 }, { value = 0.8, on = "zone=dock" }]\nname = "x7"' in exported.read_text()
+    assert run(capsys, url, "apply", str(exported))[1].endswith("\n5 unchanged\n")
+    for text, says in (
+        ("[parameters]\na = [1]", "a setting is a value"),
+        ("[parameters]\na-b = 1", "no expression can read a parameter named 'a-b'"),
+        ("[parameters]\na = [{ value = 1, on = 'x=' }]", "expected a value at character 3"),
+        ("[parameters]\na = [{ value = 1 }, { value = 2 }]", "it has two values for all nodes"),
+        ("parameters = 1", "write the parameters under [parameters]"),
+    ):
+        file.write_text(text)
+        code, _, err = run(capsys, url, "apply", str(file))
+        assert (code, says in err) == (2, True)
+    assert run(capsys, url, "unset", "limit", "--on", "zone=dock")[1].startswith("limit on zone=dock: unset\n")
+    assert run(capsys, url, "unset", "limit")[1].splitlines()[1].startswith("  1 -> the parameter limit is not set on ")
+    assert run(capsys, url, "unset", "name")[0] == 0
+    code, _, err = run(capsys, url, "unset", "name")
+    assert (code, "there is no setting of a parameter 'name' here" in err) == (1, True)
+    assert run(capsys, url, "set", "a.b", "1")[0] == 2

@@ -78,6 +78,14 @@ def test_cases_that_come_true_need_no_node(cases: Path, capsys: pytest.CaptureFi
     assert said(capsys, cases) == (0, "2 tests: all as expected\n", "")
 
 
+def test_rules_read_the_parameters_of_their_file(cases: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rules = cases.parent / "rules.toml"
+    rules.write_text(
+        "[parameters]\nlimit = [{ value = 85.0 }, { value = 99.0, on = 'zone=b' }]\n" + RULES.replace("85.0", "param.limit")
+    )
+    assert said(capsys, cases) == (0, "2 tests: all as expected\n", "")
+
+
 def test_a_difference_is_shown_and_fails(cases: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases.write_text(CASES.replace('at = "3m"', 'at = "2m"'))
     code, out, err = said(capsys, cases, "--junit", cases.with_suffix(".xml"))
@@ -211,6 +219,13 @@ def test_a_backtest_says_where_the_new_rules_differ(recording: Path, capsys: pyt
     assert ["2026-01-01T00:02:00.000Z", "2m", "thermal", "violated", "holds", "temp_c=90.0"] in lines
     assert plot.read_text().startswith("<svg ")
     assert "thermal" in plot.read_text()
+
+
+def test_a_backtest_reads_the_parameters_of_its_rules(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = recording.parent / "new.toml"
+    plain = backtested(capsys, recording, "--with", new)
+    new.write_text("[parameters]\nlimit = 95.0\n" + NEW.replace("95.0", "param.limit"))
+    assert backtested(capsys, recording, "--with", new) == plain
 
 
 def test_a_backtest_as_json_has_each_verdict_change(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:

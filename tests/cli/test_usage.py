@@ -51,7 +51,7 @@ CLIENT_COMMANDS = "add", "apply", "remove", "record", "check", "status", "constr
         (["node", "--probe", "none", "--probe", "system"], "none"),
         (["node", "--store", ""], "--store"),
         (["node", "--store", "memory", "--rejoin"], "--rejoin"),
-        (["retire"], "NODE"),
+        (["retire"], "name a node, or say --away TIME"),
         (["demo", "--nodes", "1"], "2 to 20"),
         (["demo", "--seconds", "1"], "8 seconds"),
         (["demo", "--seconds", "nan"], "8 seconds"),

@@ -88,7 +88,7 @@ async def test_what_has_expired_is_listed_apart(timed: httpx.AsyncClient, wall: 
         ({"until": "2030-01-01T00:00:00"}, "until", "needs a time zone"),
         ({"until": "9999-01-01T00:00:00Z"}, "until", "2262"),
         ({"until": "tomorrow"}, "until", "invalid"),
-        ({"on": ["zone=a"]}, "on", "`object"),
+        ({"on": ["zone=a"]}, "on", "`str | object"),
         ({"on": {"zone": 1}}, "on", "`str`"),
         ({"on": {"zone": ""}}, "on", "1 to 256 bytes"),
         ({"on": {str(number): "x" for number in range(33)}}, "on", "at most 32 labels"),

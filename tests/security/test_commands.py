@@ -99,7 +99,7 @@ def test_a_mistake_is_one_sentence(capsys: pytest.CaptureFixture[str], argv: lis
         (["--listen", "tls/127.0.0.1:0"], 2, "needs an identity"),
         (["--connect", "tls/127.0.0.1:7"], 2, "needs an identity"),
         (["--accept-plain"], 2, "`accept_plain` is for a node with an identity"),
-        (["--config", "listens.toml"], 1, "can be reached from other machines"),
+        (["--config", "listens.toml"], 2, "can be reached from other machines"),
         (["--name", "a/b", "--request", "x.csr"], 2, "the name of a node in a certificate has"),
         (["--name", "x", "--request", "x"], 2, "are both called x: name the folder with --identity"),
         (["--name", "x", "--request", "no/such/x.csr", "--identity", "y"], 1, "cannot write no/such/x.csr: No such file"),

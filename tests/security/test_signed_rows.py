@@ -142,6 +142,7 @@ UNDONE = partial(make_cell, UNDO, "2", ["b", [["b", 1, 1]]])
 
 MAY_NOT = [
     ("member", lambda a: a.add_constraint("y", when="v < 1.0"), "change constraints"),
+    ("member", lambda a: a.set_parameter("limit", 1.0), "set parameters"),
     ("member", lambda a: a.remove_constraint("x"), "remove constraints"),
     ("member", lambda a: a.retire("b"), "retire nodes"),
     ("member", lambda a: a.write(lambda me: a.state.rows.write(me, UNDONE())), "undo retirements"),

@@ -29,11 +29,13 @@ def connect(arguments: argparse.Namespace, timeout: float = TIMEOUT) -> Client:
     file = arguments.token_file or os.environ.get(TOKEN_FILE_VARIABLE)
     ca = arguments.ca or os.environ.get(CA_VARIABLE)
     try:
-        return Client(node, token=read_token(Path(file)) if file else None, timeout=timeout, ca=ca or None)
+        client = Client(node, token=read_token(Path(file)) if file else None, timeout=timeout, ca=ca or None)
     except AddressError as error:
         raise MisuseError(f"{error} (--node, {NODE_VARIABLE})") from None
     except (ConstraintCrdtError, ValueError) as error:
         raise MisuseError(str(error)) from None
+    client.why = getattr(arguments, "why", None) or ""
+    return client
 
 
 def as_failure(error: ConstraintCrdtError) -> CommandFailedError:
@@ -106,13 +108,20 @@ def request_of(arguments: argparse.Namespace, **given: object) -> Any:
     """The request of the flags, with the given fields. Raises `ConstraintCrdtError` for a value out of bounds."""
     operation: AnyOperation = arguments.operation
     command: Command[Any, Any] = arguments.declared
-    fields: dict[str, object] = dict(given)
+    request = operation.request(**{**given, **fields_of(arguments)})
+    if command.check is not None:
+        command.check(request)
+    return request
+
+
+def fields_of(arguments: argparse.Namespace) -> dict[str, object]:
+    """The fields of the request that the flags say. Raises `ConstraintCrdtError` for a value out of bounds."""
+    operation: AnyOperation = arguments.operation
+    command: Command[Any, Any] = arguments.declared
+    fields: dict[str, object] = {}
     for name in operation.request.__struct_fields__:
         value = getattr(arguments, FIELD + name, None)
         flag = command.flags.get(name)
         if value is not None:
             fields[name] = value if flag is None else _converted(flag, value)
-    request = operation.request(**fields)
-    if command.check is not None:
-        command.check(request)
-    return request
+    return fields

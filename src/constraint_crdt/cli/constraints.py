@@ -1,4 +1,5 @@
-"""The commands on constraints that wait for acknowledgements, or take a file: add, remove, apply; and `acquire`, on a budget.
+"""The commands on constraints that wait for acknowledgements, or take a file: add, remove, apply; `decide`, whose exit code is its
+answer; and `acquire`, on a budget.
 
 With `--json` they print the answer of the API. The commands that change definitions wait with `--wait` until enough nodes have
 acknowledged the change; a wait that fails is told after the answer, with exit code 1.
@@ -6,39 +7,58 @@ acknowledged the change; a wait that fails is told after the answer, with exit c
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from constraint_crdt.cli.arguments import PROGRAM
-from constraint_crdt.cli.connection import connect, request_of
+from constraint_crdt.cli.connection import connect, fields_of, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, printable
-from constraint_crdt.client import ClientError, Refused, WrongInput
+from constraint_crdt.client import ClientError, NotFound, Refused, WrongInput
 from constraint_crdt.client.blocking import Client
+from constraint_crdt.operations.alerts import DEFINE_ALERT, DefineRule
 from constraint_crdt.operations.budgets import HoldReport, handle_of
-from constraint_crdt.operations.command import parse_duration
+from constraint_crdt.operations.command import UsageError, parse_duration, parse_moment, show_distance, show_time
 from constraint_crdt.operations.constraints import (
     ADD,
     MAX_CHANGES,
     REMOVE,
     Added,
     Changed,
+    ConstraintEdit,
     NewConstraint,
     Removed,
     RemovedConstraint,
+    show_fields,
+    show_selector,
 )
-from constraint_crdt.operations.evidence import CoverageReport, NodeCoverage, acknowledged_by
+from constraint_crdt.operations.evidence import CoverageReport, NodeCoverage, StandingDefinition, acknowledged_by
+from constraint_crdt.operations.rules import (
+    DECIDE,
+    DISABLE,
+    REVERT,
+    Disabled,
+    Proposed,
+    Reverted,
+    show_decision,
+    show_decisions,
+    show_revert,
+    show_switched,
+)
 
 if TYPE_CHECKING:
     from constraint_crdt.cli.files import WantedBudget, WantedConstraint
+    from constraint_crdt.types.parameters import GivenParameter
 
 LONGEST_REQUEST = 60.0
 """The longest wait of a request at the node, in seconds; a longer wait takes several requests."""
@@ -47,6 +67,9 @@ DEFAULT_WAIT = "30s"
 
 APPLY_TRIES = 3
 """Looks at the active constraints and batches of `apply`, at most."""
+
+ADD_TRIES = 3
+"""Edits and additions of `add`, at most, while others remove and add the constraint."""
 
 SHOWN = 20
 """Names in a sentence; of more it tells the number."""
@@ -66,17 +89,89 @@ _ADDED = {
 
 
 def add(arguments: argparse.Namespace) -> int:
-    """Add a constraint, or replace its definition; with `--wait`, wait for acknowledgements."""
+    """Add a constraint, or change the fields that are said of an active one; with `--wait`, wait for acknowledgements."""
     request: NewConstraint = request_of(arguments)
+    if request.when == "":
+        raise MisuseError("--when is empty, as of an unset shell variable: give an expression, or leave it out")
+    if request.new and arguments.replace:
+        raise MisuseError("--new and --replace exclude each other: give one of them")
     check_wait(arguments)
     with connect(arguments) as client:
-        answer = client.do(ADD, request)
-        return _present_write(arguments, client, answer, show_add(answer), answer.notes)
+        whole = request.new or arguments.replace
+        answer = client.do(ADD, request) if whole else _added_or_edited(client, request, _said(arguments))
+        return _present_write(arguments, client, answer, show_add(answer), [*_changed_fields(answer), *_notes(answer.notes)])
+
+
+def _said(arguments: argparse.Namespace) -> dict[str, object]:
+    """The fields of a definition that the flags say, by their names in the API."""
+    names = {field.name: field.encode_name for field in msgspec.structs.fields(ConstraintEdit)}
+    return {names[name]: msgspec.to_builtins(value) for name, value in fields_of(arguments).items() if name in names}
+
+
+def _added_or_edited(client: Client, request: NewConstraint, fields: Mapping[str, object]) -> Added:
+    """Edit an active constraint, or add a new one. A node of 0.1.0 knows no edits: it takes the whole definition."""
+    for _ in range(ADD_TRIES):
+        try:
+            return client.edit_constraint(request.id, fields)
+        except NotFound:
+            pass
+        except Refused as error:
+            if error.status != HTTPStatus.METHOD_NOT_ALLOWED:
+                raise
+            return client.do(ADD, request)
+        try:
+            return client.do(ADD, msgspec.structs.replace(request, new=True))
+        except Refused as error:  # it was added meanwhile
+            if error.status != HTTPStatus.CONFLICT or error.field != "new":
+                raise
+    raise CommandFailedError(printable(f"{request.id}: it is added and removed again by others: try again"))
 
 
 def show_add(answer: Added) -> str:
     """The change of the definition, in a sentence."""
-    return f"{answer.id}: {_ADDED.get(answer.change, answer.change)}"
+    ends = "" if answer.expires_at is None else f"; it ends {show_distance(round(answer.expires_at / 1e9 - time.time()))}"
+    return f"{answer.id}: {_ADDED.get(answer.change, answer.change)}{ends}"
+
+
+def _changed_fields(answer: Added) -> list[str]:
+    """The changed fields of a definition, a line for each. The sentence has the end of an extended one."""
+    told = [] if answer.change == "extended" else answer.fields
+    return [f"  {each.field}: {each.before or '-'} -> {each.after or '-'}" for each in told]
+
+
+def _notes(notes: Sequence[str]) -> list[str]:
+    return [f"note: {note}" for note in notes]
+
+
+def resolve(arguments: argparse.Namespace) -> int:
+    """Keep a definition of a constraint in conflict, or join them; without a flag list them."""
+    if arguments.keep is not None and arguments.all_of:
+        raise MisuseError("--keep and --all-of exclude each other: give one of them")
+    check_wait(arguments)
+    id_ = request_of(arguments).id
+    with connect(arguments) as client:
+        definitions = [each for each in client.explain(id_).definitions if not each.expired]
+        if not definitions:
+            raise CommandFailedError(printable(f"no constraint {id_!r} is active"))
+        if arguments.keep is None and not arguments.all_of:
+            return present(definitions, None if arguments.json else [_numbered(*each) for each in enumerate(definitions, 1)])
+        if arguments.keep is not None and not 0 < arguments.keep <= len(definitions):
+            raise MisuseError(f"--keep {arguments.keep}: {id_} has {len(definitions)} definitions, numbered from 1")
+        kept = None if arguments.keep is None else definitions[arguments.keep - 1].dot
+        answer = client.resolve(id_, keep=kept)
+        what = "joined" if kept is None else f"definition {arguments.keep} is kept"
+        sentence = f"{id_}: {what}, of {len(definitions)}"
+        return _present_write(arguments, client, answer, sentence, _notes(answer.notes))
+
+
+def _numbered(number: int, definition: StandingDefinition) -> str:
+    """A definition of a list, with its number, its fields, and who added it."""
+    text = definition.when or "listed, not evaluated"
+    selector = show_selector(definition)
+    fields = [definition.severity, *([f"on {selector}"] if selector else [])]
+    fields += [f"{name} {value}" for name, value in show_fields(definition).items()]
+    when = "" if definition.added_at is None else f", {show_time(definition.added_at, time.time())}"
+    return printable(f"{number}  {text} ({', '.join(fields)}); by {definition.added_by}{when}")
 
 
 def remove(arguments: argparse.Namespace) -> int:
@@ -86,13 +181,13 @@ def remove(arguments: argparse.Namespace) -> int:
         ids = _named(client, arguments.ids)
         if len(ids) == 1:
             answer = client.do(REMOVE, RemovedConstraint(id=ids[0]))
-            return _present_write(arguments, client, answer, show_remove(answer))
+            return _present_write(arguments, client, answer, show_remove(answer), ())
         client.batch([{"remove": {"id": id_}} for id_ in ids])
         removed = [Removed(id=id_) for id_ in ids]
         if arguments.wait is None:
             return present(removed, None if arguments.json else list(map(show_remove, removed)))
         for each in removed:
-            _present_write(arguments, client, each, show_remove(each))
+            _present_write(arguments, client, each, show_remove(each), ())
         return 0
 
 
@@ -117,10 +212,9 @@ def show_remove(answer: Removed) -> str:
 
 
 def _present_write(
-    arguments: argparse.Namespace, client: Client, answer: Added | Removed, sentence: str, notes: Sequence[str] = ()
+    arguments: argparse.Namespace, client: Client, answer: Added | Removed, sentence: str, shown: Sequence[str]
 ) -> int:
     """Print the answer; with `--wait` after enough nodes have acknowledged. Raises `CommandFailedError` if too few have."""
-    shown = [f"note: {note}" for note in notes]
     if arguments.wait is None:
         return present(answer, None if arguments.json else [sentence, *shown])
     report = wait_for(client, arguments, answer.id)
@@ -129,6 +223,81 @@ def _present_write(
     if not report.met:
         raise not_enough(f"{answer.id}: it is done here", report)
     return 0
+
+
+# --- decisions --------------------------------------------------------------------------------------------------------------
+
+
+def decide(arguments: argparse.Namespace) -> int:
+    """Ask what the constraints say of values. Returns 1 if these are not allowed."""
+    request: Proposed = request_of(arguments)
+    with connect(arguments) as client:
+        answer = client.do(DECIDE, request)
+    present(answer, None if arguments.json else show_decision(answer, request.values))
+    return 0 if answer.allowed else 1
+
+
+def decisions(arguments: argparse.Namespace) -> int:
+    """Print the last decisions of the node, with `--json` a line each."""
+    with connect(arguments) as client:
+        answer = client.decisions()
+    if not arguments.json:
+        return present(answer, show_decisions(answer))
+    for each in answer:
+        print(json.dumps(msgspec.to_builtins(each)))
+    return 0
+
+
+# --- disable --------------------------------------------------------------------------------------------------------------
+
+
+def disable(arguments: argparse.Namespace) -> int:
+    """Disable constraints; all of them only after a question, or with `--yes`."""
+    request: Disabled = request_of(arguments)
+    with connect(arguments) as client:
+        if request.all_ and not arguments.yes:
+            _ask(f"disable all {client.status().constraints} constraints on all nodes of the fleet?")
+        answer = client.do(DISABLE, request)
+    return present(answer, None if arguments.json else show_switched(answer, request, arguments))
+
+
+def revert(arguments: argparse.Namespace) -> int:
+    """Undo the last change of a constraint, or go back to a version; with `--all` to a time, after a question."""
+    given: Reverted = request_of(arguments)
+    target: str | None = arguments.target
+    if arguments.all_ == (given.id is not None) or (arguments.all_ and target is None):
+        raise MisuseError("name a constraint, or give --all with --to TIME")
+    if arguments.all_:
+        request = msgspec.structs.replace(given, time=_moment(target or ""))
+    elif target is None or target.isdecimal():
+        request = msgspec.structs.replace(given, to=None if target is None else int(target))
+    else:
+        raise MisuseError(f"--to {target!r} is no version of {given.id}: give the number that `history {given.id}` tells")
+    with connect(arguments) as client:
+        if arguments.all_ and not arguments.yes and not request.dry_run:
+            planned = client.do(REVERT, msgspec.structs.replace(request, dry_run=True))
+            if planned.steps:
+                present(planned, show_revert(planned, request, arguments))
+                _ask(f"make these {len(planned.steps)} changes?")
+        answer = client.do(REVERT, request)
+    return present(answer, None if arguments.json else show_revert(answer, request, arguments))
+
+
+def _moment(text: str) -> datetime:
+    """The point in time of `10m`, which is ago, or of a date with its zone."""
+    try:
+        return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
+    except UsageError:
+        return parse_moment(text)
+
+
+def _ask(question: str) -> None:
+    """Go on after a yes on the terminal. Raises `CommandFailedError` for another answer, `MisuseError` without a terminal."""
+    if not sys.stdin.isatty():
+        raise MisuseError("there is no terminal to ask on: give --yes")
+    print(f"{question} Type yes to go on: ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip() != "yes":
+        raise CommandFailedError("nothing was changed")
 
 
 # --- acquire ----------------------------------------------------------------------------------------------------------------
@@ -152,6 +321,9 @@ def acquire(arguments: argparse.Namespace) -> int:
         report = _acquired(client, arguments.name, arguments.amount, holder, wait)
         if not words:
             return present(report, None if arguments.json else handle_of(report))
+        if arguments.json:
+            present(report, None)
+            sys.stdout.flush()  # before the output of the command
         return _run_holding(client, report, words)
 
 
@@ -242,13 +414,21 @@ def apply(arguments: argparse.Namespace) -> int:
     check_wait(arguments)
     if arguments.wait is not None and arguments.dry_run:
         raise MisuseError("--dry-run sends nothing, so there is nothing to wait for: leave out --wait")
-    wanted, budgets = read_wanted(arguments.file)
+    wanted, budgets, parameters, alerts = read_wanted(arguments.file)
     if arguments.prune and not wanted:
         raise MisuseError(f"{arguments.file} lists no constraint, so --prune would remove all of them: use `remove` for that")
     client = connect(arguments)
-    _check_expressions(client, arguments.file, wanted)
-    done = _applied(client, wanted, prune=arguments.prune, dry_run=arguments.dry_run)
-    done += [(each, []) for each in _applied_budgets(client, budgets, dry_run=arguments.dry_run)]
+    _check_expressions(client, arguments.file, wanted, {each.name for each in parameters})
+    planned = _planned_budgets(client, budgets)
+    done: list[tuple[Changed, list[str]]] = []
+    done += [(each, []) for each in _applied_parameters(client, parameters, dry_run=arguments.dry_run)]
+    done += _applied(client, wanted, prune=arguments.prune, dry_run=arguments.dry_run)
+    done += [(change, edits) for change, edits, _ in planned]
+    for change, _, budget in planned:
+        if change.change != "unchanged" and not arguments.dry_run:
+            nodes = None if budget.on is None else list(budget.on)
+            client.define_budget(budget.name, limit=budget.limit, lease=budget.lease, nodes=nodes)
+    done += [(each, []) for each in _applied_alerts(client, alerts, dry_run=arguments.dry_run)]
     if not arguments.json:
         for change, edits in done:
             print(printable(f"{change.id}: {change.change}"))
@@ -265,23 +445,62 @@ def apply(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _applied_budgets(client: Client, wanted: Sequence["WantedBudget"], *, dry_run: bool) -> list[Changed]:
-    """Define the budgets of the file; returns the changes. `--prune` removes no budget. `dry_run`: send nothing."""
-    known = {each.name: each for each in client.budgets()} if wanted else {}
+def _applied_parameters(client: Client, wanted: Sequence["GivenParameter"], *, dry_run: bool) -> list[Changed]:
+    """Set the parameters of the file, before the constraints that may read them; returns the changes. `--prune` unsets none."""
+    known = {(each.name, one.selector): one.value for each in client.parameters() for one in each.settings} if wanted else {}
     changes = []
     for each in wanted:
-        before = known.get(each.name)
-        same = before is not None and before.limit == each.limit and len(before.limits) == 1
-        same = same and before is not None and each.seconds in (None, before.lease or 0.0)  # the node refuses another lease
+        before = known.get((each.name, each.selector))
+        same = before is not None and repr(before) == repr(each.value)
         if not same and not dry_run:
-            client.define_budget(each.name, limit=each.limit, lease=each.seconds, nodes=each.on)
-        changes.append(Changed(id=each.name, change="unchanged" if same else "added" if before is None else "replaced"))
+            client.set_parameter(each.name, each.value, on=each.selector or None)
+        where = f" on {each.selector}" if each.selector else ""
+        change = "unchanged" if same else "added" if (each.name, each.selector) not in known else "replaced"
+        changes.append(Changed(id=f"param.{each.name}{where}", change=change))
     return changes
 
 
-def _check_expressions(client: Client, file: str, wanted: Mapping[str, "WantedConstraint"]) -> None:
-    """Raise `MisuseError` with a line for each expression that the node would refuse, which knows the kinds of the variables."""
-    definitions = [each.definition for each in wanted.values()]
+def _planned_budgets(client: Client, wanted: Sequence["WantedBudget"]) -> list[tuple[Changed, list[str], "WantedBudget"]]:
+    """The changes that the budgets of a file make, each with its edits as lines. `--prune` removes no budget.
+
+    Raises `CommandFailedError` for another lease than that of the fleet, and for a node that is not known.
+    """
+    known = {each.name: each for each in client.budgets()} if wanted else {}
+    nodes = {each.node for each in client.nodes() if not each.retired} if any(each.on for each in wanted) else set()
+    planned = []
+    for each in wanted:
+        strange = [node for node in each.on or () if node not in nodes]
+        if strange:
+            raise CommandFailedError(printable(f"{each.place}: `on`: the node knows no node {strange[0]}"))
+        before = known.get(each.name)
+        edits = [] if before is None else each.edits_of(before)
+        change = "added" if before is None else "replaced" if edits else "unchanged"
+        planned.append((Changed(id=each.name, change=change), edits, each))
+    return planned
+
+
+def _applied_alerts(client: Client, wanted: Sequence[Mapping[str, object]], *, dry_run: bool) -> list[Changed]:
+    """Define the alert rules of the file; returns the changes. `--prune` removes no rule. `dry_run`: send nothing."""
+    known = {each.name for each in client.alerts().rules if each.of_fleet} if wanted else set()
+    changes = []
+    for table in wanted:
+        name = str(table["name"])
+        if dry_run:
+            change = "replaced" if name in known else "added"
+        else:
+            change = client.do(DEFINE_ALERT, msgspec.convert(table, DefineRule)).change
+        changes.append(Changed(id=name, change=change))
+    return changes
+
+
+def _check_expressions(client: Client, file: str, wanted: Mapping[str, "WantedConstraint"], parameters: Set[str]) -> None:
+    """Raise `MisuseError` with a line for each expression that the node would refuse, which knows the kinds of the variables.
+
+    `parameters`: those that the file sets. The node checks the expressions that read them when they have their values.
+    """
+    from constraint_crdt.types.parameters import read_parameters
+
+    definitions = [each.definition for each in wanted.values() if not parameters & read_parameters(each.definition)]
     texts = {(text, each.scope) for each in definitions for text in (each.when, each.clear_when) if text}
     checked = ((each, client.check_expression(each[0], scope=each[1]).error) for each in sorted(texts))
     refused = {each: error for each, error in checked if error is not None}

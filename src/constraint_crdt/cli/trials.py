@@ -54,6 +54,7 @@ from constraint_crdt.runtime.rule_tests import (
 from constraint_crdt.simulation.recorder import RecordingError
 from constraint_crdt.simulation.scenario import Band, Mark, Picture, Text
 from constraint_crdt.types.definition import Definition
+from constraint_crdt.types.parameters import GivenParameter
 
 MAX_CASE_BYTES = 16 * 1024 * 1024
 """The longest file of cases, in bytes."""
@@ -135,9 +136,11 @@ def read_rule_files(names: Sequence[str], epoch: int) -> Rules:
     """
     constraints: dict[str, Definition] = {}
     alerts: list[AlertRule] = []
+    parameters: list[GivenParameter] = []
     for name in names:
-        wanted, _ = read_wanted(name, ALERT)
-        for id_, each in wanted.items():
+        wanted = read_wanted(name, ALERT)
+        parameters += wanted.parameters
+        for id_, each in wanted.constraints.items():
             if id_ in constraints:
                 raise MisuseError(printable(f"{name}: {each.place}: another rule file has a constraint of this id"))
             constraints[id_] = _from(each, epoch)
@@ -146,7 +149,7 @@ def read_rule_files(names: Sequence[str], epoch: int) -> Rules:
             check_rules(tuple(alerts))
         except ConstraintCrdtError as error:
             raise MisuseError(printable(f"{name}: {error}")) from None
-    return Rules(constraints, alerts)
+    return Rules(constraints, alerts, parameters)
 
 
 def _from(wanted: WantedConstraint, epoch: int) -> Definition:

@@ -45,6 +45,11 @@ class Dot(NamedTuple):
     seq: int
 
 
+def dot_text(dot: Dot) -> str:
+    """A mutation as text, for people."""
+    return f"{dot.replica}:{dot.seq}"
+
+
 def parse_replica(text: str) -> Replica | None:
     """The replica with this text; None for any other text."""
     name, _, life = text.rpartition("~")

@@ -28,15 +28,14 @@ from constraint_crdt.expression.evaluation import COMPILED_EXPRESSIONS_KEPT, NO_
 from constraint_crdt.expression.syntax import Node, Tree, decode, is_window, serialized_part, unparse, with_names
 from constraint_crdt.model import Scope
 from constraint_crdt.types.definition import Definition
+from constraint_crdt.types.parameters import parameters_of
+from constraint_crdt.types.readings import FACTS
 
 if TYPE_CHECKING:
     from cel_expr_python import cel
 
 NODES: Final = "nodes"
 """The variable of an expression over the fleet."""
-
-FACTS: Final = frozenset({"name", "labels", "live", "position"})
-"""The fields of a node beside its readings."""
 
 _WRITTEN_BYTES: Final = 64
 
@@ -374,6 +373,25 @@ class FleetExpression:
         return f"FleetExpression({self.source!r})"
 
 
+def _no_bools(root: Node) -> Iterator[Node]:
+    """The conditions in an expression over nodes that are a node as a whole, or a field of a node that is never a bool."""
+    conditions, variables = [root], set[str]()
+    for each in root.walk():
+        loop = _loop(each)
+        if loop is not None:
+            variables.add(loop[1].variable)
+            conditions.append(loop[1].node)
+        elif _is_helper(each) and "condition" in FLEET_FUNCTIONS[each.name] and len(each.nodes) > 2:
+            variables.add(each.nodes[1].name)
+            conditions.append(each.nodes[2])
+    for each in conditions:
+        is_fact = each.sort == "field" and each.name in FACTS - {"live"} and not each.value
+        of = each.nodes[0] if is_fact else each
+        is_item = of.sort == "call" and of.name == "_[_]" and of.nodes[0].name == NODES
+        if is_item or (of.sort == "name" and of.name in variables):
+            yield each
+
+
 def _is_helper(node: Node) -> bool:
     return node.sort == "call" and node.name in FLEET_FUNCTIONS and not node.member
 
@@ -469,22 +487,36 @@ def _steps(node: Node, nodes: int, lists: frozenset[str]) -> int:
 
 
 def compile_written(
-    source: str, scope: str = Scope.NODE, kinds: Mapping[str, str] = NO_KINDS, nodes: int = 0
+    source: str,
+    scope: str = Scope.NODE,
+    kinds: Mapping[str, str] = NO_KINDS,
+    nodes: int = 0,
+    bind: Callable[[str], str] = lambda source: source,
 ) -> Expression | FleetExpression:
-    """Check and compile an expression where it is written. `nodes`: those that it is about now.
+    """Check and compile an expression where it is written. `nodes`: those that it is about now. `bind`: gives the text with the
+    values of the parameters in place of their names, which is checked as well.
 
     Raises `ExpressionError` as `compile_expression` does, for functions over nodes in scope node, and in scope fleet for what is no
     expression over nodes, and for one that takes too many steps.
     """
+    bound = bind(source) if parameters_of(source) else source
+    if bound != source and (scope == Scope.FLEET or compile_expression(source, kinds=kinds)):
+        try:
+            compile_written(bound, scope, kinds, nodes)
+        except ExpressionError as error:
+            raise ExpressionError(f"with the parameters as they are now ({bound}): {error}") from None
     if scope != Scope.FLEET:
         compiled = compile_expression(source, kinds=kinds)
         helper = None if compiled.is_comparisons else _find_helper(source)
         if helper is not None:
             refuse(source, f"`{helper[0]}` is for constraints on the fleet: add `scope` fleet", helper[1])
         return compiled
+    if unset := parameters_of(bound):
+        raise ExpressionError(f"the parameter {unset[0]} has no value here, which a constraint on the fleet needs: set it first")
+    source = bound
     compile_expression(source, checked=False)
     _check_form(source, _parsed(source))
-    compile_expression(source)
+    compile_expression(source, kinds={NODES: "list"})
     expression = FleetExpression(source)
     steps = expression.steps(nodes)
     if steps > MAX_ITERATIONS:
@@ -527,14 +559,23 @@ def _check_form(source: str, tree: Tree) -> None:
         fix = f"write `n.{name}` inside of a macro or function, as in `count(nodes, n, n.{name} ...)`"
         refuse(source, f"a constraint on the fleet reads `nodes`, and {quote(name)} is a variable of each node: {fix}",
                tree.start(names[0]))  # fmt: skip
+    if (wrong := next(_no_bools(tree.root), None)) is not None:
+        refuse(source, f"`{unparse(wrong)}` is no bool: compare it, or use `live` or a reading", tree.start(wrong))
     if not _names_nodes(tree.root):
         refuse(source, "a constraint on the fleet is about `nodes`, as in `count(nodes, n, n.battery_percent < 20.0) <= 3`", 0)
 
 
 def check_expressions(
-    when: str | None, clear_when: str | None, kinds: Mapping[str, str] = NO_KINDS, *, scope: str = Scope.NODE, nodes: int = 0
+    when: str | None,
+    clear_when: str | None,
+    kinds: Mapping[str, str] = NO_KINDS,
+    *,
+    scope: str = Scope.NODE,
+    nodes: int = 0,
+    bind: Callable[[str], str] = lambda source: source,
 ) -> None:
-    """Check the expressions of a definition, as where they are written. `nodes`: those that it is about now.
+    """Check the expressions of a definition, as where they are written. `nodes`: those that it is about now. `bind`: see
+    `compile_written`.
 
     Raises `ExpressionError`, and `TypeError` for another type than text; their `field` is at fault.
     """
@@ -542,9 +583,9 @@ def check_expressions(
         if text is not None and not isinstance(text, str):
             raise InvalidType(f"{what} is a text, not {text!r}", field=what)
     if when:
-        compile_written(when, scope, kinds, nodes)
+        compile_written(when, scope, kinds, nodes, bind)
     if clear_when:
         try:
-            compile_written(clear_when, scope, kinds, nodes)
+            compile_written(clear_when, scope, kinds, nodes, bind)
         except ExpressionError as error:
             raise error.within("clear_when") from None

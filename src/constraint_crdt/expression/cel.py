@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, SupportsFloat,
 
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.model import IfUnknown
+from constraint_crdt.types.parameters import PARAM
 
 if TYPE_CHECKING:
     from cel_expr_python import cel
@@ -104,11 +105,14 @@ _SHAPE = re.compile(rf"{_PART}(?:\.{_PART})*")
 def check_names(names: Iterable[str]) -> None:
     """Raise `ConstraintCrdtError` for the name of a measurement that no expression can read."""
     for name in names:
-        if isinstance(name, str) and _NAME.match(name) and not name.endswith("\n"):
+        is_parameter = isinstance(name, str) and name.partition(".")[0] == PARAM
+        if isinstance(name, str) and _NAME.match(name) and not name.endswith("\n") and not is_parameter:
             continue
         why = "the name is a reserved word of CEL"
         if not isinstance(name, str) or not _SHAPE.fullmatch(name):
             why = "a name has ASCII letters, digits and `_`, does not begin with a digit, and can have fields (`robot.speed`)"
+        elif is_parameter:
+            why = f"`{PARAM}` stands for the parameters of the fleet (`constraint-crdt set`)"
         elif name.startswith(ALIAS):
             why = f"names that begin with {ALIAS} are taken"
         raise ConstraintCrdtError(f"no expression can read a measurement named {name!r}: {why}")

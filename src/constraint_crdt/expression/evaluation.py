@@ -74,6 +74,7 @@ from constraint_crdt.expression.syntax import (
 from constraint_crdt.model import Scope, VerdictState, html_fields
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.parameters import BoundDefinition, parameters_of
 
 if TYPE_CHECKING:
     from cel_expr_python import cel
@@ -526,6 +527,8 @@ def is_known(source: str | None, kinds: Mapping[str, str] = NO_KINDS) -> bool:
     """True if the check of an expression takes some µs: it is made of comparisons, or was checked before, with the same kinds."""
     if not isinstance(source, str) or len(source) > MAX_EXPRESSION_BYTES:
         return True  # refused at once
+    if parameters_of(source):
+        return False
     compiled = _compiled.kept(source)
     if compiled is None and (compiled := _comparisons(source)) is not None:
         _compiled.keep(source, compiled)
@@ -837,17 +840,19 @@ def evaluate(
     labels: Mapping[str, str] = NO_LABELS,
     ids: Iterable[str] | None = None,
     windows: WindowReader = NO_SAMPLES,
+    bind: Callable[[Definition], BoundDefinition] = BoundDefinition,
 ) -> list[Evaluation]:
     """An evaluation per active constraint with a `when` (or of a later version) and a selector for these labels, ordered by id;
     without those of scope fleet.
 
-    `ids`: only these, in this order. `windows`: the samples at the instant of the evaluation. O(active constraints), or O(ids).
+    `ids`: only these, in this order. `windows`: the samples at the instant of the evaluation. `bind`: gives a definition with the
+    parameters. O(active constraints), or O(ids).
     """
     prepared = measurements(values, windows)
     evaluations = []
     for id_ in sorted(constraints) if ids is None else ids:
         definitions = constraints.definitions(id_)
-        found = [_evaluated(id_, each, prepared) for each in definitions if of_node(each) and each.applies_to(labels)]
+        found = [_evaluated(id_, bind(each), prepared) for each in definitions if of_node(each) and each.applies_to(labels)]
         if found:
             evaluations.append(min(found, key=_gravity))
     return evaluations
@@ -892,8 +897,11 @@ _LATER = Outcome(Verdict.UNKNOWN, "needs a later version of constraint-crdt")
 """Of a definition with a meaning version that is not known here."""
 
 
-def _evaluated(id_: str, definition: Definition, values: Mapping[str, object]) -> Evaluation:
+def _evaluated(id_: str, bound: BoundDefinition, values: Mapping[str, object]) -> Evaluation:
+    definition = bound.definition
     outcome, reason = outcome_of(definition, values)
+    if outcome is Verdict.UNKNOWN:
+        reason = bound.reason or reason
     verdict = by_default(outcome, definition.if_unknown)
     return Evaluation(id_, verdict, reason, STATES[verdict], verdict is not outcome)
 

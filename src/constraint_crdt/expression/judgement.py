@@ -11,11 +11,13 @@ Rules kept here:
 - Each definition in force has its own `Spell`, since each has its own `for`. The states are combined for the constraint.
 - An edit of the expression or of a field of time starts anew; an edit of severity, text or labels does not.
 - An index from variables to constraints bounds the work of a sample by the constraints that read the variable.
+- A definition is evaluated with the values of the parameters in place of their names, which are put there once per change of one.
+  Another value goes on with the same spell. A parameter without a value leaves what depends on it unknown, for its reason.
 - A constraint of scope fleet is judged when something that it reads of the nodes moved (`judge_fleet`). Each node judges it, by its
   own view of the fleet; its counts, its time and its cell are those of the one node that `writes` names.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from itertools import chain, islice
 from typing import NamedTuple, Protocol
 
@@ -48,9 +50,11 @@ from constraint_crdt.expression.temporal import (
     wall_time,
 )
 from constraint_crdt.expression.windows import requirements
-from constraint_crdt.model import Scope, VerdictState
+from constraint_crdt.model import Mode, Scope, VerdictState
+from constraint_crdt.types.changes import Switches
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.parameters import PARAM, BoundDefinition
 from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict, input_texts
 
 
@@ -87,6 +91,24 @@ class Turn(NamedTuple):
         return self.before in VIOLATED_STATES and self.after is VerdictState.HOLDS
 
 
+class Ruling(NamedTuple):
+    """What a definition says of given values. The constraint was not judged."""
+
+    constraint: str
+    definition: Definition
+    outcome: Outcome
+    counts_as: Verdict
+    """The verdict with `if_unknown`."""
+    margin: Margin | None
+    """None also where the definition is satisfied."""
+    missing: tuple[str, ...]
+    """The variables without a usable value, of an undecided outcome."""
+    read: frozenset[str]
+    """The top-level variables that the definition reads; of scope fleet, those that nodes share. Empty where it is satisfied."""
+    windows: Set[str]
+    """The variables of which the constraint reads the samples of a time."""
+
+
 _SUSPENDED = MAX_COUNT
 """The gap between two looks that a spell takes. A node that did not look calls `suspend` instead."""
 
@@ -101,14 +123,15 @@ def _key(definition: Definition) -> DefinitionKey:
 class _Rule:
     """A definition in force on this node, with its verdict state."""
 
-    __slots__ = ("by_default", "clear", "compiled", "definition", "fleet", "outcome", "spell", "times", "values", "verdict")
+    __slots__ = (
+        "bound", "by_default", "clear", "compiled", "definition", "fleet", "outcome", "parameters", "reason", "spell", "times",
+        "values", "verdict",
+    )  # fmt: skip
 
-    def __init__(self, definition: Definition, spell: Spell, compiled: Expression | None) -> None:
-        """`compiled`: its `when`; None for a definition that does not compile here, and beyond the number of cached expressions for
-        one that the library evaluates: a program takes some 4 KB.
-        """
+    def __init__(self, definition: Definition, spell: Spell, bound: BoundDefinition, compiled: Expression | None) -> None:
+        """`bound`, `compiled`: see `take`."""
         self.definition = definition
-        self.compiled = compiled
+        self.take(bound, compiled)
         self.fleet: FleetCondition | None = None
         """The conditions of a definition of scope fleet."""
         self.spell = spell
@@ -119,13 +142,22 @@ class _Rule:
         self.values: Measurements | None = None
         """The values of the last judgement, but for a definition that holds."""
 
+    def take(self, bound: BoundDefinition, compiled: Expression | None) -> None:
+        """Take over the values of the parameters. `compiled`: the `when` with them; None for a definition that does not compile
+        here, and beyond the number of cached expressions for one that the library evaluates: a program takes some 4 KB.
+        """
+        self.bound, self.parameters, self.reason = bound.definition, bound.values, bound.reason
+        self.compiled = compiled
+
     def judge(self, values: Measurements, now: int) -> None:
         """Evaluate the definition, and move its state."""
-        definition, compiled, fleet = self.definition, self.compiled, self.fleet
+        definition, compiled, fleet = self.bound, self.compiled, self.fleet
         if fleet is not None:
             outcome = fleet.outcome()
         else:
             outcome = outcome_of(definition, values) if compiled is None else compiled.evaluate(values)
+        if self.reason and outcome.verdict is Verdict.UNKNOWN:
+            outcome = Outcome(Verdict.UNKNOWN, self.reason)
         self.outcome, verdict = outcome, outcome.verdict
         if verdict is Verdict.UNKNOWN:
             verdict = by_default(verdict, definition.if_unknown)
@@ -139,7 +171,7 @@ class _Rule:
 
     def margin(self, values: Measurements) -> Margin | None:
         """The distance to the threshold."""
-        definition = self.definition
+        definition = self.bound
         if self.fleet is not None:
             return self.fleet.margin()
         if definition.meaning or not definition.when:
@@ -161,14 +193,16 @@ class _Judged:
     """A constraint with definitions that apply to this node."""
 
     __slots__ = (
-        "added_to", "began", "evaluation", "id", "known", "looked", "quick", "rules", "since", "spans", "spent", "timed",
+        "added_to", "began", "evaluation", "id", "known", "looked", "parameters", "quick", "rules", "since", "spans", "spent",
+        "timed",
         "variables", "verdict",
     )  # fmt: skip
 
     def __init__(self, id_: str, rules: tuple[_Rule, ...]) -> None:
         self.id = id_
         self.rules = rules
-        expressions = [each for rule in rules for each in expressions_of(rule.definition)]
+        expressions = [each for rule in rules for each in expressions_of(rule.bound)]
+        self.parameters = frozenset[str]().union(*(rule.parameters for rule in rules))
         names = frozenset[str]().union(*(each.variables for each in expressions))
         self.variables = frozenset(name.partition(".")[0] for name in names)
         """The top-level names, which measured fields belong to."""
@@ -242,10 +276,15 @@ class Judge:
         wall: Callable[[], int],
         fleet: FleetView | None = None,
         writes: Callable[[str], bool] = lambda _: True,
+        switches: Switches | None = None,
+        bind: Callable[[Definition], BoundDefinition] = BoundDefinition,
     ) -> None:
         """`labels`: gives the labels of this node. `wall`: the time in ns since the epoch, for saved spells. `fleet`: the nodes for
-        constraints of scope fleet; `writes`: whether this node writes the counts of such a constraint.
+        constraints of scope fleet; `writes`: whether this node writes the counts of such a constraint. `switches`: disabled
+        constraints are not judged at all; a change of that is told by `redefine`. `bind`: gives a definition with the parameters of
+        this node.
         """
+        self._switches = Switches() if switches is None else switches
         self._fleet = FleetView(tuple, lambda _: None) if fleet is None else fleet
         self._writes = writes
         self.fleet_ids: set[str] = set()
@@ -253,6 +292,9 @@ class Judge:
         self._constraints = constraints
         self._values = values
         self._labels = labels
+        self._bind = bind
+        self._parameters: dict[str, set[str]] = {}
+        """The constraints by the parameters that they read."""
         self._wall = wall
         self._judged: dict[str, _Judged] = {}
         self._readers: dict[str, set[str]] = {}
@@ -270,6 +312,8 @@ class Judge:
         self._left: dict[str, list[int]] = {}
         self._spans_changed = False
         self._looked = 0
+        self.audited: set[str] = set()
+        """The active constraints of mode audit, also those that do not apply here."""
         self._violated: set[str] = set()
         self._undecided: set[str] = set()
         self.turns = 0
@@ -288,13 +332,19 @@ class Judge:
         for id_ in ids:
             self._stale[id_] = None
 
+    def set_parameter(self, name: str) -> bool:
+        """The settings of a parameter changed. True if a constraint reads it."""
+        ids = self._parameters.get(name, _NONE)
+        self.redefine(ids)
+        return bool(ids)
+
     def stale(self, most: int) -> list[str]:
         """At most so many constraints that are new or redefined, in the order of the changes: to be given to `renew`."""
         return list(islice(self._stale, most))
 
     def need_library(self, ids: Iterable[str]) -> bool:
         """True if one of these constraints has an expression that is not made of comparisons. O(definitions)."""
-        definitions = chain.from_iterable(map(self._constraints.definitions, ids))
+        definitions = (self._bind(each).definition for each in chain.from_iterable(map(self._constraints.definitions, ids)))
         return any(needs_library(text) for each in definitions for text in (each.when, each.clear_when))
 
     def renew(self, ids: Iterable[str], now: int) -> list[str]:
@@ -310,7 +360,15 @@ class Judge:
         """Read the definitions of a constraint. True if one of them is new here."""
         before = self._drop(id_, now)
         labels = self._labels()
-        applying = [each for each in self._constraints.definitions(id_) if evaluable(each) and each.applies_to(labels)]
+        definitions = self._constraints.definitions(id_)
+        was_audited = id_ in self.audited
+        if definitions and all(each.mode is Mode.AUDIT for each in definitions):
+            self.audited.add(id_)
+        else:
+            self.audited.discard(id_)
+        if self._switches.disabled and id_ in self._switches:
+            definitions = ()
+        applying = [each for each in definitions if evaluable(each) and each.applies_to(labels)]
         keyed = {(_key(each), each.max_age): each for each in applying}
         if not keyed:
             self._leave(id_, before)
@@ -321,23 +379,32 @@ class Judge:
         for (key, max_age), definition in keyed.items():
             rule = known.get((key, max_age)) or edited.pop(key, None)
             if rule is None:
-                rule = _Rule(definition, self._saved.resume(id_, key, now, self._wall()), self._compiled(definition))
+                bound = self._bind(definition)
+                spell = self._saved.resume(id_, key, now, self._wall())
+                rule = _Rule(definition, spell, bound, self._compiled(bound.definition))
                 anew = True
             anew |= self._follow(rule, definition)
             rules.append(rule)
         judged = _Judged(id_, tuple(rules))
         self._index(judged, before)
+        if was_audited and id_ not in self.audited and judged.evaluation.state in VIOLATED_STATES:
+            self._turns.append(Turn(id_, VerdictState.HOLDS, judged.evaluation.state))  # it is told from now on
         if not anew and keyed.keys() != known.keys():
             self._checked[id_] = None  # by the edited maximum age, a value can be there again
         return anew
 
     def _follow(self, rule: _Rule, definition: Definition) -> bool:
-        """Have a rule follow the edits of its definition. True for one that goes through other nodes of the fleet from now on."""
+        """Have a rule follow the edits of its definition, and the parameters. True for one that has other values of these, or goes
+        through other nodes of the fleet from now on.
+        """
         before, rule.definition = rule.definition, definition
-        same = before.selector == definition.selector and before.max_age == definition.max_age
+        bound, last = self._bind(definition), rule.bound
+        again = (bound.definition.when, bound.definition.clear_when) != (last.when, last.clear_when) or bound.reason != rule.reason
+        rule.take(bound, self._compiled(bound.definition) if again else rule.compiled)
+        same = not again and before.selector == definition.selector and before.max_age == definition.max_age
         if definition.scope is not Scope.FLEET or (rule.fleet is not None and same):
-            return False
-        rule.fleet = FleetCondition(definition, self._fleet.nodes(definition.max_age))
+            return again
+        rule.fleet = FleetCondition(bound.definition, self._fleet.nodes(definition.max_age))
         rule.fleet.refresh()
         return True
 
@@ -355,6 +422,8 @@ class Judge:
         self._read_by = None
         for name in judged.variables:
             self._readers.setdefault(name, set()).add(judged.id)
+        for name in judged.parameters:
+            self._parameters.setdefault(name, set()).add(judged.id)
         if judged.timed:
             self._timed.add(judged.id)
         if any(rule.fleet for rule in judged.rules):
@@ -398,6 +467,10 @@ class Judge:
             readers.discard(id_)
             if not readers:
                 del self._readers[name]
+        for name in judged.parameters:
+            self._parameters[name].discard(id_)
+            if not self._parameters[name]:
+                del self._parameters[name]
         self._timed.discard(id_)
         self._running.discard(id_)
         self.fleet_ids.discard(id_)
@@ -485,6 +558,33 @@ class Judge:
         if values is not None:
             self._checked.update((each.constraint, None) for each in evaluations)
         return evaluations
+
+    def decide(
+        self, ids: Iterable[str], now: int, values: Values, fleet: FleetView, given: Set[str] = frozenset()
+    ) -> list[list[Ruling]]:
+        """What the definitions of these constraints say of values: a list for each constraint. Nothing is counted, timed or kept.
+
+        `fleet`: the nodes, of which one has given readings, for definitions that read one of the top-level variables `given`.
+        """
+        there = [self._judged[id_] for id_ in ids if id_ in self._judged]
+        chosen = [each for each in there if not (self._constraints.ends and each.id not in self._constraints)]
+        found = []
+        for start in range(0, len(chosen), READ_TOGETHER):
+            together = chosen[start : start + READ_TOGETHER]
+            names = frozenset[str]().union(*[judged.variables for judged in together])
+            read: dict[int | None, Measurements] = {}
+            for judged in together:
+                rulings = []
+                for rule in judged.rules:
+                    max_age = rule.definition.max_age
+                    if rule.fleet is not None:
+                        rulings.append(_fleet_ruling(judged.id, rule.definition, rule.fleet, fleet, given))
+                        continue
+                    if max_age not in read:
+                        read[max_age] = values.read(names, now, max_age)
+                    rulings.append(_ruling(judged, rule, read[max_age]))
+                found.append(rulings)
+        return found
 
     def moved(self, now: int) -> list[str]:
         """The constraints of scope fleet that read something that moved since the last call, ordered. `now`: hybrid time."""
@@ -645,13 +745,13 @@ class Judge:
 
     @property
     def violated(self) -> int:
-        """The number of constraints in a violated state. O(constraints in such a state)."""
-        return sum(id_ not in self._stale for id_ in self._violated)
+        """The number of constraints in a violated state, without those of mode audit. O(constraints in such a state)."""
+        return sum(id_ not in self._stale and id_ not in self.audited for id_ in self._violated)
 
     @property
     def undecided(self) -> int:
-        """The number of constraints in the state `unknown`. O(constraints in this state)."""
-        return sum(id_ not in self._stale for id_ in self._undecided)
+        """The number of constraints in the state `unknown`, without those of mode audit. O(constraints in this state)."""
+        return sum(id_ not in self._stale and id_ not in self.audited for id_ in self._undecided)
 
     def evaluation(self, id_: str) -> Evaluation | None:
         """The last evaluation of a constraint; None before the first, since a redefinition, and if it does not apply here."""
@@ -682,6 +782,7 @@ class Judge:
             values = rule.values or (given or self._values).read(judged.variables, now, rule.definition.max_age)
         found = rule.margin(values)
         read = {name: value for name, value in values.items() if rule.fleet or name in judged.variables}
+        read |= {f"{PARAM}.{name}": each.value for name, each in rule.parameters.items() if each.value is not None}
         variable = found.variable if found else None
         inputs = input_texts(read, variable)
         distance, share = (found.value, found.share) if found else (None, None)
@@ -758,6 +859,39 @@ class Judge:
             return _milliseconds(left)
         judged.add_up(now)
         return _milliseconds([spent + before for spent, before in zip(judged.spent, left, strict=True)])
+
+
+def _ruling(judged: _Judged, rule: _Rule, given: Measurements) -> Ruling:
+    definition, windows = rule.definition, judged.spans.keys()
+    outcome = outcome_of(definition, given) if rule.compiled is None else rule.compiled.evaluate(given)
+    if outcome.verdict is Verdict.SATISFIED:
+        return Ruling(judged.id, definition, outcome, outcome.verdict, None, (), _NONE, windows)
+    verdict, missing = by_default(outcome.verdict, definition.if_unknown), tuple[str, ...]()
+    expressions = expressions_of(definition._replace(clear_when=None))
+    read = frozenset(name.partition(".")[0] for each in expressions for name in each.variables)
+    if outcome.verdict is Verdict.UNKNOWN:
+        sampled = {name.partition(".")[0] for name in windows}
+        missing = (*sorted(read - sampled - given.keys()), *_without_samples(windows, given))
+    return Ruling(judged.id, definition, outcome, verdict, rule.margin(given), missing, read, windows)
+
+
+def _fleet_ruling(id_: str, definition: Definition, condition: FleetCondition, fleet: FleetView, given: Set[str]) -> Ruling:
+    read = frozenset(each.partition(".")[0] for each in condition.needs)
+    if not read.isdisjoint(given):
+        condition = FleetCondition(definition, fleet.nodes(definition.max_age))
+        condition.refresh()
+    outcome = condition.outcome()
+    verdict = by_default(outcome.verdict, definition.if_unknown)
+    return Ruling(id_, definition, outcome, verdict, condition.margin(), (), read, _NONE)
+
+
+def _without_samples(names: Iterable[str], values: Measurements) -> Iterable[str]:
+    """Those of these variables, in order, of which no sample is kept."""
+    for name in sorted(names):
+        try:
+            values.windows.last(name)
+        except ValueError:
+            yield name
 
 
 _NONE: frozenset[str] = frozenset()

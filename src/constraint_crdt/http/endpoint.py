@@ -34,10 +34,20 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
-from constraint_crdt.errors import ClockInDoubt, ConstraintCrdtError, LifecycleError, NoRights, NotPermitted, WritesRefused
+from constraint_crdt.errors import (
+    ClockInDoubt,
+    ConstraintCrdtError,
+    ConstraintExists,
+    ConstraintInConflict,
+    LifecycleError,
+    NoRights,
+    NotPermitted,
+    WritesRefused,
+)
 from constraint_crdt.expression import ExpressionError
 from constraint_crdt.operations.operation import (
     JSON,
+    REASON,
     RIGHT_OF_ROLE,
     AnyOperation,
     Freshness,
@@ -49,7 +59,7 @@ from constraint_crdt.operations.operation import (
     not_json,
     wrong,
 )
-from constraint_crdt.runtime.change_feed import ACTOR
+from constraint_crdt.runtime.change_feed import ACTOR, WHY
 from constraint_crdt.runtime.node import Node
 
 GRANTED: Final = "constraint_crdt.session"
@@ -131,8 +141,8 @@ def problem_of(error: Exception, request: Request) -> Problem:
             return Problem(HTTPStatus.FORBIDDEN, str(error))
         case WritesRefused() | LifecycleError():  # the node tries again every second, or stops
             return busy(str(error))
-        case ClockInDoubt() | NoRights():
-            return Problem(HTTPStatus.CONFLICT, str(error))
+        case ClockInDoubt() | NoRights() | ConstraintExists() | ConstraintInConflict():
+            return Problem(HTTPStatus.CONFLICT, str(error), field=error.field)
         case ConstraintCrdtError():
             return wrong(str(error), error.field)
     _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
@@ -245,11 +255,12 @@ class Resource:
                 return await self._own[operation.name](asked, request)
             if endpoint.right <= Right.READ:
                 return endpoint.encode(request, await operation.run(self._node, asked))
-            before = ACTOR.set(session.name)
+            before = ACTOR.set(session.name), WHY.set(unquote(request.headers.get(REASON.name, ""), errors="replace"))
             try:
                 return endpoint.encode(request, await operation.run(self._node, asked))
             finally:
-                ACTOR.reset(before)
+                ACTOR.reset(before[0])
+                WHY.reset(before[1])
         except Exception as error:
             return problem_response(problem_of(error, request))
 

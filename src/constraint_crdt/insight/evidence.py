@@ -29,7 +29,7 @@ from math import ceil
 from typing import Protocol
 
 from constraint_crdt.crdt.clock import SECOND, ClockMark
-from constraint_crdt.crdt.digest import Dot
+from constraint_crdt.crdt.digest import Dot, dot_text
 from constraint_crdt.errors import UnknownConstraint
 from constraint_crdt.insight.history import ChangeLog, DefinitionClock
 from constraint_crdt.operations.evidence import (
@@ -430,11 +430,6 @@ class Convergence:
 def quantile(ordered: list[float], share: float) -> float | None:
     """The least value not exceeded by at least this share of the values; None without values."""
     return ordered[max(0, ceil(share * len(ordered)) - 1)] if ordered else None
-
-
-def dot_text(dot: Dot) -> str:
-    """A mutation as text, for people."""
-    return f"{dot.replica}:{dot.seq}"
 
 
 class Exchanges(Protocol):

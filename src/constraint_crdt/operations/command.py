@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.model.selectors import make_selector, parse_selector
+from constraint_crdt.model.selectors import SelectorError, make_selector, parse_selector
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -125,6 +125,16 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def parse_delay(text: str) -> float:
+    """Seconds as of `parse_duration`, or 0. Raises `UsageError` for anything else."""
+    return 0.0 if text.strip() in ("0", "0s") else parse_duration(text)
+
+
+def parse_end(text: str) -> datetime | None:
+    """A point in time as of `parse_moment`, or None for `never`. Raises `UsageError` for anything else."""
+    return None if text.strip() == "never" else parse_moment(text)
+
+
 def parse_moment(text: str) -> datetime:
     """A point in time with its zone, as in ISO 8601. Raises `UsageError` for anything else."""
     try:
@@ -152,10 +162,14 @@ def parse_labels(texts: Iterable[str]) -> dict[str, str]:
 def parse_selectors(texts: Iterable[str]) -> Mapping[str, str] | str:
     """The selector of several texts, all of which a node has to match: labels where it has equalities only, else its text.
 
-    Raises `SelectorError` for a mistake in a text, and for a label with two values.
+    Raises `UsageError` for a mistake in a text, and for a label with two values.
     """
-    parts = [parse_selector(text) for text in texts]
-    found = make_selector([pair for each in parts for pair in each.equal], [other for each in parts for other in each.requirements])
+    try:
+        parts = [parse_selector(text) for text in texts]
+        equal = [pair for each in parts for pair in each.equal]
+        found = make_selector(equal, [other for each in parts for other in each.requirements])
+    except SelectorError as error:
+        raise UsageError(str(error)) from None
     return str(found) if found.requirements else dict(found.equal)
 
 
@@ -170,6 +184,11 @@ def parse_measurements(texts: Iterable[str]) -> dict[str, object]:
             raise UsageError(f"{name} has two values: give one")
         values[name] = _measured(value)
     return values
+
+
+def parse_scalar(text: str) -> object:
+    """A number, true, false or a quoted text as in JSON; other text as given. Raises `UsageError` for too large a number."""
+    return _measured(text)
 
 
 _NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")

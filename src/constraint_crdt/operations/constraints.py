@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict, cast
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.crdt.digest import dot_text
+from constraint_crdt.errors import ConstraintCrdtError, UnknownConstraint
 from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
 from constraint_crdt.model.selectors import Selector
 from constraint_crdt.operations.command import (
@@ -18,8 +20,9 @@ from constraint_crdt.operations.command import (
     Command,
     Flag,
     Table,
+    parse_delay,
     parse_duration,
-    parse_moment,
+    parse_end,
     parse_selectors,
     show_distance,
     show_duration,
@@ -32,6 +35,7 @@ from constraint_crdt.operations.operation import (
     DELETE,
     GET,
     PAGED,
+    PATCH,
     POST,
     TEXT,
     YES_NO,
@@ -54,8 +58,9 @@ if TYPE_CHECKING:
 
     from constraint_crdt.operations.evidence import StandingDefinition, ViolationReport
     from constraint_crdt.runtime.node import Node
+    from constraint_crdt.types.changes import Switch
     from constraint_crdt.types.counters import Seconds
-    from constraint_crdt.types.definition import Definition
+    from constraint_crdt.types.definition import Definition, DefinitionFields
     from constraint_crdt.types.verdicts import NodeVerdict
 
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
@@ -104,6 +109,46 @@ class NewConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     mode: Mode = Mode.ENFORCE
     each: str | None = None
     """The label of measurements whose values are the instances of the constraint."""
+    new: bool = False
+    """Refuse a constraint that is active."""
+
+
+class ConstraintEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`PATCH /v1/constraints/{id}`: the fields to change, as of `NewConstraint`. Null: to the default, and without an end."""
+
+    when: str | UnsetType | None = UNSET
+    severity: Severity | UnsetType = UNSET
+    about: str | UnsetType | None = UNSET
+    on: Mapping[str, str] | str | UnsetType | None = UNSET
+    ttl: float | UnsetType | None = UNSET
+    until: datetime | UnsetType | None = UNSET
+    for_: float | UnsetType | None = msgspec.field(default=UNSET, name="for")
+    clear_after: float | UnsetType | None = UNSET
+    clear_when: str | UnsetType | None = UNSET
+    if_unknown: IfUnknown | UnsetType = UNSET
+    max_age: float | UnsetType | None = UNSET
+    scope: Scope | UnsetType = UNSET
+    mode: Mode | UnsetType = UNSET
+    each: str | UnsetType | None = UNSET
+
+
+class EditConstraint(ConstraintEdit, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An edit, and its constraint."""
+
+    id: str
+
+
+class ConflictResolution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/resolve/{id}`."""
+
+    keep: str | None = None
+    """The mutation of the definition to keep, as `dot` of `explain`; null: all of them, joined."""
+
+
+class ResolveConflict(ConflictResolution, frozen=True, kw_only=True):
+    """A resolution, and its constraint."""
+
+    id: str
 
 
 class RemovedConstraint(msgspec.Struct, frozen=True, kw_only=True):
@@ -306,6 +351,35 @@ def reported_time(time: "Seconds") -> ReportedTime:
     return {"seconds": seconds, "held": time.held}
 
 
+class DisabledReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A constraint that is kept, and evaluated on no node."""
+
+    by: str
+    """The node on which it was disabled."""
+    actor: str
+    """A person, a token or a program, as that node says."""
+    at: int
+    """ns since the epoch by the clock of that node."""
+    until: int | None
+    """ns since the epoch: it is enabled by itself then; null: until somebody enables it."""
+    why: str
+    all: bool
+    """All constraints are disabled together."""
+
+
+def reported_disabling(switch: "Switch | None") -> DisabledReport | None:
+    """The report of a disabling; None without one."""
+    if switch is None:
+        return None
+    return DisabledReport(
+        by=switch.replica.node_id, actor=switch.actor, at=switch.time, until=switch.until, why=switch.why, all=not switch.id
+    )
+
+
+DISABLED: Final = "disabled"
+"""The state of a disabled constraint in reports."""
+
+
 class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """An active or expired constraint. Of several definitions, the fields of the first."""
 
@@ -350,8 +424,8 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     by_node: dict[str, tuple[int, int]]
     """(satisfied, violations) per node."""
     state: str | None = None
-    """The verdict state on this node: holds, pending, violated, clearing, unknown, off; null before the first judgement. Nodes of
-    0.1.0 have neither this field nor the next ones."""
+    """The verdict state on this node: holds, pending, violated, clearing, unknown, off, disabled; null before the first judgement.
+    Nodes of 0.1.0 have neither this field nor the next ones."""
     since: int | None = None
     """The beginning of the state, in ns since the epoch; of pending, violated and clearing, the first violated evaluation."""
     by_default: bool = False
@@ -371,6 +445,16 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes with a violation now, as the nodes told."""
     violated_on: tuple[ViolatedNode, ...] = ()
     """Ten of these at most, the longest violated first."""
+    disabled: DisabledReport | None = None
+    """Null for an enabled constraint. The state of a disabled one is disabled."""
+
+
+class FieldChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A field of a definition that was changed. The values as a person writes them; null: the default of the field."""
+
+    field: str
+    before: str | None
+    after: str | None
 
 
 class Added(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -382,6 +466,10 @@ class Added(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     notes: tuple[str, ...] = ()
     """Sentences on the definition: a variable that no node measures, labels that no known node has, an expression that reads
     nothing, an end by another clock than that of the node. Left out without any."""
+    fields: tuple[FieldChange, ...] = ()
+    """The changed fields of a replaced definition; of several definitions in conflict none. Left out without any."""
+    expires_at: int | None = None
+    """The end of the definition, in ns since the epoch; left out without one."""
 
 
 class Removed(msgspec.Struct, frozen=True, kw_only=True):
@@ -485,6 +573,8 @@ def show_constraints(found: list[ConstraintReport], _: ListConstraints, __: "Nam
 
 def _here(each: ConstraintReport, now: float) -> str:
     """The verdict state on the node; on a node of 0.1.0 the verdict."""
+    if each.disabled is not None:
+        return show_disabled(each.disabled, now)
     if not each.applies_here:
         return "not for it"
     state = each.state or each.verdict
@@ -492,6 +582,14 @@ def _here(each: ConstraintReport, now: float) -> str:
         return "-"
     default = ", by default" if each.by_default else ""
     return show_state(state, each.since, now, for_=each.for_, clear_after=each.clear_after) + default
+
+
+def show_disabled(disabled: DisabledReport, now: float) -> str:
+    """By whom, until when and why: `DISABLED by alice on forge, ends in 29 min: fires everywhere`."""
+    by = f"{disabled.actor} on {disabled.by}" if disabled.actor else disabled.by
+    end = "" if disabled.until is None else f", ends {show_time(disabled.until, now)}"
+    what = "DISABLED, with all others," if disabled.all else "DISABLED"
+    return f"{what} by {by}{end}{f': {disabled.why}' if disabled.why else ''}"
 
 
 def show_violated(nodes: Sequence[ViolatedNode], count: int, now: float) -> str:
@@ -576,6 +674,7 @@ CONSTRAINTS: Final = Operation(
         ),
         *PAGED,
     ),
+    errors=frozenset({404}),
     freshness=Freshness.MEASURED_AGING,
     join=concatenated,
     command=Command(
@@ -620,16 +719,63 @@ def new_constraint(
     scope: str = "node",
     mode: str = "enforce",
     each: str | None = None,
+    new: bool = False,
 ) -> NewConstraint:
     """The request of the clients' `add`: the node checks the severity, `if_unknown` and `mode`."""
     return NewConstraint(
         id=id_, when=when, severity=cast("Severity", severity), about=about, on=on, ttl=ttl, until=until,
         for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=cast("IfUnknown", if_unknown), max_age=max_age,
-        scope=cast("Scope", scope), mode=cast("Mode", mode), each=each,
+        scope=cast("Scope", scope), mode=cast("Mode", mode), each=each, new=new,
     )  # fmt: skip
 
 
+def edited_constraint(id_: str, fields: Mapping[str, object]) -> EditConstraint:
+    """The request of the clients' `edit_constraint`: the fields by their names in the API. The node checks them."""
+    return msgspec.convert({"id": id_, **fields}, EditConstraint)
+
+
+def field_changes(before: "Sequence[Definition]", after: "Definition") -> tuple[FieldChange, ...]:
+    """The fields in which a definition differs from the one that it replaced; none for several."""
+    if len(before) != 1:
+        return ()
+    old, new = _told_fields(before[0]), _told_fields(after)
+    return tuple([FieldChange(field=name, before=old[name], after=new[name]) for name in old if old[name] != new[name]])
+
+
+def _told_fields(definition: "Definition") -> dict[str, str | None]:
+    """The fields as a person writes them; None: the default."""
+    ends = definition.expires_at
+    return {
+        "when": definition.when,
+        "severity": definition.severity.value,
+        "about": definition.about,
+        "on": str(definition.selector) or None,
+        "for": show_duration(definition.for_ / SECOND) if definition.for_ else None,
+        "clear_after": show_duration(definition.clear_after / SECOND) if definition.clear_after else None,
+        "clear_when": definition.clear_when,
+        "if_unknown": definition.if_unknown.value,
+        "max_age": None if definition.max_age is None else show_duration(definition.max_age / SECOND),
+        "scope": definition.scope.value,
+        "mode": definition.mode.value,
+        "each": definition.each,
+        "until": None if ends is None else datetime.fromtimestamp(ends // SECOND, UTC).isoformat(),
+    }
+
+
+def _written(node: "Node", id_: str, change: str, before: "Sequence[Definition]", *, says_end: bool) -> Added:
+    """The answer to a change of a definition."""
+    notes = node.notes_on(id_)
+    if says_end:
+        notes += node.diagnosis.clock_notes()
+    now = node.gossip.state.constraints.definitions(id_)
+    if not now:  # another node removed it, or its end has come
+        return Added(id=id_, change=change, notes=notes)
+    fields = field_changes(before, now[-1]) if change in ("replaced", "extended") else ()
+    return Added(id=id_, change=change, notes=notes, fields=fields, expires_at=now[-1].expires_at)
+
+
 async def _add(node: "Node", request: NewConstraint) -> Reply[Added]:
+    before = node.gossip.state.constraints.definitions(request.id)
     change = await node.add_constraint(
         request.id,
         when=request.when,
@@ -646,11 +792,10 @@ async def _add(node: "Node", request: NewConstraint) -> Reply[Added]:
         scope=request.scope,
         mode=request.mode,
         each=request.each,
+        new=request.new,
     )
-    notes = node.notes_on(request.id) if request.when or request.on else ()
-    if request.ttl is not None or request.until is not None:
-        notes += node.diagnosis.clock_notes()
-    return Reply(Added(id=request.id, change=change.value, notes=notes), created=change.value == "added")
+    says_end = request.ttl is not None or request.until is not None
+    return Reply(_written(node, request.id, change.value, before, says_end=says_end), created=change.value == "added")
 
 
 ADD: Final = Operation(
@@ -669,7 +814,7 @@ ADD: Final = Operation(
     build=new_constraint,
     command=Command(
         name="add",
-        help="add a constraint to the fleet, or replace its definition",
+        help="add a constraint to the fleet, or change what is said of an active one",
         group="constraints",
         flags={
             "id": Flag(metavar="ID"),
@@ -677,7 +822,7 @@ ADD: Final = Operation(
                 "--when", metavar="EXPR", help="CEL that must hold, as in 'gpu_temp_c < 85.0'; without it: only listed"
             ),
             "severity": Flag(
-                "--severity", choices=("info", "warning", "critical"), default="warning", help="default: warning", convert=Severity
+                "--severity", choices=("info", "warning", "critical"), help="default: warning", convert=Severity
             ),
             "about": Flag("--about", metavar="TEXT", help="what it is for"),
             "on": Flag(
@@ -689,13 +834,14 @@ ADD: Final = Operation(
                 help="how long it lasts, as in 90s, 30m, 2h or 7d; default: until it is removed",
             ),
             "until": Flag(
-                "--until", metavar="WHEN", exclusive="end", convert=parse_moment, help="when it ends, as in 2026-12-01T00:00:00Z"
+                "--until", metavar="WHEN", exclusive="end", convert=parse_end,
+                help="when it ends, as in 2026-12-01T00:00:00Z, or never",
             ),
             "for_": Flag(
-                "--for", metavar="TIME", convert=parse_duration, help="violated only once EXPR was violated that long, as in 30s"
+                "--for", metavar="TIME", convert=parse_delay, help="violated only once EXPR was violated that long, as in 30s"
             ),
             "clear_after": Flag(
-                "--clear-after", metavar="TIME", convert=parse_duration, help="holds again only once it held that long"
+                "--clear-after", metavar="TIME", convert=parse_delay, help="holds again only once it held that long"
             ),
             "clear_when": Flag(
                 "--clear-when", metavar="EXPR", help="CEL that must hold before it holds again, as in 'gpu_temp_c < 80.0'"
@@ -715,11 +861,80 @@ ADD: Final = Operation(
                 "--mode", choices=("audit", "warn", "enforce"), convert=Mode,
                 help="what follows from a violation: it is counted apart, told, or told and acted on; default: enforce",
             ),
+            "new": Flag("--new", action="store_true", help="fail where the constraint is active"),
             "each": Flag("--each", metavar="LABEL", help="one verdict for each value of this label of the measurements"),
         },
-        options=_WAIT,
+        options={
+            "replace": Flag(
+                "--replace", action="store_true", help="what is not said gets its default; else an active constraint keeps it"
+            ),
+            **_WAIT,
+        },
     ),
 )  # fmt: skip
+
+
+async def _edit(node: "Node", request: EditConstraint) -> Added:
+    given = {name: getattr(request, name) for name in ConstraintEdit.__struct_fields__}
+    fields = cast("DefinitionFields", {name: value for name, value in given.items() if value is not UNSET})
+    before = node.gossip.state.constraints.definitions(request.id)
+    try:
+        change = await node.edit_constraint(request.id, **fields)
+    except UnknownConstraint:
+        raise not_found(f"no constraint {request.id!r} is active") from None
+    says_end = (fields.get("ttl") or fields.get("until")) is not None
+    return _written(node, request.id, change.value, before, says_end=says_end)
+
+
+EDIT_CONSTRAINT: Final = Operation(
+    name="edit_constraint",
+    method=PATCH,
+    path="/v1/constraints/{id:any_text}",
+    summary="Change some fields of a constraint, and keep the others.",
+    about="Change some fields of a constraint, by their names in the API, and keep the others. None: to the default of the field.",
+    request=EditConstraint,
+    response=Added,
+    run=_edit,
+    body=Body(shape=ConstraintEdit),
+    errors=frozenset({409}),
+    build=edited_constraint,
+)
+
+
+async def _resolve(node: "Node", request: ResolveConflict) -> Added:
+    constraints = node.gossip.state.constraints
+    dots = {dot_text(each.dot): each.dot for each in constraints.additions(request.id)}
+    if not dots:
+        raise not_found(f"no constraint {request.id!r} is active")
+    if request.keep is not None and request.keep not in dots:
+        raise wrong(f"no definition of {request.id} in force is of the mutation {request.keep}: look again", "keep")
+    before = constraints.definitions(request.id)
+    change = await node.resolve_conflict(request.id, None if request.keep is None else dots[request.keep])
+    return _written(node, request.id, change.value, before, says_end=False)
+
+
+RESOLVE: Final = Operation(
+    name="resolve",
+    method=POST,
+    path="/v1/resolve/{id:any_text}",
+    right=Right.OPERATE,
+    summary="Keep one of the definitions of a constraint in conflict, or join them.",
+    request=ResolveConflict,
+    response=Added,
+    run=_resolve,
+    body=Body(shape=ConflictResolution),
+    command=Command(
+        name="resolve",
+        help="end a conflict of concurrent edits: keep one definition, or join them; without a flag, list them",
+        group="constraints",
+        flags={"id": Flag(metavar="ID"), "keep": None},
+        options={
+            "keep": Flag("--keep", metavar="N", type=int, help="keep the definition with this number"),
+            "all_of": Flag("--all-of", action="store_true", help="one definition that holds where all of them do"),
+            **_WAIT,
+        },
+    ),
+)
 
 
 async def _remove(node: "Node", request: RemovedConstraint) -> Removed:
@@ -807,15 +1022,17 @@ async def _check_expression(node: "Node", request: Expression) -> ExpressionRepo
     import asyncio  # loaded by nodes only: commands need no event loop
 
     from constraint_crdt.expression import ExpressionError, compile_written
+    from constraint_crdt.types.parameters import measured_names
 
     if request.scope not in (Scope.NODE, Scope.FLEET):
         raise wrong(f"scope must be node or fleet, not {request.scope!r}", "scope")
     try:
         kinds = dict(node.gossip.state.variables.kinds())
-        found = await asyncio.to_thread(compile_written, request.when, request.scope, kinds, len(node.node_names()))
+        bind = node.gossip.binding(request.when)
+        found = await asyncio.to_thread(compile_written, request.when, request.scope, kinds, len(node.node_names()), bind)
     except ExpressionError as error:
         return ExpressionReport(ok=False, error=str(error), variables=())
-    return ExpressionReport(ok=True, error=None, variables=tuple(sorted(found.variables)))
+    return ExpressionReport(ok=True, error=None, variables=tuple(sorted(measured_names(found.variables))))
 
 
 CHECK_EXPRESSION: Final = Operation(

@@ -1,23 +1,30 @@
-"""The operations on the variables that the nodes of the fleet measure, and on the readings that they share.
+"""The operations on the variables that the nodes of the fleet measure, on the readings that they share, and on parameters.
 
 Rules: of other nodes only the names and kinds are known, as told by the nodes themselves, and the last values of the variables that
 they share. Other values, ages and readers are those of the node that answers. An id of a page is `NODE/NAME` for variables and
 `NAME/NODE` for readings; names of variables have no slash.
 """
 
-from typing import TYPE_CHECKING, Final
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from constraint_crdt.operations.command import Column, Command, Flag, Table, View
+from constraint_crdt.errors import UnknownName
+from constraint_crdt.operations.command import Column, Command, Flag, Table, View, parse_scalar, parse_selectors, show_time
 from constraint_crdt.operations.operation import (
+    DELETE,
     GET,
     PAGED,
+    PUT,
+    Body,
     Freshness,
     Operation,
     Paged,
     Parameter,
     Reply,
+    Right,
     concatenated,
     not_found,
 )
@@ -135,6 +142,7 @@ class GetReadings(Paged, frozen=True, kw_only=True):
     """`GET /v1/readings`."""
 
     name: str | None = None
+    node: str | None = None
 
 
 class ReadingReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,7 +185,7 @@ class ReadingsReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def _readings(node: "Node", request: GetReadings) -> Reply[ReadingsReport]:
-    page, following = request.page(node.reading_ids(name=request.name))
+    page, following = request.page(node.reading_ids(name=request.name, node=request.node))
     return Reply(node.readings(page), next_after=following)
 
 
@@ -225,14 +233,265 @@ READINGS: Final = Operation(
     request=GetReadings,
     response=ReadingsReport,
     run=_readings,
-    parameters=(Parameter(name="name", about="only those of this variable"), *PAGED),
+    parameters=(
+        Parameter(name="name", about="only those of this variable"),
+        Parameter(name="node", about="only those of this node"),
+        *PAGED,
+    ),
     freshness=Freshness.AGING,
     join=joined_readings,
     command=Command(
         name="readings",
         help="the last values that the nodes share with the fleet, and their figures",
         group="constraints",
-        flags={"name": Flag(nargs="?", metavar="VAR", help="the variable; default: all")},
+        flags={
+            "name": Flag(nargs="?", metavar="VAR", help="the variable; default: all"),
+            "node": Flag("--of", metavar="NODE", help="only those of this node"),
+        },
         show=show_readings,
+    ),
+)
+
+# --- parameters -------------------------------------------------------------------------------------------------------------
+
+
+class ParameterValueReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A value of a setting, and who set it."""
+
+    value: float | str | bool
+    set_by: str
+    """The node."""
+    set_at: int
+    """ns since the epoch by the clock of that node."""
+    actor: str | None = None
+    """Who caused it, by the audit of that node; null if unknown."""
+
+
+class SettingReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A setting of a parameter, for the nodes that a selector matches."""
+
+    selector: str
+    """Empty: all nodes."""
+    value: float | str | bool | None
+    """Null for several different values, set at the same time by several nodes: the parameter has none there then."""
+    values: tuple[ParameterValueReport, ...]
+
+
+class ParameterReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A parameter of the fleet."""
+
+    name: str
+    settings: tuple[SettingReport, ...]
+    value: float | str | bool | None
+    """On the node that answers; null without one."""
+    selector: str
+    """That of the setting which counts there."""
+    reason: str
+    """Why it has no value there; else empty."""
+    constraints: tuple[str, ...]
+    """The active constraints that read it, by id."""
+
+
+class GetParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /v1/parameters`."""
+
+    name: str | None = None
+
+
+class ParameterSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `PUT /v1/parameters/{name}`."""
+
+    value: float | str | bool
+    on: Mapping[str, str] | str | None = None
+    """The labels of the nodes concerned, or the text of a selector; null: all nodes."""
+
+
+class SetParameter(ParameterSetting, frozen=True, kw_only=True):
+    """`PUT /v1/parameters/{name}`."""
+
+    name: str
+
+
+class UnsetParameter(msgspec.Struct, frozen=True, kw_only=True):
+    """`DELETE /v1/parameters/{name}`."""
+
+    name: str
+    on: str | None = None
+
+
+class NodeParameter(msgspec.Struct, frozen=True, kw_only=True):
+    """The value of a parameter on a node before and after a change; null without one."""
+
+    node: str
+    before: float | str | bool | None
+    after: float | str | bool | None
+    reason: str = ""
+    """Why it has no value after; else empty."""
+
+
+class ParameterChange(msgspec.Struct, frozen=True, kw_only=True):
+    """The effect of a setting, or of its removal, as far as the answering node knows the labels of the nodes."""
+
+    name: str
+    selector: str
+    change: str
+    """set, unset, unchanged."""
+    nodes: tuple[NodeParameter, ...]
+    """Nodes with another value now, at most 100."""
+    changed_nodes: int
+    """Their number."""
+    constraints: tuple[str, ...]
+    """The active constraints that read it on these nodes, by id."""
+
+
+async def _parameters(node: "Node", request: GetParameters) -> list[ParameterReport]:
+    return node.parameters(request.name)
+
+
+def show_parameters(answer: list[ParameterReport], request: GetParameters, _: "Namespace") -> View:
+    """A row for each setting, or a sentence without any."""
+    if not answer:
+        return (
+            f"no parameter {request.name} is set"
+            if request.name
+            else "no parameter is set: `constraint-crdt set NAME VALUE` sets one"
+        )
+    now = time.time()
+    columns = [Column("parameter"), Column("on"), Column("value", right=True), Column("here"), Column("set by"), Column("read by")]
+    rows: list[list[object]] = []
+    for each in answer:
+        for number, setting in enumerate(each.settings):
+            counts = each.value is not None and setting.selector == each.selector
+            by = [f"{value.actor or ''}{' on ' if value.actor else ''}{value.set_by}" for value in setting.values]
+            told = " or ".join(show_scalar(value.value) for value in setting.values)
+            since = show_time(max(value.set_at for value in setting.values), now)
+            readers = "" if number else _readers(each.constraints)
+            here = "counts" if counts else "conflict" if setting.value is None else "-"
+            rows.append([each.name, setting.selector or "all nodes", told, here, f"{', '.join(by)}, {since}", readers])
+    reasons = [f"{each.name}: {each.reason}" for each in answer if each.reason]
+    return [Table(columns, rows), *reasons]
+
+
+def _readers(constraints: Sequence[str]) -> str:
+    more = len(constraints) - SHOWN_READERS
+    return ", ".join(constraints[:SHOWN_READERS]) + (f" and {more} more" if more > 0 else "") or "-"
+
+
+def show_scalar(value: float | str | bool | None) -> str:
+    """A value of a parameter as a person writes it; `-` without one."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "-" if value is None else value if isinstance(value, str) else f"{value:.15g}"
+
+
+PARAMETERS: Final = Operation(
+    name="parameters",
+    method=GET,
+    path="/v1/parameters",
+    summary="The parameters that constraints read.",
+    about="The parameters that constraints read as `param.NAME`, with their settings, and the value on the node that answers.",
+    request=GetParameters,
+    response=list[ParameterReport],
+    run=_parameters,
+    parameters=(Parameter(name="name", about="only this one"),),
+    freshness=Freshness.STATE,
+    command=Command(
+        name="params",
+        help="the parameters that constraints read as param.NAME, for which nodes they are set, by whom",
+        group="constraints",
+        flags={"name": Flag(nargs="?", metavar="NAME", help="the parameter; default: all")},
+        show=show_parameters,
+    ),
+)
+
+
+async def _set(node: "Node", request: SetParameter) -> ParameterChange:
+    return await node.set_parameter(request.name, request.value, request.on)
+
+
+def show_change(answer: ParameterChange, _: Any, __: "Namespace") -> View:
+    """What a setting changes: the nodes by their values before and after, and the constraints."""
+    where = f" on {answer.selector}" if answer.selector else ""
+    if answer.change == "unchanged":
+        return f"{answer.name}{where}: unchanged: it has this value"
+    lines = [f"{answer.name}{where}: {answer.change}"]
+    by_values: dict[tuple[str, str], list[str]] = {}
+    for each in answer.nodes:
+        by_values.setdefault((show_scalar(each.before), each.reason or show_scalar(each.after)), []).append(each.node)
+    for (before, after), names in by_values.items():
+        more = f" and {len(names) - SHOWN_NODES} more" if len(names) > SHOWN_NODES else ""
+        lines.append(f"  {before} -> {after} on {', '.join(names[:SHOWN_NODES])}{more}")
+    if answer.changed_nodes > len(answer.nodes):
+        lines.append(f"  and on {answer.changed_nodes - len(answer.nodes)} more nodes")
+    if not answer.changed_nodes:
+        lines.append("  no known node has another value by it")
+    readers = ", ".join(answer.constraints[:SHOWN_NODES])
+    more = f" and {len(answer.constraints) - SHOWN_NODES} more" if len(answer.constraints) > SHOWN_NODES else ""
+    lines.append(f"  read by {readers}{more}" if readers else "  no constraint reads it there")
+    return lines
+
+
+MOST_CHANGED: Final = 100
+"""Nodes named in the effect of a change of a parameter."""
+
+SHOWN_NODES: Final = 10
+"""Nodes, or constraints, in a line of the command."""
+
+_PARAMETER: Final = Flag(metavar="NAME", help="as in param.NAME")
+
+SET_PARAMETER: Final = Operation(
+    name="set_parameter",
+    method=PUT,
+    path="/v1/parameters/{name}",
+    right=Right.OPERATE,
+    summary="Give a parameter a value, on all nodes or on some.",
+    about="Give a parameter a value, on all nodes or on those that `on` selects. Of several settings the most specific counts.",
+    request=SetParameter,
+    response=ParameterChange,
+    run=_set,
+    body=Body(shape=ParameterSetting),
+    positional=("name", "value"),
+    command=Command(
+        name="set",
+        help="give a parameter a value, and show which nodes and constraints that changes",
+        group="constraints",
+        flags={
+            "name": _PARAMETER,
+            "value": Flag(metavar="VALUE", convert=parse_scalar, help="a number, true, false, or a text"),
+            "on": Flag(
+                "--on", action="append", metavar="SELECTOR", convert=parse_selectors,
+                help="only for nodes with these labels, as in 'zone=dock, !spare'; the most specific setting counts",
+            ),
+        },
+        show=show_change,
+    ),
+)  # fmt: skip
+
+
+async def _unset(node: "Node", request: UnsetParameter) -> ParameterChange:
+    try:
+        return await node.unset_parameter(request.name, request.on)
+    except UnknownName as error:
+        raise not_found(str(error)) from None
+
+
+UNSET_PARAMETER: Final = Operation(
+    name="unset_parameter",
+    method=DELETE,
+    path="/v1/parameters/{name}",
+    right=Right.OPERATE,
+    summary="Remove a setting of a parameter.",
+    about="Remove the setting of a parameter for this selector. Raises `NotFound` if none stands.",
+    request=UnsetParameter,
+    response=ParameterChange,
+    run=_unset,
+    parameters=(Parameter(name="on", about="the selector of the setting; default: that for all nodes"),),
+    positional=("name",),
+    command=Command(
+        name="unset",
+        help="remove a setting of a parameter, and show which nodes and constraints that changes",
+        group="constraints",
+        flags={"name": _PARAMETER, "on": Flag("--on", metavar="SELECTOR", help="of the setting; default: that for all nodes")},
+        show=show_change,
     ),
 )

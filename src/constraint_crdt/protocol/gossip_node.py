@@ -20,11 +20,11 @@ Rules kept here:
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar, Unpack
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
 from constraint_crdt.crdt.clock import HybridClock, VectorClock
-from constraint_crdt.crdt.digest import Dot, Replica, StateHash, check_replica
+from constraint_crdt.crdt.digest import Dot, Replica, StateHash, check_replica, dot_text
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES, Limits
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, InvalidValue, UnknownConstraint, UnknownName
 from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
@@ -45,8 +45,11 @@ from constraint_crdt.protocol.messages import (
 from constraint_crdt.protocol.peers import DeltaTracker, LinkEstimates
 from constraint_crdt.protocol.transfers import EncodedMessage, InboundTransfers, OutboundTransfers, encoded_apart
 from constraint_crdt.state import ConstraintState
+from constraint_crdt.types.changes import ALL, Switch
 from constraint_crdt.types.definition import (
     ADD,
+    Definition,
+    DefinitionFields,
     Duration,
     Labels,
     Selection,
@@ -54,9 +57,12 @@ from constraint_crdt.types.definition import (
     check_definition,
     check_labels,
     duration_ns,
+    edited,
     expiry_time,
+    joined,
 )
 from constraint_crdt.types.orset import Change
+from constraint_crdt.types.parameters import bind, parameters_of
 from constraint_crdt.types.readings import Reading
 from constraint_crdt.types.register import Position
 from constraint_crdt.types.variables import VariableKind
@@ -277,19 +283,52 @@ class GossipNode:
         that cannot be used, `ClockInDoubt` for an end where this node does not know the time, and `ConstraintCrdtError` for values
         out of bounds.
         """
-        state = self.local.state
         expires_at = self._end(ttl, until)
         definition = check_definition(
             when, severity, about, on, expires_at,
             for_=duration_ns(for_, "for"), clear_after=duration_ns(clear_after, "clear_after"), clear_when=clear_when,
             if_unknown=if_unknown, max_age=duration_ns(max_age, "max_age"), scope=scope, mode=mode, each=each,
         )  # fmt: skip
-        if definition.when is not None:
+        return self._put_definition(id_, definition, at)
+
+    def edited_definition(self, id_: str, fields: DefinitionFields) -> Definition:
+        """The definition of an active constraint with other fields, not written yet. Raises as `edit_constraint`."""
+        expires_at = self._end(fields.get("ttl"), fields.get("until"))
+        return edited(self.local.state.constraints.definition(id_), fields, expires_at)
+
+    def edit_constraint(self, id_: str, *, at: int | None = None, **fields: Unpack[DefinitionFields]) -> Change:
+        """Change the fields of an active constraint that are given, and keep the others. `at`: see `add_constraint`.
+
+        Raises as `add_constraint`, `UnknownConstraint` for an inactive constraint, and `ConstraintInConflict` where it has
+        several definitions.
+        """
+        return self._put_definition(id_, self.edited_definition(id_, fields), at)
+
+    def resolve_conflict(self, id_: str, keep: Dot | None = None, *, at: int | None = None) -> Change:
+        """Replace the definitions of a constraint by one: the one of the dot `keep`, or all of them, joined.
+
+        Raises `UnknownConstraint` for an inactive constraint, and `ConstraintCrdtError` for a dot of no definition in force, and
+        for definitions that cannot be joined.
+        """
+        additions = self.local.state.constraints.additions(id_)
+        if not additions:
+            raise UnknownConstraint(id_)
+        if keep is None:
+            return self._put_definition(id_, joined([each.definition for each in additions]), at)
+        kept = next((each.definition for each in additions if each.dot == keep), None)
+        if kept is None:
+            message = f"no definition of {id_} in force is of the mutation {dot_text(keep)}: look again"
+            raise ConstraintCrdtError(message, field="keep")
+        return self._put_definition(id_, kept, at)
+
+    def _put_definition(self, id_: str, definition: Definition, at: int | None) -> Change:
+        if definition.when is not None and not definition.meaning:
             from constraint_crdt.expression import check_expressions
 
-            check_expressions(definition.when, definition.clear_when, scope=definition.scope)
+            bound = self.binding(definition.when, definition.clear_when)
+            check_expressions(definition.when, definition.clear_when, scope=definition.scope, bind=bound)
         with self.local as me:
-            return state.constraints.put(id_, definition, node=me, at=at)
+            return self.local.state.constraints.put(id_, definition, node=me, at=at)
 
     def _end(self, ttl: Duration | float | None, until: Timestamp | int | None) -> int | None:
         if ttl is None and until is None:
@@ -297,12 +336,92 @@ class GossipNode:
         self.local.check_clock()
         return expiry_time(ttl, until, self.local.time.now())
 
+    def binding(self, *sources: str | None) -> Callable[[str], str]:
+        """A function that puts the values which parameters have on this node now in place of their names, for any thread.
+
+        `sources`: the expressions that it may be called with.
+        """
+        parameters = self.local.state.parameters
+        values = {name: parameters.value(name, self.labels) for source in sources for name in parameters_of(source)}
+        return lambda source: bind(source, values)
+
+    def set_parameter(self, name: str, value: object, on: Selection | None = None) -> bool:
+        """Give a parameter a value on all nodes, or on those that `on` selects. True if a cell was written.
+
+        Raises as `Parameters.set` does.
+        """
+        at = self.local.time.stamp()
+        return self.write(lambda me: self.local.state.parameters.set(name, value, on, node=me, at=at))
+
+    def unset_parameter(self, name: str, on: Selection | None = None) -> None:
+        """Remove a setting of a parameter. Raises `UnknownName` if none stands for this selector."""
+        at = self.local.time.stamp()
+        self.write(lambda me: self.local.state.parameters.unset(name, on, node=me, at=at))
+
     def remove_constraint(self, id_: str) -> None:
         """Remove a constraint. Raises `KeyError`, changing nothing, for a constraint not active here."""
         constraints = self.local.state.constraints
         if id_ not in constraints:
             raise UnknownConstraint(id_)
-        self.write(lambda me: constraints.remove(id_, node=me))
+        self.write(lambda me: self._remove(id_, me))
+
+    def _remove(self, id_: str, me: Replica) -> None:
+        """Remove a constraint, and enable it: added again, it is in force."""
+        switches = self.local.state.switches
+        self.local.state.constraints.remove(id_, node=me)
+        switches.put_all([id_], disabled=False, time=self.local.time.stamp(), node=me)
+
+    def restore(
+        self,
+        definitions: Mapping[str, Definition | None],
+        switches: Mapping[str, Switch | None],
+        *,
+        actor: str = "",
+        why: str = "",
+        at: int | None = None,
+    ) -> None:
+        """Give constraints definitions that they had, and None to remove one; disable constraints as before, with None enable them.
+
+        Raises `ClockInDoubt` for a definition with an end, and `ConstraintCrdtError` beyond a limit; nothing changes then.
+        """
+        state, time = self.local.state, self.local.time.stamp()
+        if any(each is not None and each.expires_at is not None for each in definitions.values()):
+            self.local.check_clock()
+
+        def write(me: Replica) -> None:
+            for id_, definition in definitions.items():
+                if definition is not None:
+                    state.constraints.put(id_, definition, node=me, at=at)
+                elif id_ in state.constraints:
+                    self._remove(id_, me)
+            for id_, switch in switches.items():
+                until = None if switch is None else switch.until
+                state.switches.put_all([id_], disabled=switch is not None, until=until, time=time, actor=actor, why=why, node=me)
+
+        self.write(write)
+
+    def disable(self, ids: Sequence[str], *, ttl: Duration | float | None = None, actor: str = "", why: str = "") -> list[str]:
+        """Disable constraints on all nodes: they are kept, and not evaluated. Returns the ids. `ALL` stands for all constraints.
+
+        `ttl`: for so long (a `timedelta`, or seconds); None: until they are enabled. Raises `UnknownConstraint` for a constraint
+        not active here, `ClockInDoubt` for an end where this node does not know the time, and `ConstraintCrdtError` for values out
+        of bounds; nothing changes then.
+        """
+        self._check_active(ids)
+        until, time = self._end(ttl, None), self.local.time.stamp()
+        switches = self.local.state.switches
+        return self.write(lambda me: switches.put_all(ids, disabled=True, until=until, time=time, actor=actor, why=why, node=me))
+
+    def enable(self, ids: Sequence[str], *, actor: str = "", why: str = "") -> list[str]:
+        """End disablings; returns the ids of those that were disabled, `ALL` for all. Raises `UnknownConstraint` as `disable`."""
+        self._check_active(ids)
+        switches, time = self.local.state.switches, self.local.time.stamp()
+        return self.write(lambda me: switches.put_all(ids, disabled=False, time=time, actor=actor, why=why, node=me))
+
+    def _check_active(self, ids: Sequence[str]) -> None:
+        for id_ in ids:
+            if id_ != ALL and id_ not in self.local.state.constraints:
+                raise UnknownConstraint(id_)
 
     def record(self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None) -> None:
         """Count evaluations of a constraint, or of none in particular. Raises `ValueError` for a negative number."""
@@ -376,7 +495,11 @@ class GossipNode:
         from constraint_crdt.expression.evaluation import evaluate
 
         check_names(values)
-        evaluations = evaluate(self.local.state.constraints, values, self.labels)
+        state = self.local.state
+        enabled = [id_ for id_ in sorted(state.constraints) if id_ not in state.switches]
+        evaluations = evaluate(
+            state.constraints, values, self.labels, enabled, bind=lambda definition: state.parameters.bind(definition, self.labels)
+        )
         for each in evaluations:
             self.record_each({each.constraint: each.counts})
         return evaluations

@@ -11,7 +11,7 @@ import asyncio
 import heapq
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
 from typing import Final
 
 import msgspec
@@ -26,12 +26,15 @@ from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.evidence import Convergence
 from constraint_crdt.insight.explain import state_here, violated_nodes
 from constraint_crdt.insight.history import DefinitionClock
-from constraint_crdt.model import DurationHistogram, EventKind, Severity, VerdictState
+from constraint_crdt.model import DurationHistogram, EventKind, Mode, Severity, VerdictState
+from constraint_crdt.model.selectors import Selector
 from constraint_crdt.operations.constraints import (
+    DISABLED,
     MOST_VIOLATED,
     ConstraintReport,
     DefinitionReport,
     ViolatedNode,
+    reported_disabling,
     reported_fields,
     reported_time,
     reported_verdict,
@@ -54,7 +57,19 @@ from constraint_crdt.operations.nodes import (
     link_reports,
     slow_links,
 )
-from constraint_crdt.operations.variables import MOST_READERS, FleetFigures, ReadingReport, ReadingsReport, VariableReport
+from constraint_crdt.operations.variables import (
+    MOST_CHANGED,
+    MOST_READERS,
+    FleetFigures,
+    NodeParameter,
+    ParameterChange,
+    ParameterReport,
+    ParameterValueReport,
+    ReadingReport,
+    ReadingsReport,
+    SettingReport,
+    VariableReport,
+)
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed
 from constraint_crdt.runtime.evaluation import Evaluator
@@ -65,8 +80,11 @@ from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.store import Life
 from constraint_crdt.transport import LinkingTransport, RoleTransport, Standing, Transport
-from constraint_crdt.types.definition import Addition, Selection, check_selector
+from constraint_crdt.types.counters import Counts
+from constraint_crdt.types.definition import ADD, Addition, Selection, check_selector
 from constraint_crdt.types.nodes import NodeValue
+from constraint_crdt.types.orset import is_conflict
+from constraint_crdt.types.parameters import PARAM, Bound, SetValue, read_parameters
 from constraint_crdt.types.variables import kind_of
 from constraint_crdt.types.verdicts import value_text
 
@@ -124,6 +142,7 @@ class Answers:
         """See `Node.status`."""
         gossip, exchanges, fleet = self._gossip, self._exchanges, convergence.report()
         state, live, doubt = gossip.state, exchanges.live, gossip.time.doubt
+        audited = self._audited()
         role = standing(self._transport)
         return Status(
             node=gossip.node_id,
@@ -133,14 +152,20 @@ class Answers:
             hash=gossip.state_hash.hex(),
             constraints_hash=gossip.constraints_hash.hex(),
             constraints=state.active_constraint_count,
+            disabled=len(self.disabled_ids()),
+            all_disabled=reported_disabling(state.switches.of_all),
+            conflicts=len(self._feed.definitions.conflicts),
             unknown_here=self._evaluator.undecided,
-            violated_anywhere=len(state.verdicts.violated),
+            violated_anywhere=len(self._violated()),
+            audited=len(self._evaluator.audited),
+            audited_satisfied=audited.satisfied,
+            audited_violations=audited.violated,
             worst=self._worst(),
             firing=self._alerts.firing,
             in_service=len(self._in_service()) + 1,
             satisfied=state.metrics.total_satisfied,
             violations=state.metrics.total_violations,
-            satisfaction_rate=state.satisfaction_rate,
+            satisfaction_rate=_rate(state.metrics.total, audited),
             position=state.position,
             peers=len(live),
             known=len(self._names()),
@@ -184,11 +209,21 @@ class Answers:
         state, ended = self._gossip.state, {self._gossip.node_id} | self._gossip.revoked_nodes
         return [name for name in self._names() if name not in ended and name not in state.retirements]
 
+    def _violated(self) -> list[str]:
+        """The constraints violated on a node, without those of mode audit. O(these)."""
+        constraints = self._gossip.state.constraints
+        return [id_ for id_ in self._gossip.state.verdicts.violated if constraints.mode(id_) is not Mode.AUDIT]
+
+    def _audited(self) -> Counts:
+        """The judgements of the constraints of mode audit, on all nodes."""
+        found = [self._gossip.state.metrics.constraint(id_) for id_ in self._evaluator.audited]
+        return Counts(sum(each.satisfied for each in found), sum(each.violated for each in found))
+
     def _worst(self) -> tuple[ViolatedConstraint, ...]:
         """The violated constraints of the highest severity, of equals the longest violated."""
         constraints, verdicts = self._gossip.state.constraints, self._gossip.state.verdicts
         found = []
-        for id_ in verdicts.violated:
+        for id_ in self._violated():
             severity = max((each.definition.severity for each in constraints.additions(id_)), key=_GRAVITY.index, default=None)
             nodes = verdicts.violated_on(id_)
             if severity is not None and nodes:
@@ -198,6 +233,11 @@ class Answers:
             ViolatedConstraint(id=id_, severity=severity, nodes=len(nodes), node=nodes[0], since=since)
             for _, _, id_, severity, nodes, since in heapq.nsmallest(MOST_WORST, found)
         )
+
+    def disabled_ids(self) -> list[str]:
+        """The active constraints that are disabled, ordered. O(disabled constraints)."""
+        constraints, switches = self._gossip.state.constraints, self._gossip.state.switches
+        return sorted(constraints) if switches.of_all is not None else [id_ for id_ in switches if id_ in constraints]
 
     def _linked(self) -> dict[str, int]:
         """The number of other nodes in service by their link."""
@@ -244,6 +284,71 @@ class Answers:
             for name in wanted
         ]
 
+    def parameters(self, name: str | None) -> list[ParameterReport]:
+        """See `Node.parameters`."""
+        parameters = self._gossip.state.parameters
+        names = [each for each in parameters if name in (None, each)]
+        readers = self._parameter_readers(names)
+        return [self._parameter(each, readers[each]) for each in names]
+
+    def _parameter(self, name: str, constraints: Sequence[str]) -> ParameterReport:
+        state = self._gossip.state
+        here = state.parameters.value(name, self._gossip.labels)
+        settings = []
+        for each in state.parameters.settings(name):
+            values = tuple([self._set_value(value) for value in each.values])
+            settings.append(
+                SettingReport(selector=each.text, value=None if each.in_conflict else each.values[0].value, values=values)
+            )
+        return ParameterReport(
+            name=name, settings=tuple(settings), value=here.value, selector=here.selector, reason=here.reason,
+            constraints=tuple(constraints),
+        )  # fmt: skip
+
+    def _set_value(self, value: SetValue) -> ParameterValueReport:
+        entry = self._gossip.state.audit.of(value.dot)
+        actor = None if entry is None else entry.actor
+        return ParameterValueReport(value=value.value, set_by=value.dot.replica.node_id, set_at=value.at, actor=actor)
+
+    def _parameter_readers(self, names: Collection[str]) -> dict[str, list[str]]:
+        """The active constraints that read these parameters. O(constraints), and decodes those that may read one only."""
+        state = self._gossip.state
+        found: dict[str, list[str]] = {name: [] for name in names}
+        needle = next(iter(names)).encode() if len(names) == 1 else PARAM.encode()
+        for id_ in sorted(state.constraints) if names else ():
+            if any(needle in cell.data for cell in state.rows.held(ADD, id_)):
+                read = {name for each in state.constraints.definitions(id_) for name in read_parameters(each)}
+                for name in read.intersection(names):
+                    found[name].append(id_)
+        return found
+
+    def parameter_values(self, name: str) -> dict[str, Bound]:
+        """A parameter on each known node in service, by its labels as known here. O(nodes)."""
+        state, me = self._gossip.state, self._gossip.node_id
+        labels = {node: dict(each.labels) for node, each in state.nodes.items()} | {me: dict(self._gossip.labels)}
+        return {node: state.parameters.value(name, labels[node]) for node in sorted(labels) if node not in state.retirements}
+
+    def parameter_change(self, name: str, on: Selector, change: str, before: Mapping[str, Bound]) -> ParameterChange:
+        """The effect of a change of a parameter, given its values before."""
+        after = self.parameter_values(name)
+        changed = [node for node in after if repr(before.get(node, after[node]).value) != repr(after[node].value)]
+        nodes = [
+            NodeParameter(node=node, before=before[node].value, after=after[node].value, reason=after[node].reason)
+            for node in changed[:MOST_CHANGED]
+        ]
+        state = self._gossip.state
+        labels = [dict(each.labels) for node, each in state.nodes.items() if node in changed]
+        if self._gossip.node_id in changed:
+            labels.append(dict(self._gossip.labels))
+        readers = self._parameter_readers([name])[name]
+        concerned = [
+            id_ for id_ in readers
+            if any(each.applies_to(found) for each in state.constraints.definitions(id_) for found in labels)
+        ]  # fmt: skip
+        return ParameterChange(
+            name=name, selector=str(on), change=change, nodes=tuple(nodes), changed_nodes=len(changed), constraints=tuple(concerned)
+        )
+
     def variable_ids(self, node: str | None, name: str | None) -> list[str]:
         """See `Node.variable_ids`."""
         me, variables = self._gossip.node_id, self._gossip.state.variables
@@ -281,10 +386,12 @@ class Answers:
             readers=len(readers),
         )
 
-    def reading_ids(self, name: str | None) -> list[str]:
+    def reading_ids(self, name: str | None, node: str | None) -> list[str]:
         """See `Node.reading_ids`."""
         readings = self._gossip.state.readings
-        return [f"{each}/{node}" for each in ([name] if name is not None else readings) for node in readings.nodes(each)]
+        if node is not None:
+            return [f"{each}/{node}" for each in sorted(readings.of(node)) if name in (None, each)]
+        return [f"{each}/{told}" for each in ([name] if name is not None else readings) for told in readings.nodes(each)]
 
     def readings(self, ids: Sequence[str]) -> ReadingsReport:
         """See `Node.readings`."""
@@ -426,6 +533,7 @@ class Answers:
             measured=None if me else link_report(gossip.links, name),
             site=self._exchanges.sites.site if me else self._exchanges.told_sites.of(name) or "",
             speaks_with=tuple(speaks_with),
+            endpoints=tuple(self._transport.endpoints) if me else described.endpoints if described else (),
         )
 
     def _constraint(self, id_: str, additions: Sequence[Addition]) -> ConstraintReport:
@@ -438,6 +546,9 @@ class Answers:
         verdict = reported_verdict(own)
         verdict["reason"] = last.reason if last else ""
         verdict["state"] = state_here(last, definitions, self._gossip.labels) if active else VerdictState.OFF.value
+        disabled = reported_disabling(state.switches.disabling(id_))
+        if disabled is not None:
+            verdict["state"] = DISABLED
         violated = violated_nodes(state.verdicts, id_, self._gossip.node_id, own) if active else {}
         if self._evaluator.writer(id_) is not None:  # told by one node: what one that is not live told counts no more
             present = {self._gossip.node_id, *self._exchanges.live}
@@ -454,7 +565,7 @@ class Answers:
             expires_at=max(ends) if len(ends) == len(definitions) else None,
             **reported_fields(definitions[0]),
             applies_here=any(each.applies_to(self._gossip.labels) for each in definitions),
-            conflict=len({each.without_end() for each in definitions}) > 1,
+            conflict=is_conflict(definitions),
             definitions=reports,
             satisfied=counts.satisfied,
             violations=counts.violated,
@@ -465,7 +576,14 @@ class Answers:
             **reported_time(state.metrics.time(id_).plus(self._evaluator.times(id_))),
             violated_now=len(violated),
             violated_on=tuple([ViolatedNode(node=node, **reported_verdict(each)) for node, each in named]),
+            disabled=disabled,
         )
+
+
+def _rate(total: Counts, audited: Counts) -> float:
+    """Satisfied over all evaluations but those of mode audit; 1.0 when nothing was recorded."""
+    satisfied, violated = total.satisfied - audited.satisfied, total.violated - audited.violated
+    return satisfied / (satisfied + violated) if satisfied + violated else 1.0
 
 
 def _definition(addition: Addition) -> DefinitionReport:
@@ -618,8 +736,8 @@ class RuntimeMetrics:
             tiles=len(state.tiles),
             store_bytes=persistence.size,
             store_waiting=persistence.waiting,
-            commits=None if persistence.commits is None else _histogram(persistence.commits),
-            loop_lag=_histogram(self._lag.durations),
+            commits=None if persistence.commits is None else histogram_of(persistence.commits),
+            loop_lag=histogram_of(self._lag.durations),
             events=dict(self._events.counts),
             links=tuple(link_reports(self._gossip.links, exchanges.live)[:MOST_METERED]),
         )
@@ -629,5 +747,6 @@ class RuntimeMetrics:
         return self._exchanges.receipts.last
 
 
-def _histogram(durations: DurationHistogram) -> Histogram:
+def histogram_of(durations: DurationHistogram) -> Histogram:
+    """The durations counted up to now."""
     return Histogram(bounds=durations.bounds, up_to=tuple(durations.up_to()), total=durations.total)

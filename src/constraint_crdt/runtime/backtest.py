@@ -46,6 +46,7 @@ from constraint_crdt.runtime.rule_tests import Rules, SeenAlert, SeenTurn, Virtu
 from constraint_crdt.runtime.settings import NodeSettings, VariableSettings
 from constraint_crdt.simulation.recorder import RecordingError
 from constraint_crdt.types.definition import Definition, read_addition
+from constraint_crdt.types.parameters import Parameters
 from constraint_crdt.types.verdicts import VIOLATED_STATES
 
 MOST_TURNS = 200_000
@@ -565,10 +566,18 @@ class Replayed(NamedTuple):
     """The names of the alert rules of both."""
 
 
+def _with_parameters(rules: Rules, labels: Mapping[str, str]) -> dict[str, tuple[Definition, ...]]:
+    """The definitions of rules with the values of their parameters in place of the names, as a recording has them."""
+    parameters = Parameters()
+    for each in rules.parameters:
+        parameters.set(each.name, each.value, each.selector or None, node="rules")
+    return {id_: (parameters.bind(each, labels).definition,) for id_, each in rules.constraints.items()}
+
+
 async def replay(source: Source, new: Rules, old: Rules | None) -> Replayed:
     """Run both sets of rules on a source. `old`: None for those of the recording. Raises `RecordingError`."""
-    given = {id_: (each,) for id_, each in new.constraints.items()}
-    before = None if old is None else {id_: (each,) for id_, each in old.constraints.items()}
+    given = _with_parameters(new, source.beginning.labels)
+    before = None if old is None else _with_parameters(old, source.beginning.labels)
     old_alerts = source.beginning.alerts if old is None else old.alerts
     fixed = source.defined_once() or {} if before is None else before
     same = {id_ for id_, each in given.items() if tuple(fixed.get(id_, ())) == each}

@@ -18,8 +18,8 @@ force again for a moment: neither this nor the second expiry is published. Where
 skew of clocks (a wrong clock was set right), the constraint is published as added. An extension is published, because the
 definition differs. An addition that had ended before it was heard of is published as an expiry, with this in its detail.
 
-The audit: an entry after a change of constraints or membership tells its actor. The actor is that of `acting_as`, else that of the
-node.
+The audit: an entry after a change of constraints or membership tells its actor and its reason. The actor is that of `acting_as`,
+else that of the node. The history keeps what the change replaced, in the same write (`types.changes`).
 
 Batches of changes: for writers faster than a commit to disk per change.
 
@@ -43,7 +43,7 @@ from constraint_crdt.crdt.cells import Cell, core
 from constraint_crdt.crdt.clock import DEFAULT_MAX_SKEW, SECOND
 from constraint_crdt.crdt.digest import Dot, Replica, check_id
 from constraint_crdt.crdt.limits import MAX_COUNT
-from constraint_crdt.errors import ConstraintCrdtError, InvalidType, WritesRefused
+from constraint_crdt.errors import ConstraintCrdtError, ConstraintExists, InvalidType, WritesRefused
 from constraint_crdt.expression import ExpressionError, compile_written
 from constraint_crdt.expression.evaluation import NO_KINDS, is_known
 from constraint_crdt.expression.judgement import Turn
@@ -59,6 +59,7 @@ from constraint_crdt.operations.constraints import (
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode, Result
 from constraint_crdt.state import ConstraintState
+from constraint_crdt.types.changes import ALL, Before, Subject, Turned, before_change
 from constraint_crdt.types.counters import COUNTS, NODE_KEY, count_of, counts_value
 from constraint_crdt.types.definition import (
     ADD,
@@ -69,7 +70,7 @@ from constraint_crdt.types.definition import (
     expiry_time,
     read_addition,
 )
-from constraint_crdt.types.orset import DOTS_PER_REMOVAL
+from constraint_crdt.types.orset import DOTS_PER_REMOVAL, is_conflict
 
 
 class ChangeOrigin(enum.Enum):
@@ -148,6 +149,7 @@ class ChangeFeed:
         """The constraints whose definitions changed."""
         self.held = False
         """The node writes nothing of its own accord yet: it has met no peer since it resumed its life, see `lifecycle`."""
+        self._turned: list[Turned] = []
         self.written_bytes = 0
         """Bytes of the cells written by this node since the start."""
 
@@ -163,32 +165,51 @@ class ChangeFeed:
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
-    async def commit(self, mutate: Callable[[], Result], operation: str = "", subject: str = "") -> Result:
+    async def commit(
+        self,
+        mutate: Callable[[], Result],
+        operation: str = "",
+        subject: str = "",
+        *,
+        why: str = "",
+        subjects: Iterable[Subject] = (),
+    ) -> Result:
         """Write for a user: return when the change is on disk, and push it to peers.
 
-        `operation`, `subject`: see `write`. Raises `WritesRefused`, before the call of `mutate` if the store is known to refuse
+        The other parameters: see `write`. Raises `WritesRefused`, before the call of `mutate` if the store is known to refuse
         writes, and the errors of `mutate`.
         """
         if self._disk.trouble is not None:
             raise WritesRefused(self._disk.trouble)
-        result = self.write(mutate, operation, subject)
+        result = self.write(mutate, operation, subject, why=why, subjects=subjects)
         try:
             await self._disk.durable()
         finally:  # the push follows the commit that it would wait for, and a caller that no longer waits changes nothing
             self._publish(_COMMIT)
         return result
 
-    def write(self, mutate: Callable[[], Result], operation: str = "", subject: str = "") -> Result:
+    def write(
+        self,
+        mutate: Callable[[], Result],
+        operation: str = "",
+        subject: str = "",
+        *,
+        why: str = "",
+        subjects: Iterable[Subject] = (),
+    ) -> Result:
         """Call `mutate`, a write by this node. A write may begin a new incarnation, also if `mutate` raises.
 
         `operation`: with a text, an entry of the audit about this operation on `subject` follows the mutations, if there are any.
+        `why`: the reason for people, of `because` if empty. `subjects`: what `mutate` may change; the history gets what changed.
         """
-        local = self._local
+        local, rows = self._local, self._local.state.rows
         before = Dot(local.replica, local.written)
+        earlier = [before_change(rows, each) if rows.held(*each) else Before(each, ()) for each in subjects]
         try:
             result = mutate()
             if operation and (local.replica, local.written) != before:
-                self._note(operation, subject, before)
+                reason = why or WHY.get()
+                self._keep(operation, reason, self._note(operation, subject, before, reason), earlier)
             return result
         finally:
             after = local.replica
@@ -202,18 +223,38 @@ class ChangeFeed:
 
     def note(self, operation: str, subject: str) -> None:
         """Write an entry of the audit about a change without mutations here. Beyond a limit there is none."""
-        self.write(lambda: self._note(operation, subject, None))
+        self.write(lambda: self._note(operation, subject, None, self.why))
 
-    def _note(self, operation: str, subject: str, since: Dot | None) -> None:
+    def _note(self, operation: str, subject: str, since: Dot | None, why: str = "") -> int:
+        """Returns the time of the entry, in ns since the epoch."""
         try:
-            self._local.note(self.actor, operation, subject, since)
+            return self._local.note(self.actor, operation, subject, since, why)
         except ConstraintCrdtError as error:  # beyond a limit; the change itself is done
             _log.warning("the audit has no entry about %s %s: %s", operation, subject, error)
+            return self._local.time.stamp()
+
+    def _keep(self, operation: str, why: str, time: int, earlier: Sequence[Before]) -> None:
+        """Keep in the history what changed. A first definition is no change: its cell tells all of it."""
+        local, changes = self._local, self._local.state.changes
+        known = [each for each in earlier if each.values or each.subject.kind != ADD or each.subject in changes.subjects]
+        changed = [each for each in known if before_change(local.state.rows, each.subject) != each]
+        if not changed:
+            return
+        try:
+            with local as me:
+                changes.note(changed, operation=operation, actor=self.actor, why=why, time=time, node=me)
+        except ConstraintCrdtError as error:  # beyond a limit; the change itself is done
+            _log.warning("the history has no entry about %s: %s", operation, error)
 
     @property
     def actor(self) -> str:
         """Who causes a change that is made now."""
         return ACTOR.get() or self._actor or _user()
+
+    @property
+    def why(self) -> str:
+        """The reason of a change that is made now."""
+        return WHY.get()
 
     def receive(self, peer: str, result: GossipResult) -> int:
         """A message of `peer` was merged. Returns the number of constraints whose definitions changed."""
@@ -242,11 +283,25 @@ class ChangeFeed:
         self._publish(NodeChange(ChangeOrigin.RESTORED, redefined=self._settle()))
 
     def _settle(self) -> int:
+        """Find the constraints with other definitions in force, and those disabled or enabled. Returns how many there are."""
         local = self._local
         if not local.state.constraints.ends:  # then the time does not matter
-            return self.definitions.settle()
-        with local.time.held():
-            return self.definitions.settle()
+            redefined = self.definitions.settle()
+        else:
+            with local.time.held():
+                redefined = self.definitions.settle()
+        switches = local.state.switches
+        turned = switches.take_turned() if switches.touched or switches.disabled else ()
+        if turned:
+            self._turned += turned
+            of_all = any(each.id == ALL for each in turned)
+            self.definitions.tell(list(local.state.constraints) if of_all else [each.id for each in turned])
+        return redefined + len(turned)
+
+    def take_turned(self) -> list[Turned]:
+        """The constraints that were disabled or enabled since the last call."""
+        turned, self._turned = self._turned, []
+        return turned
 
     def _publish(self, change: NodeChange) -> None:
         for subscriber in self._subscribers[change.origin]:
@@ -263,6 +318,8 @@ class DefinitionChange(NamedTuple):
     kind: EventKind
     constraint: str
     when: str
+    in_conflict: int = 0
+    """The number of its definitions, if they came into conflict by this change."""
 
 
 class DefinitionChanges:
@@ -287,6 +344,8 @@ class DefinitionChanges:
         """
         self._listed: dict[str, int] = {}
         """The constraints as last published, each with a hash of its definitions."""
+        self.conflicts: set[str] = set()
+        """The constraints with definitions in conflict, as last published."""
         self._expired: dict[str, int] = {}
         """The hashes of constraints whose expiry was published, while an add of them stands."""
         state.rows.watch(ADD, self._moved, bulk=self._came)
@@ -295,6 +354,10 @@ class DefinitionChanges:
     def subscribe(self, subscriber: Callable[[Collection[str]], None]) -> None:
         """Call `subscriber` with the ids of changed constraints, as soon as the change is found."""
         self._subscribers.append(subscriber)
+
+    def tell(self, ids: Collection[str]) -> None:
+        """Call the subscribers with constraints that are to be read again, with the same definitions."""
+        self._notify(ids)
 
     def _notify(self, ids: Collection[str]) -> None:
         for subscriber in self._subscribers:
@@ -414,6 +477,11 @@ class DefinitionChanges:
     def _change(self, id_: str, settled: int | Cell | None) -> DefinitionChange | None:
         now = self._constraints.definitions(id_)
         before, after = self._listed.get(id_), _hash(now)
+        began = is_conflict(now) and id_ not in self.conflicts
+        if began:
+            self.conflicts.add(id_)
+        elif self.conflicts and not is_conflict(now):
+            self.conflicts.discard(id_)
         if after is None if isinstance(settled, Cell) else after != settled:
             self._notify((id_,))  # its time ended since
         if after == before:
@@ -426,7 +494,8 @@ class DefinitionChanges:
             if not self._lasts(now):
                 return None
             del self._expired[id_]
-        return DefinitionChange(EventKind.ADDED if before is None else EventKind.CHANGED, id_, now[0].when or "")
+        kind = EventKind.ADDED if before is None else EventKind.CHANGED
+        return DefinitionChange(kind, id_, now[0].when or "", len(now) if began else 0)
 
     def _lasts(self, definitions: Sequence[Definition]) -> bool:
         """True if one of these is in force for longer than two clocks may differ."""
@@ -454,6 +523,20 @@ class DefinitionChanges:
 
 ACTOR: ContextVar[str | None] = ContextVar("actor", default=None)
 """Who causes the changes made now: a person, a token, a program; None: the node."""
+
+
+WHY: ContextVar[str] = ContextVar("why", default="")
+"""The reason of the changes made now, as the actor says; empty: none was given."""
+
+
+@contextmanager
+def because(why: str) -> Iterator[None]:
+    """Note this reason in the audit and in the history for the changes made in the block."""
+    before = WHY.set(why)
+    try:
+        yield
+    finally:
+        WHY.reset(before)
 
 
 @contextmanager
@@ -497,17 +580,22 @@ class BatchResult(msgspec.Struct, frozen=True, gc=False):
     change: Effect
 
 
-def check_definitions(changes: Sequence[BatchChange], kinds: Mapping[str, str] = NO_KINDS, nodes: int = 0) -> None:
+def check_definitions(
+    changes: Sequence[BatchChange],
+    kinds: Mapping[str, str] = NO_KINDS,
+    nodes: int = 0,
+    bind: Callable[[str], str] = lambda source: source,
+) -> None:
     """Check the size of a batch and its definitions, without the state. Compiles each `when`, which may be slow.
 
-    `kinds`: the kinds of variables where they are known; `nodes`: the number of the nodes of the fleet. Raises
-    `ConstraintCrdtError`; a `BatchError` for a change at fault.
+    `kinds`: the kinds of variables where they are known; `nodes`: the number of the nodes of the fleet; `bind`: see
+    `compile_written`. Raises `ConstraintCrdtError`; a `BatchError` for a change at fault.
     """
     if len(changes) > MAX_CHANGES:
         raise ConstraintCrdtError(f"a batch has at most {MAX_CHANGES} changes, not {len(changes)}: send several")
     for index, change in enumerate(changes):
         if type(change) is AddConstraint:
-            _check_definition(index, change, kinds, nodes)
+            _check_definition(index, change, kinds, nodes, bind)
 
 
 CHECKED_AT_ONCE = 50
@@ -570,8 +658,8 @@ def _apply(
     return results
 
 
-def _check_definition(index: int, change: AddConstraint, kinds: Mapping[str, str], nodes: int) -> None:
-    compiled = partial(compile_written, scope=change.scope, kinds=kinds, nodes=nodes)
+def _check_definition(index: int, change: AddConstraint, kinds: Mapping[str, str], nodes: int, bind: Callable[[str], str]) -> None:
+    compiled = partial(compile_written, scope=change.scope, kinds=kinds, nodes=nodes, bind=bind)
     for field, check in (
         ("id", lambda: check_id(change.id, "a constraint id")),
         ("for", lambda: duration_ns(change.for_, "for")),
@@ -624,6 +712,8 @@ class _Rehearsal:
             if type(change) is RecordCounts:
                 self._record(index, change)
             elif type(change) is AddConstraint:
+                if change.new and self._is_active(change.id):
+                    raise BatchError(index, "add.new", str(ConstraintExists(change.id)))
                 self._check_end(index, change)
                 self._end_adds(change.id)
                 self._cells += 1

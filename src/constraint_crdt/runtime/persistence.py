@@ -617,10 +617,12 @@ class MeasurementRecorder:
             os.close(file)
 
     def _cells(self, ids: Iterable[str]) -> dict[str, list[bytes]]:
-        constraints = self._gossip.state.constraints
-        return {
-            id_: [make_cell(ADD, id_, wire_definition(each, None)).data for each in constraints.definitions(id_)] for id_ in ids
+        """The definitions in force, with the values of the parameters in place of their names."""
+        state, labels = self._gossip.state, self._gossip.labels
+        bound = {
+            id_: [state.parameters.bind(each, labels).definition for each in state.constraints.definitions(id_)] for id_ in ids
         }
+        return {id_: [make_cell(ADD, id_, wire_definition(each, None)).data for each in found] for id_, found in bound.items()}
 
     def _passed(self, now: int) -> int:
         passed, self._at = now - self._at, now

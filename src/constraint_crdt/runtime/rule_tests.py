@@ -33,12 +33,13 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.judgement import Turn
 from constraint_crdt.model import VerdictState
-from constraint_crdt.operations.service import AlertReport
+from constraint_crdt.operations.alerts import AlertReport
 from constraint_crdt.runtime.change_feed import ChangeOrigin, NodeChange
 from constraint_crdt.runtime.lifecycle import Runtime
 from constraint_crdt.runtime.settings import MEMORY_STORE, NodeSettings
 from constraint_crdt.transport import MemoryNetwork
 from constraint_crdt.types.definition import ADD, Definition, wire_definition
+from constraint_crdt.types.parameters import GivenParameter
 from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict
 
 EPOCH = 1_767_225_600 * SECOND
@@ -160,6 +161,11 @@ class VirtualNode:
         """Take samples in, and judge the constraints that read them. Raises as `Evaluator.measure`."""
         await self.runtime.evaluator.measure(values)
 
+    def set_parameter(self, given: GivenParameter) -> None:
+        """Give a parameter a value."""
+        gossip = self.runtime.gossip
+        self.runtime.feed.write(lambda: gossip.set_parameter(given.name, given.value, given.selector or None))
+
     def define(self, id_: str, definitions: Sequence[Definition]) -> None:
         """Have exactly these definitions of a constraint in force; several are a conflict, each of a writer of its own."""
         gossip = self.runtime.gossip
@@ -218,9 +224,11 @@ class VirtualFleet:
         for node in self.nodes.values():
             await node.runtime.stop()
 
-    async def apply(self, definitions: Mapping[str, Definition]) -> None:
-        """Have these constraints in force on all nodes, and judge them by what is measured."""
+    async def apply(self, definitions: Mapping[str, Definition], parameters: Sequence[GivenParameter] = ()) -> None:
+        """Have these constraints in force on all nodes, with these parameters, and judge them by what is measured."""
         first = next(iter(self.nodes.values()))
+        for each in parameters:
+            first.set_parameter(each)
         for id_, definition in definitions.items():
             first.define(id_, [definition])
         await self.exchange()
@@ -452,6 +460,7 @@ class Rules(NamedTuple):
 
     constraints: Mapping[str, Definition]
     alerts: Sequence[AlertRule]
+    parameters: Sequence[GivenParameter] = ()
 
 
 _PLACE = re.compile(r"\s*-\s*at `\$([^`]*)`$")
@@ -626,7 +635,7 @@ class _Run:
         """The mismatches, by time."""
         found = list[Mismatch]()
         async with virtual_fleet(self._settings, VirtualClock()) as fleet:
-            await fleet.apply(self._rules.constraints)
+            await fleet.apply(self._rules.constraints, self._rules.parameters)
             for at in sorted({*self._samples, *self._expected}):
                 await fleet.advance(at, inclusive=False)
                 for node, values in self._samples.get(at, {}).items():

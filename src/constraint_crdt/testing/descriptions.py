@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 
 from constraint_crdt.crdt.clock import VectorClock
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.digest import Replica, writer
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.model import VerdictState
 from constraint_crdt.testing.drawn_replicas import (
@@ -26,11 +27,13 @@ from constraint_crdt.testing.drawn_replicas import (
     over_rows,
     rows_of,
 )
+from constraint_crdt.types.changes import ALL, CHANGE, SWITCH, Before, ChangeHistory, Subject, Switches
 from constraint_crdt.types.counters import COUNTS, SECONDS, ConstraintGCounter, PNCounter, Seconds
 from constraint_crdt.types.decay import DecayConstraintState, DecayCounter
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.increments import RoomIncrements
 from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.parameters import PARAMETER, Parameters
 from constraint_crdt.types.readings import EVERY, READING, Reading, SharedReadings
 from constraint_crdt.types.register import POSITION, EisensteinRegister
 from constraint_crdt.types.sketch import BloomCRDT, BloomShape, SketchCRDT, SketchShape
@@ -586,3 +589,80 @@ def readings_laws() -> Laws[SharedReadings, Any]:
     return over_rows(
         SharedReadings, shared, share, read_readings, pool=arbitrary_cells(READING), accounts_for=_shared, canonical=True
     )
+
+
+# --- switches and changes ----------------------------------------------------------------------------------------------
+
+switched = st.tuples(st.booleans(), st.sampled_from(("x", "y", ALL)), st.none() | st.integers(1, 9), st.integers(0, 9))
+
+
+def switch(switches: Switches, name: str, step: tuple[bool, str, int | None, int]) -> None:
+    """Disable or enable a constraint, or all."""
+    disabled, id_, until, time = step
+    switches.put_all([id_], disabled=disabled, until=until if disabled else None, time=time, actor="alice", why="w", node=name)
+
+
+def read_switches(switches: Switches) -> object:
+    """All readings of the switches."""
+    return list(switches), switches.of_all, [switches.disabling(id_) for id_ in ("x", "y", "z")]
+
+
+def switches_laws() -> Laws[Switches, Any]:
+    """`Switches`."""
+    return over_rows(Switches, switched, switch, read_switches, pool=arbitrary_cells(SWITCH), canonical=True)
+
+
+_kept = st.lists(st.binary(max_size=3).map(msgspec.msgpack.encode), max_size=2).map(tuple)
+_subjects = st.builds(Subject, st.sampled_from((1, 41)), st.sampled_from(("x", "y")))
+noted = st.lists(st.builds(Before, _subjects, _kept), min_size=1, unique_by=lambda each: each.subject)
+
+
+def note_changes(changes: ChangeHistory, name: str, step: list[Before]) -> None:
+    """Note what subjects were."""
+    changes.note(step, operation="add", actor="alice", why="w", time=5, node=writer(name))
+
+
+def read_changes(changes: ChangeHistory) -> object:
+    """All readings of the history."""
+    subjects = [Subject(kind, key) for kind in (1, 41) for key in ("x", "y")]
+    return list(changes), [(changes.of(each), changes.number(each)) for each in subjects], changes.complete_since
+
+
+def _noted(changes: ChangeHistory, done: Sequence[tuple[str, list[Before]]]) -> bool:
+    wanted = {(name, each.subject, each.values) for name, step in done for each in step}
+    return wanted <= {(each.dot.replica.node_id, each.subject, each.before) for each in changes}
+
+
+def changes_laws() -> Laws[ChangeHistory, Any]:
+    """`ChangeHistory`."""
+    return over_rows(
+        ChangeHistory, noted, note_changes, read_changes, pool=arbitrary_cells(CHANGE), accounts_for=_noted, canonical=True
+    )
+
+
+# --- parameters --------------------------------------------------------------------------------------------------------
+
+_NAMES = ("v", "w")
+_SELECTORS = ("", "zone=a", "zone!=a")
+settings = st.tuples(st.sampled_from(_NAMES), st.sampled_from(_SELECTORS), st.none() | st.sampled_from((1.0, 2.5, True, "on")))
+
+
+def set_parameter(parameters: Parameters, name: str, step: tuple[str, str, float | str | bool | None]) -> None:
+    """Set a parameter, or remove a setting that stands."""
+    parameter, selector, value = step
+    if value is not None:
+        parameters.set(parameter, value, selector or None, node=name)
+    elif any(each.text == selector for each in parameters.settings(parameter)):
+        parameters.unset(parameter, selector or None, node=name)
+
+
+def read_parameters(parameters: Parameters) -> object:
+    """All readings of the parameters."""
+    labels: tuple[dict[str, str], ...] = ({}, {"zone": "a"})
+    found = {name: [parameters.value(name, each) for each in labels] for name in _NAMES}
+    return list(parameters), [parameters.settings(name) for name in _NAMES], found
+
+
+def parameters_laws() -> Laws[Parameters, Any]:
+    """`Parameters`."""
+    return over_rows(Parameters, settings, set_parameter, read_parameters, pool=arbitrary_cells(PARAMETER))

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 from constraint_crdt import lazy_names
 from constraint_crdt.types import (
+    alerts,
     budgets,
+    changes,
     counters,
     decay,
     definition,
     increments,
     nodes,
     orset,
+    parameters,
     readings,
     register,
     sketch,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from constraint_crdt.types.definition import Addition
     from constraint_crdt.types.increments import RoomIncrements
     from constraint_crdt.types.orset import ConstraintORSet
+    from constraint_crdt.types.parameters import Parameters
     from constraint_crdt.types.readings import Reading, SharedReadings
     from constraint_crdt.types.register import EisensteinRegister, eisenstein_norm, hex_distance
     from constraint_crdt.types.sketch import BloomCRDT, Frequent, SketchCRDT
@@ -45,8 +49,8 @@ if TYPE_CHECKING:
     from constraint_crdt.types.verdicts import ConstraintVerdicts, NodeVerdict
 
 _REGISTERED = (
-    bloom, budgets, counters, decay, definition, increments, nodes, orset, rates, readings, register, sketch, tile_cells,
-    tile_sets, tiles, variables, verdicts,
+    alerts, bloom, budgets, changes, counters, decay, definition, increments, nodes, orset, parameters, rates, readings, register,
+    sketch, tile_cells, tile_sets, tiles, variables, verdicts,
 )  # fmt: skip
 """The modules that register kinds."""
 
@@ -71,6 +75,7 @@ _MODULE_OF = {
     "NodeVerdict": "constraint_crdt.types.verdicts",
     "PNCounter": "constraint_crdt.types.counters",
     "PNCounters": "constraint_crdt.types.counters",
+    "Parameters": "constraint_crdt.types.parameters",
     "Rates": "constraint_crdt.types.decay",
     "Reading": "constraint_crdt.types.readings",
     "RoomIncrements": "constraint_crdt.types.increments",
@@ -104,6 +109,7 @@ __all__ = [
     "NodeVerdict",
     "PNCounter",
     "PNCounters",
+    "Parameters",
     "Rates",
     "Reading",
     "RoomIncrements",

@@ -21,7 +21,7 @@ Times and durations are in ns. Trailing defaults are left out. All knowledge abo
 import enum
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Final, NamedTuple, Protocol, TypedDict, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -251,6 +251,25 @@ class Definition(NamedTuple):
         return self if self.expires_at is None else self._replace(expires_at=None)
 
 
+class DefinitionFields(TypedDict, total=False):
+    """Fields of a definition as callers give them: those to change. None, also for an end: to the default of the field."""
+
+    when: str | None
+    severity: str
+    about: str | None
+    on: "Selection | None"
+    ttl: "Duration | float | None"
+    until: "Timestamp | int | None"
+    for_: "Duration | float | None"
+    clear_after: "Duration | float | None"
+    clear_when: str | None
+    if_unknown: str
+    max_age: "Duration | float | None"
+    scope: str
+    mode: str
+    each: str | None
+
+
 class Addition(NamedTuple):
     """A standing definition, and the dot of its mutation."""
 
@@ -307,6 +326,75 @@ def check_definition(
     return Definition(
         when or None, level, about or None, selector.equal, expires_at, *fields, selector.requirements, chosen, each
     )  # fmt: skip
+
+
+def with_mode(definition: Definition, mode: str) -> Definition:
+    """The definition with another mode. Raises `ConstraintCrdtError` for an unknown mode, and for a definition without a `when` or
+    of a later version.
+    """
+    if definition.meaning:
+        raise ConstraintCrdtError("the definition needs a later version of constraint-crdt: edit it there", field="id")
+    changed = definition._replace(mode=_choice(Mode, mode, "mode"))
+    if not definition.when:
+        _refuse_fields((*_DEFAULTS[:-1], changed.mode))
+    return changed
+
+
+def edited(definition: Definition, fields: DefinitionFields, expires_at: int | None) -> Definition:
+    """The definition with other fields, and the end `expires_at` where the fields say `ttl` or `until`.
+
+    Raises as `check_definition`, and `ConstraintCrdtError` for a definition of a later meaning version.
+    """
+    if definition.meaning:
+        raise ConstraintCrdtError("it was written by a later version of constraint-crdt: edit it there, or replace it as a whole")
+    return check_definition(
+        fields.get("when", definition.when),
+        fields.get("severity", definition.severity),
+        fields.get("about", definition.about),
+        fields.get("on", definition.selector),
+        expires_at if "ttl" in fields or "until" in fields else definition.expires_at,
+        for_=duration_ns(fields["for_"], "for") if "for_" in fields else definition.for_,
+        clear_after=duration_ns(fields["clear_after"], "clear_after") if "clear_after" in fields else definition.clear_after,
+        clear_when=fields.get("clear_when", definition.clear_when),
+        if_unknown=fields.get("if_unknown", definition.if_unknown),
+        max_age=duration_ns(fields["max_age"], "max_age") if "max_age" in fields else definition.max_age,
+        scope=fields.get("scope", definition.scope),
+        mode=fields.get("mode", definition.mode),
+        each=fields.get("each", definition.each),
+    )
+
+
+def joined(definitions: Sequence[Definition]) -> Definition:
+    """One definition that holds where all of these do: each `when` must hold, the gravest severity, the last end.
+
+    Raises `ConstraintCrdtError` for definitions that differ in another field, or of a later meaning version, and where the result
+    is out of bounds.
+    """
+    first = definitions[0]
+    for each in definitions:
+        if each.meaning:
+            raise ConstraintCrdtError("one of them was written by a later version of constraint-crdt: keep one")
+        for name in ("selector", *_JOINED_ALIKE):
+            if getattr(each, name) != getattr(first, name):
+                said = "on" if name == "selector" else name.rstrip("_")
+                raise ConstraintCrdtError(f"they differ in `{said}`, so they cannot be joined: keep one", field=said)
+    whens = list(dict.fromkeys(each.when for each in definitions if each.when))
+    abouts = list(dict.fromkeys(each.about for each in definitions if each.about))
+    ends = [each.expires_at for each in definitions]
+    joined_when = whens[0] if len(whens) == 1 else " && ".join(f"({each})" for each in whens)
+    if len(joined_when.encode()) > WHEN_BYTES:
+        raise ConstraintCrdtError(f"joined, their `when` would have more than {WHEN_BYTES} bytes: keep one", field="when")
+    about = "; ".join(abouts)
+    return first._replace(
+        when=joined_when or None,
+        severity=max((each.severity for each in definitions), key=_LEVELS.index),
+        about=(about if len(about.encode()) <= ABOUT_BYTES else abouts[0]) or None,
+        expires_at=None if None in ends else max(each for each in ends if each is not None),
+    )
+
+
+_JOINED_ALIKE: Final = ("for_", "clear_after", "clear_when", "if_unknown", "max_age", "scope", "mode", "each")
+"""The fields, beside the selector, that joined definitions have in common."""
 
 
 Choice = TypeVar("Choice", bound=enum.StrEnum)
@@ -423,17 +511,25 @@ def expiry_time(ttl: "Duration | float | None", until: "Timestamp | int | None",
         return now + max(1, round(seconds * SECOND))
     if until is None:
         return None
-    if isinstance(until, Timestamp):
-        if until.tzinfo is None:
-            raise ConstraintCrdtError("until needs a time zone, as in 2026-12-01T00:00:00Z", field="until")
-        until = round(until.timestamp() * 1_000_000) * 1_000  # a datetime is exact to the microsecond, this float to 0.2
-    until = whole_number(until, "until in ns since the epoch")
+    until = time_ns(until, "until")
     if until <= now:
         raise ConstraintCrdtError(f"until is not in the future: it is {(now - until) / SECOND:.0f} s ago", field="until")
     if until > MAX_COUNT:
         message = "until is later than 2262-04-11, beyond which times cannot be written: leave it out"
         raise ConstraintCrdtError(message, field="until")
     return until
+
+
+def time_ns(time: "Timestamp | int", what: str) -> int:
+    """A point in time of a caller in ns since the epoch, of an aware `datetime` or a number in ns.
+
+    `what`: the name of the field. Raises `TypeError` for other types, and `ConstraintCrdtError` without a time zone.
+    """
+    if isinstance(time, Timestamp):
+        if time.tzinfo is None:
+            raise ConstraintCrdtError(f"{what} needs a time zone, as in 2026-12-01T00:00:00Z", field=what)
+        time = round(time.timestamp() * 1_000_000) * 1_000  # a datetime is exact to the microsecond, this float to 0.2
+    return whole_number(time, f"{what} in ns since the epoch")
 
 
 def duration_ns(duration: "Duration | float | None", what: str) -> int | None:

@@ -17,14 +17,14 @@ most of it.
 """
 
 import enum
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
 
 from constraint_crdt.crdt.cells import Cell, Key, core, make_cell, make_removal
 from constraint_crdt.crdt.digest import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows, dots_of
-from constraint_crdt.errors import UnknownConstraint
+from constraint_crdt.errors import ConstraintInConflict, UnknownConstraint
 from constraint_crdt.model import IfUnknown, Mode, Scope, Severity, html_table
 from constraint_crdt.types.definition import (
     ADD,
@@ -283,6 +283,27 @@ class ConstraintORSet(IndexedView):
         found = list(map(read_addition, sorted(self._rows.held(ADD, id_), key=_dot)))  # the common case
         return tuple(dict.fromkeys([addition.definition for addition in found]))
 
+    def mode(self, id_: str) -> Mode:
+        """The strictest mode of the definitions in force. O(definitions)."""
+        return strictest(self.definitions(id_))
+
+    def definition(self, id_: str) -> Definition:
+        """The definition in force for a constraint; of several that differ in their ends only, the one that lasts longest.
+
+        Raises `UnknownConstraint` for an inactive constraint, and `ConstraintInConflict` for other definitions.
+        """
+        found = self.definitions(id_)
+        if not found:
+            raise UnknownConstraint(id_)
+        if is_conflict(found):
+            raise ConstraintInConflict(id_, len({each.without_end() for each in found}))
+        return max(found, key=lambda each: (each.expires_at is None, each.expires_at or 0))
+
+    def conflicts(self) -> list[str]:
+        """The constraints with definitions in conflict, ordered. O(constraints)."""
+        shared = [id_ for id_, held in self._rows.table(ADD).items() if isinstance(held, dict) and len(held) > 1]
+        return sorted(id_ for id_ in map(str, shared) if is_conflict(self.definitions(id_)))
+
     @property
     def expired_ids(self) -> list[str]:
         """The constraints with only expired definitions, ordered; each until its removal."""
@@ -386,6 +407,19 @@ class ConstraintORSet(IndexedView):
         """Remove exactly these adds, of any constraints: for adds expired long ago."""
         if adds:
             self._rows.write_all(writer(node), _packed(adds))
+
+
+_STRICTEST = (Mode.ENFORCE, Mode.WARN, Mode.AUDIT)
+
+
+def strictest(definitions: Iterable[Definition]) -> Mode:
+    """The mode of a constraint with these definitions."""
+    return min((each.mode for each in definitions), key=_STRICTEST.index, default=Mode.ENFORCE)
+
+
+def is_conflict(definitions: Sequence[Definition]) -> bool:
+    """True if the definitions in force for a constraint differ in more than their ends."""
+    return len(definitions) > 1 and len({each.without_end() for each in definitions}) > 1
 
 
 def change_of(in_force: Sequence[Definition], definition: Definition) -> Change:
