@@ -382,7 +382,7 @@ class Rows(Tables):
         clock, rows = self._clock, self._rows
         if len(runs) == 1 and runs[0].lo and runs[0].lo == clock.get(runs[0].replica) and not (whole or replaced):
             return self._append(runs[0])
-        taken = self._take_new(runs)
+        taken = self._take_new(runs, tables)
         if taken is not None:
             return taken
         if [run for run in runs if run.lo and run.lo > clock.get(run.replica, 0)]:
@@ -413,7 +413,7 @@ class Rows(Tables):
         self._apply_removals(cells)
         return Applied((self._clock_sum, self._count) != version, False, exact)
 
-    def _take_new(self, runs: Sequence[Run]) -> Applied | None:
+    def _take_new(self, runs: Sequence[Run], tables: Mapping[int, Table]) -> Applied | None:
         """`apply` for whole rows without floors, of which nothing is known here; None for others."""
         replicas = [run.replica for run in runs]
         if not self._rows.keys().isdisjoint(replicas) or [run for run in runs if run.lo or run.floor or not run.hi]:
@@ -421,7 +421,7 @@ class Rows(Tables):
         cells = list(chain.from_iterable([run.cells for run in runs]))
         self._check_room(len(cells), len(runs))
         self._add_rows(runs, replicas, cells)
-        self._put_all(self._without_pending(cells))
+        self._put_all(self._without_pending(cells), tables)
         self._apply_removals(cells)
         return Applied(bool(runs), False, True)
 
