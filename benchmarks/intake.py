@@ -60,7 +60,6 @@ class Ticker:
 
     def __init__(self) -> None:
         self.longest = 0.0
-        self.holds: list[float] = []
 
     async def run(self) -> None:
         """Give way for ever."""
@@ -70,8 +69,6 @@ class Ticker:
             now = thread_time()
             held, before = now - before, now
             self.longest = max(self.longest, held)
-            if held > 0.05:
-                self.holds.append(held)
 
 
 async def _measured(work: Callable[[], Awaitable[object]]) -> dict[str, float]:
@@ -82,7 +79,6 @@ async def _measured(work: Callable[[], Awaitable[object]]) -> dict[str, float]:
     await work()
     ticking.cancel()
     used = process_time() - before
-    print([round(each, 3) for each in ticker.holds], file=sys.stderr)
     return {
         "cpu": used,
         "rss": (psutil.Process().memory_info().rss - rss) / 1e6,
