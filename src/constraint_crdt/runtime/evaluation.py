@@ -406,6 +406,8 @@ class Evaluator:
 
     async def renew(self) -> None:
         """Read and judge new and redefined constraints. Other tasks run in between, and samples are judged in between."""
+        while self._feed.settle():  # noqa: ASYNC110 - lets other tasks run; nothing is waited for
+            await asyncio.sleep(0)
         while True:
             await self._load_library()
             async with self._judging:

@@ -28,7 +28,7 @@ from typing import NamedTuple, Protocol
 
 from constraint_crdt.alerts import AlertRule
 from constraint_crdt.alerts.delivery import Alert
-from constraint_crdt.crdt.cells import Cell, registered
+from constraint_crdt.crdt.cells import Cell, core, registered
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, StateHash
 from constraint_crdt.expression.judgement import Turn
@@ -494,7 +494,7 @@ class Notices:
         self._constraints = _Names()
         self._nodes = _Names()
         for kind in registered():
-            gossip.state.rows.watch(kind, self._cell_changed)
+            gossip.state.rows.watch(kind, self._cell_changed, bulk=self._cells_came)
 
     @property
     def version(self) -> int:
@@ -565,6 +565,15 @@ class Notices:
                 self._nodes.add(name)
         for name in before:
             self._nodes.add(name)
+
+    def _cells_came(self, cells: Sequence[Cell]) -> None:
+        """Note new cells of a kind, each the only one under its key."""
+        for replica, _, _ in core.row_spans(cells):
+            self._nodes.add(replica.node_id)
+        if cells[0].kind in _ABOUT_A_CONSTRAINT:
+            for cell in cells[: MOST_NAMED + 2]:  # one may be of no constraint, and one more than may be named is enough
+                if cell.key:
+                    self._constraints.add(str(cell.key))
 
     def _cell_changed(self, old: Cell | None, new: Cell | None) -> None:
         cell = new if new is not None else old
