@@ -14,7 +14,7 @@ import msgspec
 
 from constraint_crdt.crdt.limits import DURATION_MAX
 from constraint_crdt.model import KEPT
-from constraint_crdt.operations.command import Column, Command, Flag, Table, View, parse_count, parse_duration, show_time
+from constraint_crdt.operations.command import Column, Command, Flag, Table, View, counted, parse_count, parse_duration, show_time
 from constraint_crdt.operations.operation import (
     GET,
     JSON,
@@ -244,7 +244,7 @@ def show_import(answer: ImportReport) -> str:
     """The new cells, in a sentence."""
     if not answer.changed:
         return "nothing new: the node knew all of it"
-    return f"taken in: {answer.cells} new cells; constraints that changed: {answer.constraints}"
+    return f"taken in: {counted(answer.cells, 'new cell')}; constraints that changed: {answer.constraints}"
 
 
 IMPORT_STATE: Final = Operation(
@@ -264,7 +264,15 @@ IMPORT_STATE: Final = Operation(
         help="have a node take in what a state file knows",
         group="files",
         flags={"content": None},
-        options={"file": Flag(metavar="FILE", help="the state file; - for standard input")},
+        options={
+            "file": Flag(metavar="FILE", help="the state file; - for standard input"),
+            "constraints": Flag(
+                "--constraints",
+                action="store_true",
+                help="take its constraints alone, as `apply` does, and none of its nodes",
+            ),
+            "dry_run": Flag("--dry-run", action="store_true", help="say what would change, and which nodes are unknown here"),
+        },
     ),
 )
 
