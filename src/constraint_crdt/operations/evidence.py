@@ -534,10 +534,15 @@ def _violations(answer: ExplainReport, now: float) -> Table:
 
 
 def _now(each: ViolationReport, definition: StandingDefinition | None, now: float) -> str:
+    """The state of a live node; of another one the last that it told, which its measurements may have left since."""
     if each.state is None:
-        return {True: "violated", False: "holds", None: "not told"}[each.violated]
-    times = (0.0, 0.0) if definition is None else (definition.for_, definition.clear_after)
-    return show_state(each.state, each.since, now, for_=times[0], clear_after=times[1])
+        state = {True: "violated", False: "holds", None: "not told"}[each.violated]
+    else:
+        times = (0.0, 0.0) if definition is None else (definition.for_, definition.clear_after)
+        state = show_state(each.state, each.since, now, for_=times[0], clear_after=times[1])
+    if each.live or state == "not told":
+        return state
+    return f"not known; {state} when last heard" + ("" if each.last is None else f", {show_time(each.last, now)}")
 
 
 EXPLAIN: Final = Operation(
