@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 import threading
@@ -45,6 +46,8 @@ async def test_a_fleet_that_is_well_has_nothing_but_ok() -> None:
         report = nodes[0].diagnosis.look()
         assert (report.worst, report.node) == ("ok", "a")
         assert found(nodes[0])["peers"].what == "live peers: 1 of 1 known"
+        clock = found(nodes[0])["clock"].what
+        assert re.fullmatch(r"b is [+-]\d\.\d\d s from this node's clock, where 10 s are tolerated", clock), "the reading"
 
 
 async def test_a_slow_link_is_told_as_such() -> None:

@@ -69,8 +69,8 @@ from constraint_crdt.crdt.limits import MAX_COUNT, TILE_BYTES, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, check_expressions
-from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
-from constraint_crdt.operations.command import UsageError, counted, parse_duration
+from constraint_crdt.model import IfUnknown, Mode, Scope, Severity, counted
+from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.operations.constraints import Changed, DefinitionReport
 from constraint_crdt.operations.service import show_import
 from constraint_crdt.operations.tiles import TILE, TileContent, show_put_tile
@@ -232,8 +232,8 @@ def _export_constraints(arguments: argparse.Namespace) -> int:
     parameters = write_parameters(settings)
     write_whole(arguments.output, "\n".join(filter(None, (parameters, write_constraints(definitions)))).encode())
     if arguments.output != STANDARD:
-        also = f" and {len(settings)} parameters" if settings else ""
-        print(printable(f"{arguments.output}: {len(definitions)} constraints{also}; `{PROGRAM} apply` reads them"))
+        also = f" and {counted(len(settings), 'parameter')}" if settings else ""
+        print(printable(f"{arguments.output}: {counted(len(definitions), 'constraint')}{also}; `{PROGRAM} apply` reads them"))
     return 0
 
 
@@ -382,7 +382,8 @@ def backup(arguments: argparse.Namespace) -> int:
     with _as_command_failure():
         made = back_up(store, Path(arguments.file))
     answer = {"file": arguments.file, "store": str(store), **made._asdict()}
-    text = f"{arguments.file}: the store of node {made.node} of fleet {made.fleet}, {made.cells} cells, {made.bytes} bytes, checked"
+    size = f"{counted(made.cells, 'cell')}, {made.bytes} bytes"
+    text = f"{arguments.file}: the store of node {made.node} of fleet {made.fleet}, {size}, checked"
     return present(answer, None if arguments.json else printable(text))
 
 
@@ -410,7 +411,8 @@ def restore(arguments: argparse.Namespace) -> int:
         _, former = put_back(file, store)
     kept = "" if former is None else f"; the former store is kept as {former}"
     text = (
-        f"{store}: restored for node {found.node} of fleet {found.fleet}, {found.cells} cells{kept}. At its next start the node "
+        f"{store}: restored for node {found.node} of fleet {found.fleet}, {counted(found.cells, 'cell')}{kept}. "
+        "At its next start the node "
         "begins a new life, and takes what is newer from its peers"
     )
     answer = {"store": str(store), "file": arguments.file, "former": None if former is None else str(former), **found._asdict()}
@@ -446,7 +448,7 @@ def show_state_file(name: str, file: StateFile) -> str:
     """The constraints, counts and hash of a file, in a sentence."""
     reading = msgspec.json.decode(file.reading, type=Reading)
     counts = f"{reading.satisfied} satisfied, {reading.violations} violated"
-    return f"{name}: {len(reading.constraints)} constraints, {counts}; hash {file.hash[:16]}"
+    return f"{name}: {counted(len(reading.constraints), 'constraint')}, {counts}; hash {file.hash[:16]}"
 
 
 def _line(content: bytes) -> bytes:

@@ -22,7 +22,7 @@ from constraint_crdt.cli.output import STYLES, MisuseError, printable
 from constraint_crdt.client import ClientError
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.wire import Gap, Happened, Heard
-from constraint_crdt.model import Event, EventKind
+from constraint_crdt.model import Event, EventKind, counted
 from constraint_crdt.operations.command import parse_duration, show_share, show_state, show_time
 from constraint_crdt.operations.nodes import NodeReport, Status
 
@@ -83,8 +83,8 @@ def _kind(text: str) -> str:
 
 def _tell(heard: Heard, kinds: set[str], *, as_json: bool) -> None:
     if isinstance(heard, Gap):
-        missed = "some" if heard.missed is None else str(heard.missed)
-        print(f"{missed} events are not kept any more and were missed", file=sys.stderr)
+        missed = "some events are" if heard.missed is None else counted(heard.missed, "event", "is", "are")
+        print(f"{missed} not kept any more, and missed here", file=sys.stderr)
     elif isinstance(heard, Happened) and (not kinds or heard.event.kind.value in kinds):
         line = json.dumps({"id": heard.id, **msgspec.to_builtins(heard.event)}) if as_json else printable(show_event(heard.event))
         print(line, flush=True)
@@ -146,7 +146,10 @@ def picture(client: Client, rows: int) -> "RenderableType":
 def headline(status: Status) -> str:
     """The node and its fleet in a line."""
     trouble = f"; WRITES ARE REFUSED: {status.trouble}" if status.trouble else ""
-    agreeing = f"{status.agreeing} of {status.peers + 1} live nodes enforce the same {status.constraints} constraints"
+    agreeing = (
+        f"{status.agreeing} of {counted(status.peers + 1, 'live node', 'enforces', 'enforce')} "
+        f"the same {counted(status.constraints, 'constraint')}"
+    )
     return f"{status.node} in {status.fleet}: {agreeing}{trouble}"
 
 

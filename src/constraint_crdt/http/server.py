@@ -41,6 +41,7 @@ from constraint_crdt.http import make_app
 from constraint_crdt.http.event_stream import EventFeed
 from constraint_crdt.http.security import RESERVED, ApiCertificate, ConnectionBounds, Slot, is_loopback
 from constraint_crdt.http.tokens import Tokens
+from constraint_crdt.model import counted
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.runtime.node import Node
 
@@ -275,7 +276,7 @@ class ApiServer:
         if tokens is not None and tokens.trouble is not None:
             yield Finding(check="tokens", level="fail", what=tokens.trouble, advice="mend the file, which is used then")
         elif tokens is not None:
-            yield Finding(check="tokens", level="ok", what=f"{tokens.count(time.time())} tokens are valid")
+            yield Finding(check="tokens", level="ok", what=f"{counted(tokens.count(time.time()), 'token', 'is', 'are')} valid")
 
     def bind(self) -> None:
         """Bind the port, without serving yet. Raises `ConstraintCrdtError` if that fails. `start` calls this if needed."""

@@ -22,7 +22,7 @@ from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import expressions_of
 from constraint_crdt.insight.evidence import Evidence, LivePeers
 from constraint_crdt.insight.history import SizeLimit
-from constraint_crdt.model import Scope, VerdictState
+from constraint_crdt.model import Scope, VerdictState, counted
 from constraint_crdt.model.selectors import Label, Selector
 from constraint_crdt.operations.nodes import LinkProtection, slow_links
 from constraint_crdt.operations.service import DiagnosisReport, Finding, Level, worst_of
@@ -506,7 +506,11 @@ class Diagnosis:
         if off:
             what = f"clocks of peers differ from this one's by more than {most:g} s: {named(off)}"
             return Finding(check="clock", level="warn", what=what, advice="set the clocks of these machines, and keep them by NTP")
-        what = f"no peer's clock differs from this one's by more than {most:g} s ({len(time.offsets)} compared)"
+        if not time.offsets:
+            return Finding(check="clock", level="ok", what="no peer's clock was heard lately, so this node's is compared with none")
+        name, offset = max(time.offsets.items(), key=lambda each: abs(each[1]))
+        of = f"the furthest of {len(time.offsets)}, " if len(time.offsets) > 1 else ""
+        what = f"{name} is {offset / SECOND:+.2f} s from this node's clock, {of}where {most:g} s are tolerated"
         return Finding(check="clock", level="ok", what=what)
 
     def _fleet(self) -> Iterator[Finding]:
@@ -523,7 +527,11 @@ class Diagnosis:
             advice = "look whether they run, whether their --fleet is the same, and whether a firewall is in between"
             if silent:
                 advice = f"{named(sorted(silent))} can be reached, and did not answer in time: the links may be slow. {_SLOW}"
-            what = f"this node sees no other one, and {len(others)} are known" if others else "this node sees no other one"
+            what = (
+                f"this node sees no other one, and {len(others)} {'is' if len(others) == 1 else 'are'} known"
+                if others
+                else "this node sees no other one"
+            )
             yield Finding(check="peers", level="fail", what=what, advice=advice)
         else:
             yield Finding(check="peers", level="ok", what="this node is alone, and was told of no other one (--connect)")
@@ -532,7 +540,10 @@ class Diagnosis:
             yield Finding(check="links", level="warn", what=f"slow links: {named([*map(str, slow)])}", advice=_SLOW)
         missed = [name for name in self._view.missed if name in others]
         if missed:
-            what = f"no link to {named(missed)}, which go on writing, as others tell: their news come through others"
+            what = (
+                f"no link to {named(missed)}, which {'goes' if len(missed) == 1 else 'go'} on writing, as others tell: "
+                f"{'its' if len(missed) == 1 else 'their'} news comes through others"
+            )
             advice = (
                 "this node tries their endpoints (`constraint-crdt nodes`) all the time: look whether a firewall or a route is "
                 "missing between the two machines"
@@ -586,14 +597,14 @@ class Diagnosis:
             advice = "wait for the repair; if it does not come, start the damaged node once with --rejoin"
             yield Finding(check="agreement", level="fail", what=what, advice=advice)
         elif self._gossip.alarms:
-            what = f"damage was found {self._gossip.alarms} times since the start, and is repaired"
+            what = f"damage was found {counted(self._gossip.alarms, 'time')} since the start, and is repaired"
             yield Finding(
                 check="agreement", level="warn", what=what, advice="test the memory and the disk of the machines concerned"
             )
         else:
             yield Finding(check="agreement", level="ok", what="no two nodes were found to differ at equal clocks")
         if self._inbox.refused:
-            what = f"{self._inbox.refused} messages were refused since the start"
+            what = f"{counted(self._inbox.refused, 'message', 'was', 'were')} refused since the start"
             advice = "the log of this node says why: another version, another fleet, or beyond a limit"
             yield Finding(check="messages", level="warn", what=what, advice=advice)
         trouble = self._store.trouble
@@ -687,10 +698,15 @@ def check_seeds(endpoints: Sequence[str], identity: str = "", *, accept_plain: b
         return Finding(check="seeds", level="ok", what="not tried: only those over TCP can be")
     failed = [f"{endpoint} ({why})" for endpoint in tried if (why := _refusal(endpoint, identity, accept_plain)) is not None]
     if not failed:
-        return Finding(check="seeds", level="ok", what=f"all {len(tried)} to connect to answer")
+        return Finding(check="seeds", level="ok", what=f"all {len(tried)} answer" if len(tried) > 1 else f"{tried[0]} answers")
     advice = "look whether a node listens there (`--listen` on that machine) and whether a firewall is in between"
     level: Level = "warn" if len(failed) < len(tried) else "fail"
-    return Finding(check="seeds", level=level, what=f"{len(failed)} of {len(tried)} do not answer: {named(failed)}", advice=advice)
+    return Finding(
+        check="seeds",
+        level=level,
+        what=f"{len(failed)} of {len(tried)} {'does' if len(failed) == 1 else 'do'} not answer: {named(failed)}",
+        advice=advice,
+    )
 
 
 def _address(endpoint: str) -> tuple[str, str]:

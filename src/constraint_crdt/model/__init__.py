@@ -194,6 +194,11 @@ class DurationHistogram:
         return list(accumulate(self._counts))
 
 
+def counted(count: int, noun: str, one: str = "", more: str = "") -> str:
+    """A number with its noun, and if given with its verb: `1 node`, `2 nodes`; `1 node is`, `2 nodes are`."""
+    return f"{count} {noun} {one}".rstrip() if count == 1 else f"{count} {noun}s {more}".rstrip()
+
+
 def html_table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]], total: int) -> str:
     """A table with a caption. `columns`: its head. `rows`: the cells, texts or numbers. `total`: the number of rows in all."""
     head = "".join(f"<th>{_escape(column)}</th>" for column in columns)

@@ -236,11 +236,6 @@ def parse_share(text: str) -> float:
     return share
 
 
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """A number with its noun: `1 node`, `2 nodes`. `plural`: where it is not the noun with an s."""
-    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
-
-
 def show_duration(seconds: float) -> str:
     """A length in its largest unit that divides it: `1h`, `5m`, `90s`."""
     for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):

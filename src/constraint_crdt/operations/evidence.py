@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from constraint_crdt.model import counted
 from constraint_crdt.operations.command import (
     Column,
     Command,
@@ -377,7 +378,7 @@ def show_coverage(answer: CoverageReport, _: "Namespace") -> View:
 
 def acknowledged_by(answer: CoverageReport) -> str:
     """The number of nodes with the change, as a sentence."""
-    return f"{answer.have} of {len(answer.nodes)} nodes have it"
+    return f"{answer.have} of {counted(len(answer.nodes), 'node', 'has', 'have')} it"
 
 
 FLEET_COVERAGE: Final = Operation(
@@ -492,7 +493,7 @@ def _lately(each: RecentRates) -> str:
 def _heard_by(report: CoverageReport) -> str:
     lacking = [each.node for each in report.nodes if each.holds is False]
     unknown = [each.node for each in report.nodes if each.holds is None]
-    told = f"{report.have} of {len(report.nodes)} nodes"
+    told = f"{report.have} of {counted(len(report.nodes), 'node')}"
     told += f"; not by {', '.join(lacking)}" if lacking else ""
     return told + (f"; no evidence of {', '.join(unknown)}" if unknown else "")
 
@@ -502,7 +503,7 @@ def _verdicts(answer: ExplainReport, now: float) -> list[str]:
     found = [each for each in answer.violations if each.state in _TOLD]
     found.sort(key=lambda each: (_TOLD.index(each.state or ""), each.since or 0, each.node))
     sentences = [f"{each.state} on {show_verdict(each, now)}{_held_by(each, answer)}" for each in found[:MOST_TOLD]]
-    return [*sentences, f"and on {len(found) - MOST_TOLD} nodes more"] if len(found) > MOST_TOLD else sentences
+    return [*sentences, f"and on {counted(len(found) - MOST_TOLD, 'more node')}"] if len(found) > MOST_TOLD else sentences
 
 
 def _held_by(each: ViolationReport, answer: ExplainReport) -> str:
@@ -586,7 +587,10 @@ def show_convergence(answer: ConvergenceReport, _: Empty, __: "Namespace") -> Vi
     columns = [Column("node"), Column("state"), Column("since")]
     columns += [Column(name, right=True) for name in ("behind", "ahead", "stale")]
     rows = [[each.node, *standing(each, now), _or_dash(each.ahead), _shown_seconds(each.staleness)] for each in answer.peers]
-    return [f"{answer.same} of {answer.live} live peers have the same as {answer.node}; staleness {stale}", Table(columns, rows)]
+    return [
+        f"{answer.same} of {counted(answer.live, 'live peer', 'has', 'have')} the same as {answer.node}; staleness {stale}",
+        Table(columns, rows),
+    ]
 
 
 def _shown_seconds(value: float | None) -> str:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 
 from constraint_crdt.crdt.limits import DURATION_MAX
-from constraint_crdt.model import KEPT
-from constraint_crdt.operations.command import Column, Command, Flag, Table, View, counted, parse_count, parse_duration, show_time
+from constraint_crdt.model import KEPT, counted
+from constraint_crdt.operations.command import Column, Command, Flag, Table, View, parse_count, parse_duration, show_time
 from constraint_crdt.operations.operation import (
     GET,
     JSON,

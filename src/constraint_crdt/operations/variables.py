@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from constraint_crdt.errors import UnknownName
+from constraint_crdt.model import counted
 from constraint_crdt.operations.command import Column, Command, Flag, Table, View, parse_scalar, parse_selectors, show_time
 from constraint_crdt.operations.operation import (
     DELETE,
@@ -414,7 +415,7 @@ def show_change(answer: ParameterChange, _: Any, __: "Namespace") -> View:
         more = f" and {len(names) - SHOWN_NODES} more" if len(names) > SHOWN_NODES else ""
         lines.append(f"  {before} -> {after} on {', '.join(names[:SHOWN_NODES])}{more}")
     if answer.changed_nodes > len(answer.nodes):
-        lines.append(f"  and on {answer.changed_nodes - len(answer.nodes)} more nodes")
+        lines.append(f"  and on {counted(answer.changed_nodes - len(answer.nodes), 'more node')}")
     if not answer.changed_nodes:
         lines.append("  no known node has another value by it")
     readers = ", ".join(answer.constraints[:SHOWN_NODES])

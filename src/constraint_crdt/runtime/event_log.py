@@ -34,7 +34,7 @@ from constraint_crdt.crdt.digest import Dot, StateHash
 from constraint_crdt.expression.judgement import Turn
 from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.history import LoggedChange
-from constraint_crdt.model import KEPT, Event, EventKind, Notice
+from constraint_crdt.model import KEPT, Event, EventKind, Notice, counted
 from constraint_crdt.operations.command import show_length, show_values
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -185,7 +185,7 @@ class EventStream:
                 while subscriber.queue:
                     if subscriber.missed:
                         count, subscriber.missed = subscriber.missed, 0
-                        yield Event(kind=EventKind.MISSED, time=subscriber.queue[0].time, detail=f"{count} events")
+                        yield Event(kind=EventKind.MISSED, time=subscriber.queue[0].time, detail=counted(count, "event"))
                         continue
                     yield subscriber.queue.popleft()
                 if self._closed:
@@ -360,7 +360,7 @@ class EventPublisher:
         if result.mended:
             repaired = self._gossip.cells_repaired
             _log.warning("repaired the state here with what %s holds: %d cells so far", peer, repaired)
-            self.publish(EventKind.REPAIRED, node=peer, detail=f"{repaired} cells so far")
+            self.publish(EventKind.REPAIRED, node=peer, detail=f"{counted(repaired, 'cell')} so far")
         if result.skew is not None:
             _log.warning(
                 "the clock of %s is %+.1f s ahead of this node's, and may be %g s: it counts for nothing here",

@@ -21,6 +21,7 @@ from typing import Final
 
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError, HoldLost, NoRights, UnknownName
+from constraint_crdt.model import counted
 from constraint_crdt.operations.budgets import (
     DEFAULT_LEASE,
     BudgetNode,
@@ -407,7 +408,7 @@ class NodeBudgets:
                 )
         reports = len(self._escrow.budgets)
         if reports and not found:
-            found.append(Finding(check="budgets", level="ok", what=f"all rights of {reports} budgets can be reached"))
+            found.append(Finding(check="budgets", level="ok", what=f"all rights of {counted(reports, 'budget')} can be reached"))
         return found
 
     # --- looking -------------------------------------------------------------------------------------------------------------

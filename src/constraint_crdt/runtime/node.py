@@ -38,7 +38,7 @@ from constraint_crdt.errors import (
 )
 from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation, is_known
-from constraint_crdt.model import Event, EventKind, IfUnknown, Mode, Scope, Severity, html_fields
+from constraint_crdt.model import Event, EventKind, IfUnknown, Mode, Scope, Severity, counted, html_fields
 from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import AddConstraint, BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.counts import single_violated
@@ -501,7 +501,7 @@ class Node:
         report = await self._runtime.state_files.merge(text, max_bytes)
         if report.changed and self.gossip.retired_by is None:
             feed = self._runtime.feed
-            await feed.commit(partial(self.gossip.local.note, feed.actor, "import", f"{report.cells} cells"))
+            await feed.commit(partial(self.gossip.local.note, feed.actor, "import", counted(report.cells, "cell")))
         return report
 
     # --- reads -------------------------------------------------------------------------------------------------------
