@@ -321,13 +321,14 @@ class Diagnosis:
         is_loopback: Callable[[str], bool] = lambda _: False,
         link_kinds: Callable[[], Mapping[str, str]] = dict,
         lacks_servers: Callable[[], bool] = bool,
+        foreign: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         """`seeds`: the endpoints to connect to. `max_skew`: the tolerated difference of clocks, in seconds. `file`: the file of the
         store; None if the state is in memory. `measured`: gives the variables of this node within their maximum age. `links`: how
         the links are protected. `folder`: that of the node's identity, if any. `listen`: the endpoints to listen at, as they were
         given. `endpoints`: gives those for other nodes. `is_loopback`: true for an endpoint of this machine only. `link_kinds`:
         gives the link of each peer. `lacks_servers`: whether the fleet is too large for a link between all, and without a node that
-        can be a router.
+        can be a router. `foreign`: the other fleets at the other ends of links, each with a node, while no node of this fleet is.
         """
         self._measured = measured
         self._gossip = gossip
@@ -347,6 +348,7 @@ class Diagnosis:
         self._is_loopback = is_loopback
         self._link_kinds = link_kinds
         self._lacks_servers = lacks_servers
+        self._foreign = foreign
         self._probes = probes
         self._namesake_at: int | None = None
         self.further: list[Callable[[], Iterable[Finding]]] = []
@@ -513,6 +515,14 @@ class Diagnosis:
         what = f"{name} is {offset / SECOND:+.2f} s from this node's clock, {of}where {most:g} s are tolerated"
         return Finding(check="clock", level="ok", what=what)
 
+    def _other_fleets(self) -> Iterator[Finding]:
+        """Whether the links lead to nodes of other fleets, as with a misspelt name of the fleet."""
+        other = [f"{name} of fleet {fleet}" for fleet, name in self._foreign().items()]
+        if other:
+            what = f"at the other end of its links this node of fleet {self._gossip.fleet} finds {named(other)}"
+            advice = "give this node the name of its fleet (--fleet), or the address of a node of its fleet (--connect)"
+            yield Finding(check="fleet", level="fail", what=what, advice=advice)
+
     def _fleet(self) -> Iterator[Finding]:
         evidence, live = self._evidence, self._inbox.live
         ended = {self._gossip.node_id, *self._gossip.revoked_nodes}
@@ -527,6 +537,7 @@ class Diagnosis:
             advice = "look whether they run, whether their --fleet is the same, and whether a firewall is in between"
             if silent:
                 advice = f"{named(sorted(silent))} can be reached, and did not answer in time: the links may be slow. {_SLOW}"
+            yield from self._other_fleets()
             what = (
                 f"this node sees no other one, and {len(others)} {'is' if len(others) == 1 else 'are'} known"
                 if others

@@ -481,6 +481,7 @@ class Runtime:
             links=settings.links, folder=settings.identity,
             listen=settings.listen, endpoints=lambda: self.transport.endpoints, is_loopback=is_loopback,
             link_kinds=lambda: link_kinds(self.transport), lacks_servers=lambda: standing(self.transport).lacks_servers,
+            foreign=lambda: standing(self.transport).foreign,
         )  # fmt: skip
 
         # The publications: events, alerts, notices.
