@@ -133,10 +133,15 @@ DOCS: Final = Operation(
 # --- events -----------------------------------------------------------------------------------------------------------------------
 
 
+MOST_KINDS: Final = 64
+
+
 class FollowEvents(msgspec.Struct, frozen=True, kw_only=True):
     """`GET /v1/events`."""
 
     last: int = 0
+    kind: tuple[str, ...] = ()
+    """Only these kinds; empty: all."""
     follow: bool = True
     last_event_id: str | None = None
     last_event_id_header: str | None = None
@@ -158,6 +163,12 @@ EVENTS: Final = Operation(
             about="begin with so many that have happened already",
             schema={**WHOLE, "maximum": KEPT, "default": 0},
             parse=parse_whole(0, KEPT),
+        ),
+        Parameter(
+            name="kind",
+            about="only events of these kinds, as violated or peer-up",
+            schema={"type": "array", "items": TEXT, "maxItems": MOST_KINDS},
+            many=True,
         ),
         Parameter(name="follow", about="0: end after those", schema={**YES_NO, "default": "1"}, parse=parse_flag),
         Parameter(name="last_event_id", about="go on after this one, for who cannot send the header"),

@@ -17,7 +17,7 @@ event loop, and other threads, use `SyncNode`.
 import asyncio
 import enum
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from functools import partial
@@ -506,9 +506,13 @@ class Node:
 
     # --- reads -------------------------------------------------------------------------------------------------------
 
-    def events(self) -> AsyncIterator[Event]:
-        """The events from now on, until the node stops."""
-        return self._runtime.events.subscribe()
+    def events(self, *, last: int = 0, kinds: Collection[str] = ()) -> AsyncIterator[Event]:
+        """The events from now on, until the node stops.
+
+        `last`: begin with so many that have happened since the start, such as what was added before. `kinds`: only events of these
+        kinds; empty: all. Raises `ConstraintCrdtError` for a number beyond the events that are kept and for an unknown kind.
+        """
+        return self._runtime.events.subscribe(last, kinds)
 
     @property
     def event_stream(self) -> EventStream:
