@@ -92,6 +92,7 @@ async def test_a_stream_is_of_the_kinds_that_were_asked_for_before_and_after(nod
     assert (found["event"], json.loads(found["data"])["constraint"]) == ("added", "new")
     async with httpx.AsyncClient() as client:
         refused = await client.get(f"{api.url}/v1/events?kind=nonsense")
+    stream.close()
     assert (refused.status_code, "there is no kind of event 'nonsense'" in refused.text) == (422, True)
 
 

@@ -632,6 +632,7 @@ CONSTRAINTS: Final = Operation(
         ),
         *PAGED,
     ),
+    errors=frozenset({404}),
     freshness=Freshness.MEASURED_AGING,
     join=concatenated,
     command=Command(

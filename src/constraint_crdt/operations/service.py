@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 
 from constraint_crdt.crdt.limits import DURATION_MAX
-from constraint_crdt.model import KEPT, counted
+from constraint_crdt.model import KEPT, EventKind, counted
 from constraint_crdt.operations.command import Column, Command, Flag, Table, View, parse_count, parse_duration, show_time
 from constraint_crdt.operations.operation import (
     GET,
@@ -133,9 +133,6 @@ DOCS: Final = Operation(
 # --- events -----------------------------------------------------------------------------------------------------------------------
 
 
-MOST_KINDS: Final = 64
-
-
 class FollowEvents(msgspec.Struct, frozen=True, kw_only=True):
     """`GET /v1/events`."""
 
@@ -167,7 +164,7 @@ EVENTS: Final = Operation(
         Parameter(
             name="kind",
             about="only events of these kinds, as violated or peer-up",
-            schema={"type": "array", "items": TEXT, "maxItems": MOST_KINDS},
+            schema={"type": "array", "items": {"type": "string", "enum": [each.value.replace(" ", "-") for each in EventKind]}},
             many=True,
         ),
         Parameter(name="follow", about="0: end after those", schema={**YES_NO, "default": "1"}, parse=parse_flag),
