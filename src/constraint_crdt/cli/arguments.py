@@ -333,6 +333,7 @@ def _node(commands: _Commands) -> None:
         metavar="CERT.pem,KEY.pem",
         help="serve the API by TLS, with this certificate and key; default: those of the identity",
     )
+    node.add_argument("--base-path", metavar="PATH", help="where a proxy shows the API and its page, as in /crdt/; default: at /")
     node.add_argument("--token-file", metavar="FILE", help="tokens that the API takes; `token add` makes them")
     node.add_argument("--store", metavar="PATH", help="file for the state, memory, or default: one below the XDG state directory")
     node.add_argument("--rejoin", action="store_true", help="set a damaged store aside, and take everything from the peers again")

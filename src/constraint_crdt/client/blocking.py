@@ -123,7 +123,7 @@ class Client(BlockingMethods):
         while path is not None:
             answered = self.ask(sent.method, path, sent.body, media_type=sent.media_type, patience=sent.patience)
             pages.append(read_response(operation, answered, self.address))
-            path = next_page(answered) if operation.join is not None else None
+            path = next_page(answered, self.address) if operation.join is not None else None
         return joined(operation, pages)
 
     def ask(
@@ -500,7 +500,7 @@ class AsyncClient(AsyncMethods):
         while path is not None:
             answered = await self.ask(sent.method, path, sent.body, media_type=sent.media_type, patience=sent.patience)
             pages.append(read_response(operation, answered, self.address))
-            path = next_page(answered) if operation.join is not None else None
+            path = next_page(answered, self.address) if operation.join is not None else None
         return joined(operation, pages)
 
     async def ask(

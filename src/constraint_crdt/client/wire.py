@@ -332,10 +332,12 @@ def check_answer(answered: RawResponse, address: Address) -> None:
     )
 
 
-def next_page(answered: RawResponse) -> str | None:
-    """The path of the next page, or None."""
+def next_page(answered: RawResponse, address: Address) -> str | None:
+    """The path of the next page, without that of the address; or None."""
     found = _NEXT.search(answered.headers.get("link", ""))
-    return found[1] if found and found[1].startswith("/") else None
+    if found is None or not found[1].startswith("/"):
+        return None
+    return found[1].removeprefix(address.prefix) if found[1].startswith(f"{address.prefix}/") else found[1]
 
 
 def events_target(last: int, kinds: Sequence[str], *, follow: bool) -> str:

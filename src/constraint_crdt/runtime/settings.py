@@ -7,6 +7,7 @@ a known name is refused there.
 
 import ipaddress
 import json
+import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -167,6 +168,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     token_file: str = ""
     """A file with the tokens of the API, each on a line `read TOKEN` or `write TOKEN`, not readable for other users of the machine.
     Without a file the API needs no token.
+    """
+
+    base_path: str = ""
+    """The path at which a proxy shows the API and its page, such as `/crdt/`. The node serves both `/crdt/v1/…` and `/v1/…`, so the
+    proxy may pass the path on or strip it, and its pages and links use the path. Empty: none.
     """
 
     api_rate: float = 5000.0
@@ -666,6 +672,14 @@ def _check_half_lives(value: object) -> None:
         raise SettingsError(str(error)) from None
 
 
+_BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*/?")
+
+
+def _check_base_path(value: object) -> None:
+    if not _BASE_PATH.fullmatch(str(value)):
+        raise SettingsError(f"base_path must be a path, as in /crdt/, not {value!r}")
+
+
 _NEED_IDENTITY = ("listen", "accept_plain", "api_tls")
 """The settings with values that need an identity."""
 
@@ -677,6 +691,7 @@ _READ: dict[str, Callable[[object], object]] = {
     "alert": _read_alerts,
     "variables": _read_variables,
     "share": _read_shares,
+    "base_path": _check_base_path,
 }
 """Settings with checks of their own."""
 
