@@ -75,8 +75,40 @@ DEPLOYED: Final = {
     "kubernetes": "kubernetes.yaml",
     "prometheus-rules": "constraint-crdt.rules.yml",
     "grafana": "grafana-dashboard.json",
+    "man": "constraint-crdt.1",
 }
 """The files that `config` prints, by name; the settings first."""
+
+EXAMPLES: Final = {
+    "node": "node --name forge --listen tcp/127.0.0.1:7447 --probe system",
+    "config": "config example > node.toml",
+    "token": "token list --token-file tokens",
+    "token add": "token add alice --role operate --token-file tokens",
+    "token list": "token list --token-file tokens",
+    "token remove": "token remove alice --token-file tokens",
+    "fleet": "fleet create plant",
+    "fleet create": "fleet create plant",
+    "fleet certify": "fleet certify forge",
+    "fleet renew": "fleet renew forge",
+    "fleet rotate": "fleet rotate --both 7d",
+    "apply": "apply fleet.toml --dry-run",
+    "test": "test rules_test.toml",
+    "backtest": "backtest forge.measurements --with new.toml",
+    "lint": "lint fleet.toml --range percent=0..100",
+    "acquire": "acquire dock --wait 30s -- ./unload",
+    "guard": "guard --on max_speed -- ./drive",
+    "watch": "watch --every 2s",
+    "merge": "merge forge.json anvil.json -o both.json",
+    "backup": "backup forge.db.bak",
+    "restore": "restore forge.db.bak",
+    "replay": "replay forge.recording --steps",
+    "simulate": "simulate --nodes 100 --loss 0.2 --partition 60s",
+    "plan": "plan --nodes 200 --link 256kbit/100ms",
+    "demo": "demo --nodes 5",
+    "completion": "completion bash > ~/.local/share/bash-completion/completions/constraint-crdt",
+    "tile": "tile put lab note --text calibrated",
+}
+"""A use of each command without an operation, and of commands with actions; the others are declared with theirs."""
 
 FILES: Final = frozenset({"FILE", "PATH", "FOLDER", "NODE|FILE"})
 """Metavariables of values that are names of files."""
@@ -228,6 +260,9 @@ def _command(commands: _Commands, name: str, run: str, about: str, *parents: _Pa
     parser = commands.add_parser(
         name, help=about, description=about[0].upper() + about[1:] + ".", parents=list(parents), allow_abbrev=False
     )
+    words = parser.prog.removeprefix(f"{PROGRAM} ")
+    if words in EXAMPLES:
+        parser.epilog = f"example: {PROGRAM} {EXAMPLES[words]}".replace("%", "%%")
     parser.set_defaults(run=f"constraint_crdt.cli.{run}", prog=parser.prog, parser=parser)
     return parser
 
@@ -244,12 +279,15 @@ def _operations(commands: _Commands, client: _Parser, actions: dict[str, _Comman
             if action and name not in actions:
                 actions[name] = _actions(commands, name)
             run = OWN.get(command.name, "connection:run")
+            example = f"example: {PROGRAM} {command.example}".replace("%", "%%")
             if not action and name in ACTIONS:
                 parser = _command(commands, name, run, command.help, client)
+                parser.epilog = example
                 parser.set_defaults(operation=operation, declared=command)
                 actions[name] = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", parser_class=_Parser)
                 continue
             parser = _command(actions[name] if action else commands, action or name, run, command.help, client)
+            parser.epilog = example
             parser.set_defaults(operation=operation, declared=command)
             _add_flags(parser, operation, command)
 
@@ -258,6 +296,7 @@ def _actions(commands: _Commands, name: str) -> _Commands:
     """A command that has actions."""
     about = ACTIONS[name]
     parser = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", allow_abbrev=False)
+    parser.epilog = f"example: {PROGRAM} {EXAMPLES[name]}"
     return parser.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION", parser_class=_Parser)
 
 

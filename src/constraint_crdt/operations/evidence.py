@@ -407,6 +407,7 @@ COVERAGE: Final = Operation(
     patience=_patience,
     command=CompositeCommand(
         name="coverage",
+        example="coverage max_speed",
         help="which nodes have heard of a change, and which have not",
         group="constraints",
         options={"id": Flag(nargs="?", metavar="ID", help="the constraint; default: all changes of constraints")},
@@ -556,6 +557,7 @@ EXPLAIN: Final = Operation(
     run=_explain,
     command=Command(
         name="explain",
+        example="explain max_speed",
         help="who, when, why, where violated: all about a constraint",
         group="constraints",
         flags={"id": Flag(metavar="ID")},
@@ -606,6 +608,10 @@ CONVERGENCE: Final = Operation(
     response=ConvergenceReport,
     run=_convergence,
     command=Command(
-        name="convergence", help="how each node stands to this one, and since when", group="fleet", show=show_convergence
+        name="convergence",
+        example="convergence",
+        help="how each node stands to this one, and since when",
+        group="fleet",
+        show=show_convergence,
     ),
 )

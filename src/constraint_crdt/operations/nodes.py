@@ -559,6 +559,7 @@ STATUS: Final = Operation(
     freshness=Freshness.AGING,
     command=Command(
         name="status",
+        example="status --check",
         help="how the node and its fleet are doing",
         group="observe",
         options={
@@ -661,6 +662,7 @@ NODES: Final = Operation(
     join=concatenated,
     command=Command(
         name="nodes",
+        example="nodes --on zone=dock",
         help="the nodes of the fleet, as this node sees them",
         group="fleet",
         flags={"on": Flag("--on", metavar="SELECTOR", help="only those with these labels, as in 'zone in (a, b), !spare'")},
@@ -706,7 +708,11 @@ STORAGE: Final = Operation(
     run=_storage,
     freshness=Freshness.AGING,
     command=Command(
-        name="storage", help="what the node holds, and what keeps it from forgetting", group="fleet", show=show_storage
+        name="storage",
+        example="storage --node forge:8470",
+        help="what the node holds, and what keeps it from forgetting",
+        group="fleet",
+        show=show_storage,
     ),
 )
 
@@ -742,7 +748,9 @@ IDENTITY: Final = Operation(
     response=IdentityReport,
     run=_identity,
     freshness=Freshness.STATE,
-    command=Command(name="identity", help="who the node is, and its lives so far", group="fleet", show=show_identity),
+    command=Command(
+        name="identity", example="identity --json", help="who the node is, and its lives so far", group="fleet", show=show_identity
+    ),
 )
 
 
@@ -827,6 +835,7 @@ RETIRE: Final = Operation(
     positional=("node",),
     command=Command(
         name="retire",
+        example="retire --away 7d --dry-run",
         help="end other nodes for good; their counts stay",
         group="fleet",
         flags={

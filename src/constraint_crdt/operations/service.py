@@ -174,6 +174,7 @@ EVENTS: Final = Operation(
     in_clients=False,
     command=Command(
         name="events",
+        example="events --follow --kind violated",
         help="what happened on the node of late, and what happens",
         group="observe",
         flags=dict.fromkeys(FollowEvents.__struct_fields__),
@@ -228,6 +229,7 @@ EXPORT: Final = Operation(
     patience=lambda _: 60.0,
     command=Command(
         name="export",
+        example="export -o state.json",
         help="write all that a node knows, or that is in a store, to a state file",
         group="files",
         options={
@@ -269,6 +271,7 @@ IMPORT_STATE: Final = Operation(
     patience=lambda _: 60.0,
     command=Command(
         name="import",
+        example="import state.json --dry-run",
         help="have a node take in what a state file knows",
         group="files",
         flags={"content": None},
@@ -400,6 +403,7 @@ AUDIT: Final = Operation(
     join=concatenated,
     command=Command(
         name="audit",
+        example="audit",
         help="who changed constraints and membership, where and when",
         group="observe",
         flags={
@@ -514,6 +518,7 @@ DIAGNOSIS: Final = Operation(
     patience=lambda _: 30.0,
     command=Command(
         name="doctor",
+        example="doctor --node forge:8470",
         help="look for what is usually wrong, and say what to do",
         group="observe",
         options={"config": Flag("--config", metavar="FILE", help="the settings of the node, to be looked at too")},
@@ -556,5 +561,5 @@ ALERTS: Final = Operation(
     request=Empty,
     response=AlertsReport,
     run=_alerts,
-    command=Command(name="alerts", help="what the node's alerts have found", group="observe", show=show_alerts),
+    command=Command(name="alerts", example="alerts", help="what the node's alerts have found", group="observe", show=show_alerts),
 )

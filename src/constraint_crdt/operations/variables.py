@@ -126,6 +126,7 @@ VARIABLES: Final = Operation(
     join=concatenated,
     command=Command(
         name="variables",
+        example="variables",
         help="the variables that the nodes measure, and the constraints that read them",
         group="constraints",
         flags={
@@ -238,6 +239,7 @@ READINGS: Final = Operation(
     join=joined_readings,
     command=Command(
         name="readings",
+        example="readings",
         help="the last values that the nodes share with the fleet, and their figures",
         group="constraints",
         flags={"name": Flag(nargs="?", metavar="VAR", help="the variable; default: all")},
@@ -390,6 +392,7 @@ PARAMETERS: Final = Operation(
     freshness=Freshness.STATE,
     command=Command(
         name="params",
+        example="params",
         help="the parameters that constraints read as param.NAME, for which nodes they are set, by whom",
         group="constraints",
         flags={"name": Flag(nargs="?", metavar="NAME", help="the parameter; default: all")},
@@ -445,7 +448,7 @@ SET_PARAMETER: Final = Operation(
     body=Body(shape=ParameterSetting),
     positional=("name", "value"),
     command=Command(
-        name="set",
+        name="set", example="set speed_limit 0.8 --on zone=dock",
         help="give a parameter a value, and show which nodes and constraints that changes",
         group="constraints",
         flags={
@@ -482,6 +485,7 @@ UNSET_PARAMETER: Final = Operation(
     positional=("name",),
     command=Command(
         name="unset",
+        example="unset speed_limit --on zone=dock",
         help="remove a setting of a parameter, and show which nodes and constraints that changes",
         group="constraints",
         flags={"name": _PARAMETER, "on": Flag("--on", metavar="SELECTOR", help="of the setting; default: that for all nodes")},
