@@ -375,6 +375,9 @@ def _node(commands: _Commands) -> None:
     node.add_argument("--base-path", metavar="PATH", help="where a proxy shows the API and its page, as in /crdt/; default: at /")
     node.add_argument("--token-file", metavar="FILE", help="tokens that the API takes; `token add` makes them")
     node.add_argument("--store", metavar="PATH", help="file for the state, memory, or default: one below the XDG state directory")
+    node.add_argument(
+        "--retire-away-after", metavar="TIME", help="retire nodes that were not heard of for so long, as in 7d; default: never"
+    )
     node.add_argument("--rejoin", action="store_true", help="set a damaged store aside, and take everything from the peers again")
     node.add_argument("--probe", action="append", metavar="PROBE", help="system, none or an installed one; may be repeated")
     node.add_argument(

@@ -8,6 +8,7 @@ nodes with these labels measures a variable of its expressions. Rule: an absent 
 which variables they measure. Nodes of 0.1.0 never tell, and others need some seconds after their start.
 """
 
+import re
 import socket
 import ssl
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
@@ -87,6 +88,9 @@ _SLOW = (
 
 DEFAULT_FLEET = "default"
 """The fleet of a node that was given none."""
+
+_RANDOM_NAME = re.compile(r"(?=.*[0-9])(?=.*[a-f])[0-9a-f]{12}|.*-[bcdf-hj-np-tv-xz0-9]{8,10}-[bcdf-hj-np-tv-xz0-9]{5}")
+"""Host names as Docker makes them, and as Kubernetes does for the pods of a deployment."""
 
 _TRIED = ("tcp", "tls")
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
@@ -624,6 +628,7 @@ class Diagnosis:
             yield Finding(check="store", level="fail", what=f"writes are refused: {trouble}", advice=advice)
         else:
             yield Finding(check="store", level="ok", what=f"writes are taken ({self._store.path})")
+        yield from check_name(self._gossip.node_id, socket.gethostname(), in_memory=self._file is None)
         yield from self.certificates()
 
 
@@ -638,6 +643,17 @@ def _size_finding(limits: Sequence[SizeLimit]) -> Finding:
         "lower the MTU (`ip link set dev DEVICE mtu 1280`) or set `sysctl -w net.ipv4.tcp_mtu_probing=1` (docs/how-to/networks.md)"
     )
     return Finding(check="size", level="warn", what=f"short messages pass, long ones do not reach {named(told)}", advice=advice)
+
+
+def check_name(name: str, host: str, *, in_memory: bool) -> Iterator[Finding]:
+    """Whether the name of a node without a store is one that its container gets at random: each start is another node then."""
+    if in_memory and name == host and _RANDOM_NAME.fullmatch(name):
+        what = (
+            f"the name {name} is that of this container, which looks random, and the state is in memory: each start is another "
+            "node, and the former ones stay as not live"
+        )
+        advice = "give the node a name that stays (--name) and a store, or set `retire_away_after`"
+        yield Finding(check="name", level="warn", what=what, advice=advice)
 
 
 def check_certificates(links: LinkProtection, identity: "Identity | None", now: int) -> Finding:

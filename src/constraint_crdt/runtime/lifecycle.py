@@ -18,6 +18,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, TypeVar
@@ -27,6 +28,7 @@ from constraint_crdt.alerts import Conditions, Facts
 from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
 from constraint_crdt.crdt.clock import SECOND, STEP, ClockMark
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.gossip import GossipNode as MachineNode
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.diagnosis import Diagnosis
@@ -34,12 +36,13 @@ from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.explain import Explanations, NodeOverview
 from constraint_crdt.insight.history import DefinitionClock, NodeRates
 from constraint_crdt.model import EventKind
+from constraint_crdt.operations.nodes import away_nodes
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.authority import Credentials, Fork, OwnReplaced
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics, link_kinds, standing
-from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
+from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange, acting_as
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
@@ -64,6 +67,9 @@ VIEW_EVERY = 2.0
 PURGE_EVERY = 60.0
 FOLD_EVERY = 60.0
 """Seconds between two sweeps: of deleted tiles, and of counts to fold. Removals and expired constraints: `REMOVE_EVERY`."""
+
+RETIRE_EVERY = 60.0
+"""Seconds between two looks for nodes that are away for too long."""
 
 VALIDITY_EVERY = 5.0
 LINKS_EVERY = 60.0
@@ -672,6 +678,8 @@ class Runtime:
         tasks.repeat("sketches", settings.rate_every, self.evaluator.write_sketches)
         tasks.repeat("folds", FOLD_EVERY, self.maintenance.fold)
         tasks.repeat("purges", PURGE_EVERY, self.maintenance.purge)
+        if settings.retire_away_after:
+            tasks.repeat("away nodes", RETIRE_EVERY, self.retire_away)
         tasks.repeat("budgets", BUDGETS_EVERY, self.budgets.tend)
         tasks.repeat("removals", REMOVE_EVERY, self.maintenance.drop_removals)
         if settings.identity:
@@ -708,6 +716,29 @@ class Runtime:
             for sentence in sorted(wrong - said):
                 _log.warning("%s", sentence)
             said = wrong
+
+    async def retire(self, name: str, *, undo: bool = False) -> None:
+        """Retire a node, or undo it. See `Node.retire`."""
+        change = partial(self.gossip.undo_retirement if undo else self.gossip.retire, name)
+        await self.feed.commit(change, "undo retire" if undo else "retire", name)
+        if not undo:
+            await self.budgets.retire(name)
+        kind = EventKind.RETIREMENT_UNDONE if undo else EventKind.RETIRED
+        self.publisher.publish(kind, node=name, actor=self.feed.actor, by=self.settings.name)
+
+    async def retire_away(self) -> None:
+        """Retire the nodes that were not heard of for `retire_away_after`, unless this node is alone, and may be cut off."""
+        if not self.exchanges.live:
+            return
+        after, uptime = self.settings.retire_away_after, self.answers.status(self.convergence).uptime
+        for name in away_nodes(self.answers.nodes(self.convergence), after, uptime, time.time()):
+            with acting_as("retire_away_after"):
+                try:
+                    await self.retire(name)
+                except ConstraintCrdtError as error:  # such as a node that is no operator
+                    _log.warning("%s was away for %g s and is not retired: %s", name, after, error)
+                    return
+            _log.warning("%s was not heard of for %g s and is retired (retire_away_after)", name, after)
 
     async def _check_alerts(self) -> None:
         self.evidence.drop_gone()

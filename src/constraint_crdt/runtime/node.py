@@ -38,7 +38,7 @@ from constraint_crdt.errors import (
 )
 from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation, is_known
-from constraint_crdt.model import Event, EventKind, IfUnknown, Mode, Scope, Severity, counted, html_fields
+from constraint_crdt.model import Event, IfUnknown, Mode, Scope, Severity, counted, html_fields
 from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import AddConstraint, BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.counts import single_violated
@@ -460,12 +460,7 @@ class Node:
                 f"{node} is live: stop it first, or force it, which loses its writes that no peer has taken yet"
             )
         self._check_call()
-        change = partial(self.gossip.undo_retirement if undo else self.gossip.retire, node)
-        await self._runtime.feed.commit(change, "undo retire" if undo else "retire", node)
-        if not undo:
-            await self._runtime.budgets.retire(node)
-        kind = EventKind.RETIREMENT_UNDONE if undo else EventKind.RETIRED
-        self._runtime.publisher.publish(kind, node=node, actor=self._runtime.feed.actor, by=self.settings.name)
+        await self._runtime.retire(node, undo=undo)
         return self._runtime.answers.retirement(node)
 
     async def revoke(self, node: str, *, reason: str = "", undo: bool = False, dry_run: bool = False) -> RevocationReport:

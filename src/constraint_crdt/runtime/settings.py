@@ -20,7 +20,7 @@ from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import check_id
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.expression import check_names
-from constraint_crdt.operations.command import parse_duration
+from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.operations.nodes import LinkProtection
 from constraint_crdt.protocol.sites import SITE
 from constraint_crdt.runtime.exchange_loop import PeerChoiceRule
@@ -254,6 +254,12 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     fold_counts_after: float = 86_400.0
     """Seconds after which the counts of an inactive constraint are folded into the node's total. Sooner keeps less, and loses
     detail of the past.
+    """
+
+    retire_away_after: float = 0.0
+    """Seconds after which a node that was not heard of is retired, an hour at least; 0: never. For fleets whose nodes get names at
+    random, as in containers. A node alone retires none; the two sides of a cut that lasts for so long retire each other, which
+    `constraint-crdt retire NODE --undo` mends.
     """
 
     keep_deleted_tiles_for: float = 604_800.0
@@ -520,6 +526,8 @@ def _converted(key: str, value: object, source: str, *, strict: bool = False) ->
             value = _read_shares(value)
         if key == "api_tls":
             value = _read_api_tls(value)
+        if key == "retire_away_after" and isinstance(value, str) and value != "0":
+            value = parse_duration(value)
         if key == "labels" and isinstance(value, list):
             value = _read_labels(value)
         converted: object = msgspec.convert(value, _TYPES[key], strict=strict)
@@ -528,7 +536,7 @@ def _converted(key: str, value: object, source: str, *, strict: bool = False) ->
         _check(key, converted)
     except msgspec.ValidationError:
         raise SettingsError(f"{source}: {value!r} is not {_wanted(key)}") from None
-    except SettingsError as error:
+    except (SettingsError, UsageError) as error:
         raise SettingsError(f"{source}: {error}") from None
     return converted
 
@@ -675,6 +683,14 @@ def _check_half_lives(value: object) -> None:
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*/?")
 
 
+LEAST_AWAY = 3600.0
+
+
+def _check_away(value: object) -> None:
+    if not isinstance(value, int | float) or not (value == 0 or LEAST_AWAY <= value <= 315_360_000.0):
+        raise SettingsError(f"retire_away_after must be 0, for never, or from {LEAST_AWAY:g} seconds to ten years, not {value!r}")
+
+
 def _check_base_path(value: object) -> None:
     if not _BASE_PATH.fullmatch(str(value)):
         raise SettingsError(f"base_path must be a path, as in /crdt/, not {value!r}")
@@ -692,6 +708,7 @@ _READ: dict[str, Callable[[object], object]] = {
     "variables": _read_variables,
     "share": _read_shares,
     "base_path": _check_base_path,
+    "retire_away_after": _check_away,
 }
 """Settings with checks of their own."""
 
