@@ -131,6 +131,16 @@ class ViolatedConstraint(msgspec.Struct, frozen=True, kw_only=True):
     """The beginning of that violation, in ns since the epoch; null if the node did not tell it."""
 
 
+class Concern(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that an operator may have to see to, beside violations and the state of this node's disk and clock."""
+
+    kind: str
+    """unknown, not live, conflict, clock, duplicate, flapping, changed, other fleet."""
+    what: str
+    command: str
+    """The command that leads to the remedy, without the name of the program."""
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """A node's view of itself and the fleet."""
 
@@ -226,6 +236,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes of other sites seen now. Few of them are live peers."""
     speaks_with: tuple[str, ...] = ()
     """The other sites that the node speaks with for its own."""
+    concerns: tuple[Concern, ...] = ()
+    """What else to see to, by kind, each with a command."""
     uptime: float
     """Seconds since the start."""
 
@@ -356,6 +368,7 @@ def show_status(answer: Status) -> Lines:
         ("verdicts", f"{answer.violated_anywhere} violated on a node or more now, {answer.unknown_here} unknown on this node"),
         *(("violated", show_worst(each, time.time())) for each in answer.worst),
         *([("alerts", f"{answer.firing} firing: see `alerts`")] if answer.firing else []),
+        *((each.kind, f"{each.what} (see `{each.command}`)") for each in answer.concerns),
         ("counts", f"{counted(answer.satisfied, 'judgement')} satisfied, {answer.violations} violated{rate}"),
         ("position", list(answer.position) if answer.position else "none"),
         ("agreement", f"{_agreement(answer)}; constraints {answer.constraints_hash[:16]}, everything {answer.hash[:16]}"),
@@ -452,6 +465,10 @@ LEVELS: Final = ("OK", "WARNING", "CRITICAL")
 """The results of a check in the order of their exit codes, as monitoring plugins have them."""
 
 
+CHECKED: Final = frozenset({"conflict", "clock", "duplicate", "flapping", "other fleet"})
+"""The kinds of concerns that a check warns of; it has others of its own."""
+
+
 def check_status(answer: Status) -> tuple[int, list[str]]:
     """The level of a check, as an index of `LEVELS`, with the reasons, the gravest first.
 
@@ -472,6 +489,7 @@ def check_status(answer: Status) -> tuple[int, list[str]]:
         *([(1, f"{counted(answer.unknown_here, 'constraint')} unknown on this node")] if answer.unknown_here else []),
         *([(1, f"{counted(answer.firing, 'alert')} firing")] if answer.firing else []),
         *([(1, "the clock is in doubt")] if answer.clock_in_doubt else []),
+        *((1, f"{each.kind}: {each.what}") for each in answer.concerns if each.kind in CHECKED),
     ]
     found.sort(key=lambda each: -each[0])
     return max((level for level, _ in found), default=0), [why for _, why in found]

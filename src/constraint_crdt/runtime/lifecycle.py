@@ -552,6 +552,7 @@ class Runtime:
             self.measurements,
             self.alerts,
             settings.links,
+            self.events.log,
         )
         self.metrics = RuntimeMetrics(self.gossip, self.exchanges, self.evaluator, self.persistence, self.events, self.lag)
         self._subscribe()
