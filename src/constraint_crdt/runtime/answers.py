@@ -12,6 +12,7 @@ import heapq
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence, Set
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -109,6 +110,9 @@ LATELY = 600.0
 
 LOOKED_AT = 500
 """Events that are looked at for that, at most."""
+
+UNKNOWN_LOOKED_AT = 1000
+"""Unknown constraints among which a status chooses the gravest, at most."""
 
 FLAPS = 3
 """Violations of a constraint on this node in that time that make it flap."""
@@ -234,12 +238,13 @@ class Answers:
         )
 
     def _concerns(self) -> Iterator[Concern]:
-        """See `Concern`. O(unknown constraints + nodes)."""
+        """See `Concern`. O(nodes)."""
         state, now, me = self._gossip.state, time.time(), self._gossip.node_id
         for fleet, name in standing(self._transport).foreign.items():
             what = f"{name} of fleet {fleet} is at the other end of a link, and this node is of fleet {self._gossip.fleet}"
             yield Concern(kind="other fleet", what=what, command="doctor")
-        found = [(-_GRAVITY.index(severity), id_, severity) for id_ in state.verdicts.unknown if (severity := self._severity(id_))]
+        some = islice(state.verdicts.unknown, UNKNOWN_LOOKED_AT)
+        found = [(-_GRAVITY.index(severity), id_, severity) for id_ in some if (severity := self._severity(id_))]
         for _, id_, severity in heapq.nsmallest(MOST_WORST, found):
             told = {name: each for name, each in state.verdicts.of(id_).items() if each.state is VerdictState.UNKNOWN}
             if told:
