@@ -6,12 +6,16 @@ Each node is a process, with a worker that acquires, works for some milliseconds
 report to a judge, which counts holders. Each few seconds a node is killed, and started again. Latencies: of an acquire by the HTTP
 API where the rights are local, and where they are lent by another node first; and of a lock by etcd (one member, on the same disk),
 by its HTTP gateway: in the same run, so that they compare.
+
+Then three hosts in network namespaces, each with a node and a member of etcd, of which one is cut from the others: what is granted
+there and on the other side. It needs root or user namespaces; `--without-cut` leaves it out.
 """
 
 import argparse
 import asyncio
 import base64
 import contextlib
+import http.client
 import json
 import shutil
 import socket
@@ -21,7 +25,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -31,11 +35,24 @@ from report import Row, machine, show
 from constraint_crdt.client import ClientError
 from constraint_crdt.client.blocking import AsyncClient
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.fleet.processes import seconds_until
+from tests.network.holders import HeldFleet
+from tests.network.hosts import Connection, Host, Network, NetworkNode, are_linked
+from tests.network.switch import enter_namespaces
+
 LOCAL_MS = 2.0
 """Milliseconds of a local acquire, median, at most."""
 
 ETCD_TIMES = 5.0
 """A local acquire is at least so many times as fast as a lock of etcd."""
+
+ANSWER_SECONDS = 5.0
+"""Seconds for which an answer of etcd is waited for."""
+
+CUT_SECONDS = 5.0
+"""Seconds from the cut to the first look: the members elect another leader meanwhile."""
 
 LEASE = 2.0
 SKEW = 0.5
@@ -232,6 +249,118 @@ def etcd_lock() -> float | None:
     return 1000 * statistics.median(times)
 
 
+# --- a cut network -----------------------------------------------------------------------------------------------------------
+
+
+class Member:
+    """A member of etcd on a host."""
+
+    def __init__(self, net: Network, host: Host, name: str, cluster: str, folder: Path) -> None:
+        peer, client = f"http://{host.address}:2380", "http://127.0.0.1:2379"
+        words = [
+            "etcd",
+            "--name",
+            name,
+            "--data-dir",
+            str(folder / name),
+            "--listen-client-urls",
+            client,
+            "--advertise-client-urls",
+        ]
+        words += [client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster]
+        self._net, self._host = net, host
+        self.process = subprocess.Popen(
+            words,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=lambda: enter_namespaces(host.namespaces),  # noqa: PLW1509 - the child has a single thread
+        )
+
+    def call(self, path: str, **body: object) -> dict[str, str]:
+        """The answer of its HTTP gateway. Raises `OSError` without one in time, and for an error."""
+        made = Connection(lambda: self._net.socket(self._host), 2379)
+        made.timeout = ANSWER_SECONDS
+        with contextlib.closing(made) as connection:
+            connection.request("POST", f"/v3/{path}", json.dumps(body))
+            answer = connection.getresponse()
+            found: dict[str, str] = json.loads(answer.read())
+        if answer.status != 200:
+            raise OSError(f"{path}: {found}")
+        return found
+
+    def lock(self, lease: str) -> float | None:
+        """Seconds of a lock, which is ended; None without an answer."""
+        began = time.perf_counter()
+        try:
+            key = self.call("lock/lock", name=base64.b64encode(b"dock").decode(), lease=lease)["key"]
+            took = time.perf_counter() - began
+            self.call("lock/unlock", key=key)
+        except (OSError, http.client.HTTPException):
+            return None
+        return took
+
+
+def acquire(node: NetworkNode) -> float | None:
+    """Seconds of an acquire, which is released; None for a refusal."""
+    with contextlib.closing(node.connection()) as connection:
+        connection.connect()
+        began = time.perf_counter()
+        try:
+            hold = node.ask_on(connection, "budgets/dock/acquire", {})
+        except AssertionError:
+            return None
+        took = time.perf_counter() - began
+        node.ask_on(connection, "budgets/dock/release", {"hold": hold["hold"]})
+    return took
+
+
+def figures(what: str, times: Sequence[float | None]) -> list[Row]:
+    """How many were granted, and how soon."""
+    granted = [each for each in times if each is not None]
+    rows = [Row(f"{what}: granted", len(granted), f"of {len(times)}")]
+    return rows + ([Row(f"{what}: median", 1000 * statistics.median(granted), "ms")] if granted else [])
+
+
+def while_cut() -> list[Row]:
+    """What is granted on both sides of a cut, beside etcd."""
+    net = Network(1)
+    with tempfile.TemporaryDirectory() as folder:
+        members: list[Member] = []
+        try:
+            fleet = HeldFleet(net, ["a", "b", "c"], Path(folder))
+            nodes, hosts = list(fleet.nodes.values()), [node.host for node in fleet.nodes.values()]
+            seconds_until(lambda: are_linked(nodes))
+            nodes[0].call("PUT", "budgets/dock", {"limit": 3, "lease": 60.0})
+            seconds_until(lambda: all(node.get("budgets") for node in nodes))
+            rows = figures("all linked: acquire", [acquire(nodes[0]) for _ in range(100)])
+            lease = None
+            if shutil.which("etcd") is not None:
+                cluster = ",".join(f"m{number}=http://{host.address}:2380" for number, host in enumerate(hosts))
+                members += [Member(net, host, f"m{number}", cluster, Path(folder)) for number, host in enumerate(hosts)]
+                seconds_until(lambda: granted(members[0]) is not None)
+                lease = granted(members[0])
+                rows += figures("all linked: lock of etcd, three members", [members[0].lock(lease or "") for _ in range(100)])
+            fleet.cut(["a"], ["b", "c"])
+            time.sleep(CUT_SECONDS)
+            for side, place, of in (("cut off", 0, 3), ("the other side", 1, 100)):
+                rows += figures(f"{side}: acquire", [acquire(nodes[place]) for _ in range(100)])
+                if lease is not None:
+                    rows += figures(f"{side}: lock of etcd", [members[place].lock(lease) for _ in range(of)])
+        finally:
+            for member in members:
+                member.process.kill()
+                member.process.wait()
+            net.close()
+    return rows
+
+
+def granted(member: Member) -> str | None:
+    """A lease of etcd; None before the members found each other."""
+    with contextlib.suppress(OSError, http.client.HTTPException, KeyError):
+        return member.call("lease/grant", TTL=600)["ID"]
+    return None
+
+
 async def measured(count: int, limit: int, seconds: float) -> list[Row]:
     """All figures."""
     async with fleet(count) as nodes:
@@ -251,13 +380,15 @@ async def measured(count: int, limit: int, seconds: float) -> list[Row]:
 def main() -> None:
     """See the docstring of the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, default=10)
+    parser.add_argument("--nodes", type=int, default=10, help="0: the cut network only")
+    parser.add_argument("--without-cut", action="store_true")
     parser.add_argument("--limit", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--check", action="store_true", help="exit code 1 if something demanded is missed")
     arguments = parser.parse_args()
-    rows = asyncio.run(measured(arguments.nodes, arguments.limit, arguments.seconds))
+    rows = asyncio.run(measured(arguments.nodes, arguments.limit, arguments.seconds)) if arguments.nodes else []
+    rows += [] if arguments.without_cut else while_cut()
     show(machine(), rows, as_json=arguments.json)
     if arguments.check and not all(row.met for row in rows):
         sys.exit(1)

@@ -16,8 +16,10 @@ from constraint_crdt.protocol.messages import decode_message, encode_message
 from constraint_crdt.simulation.recorder import Replay, decode_frames, encode_frame
 from constraint_crdt.state import ConstraintState, from_json, to_json
 from constraint_crdt.types import NodeVerdict, VariableKind
+from constraint_crdt.types.alerts import ALERT_RULE, DELIVERED, SILENCE, TOLD, WAYS, SilenceValue, Unit
+from constraint_crdt.types.changes import CHANGE, SWITCH, Subject, before_change
 from constraint_crdt.types.counters import SECONDS
-from constraint_crdt.types.definition import Definition
+from constraint_crdt.types.definition import ADD, Definition
 from constraint_crdt.types.nodes import AUDIT, UNDO
 from constraint_crdt.types.variables import VARIABLES
 from constraint_crdt.types.verdicts import VERDICT
@@ -33,7 +35,7 @@ MESSAGE_TYPES = {"Ping", "Sync", "Delta", "Ack", "Part", "Resume", "Gone", "Buck
 KINDS = 23
 LATER_KIND = 99
 LATER_KINDS = [kind for kind in registered() if kind > KINDS]
-OF_PLAIN_FLEETS = [VERDICT, SECONDS, VARIABLES, AUDIT, UNDO]
+OF_PLAIN_FLEETS = [VERDICT, SECONDS, VARIABLES, AUDIT, UNDO, SILENCE, TOLD, ALERT_RULE, WAYS, SWITCH, CHANGE]
 """Those of the later kinds that a node without an identity writes. Nodes with identities do not link with 0.1.0."""
 
 
@@ -134,18 +136,32 @@ def test_a_node_of_0_1_0_keeps_and_forwards_the_new_cells_byte_for_byte() -> Non
     a.describe_variables({"v": VariableKind.DOUBLE})
     a.write(lambda me: a.state.audit.note("alice", "add", "x", changes=1, time=5, node=me))
     a.write(lambda me: a.state.rows.write(me, make_cell(UNDO, "9", ["b", [["c", 1, 1]]])))
+    a.write(lambda me: a.state.silences.put(SilenceValue(0, 10**18, "x*", why="moved"), node=me))
+    a.write(lambda me: a.state.told_alerts.put_all({Unit("r", "x", "ops"): (1, DELIVERED, 5)}, node=me))
+    a.write(lambda me: a.state.alert_rules.put("r", '{"kind":"silence"}', at=5, actor="alice", node=me))
+    a.write(lambda me: a.state.ways_out.put(["ops"], node=me))
+    a.disable(["x"], actor="alice", why="noise", ttl=60)
+    edited = [before_change(a.state.rows, Subject(ADD, "x"))]
+    a.write(lambda me: a.state.changes.note(edited, operation="add", actor="alice", why="tighter", time=5, node=me))
     exchanged(a, old)
     assert {kind for kind, *_ in contents(old)} == {1, *OF_PLAIN_FLEETS}
     assert (contents(old), old.state_hash) == (contents(a), a.state_hash)
     a.record_verdicts({"x": NodeVerdict(VerdictState.HOLDS, 7), "y": None})
     a.record_seconds({"x": (5, 0, 0)})
     a.fold(["x"])
+    a.enable(["x"])
     a.describe_variables({})
     exchanged(a, old)
     assert (contents(old), old.state_hash) == (contents(a), a.state_hash)
     exchanged(b, old)
     assert (contents(b), b.state_hash) == (contents(a), a.state_hash)
+    assert "x" not in b.state.switches
+    assert [each.why for each in b.state.changes.of(Subject(ADD, "x"))] == []  # too old to be read, by the clock of the node
+    assert len(b.state.changes) == 1
     assert b.state.verdicts.of("x") == {"a": NodeVerdict(VerdictState.HOLDS, 7)}
+    assert [each.value.alert for each in b.state.silences.active(5)] == ["x*"]
+    assert [each.phase for each in b.state.told_alerts.of(Unit("r", "x", "ops"))] == [DELIVERED]
+    assert (list(b.state.alert_rules), b.state.ways_out.of("a")) == (["r"], ("ops",))
     assert from_json(to_json(old.state)).state_hash == a.state_hash
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "InvalidValue",
     "LifecycleError",
     "NoRights",
+    "NotKept",
     "NotPermitted",
     "StoreError",
     "UnknownConstraint",
@@ -123,6 +124,10 @@ class HoldLost(ConstraintCrdtError):
 
 class GuardBroken(ConstraintCrdtError):
     """A guarded constraint does not hold on this node, or cannot be decided; `str()` says which. The work must stop."""
+
+
+class NotKept(ConstraintCrdtError, LookupError):
+    """An earlier version of a rule, or a time, of which the history has no or not all changes. Nothing was reverted."""
 
 
 class NotPermitted(ConstraintCrdtError, PermissionError):

@@ -26,7 +26,9 @@ from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.model import IfUnknown, Mode, Scope, html_fields
+from constraint_crdt.types.alerts import FleetRules, Silences, ToldAlerts, WaysOut
 from constraint_crdt.types.budgets import Budgets
+from constraint_crdt.types.changes import ChangeHistory, Switches
 from constraint_crdt.types.counters import ConstraintGCounter, PNCounters
 from constraint_crdt.types.decay import MAX_SKEW, Ages, DecayConstraintState, DecayCounter
 from constraint_crdt.types.definition import ADD, Definition, Labels, check_labels, read_addition
@@ -128,6 +130,26 @@ class ConstraintState(Merge):
         return Budgets(self.rows, retirements=self.retirements)
 
     @cached_property
+    def silences(self) -> Silences:
+        """The silences and acknowledgements of alerts."""
+        return Silences(self.rows)
+
+    @cached_property
+    def told_alerts(self) -> ToldAlerts:
+        """What was told of alerts, to whom."""
+        return ToldAlerts(self.rows)
+
+    @cached_property
+    def alert_rules(self) -> FleetRules:
+        """The alert rules of the fleet."""
+        return FleetRules(self.rows)
+
+    @cached_property
+    def ways_out(self) -> WaysOut:
+        """The destinations of alerts that each node can tell."""
+        return WaysOut(self.rows)
+
+    @cached_property
     def readings(self) -> SharedReadings:
         """The last values of the variables that each node in service shares."""
         return SharedReadings(self.rows, retirements=self.retirements)
@@ -141,6 +163,16 @@ class ConstraintState(Merge):
     def audit(self) -> AuditLog:
         """Who caused the changes, where and when."""
         return AuditLog(self.rows)
+
+    @cached_property
+    def switches(self) -> Switches:
+        """Which constraints are disabled."""
+        return Switches(self.rows, now=self.now)
+
+    @cached_property
+    def changes(self) -> ChangeHistory:
+        """What rules were before they were changed."""
+        return ChangeHistory(self.rows, now=self.now)
 
     @property
     def position(self) -> Position | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +13,14 @@ import pytest
 from hypothesis import given
 
 from constraint_crdt import Event, EventKind, MemoryNetwork, Node
-from constraint_crdt.alerts import KINDS, About, AlertKind, AlertRule, Condition, Conditions, Facts
+from constraint_crdt.alerts import KINDS, About, AlertKind, AlertRule, Condition, Conditions, Facts, delivery
 from constraint_crdt.alerts import engine as alerting
-from constraint_crdt.alerts.engine import Alert, AlertEngine, WebhookMessage, Webhooks
+from constraint_crdt.alerts.delivery import Alert, Teller, WebhookMessage, Webhooks
+from constraint_crdt.alerts.engine import AlertEngine
+from constraint_crdt.protocol.gossip_node import GossipNode
 from tests.runtime.fleet import QUICK, eventually, fleet
 
-RULE = AlertRule(name="r", kind="silence", for_=2.0)
+RULE = AlertRule(name="r", kind="silence", for_=2.0, keep_firing_for=0.0)
 
 
 class Scripted(Conditions):
@@ -39,10 +42,14 @@ class Bench:
         rule: AlertRule = RULE,
         webhooks: Webhooks | None = None,
         now: Callable[[], int] = lambda: 7,
+        gossip: GossipNode | None = None,
     ) -> None:
+        """`gossip`: the state of before a restart, if it was kept."""
         self.conditions = Scripted()
         self.told: list[tuple[str, bool]] = []
-        self.engine = AlertEngine((rule,), self.conditions, who=("n", "f"), file=file, notify=self.tell, now=now, webhooks=webhooks)
+        self.gossip = gossip or GossipNode("n", incarnation=1, now=now, renew=lambda: 2, fleet="f")
+        teller = Teller(self.gossip, webhooks or Webhooks(), now=now)
+        self.engine = AlertEngine((rule,), self.conditions, teller=teller, file=file, notify=self.tell, now=now)
 
     def tell(self, rule: AlertRule, alert: Alert, *, fired: bool) -> None:
         self.told.append((alert.subject, fired))
@@ -146,14 +153,16 @@ class Recorded(Webhooks):
         super().__init__()
         self.sent: list[tuple[str, Mapping[str, object]]] = []
 
-    def send(self, url: str, content: Mapping[str, object], follows: WebhookMessage | None = None) -> WebhookMessage:
+    def send(self, url: str, content: Mapping[str, object]) -> WebhookMessage:
         self.sent.append((url, content))
-        return WebhookMessage(b"", follows)
+        message = WebhookMessage(b"")
+        message.attempted = message.delivered = True
+        return message
 
 
 def test_each_place_of_a_rule_is_told_once_for_each_turn() -> None:
     hooks = Recorded()
-    rule = AlertRule(name="r", kind="silence", for_=0.0, to=("http://a/x", "log", "http://b/y"))
+    rule = AlertRule(name="r", kind="silence", for_=0.0, keep_firing_for=0.0, to=("http://a/x", "log", "http://b/y"))
     bench = Bench(rule=rule, webhooks=hooks)
     bench.conditions.found = {"x": True}
     bench.engine.evaluate(0.0)
@@ -176,28 +185,39 @@ class Undelivered(Recorded):
         super().__init__()
         self.hosts = hosts
 
-    def send(self, url: str, content: Mapping[str, object], follows: WebhookMessage | None = None) -> WebhookMessage:
-        message = super().send(url, content, follows)
+    def send(self, url: str, content: Mapping[str, object]) -> WebhookMessage:
+        message = super().send(url, content)
         message.dropped = any(host in url for host in self.hosts)
-        message.attempted = not message.dropped
+        message.attempted = message.delivered = not message.dropped
         return message
 
 
-async def test_a_place_that_was_not_told_of_an_alert_is_not_told_of_its_end_after_a_restart(tmp_path: Path) -> None:
-    file, hooks = tmp_path / "alerts.json", Undelivered("dropped")
-    rule = AlertRule(name="r", kind="silence", for_=0.0, to=("http://told/t0ken", "http://dropped/t0ken"))
-    bench = Bench(file, rule, hooks)
+def test_a_place_that_was_not_told_of_an_alert_is_not_told_of_its_end() -> None:
+    hooks = Undelivered("dropped")
+    rule = AlertRule(name="r", kind="silence", for_=0.0, keep_firing_for=0.0, to=("http://told/", "http://dropped/"))
+    bench = Bench(rule=rule, webhooks=hooks)
+    assert looked(bench, "bbg") == "FF."
+    assert [(url, message["state"]) for url, message in hooks.sent] == [
+        ("http://told/", "firing"), ("http://dropped/", "firing"), ("http://told/", "resolved")
+    ]  # fmt: skip
+
+
+async def test_a_place_that_was_not_told_of_an_alert_is_told_after_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "alerts.json"
+    rule = AlertRule(name="r", kind="silence", for_=0.0, keep_firing_for=0.0, to=("http://told/t0ken", "http://dropped/t0ken"))
+    bench = Bench(file, rule, Undelivered("dropped"))
     assert looked(bench, "b") == "F"
     await bench.engine.close()
     assert b"t0ken" not in file.read_bytes()
-    for _ in range(2):  # a second restart keeps it as well
-        hooks = Undelivered()
+    for expected in (["firing"], []):  # a second restart knows of it
+        hooks = Recorded()
         again = Bench(file, rule, hooks)
         await again.engine.load()
         assert looked(again, "b") == "F"
         await again.engine.close()
+        assert [(url, message["state"]) for url, message in hooks.sent] == [("http://dropped/t0ken", each) for each in expected]
     assert looked(again, "g", start=1) == "."
-    assert [(url, message["state"]) for url, message in hooks.sent] == [("http://told/t0ken", "resolved")]
+    assert [message["state"] for _, message in hooks.sent] == ["resolved", "resolved"]
 
 
 async def test_what_is_queued_at_the_stop_was_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,12 +229,16 @@ async def test_what_is_queued_at_the_stop_was_not_told(tmp_path: Path, monkeypat
         end.wait(10)
         return "no answer in time"
 
-    monkeypatch.setattr(alerting, "_post", post)
-    file, rule = tmp_path / "alerts.json", AlertRule(name="r", kind="silence", for_=0.0, to=("http://a/",))
+    monkeypatch.setattr(delivery, "_post", post)
+    monkeypatch.setattr(delivery, "GROUP_EVERY", 0)
+    file = tmp_path / "alerts.json"
+    rule = AlertRule(name="r", kind="silence", for_=0.0, keep_firing_for=0.0, to=("http://a/",))
     bench = Bench(file, rule)
-    bench.conditions.found = {"sent": True, "queued": True}
+    bench.conditions.found = {"sent": True}
     await bench.engine.step()
     await eventually(begun.is_set)
+    bench.conditions.found = {"sent": True, "queued": True}
+    bench.engine.evaluate(time.monotonic() + 1)
     await bench.engine.close()
     end.set()
     hooks = Recorded()
@@ -223,6 +247,27 @@ async def test_what_is_queued_at_the_stop_was_not_told(tmp_path: Path, monkeypat
     assert again.engine.evaluate(0.0)
     assert again.told == [("sent", False), ("queued", False)]
     assert [(url, message["subject"], message["state"]) for url, message in hooks.sent] == [("http://a/", "sent", "resolved")]
+
+
+def test_a_value_that_turns_every_three_seconds_is_two_messages() -> None:
+    """The defect: 20 messages in a minute."""
+    hooks = Recorded()
+    bench = Bench(rule=AlertRule(name="r", kind="silence", for_=0.0, to=("http://a/",)), webhooks=hooks)
+    looked(bench, "bbbggg" * 10 + "g" * 30)
+    assert [message["state"] for _, message in hooks.sent] == ["firing", "resolved"]
+
+
+def test_alerts_that_turn_together_are_one_message_and_others_wait() -> None:
+    hooks = Recorded()
+    bench = Bench(rule=msgspec.structs.replace(RULE, for_=0.0, to=("http://a/",)), webhooks=hooks)
+    for second in range(12):
+        bench.conditions.found = dict.fromkeys("xy" if second < 3 else "xyz", True)
+        bench.engine.evaluate(float(second))
+    assert [message["subject"] for _, message in hooks.sent] == ["x", "z"]
+    first = hooks.sent[0][1]
+    assert first["detail"] == "2 alerts: x, y"
+    assert first["alerts"] == [{"subject": each, "detail": "because", "since": 7} for each in "xy"]
+    assert "alerts" not in hooks.sent[1][1]
 
 
 # --- the table of temporal semantics ------------------------------------------------------------------------------------
@@ -384,7 +429,8 @@ def following(node: Node) -> tuple[asyncio.Queue[Event], asyncio.Task[None]]:
 
 
 async def test_a_rate_that_is_too_high_fires_and_resolves(network: MemoryNetwork) -> None:
-    async with ruled(network, AlertRule(name="hot", kind="rate", constraint="th*", above_share=0.5)) as node:
+    hot = AlertRule(name="hot", kind="rate", constraint="th*", above_share=0.5, keep_firing_for=0.0)
+    async with ruled(network, hot) as node:
         events, task = following(node)
         await node.add_constraint("thermal", when="t < 1.0")
         await node.add_constraint("other", when="t < 1.0")
@@ -398,9 +444,9 @@ async def test_a_rate_that_is_too_high_fires_and_resolves(network: MemoryNetwork
 
 async def test_coverage_and_silence_and_staleness(network: MemoryNetwork) -> None:
     rules = (
-        AlertRule(name="unheard", kind="coverage", for_=0.1),
-        AlertRule(name="away", kind="silence", node="b*", for_=0.1),
-        AlertRule(name="stale", kind="divergence", above=0.05),
+        AlertRule(name="unheard", kind="coverage", for_=0.1, keep_firing_for=0.0),
+        AlertRule(name="away", kind="silence", node="b*", for_=0.1, keep_firing_for=0.0),
+        AlertRule(name="stale", kind="divergence", above=0.05, keep_firing_for=0.0),
     )
     async with fleet("b", "c", network=network) as (b, _), ruled(network, *rules) as node:
         events, task = following(node)
@@ -419,7 +465,7 @@ async def test_coverage_and_silence_and_staleness(network: MemoryNetwork) -> Non
 
 
 async def test_an_alert_survives_a_restart_of_its_node(tmp_path: Path, network: MemoryNetwork) -> None:
-    rule = AlertRule(name="away", kind="silence", for_=0.0)
+    rule = AlertRule(name="away", kind="silence", for_=0.0, keep_firing_for=0.0)
     store = str(tmp_path / "watch.db")
     async with fleet("b", network=network) as (b,):
         async with ruled(network, rule, store=store) as node:

@@ -1,6 +1,8 @@
 """When the kinds find a condition, when they have no evidence, and that a step of the wall clock is no time."""
 
+import dataclasses
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -44,7 +46,10 @@ class Watch:
         frontier = DefinitionClock(self.node.state.rows)
         coverage = Coverage(self.node, self.evidence, cast("Exchanges", None), frontier)
         rates = NodeRates(self.node, (60.0,), now=lambda: self.monotonic / SECOND)
-        self.facts = Facts(self.node, self.evidence, coverage, Convergence(self.node, self.evidence), rates, frontier)
+        self.facts = Facts(
+            self.node, self.evidence, coverage, Convergence(self.node, self.evidence), rates, frontier,
+            monotonic=lambda: self.monotonic,
+        )  # fmt: skip
 
     def passes(self, seconds: int) -> None:
         self.monotonic += seconds * SECOND
@@ -64,7 +69,8 @@ class Watch:
         return [(each.subject, each.holds) for each in self.conditions(rule)]
 
     def conditions(self, rule: AlertRule) -> list[Condition]:
-        return list(KINDS[rule.kind].find(rule, self.facts))
+        """The conditions without the nodes that they concern."""
+        return [each._replace(nodes=()) for each in KINDS[rule.kind].find(rule, self.facts)]
 
 
 @pytest.fixture
@@ -187,3 +193,116 @@ def test_a_constraint_that_has_ended_is_not_unknown(watch: Watch) -> None:
     watch.passes(61)
     assert "x" not in watch.node.state.constraints
     assert watch.found(BLIND) == []
+
+
+# --- rates ------------------------------------------------------------------------------------------------------------------
+
+
+MANY = AlertRule(name="many", kind="rate", above=6.0)
+SHARE = AlertRule(name="share", kind="rate", above_share=0.5)
+
+
+def judged(watch: Watch, satisfied: int = 0, violated: int = 0) -> None:
+    """Evaluations of this node, written and noted."""
+    watch.node.record(satisfied, violated, constraint="x")
+    watch.facts.rates.note({"x": (satisfied, violated)})
+
+
+def test_a_rate_that_falls_for_lack_of_evaluations_is_unknown(watch: Watch) -> None:
+    """The defect: an alert resolved when its sensor died."""
+    watch.add("x")
+    assert watch.found(MANY) == []
+    judged(watch, violated=10)
+    assert watch.found(MANY) == [("x", True)]
+    watch.passes(60)
+    assert watch.found(MANY) == [("x", None)]
+    watch.passes(600)
+    assert watch.found(MANY) == [("x", None)]
+    judged(watch, satisfied=1)
+    assert watch.found(MANY) == [], "it evaluates again, and holds"
+    watch.passes(60)
+    assert watch.found(MANY) == []
+
+
+def test_a_share_without_evaluations_is_unknown_and_does_not_fire_for_ever(watch: Watch) -> None:
+    """The defect: a share stays as it is while both of its parts decay."""
+    watch.add("x")
+    assert watch.found(SHARE) == []
+    judged(watch, violated=4)
+    assert watch.found(SHARE) == [("x", True)]
+    watch.passes(60)
+    assert watch.found(SHARE) == [("x", True)]
+    watch.passes(61)
+    assert watch.found(SHARE) == [("x", None)]
+    assert KINDS["rate"].longest_unknown == 3600.0
+    judged(watch, satisfied=9)
+    assert watch.found(SHARE) == []
+
+
+def test_a_share_of_before_the_start_is_unknown_until_something_is_evaluated(watch: Watch) -> None:
+    watch.add("x")
+    judged(watch, violated=4)
+    rates = watch.facts.rates
+    watch.restart()
+    watch.facts = dataclasses.replace(watch.facts, rates=rates)
+    assert watch.found(SHARE) == [("x", None)]
+    judged(watch, violated=1)
+    assert watch.found(SHARE) == [("x", True)]
+
+
+# --- conflicts, budgets, clocks, certificates ------------------------------------------------------------------------------
+
+
+def test_definitions_made_at_once(watch: Watch) -> None:
+    rule = AlertRule(name="split", kind="conflict", constraint="x*")
+    watch.add("x")
+    watch.b.add_constraint("x", severity="critical")
+    assert watch.found(rule) == []
+    while watch.node.state_hash != watch.b.state_hash:
+        for response in watch.b.receive(watch.node.begin("b")).responses:
+            watch.node.receive(response)
+    assert watch.conditions(rule) == [Condition("x", True, "2 definitions made at once, by b, watch: all of them are enforced")]
+    assert watch.found(AlertRule(name="split", kind="conflict", constraint="y*")) == []
+    watch.node.add_constraint("x")
+    assert watch.found(rule) == []
+
+
+def test_a_budget_that_processes_wait_for_or_that_is_almost_used_up(watch: Watch) -> None:
+    figures = [SimpleNamespace(name="dock", limit=4, held=3, waiting=0), SimpleNamespace(name="power", limit=10, held=1, waiting=2)]
+    watch.facts = dataclasses.replace(watch.facts, budgets=lambda: figures)
+    assert watch.conditions(AlertRule(name="b", kind="budget")) == [
+        Condition("power", True, "processes wait for 2; 1 of 10 are held")
+    ]
+    assert watch.found(AlertRule(name="b", kind="budget", above=2.0)) == []
+    assert watch.conditions(AlertRule(name="b", kind="budget", above_share=0.7)) == [Condition("dock", True, "3 of 4 are held")]
+    assert watch.found(AlertRule(name="b", kind="budget", budget="p*", above_share=0.7)) == []
+    assert "one of" in str(KINDS["budget"].misuse(AlertRule(name="b", kind="budget", above=1.0, above_share=0.5)))
+
+
+def test_a_clock_that_differs(watch: Watch) -> None:
+    skew, clock = AlertRule(name="s", kind="skew"), AlertRule(name="c", kind="clock")
+    assert (watch.found(skew), watch.found(clock)) == ([], [])
+    ahead = GossipNode("b", incarnation=1, now=lambda: watch.wall + 30 * SECOND, renew=lambda: 2)
+    watch.b = ahead
+    watch.hear()
+    assert [(each.subject, each.holds) for each in watch.conditions(skew)] in ([("b", True)], [("b", None)])
+    assert watch.found(AlertRule(name="s", kind="skew", above=3600.0)) in ([], [("b", None)])
+    assert watch.found(AlertRule(name="s", kind="skew", node="c*")) == []
+    assert ("watch", True) in watch.found(clock), "one of two clocks is wrong, and each may be"
+    assert watch.found(AlertRule(name="c", kind="clock", node="b")) == [("b", None)]
+
+
+def test_a_certificate_that_ends_soon(watch: Watch) -> None:
+    watch.hear()
+    day = 86_400 * SECOND
+    ends = {"watch": watch.wall + 3 * day, "b": watch.wall + 30 * day, "other": 0}
+    watch.facts = dataclasses.replace(watch.facts, certificates=lambda: ends)
+    assert watch.conditions(AlertRule(name="c", kind="certificate")) == [
+        Condition("watch", True, "its certificate ends in 3.0 days")
+    ]
+    assert watch.found(AlertRule(name="c", kind="certificate", within=86_400.0)) == []
+    assert watch.found(AlertRule(name="c", kind="certificate", within=31 * 86_400.0)) == [("b", True), ("watch", True)]
+    ends["b"] = watch.wall - day
+    assert watch.conditions(AlertRule(name="c", kind="certificate", node="b")) == [
+        Condition("b", True, "its certificate ended 1.0 days ago")
+    ]

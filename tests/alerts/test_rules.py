@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from constraint_crdt.alerts import AlertRule, shown_place
+from constraint_crdt.alerts import KINDS, AlertRule, shown_place
 from constraint_crdt.runtime.settings import NodeSettings, SettingsError, load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -46,16 +46,9 @@ def test_lengths_of_time_are_written_as_in_constraints(tmp_path: Path) -> None:
 
 def test_the_rules_that_the_docs_show(tmp_path: Path) -> None:
     file = tmp_path / "node.toml"
-    (block,) = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs" / "how-to" / "answers.md").read_text(), re.DOTALL | re.MULTILINE)
+    (block,) = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs" / "how-to" / "alerts.md").read_text(), re.DOTALL | re.MULTILINE)
     file.write_text(block)
-    assert [rule.kind for rule in load_settings({}, {}, file).alert] == [
-        "rate",
-        "coverage",
-        "divergence",
-        "silence",
-        "unknown",
-        "conflict",
-    ]
+    assert [rule.kind for rule in load_settings({}, {}, file).alert] == list(KINDS)
 
 
 @pytest.mark.parametrize(

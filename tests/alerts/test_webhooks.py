@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from constraint_crdt.alerts import engine as webhooks
-from constraint_crdt.alerts.engine import Webhooks
+from constraint_crdt.alerts import delivery as webhooks
+from constraint_crdt.alerts.delivery import Webhooks
 from tests.runtime.fleet import eventually
 
 
@@ -103,29 +103,15 @@ async def test_a_message_that_nobody_takes_is_given_up(listener: Listener, monke
     await hooks.close()
 
 
-async def test_a_message_that_follows_a_dropped_one_is_left_out(listener: Listener) -> None:
-    """An end is told only of an alert that was told."""
-    hooks = Webhooks(first_pause=0.001)
-    listener.answers = [404]
-    for number in (1, 2):
-        fired = hooks.send(listener.url, {"n": number, "state": "firing"})
-        hooks.send(listener.url, {"n": number, "state": "resolved"}, fired)
-    await eventually(lambda: hooks.delivered == 2)
-    assert [(each["n"], each["state"]) for _, each in listener.got] == [(1, "firing"), (2, "firing"), (2, "resolved")]
-    assert (hooks.waiting, hooks.dropped) == (0, 1)
-    await hooks.close()
-
-
-async def test_an_end_whose_alert_fell_from_a_full_queue_is_left_out(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhooks, "QUEUED", 2)
-    hooks = Webhooks(first_pause=0.001)
-    fired = hooks.send(listener.url, {"n": 1})
-    for number in (2, 3):
-        hooks.send(listener.url, {"n": number}, fired)
-    await eventually(lambda: hooks.waiting == 0)
-    hooks.send(listener.url, {"n": 4})
-    await eventually(lambda: hooks.delivered == 1)
-    assert [each["n"] for _, each in listener.got] == [4]
+async def test_a_message_that_is_withdrawn_is_not_tried_again(listener: Listener) -> None:
+    hooks = Webhooks(first_pause=0.05)
+    listener.answers = [503]
+    first, second = hooks.send(listener.url, {"n": 1}), hooks.send(listener.url, {"n": 2})
+    await eventually(lambda: len(listener.got) == 1)
+    first.withdrawn = True
+    await eventually(lambda: second.delivered)
+    assert [each["n"] for _, each in listener.got] == [1, 2]
+    assert (first.dropped, first.delivered, hooks.dropped, hooks.waiting) == (True, False, 0, 0)
     await hooks.close()
 
 

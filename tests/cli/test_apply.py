@@ -114,7 +114,10 @@ def test_a_dry_run_foresees_and_does_nothing(empty_url: str, tmp_path: Path, cap
         ("[[constraint]]\nid = 7\n", ["`id` must be a text, not 7"]),
         ('[[constraint]]\nid = ""\n', ["1 to 256 bytes"]),
         ('[[constraint]]\nid = "a"\nseverity = "fatal"\n', ["severity must be one of info, warning, critical"]),
-        ('[[constraints]]\nid = "a"\n', ["`constraints` means nothing: there are [[constraint]], [[budget]] and [parameters]"]),
+        (
+            '[[constraints]]\nid = "a"\n',
+            ["`constraints` means nothing: there are [[constraint]], [[budget]], [[alert]] and [parameters]"],
+        ),
         ('[constraint]\nid = "a"\n', ["double brackets"]),
         ('constraint = [{id = "a", wen = "x"}]\n', ["constraint 1 (a): there is no field `wen`"]),
         ("[[constraint\n", ["is not TOML", "line 1"]),

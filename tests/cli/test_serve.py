@@ -96,7 +96,7 @@ def test_a_taken_port_of_the_engine_is_refused() -> None:
 )
 def test_what_keeps_it_from_starting_is_one_sentence(flags: list[str], says: str) -> None:
     done = run_to_its_end(*flags)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2 if "--config" in flags else 1, "")
     assert says in done.stderr
     assert done.stderr.startswith("constraint-crdt node: ")
     assert done.stderr.count("\n") == 1
@@ -106,11 +106,11 @@ def test_its_settings_come_from_the_file_and_the_environment(tmp_path: Path) -> 
     file = tmp_path / "node.toml"
     file.write_text('nmae = "x"\n')
     done = run_to_its_end(CONSTRAINT_CRDT_CONFIG=str(file))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "`nmae`" in done.stderr
     assert "`name` may be meant" in done.stderr
     done = run_to_its_end(CONSTRAINT_CRDT_MAX_AGE="0")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "CONSTRAINT_CRDT_MAX_AGE" in done.stderr
 
 

@@ -104,12 +104,14 @@ def test_storage_tells_what_is_held(tmp_path: Path, runtime: str, capsys: pytest
     with running_node("--store", str(tmp_path / "node.db"), XDG_RUNTIME_DIR=runtime) as node:
         write(node)
         report = ask(node.url, "storage")
-        assert (report["path"], report["live"], report["removed"]) == (str(tmp_path / "node.db"), 6, 1), "three are of the audit"
+        assert (report["path"], report["live"], report["removed"]) == (str(tmp_path / "node.db"), 7, 1), (
+            "three are of the audit, one of the history"
+        )
         capsys.readouterr()
         assert main(["storage", "--node", node.url]) == 0
         out = capsys.readouterr().out
         assert f"store        {tmp_path / 'node.db'}, {report['bytes_on_disk']} bytes on disk\n" in out
-        assert f"live         6 cells, {report['live_bytes']} bytes\n" in out
+        assert f"live         7 cells, {report['live_bytes']} bytes\n" in out
         assert "removed      1 cell, " in out
         assert "TROUBLE" not in out
     with running_node() as node:

@@ -130,6 +130,30 @@ def test_gaps_are_the_same_and_bind_what_they_were_made_of(steps: list[tuple[int
         assert [core.position(row, lo) for lo in range(9)] == [sum(each <= lo for each in seqs) for lo in range(9)]
 
 
+clocks = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from([1, 2, 300, 2**63 - 1]))
+
+
+@given(clocks, clocks, st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from([0, 1, 299, 2**63 - 1]))))
+def test_clocks_are_compared_alike(mine: dict[str, int], theirs: dict[str, int], entries: list[tuple[str, int]]) -> None:
+    ahead = [core.ahead(mine, theirs) for core in cores()]
+    assert ahead[0] == ahead[1] == [(key, theirs.get(key, 0)) for key in mine if mine[key] > theirs.get(key, 0)]
+    lowered = [core.lowered(mine, entries) for core in cores()]
+    assert lowered[0] == lowered[1]
+    rows: dict[str, Any] = dict.fromkeys(mine, 0) | {"a": "a whole row"}
+    picked = [core.pick(rows, ahead[0], str, lambda *args: args) for core in cores()]
+    assert picked[0] == picked[1] == ["a whole row" if each == ("a", 0) else each for each in ahead[0]]
+
+
+def test_calls_on_other_values_are_refused() -> None:
+    for core in cores():
+        with pytest.raises(KeyError):
+            core.pick({}, [("a", 0)], str, print)
+        with pytest.raises((TypeError, ValueError)):
+            core.lowered({"a": 1}, ["abc"])
+        with pytest.raises(ZeroDivisionError):
+            core.pick({"a": 1}, [("a", 0)], str, lambda *_: 1 // 0)
+
+
 @given(st.binary(max_size=300), st.integers(0, 65), st.binary(max_size=17), st.binary(max_size=65))
 def test_hashes_of_bytes_are_the_same(data: bytes, size: int, person: bytes, key: bytes) -> None:
     found: list[object] = []

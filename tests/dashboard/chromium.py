@@ -8,6 +8,7 @@ import base64
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-features=BackForwardCache",
     "--hide-scrollbars",
 )
 WITHIN = 10.0
@@ -170,3 +172,17 @@ def chromium() -> Iterator[Chromium]:
         finally:
             with suppress(WebDriverException):  # it may be gone already
                 driver.quit()
+
+
+def need_axe() -> str:
+    """The source of axe-core, from the npm package, or skip the test."""
+    npm = shutil.which("npm")
+    folders = [Path(each) for each in os.environ.get("NODE_PATH", "").split(os.pathsep) if each]
+    if npm is not None:
+        found = subprocess.run([npm, "root", "--global"], capture_output=True, text=True, check=True, timeout=60)
+        folders.append(Path(found.stdout.strip()))
+    for folder in folders:
+        source = folder / "axe-core" / "axe.min.js"
+        if source.exists():
+            return source.read_text()
+    pytest.skip("needs the npm package axe-core: npm install --global axe-core")

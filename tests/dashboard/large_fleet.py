@@ -25,8 +25,10 @@ from constraint_crdt import MemoryNetwork, Node, NodeSettings
 from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.dashboard import dashboard_pages
 from constraint_crdt.http.server import ApiServer
+from constraint_crdt.model import VerdictState
 from constraint_crdt.protocol.peers import Peer
 from constraint_crdt.state import ConstraintState
+from constraint_crdt.types.verdicts import NodeVerdict
 
 SMALL = ("forge", "anvil", "bellows", "hammer", "tongs")
 KINDS = ("press", "arm", "cart", "oven", "camera", "belt")
@@ -39,6 +41,10 @@ RULES = (
     ("clearance", "clearance_m >= 0.4 && speed_mps < 2.0", "critical", "keep clear of the fence"),
     ("vibration", "vibration_mm_s <= 4.5", "info", None),
 )
+MEASURED = {
+    "battery_percent": 60.0, "clearance_m": 1.0, "joint_temp_c": 41.0, "control_latency_ms": 6.0, "memory_percent": 40.0,
+    "vibration_mm_s": 1.5,
+}  # fmt: skip
 SECOND = 1_000_000_000
 Counted = dict[str | None, tuple[int, int]]
 ROOT = Path(__file__).parents[2]
@@ -99,7 +105,8 @@ def populate(node: Node, size: Size, random: Random) -> None:
         node._runtime.feed.restore()
     counted: dict[str, Counted] = {name: {} for name in everyone}
     since: dict[str, Counted] = {name: {} for name in everyone}
-    for index, (id_, _) in enumerate(ids(size.constraints)):
+    verdicts: dict[str, dict[str, NodeVerdict | None]] = {name: {} for name in everyone}
+    for index, (id_, rule) in enumerate(ids(size.constraints)):
         troubled = index % 41 == 3 if size.constraints > len(RULES) else index in (0, 2)
         over = index % 82 == 44 or index == 0
         evaluating = everyone if len(everyone) <= len(SMALL) else random.sample(everyone, 4)
@@ -108,9 +115,11 @@ def populate(node: Node, size: Size, random: Random) -> None:
             violated = random.randint(5, 40) if troubled and place in (1, 4 - over) else 0
             counted[name][id_] = (satisfied, violated)
             since[name][id_] = (0, 3) if violated and not over else (random.randint(1, 9), 0)
+            if violated and not over:
+                verdicts[name][id_] = violation(rule[1], now - random.randint(20, 4000) * SECOND, random)
     spots = dict(zip(everyone, spiral(size.nodes), strict=True))
     for name in everyone:
-        write = partial(_write, state, counted[name], since[name], spots[name] if size.positions else None)
+        write = partial(_write, state, counted[name], since[name], verdicts[name], spots[name] if size.positions else None)
         if name == everyone[0]:
             node.gossip.write(write)
         else:
@@ -119,7 +128,25 @@ def populate(node: Node, size: Size, random: Random) -> None:
     see(node, everyone[1:], size.cut_off)
 
 
-def _write(state: ConstraintState, counted: Counted, since: Counted, spot: tuple[int, int] | None, me: Replica) -> None:
+def violation(when: str, since: int, random: Random) -> NodeVerdict:
+    """A violated state of a rule, with values as beyond its limit."""
+    variable, compared, limit = when.split(" ")[:3]
+    threshold = float(limit)
+    beyond = round(threshold * random.uniform(0.02, 0.6) + 0.1, 1)
+    value = threshold + beyond if "<" in compared else threshold - beyond
+    share = -beyond / threshold
+    return NodeVerdict(VerdictState.VIOLATED, since, ((variable, f"{value:.1f}"),), -beyond, share, variable)
+
+
+def _write(
+    state: ConstraintState,
+    counted: Counted,
+    since: Counted,
+    verdicts: dict[str, NodeVerdict | None],
+    spot: tuple[int, int] | None,
+    me: Replica,
+) -> None:
+    state.verdicts.put_all(verdicts, node=me)
     for counts in (counted, since):
         state.metrics.record_all(me, counts)
         state.rates.record_all(me, counts)
@@ -154,12 +181,13 @@ def acknowledge(node: Node) -> None:
 @asynccontextmanager
 async def serving(size: Size, port: int = 0) -> AsyncIterator[tuple[Node, ApiServer]]:
     """The node of such a fleet, and its API with the dashboard."""
-    settings = NodeSettings(name=names(size.nodes)[0], discover=False)
+    settings = NodeSettings(name=names(size.nodes)[0], discover=False, max_age=3600.0)
     async with Node(settings=settings, transport=MemoryNetwork().transport()) as node:
         populate(node, size, Random(7))
         if size.constraints <= len(RULES):
             for speed in (1.2, 1.9, 1.1):  # something to tell of
-                await node.check({"speed_mps": speed, "battery_percent": 60.0, "clearance_m": 1.0})
+                await node.measure({**MEASURED, "speed_mps": speed})
+                await node.verdict_history.sample()
             acknowledge(node)
         async with ApiServer(node, port=port, pages=dashboard_pages()) as api:
             yield node, api

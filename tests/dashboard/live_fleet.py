@@ -13,11 +13,23 @@ from typing import Any, TypeVar
 import msgspec
 
 from constraint_crdt import MemoryNetwork, Node, NodeSettings
+from constraint_crdt.alerts import AlertRule
 from constraint_crdt.dashboard import dashboard_pages
 from constraint_crdt.http.server import ApiServer
 
 NAMES = ("forge", "anvil", "bellows", "hammer", "tongs")
-SETTINGS = NodeSettings(name="unnamed", check_every=0.1, count_every=0.1, gossip_every=0.1, rate_every=0.2, request_timeout=1.0)
+ALERTS = (AlertRule(name="unsafe", kind="rate", constraint="alerting_*", above=0.01, for_=0.0, to=("log",)),)
+SETTINGS = NodeSettings(
+    name="unnamed",
+    check_every=0.1,
+    count_every=0.1,
+    gossip_every=0.1,
+    rate_every=0.2,
+    request_timeout=1.0,
+    alert=ALERTS,
+    listen=("tcp/0.0.0.0:0",),
+    insecure=True,
+)
 
 Result = TypeVar("Result")
 
@@ -25,15 +37,14 @@ Result = TypeVar("Result")
 class LiveFleet:
     """The fleet. Its methods wait, and are called from any thread but its own."""
 
-    def __init__(self, **serving: Any) -> None:
-        """`serving`: more for `ApiServer`."""
-        self._serving = serving
+    def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fleet", daemon=True)
         self._thread.start()
-        self._network = MemoryNetwork()
+        self.network = MemoryNetwork()
         self.nodes: list[Node] = []
         self._api: ApiServer | None = None
+        self._more: list[ApiServer] = []
         self.url = ""
 
     def do(self, work: Coroutine[Any, Any, Result]) -> Result:
@@ -55,6 +66,13 @@ class LiveFleet:
             self.do(node.start())
         self._serve(0)
 
+    def serve_also(self, **serving: Any) -> str:
+        """Serve the API of the first node at another address, too."""
+        api = ApiServer(self.nodes[0], port=0, pages=dashboard_pages(), **serving)
+        self.do(api.start())
+        self._more.append(api)
+        return api.url
+
     def stop_serving(self) -> None:
         """The first node ends, as if its process did."""
         assert self._api is not None
@@ -69,8 +87,8 @@ class LiveFleet:
 
     def close(self) -> None:
         """End everything."""
-        if self._api is not None:
-            self.do(self._api.stop())
+        for api in filter(None, (self._api, *self._more)):
+            self.do(api.stop())
         for node in self.nodes:
             self.do(node.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -79,18 +97,18 @@ class LiveFleet:
 
     def _new(self, name: str) -> Node:
         settings = msgspec.structs.replace(SETTINGS, name=name)
-        return Node(settings=settings, transport=self._network.transport(), random=Random(name))
+        return Node(settings=settings, transport=self.network.transport(), random=Random(name))
 
     def _serve(self, port: int) -> None:
-        self._api = ApiServer(self.nodes[0], port=port, pages=dashboard_pages(), **self._serving)
+        self._api = ApiServer(self.nodes[0], port=port, pages=dashboard_pages())
         self.do(self._api.start())
         self.url = self._api.url
 
 
 @contextmanager
-def live_fleet(**serving: Any) -> Iterator[LiveFleet]:
+def live_fleet() -> Iterator[LiveFleet]:
     """A fleet that is gone when the block ends."""
-    fleet = LiveFleet(**serving)
+    fleet = LiveFleet()
     try:
         fleet.start()
         yield fleet

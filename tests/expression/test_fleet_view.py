@@ -188,6 +188,14 @@ def test_what_is_no_expression_over_nodes_is_refused_with_the_place(when: str, m
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize("when", ["nodes", "nodes > 3", "nodes[0]", "nodes.all(n, n.name)", "count(nodes, n, n.labels) > 1"])
+def test_what_is_never_a_bool_is_refused(when: str) -> None:
+    """The defect: it was taken, and unknown for ever."""
+    with pytest.raises(ExpressionError, match="column"):
+        compile_written(when, Scope.FLEET, nodes=3)
+    assert compile_written("nodes[0].live && nodes.all(n, n.ready)", Scope.FLEET, nodes=3)
+
+
 def test_functions_over_nodes_are_refused_in_scope_node() -> None:
     with pytest.raises(ExpressionError, match="column 7: `count` is for constraints on the fleet: add `scope` fleet"):
         compile_written("1 <= (count(nodes, n, n.x < 1.0))", Scope.NODE)

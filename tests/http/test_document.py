@@ -35,7 +35,7 @@ def lost(before: Any, now: Any, place: str = "", *, is_request: bool = False) ->
         before, now = set(before), set(before).intersection(now)
     if place == f"{SCHEMAS}EventKind/enum":  # a reader has to expect further kinds
         before, now = set(before), set(before).intersection(now)
-    if place.endswith("/get/parameters"):  # a request may say more, where it need not
+    if place.endswith(("/get/parameters", "/post/parameters", "/delete/parameters")):  # a request may say more, where it need not
         now = [each for each in now if each in before or each["required"]]
     if place in SELECTORS and isinstance(now, list):
         now = [each for each in now if each != {"type": "string"}]

@@ -40,11 +40,13 @@ async def test_storage_and_identity_are_the_nodes(asking: httpx.AsyncClient, kep
     await kept.add_constraint("c1")
     await kept.remove_constraint("c1")
     storage = msgspec.json.decode((await asking.get("/v1/storage")).content, type=StorageReport)
-    assert (storage.path, storage.live, storage.removed) == (str(tmp_path / "forge.db"), 3, 1), "two are of the audit"
+    assert (storage.path, storage.live, storage.removed) == (str(tmp_path / "forge.db"), 4, 1), (
+        "two are of the audit, and one of the history"
+    )
     assert storage.bytes_on_disk == kept.storage().bytes_on_disk > 0
     identity = msgspec.json.decode((await asking.get("/v1/identity")).content, type=IdentityReport)
     assert identity == kept.identity()
-    assert [life.seq for life in identity.lives] == [5]
+    assert [life.seq for life in identity.lives] == [6]
 
 
 @pytest.mark.slow

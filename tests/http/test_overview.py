@@ -134,3 +134,43 @@ async def test_it_is_bounded(client: httpx.AsyncClient, node: Node) -> None:
     assert len((await client.get("/v1/overview")).json()["constraints"]) == OVERVIEW_PAGE
     assert (await client.get("/v1/overview?" + "&".join(f"id=c{number:04}" for number in range(MOST_IDS)))).status_code == 200
     assert (await client.get("/v1/overview?" + "&".join(f"id=c{number:04}" for number in range(MOST_IDS + 1)))).status_code == 422
+
+
+async def test_urgent_are_those_violated_or_unknown_and_say_where_since_when_and_with_which_values() -> None:
+    async with fleet("forge", "anvil") as (forge, anvil):
+        await add(forge, "speed", when="speed_mps <= 1.5")
+        await add(forge, "cool", when="gpu < 85.0")
+        await add(forge, "calm", when="noise < 1.0")
+        await eventually(lambda: len(anvil.constraint_ids()) == 3)
+        await anvil.measure({"speed_mps": 9.0, "noise": 0.5})
+        await forge.measure({"gpu": 20.0, "speed_mps": 1.0})
+        await forge.measure({"gpu": "hot"})
+        await eventually(lambda: [each.id for each in forge.overview.page(urgent=True).constraints] == ["cool", "speed"])
+        await eventually(lambda: forge.overview.page(urgent=True).constraints[1].violated_now == 1)
+        speed = forge.overview.of(["speed"]).constraints[0]
+        assert [(each.node, each.values, each.margin) for each in speed.longest] == [("anvil", {"speed_mps": "9.0"}, -7.5)]
+        assert speed.longest[0].since == speed.violated_since
+        assert [each.id for each in anvil.overview.page(urgent=True, node="anvil").constraints] == ["speed"]
+
+
+async def test_the_course_of_a_constraint_over_http(client: httpx.AsyncClient, node: Node) -> None:
+    await node.add_constraint("speed", when="speed_mps <= 1.5")
+    for value in (1.0, 9.0):
+        await node.measure({"speed_mps": value})
+        await node.verdict_history.sample()
+    found = (await client.get("/v1/series/speed?points=10")).json()
+    assert [(each["value"], each["limit"], each["margin"]) for each in found["points"]] == [(1.0, 1.5, 0.5), (9.0, 1.5, -7.5)]
+    assert [(each["node"], each["spells"][-1]["state"], each["spells"][-1]["until"]) for each in found["nodes"]] == [
+        ("forge", "violated", None)
+    ]
+    assert (await client.get("/v1/series/never")).status_code == 404
+    assert (await client.get("/v1/series/speed?points=0")).status_code == 422
+
+
+async def test_urgent_over_http_is_an_overview(client: httpx.AsyncClient, node: Node) -> None:
+    await add(node, "a", "b", "c")
+    await node.measure({"x": 2.0})
+    await eventually(lambda: len(node.gossip.state.verdicts.violated) == 3)
+    first = (await client.get("/v1/urgent?limit=2")).json()
+    assert ([each["id"] for each in first["constraints"]], first["next"], first["total"]) == (["a", "b"], "b", 3)
+    assert [each["id"] for each in (await client.get("/v1/urgent?after=b")).json()["constraints"]] == ["c"]

@@ -34,15 +34,22 @@ TOO_LARGE = 413
 NOT_SAID = {
     "add": "a `when` must compile, and an `until` lie in the future",
     "batch": "as for `add`, and what is removed or recorded must be active",
+    "define_alert": "each kind of rule has parameters of its own",
+    "decide": "an expression cannot read every name",
+    "disable": "constraints are named, or all of them, with a reason",
+    "enable": "constraints are named, or all of them",
     "edit_constraint": "as for `add`",
     "import_state": "the rows must have the checksum and the hash that it names",
     "insert": "a filter has a largest size, and keeps the dimensions that it was begun with",
+    "mode": "only a constraint with a `when` has another mode than enforce",
     "move_counter": "what a node moves a counter by is bounded in all",
     "nodes": "a selector has a syntax",
     "overview": "constraints are asked for by id or by page, not both",
     "rates": "only the half-lives that this node tracks have rates",
     "record": "what a node counts is bounded in all",
+    "revert": "a constraint is named, or a time for all of them",
     "send_delta": "a counter is of the node and the seq of its delta, and a norm that of its position",
+    "silence": "a reason is more than spaces, and a selector has a syntax",
     "submit_tile": "a tile is of the room in the path, and its hash that of its content",
     "set_parameter": "a name is one that an expression can read, and a selector has a syntax",
     "unset_parameter": "a selector has a syntax",
@@ -116,6 +123,8 @@ def test_every_answer_is_as_documented(schema: "DocumentedApi", name: str) -> No
     def answers(case: Any) -> None:
         if name == "events":
             case.query = {**(case.query or {}), "follow": "0"}  # the stream itself has no end
+        if name == "guard_report" and case.query and "unless" in case.query:
+            case.query = {**case.query, "wait": "0"}  # nothing changes, however long it is waited
         answer = case.call(timeout=30)
         schema.validate(
             case,

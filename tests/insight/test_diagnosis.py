@@ -364,6 +364,27 @@ async def test_a_constraint_that_no_node_can_decide_is_reported_with_the_nearest
         assert found(a)["undecidable"].level == "ok"
 
 
+async def test_a_constraint_on_the_fleet_is_undecidable_where_explain_says_unknown() -> None:
+    """The defect: doctor looked for readings, and named what was decided without them, and not what failed for a missing label."""
+    async with fleet("a") as (a,):
+        await a.add_constraint("decided", when="count(nodes, n, n.?load.orValue(0.0) > 1.0) == 0", scope="fleet")
+        await a.add_constraint("zone", when='nodes.all(n, n.labels.zone == "a")', scope="fleet")
+        await eventually(lambda: all(each.state is not None for each in a.constraints()))
+        states = {each.id: (each.state, each.reason) for each in a.constraints()}
+        assert states["decided"] == ("holds", "")
+        assert states["zone"][0] == "unknown"
+        assert found(a)["undecidable"].what == f"no node can decide zone ({states['zone'][1]})"
+
+
+async def test_nodes_in_scope_node_is_noted() -> None:
+    """The defect: it was taken without a word."""
+    async with fleet("a") as (a,):
+        await a.add_constraint("count", when="size(nodes) > 1")
+        assert any("add `scope` fleet" in note for note in a.notes_on("count"))
+        await a.add_constraint("count", when="size(nodes) > 1", scope="fleet")
+        assert not any("scope" in note for note in a.notes_on("count"))
+
+
 async def test_a_constraint_that_can_be_decided_without_a_variable_is_decidable() -> None:
     """The defect: `doctor` said that no node can decide what a node had just judged."""
     async with fleet("a") as (a,):

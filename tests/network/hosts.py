@@ -88,16 +88,25 @@ class NetworkNode(NodeProcess):
         """See `NodeProcess.get`."""
         return self.call("GET", path)
 
+    def connection(self) -> http.client.HTTPConnection:
+        """A connection to the API, kept open over several requests."""
+        return Connection(lambda: self._net.socket(self.host), urlsplit(self.api).port)
+
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """The answer of the API below /v1; refusals fail."""
-        connection = _Connection(lambda: self._net.socket(self.host), urlsplit(self.api).port)
+        connection = self.connection()
         try:
-            content = None if body is None else json.dumps(body)
-            connection.request(method, f"/v1/{path}", content, {} if body is None else {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            content = answer.read().decode()
+            return self.ask_on(connection, path, body, method)
         finally:
             connection.close()
+
+    @staticmethod
+    def ask_on(connection: http.client.HTTPConnection, path: str, body: Any = None, method: str = "POST") -> Any:
+        """The same over a connection that stays open."""
+        content = None if body is None else json.dumps(body)
+        connection.request(method, f"/v1/{path}", content, {} if body is None else {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        content = answer.read().decode()
         assert answer.status < 400, f"{method} {path}: {answer.status} {content}"
         return json.loads(content)
 
@@ -120,7 +129,7 @@ class NetworkNode(NodeProcess):
         return sum(len(line.encode()) + 1 for line in self.log)
 
 
-class _Connection(http.client.HTTPConnection):
+class Connection(http.client.HTTPConnection):
     """A connection in the namespace of a host."""
 
     def __init__(self, make: Callable[[], socket.socket], port: int | None) -> None:

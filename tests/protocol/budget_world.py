@@ -16,8 +16,8 @@ import msgspec
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, Replica
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.protocol.loans import Escrow, Waiting
-from constraint_crdt.types.budgets import Budgets, BudgetValue, Head, Holds, Known, Ledger, mark_of
+from constraint_crdt.protocol.loans import PATIENCE, Escrow, Waiting
+from constraint_crdt.types.budgets import NO_HOLDS, NO_LEDGER, Budgets, BudgetValue, Head, Holds, Known, Ledger, mark_of
 
 NAME = "dock"
 
@@ -155,6 +155,8 @@ class TinyNode:
         self.local: TinyLocal | None = None
         self.escrow: Escrow | None = None
         self.disk: tuple[State, int, bool] = ({}, 0, True)
+        self.synced: tuple[State, int, bool] = ({}, 0, True)
+        """What the disk has while the node runs, in a world whose disks lag."""
         self.backups: list[tuple[State, int]] = []
 
 
@@ -166,8 +168,17 @@ class TinyWorld:
     """Nodes, true time and the judge."""
 
     def __init__(
-        self, offsets: dict[str, int], *, limit: int, lease: int, skew: int, shares_over: Iterable[str] | None = None
+        self,
+        offsets: dict[str, int],
+        *,
+        limit: int,
+        lease: int,
+        skew: int,
+        shares_over: Iterable[str] | None = None,
+        lagging: bool = False,
     ) -> None:
+        """`lagging`: a killed node loses the holds granted, and the releases, since its last other write."""
+        self.lagging, self.lost = lagging, 0
         self.now, self.lives, self.skew, self.lease = 1000 * SECOND, 0, skew, lease
         self.nodes = {name: TinyNode(name, offset) for name, offset in offsets.items()}
         self.holders: list[tuple[str, int, int, int, int]] = []
@@ -213,11 +224,22 @@ class TinyWorld:
         node.escrow = Escrow(node.local)  # type: ignore[arg-type]
 
     def stop(self, name: str) -> None:
-        """Kill a node. All of its writes are on disk."""
+        """Kill a node. All of its writes are on disk, but the last in a world whose disks lag."""
         node = self.nodes[name]
         if node.local is not None:
-            node.disk = (dict(node.local.state.budgets.state), node.local.replica.incarnation, node.local.goes_on)
+            if not self.lagging:
+                self.sync(name)
+            self.lost += node.synced[0] != node.local.state.budgets.state
+            node.disk = node.synced
             node.local = node.escrow = None
+
+    def sync(self, name: str) -> None:
+        """All writes of a node come on its disk."""
+        node = self.nodes[name]
+        if node.local is not None and node.escrow is not None:
+            node.synced = (dict(node.local.state.budgets.state), node.local.replica.incarnation, node.local.goes_on)
+            if node.local.state.budgets.names():
+                node.escrow.synced(NAME, node.escrow.kept(NAME))
 
     def backup(self, name: str) -> None:
         local = self.nodes[name].local
@@ -246,6 +268,7 @@ class TinyWorld:
         source, reader = self.nodes[sender].local, self.nodes[to].local
         if source is None or reader is None:
             return None
+        self.sync(sender)  # no message has what is not on disk
         self.arrive(to, source.state.budgets.state)
         return dict(source.state.budgets.state)
 
@@ -262,10 +285,13 @@ class TinyWorld:
                 mine[replica] = row
 
     @contextmanager
-    def acting(self, name: str) -> Iterator[Escrow | None]:
+    def acting(self, name: str, *, waits: bool = True) -> Iterator[Escrow | None]:
+        """`waits`: for the disk."""
         escrow = self.nodes[name].escrow
         with suppress(ConstraintCrdtError):
             yield escrow
+        if waits:
+            self.sync(name)
         self._note(name)
         self._judge()
 
@@ -276,9 +302,11 @@ class TinyWorld:
 
     def take(self, name: str, amount: int = 1) -> bool:
         taken = False
-        with self.acting(name) as escrow:
+        with self.acting(name, waits=not self.lagging) as escrow:
             if escrow is not None:
                 hold = escrow.acquire(NAME, amount, "someone")
+                if not (self.lagging and escrow.is_sure(NAME, hold)):
+                    self.sync(name)
                 life = self.nodes[name].local.replica.incarnation  # type: ignore[union-attr]
                 self.holders.append((name, life, hold.id, amount, hold.until))
                 taken = True
@@ -300,7 +328,7 @@ class TinyWorld:
         if mine:
             each = mine[place % len(mine)]
             self.holders.remove(each)
-            with self.acting(name) as escrow:
+            with self.acting(name, waits=not self.lagging) as escrow:
                 if escrow is not None and self.nodes[name].local.replica.incarnation == each[1]:  # type: ignore[union-attr]
                     escrow.release(NAME, each[2])
 
@@ -420,6 +448,31 @@ def history(seed: int, lease: int = 3 * SECOND, steps: int = 260) -> TinyWorld: 
     return world
 
 
+def lagging_history(seed: int, steps: int = 200) -> TinyWorld:
+    """A history of nodes that are killed while their last holds and releases are not on their disks, and started again at once."""
+    rng, skew = Random(seed), SECOND
+    offsets = {f"n{place}": rng.randint(-(skew // 2 - 1), skew // 2 - 1) for place in range(rng.randint(1, 2))}
+    world = TinyWorld(offsets, limit=rng.randint(1, 3), lease=3 * SECOND, skew=skew, lagging=True)
+    names, gap = list(world.nodes), rng.choice([0.02, 0.1]) * SECOND
+    shares = {"take": 10, "release": rng.choice([6, 10]), "renew": rng.choice([0, 1, 3]), "kill": rng.choice([0.5, 1, 2]),
+              "copy": rng.choice([0, 0.5]), "wait": rng.choice([0, 0.3])}  # fmt: skip
+    for _ in range(steps):
+        world.now += int(rng.expovariate(1 / gap))
+        event, one = rng.choices(list(shares), list(shares.values()))[0], rng.choice(names)
+        if event == "take":
+            world.take(one)
+        elif event in ("release", "renew"):
+            getattr(world, event)(one, rng.randint(0, 9))
+        elif event == "kill":
+            world.stop(one)
+            world.start(one, "kept")
+        elif event == "copy" and len(names) > 1:
+            world.copy(one, names[one == names[0]])
+        elif event == "wait":
+            world.now += rng.choice([SECOND, 2 * SECOND, 3 * SECOND])
+    return world
+
+
 # --- all histories of a small world ------------------------------------------------------------------------------------------
 
 
@@ -431,11 +484,13 @@ def copied(world: TinyWorld) -> TinyWorld:
     other.definitions, other.nodes = dict(world.definitions), {}
     for name, node in world.nodes.items():
         twin = other.nodes[name] = TinyNode(name, node.offset)
-        twin.disk, twin.backups = node.disk, list(node.backups)
+        twin.disk, twin.synced, twin.backups = node.disk, node.synced, list(node.backups)
         if node.local is not None and node.escrow is not None:
             twin.local = TinyLocal(other, name, dict(node.local.state.budgets.state), 0, vouched=node.local.goes_on)
             twin.local.replica = node.local.replica
             twin.escrow = Escrow(twin.local)  # type: ignore[arg-type]
+            twin.escrow._kept = {key: list(kept) for key, kept in node.escrow._kept.items()}
+            twin.escrow._most = dict(node.escrow._most)
             for budget, waiting in node.escrow._waiting.items():
                 twin.escrow.wait(budget, waiting)
     return other
@@ -449,7 +504,9 @@ def key_of(world: TinyWorld) -> tuple[Any, ...]:
             nodes.append((name, None))
         else:
             state = frozenset(node.local.state.budgets.state.items())
-            nodes.append((name, state, node.local.replica, node.local.goes_on, tuple(node.escrow._waiting.items())))
+            kept = tuple((key, *found) for key, found in sorted(node.escrow._kept.items()))
+            waiting = tuple(node.escrow._waiting.items())
+            nodes.append((name, state, node.local.replica, node.local.goes_on, waiting, kept, tuple(node.escrow._most.items())))
     return world.now, tuple(nodes), frozenset(world.holders), tuple(world.agreed), tuple(sorted(world.truth.items()))
 
 
@@ -494,5 +551,111 @@ def explore(world: TinyWorld, depth: int, tick: int = SECOND) -> int:
                 if key not in seen:
                     seen.add(key)
                     following.append(after)
+        level = following
+    return len(seen)
+
+
+# --- all histories of a small world, to their end ------------------------------------------------------------------------------
+
+
+def canonical(world: TinyWorld, left: int | None) -> tuple[Any, ...]:
+    """Equal for worlds with the same future, of which there are finitely many: shifted in time, and without what has no effect.
+
+    - Times count from now. A loan that is over by every clock, and its return, has no effect any more, so they are left out. Of
+      the times since when nodes wait, only the order counts after `PATIENCE`.
+    - Versions of a row, and the ids of loans, are counted among those that some node has; equal versions count as one.
+    - The holds of a node have an effect on that node and on the judge only, so they are left out of the rows that others have.
+    """
+    now, ended = world.now, world.now - world.skew - world.skew // 2
+    locals_ = [node.local for node in world.nodes.values() if node.local is not None]
+    rows = {(replica, row.seq): row for local in locals_ for replica, row in local.state.budgets.state.items()}
+    loans: dict[Replica, set[int]] = {}
+    waits = {row.holds.since for row in rows.values() if row.holds is not None}
+    waits.update(each.since for node in world.nodes.values() if node.escrow is not None for each in node.escrow._waiting.values())
+    for (replica, _), row in rows.items():
+        loans.setdefault(replica, set()).update(each.id for each in (row.ledger or NO_LEDGER).loans if each.until > ended)
+    ids = {replica: {id_: place for place, id_ in enumerate(sorted(found))} for replica, found in loans.items()}
+    old = now - world.skew - world.skew // 2 - PATIENCE
+    order = {each: place for place, each in enumerate(sorted(each for each in waits if each < old))}
+    since = {each: ("long ago", order[each]) if each < old else ("ago", now - each) for each in waits} | {0: ("no", 0)}
+    shapes: dict[tuple[Replica, int], tuple[int, Any]] = {}
+    last: dict[Replica, tuple[int, Any]] = {}
+    for replica, seq in sorted(rows):
+        ledger, holds = rows[replica, seq].ledger or NO_LEDGER, rows[replica, seq].holds or NO_HOLDS
+        lent = [(ids[replica][each.id], each.to, each.amount, each.until - now) for each in ledger.loans if each.until > ended]
+        given = [Replica(each.node, each.life) for each in holds.returned]
+        back = [(owner, ids[owner][each.id]) for owner, each in zip(given, holds.returned, strict=True) if each.id in ids[owner]]
+        told = ledger.share, ledger.mark, ledger.phase, ledger.admitted, ledger.acks, tuple(lent)
+        shape = told, holds.level, since[holds.since], tuple(back)
+        version, before = last.get(replica, (-1, None))
+        last[replica] = shapes[replica, seq] = (version + (shape != before), shape)
+    nodes = []
+    for node in world.nodes.values():
+        if node.local is not None and node.escrow is not None:
+            state = node.local.state.budgets.state
+            holds = state[node.local.replica].holds or NO_HOLDS
+            held = tuple((each.amount, each.until - now) for each in holds.holds if each.until > ended)
+            waiting = tuple((each.amount, since[each.since]) for each in node.escrow._waiting.values())
+            nodes.append((frozenset((replica, shapes[replica, row.seq]) for replica, row in state.items()), held, waiting))
+    holders = frozenset((name, amount, until - now) for name, _, _, amount, until in world.holders)
+    return tuple(nodes), holders, tuple(sorted(world.truth.items())), left
+
+
+def moves(
+    world: TinyWorld, left: int | None, amounts: dict[str, int], *, broken_off: bool
+) -> Iterator[tuple[TinyWorld, int | None]]:
+    """Each world that a single event leads to, and how often processes may still begin or end something there.
+
+    An event is a process that acquires or releases, an exchange of two nodes, or a second. A process that waits acquires as soon as
+    its node can. `broken_off`: an exchange may end after its first message.
+    """
+    names = list(world.nodes)
+    for place, name in enumerate(names):
+        waits = world.nodes[name].escrow._waiting  # type: ignore[union-attr]
+        if left != 0 and not waits:
+            after = copied(world)
+            if any(each[0] == name for each in after.holders):
+                after.release(name)
+            elif not after.take(name, amounts[name]):
+                after.want(name, amounts[name])
+            yield after, left and left - 1
+        for other in names[place + 1 :]:
+            whole = (name, other), (other, name), (name, other)
+            for ways in [whole, whole[:1], whole[1:2]] if broken_off else [whole]:
+                after = copied(world)
+                for one, two in ways:
+                    after.copy(one, two)
+                    after.tend(two)
+                _serve(after, (name, other), amounts)
+                yield after, left
+    after = copied(world)
+    after.now += SECOND
+    for name in names:
+        after.tend(name)
+    _serve(after, names, amounts)
+    yield after, left
+
+
+def _serve(world: TinyWorld, names: Iterable[str], amounts: dict[str, int]) -> None:
+    for name in names:
+        if world.nodes[name].escrow._waiting and world.take(name, amounts[name]):  # type: ignore[union-attr]
+            world.want(name, 0)
+
+
+def exhaust(world: TinyWorld, uses: int | None, amounts: dict[str, int], *, broken_off: bool) -> int:
+    """Visit every world that exchanges and seconds, however many, lead to, where processes acquire and release `uses` times in all.
+
+    `uses` None: however often. `amounts`: of the processes of each node. `broken_off`: see `moves`. The search ends by itself;
+    returns the number of worlds. Raises `Violated`.
+    """
+    seen, level = {hash(canonical(world, uses))}, [(world, uses)]
+    while level:
+        following = []
+        for each, left in level:
+            for after, rest in moves(each, left, amounts, broken_off=broken_off):
+                key = hash(canonical(after, rest))
+                if key not in seen:
+                    seen.add(key)
+                    following.append((after, rest))
         level = following
     return len(seen)

@@ -14,7 +14,7 @@ from constraint_crdt.protocol import loans
 from constraint_crdt.types import budgets
 from constraint_crdt.types.budgets import NO_HOLDS, NO_LEDGER, Known, Ledger, Loan
 from tests.conftest import BUDGET
-from tests.protocol.budget_world import NAME, TinyWorld, Violated, explore, history
+from tests.protocol.budget_world import NAME, TinyWorld, Violated, exhaust, explore, history, lagging_history
 
 HALF = SECOND // 2 - 1
 HISTORIES = 3_000 if BUDGET == "nightly" else 40
@@ -27,6 +27,27 @@ def test_never_more_than_the_limit_is_held_in_drawn_histories(lease: int) -> Non
     worlds = [history(seed, lease) for seed in range(HISTORIES)]
     assert sum(world.taken for world in worlds) > HISTORIES  # else the histories say nothing
     assert sum(world.peak == world.limit for world in worlds if world.limit) > HISTORIES // 20
+
+
+@pytest.mark.slow
+def test_never_more_than_the_limit_is_held_where_disks_lag() -> None:
+    """Holds and releases that a killed node had not on its disk yet: as much is kept back for them there."""
+    worlds = [lagging_history(seed) for seed in range(HISTORIES)]
+    assert sum(world.lost for world in worlds) > HISTORIES // 2, "else the histories say nothing"
+    assert sum(world.taken for world in worlds) > HISTORIES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["is_sure", "_resumed", "_sure"])
+def test_each_rule_on_what_is_kept_back_is_needed(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted: dict[str, Callable[..., object]] = {
+        "is_sure": lambda _, __, ___: True,
+        "_resumed": lambda _, __, known: known,
+        "_sure": lambda self, name: self._kept_by(name)[-1],
+    }
+    monkeypatch.setattr(loans.Escrow, rule, planted[rule])
+    with pytest.raises(Violated):
+        list(map(lagging_history, range(HISTORIES)))
 
 
 def test_what_a_former_life_used_up_is_not_given_to_others() -> None:
@@ -122,6 +143,28 @@ def lent_away() -> TinyWorld:
 @pytest.mark.parametrize("start", [fresh, lent_away])
 def test_all_histories_of_three_nodes_and_a_limit_of_two(start: Callable[[], TinyWorld]) -> None:
     assert explore(start(), DEPTH) > 400
+
+
+AMOUNTS = {"a": 1, "b": 1, "c": 2}
+
+
+def worlds(clocks: dict[str, int], limit: int, uses: int | None) -> int:
+    """How many worlds there are, from one on in which each node knows all."""
+    world = TinyWorld(clocks, limit=limit, lease=2 * SECOND, skew=SECOND)
+    meet(world, *clocks)
+    return exhaust(world, uses, AMOUNTS, broken_off=len(clocks) == 2)
+
+
+@pytest.mark.slow
+def test_a_world_of_two_nodes_is_exhausted() -> None:
+    assert worlds({"a": HALF, "b": -HALF}, 1, None) > 400
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BUDGET != "nightly", reason="takes minutes")
+@pytest.mark.timeout(7200)
+def test_a_world_of_three_nodes_with_a_limit_of_two_is_exhausted() -> None:
+    assert worlds({"a": HALF, "b": -HALF, "c": 0}, 2, 2) > 10_000
 
 
 # --- what each rule is for -------------------------------------------------------------------------------------------------------
@@ -347,3 +390,11 @@ def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -
         for seed in range(first, first + 400):
             history(seed)
     monkeypatch.undo()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plant", [no_skew, returned_loans_stay_in_use, ends_of_loans_ignored], ids=lambda plant: plant.__name__)
+def test_a_planted_bug_is_found_in_the_world_that_is_exhausted(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    with pytest.raises(Violated):
+        worlds({"a": HALF, "b": -HALF}, 1, None)

@@ -1,6 +1,7 @@
 """Messages as bytes: what is encoded comes back, is small, and is refused with one sentence where it cannot be taken."""
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,11 +12,13 @@ from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Replica, VectorClock, exchange
 from constraint_crdt.crdt.cells import Cell, Run, make_cell, read_cell
+from constraint_crdt.crdt.clock import ClockMark
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.limits import CELL_BYTES, ID_BYTES, MAX_COUNT, MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.repair import BUCKETS, SUM_BYTES
 from constraint_crdt.protocol.messages import (
     HELD_BYTES,
+    PACKED_FROM,
     Ack,
     Buckets,
     ConstraintDelta,
@@ -30,7 +33,10 @@ from constraint_crdt.protocol.messages import (
     Sync,
     decode_message,
     encode_message,
+    pack_entries,
+    unpack_entries,
 )
+from constraint_crdt.protocol.peers import Conversation, DeltaTracker
 from constraint_crdt.protocol.transfers import split_message
 
 encode = msgspec.msgpack.Encoder().encode
@@ -60,6 +66,90 @@ def refusal(data: bytes, max_bytes: int | None = MESSAGE_BYTES) -> str:
     sentence = str(caught.value)
     assert "\n" not in sentence
     return sentence
+
+
+# --- packed changes of a clock -----------------------------------------------------------------------------------------
+
+known_clocks = st.dictionaries(st.integers(0, 40), st.integers(1, 2**62), max_size=30)
+
+
+def mark_of(entries: dict[int, int]) -> ClockMark:
+    return ClockMark.of({Replica(f"n{name}", 1): seq for name, seq in entries.items()}, GossipNode("x").state.rows.digest)
+
+
+@given(known_clocks, st.dictionaries(st.integers(0, 45), st.integers(-3, 2**61)))
+def test_packed_changes_are_those_that_were_packed(before: dict[int, int], moves: dict[int, int]) -> None:
+    base = mark_of(before)
+    changes = {
+        Replica(f"n{name}", 1): before.get(name, 0) + by for name, by in moves.items() if by and before.get(name, 0) + by >= 0
+    }
+    packed, rest = pack_entries(list(changes.items()), base)
+    found = unpack_entries(packed, base)
+    assert dict([*found, *rest]) == changes
+    assert len(found) + len(rest) == len(changes)
+    assert all(ref not in base.entries or changes[ref] < base.entries[ref] for ref, _ in rest if isinstance(ref, Replica))
+
+
+@given(known_clocks, st.binary(max_size=40))
+def test_any_bytes_are_read_as_changes_or_refused(before: dict[int, int], packed: bytes) -> None:
+    base = mark_of(before)
+    try:
+        found = unpack_entries(packed, base)
+    except ConstraintCrdtError:
+        return
+    assert all(base.entries[replica] <= seq <= MAX_COUNT for replica, seq in found)
+
+
+def rounds(nodes: list[GossipNode], count: int, heard: Callable[[GossipMessage], object]) -> None:
+    """Each node writes, and exchanges with each other one."""
+    for turn in range(count):
+        for each in nodes:
+            each.update_position((turn, turn))
+        for each in nodes:
+            for other in nodes:
+                if each is not other:
+                    waiting = [(other, each.begin(other.node_id))]
+                    while waiting:
+                        reader, message = waiting.pop(0)
+                        heard(message)
+                        sender = each if reader is other else other
+                        waiting += [
+                            (sender, answer) for answer in reader.receive(decode_message(encode_message(message))).responses
+                        ]
+
+
+def test_changes_are_packed_for_readers_that_say_that_they_read_them() -> None:
+    nodes, sent = [node(f"n{number}") for number in range(10)], list[GossipMessage]()
+    rounds(nodes, 4, sent.append)
+    assert len({each.state_hash for each in nodes}) == 1
+    assert any(isinstance(each, Ping) and each.packed for each in sent)
+    rest = [each for each in sent[len(sent) // 2 :] if isinstance(each, Ping) and len(each.changes) >= PACKED_FROM]
+    assert not rest
+    assert not any(each.packs for each in sent[len(sent) // 2 :] if isinstance(each, Ack | Delta))
+
+
+_conversation = DeltaTracker.conversation
+
+
+def unable(tracker: DeltaTracker, name: str) -> Conversation:
+    talk = _conversation(tracker, name)
+    talk.packs = False
+    return talk
+
+
+def test_changes_are_not_packed_for_readers_of_0_1_0() -> None:
+    """Such a reader ignores the further element in an answer, and says nothing of packed changes."""
+    nodes, sent = [node(f"n{number}") for number in range(10)], list[GossipMessage]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DeltaTracker, "conversation", unable)
+        rounds(nodes, 4, sent.append)
+    assert len({each.state_hash for each in nodes}) == 1
+    assert not any(isinstance(each, Ping) and each.packed for each in sent)
+
+
+def test_packed_changes_need_the_clock_that_they_change() -> None:
+    ping = node("a").ping()
+    assert "need the clock" in refusal(encode_message(msgspec.structs.replace(ping, packed=b"x")))
 
 
 # --- round trip --------------------------------------------------------------------------------------------------------
@@ -144,9 +234,9 @@ MESSAGES: dict[type[GossipMessage], st.SearchStrategy[GossipMessage]] = {
     Sync: st.builds(Sync, **common, state_hash=hashes, state=runs),
     Delta: st.builds(
         Delta, **common, clock=clocks, base=st.none() | clock_names, proof=st.none() | clock_names, delta=runs,
-        behind=st.lists(st.tuples(replicas, counts), max_size=3),
+        behind=st.lists(st.tuples(replicas, counts), max_size=3), packs=st.booleans(),
     ),
-    Ack: st.builds(Ack, **(common | {"to": st.none()}), answers=clock_names, state_hash=st.none() | hashes),
+    Ack: st.builds(Ack, **(common | {"to": st.none()}), answers=clock_names, state_hash=st.none() | hashes, packs=st.booleans()),
     Part: st.builds(
         lambda numbers, **others: Part(**numbers, **others), slices, **common, transfer=clock_names, chunk=st.binary(min_size=1),
         pause=st.booleans(), unpacked=st.none() | st.just(900), unit=st.none() | st.just(2**16),

@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.errors import ConstraintCrdtError, HoldLost, NoRights, UnknownName
-from constraint_crdt.operations.budgets import notes_on, show_budgets
+from constraint_crdt.operations.budgets import notes_on, show_budgets, show_explained
 from constraint_crdt.runtime.sync_node import SyncNode
 from tests.runtime.fleet import QUICK, eventually
 
@@ -65,6 +67,33 @@ async def test_a_node_alone_defines_holds_and_releases() -> None:
         assert "dock" not in node.budgets
         with pytest.raises(UnknownName):
             await node.budgets.acquire("dock")
+
+
+async def test_an_acquire_waits_for_the_disk_only_as_more_is_held_at_once(tmp_path: Path) -> None:
+    """As much as was held at once lately is kept back on disk, so that a killed node that resumes its life counts it as held."""
+    settings = msgspec.structs.replace(QUICK, store=str(tmp_path / "a.db"))
+    network, never = MemoryNetwork(), asyncio.Event()
+    async with Node(name="a", settings=settings, transport=network.transport()) as node:
+        await node.budgets.define("dock", 3, lease=60)
+        first = await node.budgets.acquire("dock")
+        await node.budgets.release("dock", first.hold)
+        persistence = node._runtime.persistence
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(persistence, "durable", never.wait)
+            second = await node.budgets.acquire("dock")
+            assert second.ttl is not None
+            assert 30 < second.ttl <= 60
+            further = asyncio.create_task(node.budgets.acquire("dock"))
+            await asyncio.sleep(0)
+            assert not further.done(), "two at once are not on disk yet"
+            further.cancel()
+            await asyncio.gather(further, return_exceptions=True)
+            assert node.budgets.report("dock").held == 1
+        never.set()
+    async with Node(name="a", settings=settings, transport=network.transport()) as node:
+        await eventually(lambda: not node._runtime.feed.held)
+        assert node.budgets.report("dock").held == 1, "the node ended in order: nothing but the hold is counted"
+        assert (await node.budgets.release("dock", second.hold)).released
 
 
 async def test_those_that_wait_are_served_in_order() -> None:
@@ -199,3 +228,104 @@ async def test_doctor_tells_of_stranded_rights_and_conflicts() -> None:
         await nodes["b"].stop()
         await eventually(lambda: nodes["a"].budgets.report("dock").stranded == 2)
         assert any("2 of the 4 of dock cannot be reached: b (2)" in each.what for each in nodes["a"].budgets.findings())
+
+
+def told(node: Node) -> list[tuple[str, str, str]]:
+    """The events on budgets: kind, detail, and the node of the change."""
+    events = [each.event for each in node.event_stream.log.newest(100)]
+    return [(each.kind.value, each.detail, each.by) for each in events if each.budget]
+
+
+async def test_events_tell_of_definitions_with_their_authors() -> None:
+    async with fleet("a", "b") as nodes:
+        await nodes["a"].budgets.define("dock", 4, lease=120)
+        await known(nodes, "dock")
+        await nodes["b"].budgets.define("dock", 3)
+        await eventually(lambda: nodes["a"].budgets.report("dock").limit == 3)
+        await nodes["b"].budgets.remove("dock")
+        await eventually(lambda: "dock" not in nodes["a"].budgets)
+        expected = [
+            ("budget added", "limit 4, lease 2m", "a"),
+            ("budget changed", "limit 4 -> 3", "b"),
+            ("budget removed", "", "b"),
+        ]
+        assert told(nodes["a"]) == expected
+        assert told(nodes["b"]) == expected
+        assert all(each.event.actor for each in nodes["a"].event_stream.log.newest(100) if each.event.budget)
+
+
+async def test_limits_set_at_once_are_an_event_and_explained() -> None:
+    async with fleet("a", "b") as nodes:
+        await nodes["a"].budgets.define("dock", 4, lease=120)
+        await known(nodes, "dock")
+        # `feed.write` tells others at the next round, so both are written before either is heard.
+        await asyncio.gather(nodes["a"].budgets.define("dock", 2), nodes["b"].budgets.define("dock", 3))
+        for node in nodes.values():
+            await eventually(partial(lambda node: len(node.budgets.report("dock").limits) == 2, node))
+            assert told(node)[-1][:2] == ("budget conflict", "limits 2, 3, the lowest holds")
+        found = nodes["a"].budgets.explanation("dock")
+        assert sorted((each.limit, each.made_by) for each in found.definitions) == [(2, "a"), (3, "b")]
+        assert all(each.actor for each in found.definitions)
+        await nodes["a"].budgets.define("dock", 2)
+        await eventually(lambda: told(nodes["b"])[-1][:2] == ("budget changed", "limit 2"))
+
+
+async def test_rights_out_of_reach_are_an_event_at_the_second_look() -> None:
+    async with fleet("a", "b") as nodes:
+        await nodes["a"].budgets.define("dock", 4, lease=60)
+        await known(nodes, "dock")
+        await nodes["b"].stop()
+        await eventually(lambda: nodes["a"].budgets.report("dock").stranded == 2)
+        for expected in ([], [("budget stranded", "b (2)", "")], [("budget stranded", "b (2)", "")]):
+            nodes["a"].budgets.look()
+            assert [each for each in told(nodes["a"]) if each[0] == "budget stranded"] == expected
+        await nodes["a"].retire("b")
+        nodes["a"].budgets.look()
+        assert told(nodes["a"])[-1][0] == "budget reachable"
+        assert ("budget changed", "limit 4; the share of b goes to others", "a") in told(nodes["a"])
+
+
+async def test_an_explanation_says_why_an_acquire_waits_and_by_when_a_lowered_limit_holds() -> None:
+    async with fleet("a", "b") as nodes:
+        await nodes["a"].budgets.define("dock", 2, lease=60, nodes=["a"])
+        await known(nodes, "dock")
+        assert nodes["a"].budgets.explanation("dock").wait == ""
+        hold = await nodes["b"].budgets.acquire("dock", 2, holder="robot", timeout=SOON)
+        await eventually(lambda: nodes["a"].budgets.report("dock").held == 2)
+        assert "b holds 2" in nodes["a"].budgets.explanation("dock").wait
+        await nodes["a"].budgets.define("dock", 1)
+        found = nodes["a"].budgets.explanation("dock")
+        assert [(each.node, each.live, each.beyond) for each in found.awaited if each.beyond] == [("a", True, 1)]
+        assert found.holds_by is not None
+        assert hold.until is not None
+        assert found.holds_by >= hold.until
+        text = str(show_explained(found))
+        assert "a has 1 beyond its share, until in" in text
+        assert "robot" in text
+        await nodes["b"].budgets.release("dock", hold.hold)
+        await eventually(lambda: nodes["a"].budgets.explanation("dock").holds_by is None)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"nodes": ["typo"]}, "typo is no node in service that may hold a share of dock: name one of a, b"),
+        ({"nodes": []}, "needs a node with a share"),
+        ({"gone": ["typo"]}, "no node typo is known here"),
+    ],
+)
+async def test_nodes_that_are_not_there_get_no_share(given: dict[str, list[str]], why: str) -> None:
+    async with fleet("a", "b") as nodes:
+        with pytest.raises(ConstraintCrdtError, match=why):
+            await nodes["a"].budgets.define("dock", 2, **given)  # type: ignore[arg-type]
+        assert "dock" not in nodes["a"].budgets
+
+
+async def test_doctor_tells_of_a_budget_whose_nodes_are_all_gone() -> None:
+    async with fleet("a", "b") as nodes:
+        await nodes["a"].budgets.define("dock", 2, lease=60, nodes=["b"])
+        await nodes["b"].stop()
+        await eventually(lambda: nodes["a"].budgets.report("dock").stranded == 2)
+        nodes["a"].gossip.escrow.define("dock", 2, lease=60 * 10**9, nodes=[], without=["b"])
+        [finding] = nodes["a"].budgets.findings()
+        assert (finding.level, "no node in service has a share of dock" in finding.what) == ("warn", True)

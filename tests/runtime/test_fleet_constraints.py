@@ -142,6 +142,30 @@ async def test_a_node_that_went_away_is_shown_with_its_last_reading_and_counts_a
             await measured((a, again), 60.0, until=lambda: state(a) == VerdictState.HOLDS)
 
 
+async def test_the_reason_of_an_unknown_verdict_follows_the_nodes_that_are_missing() -> None:
+    """The defect: the cell kept the reason of the turn, while the node that counts had another."""
+    async with fleet("a", "b", "c") as nodes:
+        a, b, _ = nodes
+        await a.add_constraint("low", when="max(nodes, n, n.battery) < 20.0", scope="fleet")
+        await a.measure({"battery": 10.0})
+        await eventually(all_are(nodes, VerdictState.UNKNOWN))
+        [writer] = [node for node in nodes if {node.settings.name} == writers(nodes)]
+
+        def told() -> str:
+            verdict = a.gossip.state.verdicts.of("low").get(writer.settings.name)
+            return "" if verdict is None else verdict.reason
+
+        await eventually(lambda: writer.constraints(["low"])[0].reason == "no reading of battery from b, c")
+        await writer._runtime.evaluator.write_verdicts(final=True)
+        await eventually(lambda: told() == "no reading of battery from b, c")
+        await b.measure({"battery": 10.0})
+        await eventually(lambda: writer.constraints(["low"])[0].reason == "no reading of battery from c")
+        await writer._runtime.evaluator.write_verdicts()
+        assert told() == "no reading of battery from b, c", "at most each ten seconds"
+        await writer._runtime.evaluator.write_verdicts(final=True)
+        await eventually(lambda: told() == "no reading of battery from c")
+
+
 async def test_if_unknown_and_the_selector_count() -> None:
     async with fleet("a", "b") as (a, b):
         await a.add_constraint("strict", when="max(nodes, n, n.temp) < 80.0", scope="fleet", if_unknown="violated")

@@ -8,7 +8,10 @@ import pytest
 
 from constraint_crdt import MemoryNetwork, Node, Verdict
 from constraint_crdt.errors import NotPermitted
+from constraint_crdt.types.alerts import WAYS
+from constraint_crdt.types.changes import Before, Subject
 from constraint_crdt.types.counters import COUNTS
+from constraint_crdt.types.definition import ADD
 from tests.runtime.fleet import QUICK, agreed, eventually
 
 from .fleets import Fleet
@@ -39,4 +42,19 @@ async def test_an_observer_judges_and_counts_nothing(tmp_path: Path, caplog: pyt
             await eye.add_constraint("x", when="v < 1.0")
         with pytest.raises(NotPermitted, match="anvil is a member of the fleet, which may not remove constraints"):
             await anvil.remove_constraint("never")
+        with pytest.raises(NotPermitted, match="anvil is a member of the fleet, which may not silence alerts"):
+            await anvil.fleet_alerts.silence("x", why="y")
+        with pytest.raises(NotPermitted, match="anvil is a member of the fleet, which may not change alert rules"):
+            await anvil.fleet_alerts.define({"name": "away", "kind": "silence"})
+        await forge.fleet_alerts.define({"name": "never", "kind": "rate", "above": 0.0})
+        await eventually(lambda: [each.name for each in eye.alerts.report().rules] == ["never"])
+        assert {cell.replica.node_id for cell in eye.gossip.state.rows.each(WAYS)} <= {"forge", "anvil"}
+        with pytest.raises(NotPermitted, match="anvil is a member of the fleet, which may not disable or enable constraints"):
+            await anvil.disable(["never"], why="noise")
+        forged, note = Before(Subject(ADD, "never"), (b"\xc0",)), anvil.gossip.state.changes.note
+        with pytest.raises(NotPermitted, match="may not write the history of rules"):  # else a revert might restore a forged one
+            anvil.gossip.write(lambda me: note([forged], operation="add", actor="", why="", time=1, node=me))
+        assert not (await eye.decide({"v": 1.0})).allowed, "a question writes nothing"
+        await forge.disable(["never"], why="noise")
+        await eventually(lambda: eye.status().disabled == anvil.status().disabled == 1)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

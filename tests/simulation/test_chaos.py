@@ -193,7 +193,8 @@ def test_every_step_that_writes_is_a_kind_of_write_that_must_come_about() -> Non
 @pytest.mark.slow
 def test_a_write_that_changes_nothing_has_not_come_about() -> None:
     outcome = Chaos(5, operations=80).run()
-    assert 0 < outcome.written.total() < 80 + sum(len(getattr(step, "more", ())) for step in outcome.steps)
+    drawn = outcome.written.total() - outcome.written["share"]  # readings are shared beside the operations
+    assert 0 < drawn < 80 + sum(len(getattr(step, "more", ())) for step in outcome.steps)
     assert all(kinds(step, []) in ([], ["increment known already"]) for step in outcome.steps if isinstance(step, Write))
 
 

@@ -4,13 +4,17 @@ They are mistakes in what a type makes of cells that are right, so only the read
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pytest
 
 from constraint_crdt.crdt.cells import Cell, value_of
+from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.types import increments as stretches
+from constraint_crdt.types import readings
 from constraint_crdt.types.counters import ConstraintGCounter
 from constraint_crdt.types.decay import RATE, Ages, DecayConstraintState, DecayCounter, Pair
+from constraint_crdt.types.readings import Reading, SharedReadings
 from constraint_crdt.types.sketch import FILTER_PAGE_BYTES, PAGE_COUNTERS, BloomCRDT, SketchCRDT, _counters
 from constraint_crdt.types.verdicts import ConstraintVerdicts
 from constraint_crdt.types.view import TableDirectory
@@ -121,7 +125,24 @@ def verdict_on_what_was_removed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ConstraintVerdicts, "_added", lambda self, old, new: None)
 
 
+def reading_of_a_retired_node(patch: pytest.MonkeyPatch) -> None:
+    """The readings of a node go on being shown after its retirement."""
+    patch.setattr(SharedReadings, "_show", lambda self, node: None)
+
+
+def reading_with_the_time_of_the_clock(patch: pytest.MonkeyPatch) -> None:
+    """A new life goes by its clock alone, which may be behind that of the former life."""
+    after = readings._next
+
+    def planted(reading: Reading | None, before: Any, replica: Replica) -> Any:
+        return after(reading, before and before._replace(time=before.time - 200), replica)
+
+    patch.setattr(readings, "_next", planted)
+
+
 PLANTS: dict[Plant, int] = {
+    reading_of_a_retired_node: 3,
+    reading_with_the_time_of_the_clock: 5,
     sketch_rows_not_summed: 20,
     sketch_named_by_who_came_first: 60,
     filter_page_replaced: 10,

@@ -31,7 +31,7 @@ def test_an_entry_covers_the_mutations_before_it_and_no_other() -> None:
     assert [each and each.subject for each in found] == [None, "two", "two", None, None]
     assert state.audit.of(Dot(Replica("anvil", 1), 2)) is None
     (entry,) = state.audit
-    assert entry == (5, Dot(ME, 4), "alice", "add", "two", 2)
+    assert entry == (5, Dot(ME, 4), "alice", "add", "two", 2, "")
 
 
 def test_entries_of_all_rows_come_by_time() -> None:

@@ -4,7 +4,7 @@ import math
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, exchange
@@ -15,6 +15,7 @@ from constraint_crdt.types import Reading, SharedReadings
 from constraint_crdt.types.readings import (
     AT_ONCE,
     EVERY,
+    MOST_NAMES,
     MOST_READINGS,
     PACE,
     READING,
@@ -26,7 +27,7 @@ from constraint_crdt.types.readings import (
     make_share,
     moved,
     read_scalar,
-    wire_scalar,
+    wire_scalars,
 )
 
 SECOND = 10**9
@@ -35,49 +36,112 @@ NOW = 1_795_000_000 * SECOND
 scalars = st.booleans() | st.text(max_size=10) | st.floats() | st.integers(-1000, 1000).map(lambda each: each / 10)
 
 
-def written(value: object) -> bytes:
-    return msgspec.msgpack.encode(value)
+def written(*values: Scalar | None) -> tuple[int, list[object]]:
+    """The forms of values, as they are read back from their bytes."""
+    exponent, forms = wire_scalars(values)
+    return exponent, msgspec.msgpack.decode(msgspec.msgpack.encode(forms))
 
 
 # --- the forms of a value ------------------------------------------------------------------------------------------------
 
 
-@given(scalars)
-def test_a_value_is_read_as_it_was_written(value: Scalar) -> None:
-    found = read_scalar(written(wire_scalar(value)))
-    assert type(found) is type(value)
-    assert found == value or (value != value and found != found)
-    if isinstance(value, float):
-        assert isinstance(found, float)
-        assert math.copysign(1, found) == math.copysign(1, value)
-    assert len(written(wire_scalar(value))) <= len(written(value))
+@given(st.lists(st.none() | scalars, max_size=8))
+@example([4294967296.0])
+def test_values_are_read_as_they_were_written(values: list[Scalar | None]) -> None:
+    exponent, forms = written(*values)
+    for value, form in zip(values, forms, strict=True):
+        found = read_scalar(form, exponent)
+        assert type(found) is type(value)
+        assert found == value or (value != value and found != found)
+        if isinstance(value, float):
+            assert isinstance(found, float)
+            assert math.copysign(1, found) == math.copysign(1, value)
+        assert isinstance(value, str) or len(msgspec.msgpack.encode(form)) <= 9
 
 
-@pytest.mark.parametrize(("value", "size"), [(87.0, 1), (87.5, 5), (12.25, 5), (0.1 + 0.2, 9), (1e300, 9), (-0.0, 9), (True, 1)])
-def test_the_size_of_a_value(value: Scalar, size: int) -> None:
-    assert len(written(wire_scalar(value))) == size
+@pytest.mark.parametrize(("values", "size"), [
+    ([87.0], 1), ([87.5], 3), ([12.25, 0.5, 3.0], 9), ([0.1 + 0.2], 9), ([1e300], 9), ([-0.0], 9), ([True], 1), ([None], 1),
+    ([1e9, 0.001], 8),
+])  # fmt: skip
+def test_the_size_of_values(values: list[Scalar | None], size: int) -> None:
+    assert sum(len(msgspec.msgpack.encode(form)) for form in wire_scalars(values)[1]) <= size
 
 
 @pytest.mark.parametrize("value", [[1, 2, 3], {"a": 1}, [1, 9**9], [True, 2], None, b"x"])
 def test_a_form_of_a_later_version_reads_as_missing(value: object) -> None:
     rows = Rows()
     view = SharedReadings(rows)
-    rows.write(Replica("a", 1), read_cell(make_cell(READING, "x", [value, 1, 50, "more"]).data))
+    rows.write(Replica("a", 1), read_cell(make_cell(READING, "n", [0, 0, ["x", 7, "y"], [50], "more"]).data))
+    rows.write(Replica("a", 1), read_cell(make_cell(READING, "0", [1, 0, [value, 2, 3, 4], [], "more"]).data))
+    rows.write(Replica("a", 1), read_cell(make_cell(READING, "later", [1, 0, [1]]).data))
     assert "x" not in view
-    assert not view.of("a")
+    assert {name: each.value for name, each in view.of("a").items()} == {"y": 3.0}
 
 
-@pytest.mark.parametrize("value", [[1.0, "now"], [1.0, 2**63], [1.0, 1, 0], [1.0, 1, -1], 3])
+@pytest.mark.parametrize(
+    "value", [["now", 0, [1.0]], [2**63, 0, [1.0]], [1, 401, [1.0]], [1, 0, [1.0], [-1]], [1, 0, [0] * 257], 3]
+)
 def test_a_malformed_cell_is_refused(value: object) -> None:
     with pytest.raises((ConstraintCrdtError, msgspec.ValidationError)):
-        read_cell(make_cell(READING, "x", value).data)
+        read_cell(make_cell(READING, "0", value).data)
 
 
-def test_a_cell_is_short() -> None:
+def test_readings_that_move_together_share_a_short_cell() -> None:
+    view, names = SharedReadings(), ("battery_percent", "power_w", "temp_c", "load_1m", "speed_mps")
+    assert view.put_all({name: Reading(61.5, NOW) for name in names}, node="a") == 5
+    assert {str(each.key): len(each.data) for each in view._rows.each(READING)} == {"n": 57, "0": 27}
+    view.put_all({name: Reading(62.5, NOW + SECOND) for name in names}, node="a")
+    assert view._rows.seq(Replica("a", 0)) == 3, "the names are told once"
+
+
+def test_a_reading_that_moves_alone_leaves_the_times_of_the_others() -> None:
     view = SharedReadings()
-    view.put_all({"battery_percent": Reading(87.5, NOW)}, node="a")
-    (cell,) = view._rows.each(READING)
-    assert len(cell.data) == 29
+    view.put_all({f"v{number}": Reading(1.0, NOW, SECOND * (1 + number % 2)) for number in range(10)}, node="a")
+    view.put_all({"v3": Reading("on", NOW + 5 * SECOND, 2 * SECOND)}, node="a")
+    found = SharedReadings(view._rows.copy()).of("a")
+    assert found == view.of("a")
+    assert found["v3"] == Reading("on", NOW + 5 * SECOND, 2 * SECOND)
+    assert [found[f"v{number}"] for number in (2, 4, 9)] == [Reading(1.0, NOW, SECOND * each) for each in (1, 1, 2)]
+
+
+MOVES = st.lists(
+    st.tuples(st.sampled_from([3, 7]), st.dictionaries(st.sampled_from("uvwxyz"), st.none() | scalars, max_size=6)), max_size=12
+)
+
+
+@given(MOVES)
+@example([(3, {"u": None, "v": None, "y": False}), (3, {"y": None}), (3, {"v": None, "y": False, "w": False})])
+@example([(3, {"y": False}), (3, {"y": None}), (3, {"v": False, "y": False})])
+def test_what_is_read_is_what_was_put_last(moves: list[tuple[int, dict[str, Scalar | None]]]) -> None:
+    """Against a plain model, with two lives of a node that know of each other, whatever order the cells come in."""
+    view, model, now = SharedReadings(), dict[str, Scalar](), NOW
+    for life, values in moves:
+        now += SECOND
+        view.put_all(
+            {name: None if value is None else Reading(value, now) for name, value in values.items()}, node=Replica("a", life)
+        )
+        for name, value in values.items():
+            if value is None:
+                model.pop(name, None)
+            else:
+                model[name] = value
+        assert repr({name: each.value for name, each in sorted(view.of("a").items())}) == repr(dict(sorted(model.items())))
+    rows = Rows()
+    late = SharedReadings(rows)
+    for replica in (Replica("a", 7), Replica("a", 3)):
+        for cell in reversed(view._rows.above(replica, 0)):
+            rows.write(replica, read_cell(cell.data))
+    assert repr(sorted(late.of("a").items())) == repr(sorted(view.of("a").items()))
+
+
+def test_the_number_of_a_withdrawn_variable_is_given_again() -> None:
+    view = SharedReadings()
+    for number in range(3 * MOST_NAMES):
+        view.put_all({f"v{number}": Reading(1.0, NOW + number * SECOND)}, node="a")
+        view.put_all({f"v{number}": None}, node="a")
+    assert not view.of("a")
+    view.put_all({"x": Reading(1.0, NOW)}, node="a")
+    assert view.of("a") == {"x": Reading(1.0, NOW)}
 
 
 # --- nodes and lives -----------------------------------------------------------------------------------------------------
@@ -229,6 +293,9 @@ def test_the_first_variables_within_the_bound_are_shared() -> None:
 def test_shares_of_callers() -> None:
     assert make_share("x", 50, 5) == Share("x", 50.0, 5 * SECOND)
     assert make_share("x") == Share("x")
+    for name in ("name", "labels.zone", "live", "position", "nodes"):
+        with pytest.raises(ConstraintCrdtError, match="of their own; give it another name"):
+            make_share(name)
     for deadband, every in ((-1.0, None), (math.inf, None), (math.nan, None), (0.0, 0.5), (0.0, math.nan)):
         with pytest.raises(ConstraintCrdtError):
             make_share("x", deadband, every)

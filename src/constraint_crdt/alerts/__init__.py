@@ -1,4 +1,4 @@
-"""Alert rules: the kinds of rule with their conditions, and the rules in the settings of a node.
+"""Alert rules: the kinds of rule with their conditions, and the rules in the settings of a node and in the fleet.
 
     [[alert]]
     name = "hot"
@@ -7,7 +7,9 @@
     half_life = 60                    # seconds, tracked by the node; default: the shortest
     above = 6                         # violated judgements a minute; or above_share = 0.01, of the judgements
     for = 30                          # seconds for which the condition must hold; default: 0
-    to = ["log", "https://ops.example/hook"]
+    keep_firing_for = 60              # seconds for which it must be over before the alert ends; default: 15
+    repeat = "4h"                     # told again while it fires and nobody acknowledged it; default: never
+    to = ["log", "ops", "https://ops.example/hook"]
 
 | kind | subject | condition | parameters |
 |---|---|---|---|
@@ -16,23 +18,31 @@
 | divergence | node | damaged; with `above`: or staler than so many seconds | node, on, above, for |
 | silence | node | not live | node, on, for (30) |
 | unknown | active constraint | its state is unknown on a live node | constraint, node, on, for (60) |
-| conflict | active constraint | several definitions are in force | constraint, for |
+| conflict | active constraint | several different definitions are in force | constraint, for (60) |
+| budget | budget | more than `above` (0) wait, or more than `above_share` of it is held | budget, above or above_share, for (60) |
+| clock | node that evaluates | its clock is in doubt | node, on, for (10) |
+| skew | peer | its clock differs by more than `above` seconds, or the bound on skew | node, on, above, for (30) |
+| certificate | node | its certificate ends within `within` seconds (7 days) | node, on, within, for |
 
 Rules kept here:
 
 - A kind yields a `Condition` for each subject with a true condition, and for each subject without evidence. All other subjects are
   well. A condition without evidence neither begins nor ends an alert.
+- The absence of evaluations is no evidence: a rate that falls because the evaluations of a violating node stopped is unknown, and
+  so is a share without evaluations in the last two half-lives.
 - An error names the rule and never repeats an address, because an address may hold a secret.
 - To add a kind: write its class here and list the class in `KINDS`. The checks, the engine, the events and the metrics read
   everything else from the class.
 """
 
+import dataclasses
+import re
+import time
 import urllib.parse
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import ClassVar, Final, Literal, NamedTuple
+from typing import ClassVar, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -42,11 +52,13 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.history import DefinitionClock, NodeRates
-from constraint_crdt.model import VerdictState
+from constraint_crdt.model import Mode, VerdictState
 from constraint_crdt.model.selectors import parse_selector
 from constraint_crdt.operations.command import UsageError, parse_duration
+from constraint_crdt.operations.counts import ConstraintRate
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.types.definition import check_selector
+from constraint_crdt.types.decay import LN2
+from constraint_crdt.types.definition import ADD, check_selector
 
 MOST_RULES = 100
 MOST_PLACES = 8
@@ -55,7 +67,25 @@ MOST_TEXT = 256
 
 LOG: Final = "log"
 
-About = Literal["constraint", "node", "fleet"]
+KEEPS: Final = 15.0
+"""Seconds: the default of `keep_firing_for`. A value that turns every few seconds is one alert."""
+
+WITHIN: Final = 7 * 86_400.0
+"""Seconds before the end of a certificate: the default of `within`."""
+
+FEWEST: Final = 0.5
+"""Evaluations left of a half-life, below which a share is unknown."""
+
+SHORTEST_REPEAT: Final = 60.0
+"""Seconds between two messages about an alert that still fires."""
+
+NAME_OF_PLACE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+PLACE_NAMES: Final = "names of destinations of 1 to 64 letters, digits, _, . and -"
+
+SHORTEST_STALL: Final = 10.0
+"""Seconds without an evaluation after which a share is unknown, or two half-lives if longer."""
+
+About = Literal["constraint", "node", "budget", "fleet"]
 """The sort of the subject of an alert."""
 
 
@@ -71,6 +101,8 @@ class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """A pattern of node names, with * and ?."""
     on: str | None = None
     """The selector of the nodes, as in `zone in (a, b)`. A node without a description has no labels."""
+    budget: str | None = None
+    """A pattern of names of budgets, with * and ?."""
     half_life: float | None = None
     """Seconds. The shortest half-life tracked by the node if left out."""
     above: float | None = None
@@ -78,12 +110,28 @@ class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     for_: float | None = msgspec.field(default=None, name="for")
     """Seconds for which the condition must hold. The default of the kind if left out."""
     to: tuple[str, ...] = (LOG,)
-    """`log`, or addresses of webhooks."""
+    """`log`, names of destinations, or, in a settings file, addresses of webhooks."""
+    keep_firing_for: float = KEEPS
+    """Seconds for which the condition must be over before the alert ends."""
+    repeat: float | None = None
+    """Seconds after which a firing alert that nobody acknowledged is told again. None: it is told once."""
+    within: float | None = None
+    """Seconds to the end of a certificate."""
 
     @property
     def lasts(self) -> float:
         """Seconds for which the condition must hold before the alert fires."""
         return KINDS[self.kind].lasts if self.for_ is None else self.for_
+
+    @property
+    def keeps(self) -> float:
+        """Seconds for which the condition must be over before the alert ends."""
+        return self.keep_firing_for
+
+    @property
+    def longest_unknown(self) -> float | None:
+        """Seconds without evidence after which an alert ends as unknown; None: it waits for evidence."""
+        return KINDS[self.kind].longest_unknown
 
     @property
     def about(self) -> About:
@@ -100,13 +148,74 @@ class Condition(NamedTuple):
     """The condition of a rule, evaluated for a subject."""
 
     subject: str
-    """The constraint id, the node name or, for a rule about the fleet, the fleet name."""
+    """The constraint id, the name of the node or budget, or, for a rule about the fleet, the fleet name."""
     holds: bool | None
     """None: no evidence."""
     detail: str = ""
+    nodes: Sequence[str] = ()
+    """The nodes concerned, for silences with a selector."""
 
 
-@dataclass(frozen=True)
+class BudgetFigures(Protocol):
+    """A budget as the node knows it. `operations.budgets.BudgetReport` is one."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def limit(self) -> int:
+        """Its limit."""
+
+    @property
+    def held(self) -> int:
+        """The amount held."""
+
+    @property
+    def waiting(self) -> int:
+        """The amount that processes wait for."""
+
+
+class Evaluations:
+    """Which counts of evaluations move. For rates, which fall also while nothing is evaluated."""
+
+    def __init__(self) -> None:
+        self._looked = False
+        """All constraints of before the start were looked at."""
+        self._moved: dict[str, tuple[int, int | None]] = {}
+        """By constraint the evaluations counted at the last look, and when that number last grew; None: not since the start."""
+        self._violating: dict[tuple[str, str], dict[str, tuple[int, float, float]]] = {}
+        """By rule and constraint, of nodes with violations when the condition last held: all counts, and the decayed pair."""
+
+    def still_for(self, id_: str, count: int, now: int) -> int | None:
+        """The ns since the evaluations of a constraint were last seen to grow; None: not since the start of this node."""
+        before, at = self._moved.get(id_, (0 if self._looked else count, None))
+        if count != before:
+            at = now
+        self._moved[id_] = count, at
+        return None if at is None else now - at
+
+    def note(self, rule: str, id_: str, counts: Mapping[str, int], rate: ConstraintRate) -> None:
+        """The condition of a rule holds with these counts of the nodes."""
+        self._violating[rule, id_] = {
+            node: (counts.get(node, 0), each.satisfied, each.violated) for node, each in rate.by_node.items() if each.violated
+        }
+
+    def stalled(self, rule: str, id_: str, counts: Mapping[str, int]) -> Mapping[str, tuple[float, float]]:
+        """The violating nodes that evaluated nothing since the condition last held, with their decayed pairs of then."""
+        before = self._violating.get((rule, id_), {})
+        return {node: (sat, vio) for node, (count, sat, vio) in before.items() if counts.get(node, 0) == count}
+
+    def looked(self) -> None:
+        """All constraints were looked at."""
+        self._looked = True
+
+    def forget(self, rule: str, id_: str) -> None:
+        """The condition is known not to hold."""
+        self._violating.pop((rule, id_), None)
+
+
+@dataclasses.dataclass(frozen=True)
 class Facts:
     """The parts of a node read by the kinds."""
 
@@ -116,6 +225,11 @@ class Facts:
     convergence: Convergence
     rates: NodeRates
     frontier: DefinitionClock
+    budgets: Callable[[], Sequence[BudgetFigures]] = tuple
+    certificates: Callable[[], Mapping[str, int]] = dict
+    """The ends of the certificates by node, in ns since the epoch."""
+    monotonic: Callable[[], int] = time.monotonic_ns
+    evaluations: Evaluations = dataclasses.field(default_factory=Evaluations)
 
     def chosen(self, rule: AlertRule) -> Callable[[str], bool]:
         """Tells whether a rule is about a node, by its pattern and its selector. O(nodes) with a selector."""
@@ -135,6 +249,10 @@ class AlertKind(ABC):
     """The fields of a rule for this kind, beside the fields of all kinds."""
     lasts: ClassVar[float] = 0.0
     """The default of `for`, in seconds."""
+    longest_unknown: ClassVar[float | None] = None
+    """Seconds without evidence after which an alert ends as unknown; None: it waits for evidence."""
+    of_verdicts: ClassVar[bool] = False
+    """The condition is about verdicts on a constraint: none of a disabled one, or of mode audit, is told."""
 
     def misuse(self, rule: AlertRule) -> str | None:  # noqa: ARG002 - most kinds take any combination of their parameters
         """The reason why parameters of a rule exclude each other. None for a valid rule."""
@@ -150,7 +268,9 @@ class ViolationRate(AlertKind):
 
     name = "rate"
     about = "constraint"
+    of_verdicts = True
     parameters = ("constraint", "half_life", "above", "above_share")
+    longest_unknown = 3600.0
 
     def misuse(self, rule: AlertRule) -> str | None:
         if (rule.above is None) is (rule.above_share is None):
@@ -158,19 +278,46 @@ class ViolationRate(AlertKind):
         return None
 
     def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
-        state, rates = facts.gossip.state, facts.rates
-        half_life = rule.half_life or rates.half_lives[0]
+        state, half_life = facts.gossip.state, rule.half_life or facts.rates.half_lives[0]
         for id_ in state.constraints:
-            if not rule.is_about(constraint=id_) or not state.metrics.constraint(id_).violated:
-                continue
-            rate = rates.of(id_, half_life)
-            if rule.above is not None and rate.violated_per_minute > rule.above:
-                yield Condition(
-                    id_, True, f"{rate.violated_per_minute:.2f} violated judgements a minute, half-life {half_life:g} s"
-                )
-            elif rule.above_share is not None and (rate.violated_share or 0.0) > rule.above_share:
-                share = 100 * (rate.violated_share or 0.0)
-                yield Condition(id_, True, f"{share:.2f} % of the judgements violated, half-life {half_life:g} s")
+            if rule.is_about(constraint=id_) and state.metrics.constraint(id_).violated:
+                condition = self._judge(rule, id_, half_life, facts)
+                if condition is not None:
+                    yield condition
+        facts.evaluations.looked()
+
+    def _judge(self, rule: AlertRule, id_: str, half_life: float, facts: Facts) -> Condition | None:
+        rate = facts.rates.of(id_, half_life)
+        counts = {node: sum(each) for node, each in facts.gossip.state.metrics.by_node(id_).items()}
+        still = facts.evaluations.still_for(id_, sum(counts.values()), facts.monotonic())
+        longest = max(SHORTEST_STALL, 2 * half_life) * SECOND
+        if rule.above_share is not None and (rate.satisfied + rate.violated < FEWEST or still is None or still > longest):
+            return Condition(id_, None)
+        nodes = [node for node, each in rate.by_node.items() if each.violated > FEWEST / 1000]
+        if _is_above(rule, rate.satisfied, rate.violated, half_life):
+            facts.evaluations.note(rule.name, id_, counts, rate)
+            if rule.above is not None:
+                what = f"{rate.violated_per_minute:.2f} violated judgements a minute"
+            else:
+                what = f"{100 * (rate.violated_share or 0.0):.2f} % of the judgements violated"
+            return Condition(id_, True, f"{what}, half-life {half_life:g} s", nodes)
+        known = set(facts.evidence.names)
+        stalled = {node: pair for node, pair in facts.evaluations.stalled(rule.name, id_, counts).items() if node in known}
+        others = [each for node, each in rate.by_node.items() if node not in stalled]
+        satisfied = sum(each.satisfied for each in others) + sum(each for each, _ in stalled.values())
+        violated = sum(each.violated for each in others) + sum(each for _, each in stalled.values())
+        if stalled and _is_above(rule, satisfied, violated, half_life):
+            return Condition(id_, None)
+        facts.evaluations.forget(rule.name, id_)
+        return None
+
+
+def _is_above(rule: AlertRule, satisfied: float, violated: float, half_life: float) -> bool:
+    """True for decayed evaluations above the threshold of a rule."""
+    if rule.above is not None:
+        return violated * 60.0 * LN2 / half_life > rule.above
+    total = satisfied + violated
+    return rule.above_share is not None and total > 0 and violated / total > rule.above_share
 
 
 class Unheard(AlertKind):
@@ -195,7 +342,7 @@ class Unheard(AlertKind):
             held = {name: evidence.holds(name, dots) for name in behind}
             lacking = [name for name, holds in held.items() if holds is False]
             if lacking:
-                yield Condition(id_, True, f"no evidence that {named(lacking)} heard of it")
+                yield Condition(id_, True, f"no evidence that {named(lacking)} heard of it", lacking)
             elif awaited or None in held.values():
                 yield Condition(id_, None)
 
@@ -214,9 +361,9 @@ class Divergence(AlertKind):
                 continue
             stale = facts.convergence.staleness(name) if evidence.is_live(name) else None
             if evidence.diverged_since(name) is not None:
-                yield Condition(name, True, "at this node's clock it had another state: one of the two is damaged")
+                yield Condition(name, True, "at this node's clock it had another state: one of the two is damaged", (name,))
             elif rule.above is not None and stale is not None and stale > rule.above:
-                yield Condition(name, True, f"it lacks what became known here {stale:.0f} s ago")
+                yield Condition(name, True, f"it lacks what became known here {stale:.0f} s ago", (name,))
             elif evidence.heard_at(name) is None or (rule.above is not None and stale is None):
                 yield Condition(name, None)
 
@@ -237,7 +384,7 @@ class Silence(AlertKind):
                 since = "not heard since this node started"
                 if heard is not None:
                     since = f"last heard {(evidence.now() - heard) / SECOND:.0f} s ago"
-                yield Condition(name, True, since)
+                yield Condition(name, True, since, (name,))
 
 
 class UnknownVerdict(AlertKind):
@@ -245,6 +392,7 @@ class UnknownVerdict(AlertKind):
 
     name = "unknown"
     about = "constraint"
+    of_verdicts = True
     parameters = ("constraint", "node", "on")
     lasts = 60.0
 
@@ -258,27 +406,124 @@ class UnknownVerdict(AlertKind):
             live = [name for name in nodes if evidence.is_seen(name)]
             if live:
                 reason = verdicts[live[0]].reason
-                yield Condition(id_, True, f"unknown on {named(live)}" + (f": {reason}" if reason else ""))
+                yield Condition(id_, True, f"unknown on {named(live)}" + (f": {reason}" if reason else ""), live)
             elif nodes:
                 yield Condition(id_, None)
 
 
 class Conflict(AlertKind):
-    """Concurrent edits left several definitions of a constraint in force. O(constraints)."""
+    """Several different definitions of a constraint are in force. O(active constraints)."""
 
     name = "conflict"
     about = "constraint"
     parameters = ("constraint",)
+    lasts = 60.0
 
     def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
-        constraints = facts.gossip.state.constraints
-        for id_ in constraints.conflicts():
+        rows, constraints = facts.gossip.state.rows, facts.gossip.state.constraints
+        for held in rows.table(ADD).values():
+            if not isinstance(held, dict) or len(held) < 2:
+                continue
+            cells = list(held.values())
+            id_ = str(cells[0].key)
             if rule.is_about(constraint=id_):
-                nodes = sorted({each.dot.replica.node_id for each in constraints.additions(id_)})
-                yield Condition(id_, True, f"several definitions are in force, by {named(nodes)}")
+                many = len({each.without_end() for each in constraints.definitions(id_)})
+                if many > 1:
+                    writers = sorted({cell.replica.node_id for cell in cells})
+                    what = f"{many} definitions made at once, by {named(writers)}: all of them are enforced"
+                    yield Condition(id_, True, what, writers)
 
 
-_ALL_KINDS = (ViolationRate(), Unheard(), Divergence(), Silence(), UnknownVerdict(), Conflict())
+class BudgetShort(AlertKind):
+    """Processes wait for a budget, or too much of it is held. O(budgets x participants)."""
+
+    name = "budget"
+    about = "budget"
+    parameters = ("budget", "above", "above_share")
+    lasts = 60.0
+
+    def misuse(self, rule: AlertRule) -> str | None:
+        if rule.above is not None and rule.above_share is not None:
+            return "kind budget takes one of `above` (the amount waited for) and `above_share` (of the limit)"
+        return None
+
+    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
+        for each in facts.budgets():
+            if rule.budget is not None and not fnmatchcase(each.name, rule.budget):
+                continue
+            if rule.above_share is not None:
+                if each.limit and each.held > rule.above_share * each.limit:
+                    yield Condition(each.name, True, f"{each.held} of {each.limit} are held")
+            elif each.waiting > (rule.above or 0.0):
+                yield Condition(each.name, True, f"processes wait for {each.waiting}; {each.held} of {each.limit} are held")
+
+
+class DoubtedClock(AlertKind):
+    """The clock of the node that evaluates is in doubt. Of other nodes there is no evidence. O(nodes)."""
+
+    name = "clock"
+    about = "node"
+    parameters = ("node", "on")
+    lasts = 10.0
+
+    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
+        me, doubt = facts.gossip.node_id, facts.gossip.time.doubt
+        for name in filter(facts.chosen(rule), facts.evidence.names):
+            if name != me:
+                yield Condition(name, None)
+            elif doubt is not None:
+                whose = "that of the fleet" if doubt.agreed else "the earliest heard"
+                yield Condition(
+                    name, True, f"its clock is in doubt: {whose} is {doubt.offset / SECOND:+.1f} s ahead of it", (name,)
+                )
+            elif not facts.gossip.time.offsets and len(facts.evidence.names) > 1:
+                yield Condition(name, None)
+
+
+class ClockSkew(AlertKind):
+    """The clock of a peer differs from this node's by more than the bound. No evidence while this clock is in doubt. O(nodes)."""
+
+    name = "skew"
+    about = "node"
+    parameters = ("node", "on", "above")
+    lasts = 30.0
+
+    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
+        time_, me = facts.gossip.time, facts.gossip.node_id
+        bound = time_.max_skew if rule.above is None else round(rule.above * SECOND)
+        offsets, doubted = time_.offsets, time_.in_doubt
+        for name in filter(facts.chosen(rule), facts.evidence.names):
+            if name == me:
+                continue
+            offset = offsets.get(name)
+            if offset is None or doubted:
+                yield Condition(name, None)
+            elif abs(offset) > bound:
+                yield Condition(name, True, f"its clock is {offset / SECOND:+.1f} s ahead, beyond {bound / SECOND:g} s", (name,))
+
+
+class EndingCertificate(AlertKind):
+    """The certificate of a node ends soon. O(nodes)."""
+
+    name = "certificate"
+    about = "node"
+    parameters = ("node", "on", "within")
+
+    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
+        within = WITHIN if rule.within is None else rule.within
+        ends, now = facts.certificates(), facts.gossip.time.now()
+        for name in filter(facts.chosen(rule), facts.evidence.names):
+            end = ends.get(name)
+            if end is not None and end - now < within * SECOND:
+                left = (end - now) / 86_400 / SECOND
+                what = f"its certificate ends in {left:.1f} days" if left > 0 else f"its certificate ended {-left:.1f} days ago"
+                yield Condition(name, True, what, (name,))
+
+
+_ALL_KINDS = (
+    ViolationRate(), Unheard(), Divergence(), Silence(), UnknownVerdict(), Conflict(), BudgetShort(), DoubtedClock(), ClockSkew(),
+    EndingCertificate(),
+)  # fmt: skip
 KINDS: dict[str, AlertKind] = {kind.name: kind for kind in _ALL_KINDS}
 """The kinds by name, in the order of the metrics."""
 
@@ -290,8 +535,14 @@ class Conditions:
         self._facts = facts
 
     def find(self, rule: AlertRule) -> Iterator[Condition]:
-        """The conditions of a rule now."""
-        return KINDS[rule.kind].find(rule, self._facts)
+        """The conditions of a rule now; none of verdicts on a constraint that is disabled, or of mode audit."""
+        kind = KINDS[rule.kind]
+        found = kind.find(rule, self._facts)
+        return filter(self._is_told, found) if kind.of_verdicts else found
+
+    def _is_told(self, condition: Condition) -> bool:
+        state, id_ = self._facts.gossip.state, condition.subject
+        return id_ not in state.switches and state.constraints.mode(id_) is not Mode.AUDIT
 
 
 def read_rules(tables: object) -> tuple[AlertRule, ...]:
@@ -345,7 +596,45 @@ def _read(number: int, table: Mapping[str, object]) -> AlertRule:
     return rule
 
 
-_LENGTHS = ("for", "half_life")
+def read_text(name: str, text: str, half_lives: Sequence[float] | None = None) -> AlertRule:
+    """A rule of the fleet from its text. `half_lives`: those that the node tracks; None: any.
+
+    Raises `ConstraintCrdtError` for a rule that this node cannot evaluate.
+    """
+    try:
+        table = msgspec.json.decode(text, type=dict[str, object])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise ConstraintCrdtError(f"alert {name!r} cannot be read here: it was written by a later version, or is damaged") from None
+    (rule,) = read_rules([{**table, "name": name}])
+    check_of_fleet(rule)
+    if half_lives is not None and rule.half_life not in (None, *half_lives):
+        raise ConstraintCrdtError(f"alert {name!r}: this node does not track the half-life of {rule.half_life:g} s")
+    return rule
+
+
+def write_text(rule: AlertRule) -> str:
+    """The text of a rule of the fleet: its table without the name, and without defaults."""
+    fields = msgspec.structs.fields(AlertRule)
+    table = {each.encode_name: getattr(rule, each.name) for each in fields if each.name != "name"}
+    kept = {key: value for key, value in table.items() if key == "kind" or value != _DEFAULTS[key]}
+    return msgspec.json.encode(kept, order="sorted").decode()
+
+
+_DEFAULTS: Final = {each.encode_name: each.default for each in msgspec.structs.fields(AlertRule)}
+
+
+def check_of_fleet(rule: AlertRule) -> AlertRule:
+    """Return a rule. Raises `ConstraintCrdtError` for a rule with an address, which all nodes would read."""
+    if any("://" in place for place in rule.to):
+        raise ConstraintCrdtError(
+            f"alert {rule.name!r}: every node reads a rule of the fleet, and an address may hold a secret: name the address under "
+            "[destinations] in the settings of some nodes, and give that name in `to`",
+            field="to",
+        )
+    return rule
+
+
+_LENGTHS = ("for", "half_life", "keep_firing_for", "repeat", "within")
 """The fields that take seconds, or a text as in the fields of constraints."""
 
 
@@ -367,12 +656,16 @@ def _check(rule: AlertRule) -> None:
         raise ConstraintCrdtError(f"alert {rule.name!r}: {problem}")
 
 
+_PARAMETERS: Final = ("constraint", "node", "on", "budget", "half_life", "above", "above_share", "within")
+"""The fields that some kinds take."""
+
+
 def _misuse(rule: AlertRule) -> str | None:
     """The reason why the parameters do not fit the kind. None for fitting parameters."""
     kind = KINDS.get(rule.kind)
     if kind is None:
         return _unknown(rule.kind)
-    given = [key for key in ("constraint", "node", "on", "half_life", "above", "above_share") if getattr(rule, key) is not None]
+    given = [key for key in _PARAMETERS if getattr(rule, key) is not None]
     extra = [key for key in given if key not in kind.parameters]
     if extra:
         return f"`{extra[0]}` means nothing to kind {kind.name}, which takes {', '.join(kind.parameters)}"
@@ -380,7 +673,7 @@ def _misuse(rule: AlertRule) -> str | None:
 
 
 def _out_of_bounds(rule: AlertRule) -> str | None:
-    for key in ("name", "constraint", "node"):
+    for key in ("name", "constraint", "node", "budget"):
         text = getattr(rule, key)
         if text is not None and not (0 < len(text) <= MOST_TEXT and text.isprintable()):
             return f"`{key}` must have 1 to {MOST_TEXT} printable characters"
@@ -391,33 +684,42 @@ def _out_of_bounds(rule: AlertRule) -> str | None:
             return str(error)
     if rule.above_share is not None and not 0.0 <= rule.above_share < 1.0:
         return f"`above_share` must be from 0 to below 1, not {rule.above_share!r}"
-    for key, value in (("above", rule.above), ("for", rule.for_), ("half_life", rule.half_life)):
+    lengths = (("keep_firing_for", rule.keep_firing_for), ("repeat", rule.repeat), ("within", rule.within))
+    for key, value in (("above", rule.above), ("for", rule.for_), ("half_life", rule.half_life), *lengths):
         if value is not None and not 0.0 <= value <= DURATION_MAX:
             return f"`{key}` must be from 0 to {DURATION_MAX:.0f}, not {value!r}"
+    if rule.repeat is not None and 0 < rule.repeat < SHORTEST_REPEAT:
+        return f"`repeat` is {SHORTEST_REPEAT:g} seconds at least"
     if not 0 < len(rule.to) <= MOST_PLACES:
-        return f"`to` takes 1 to {MOST_PLACES} places: log, or addresses of webhooks"
+        return f"`to` takes 1 to {MOST_PLACES} places: log, names of destinations, or addresses of webhooks"
     return None
 
 
 def _wrong_place(place: str) -> str | None:
     """The reason why a place cannot be notified; None for a valid place. Does not repeat the place, which may hold a secret."""
-    if place == LOG:
-        return None
+    if "://" not in place:
+        return None if NAME_OF_PLACE.fullmatch(place) else f"`to` takes log, {PLACE_NAMES}, or addresses as https://HOST/PATH"
+    problem = wrong_address(place)
+    return None if problem is None else f"`to`: {problem}"
+
+
+def wrong_address(place: str) -> str | None:
+    """The reason why an address cannot be notified; None for a valid one. Does not repeat the address, which may hold a secret."""
     try:
         parts = urllib.parse.urlsplit(place)
         fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         fine = False
     if not fine or not place.isascii() or not place.isprintable() or " " in place:
-        return "`to` takes log, or addresses as http://HOST/PATH or https://HOST/PATH"
+        return "an address is written as http://HOST/PATH or https://HOST/PATH"
     if parts.username is not None or parts.password is not None:
-        return "`to`: an address with a password in front of its host is not taken; put a token into its path or query"
+        return "an address with a password in front of its host is not taken; put a token into its path or query"
     return None
 
 
 def shown_place(place: str) -> str:
     """A place without its secret parts: scheme, host and port only."""
-    if place == LOG:
+    if "://" not in place:
         return place
     parts = urllib.parse.urlsplit(place)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname

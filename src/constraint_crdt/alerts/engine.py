@@ -1,181 +1,73 @@
-"""The alert engine: evaluates the rules every second, fires alerts and resolves them, and delivers the messages to webhooks.
+"""The alert engine: evaluates the rules every second, and fires and resolves alerts. `delivery` tells them.
 
 Rules kept here:
 
-- An alert belongs to a rule and a subject. An alert fires once, when its condition has held for the time of the rule, and resolves
-  once, when the condition ends. `Spell` has the exact semantics: a look per evaluation, violated while the condition is true.
-- Time is measured by a monotonic clock. A condition without evidence stops the time of the rule and ends no alert. A pause between
+- An alert belongs to a rule and a subject. An alert fires once, when its condition has held for the time of the rule (`for`), and
+  resolves once, when the condition was over for `keep_firing_for`. `Spell` has the exact semantics: a look per evaluation, violated
+  while the condition is true.
+- Time is measured by a monotonic clock. A condition without evidence stops both times and ends no alert. A pause between
   two evaluations beyond `MAX_PAUSE` is time without evidence.
+- A kind may bound the time without evidence (`longest_unknown`): an alert ends then, and says so.
+- The rules are those of the settings and those of the fleet. A rule of the settings stands in place of one of the fleet of its
+  name. The alerts of a rule that is removed end.
 - An alert is sent before it is saved: a node killed in between sends the alert twice, but never loses the alert.
 - Alerts are saved in a small file beside the store, replaced as a whole. So after a restart no alert fires again, every alert is
-  resolved, and an alert about to fire keeps its time; the time away is without evidence. A node with its state in memory loses
-  its alerts with the state.
-- A place is told of the end of an alert only if the message of its firing was not dropped there.
+  resolved, and an alert about to fire or to end keeps its time; the time away is without evidence. A node with its state in memory
+  loses its alerts with the state.
 - Evaluation takes a bounded share of the time: a slow evaluation runs less often.
-- Delivery never delays evaluation. Queued messages are lost when the node stops.
 - Everything about a kind comes from `rules`; the engine names no kind.
-- A webhook gets a POST of JSON per message, in order for each address, with retries. The event loop never waits; two threads send.
-  Each address has a bounded queue. A full queue drops its oldest message. Addresses may hold secrets, so the log has only their
-  scheme, host and port.
 """
 
 import asyncio
 import logging
 import time
-import urllib.parse
-from collections import deque
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from hashlib import blake2b
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from constraint_crdt.alerts import LOG, AlertRule, Condition, Conditions, shown_place
+from constraint_crdt.alerts import (
+    AlertRule,
+    Condition,
+    Conditions,
+    check_of_fleet,
+    read_rules,
+    read_text,
+    shown_place,
+    write_text,
+)
+from constraint_crdt.alerts.delivery import Alert, Look, Teller
 from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.limits import MAX_COUNT
-from constraint_crdt.errors import InvalidValue, StoreError
+from constraint_crdt.crdt.digest import Replica, check_id
+from constraint_crdt.errors import ConstraintCrdtError, StoreError, UnknownName
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.temporal import Spell, TimeRules
 from constraint_crdt.model import VerdictState
-from constraint_crdt.operations.service import AlertReport, AlertsReport, RuleReport
+from constraint_crdt.model.selectors import parse_selector
+from constraint_crdt.operations.alerts import (
+    DEFAULT_ACKNOWLEDGEMENT,
+    DEFAULT_SILENCE,
+    AlertReport,
+    AlertsReport,
+    RuleChange,
+    RuleReport,
+    SilenceReport,
+)
+from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.store.files import read_bounded, replace_file
-
-QUEUED = 256
-"""Messages in the queue of an address, at most."""
-
-TIMEOUT = 5.0
-"""Seconds without an answer after which an attempt fails."""
-
-FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 60.0
-"""Seconds between two attempts: each pause is twice the last, between these bounds."""
-
-ATTEMPTS = 10
-"""Attempts after which a message is dropped. They take some five minutes."""
-
-THREADS = 2
-
-_WORTH_TRYING_AGAIN = frozenset({408, 425, 429})
-_OUTCOMES = {True: Verdict.VIOLATED, False: Verdict.SATISFIED, None: Verdict.UNKNOWN}
-_log = logging.getLogger("constraint_crdt.alerts")
-
-
-class WebhookMessage:
-    """A message for an address."""
-
-    __slots__ = ("attempted", "body", "dropped", "follows")
-
-    def __init__(self, body: bytes, follows: "WebhookMessage | None" = None) -> None:
-        """`follows`: the message without which this message means nothing."""
-        self.body = body
-        self.follows = follows
-        self.attempted = False
-        """True during an attempt, and after a successful attempt: the address may have the message."""
-        self.dropped = False
-
-
-class Webhooks:
-    """Delivers messages to addresses. Belongs to a single event loop."""
-
-    def __init__(self, *, first_pause: float = FIRST_PAUSE) -> None:
-        """`first_pause`: seconds before the second attempt."""
-        self._first_pause = first_pause
-        self._queues: dict[str, deque[WebhookMessage]] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._threads: ThreadPoolExecutor | None = None
-        self.delivered = 0
-        self.dropped = 0
-
-    @property
-    def waiting(self) -> int:
-        """Messages in all queues."""
-        return sum(map(len, self._queues.values()))
-
-    def send(self, url: str, content: Mapping[str, object], follows: WebhookMessage | None = None) -> WebhookMessage:
-        """Queue a message for `url`. Returns at once. `follows`: a dropped message drops the new message as well."""
-        queue = self._queues.setdefault(url, deque())
-        message = WebhookMessage(msgspec.json.encode(content), follows)
-        queue.append(message)
-        if len(queue) > QUEUED:
-            self._drop(url, queue.popleft(), f"more than {QUEUED} wait")
-        task = self._tasks.get(url)
-        if task is None or task.done():
-            self._tasks[url] = asyncio.create_task(self._deliver_all(url, queue), name=f"webhook {shown_place(url)}")
-        return message
-
-    async def close(self) -> None:
-        """Stop delivery. Messages in the queues are lost."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._tasks.clear()
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            self._threads = None
-
-    async def _deliver_all(self, url: str, queue: deque[WebhookMessage]) -> None:
-        while queue:
-            message = queue[0]
-            if message.follows is not None and message.follows.dropped:
-                queue.popleft()
-                continue
-            why = await self._deliver(url, message)
-            if why is None:
-                self.delivered += 1
-            elif not message.dropped:
-                self._drop(url, message, why)
-            if queue and queue[0] is message:  # else it was dropped meanwhile from a full queue
-                queue.popleft()
-
-    async def _deliver(self, url: str, message: WebhookMessage) -> str | None:
-        """Deliver a message. Returns the reason of a failure, else None."""
-        loop = asyncio.get_running_loop()
-        pause, why = self._first_pause, ""
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(THREADS, "webhook")
-            message.attempted = True
-            answered = await loop.run_in_executor(self._threads, _post, url, message.body)
-            if isinstance(answered, int) and 200 <= answered < 300:
-                return None
-            message.attempted = False
-            why = f"answered {answered}" if isinstance(answered, int) else answered
-            if isinstance(answered, int) and answered < 500 and answered not in _WORTH_TRYING_AGAIN:
-                return why
-        return why
-
-    def _drop(self, url: str, message: WebhookMessage, why: str) -> None:
-        message.dropped = True
-        self.dropped += 1
-        _log.warning("a message for %s is dropped: %s", shown_place(url), why)
-
-
-def _post(url: str, message: bytes) -> int | str:
-    """A single attempt. Returns the HTTP status, or the reason for a missing answer."""
-    import http.client  # for nodes with webhooks only
-
-    parts = urllib.parse.urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)
-    target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
-    try:
-        connection.request("POST", target, message, {"Content-Type": "application/json", "User-Agent": "constraint-crdt"})
-        return connection.getresponse().status
-    except TimeoutError:
-        return "no answer in time"
-    except OSError as error:
-        return error.strerror or type(error).__name__
-    except http.client.HTTPException as error:
-        return type(error).__name__
-    finally:
-        connection.close()
-
+from constraint_crdt.types.alerts import (
+    ACKNOWLEDGED,
+    ACTOR_BYTES,
+    LONGEST_SILENCE,
+    QUIET,
+    SELECTOR_BYTES,
+    WHY_BYTES,
+    FleetRules,
+    Silence,
+    SilenceValue,
+)
+from constraint_crdt.types.nodes import cut
 
 LOOK_EVERY = 1.0
 """Seconds between two evaluations."""
@@ -187,64 +79,52 @@ MAX_PAUSE = 30.0
 """Seconds between two evaluations beyond which the time between them is without evidence, or twice the planned pause if longer."""
 
 SAVE_EVERY = 10.0
-"""Seconds between two writes of the time of alerts about to fire. A killed node loses this time, at most."""
+"""Seconds between two writes of the time of alerts about to fire or to end. A killed node loses this time, at most."""
 
 MOST = 1_000
 """Alerts tracked at once. Further conditions are counted, and tracked when other alerts have ended."""
 
 FILE_BYTES = 4 * 1024 * 1024
 
+KEPT_OVER: Final = 1_000
+"""Alerts that ended here and are kept until all were told of it, at most."""
 
-class Alert(msgspec.Struct, kw_only=True):
-    """A rule and a subject with a true condition."""
+MOST_ACKNOWLEDGED: Final = 100
+"""Alerts acknowledged by one command."""
 
-    rule: str
-    subject: str
-    since: int
-    """When the condition began to hold, in ns since the epoch."""
-    fired_at: int | None = None
-    """In ns since the epoch; None before the rule's time has passed."""
-    detail: str = ""
-    elapsed: int = 0
-    """Of an alert about to fire: the counted time of the rule, in ns."""
-    untold: list[str] = []
-    """Of a fired alert: the places where the message was dropped, by `_digest`."""
+Result = TypeVar("Result")
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.elapsed <= MAX_COUNT:
-            raise InvalidValue("the time of an alert is out of bounds")
+_OUTCOMES = {True: Verdict.VIOLATED, False: Verdict.SATISFIED, None: Verdict.UNKNOWN}
+_log = logging.getLogger("constraint_crdt.alerts")
 
 
 class _Tracked:
-    """An alert, the clock of its rule, and the messages about it."""
+    """An alert, and the clock of its rule."""
 
-    __slots__ = ("alert", "sent", "spell")
+    __slots__ = ("alert", "spell", "unknown_since")
 
     def __init__(self, alert: Alert, spell: Spell | None) -> None:
         """`spell`: None for an alert of before a restart, until the first evaluation."""
         self.alert = alert
         self.spell = spell
-        self.sent: dict[str, WebhookMessage] = {}
-        """By address. Empty for an alert of before a restart."""
+        self.unknown_since: int | None = None
+        """Since when the condition is without evidence, by the monotonic clock."""
 
     def resume(self, at: int) -> Spell:
         """The clock of the rule, at an evaluation at this monotonic time in ns."""
         if self.spell is None:
-            state = VerdictState.PENDING if self.alert.fired_at is None else VerdictState.VIOLATED
+            firing = VerdictState.CLEARING if self.alert.clearing else VerdictState.VIOLATED
+            state = VerdictState.PENDING if self.alert.fired_at is None else firing
             self.spell = Spell(at, at, state, elapsed=self.alert.elapsed)
         return self.spell
 
-    def saved(self, *, stopped: bool) -> Alert:
-        """The alert for the file. `stopped`: queued messages are lost."""
-        lost = [url for url, message in self.sent.items() if message.dropped or (stopped and not message.attempted)]
-        elapsed = self.alert.elapsed if self.spell is None else self.spell.elapsed
-        untold = sorted({*self.alert.untold, *map(_digest, lost)})
-        return msgspec.structs.replace(self.alert, elapsed=elapsed, untold=untold)
-
-
-def _digest(url: str) -> str:
-    """An address as 16 characters: the address may hold a secret."""
-    return blake2b(url.encode(), digest_size=8).hexdigest()
+    def saved(self, untold: list[str]) -> Alert:
+        """The alert for the file. `untold`: the destinations that do not know of it."""
+        spell = self.spell
+        if spell is None:
+            return msgspec.structs.replace(self.alert, untold=untold)
+        clearing = spell.state is VerdictState.CLEARING
+        return msgspec.structs.replace(self.alert, elapsed=spell.elapsed, clearing=clearing, untold=untold)
 
 
 class Notify(Protocol):
@@ -258,6 +138,10 @@ def _machine_seconds() -> float:
     return time.monotonic()
 
 
+async def _at_once() -> None:
+    """Nothing has to be waited for."""
+
+
 class AlertEngine:
     """The alerts of a node."""
 
@@ -266,25 +150,42 @@ class AlertEngine:
         rules: tuple[AlertRule, ...],
         conditions: Conditions,
         *,
-        who: tuple[str, str],
+        teller: Teller,
         file: Path | None,
         notify: Notify,
         now: Callable[[], int],
-        webhooks: Webhooks | None = None,
+        fleet_rules: FleetRules | None = None,
+        half_lives: tuple[float, ...] | None = None,
+        durable: Callable[[], Awaitable[None]] = _at_once,
         monotonic: Callable[[], float] | None = None,
     ) -> None:
-        """`who`: names of the node and its fleet. `file`: keeps alerts; None: nothing is kept. `now`: ns since the epoch.
+        """`rules`: of the settings. `file`: keeps alerts; None: nothing is kept. `now`: ns since the epoch. `fleet_rules`: those in
+        the state. `half_lives`: those that the node tracks; None: any. `durable` waits until all writes are on disk.
         `monotonic`: seconds of a clock that is never set; None: the machine's.
         """
         self._monotonic = _machine_seconds if monotonic is None else monotonic
-        self._rules = {rule.name: rule for rule in rules}
+        self._own = {rule.name: rule for rule in rules}
+        self._rules = dict(self._own)
+        self._fleet_rules = fleet_rules
+        self._half_lives = half_lives
+        self._read_at = -1
+        self._of_fleet: dict[str, AlertRule] = {}
+        self._refused: dict[str, str] = {}
+        """By name why a rule of the fleet is not evaluated here."""
+        self._leaving: dict[str, AlertRule] = {}
+        """Rules that were removed, until the ends of their alerts were told."""
         self._conditions = conditions
-        self._who = who
+        self._teller = teller
         self._file = file
         self._notify = notify
         self._now = now
-        self._webhooks = webhooks or Webhooks()
+        self._durable = durable
         self._tracked: dict[tuple[str, str], _Tracked] = {}
+        self._undecided: set[tuple[str, str]] = set()
+        """Without evidence at the last evaluation."""
+        self._given_up: set[tuple[str, str]] = set()
+        """Ended for lack of evidence, and still without."""
+        self._over: dict[tuple[str, str], Alert] = {}
         self._next_evaluation = 0.0
         self._max_pause = MAX_PAUSE
         self._untracked = 0
@@ -296,12 +197,14 @@ class AlertEngine:
     # --- evaluation ---------------------------------------------------------------------------------------------------
 
     async def step(self) -> None:
-        """Evaluate the rules, send the fired and resolved alerts, and save them. Called every `LOOK_EVERY` seconds."""
+        """Evaluate the rules, tell the fired and resolved alerts, and save them. Called every `LOOK_EVERY` seconds."""
         began = self._monotonic()
         if began < self._next_evaluation:
             return
-        changed = self.evaluate(began)
+        changed = self._evaluate(began)
         pause = (self._monotonic() - began) / SHARE
+        await self._durable()
+        self._teller.send()
         self._next_evaluation = began + pause - LOOK_EVERY
         self._max_pause = max(MAX_PAUSE, 2 * pause)
         self._unsaved = self._unsaved or changed or (self._unsaved_time and began >= self._next_save)
@@ -310,14 +213,56 @@ class AlertEngine:
         await self._save()
 
     def evaluate(self, at: float) -> bool:
-        """Evaluate all rules once, `at` in monotonic seconds. Returns True if an alert fired or resolved."""
-        self._untracked, changed, now = 0, False, round(at * SECOND)
+        """Evaluate all rules once, `at` in monotonic seconds, and tell what changed. Returns True if an alert fired or resolved."""
+        changed = self._evaluate(at)
+        self._teller.send()
+        return changed
+
+    def _evaluate(self, at: float) -> bool:
+        self._untracked, changed, now = 0, self.read_rules(), round(at * SECOND)
+        self._undecided.clear()
         for rule in self._rules.values():
             found = {each.subject: each for each in self._conditions.find(rule)}
             over = [subject for name, subject in self._tracked if name == rule.name and subject not in found]
+            self._undecided.update((rule.name, each.subject) for each in found.values() if each.holds is None)
             for each in (*found.values(), *(Condition(subject, False) for subject in over)):
                 changed |= self._look(rule, each, now)
+        self._given_up &= self._undecided
+        self._tell(now)
         return changed
+
+    def read_rules(self) -> bool:
+        """Take over changed rules of the fleet. Returns True if an alert of a removed rule ended."""
+        fleet = self._fleet_rules
+        if fleet is None or fleet.changes == self._read_at:
+            return False
+        self._read_at = fleet.changes
+        before, self._of_fleet, self._refused = self._rules, {}, {}
+        for name in fleet:
+            told = fleet.of(name)
+            if told is None or name in self._own:
+                continue
+            try:
+                self._of_fleet[name] = read_text(name, told.text, self._half_lives)
+            except ConstraintCrdtError as error:
+                self._refused[name] = str(error)
+        self._rules = {**self._of_fleet, **self._own}
+        gone = before.keys() - self._rules.keys()
+        self._leaving = {name: rule for name, rule in {**self._leaving, **before}.items() if name not in self._rules}
+        changed = False
+        for key in [key for key in self._tracked if key[0] in gone]:
+            changed |= self._end(before[key[0]], key, "the rule was removed")
+        self._unsaved = self._unsaved or changed
+        return changed
+
+    def _tell(self, now: int) -> None:
+        fired = {key: each.alert for key, each in self._tracked.items() if each.alert.fired_at is not None}
+        unfinished = (self._tracked.keys() | self._undecided) - self._given_up
+        rules = {**self._leaving, **self._rules}
+        self._teller.look(Look(rules, self._of_fleet.keys(), fired, unfinished, self._over), now)
+        self._over = {key: alert for key, alert in self._over.items() if self._teller.is_told(*key)}
+        kept = {name for name, _ in self._over}
+        self._leaving = {name: rule for name, rule in self._leaving.items() if name in kept}
 
     def _look(self, rule: AlertRule, condition: Condition, now: int) -> bool:
         """Move the alert of a rule and a subject. Returns True if the alert fired or resolved."""
@@ -333,52 +278,45 @@ class AlertEngine:
             tracked = self._tracked[key] = _Tracked(alert, Spell.new(now))
         alert, spell = tracked.alert, tracked.resume(now)
         if condition.holds:
-            alert.detail = condition.detail
-        rules = TimeRules(round(rule.lasts * SECOND), 0, round(self._max_pause * SECOND))
-        state = spell.look(_OUTCOMES[condition.holds], now, rules)
+            alert.detail, alert.nodes = condition.detail, list(condition.nodes)
+        tracked.unknown_since = (
+            None if condition.holds is not None else now if tracked.unknown_since is None else tracked.unknown_since
+        )
+        longest = rule.longest_unknown
+        if longest is not None and tracked.unknown_since is not None and now - tracked.unknown_since >= longest * SECOND:
+            self._given_up.add(key)
+            return self._end(rule, key, f"no evidence for {longest:g} s: unknown, and not known to be over")
+        times = (round(rule.lasts * SECOND), round(rule.keeps * SECOND), round(self._max_pause * SECOND))
+        state = spell.look(_OUTCOMES[condition.holds], now, TimeRules(*times))
         if state is VerdictState.HOLDS:
             return self._end(rule, key)
-        if state is VerdictState.PENDING:
+        if state in (VerdictState.PENDING, VerdictState.CLEARING):
             self._unsaved_time = True
             return False
         if alert.fired_at is not None:
             return False
         alert.fired_at = self._now()
-        self._send(rule, tracked, fired=True)
+        self._notify(rule, alert, fired=True)
         return True
 
-    def _end(self, rule: AlertRule, key: tuple[str, str]) -> bool:
+    def _end(self, rule: AlertRule, key: tuple[str, str], why: str = "") -> bool:
         """Drop an alert after its condition ended. Returns True for a fired alert."""
-        tracked = self._tracked.pop(key)
-        if tracked.alert.fired_at is None:
+        alert = self._tracked.pop(key).alert
+        if alert.fired_at is None:
             self._unsaved_time = True
             return False
-        self._send(rule, tracked, fired=False)
+        alert.detail = why or alert.detail
+        self._over[key] = alert
+        while len(self._over) > KEPT_OVER:
+            del self._over[next(iter(self._over))]
+        self._notify(rule, alert, fired=False)
         return True
-
-    def _send(self, rule: AlertRule, tracked: _Tracked, *, fired: bool) -> None:
-        alert = tracked.alert
-        self._notify(rule, alert, fired=fired)
-        node, fleet = self._who
-        message: dict[str, object] = {
-            "alert": rule.name, "kind": rule.kind, "state": "firing" if fired else "resolved", "subject": alert.subject,
-            "detail": alert.detail, "node": node, "fleet": fleet, "since": alert.since, "time": self._now(),
-        }  # fmt: skip
-        for place in rule.to:
-            if place == LOG:
-                if fired:
-                    _log.warning("alert %s: %s: %s", rule.name, alert.subject, alert.detail)
-                else:
-                    _log.info("alert %s: %s: resolved", rule.name, alert.subject)
-            elif fired:
-                tracked.sent[place] = self._webhooks.send(place, message)
-            elif _digest(place) not in alert.untold:
-                self._webhooks.send(place, message, tracked.sent.get(place))
 
     # --- persistence --------------------------------------------------------------------------------------------------
 
     async def load(self) -> None:
         """Load the alerts of before the node stopped. An unreadable file is ignored with a warning."""
+        self.read_rules()
         if self._file is None or not self._rules:
             return
         try:
@@ -388,22 +326,34 @@ class AlertEngine:
         except (OSError, ValueError, StoreError) as error:
             _log.warning("cannot read the alerts in %s (%s): those that hold fire again", self._file, error)
             return
-        for alert in alerts[:MOST]:
-            if alert.rule in self._rules:
-                self._tracked[alert.rule, alert.subject] = _Tracked(alert, None)
+        self.restore(alerts)
+
+    def restore(self, alerts: list[Alert]) -> None:
+        """Go on with the alerts of before the node stopped."""
+        self.read_rules()
+        kept = [alert for alert in alerts[:MOST] if alert.rule in self._rules]
+        self._tracked |= {(alert.rule, alert.subject): _Tracked(alert, None) for alert in kept}
+        self._teller.recall(kept, self._rules)
+
+    def saved(self) -> list[Alert]:
+        """The alerts for the file."""
+        return [
+            each.saved(self._teller.untold(self._rules[rule], subject) if each.alert.fired_at is not None else [])
+            for (rule, subject), each in self._tracked.items()
+        ]
 
     async def close(self) -> None:
         """Stop delivery, and save the alerts."""
-        await self._webhooks.close()
+        await self._teller.close()
         if self._saving is not None:
             await self._saving
-        self._unsaved = self._unsaved or self._unsaved_time or any(each.sent for each in self._tracked.values())
-        await self._save(stopped=True)
+        self._unsaved = self._unsaved or self._unsaved_time or any(each.alert.fired_at for each in self._tracked.values())
+        await self._save()
 
-    async def _save(self, *, stopped: bool = False) -> None:
+    async def _save(self) -> None:
         if self._file is not None and self._unsaved:
             self._unsaved = self._unsaved_time = False
-            content = msgspec.json.encode([each.saved(stopped=stopped) for each in self._tracked.values()])
+            content = msgspec.json.encode(self.saved())
             self._saving = asyncio.create_task(self._put(self._file, content))
             await asyncio.shield(self._saving)  # cancelling the caller does not stop the write; `close` waits for it
 
@@ -420,27 +370,188 @@ class AlertEngine:
         """The number of alerts that fire now."""
         return sum(tracked.alert.fired_at is not None for tracked in self._tracked.values())
 
+    def matching(self, pattern: str) -> list[tuple[Alert, AlertRule]]:
+        """The firing alerts of a name: of a rule, or of a rule and its subject as `RULE/SUBJECT`."""
+        return [
+            (each.alert, self._rules[rule])
+            for (rule, subject), each in sorted(self._tracked.items(), key=lambda item: item[0])
+            if each.alert.fired_at is not None and pattern in (rule, f"{rule}/{subject}")
+        ]
+
     def report(self) -> AlertsReport:
-        """The rules and their alerts. O(alerts)."""
+        """The rules and their alerts. O(alerts x silences)."""
+        hooks = self._teller.webhooks
         return AlertsReport(
-            alerts=tuple(
-                AlertReport(
-                    rule=each.rule,
-                    kind=self._rules[each.rule].kind,
-                    subject=each.subject,
-                    firing=each.fired_at is not None,
-                    since=each.since,
-                    fired_at=each.fired_at,
-                    detail=each.detail,
-                )
-                for each in (tracked.alert for _, tracked in sorted(self._tracked.items(), key=lambda item: item[0]))
-            ),
-            rules=tuple(map(_shown, self._rules.values())),
-            waiting=self._webhooks.waiting,
-            delivered=self._webhooks.delivered,
-            dropped=self._webhooks.dropped,
+            alerts=tuple(self._shown(tracked.alert) for _, tracked in sorted(self._tracked.items(), key=lambda item: item[0])),
+            rules=tuple(self._rule_reports()),
+            waiting=hooks.waiting,
+            delivered=hooks.delivered,
+            dropped=hooks.dropped,
             untracked=self._untracked,
+            refused=self._refused,
         )
+
+    def _shown(self, alert: Alert) -> AlertReport:
+        rule, fired = self._rules[alert.rule], alert.fired_at is not None
+        acknowledged = self._teller.acknowledgement(alert.rule, alert.subject) if fired else None
+        return AlertReport(
+            rule=alert.rule,
+            kind=rule.kind,
+            subject=alert.subject,
+            firing=fired,
+            since=alert.since,
+            fired_at=alert.fired_at,
+            detail=alert.detail,
+            silenced=tuple(each.id for each in self._teller.silences_of(alert.rule, alert.subject, alert.nodes)),
+            acknowledged=None if acknowledged is None else acknowledged.value.actor,
+            told=dict(self._teller.told(rule, alert.subject)) if fired else {},
+        )
+
+    def _rule_reports(self) -> Iterator[RuleReport]:
+        for name, rule in self._rules.items():
+            told = self._fleet_rules.of(name) if self._fleet_rules is not None and name in self._of_fleet else None
+            report = _shown(rule)
+            if told is not None:
+                lacking = self._teller.lacking(rule)
+                report = msgspec.structs.replace(
+                    report, of_fleet=True, added_by=told.actor, conflict=told.definitions > 1, lacking=lacking
+                )
+            yield report
+
+
+class Commit(Protocol):
+    """Writes for a user, see `ChangeFeed.commit`."""
+
+    async def __call__(self, mutate: Callable[[], Result], operation: str, subject: str) -> Result:
+        """Call `mutate`, and wait until the change is on disk."""
+
+
+class FleetAlerts:
+    """What people do about alerts: rules of the fleet, silences and acknowledgements."""
+
+    def __init__(
+        self,
+        gossip: GossipNode,
+        engine: AlertEngine,
+        teller: Teller,
+        *,
+        commit: Commit,
+        actor: Callable[[], str],
+    ) -> None:
+        """`actor`: who asks now."""
+        self._gossip = gossip
+        self._state = gossip.state
+        self._engine = engine
+        self._teller = teller
+        self._commit = commit
+        self._actor = actor
+
+    # --- rules -------------------------------------------------------------------------------------------------------------
+
+    async def define(self, table: Mapping[str, object]) -> RuleChange:
+        """Define a rule for the whole fleet, or replace it. `table`: as an `[[alert]]` of a settings file.
+
+        Raises `ConstraintCrdtError` for a wrong rule, and beyond the number of rules.
+        """
+        (rule,) = read_rules([table])
+        text, before = write_text(check_of_fleet(rule)), self._state.alert_rules.of(rule.name)
+        if before is not None and before.text == text and before.definitions == 1:
+            change = "unchanged"
+        else:
+            at = self._gossip.time.stamp()
+            await self._write(lambda me: self._rule(rule.name, text, at, me), "alert rule", rule.name)
+            self._engine.read_rules()
+            change = "added" if before is None else "replaced"
+        return RuleChange(name=rule.name, change=change, lacking=self._teller.lacking(rule))
+
+    async def remove(self, name: str) -> RuleChange:
+        """Remove a rule of the fleet. Raises `UnknownName`."""
+        if name not in self._state.alert_rules:
+            raise UnknownName(name, "alert rule", field="name")
+        at = self._gossip.time.stamp()
+        await self._write(lambda me: self._rule(name, "", at, me, removed=True), "remove alert rule", name)
+        self._engine.read_rules()
+        return RuleChange(name=name, change="removed")
+
+    def _rule(self, name: str, text: str, at: int, me: Replica, *, removed: bool = False) -> None:
+        actor = cut(self._actor(), ACTOR_BYTES)
+        self._state.alert_rules.put(name, text, at=at, actor=actor, node=me, removed=removed)
+
+    # --- silences ----------------------------------------------------------------------------------------------------------
+
+    def silences(self) -> list[SilenceReport]:
+        """The silences and acknowledgements in force, by their end."""
+        return [_silence_report(each) for each in self._state.silences.active(self._gossip.time.now())]
+
+    async def silence(self, alert: str, *, why: str, on: str = "", for_: float = DEFAULT_SILENCE) -> SilenceReport:
+        """Have alerts not told for a time, in the whole fleet. `alert`: a pattern of names of rules, constraints or nodes.
+
+        `on`: a selector of nodes: alerts that concern other nodes, too, are told. `for_`: seconds. Raises `ConstraintCrdtError` for
+        values out of bounds, and `ClockInDoubt` where this node does not know the time.
+        """
+        check_id(alert, "the pattern of the alerts", field="alert")
+        if not why.strip() or len(why.encode()) > WHY_BYTES:
+            raise ConstraintCrdtError(f"`why` is a reason of 1 to {WHY_BYTES} bytes, for the next one who looks", field="why")
+        if len(on.encode()) > SELECTOR_BYTES:
+            raise ConstraintCrdtError(f"a selector has at most {SELECTOR_BYTES} bytes", field="on")
+        if on:
+            try:
+                on = str(parse_selector(on))
+            except ConstraintCrdtError as error:
+                raise ConstraintCrdtError(str(error), field="on") from None
+        return await self._put(SilenceValue(QUIET, 0, alert, on=on, why=why), for_, "silence")
+
+    async def acknowledge(self, alert: str, *, why: str = "", for_: float = DEFAULT_ACKNOWLEDGEMENT) -> list[SilenceReport]:
+        """Say that firing alerts are looked after: they are told no more until they end. `alert`: a rule, or RULE/SUBJECT.
+
+        Raises `UnknownName` if none fires here, and as `silence` does.
+        """
+        firing = self._engine.matching(alert)
+        if not firing:
+            raise UnknownName(alert, "firing alert", field="alert")
+        if len(why.encode()) > WHY_BYTES:
+            raise ConstraintCrdtError(f"`why` has at most {WHY_BYTES} bytes", field="why")
+        done = []
+        for each, _ in firing[:MOST_ACKNOWLEDGED]:
+            episode = self._teller.episode(each.rule, each.subject)
+            value = SilenceValue(ACKNOWLEDGED, 0, each.rule, each.subject, why=why, episode=episode)
+            done.append(await self._put(value, for_, "acknowledge"))
+        return done
+
+    async def unsilence(self, id_: str) -> SilenceReport:
+        """End a silence or an acknowledgement early, in the whole fleet. Raises `UnknownName`."""
+        silences, time_ = self._state.silences, self._gossip.time
+        found = silences.find(id_, time_.now())
+        actor, at = cut(self._actor(), ACTOR_BYTES), time_.stamp()
+        await self._write(lambda me: silences.end(found, at=at, actor=actor, node=me), "unsilence", found.value.alert)
+        return _silence_report(found)
+
+    async def _put(self, value: SilenceValue, seconds: float, operation: str) -> SilenceReport:
+        if not 0 < seconds <= LONGEST_SILENCE:
+            raise ConstraintCrdtError("`for` is above 0 and at most a year (366 days)", field="for")
+        self._gossip.local.check_clock()
+        at = self._gossip.time.stamp()
+        until, actor = self._gossip.time.now() + round(seconds * SECOND), cut(self._actor(), ACTOR_BYTES)
+        put = msgspec.structs.replace(value, until=until, at=at, actor=actor)
+        return _silence_report(await self._write(lambda me: self._state.silences.put(put, node=me), operation, value.alert))
+
+    async def _write(self, mutate: Callable[[Replica], Result], operation: str, subject: str) -> Result:
+        return await self._commit(lambda: self._gossip.write(mutate), operation, subject)
+
+
+def _silence_report(silence: Silence) -> SilenceReport:
+    value = silence.value
+    return SilenceReport(
+        id=silence.id,
+        alert=f"{value.alert}/{value.subject}" if silence.acknowledges else value.alert,
+        acknowledges=silence.acknowledges,
+        on=value.on,
+        until=value.until,
+        why=value.why,
+        actor=value.actor,
+        node=silence.dot.replica.node_id,
+        at=value.at,
+    )
 
 
 def _shown(rule: AlertRule) -> RuleReport:
@@ -449,10 +560,15 @@ def _shown(rule: AlertRule) -> RuleReport:
         kind=rule.kind,
         constraint=rule.constraint,
         node=rule.node,
+        on=rule.on,
+        budget=rule.budget,
         half_life=rule.half_life,
         above=rule.above,
         above_share=rule.above_share,
+        within=rule.within,
         lasts=rule.lasts,
+        keeps=rule.keeps,
+        repeat=rule.repeat,
         to=tuple(map(shown_place, rule.to)),
     )
 

@@ -39,6 +39,10 @@ GROUPS: Final = {
 OWN: Final = {
     "add": "constraints:add",
     "remove": "constraints:remove",
+    "decide": "constraints:decide",
+    "disable": "constraints:disable",
+    "revert": "constraints:revert",
+    "decisions": "constraints:decisions",
     "resolve": "constraints:resolve",
     "events": "watch:events",
     "doctor": "node:doctor",
@@ -54,6 +58,7 @@ OWN: Final = {
 ACTIONS: Final = {
     "tile": "put, get or remove a tile: a piece of content that the fleet shares",
     "budget": "limit, held by whom since when, free here, free elsewhere, stranded; or add, set, remove a budget",
+    "alerts": "what the node's alerts have found; or add, remove, list the alert rules of the fleet",
     "fleet": "make the root of a fleet and the identities of its nodes, invite machines, list members",
     "token": "make, list or withdraw the tokens of the API of a node",
 }
@@ -290,6 +295,8 @@ def _operations(commands: _Commands, client: _Parser, actions: dict[str, _Comman
             parser.epilog = example
             parser.set_defaults(operation=operation, declared=command)
             _add_flags(parser, operation, command)
+            if operation.takes_why and "why" not in operation.request.__struct_fields__:
+                _why(parser)
 
 
 def _actions(commands: _Commands, name: str) -> _Commands:
@@ -398,9 +405,17 @@ def _node(commands: _Commands) -> None:
         metavar="KEY=VALUE",
         help="a label that constraints may ask for; may be repeated",
     )
+    node.add_argument(
+        "--destination",
+        action="append",
+        dest="destinations",
+        metavar="NAME=ADDRESS",
+        help="where this node can tell alerts, as ops=https://HOST/PATH; may be repeated. A settings file keeps it out of `ps`",
+    )
     node.add_argument("--site", metavar="NAME", help="the site of the node: few nodes of each site speak with other sites")
     node.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error; default: info")
     node.add_argument("--max-skew", metavar="SECONDS", help="how far the clocks of the fleet may differ; default: 10")
+    node.add_argument("--keep-decisions", type=int, metavar="N", help="answers of `decide` kept in memory; default: 1000")
     node.add_argument("--config", metavar="FILE", help="TOML with settings; flags and CONSTRAINT_CRDT_* variables win over it")
     # For drills: the reaction of a fleet to a wrong clock.
     node.add_argument("--clock-offset", type=float, default=0.0, help=argparse.SUPPRESS)
@@ -481,6 +496,7 @@ def _apply(commands: _Commands, client: _Parser) -> None:
     )
     apply.add_argument("--prune", action="store_true", help="remove the constraints that the file does not list")
     apply.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    _why(apply)
     _waits(apply)
 
 
@@ -534,6 +550,10 @@ def _lint(commands: _Commands, client: _Parser) -> None:
         metavar="NAME=LOW..HIGH",
         help="the lowest and highest value of a variable, as in percent=0..100; can be repeated",
     )
+
+
+def _why(command: _Parser) -> None:
+    command.add_argument("--why", metavar="TEXT", help="the reason, for the audit and the history")
 
 
 def _waits(command: _Parser) -> None:

@@ -29,11 +29,13 @@ def connect(arguments: argparse.Namespace, timeout: float = TIMEOUT) -> Client:
     file = arguments.token_file or os.environ.get(TOKEN_FILE_VARIABLE)
     ca = arguments.ca or os.environ.get(CA_VARIABLE)
     try:
-        return Client(node, token=read_token(Path(file)) if file else None, timeout=timeout, ca=ca or None)
+        client = Client(node, token=read_token(Path(file)) if file else None, timeout=timeout, ca=ca or None)
     except AddressError as error:
         raise MisuseError(f"{error} (--node, {NODE_VARIABLE})") from None
     except (ConstraintCrdtError, ValueError) as error:
         raise MisuseError(str(error)) from None
+    client.why = getattr(arguments, "why", None) or ""
+    return client
 
 
 def as_failure(error: ConstraintCrdtError) -> CommandFailedError:

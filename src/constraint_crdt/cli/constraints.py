@@ -1,4 +1,5 @@
-"""The commands on constraints that wait for acknowledgements, or take a file: add, remove, apply; and `acquire`, on a budget.
+"""The commands on constraints that wait for acknowledgements, or take a file: add, remove, apply; `decide`, whose exit code is its
+answer; and `acquire`, on a budget.
 
 With `--json` they print the answer of the API. The commands that change definitions wait with `--wait` until enough nodes have
 acknowledged the change; a wait that fails is told after the answer, with exit code 1.
@@ -6,6 +7,7 @@ acknowledged the change; a wait that fails is told after the answer, with exit c
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence, Set
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -23,8 +26,9 @@ from constraint_crdt.cli.connection import connect, fields_of, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, printable
 from constraint_crdt.client import ClientError, NotFound, Refused, WrongInput
 from constraint_crdt.client.blocking import Client
+from constraint_crdt.operations.alerts import DEFINE_ALERT, DefineRule
 from constraint_crdt.operations.budgets import HoldReport, handle_of
-from constraint_crdt.operations.command import parse_duration, show_distance, show_time
+from constraint_crdt.operations.command import UsageError, parse_duration, parse_moment, show_distance, show_time
 from constraint_crdt.operations.constraints import (
     ADD,
     MAX_CHANGES,
@@ -39,6 +43,18 @@ from constraint_crdt.operations.constraints import (
     show_selector,
 )
 from constraint_crdt.operations.evidence import CoverageReport, NodeCoverage, StandingDefinition, acknowledged_by
+from constraint_crdt.operations.rules import (
+    DECIDE,
+    DISABLE,
+    REVERT,
+    Disabled,
+    Proposed,
+    Reverted,
+    show_decision,
+    show_decisions,
+    show_revert,
+    show_switched,
+)
 
 if TYPE_CHECKING:
     from constraint_crdt.cli.files import WantedBudget, WantedConstraint
@@ -209,6 +225,81 @@ def _present_write(
     return 0
 
 
+# --- decisions --------------------------------------------------------------------------------------------------------------
+
+
+def decide(arguments: argparse.Namespace) -> int:
+    """Ask what the constraints say of values. Returns 1 if these are not allowed."""
+    request: Proposed = request_of(arguments)
+    with connect(arguments) as client:
+        answer = client.do(DECIDE, request)
+    present(answer, None if arguments.json else show_decision(answer, request.values))
+    return 0 if answer.allowed else 1
+
+
+def decisions(arguments: argparse.Namespace) -> int:
+    """Print the last decisions of the node, with `--json` a line each."""
+    with connect(arguments) as client:
+        answer = client.decisions()
+    if not arguments.json:
+        return present(answer, show_decisions(answer))
+    for each in answer:
+        print(json.dumps(msgspec.to_builtins(each)))
+    return 0
+
+
+# --- disable --------------------------------------------------------------------------------------------------------------
+
+
+def disable(arguments: argparse.Namespace) -> int:
+    """Disable constraints; all of them only after a question, or with `--yes`."""
+    request: Disabled = request_of(arguments)
+    with connect(arguments) as client:
+        if request.all_ and not arguments.yes:
+            _ask(f"disable all {client.status().constraints} constraints on all nodes of the fleet?")
+        answer = client.do(DISABLE, request)
+    return present(answer, None if arguments.json else show_switched(answer, request, arguments))
+
+
+def revert(arguments: argparse.Namespace) -> int:
+    """Undo the last change of a constraint, or go back to a version; with `--all` to a time, after a question."""
+    given: Reverted = request_of(arguments)
+    target: str | None = arguments.target
+    if arguments.all_ == (given.id is not None) or (arguments.all_ and target is None):
+        raise MisuseError("name a constraint, or give --all with --to TIME")
+    if arguments.all_:
+        request = msgspec.structs.replace(given, time=_moment(target or ""))
+    elif target is None or target.isdecimal():
+        request = msgspec.structs.replace(given, to=None if target is None else int(target))
+    else:
+        raise MisuseError(f"--to {target!r} is no version of {given.id}: give the number that `history {given.id}` tells")
+    with connect(arguments) as client:
+        if arguments.all_ and not arguments.yes and not request.dry_run:
+            planned = client.do(REVERT, msgspec.structs.replace(request, dry_run=True))
+            if planned.steps:
+                present(planned, show_revert(planned, request, arguments))
+                _ask(f"make these {len(planned.steps)} changes?")
+        answer = client.do(REVERT, request)
+    return present(answer, None if arguments.json else show_revert(answer, request, arguments))
+
+
+def _moment(text: str) -> datetime:
+    """The point in time of `10m`, which is ago, or of a date with its zone."""
+    try:
+        return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
+    except UsageError:
+        return parse_moment(text)
+
+
+def _ask(question: str) -> None:
+    """Go on after a yes on the terminal. Raises `CommandFailedError` for another answer, `MisuseError` without a terminal."""
+    if not sys.stdin.isatty():
+        raise MisuseError("there is no terminal to ask on: give --yes")
+    print(f"{question} Type yes to go on: ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip() != "yes":
+        raise CommandFailedError("nothing was changed")
+
+
 # --- acquire ----------------------------------------------------------------------------------------------------------------
 
 RENEW_AFTER = 1 / 3
@@ -230,6 +321,9 @@ def acquire(arguments: argparse.Namespace) -> int:
         report = _acquired(client, arguments.name, arguments.amount, holder, wait)
         if not words:
             return present(report, None if arguments.json else handle_of(report))
+        if arguments.json:
+            present(report, None)
+            sys.stdout.flush()  # before the output of the command
         return _run_holding(client, report, words)
 
 
@@ -320,15 +414,21 @@ def apply(arguments: argparse.Namespace) -> int:
     check_wait(arguments)
     if arguments.wait is not None and arguments.dry_run:
         raise MisuseError("--dry-run sends nothing, so there is nothing to wait for: leave out --wait")
-    wanted, budgets, parameters = read_wanted(arguments.file)
+    wanted, budgets, parameters, alerts = read_wanted(arguments.file)
     if arguments.prune and not wanted:
         raise MisuseError(f"{arguments.file} lists no constraint, so --prune would remove all of them: use `remove` for that")
     client = connect(arguments)
     _check_expressions(client, arguments.file, wanted, {each.name for each in parameters})
+    planned = _planned_budgets(client, budgets)
     done: list[tuple[Changed, list[str]]] = []
     done += [(each, []) for each in _applied_parameters(client, parameters, dry_run=arguments.dry_run)]
     done += applied(client, wanted, prune=arguments.prune, dry_run=arguments.dry_run)
-    done += [(each, []) for each in _applied_budgets(client, budgets, dry_run=arguments.dry_run)]
+    done += [(change, edits) for change, edits, _ in planned]
+    for change, _, budget in planned:
+        if change.change != "unchanged" and not arguments.dry_run:
+            nodes = None if budget.on is None else list(budget.on)
+            client.define_budget(budget.name, limit=budget.limit, lease=budget.lease, nodes=nodes)
+    done += [(each, []) for each in _applied_alerts(client, alerts, dry_run=arguments.dry_run)]
     if not arguments.json:
         for change, edits in done:
             print(printable(f"{change.id}: {change.change}"))
@@ -360,17 +460,36 @@ def _applied_parameters(client: Client, wanted: Sequence["GivenParameter"], *, d
     return changes
 
 
-def _applied_budgets(client: Client, wanted: Sequence["WantedBudget"], *, dry_run: bool) -> list[Changed]:
-    """Define the budgets of the file; returns the changes. `--prune` removes no budget. `dry_run`: send nothing."""
+def _planned_budgets(client: Client, wanted: Sequence["WantedBudget"]) -> list[tuple[Changed, list[str], "WantedBudget"]]:
+    """The changes that the budgets of a file make, each with its edits as lines. `--prune` removes no budget.
+
+    Raises `CommandFailedError` for another lease than that of the fleet, and for a node that is not known.
+    """
     known = {each.name: each for each in client.budgets()} if wanted else {}
-    changes = []
+    nodes = {each.node for each in client.nodes() if not each.retired} if any(each.on for each in wanted) else set()
+    planned = []
     for each in wanted:
+        strange = [node for node in each.on or () if node not in nodes]
+        if strange:
+            raise CommandFailedError(printable(f"{each.place}: `on`: the node knows no node {strange[0]}"))
         before = known.get(each.name)
-        same = before is not None and before.limit == each.limit and len(before.limits) == 1
-        same = same and before is not None and each.seconds in (None, before.lease or 0.0)  # the node refuses another lease
-        if not same and not dry_run:
-            client.define_budget(each.name, limit=each.limit, lease=each.seconds, nodes=each.on)
-        changes.append(Changed(id=each.name, change="unchanged" if same else "added" if before is None else "replaced"))
+        edits = [] if before is None else each.edits_of(before)
+        change = "added" if before is None else "replaced" if edits else "unchanged"
+        planned.append((Changed(id=each.name, change=change), edits, each))
+    return planned
+
+
+def _applied_alerts(client: Client, wanted: Sequence[Mapping[str, object]], *, dry_run: bool) -> list[Changed]:
+    """Define the alert rules of the file; returns the changes. `--prune` removes no rule. `dry_run`: send nothing."""
+    known = {each.name for each in client.alerts().rules if each.of_fleet} if wanted else set()
+    changes = []
+    for table in wanted:
+        name = str(table["name"])
+        if dry_run:
+            change = "replaced" if name in known else "added"
+        else:
+            change = client.do(DEFINE_ALERT, msgspec.convert(table, DefineRule)).change
+        changes.append(Changed(id=name, change=change))
     return changes
 
 

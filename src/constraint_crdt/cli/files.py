@@ -70,15 +70,16 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, check_expressions
 from constraint_crdt.model import IfUnknown, Mode, Scope, Severity, counted
-from constraint_crdt.operations.command import UsageError, parse_duration
+from constraint_crdt.operations.budgets import BudgetReport
+from constraint_crdt.operations.command import UsageError, parse_duration, show_duration
 from constraint_crdt.operations.constraints import Changed, DefinitionReport
 from constraint_crdt.operations.service import show_import
 from constraint_crdt.operations.tiles import TILE, TileContent, show_put_tile
 from constraint_crdt.runtime.settings import MEMORY_STORE
 from constraint_crdt.state import FORMAT, MAX_STATE_BYTES, ConstraintState, from_json, to_json
 from constraint_crdt.store import back_up, check_backup, default_path, put_back, read_store
-from constraint_crdt.store.files import replace_file
-from constraint_crdt.types.budgets import check_budget
+from constraint_crdt.store.files import REJOIN, replace_file
+from constraint_crdt.types.budgets import Known, check_budget
 from constraint_crdt.types.definition import Definition, check_definition, check_selector, duration_ns, expiry_time
 from constraint_crdt.types.orset import Change, change_of
 from constraint_crdt.types.parameters import GivenParameter, check_parameter_name, check_parameter_value, read_parameters
@@ -102,9 +103,6 @@ FIELDS = (
 """Of a constraint in a file."""
 
 TEXTS = ("id", "when", "severity", "about", "clear_when", "if_unknown", "scope", "mode", "each")
-
-_HEADER = re.compile(r"\s*\[\[\s*constraint\s*\]\]")
-
 
 # --- whole files ------------------------------------------------------------------------------------------------------------
 
@@ -220,19 +218,24 @@ def _export_constraints(arguments: argparse.Namespace) -> int:
         raise MisuseError("--constraints writes TOML, and --json prints JSON: `constraints --json` has them in JSON")
     if arguments.store is None:
         client = connect(arguments)
-        definitions = {each.id: [definition_of(one) for one in each.definitions] for each in client.constraints()}
+        reports, live = client.constraints(), {each.node for each in client.nodes() if each.live}
+        definitions = {each.id: [definition_of(one) for one in each.definitions] for each in reports}
+        budgets = [ListedBudget(each.name, each.limits, each.lease, each.participants) for each in client.budgets()]
         settings = _asked_parameters(client)
     else:
         state = from_json(_stored_state(Path(arguments.store)))
         definitions = {id_: list(state.constraints.definitions(id_)) for id_ in state.constraints}
+        live = {name for name in state.nodes if name not in state.retirements}
+        budgets = [ListedBudget.of(name, state.budgets.known(name)) for name in state.budgets]
         settings = {
             name: [(each.text, [value.value for value in each.values]) for each in state.parameters.settings(name)]
             for name in state.parameters
         }
-    parameters = write_parameters(settings)
-    write_whole(arguments.output, "\n".join(filter(None, (parameters, write_constraints(definitions)))).encode())
+    blocks = [write_parameters(settings), write_constraints(definitions), write_budgets(budgets, live)]
+    write_whole(arguments.output, "\n".join(filter(None, blocks)).encode())
     if arguments.output != STANDARD:
-        also = f" and {counted(len(settings), 'parameter')}" if settings else ""
+        counts = {"parameter": len(settings), "budget": len(budgets)}
+        also = "".join(f" and {counted(count, what)}" for what, count in counts.items() if count)
         print(printable(f"{arguments.output}: {counted(len(definitions), 'constraint')}{also}; `{PROGRAM} apply` reads them"))
     return 0
 
@@ -405,7 +408,7 @@ def restore(arguments: argparse.Namespace) -> int:
     file = Path(arguments.file)
     if arguments.store in ("", MEMORY_STORE):
         raise MisuseError(f"--store {arguments.store!r} names no file: leave it out for the usual place of the node")
-    with _as_command_failure():
+    with _as_command_failure(f"name a file that `{PROGRAM} backup` wrote"):
         found = check_backup(file)
         store = default_path(found.node, found.fleet) if arguments.store is None else Path(arguments.store)
         _, former = put_back(file, store)
@@ -420,12 +423,12 @@ def restore(arguments: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _as_command_failure() -> Iterator[None]:
-    """End the command with the sentence of an error of a store."""
+def _as_command_failure(advice: str = REJOIN) -> Iterator[None]:
+    """End the command with the sentence of an error of a store. `advice`: for a store that cannot be read."""
     try:
         yield
     except ConstraintCrdtError as error:
-        raise CommandFailedError(printable(str(error))) from None
+        raise CommandFailedError(printable(str(error).replace(REJOIN, advice))) from None
 
 
 class StateFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -600,7 +603,7 @@ def _as_toml(value: object) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-_TABLES = frozenset({"constraint", "budget", "parameters"})
+_TABLES = frozenset({"constraint", "budget", "alert", "parameters"})
 
 
 class WantedFile(NamedTuple):
@@ -610,6 +613,7 @@ class WantedFile(NamedTuple):
     """By id."""
     budgets: list["WantedBudget"]
     parameters: list[GivenParameter]
+    alerts: list[dict[str, object]]
 
 
 def write_parameters(settings: Mapping[str, Sequence[tuple[str, Sequence[float | str | bool]]]]) -> str:
@@ -651,32 +655,111 @@ def _read_parameters(file: str, table: object) -> list[GivenParameter]:
     return found
 
 
-class WantedBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+FIELDS_OF_BUDGET = ("name", "limit", "lease", "on")
+"""Of a budget in a file."""
+
+
+class ListedBudget(NamedTuple):
+    """A budget to be written to a file."""
+
+    name: str
+    limits: tuple[int, ...]
+    """Several: set at once."""
+    lease: float | None
+    """Seconds; None without."""
+    nodes: tuple[str, ...]
+    """Those with a share."""
+
+    @classmethod
+    def of(cls, name: str, known: Known) -> "ListedBudget":
+        """A budget of a store."""
+        limits = tuple(sorted({head.value.limit for head in known.heads}))
+        return cls(name, limits, known.lease / SECOND or None, tuple(known.nodes()))
+
+
+def write_budgets(budgets: Iterable[ListedBudget], live: Collection[str]) -> str:
+    """The part of a file of `apply` with these budgets. The nodes are left out where all of `live` have a share."""
+    blocks = []
+    for each in sorted(budgets):
+        lines = ["[[budget]]", f"name = {_as_toml(each.name)}", f"limit = {min(each.limits)}"]
+        if len(each.limits) > 1:
+            lines.insert(0, f"# in conflict: the limits {', '.join(map(str, each.limits))} were set at once, the lowest holds")
+        lines.append(f"lease = {_as_toml('none' if each.lease is None else show_duration(each.lease))}")
+        if not set(live) <= set(each.nodes):
+            lines.append(f"on = {_as_toml(list(each.nodes))}")
+        blocks.append("\n".join(lines) + "\n")
+    return "\n".join(blocks)
+
+
+class WantedBudget(NamedTuple):
     """A budget of a file of `apply`."""
 
     name: str
     limit: int
-    lease: str | None = None
-    on: list[str] | None = None
+    lease: float | None
+    """Seconds; 0 for none. None: as before, or the usual lease."""
+    on: tuple[str, ...] | None
+    """The nodes with a share; None: those live when it is made."""
+    place: str
 
-    @property
-    def seconds(self) -> float | None:
-        """Of the lease; 0 for none. Raises `ConstraintCrdtError` for a text that is no length."""
-        return None if self.lease is None else 0.0 if self.lease == "none" else parse_duration(self.lease)
+    def edits_of(self, before: BudgetReport) -> list[str]:
+        """The differences from a budget that exists, a line for each; empty without any. Raises `CommandFailedError` for another
+        lease.
+        """
+        lease = before.lease or 0.0
+        if self.lease not in (None, lease):
+            raise CommandFailedError(
+                f"{self.place}: the lease of budget {self.name} stays as it is, {show_duration(lease) if lease else 'none'}: "
+                "choose another name for another lease"
+            )
+        edits = [] if len(before.limits) < 2 else [f"  settles a conflict of the limits {', '.join(map(str, before.limits))}"]
+        if before.limit != self.limit:
+            edits.append(f"  limit: {before.limit} -> {self.limit}")
+        if self.on is not None and not set(self.on) <= set(before.participants):
+            edits.append(f"  on: {_as_toml(list(before.participants))} -> {_as_toml(sorted({*before.participants, *self.on}))}")
+        return edits
 
 
-def _read_budgets(file: str, entries: object) -> list[WantedBudget]:
-    """The budgets of a file. Raises `MisuseError` for the first mistake in one."""
+def _read_budget(entry: dict[str, object], before: Collection[str], place: str) -> WantedBudget:
+    """Raises `ConstraintCrdtError` for a value out of bounds, `MisuseError` for a value of the wrong type."""
+    for key in entry:
+        if key not in FIELDS_OF_BUDGET:
+            near = difflib.get_close_matches(key, FIELDS_OF_BUDGET, n=1)
+            hint = f"`{near[0]}` may be meant" if near else f"there are {', '.join(FIELDS_OF_BUDGET)}"
+            raise ConstraintCrdtError(f"there is no field `{key}`: {hint}")
+    for key in ("name", "limit"):
+        if key not in entry:
+            raise ConstraintCrdtError(f"`{key}` is missing")
+    name, limit, on = entry["name"], entry["limit"], entry.get("on")
+    if not isinstance(name, str):
+        raise ConstraintCrdtError(f"`name` must be a text, not {name!r}")
+    if not isinstance(limit, int) or isinstance(limit, bool):
+        raise ConstraintCrdtError(f"`limit` must be a whole number, not {limit!r}")
+    lease = 0.0 if entry.get("lease") == "none" else _read_duration(entry, "lease")
+    if on is not None and not (isinstance(on, list) and on and all(isinstance(node, str) for node in on)):
+        raise ConstraintCrdtError(f'`on` must be a list of nodes, as in ["forge", "gate"], not {on!r}')
+    check_budget(name, limit, round((lease or 0.0) * 1e9))
+    if name in before:
+        raise ConstraintCrdtError("the name is there twice")
+    return WantedBudget(name, limit, lease, None if on is None else tuple(on), place)
+
+
+def _read_alerts(file: str, entries: object) -> list[dict[str, object]]:
+    """The alert rules of a file, as tables. Raises `MisuseError` for a mistake in one."""
+    from constraint_crdt.alerts import check_of_fleet, read_rules  # for files with alerts only
+
     try:
-        found = msgspec.convert(entries, list[WantedBudget])
-        for each in found:
-            check_budget(each.name, each.limit, round((each.seconds or 0.0) * 1e9))
-    except (msgspec.ValidationError, ConstraintCrdtError) as error:
-        raise MisuseError(printable(f"{file}: [[budget]]: {error}")) from None
-    names = [each.name for each in found]
-    if len(set(names)) < len(names):
-        raise MisuseError(printable(f"{file}: [[budget]]: a name is there twice"))
-    return found
+        rules = [check_of_fleet(rule) for rule in read_rules(entries)]
+    except ConstraintCrdtError as error:
+        raise MisuseError(printable(f"{file}: [[alert]]: {error}")) from None
+    return [
+        {
+            field.encode_name: value
+            for field in msgspec.structs.fields(type(rule))
+            if (value := getattr(rule, field.name)) is not None
+        }
+        for rule in rules
+    ]
 
 
 def read_toml(file: str) -> tuple[str, dict[str, Any]]:
@@ -707,7 +790,7 @@ def read_wanted(file: str, beside: Collection[str] = frozenset()) -> WantedFile:
     """
     text, content = read_toml(file)
     mistakes = [
-        f"`{key}` means nothing: there are [[constraint]], [[budget]] and [parameters]"
+        f"`{key}` means nothing: there are [[constraint]], [[budget]], [[alert]] and [parameters]"
         for key in content
         if key not in _TABLES and key not in beside
     ]
@@ -716,17 +799,29 @@ def read_wanted(file: str, beside: Collection[str] = frozenset()) -> WantedFile:
         mistakes.append("write each constraint under [[constraint]], with double brackets")
         entries = []
     wanted: dict[str, WantedConstraint] = {}
-    for place, entry in zip(_places(text, len(entries)), entries, strict=True):
+    for place, entry in zip(_places(text, len(entries), "constraint"), entries, strict=True):
         named = f"{place} ({entry['id']})" if isinstance(entry.get("id"), str) else place
         try:
             id_, each = _read_entry(entry, wanted)
             wanted[id_] = each._replace(place=named)
         except (ConstraintCrdtError, ExpressionError, MisuseError) as error:
             mistakes.append(f"{named}: {error}")
+    entries = content.get("budget", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        mistakes.append("write each budget under [[budget]], with double brackets")
+        entries = []
+    budgets: dict[str, WantedBudget] = {}
+    for place, entry in zip(_places(text, len(entries), "budget"), entries, strict=True):
+        named = f"{place} ({entry['name']})" if isinstance(entry.get("name"), str) else place
+        try:
+            found = _read_budget(entry, budgets, f"{file}: {named}")
+            budgets[found.name] = found
+        except (ConstraintCrdtError, MisuseError) as error:
+            mistakes.append(f"{named}: {error}")
     if mistakes:
         raise MisuseError("\n".join(printable(f"{file}: {mistake}") for mistake in mistakes))
-    parameters = _read_parameters(file, content.get("parameters", {}))
-    return WantedFile(wanted, _read_budgets(file, content.get("budget", [])), parameters)
+    alerts = _read_alerts(file, content["alert"]) if "alert" in content and "alert" not in beside else []
+    return WantedFile(wanted, list(budgets.values()), _read_parameters(file, content.get("parameters", {})), alerts)
 
 
 def _read_entry(entry: dict[str, object], before: Collection[str]) -> tuple[str, WantedConstraint]:
@@ -801,9 +896,10 @@ def _read_selector(value: object) -> dict[str, str] | str:
     return value
 
 
-def _places(text: str, count: int) -> list[str]:
+def _places(text: str, count: int, table: str) -> list[str]:
     """The place of each entry: with its line, unless the layout hides the lines from anything but a TOML parser."""
-    lines = [number for number, line in enumerate(text.splitlines(), 1) if _HEADER.match(line)]
+    header = re.compile(rf"\s*\[\[\s*{table}\s*\]\]")
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if header.match(line)]
     if len(lines) != count:
-        return [f"constraint {number}" for number in range(1, count + 1)]
-    return [f"line {line}, constraint {number}" for number, line in enumerate(lines, 1)]
+        return [f"{table} {number}" for number in range(1, count + 1)]
+    return [f"line {line}, {table} {number}" for number, line in enumerate(lines, 1)]

@@ -90,8 +90,8 @@ def show_event(event: Event) -> str:
     """An event in a line, in local time."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.time / 1e9))
     place = "/".join(part for part in (event.room, event.tile) if part)
-    about = " on ".join(part for part in (event.constraint or place, event.node) if part)
-    cause = f" (by {event.actor} on {event.by})" if event.actor else ""
+    about = " on ".join(part for part in (event.constraint or event.budget or place, event.node) if part)
+    cause = f" (by {event.actor} on {event.by}{f', because {event.why}' if event.why else ''})" if event.actor else ""
     told = ": ".join(part for part in (about, event.detail) if part)
     return f"{when}  {event.kind.value:<14}  {told}{cause}".rstrip()
 

@@ -94,6 +94,8 @@ class Client(BlockingMethods):
         self.address = read_address(node)
         self._trust = Trust(ca) if self.address.secure else None
         self._token = check_token(token)
+        self.why = ""
+        """The reason of the changes made by this client, for the audit and the history of the fleet."""
         self._timeout = timeout
         self._idle: list[tuple[float, http.client.HTTPConnection]] = []
 
@@ -130,7 +132,7 @@ class Client(BlockingMethods):
         self, method: str, path: str, body: bytes | None = None, *, media_type: str = "application/json", patience: float = 0.0
     ) -> RawResponse:
         """Send a request to a path, and return the answer, a problem included. Raises `NoAnswer` or `NotANode`."""
-        headers = headers_of(self.address, self._token, body, media_type)
+        headers = headers_of(self.address, self._token, body, media_type, self.why)
         timeout = self._timeout + patience
         kept = self._kept_connection()
         if kept is not None:
@@ -475,6 +477,8 @@ class AsyncClient(AsyncMethods):
         self.address = read_address(node)
         self._trust = Trust(ca) if self.address.secure else None
         self._token = check_token(token)
+        self.why = ""
+        """The reason of the changes made by this client, for the audit and the history of the fleet."""
         self._timeout = timeout
         self._idle: list[_Connection] = []
 
@@ -507,7 +511,7 @@ class AsyncClient(AsyncMethods):
         self, method: str, path: str, body: bytes | None = None, *, media_type: str = "application/json", patience: float = 0.0
     ) -> RawResponse:
         """Send a request to a path, and return the answer, a problem included. Raises `NoAnswer` or `NotANode`."""
-        headers = headers_of(self.address, self._token, body, media_type)
+        headers = headers_of(self.address, self._token, body, media_type, self.why)
         timeout = self._timeout + patience
         kept = self._kept_connection()
         try:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from constraint_crdt.operations import (
+    alerts,
     budgets,
     constraints,
     counts,
@@ -23,15 +24,17 @@ from constraint_crdt.operations import (
     guards,
     nodes,
     plato,
+    rules,
     service,
     sketches,
     tiles,
     variables,
 )
-from constraint_crdt.operations.budgets import BudgetReport, HoldReport, ReleaseReport
+from constraint_crdt.operations.alerts import AlertsReport, RuleChange, SilenceReport
+from constraint_crdt.operations.budgets import BudgetExplanation, BudgetReport, HoldReport, ReleaseReport
 from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, ExpressionReport, Removed
 from constraint_crdt.operations.counts import Checked, LatelyReport, Nothing, OverviewReport, RatesReport, Recorded
-from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport
+from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport, SeriesReport
 from constraint_crdt.operations.fleet import (
     CounterReport,
     InvitationReport,
@@ -45,7 +48,8 @@ from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.operation import Empty, Operation, Paged
 from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
-from constraint_crdt.operations.service import AlertsReport, AuditReport, DiagnosisReport, Health, ImportReport, SessionReport
+from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, ModeReport, RevertReport, Switched
+from constraint_crdt.operations.service import AuditReport, DiagnosisReport, Health, ImportReport, SessionReport
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
 from constraint_crdt.operations.variables import ParameterChange, ParameterReport, ReadingsReport, VariableReport
@@ -120,7 +124,40 @@ class BlockingMethods(ABC):
 
     def alerts(self) -> AlertsReport:
         """The alerts of the node, and the rules that they follow."""
-        return self.do(service.ALERTS, Empty())
+        return self.do(alerts.ALERTS, Empty())
+
+    def define_alert(
+        self, name: str, *, kind: str, constraint: str | None = None, node: str | None = None, on: str | None = None,
+        budget: str | None = None, half_life: float | None = None, above: float | None = None, above_share: float | None = None,
+        within: float | None = None, for_: float | None = None, keep_firing_for: float | None = None, repeat: float | None = None,
+        to: list[str] | None = None,
+    ) -> RuleChange:
+        """Define an alert rule of the fleet, or replace it. Durations in seconds; `to`: `log`, and names of destinations."""
+        request = alerts.DefineRule(
+            name=name, kind=kind, constraint=constraint, node=node, on=on, budget=budget, half_life=half_life, above=above,
+            above_share=above_share, within=within, for_=for_, keep_firing_for=keep_firing_for, repeat=repeat, to=to,
+        )
+        return self.do(alerts.DEFINE_ALERT, request)
+
+    def remove_alert(self, name: str) -> RuleChange:
+        """Remove an alert rule of the fleet."""
+        return self.do(alerts.REMOVE_ALERT, alerts.NamedRule(name=name))
+
+    def silences(self) -> list[SilenceReport]:
+        """The silences and acknowledgements in force."""
+        return self.do(alerts.SILENCES, Empty())
+
+    def silence(self, alert: str, *, why: str, on: str = "", for_: float = 7200.0) -> SilenceReport:
+        """Silence alerts in the whole fleet. `alert`: a pattern of rules, constraints or nodes; `for_`: seconds, 2 h."""
+        return self.do(alerts.SILENCE, alerts.SilenceAlerts(alert=alert, why=why, on=on, for_=for_))
+
+    def unsilence(self, id_: str) -> SilenceReport:
+        """End a silence or an acknowledgement early."""
+        return self.do(alerts.UNSILENCE, alerts.NamedSilence(id=id_))
+
+    def acknowledge(self, alert: str, *, why: str = "", for_: float = 86400.0) -> list[SilenceReport]:
+        """Say that an alert is being looked after. `alert`: the name of a rule, or RULE/SUBJECT; `for_` in seconds."""
+        return self.do(alerts.ACKNOWLEDGE, alerts.AcknowledgeAlert(alert=alert, why=why, for_=for_))
 
     def constraints(self, *, id_: tuple[str, ...] = (), expired: bool = False) -> list[ConstraintReport]:
         """The active constraints, by id; or the expired ones not removed yet."""
@@ -159,6 +196,36 @@ class BlockingMethods(ABC):
         """Whether a `when` would be taken."""
         return self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when, scope=scope))
 
+    def decide(self, values: Mapping[str, object]) -> DecisionReport:
+        """What the constraints say of these values, on top of what the node measures now. Nothing is counted or changed."""
+        return self.do(rules.DECIDE, rules.Proposed(values=values))
+
+    def decisions(self) -> list[DecisionReport]:
+        """The last decisions of this node since its start, the newest last: 1,000 by default, of a few megabytes in all at most."""
+        return self.do(rules.DECISIONS, rules.ListDecisions())
+
+    def disable(self, ids: Sequence[str] = (), *, all_: bool = False, for_: float | None = None, why: str) -> Switched:
+        """Keep constraints, and evaluate them on no node, for some seconds or until they are enabled."""
+        return self.do(rules.DISABLE, rules.Disabled(ids=ids, all_=all_, for_=for_, why=why))
+
+    def enable(self, ids: Sequence[str] = (), *, all_: bool = False, why: str = "") -> Switched:
+        """Evaluate disabled constraints again."""
+        return self.do(rules.ENABLE, rules.Enabled(ids=ids, all_=all_, why=why))
+
+    def mode(self, id_: str, mode: str, *, why: str = "") -> ModeReport:
+        """What follows from a violation of a constraint: audit, warn, enforce. All else of its definition stays."""
+        return self.do(rules.MODE, rules.new_mode(id_, mode, why=why))
+
+    def history(self, *, id_: str | None = None, since: float | None = None) -> list[HistoryEntry]:
+        """Who changed rules and membership, when, why, and what they were; the newest last. Kept for 90 days."""
+        return self.do(rules.HISTORY, rules.ReadHistory(id=id_, since=since))
+
+    def revert(
+        self, id_: str | None = None, *, to: int | None = None, time: datetime | None = None, dry_run: bool = False, why: str = "",
+    ) -> RevertReport:
+        """Undo the last change of a constraint, go back to a version (`to`), or make all what they were at a time."""
+        return self.do(rules.REVERT, rules.Reverted(id=id_, to=to, time=time, dry_run=dry_run, why=why))
+
     def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,
     ) -> Recorded:
@@ -177,6 +244,10 @@ class BlockingMethods(ABC):
         """The constraints at a glance, one page."""
         return self.do(counts.OVERVIEW, counts.overview_page(after=after, limit=limit, node=node))
 
+    def urgent(self, *, after: str | None = None, limit: int | None = None, node: str | None = None) -> OverviewReport:
+        """The constraints at a glance that a node tells as violated or unknown now, one page. As `overview`."""
+        return self.do(counts.URGENT, counts.GetUrgent(after=after, limit=limit, node=node))
+
     def lately(self) -> LatelyReport:
         """The decaying counts of judgements, per node."""
         return self.do(counts.LATELY, Empty())
@@ -189,9 +260,9 @@ class BlockingMethods(ABC):
         """The variables that the nodes measure; those of the answering node with value, age, source and readers."""
         return self.do(variables.VARIABLES, variables.GetVariables(node=node, name=name))
 
-    def readings(self, *, name: str | None = None) -> ReadingsReport:
+    def readings(self, *, name: str | None = None, node: str | None = None) -> ReadingsReport:
         """The readings that the nodes share, with their ages, and the figures of each variable over the fleet."""
-        return self.do(variables.READINGS, variables.GetReadings(name=name))
+        return self.do(variables.READINGS, variables.GetReadings(name=name, node=node))
 
     def parameters(self, *, name: str | None = None) -> list[ParameterReport]:
         """The parameters that constraints read as `param.NAME`, with their settings, and the value on the node that answers."""
@@ -208,6 +279,10 @@ class BlockingMethods(ABC):
     def budgets(self) -> list[BudgetReport]:
         """The budgets, who holds them, and where rights are free."""
         return self.do(budgets.BUDGETS, Empty())
+
+    def explain_budget(self, name: str) -> BudgetExplanation:
+        """Who holds a budget, why an acquire would wait, and by when a lowered limit holds. `explain budget NAME` shows it."""
+        return self.do(budgets.EXPLAIN_BUDGET, budgets.NamedBudget(name=name))
 
     def define_budget(
         self, name: str, *, limit: int, lease: float | None = None, nodes: list[str] | None = None, gone: list[str] | None = None,
@@ -265,6 +340,10 @@ class BlockingMethods(ABC):
     def explain(self, id_: str) -> ExplainReport:
         """Why a constraint is as it is."""
         return self.do(evidence.EXPLAIN, evidence.ExplainConstraint(id=id_))
+
+    def series(self, id_: str, *, points: int | None = None) -> SeriesReport:
+        """The recent course of a constraint: margins on the node that answers, sampled, and the states told by every node."""
+        return self.do(evidence.SERIES, evidence.GetSeries(id=id_, points=points))
 
     def convergence(self) -> ConvergenceReport:
         """How each peer stands to the node."""
@@ -442,7 +521,40 @@ class AsyncMethods(ABC):
 
     async def alerts(self) -> AlertsReport:
         """The alerts of the node, and the rules that they follow."""
-        return await self.do(service.ALERTS, Empty())
+        return await self.do(alerts.ALERTS, Empty())
+
+    async def define_alert(
+        self, name: str, *, kind: str, constraint: str | None = None, node: str | None = None, on: str | None = None,
+        budget: str | None = None, half_life: float | None = None, above: float | None = None, above_share: float | None = None,
+        within: float | None = None, for_: float | None = None, keep_firing_for: float | None = None, repeat: float | None = None,
+        to: list[str] | None = None,
+    ) -> RuleChange:
+        """Define an alert rule of the fleet, or replace it. Durations in seconds; `to`: `log`, and names of destinations."""
+        request = alerts.DefineRule(
+            name=name, kind=kind, constraint=constraint, node=node, on=on, budget=budget, half_life=half_life, above=above,
+            above_share=above_share, within=within, for_=for_, keep_firing_for=keep_firing_for, repeat=repeat, to=to,
+        )
+        return await self.do(alerts.DEFINE_ALERT, request)
+
+    async def remove_alert(self, name: str) -> RuleChange:
+        """Remove an alert rule of the fleet."""
+        return await self.do(alerts.REMOVE_ALERT, alerts.NamedRule(name=name))
+
+    async def silences(self) -> list[SilenceReport]:
+        """The silences and acknowledgements in force."""
+        return await self.do(alerts.SILENCES, Empty())
+
+    async def silence(self, alert: str, *, why: str, on: str = "", for_: float = 7200.0) -> SilenceReport:
+        """Silence alerts in the whole fleet. `alert`: a pattern of rules, constraints or nodes; `for_`: seconds, 2 h."""
+        return await self.do(alerts.SILENCE, alerts.SilenceAlerts(alert=alert, why=why, on=on, for_=for_))
+
+    async def unsilence(self, id_: str) -> SilenceReport:
+        """End a silence or an acknowledgement early."""
+        return await self.do(alerts.UNSILENCE, alerts.NamedSilence(id=id_))
+
+    async def acknowledge(self, alert: str, *, why: str = "", for_: float = 86400.0) -> list[SilenceReport]:
+        """Say that an alert is being looked after. `alert`: the name of a rule, or RULE/SUBJECT; `for_` in seconds."""
+        return await self.do(alerts.ACKNOWLEDGE, alerts.AcknowledgeAlert(alert=alert, why=why, for_=for_))
 
     async def constraints(self, *, id_: tuple[str, ...] = (), expired: bool = False) -> list[ConstraintReport]:
         """The active constraints, by id; or the expired ones not removed yet."""
@@ -481,6 +593,36 @@ class AsyncMethods(ABC):
         """Whether a `when` would be taken."""
         return await self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when, scope=scope))
 
+    async def decide(self, values: Mapping[str, object]) -> DecisionReport:
+        """What the constraints say of these values, on top of what the node measures now. Nothing is counted or changed."""
+        return await self.do(rules.DECIDE, rules.Proposed(values=values))
+
+    async def decisions(self) -> list[DecisionReport]:
+        """The last decisions of this node since its start, the newest last: 1,000 by default, of a few megabytes in all at most."""
+        return await self.do(rules.DECISIONS, rules.ListDecisions())
+
+    async def disable(self, ids: Sequence[str] = (), *, all_: bool = False, for_: float | None = None, why: str) -> Switched:
+        """Keep constraints, and evaluate them on no node, for some seconds or until they are enabled."""
+        return await self.do(rules.DISABLE, rules.Disabled(ids=ids, all_=all_, for_=for_, why=why))
+
+    async def enable(self, ids: Sequence[str] = (), *, all_: bool = False, why: str = "") -> Switched:
+        """Evaluate disabled constraints again."""
+        return await self.do(rules.ENABLE, rules.Enabled(ids=ids, all_=all_, why=why))
+
+    async def mode(self, id_: str, mode: str, *, why: str = "") -> ModeReport:
+        """What follows from a violation of a constraint: audit, warn, enforce. All else of its definition stays."""
+        return await self.do(rules.MODE, rules.new_mode(id_, mode, why=why))
+
+    async def history(self, *, id_: str | None = None, since: float | None = None) -> list[HistoryEntry]:
+        """Who changed rules and membership, when, why, and what they were; the newest last. Kept for 90 days."""
+        return await self.do(rules.HISTORY, rules.ReadHistory(id=id_, since=since))
+
+    async def revert(
+        self, id_: str | None = None, *, to: int | None = None, time: datetime | None = None, dry_run: bool = False, why: str = "",
+    ) -> RevertReport:
+        """Undo the last change of a constraint, go back to a version (`to`), or make all what they were at a time."""
+        return await self.do(rules.REVERT, rules.Reverted(id=id_, to=to, time=time, dry_run=dry_run, why=why))
+
     async def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,
     ) -> Recorded:
@@ -499,6 +641,10 @@ class AsyncMethods(ABC):
         """The constraints at a glance, one page."""
         return await self.do(counts.OVERVIEW, counts.overview_page(after=after, limit=limit, node=node))
 
+    async def urgent(self, *, after: str | None = None, limit: int | None = None, node: str | None = None) -> OverviewReport:
+        """The constraints at a glance that a node tells as violated or unknown now, one page. As `overview`."""
+        return await self.do(counts.URGENT, counts.GetUrgent(after=after, limit=limit, node=node))
+
     async def lately(self) -> LatelyReport:
         """The decaying counts of judgements, per node."""
         return await self.do(counts.LATELY, Empty())
@@ -511,9 +657,9 @@ class AsyncMethods(ABC):
         """The variables that the nodes measure; those of the answering node with value, age, source and readers."""
         return await self.do(variables.VARIABLES, variables.GetVariables(node=node, name=name))
 
-    async def readings(self, *, name: str | None = None) -> ReadingsReport:
+    async def readings(self, *, name: str | None = None, node: str | None = None) -> ReadingsReport:
         """The readings that the nodes share, with their ages, and the figures of each variable over the fleet."""
-        return await self.do(variables.READINGS, variables.GetReadings(name=name))
+        return await self.do(variables.READINGS, variables.GetReadings(name=name, node=node))
 
     async def parameters(self, *, name: str | None = None) -> list[ParameterReport]:
         """The parameters that constraints read as `param.NAME`, with their settings, and the value on the node that answers."""
@@ -532,6 +678,10 @@ class AsyncMethods(ABC):
     async def budgets(self) -> list[BudgetReport]:
         """The budgets, who holds them, and where rights are free."""
         return await self.do(budgets.BUDGETS, Empty())
+
+    async def explain_budget(self, name: str) -> BudgetExplanation:
+        """Who holds a budget, why an acquire would wait, and by when a lowered limit holds. `explain budget NAME` shows it."""
+        return await self.do(budgets.EXPLAIN_BUDGET, budgets.NamedBudget(name=name))
 
     async def define_budget(
         self, name: str, *, limit: int, lease: float | None = None, nodes: list[str] | None = None, gone: list[str] | None = None,
@@ -590,6 +740,10 @@ class AsyncMethods(ABC):
     async def explain(self, id_: str) -> ExplainReport:
         """Why a constraint is as it is."""
         return await self.do(evidence.EXPLAIN, evidence.ExplainConstraint(id=id_))
+
+    async def series(self, id_: str, *, points: int | None = None) -> SeriesReport:
+        """The recent course of a constraint: margins on the node that answers, sampled, and the states told by every node."""
+        return await self.do(evidence.SERIES, evidence.GetSeries(id=id_, points=points))
 
     async def convergence(self) -> ConvergenceReport:
         """How each peer stands to the node."""

@@ -18,7 +18,7 @@ import msgspec
 from constraint_crdt.client import Busy, NoAnswer, NotANode, NotFound, Refused, TlsError, Unauthorized, WrongInput
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.model import Event, Notice
-from constraint_crdt.operations.operation import JSON, AnyOperation, Operation
+from constraint_crdt.operations.operation import JSON, REASON, AnyOperation, Operation
 
 Request = TypeVar("Request", bound=msgspec.Struct)
 Response = TypeVar("Response")
@@ -271,11 +271,13 @@ def _query(operation: AnyOperation, request: msgspec.Struct) -> str:
     return urlencode(given, errors="replace")
 
 
-def headers_of(address: Address, token: str | None, body: bytes | None, media_type: str) -> dict[str, str]:
-    """The headers of a request."""
+def headers_of(address: Address, token: str | None, body: bytes | None, media_type: str, why: str = "") -> dict[str, str]:
+    """The headers of a request. `why`: the reason of a change."""
     headers = {"Host": address.authority, "Accept": "application/json, application/problem+json, */*"}
     if body is not None:
         headers |= {"Content-Type": media_type, "Content-Length": str(len(body))}
+    if why:
+        headers[REASON.name] = quote(why)
     return headers | authorization(token)
 
 

@@ -2509,9 +2509,120 @@ failed:
     return NULL;
 }
 
+/* --- the loops over clocks: dicts of seqs ------------------------------------------------------------------------------------ */
+
+/* The entry of a clock, borrowed; `zero` where it has none. */
+static PyObject *
+entry_of(PyObject *clock, PyObject *key, PyObject *zero)
+{
+    PyObject *seq = PyDict_GetItemWithError(clock, key);
+    return seq == NULL && !PyErr_Occurred() ? zero : seq;
+}
+
+/* Whether a seq is above another: 1, 0, or -1 for an error. Most are the same small number, so the same object. */
+static int
+is_above(PyObject *seq, PyObject *other)
+{
+    if (seq == other)
+        return 0;
+    long long a = PyLong_AsLongLong(seq), b = a == -1 && PyErr_Occurred() ? 0 : PyLong_AsLongLong(other);
+    return PyErr_Occurred() ? -1 : a > b;
+}
+
+static PyObject *
+ahead(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *mine, *theirs, *key, *high;
+    Py_ssize_t at = 0;
+    if (!PyArg_ParseTuple(arguments, "O!O!", &PyDict_Type, &mine, &PyDict_Type, &theirs))
+        return NULL;
+    PyObject *zero = PyLong_FromLong(0), *found = PyList_New(0);
+    int good = zero != NULL && found != NULL;
+    while (good && PyDict_Next(mine, &at, &key, &high)) {
+        PyObject *seq = entry_of(theirs, key, zero);
+        int above = seq == NULL ? -1 : is_above(high, seq);
+        good = above >= 0;
+        if (above > 0) {
+            PyObject *entry = PyTuple_Pack(2, key, seq);
+            good = entry != NULL && PyList_Append(found, entry) == 0;
+            Py_XDECREF(entry);
+        }
+    }
+    Py_XDECREF(zero);
+    if (!good)
+        Py_CLEAR(found);
+    return found;
+}
+
+/* The parts of a pair, borrowed. */
+static int
+take_pair(PyObject *pair, PyObject **key, PyObject **seq)
+{
+    if (pair == NULL || !PyTuple_Check(pair) || PyTuple_Size(pair) != 2) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "an entry is a pair");
+        return 0;
+    }
+    *key = PyTuple_GetItem(pair, 0);
+    *seq = PyTuple_GetItem(pair, 1);
+    return 1;
+}
+
+static PyObject *
+lowered(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *clock, *entries, *key, *seq, *result = NULL;
+    if (!PyArg_ParseTuple(arguments, "O!O", &PyDict_Type, &clock, &entries))
+        return NULL;
+    PyObject *list = PySequence_List(entries), *zero = PyLong_FromLong(0);
+    Sum by = {0, 0};
+    int good = list != NULL && zero != NULL, below = 1;
+    for (Py_ssize_t place = 0; good && below && place < PyList_Size(list); place++) {
+        PyObject *before = take_pair(PyList_GetItem(list, place), &key, &seq) ? entry_of(clock, key, zero) : NULL;
+        int above = before == NULL ? -1 : is_above(before, seq);
+        good = above >= 0;
+        below = above > 0;
+        if (good && below)
+            add_count(&by, (uint64_t)PyLong_AsLongLong(before) - (uint64_t)PyLong_AsLongLong(seq));
+    }
+    if (good)
+        result = below ? sum_object(&by) : Py_NewRef(Py_None);
+    Py_XDECREF(list);
+    Py_XDECREF(zero);
+    return result;
+}
+
+static PyObject *
+pick(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *rows, *above, *whole, *make, *key, *seq;
+    if (!PyArg_ParseTuple(arguments, "O!OOO", &PyDict_Type, &rows, &above, &whole, &make))
+        return NULL;
+    PyObject *found = PySequence_List(above);
+    int good = found != NULL;
+    for (Py_ssize_t place = 0; good && place < PyList_Size(found); place++) {
+        PyObject *pair = PyList_GetItem(found, place), *run = NULL;
+        if (take_pair(pair, &key, &seq)) {
+            int some = PyObject_IsTrue(seq);
+            PyObject *row = some ? NULL : PyDict_GetItemWithError(rows, key);
+            if (!some && row == NULL && !PyErr_Occurred())
+                PyErr_SetObject(PyExc_KeyError, key);
+            if (row != NULL && (PyObject *)Py_TYPE(row) == whole)
+                run = Py_NewRef(row);
+            else if (!PyErr_Occurred())
+                run = PyObject_CallFunctionObjArgs(make, key, seq, NULL);
+        }
+        good = run != NULL && PyList_SetItem(found, place, run) == 0; /* which takes `run`, and drops the pair */
+    }
+    if (!good)
+        Py_CLEAR(found);
+    return found;
+}
+
 /* --- the module --------------------------------------------------------------------------------------------------------------- */
 
 static PyMethodDef functions[] = {
+    {"ahead", ahead, METH_VARARGS, NULL},
     {"all_hashed", all_hashed, METH_O, NULL},
     {"bind_cells", bind_cells, METH_VARARGS, NULL},
     {"blake", blake, METH_VARARGS, NULL},
@@ -2525,7 +2636,9 @@ static PyMethodDef functions[] = {
     {"hash_blocks", hash_blocks, METH_VARARGS, NULL},
     {"hash_level", hash_level, METH_VARARGS, NULL},
     {"join_cells", join_cells, METH_O, NULL},
+    {"lowered", lowered, METH_VARARGS, NULL},
     {"of_kinds", of_kinds, METH_VARARGS, NULL},
+    {"pick", pick, METH_VARARGS, NULL},
     {"position", position, METH_VARARGS, NULL},
     {"read_cells", read_cells, METH_VARARGS, NULL},
     {"sum_digests", sum_digests, METH_O, NULL},

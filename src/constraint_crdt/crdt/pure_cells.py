@@ -288,6 +288,22 @@ def deflate(data: bytes, most: int) -> bytes | None:
     return packed if len(packed) <= most else None
 
 
+def ahead(mine: dict[Any, int], theirs: dict[Any, int]) -> list[tuple[Any, int]]:
+    """The entries of `theirs`, 0 included, for the keys where `mine` is higher, in the order of `mine`. Values are above 0."""
+    return [(key, seq) for key, high in mine.items() if high > (seq := theirs.get(key, 0))]
+
+
+def lowered(at: dict[Any, int], entries: Iterable[tuple[Any, int]]) -> int | None:
+    """The sum by which these entries are below those of `at`; None if one is not."""
+    by = [at.get(key, 0) - seq for key, seq in entries]
+    return sum(by) if min(by, default=1) > 0 else None
+
+
+def pick(rows: dict[Any, Any], above: Iterable[tuple[Any, int]], whole: type[Any], make: Callable[[Any, int], Any]) -> list[Any]:
+    """The row of each key with 0, where it is a `whole`; else `make(key, seq)`."""
+    return [row if not seq and type(row := rows[key]) is whole else make(key, seq) for key, seq in above]
+
+
 def total_counts(cells: Iterable[Cell]) -> list[tuple[Replica, int, int]]:
     """The sums of the counts of COUNTS cells, for each stretch of cells of a row."""
     found = []

@@ -23,7 +23,7 @@ shared by all nodes of the process. A run never changes; a node with a change to
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, Key, Removed, Run, core, removed_dots
@@ -224,7 +224,7 @@ class Rows(Tables):
 
     def writers_since(self, clock: Known) -> Set[str]:
         """The names of the nodes with a row ahead of `clock`. As costly as `serves`."""
-        return {replica.node_id for replica in self._ahead(clock)}
+        return {replica.node_id for replica, _ in self.lacked_at(clock)}
 
     @property
     def state_hash(self) -> StateHash:
@@ -271,13 +271,13 @@ class Rows(Tables):
         mine = self._clock
         return sum([mine[replica] - seq for replica, seq in self.lacked_at(clock)])
 
-    def lacked_at(self, clock: Known) -> list[tuple[Replica, int]]:
+    def lacked_at(self, clock: Known) -> Sequence[tuple[Replica, int]]:
         """The entries of `clock`, 0 included, for every row ahead of it. As costly as `ahead_of`."""
-        mine, changed = self._clock, self.changed_since(clock)
-        theirs = (clock.entries if isinstance(clock, ClockMark) else clock).get
+        theirs, changed = clock.entries if isinstance(clock, ClockMark) else clock, self.changed_since(clock)
         if changed is None:
-            return [(replica, theirs(replica, 0)) for replica in self._ahead(clock)]
-        return [(replica, seq) for replica in changed if mine[replica] > (seq := theirs(replica, 0))]
+            return core.ahead(self._clock, theirs if isinstance(theirs, dict) else dict(theirs))
+        mine = self._clock
+        return [(replica, seq) for replica in changed if mine[replica] > (seq := theirs.get(replica, 0))]
 
     def since(self, clock: Known) -> list[Run]:
         """A run for every row ahead of `clock`. As costly as `ahead_of`, and O(cells in partial runs)."""
@@ -287,17 +287,9 @@ class Rows(Tables):
         """The rows of which the clock or the floor rose since the clock here was `clock`; None if it was not, or long ago."""
         return self._log.since(clock) if isinstance(clock, ClockMark) else None
 
-    def runs(self, above: Iterable[tuple[Replica, int]]) -> list[Run]:
+    def runs(self, above: Sequence[tuple[Replica, int]]) -> list[Run]:
         """A run for each of these rows above the given seq, which is below the end of the row. O(cells in partial runs)."""
-        rows = self._rows
-        return [row if not lo and isinstance(row := rows[replica], Run) else self._run(replica, lo) for replica, lo in above]
-
-    def _ahead(self, clock: Known) -> list[Replica]:
-        theirs, changed = clock.entries if isinstance(clock, ClockMark) else clock, self.changed_since(clock)
-        if changed is None:
-            return [replica for replica, hi in self._clock.items() if replica not in theirs or hi > theirs[replica]]
-        mine = self._clock
-        return [replica for replica in changed if mine[replica] > theirs.get(replica, 0)]
+        return core.pick(self._rows, above, Run, self._run)
 
     def _run(self, replica: Replica, lo: int) -> Run:
         row, hi = self._rows[replica], self._clock[replica]
@@ -362,6 +354,9 @@ class Rows(Tables):
         clock, rows = self._clock, self._rows
         if len(runs) == 1 and runs[0].lo and runs[0].lo == clock.get(runs[0].replica) and not (whole or replaced):
             return self._append(runs[0])
+        taken = self._take_new(runs)
+        if taken is not None:
+            return taken
         if [run for run in runs if run.lo and run.lo > clock.get(run.replica, 0)]:
             return Applied(changed=False, gap=True)
         new = [run for run in runs if run.replica not in rows and run.hi]
@@ -373,14 +368,11 @@ class Rows(Tables):
         for _, news in more:
             cells += news
         self._check_room(len(cells), len(new))
-        self.reset(replaced)
-        if self.signed is not None:
-            for replica in replaced:
-                self.signed.begin(replica)
         if replaced:
+            self._begin_anew(replaced)
             return self.apply(runs, whole=whole)._replace(changed=True)
         version = self._clock_sum, self._count
-        self._add_rows(new, cells)
+        self._add_rows([run.without_floor() for run in new], [run.replica for run in new], cells)
         for run, news in more:
             self.digest.fill(run.replica, news)
             if news:
@@ -392,6 +384,18 @@ class Rows(Tables):
             self._raise_clock(run.replica, run.hi)
         self._apply_removals(cells)
         return Applied((self._clock_sum, self._count) != version, False, exact)
+
+    def _take_new(self, runs: Sequence[Run]) -> Applied | None:
+        """`apply` for whole rows without floors, of which nothing is known here; None for others."""
+        replicas = [run.replica for run in runs]
+        if not self._rows.keys().isdisjoint(replicas) or [run for run in runs if run.lo or run.floor or not run.hi]:
+            return None
+        cells = list(chain.from_iterable([run.cells for run in runs]))
+        self._check_room(len(cells), len(runs))
+        self._add_rows(runs, replicas, cells)
+        self._put_all(self._without_pending(cells))
+        self._apply_removals(cells)
+        return Applied(bool(runs), False, True)
 
     def _append(self, run: Run) -> Applied:
         """`apply` for a single run that begins at the end of its row: the usual Delta."""
@@ -476,6 +480,13 @@ class Rows(Tables):
         self._hash = None
         self._reset.add(replica)
 
+    def _begin_anew(self, replicas: Collection[Replica]) -> None:
+        """Forget rows that others take the place of."""
+        self.reset(replicas)
+        if self.signed is not None:
+            for replica in replicas:
+                self.signed.begin(replica)
+
     def take_reset(self) -> set[Replica]:
         """The rows that were reset since the last call, for a store."""
         reset, self._reset = self._reset, set()
@@ -530,19 +541,25 @@ class Rows(Tables):
             return run.cells
         return run.above(mine)
 
-    def _add_rows(self, runs: Sequence[Run], cells: Sequence[Cell]) -> None:
-        """Take in rows, with all of their cells, of which nothing was known so far. They are shared from now on."""
+    def _add_rows(self, runs: Sequence[Run], replicas: Sequence[Replica], cells: Sequence[Cell]) -> None:
+        """Take in rows without floors, with all of their cells, of which nothing was known so far. They are shared from now on."""
         if not runs:
             return
         if not core.all_hashed(cells):
             for run in runs:
                 self.digest.fill(run.replica, run.cells)
-        self.digest.enter(runs)
-        self._rows.update({run.replica: run.without_floor() if run.floor else run for run in runs})
-        self._clock, self._clock_is_shared = self._clock | {run.replica: run.hi for run in runs}, False
-        self._clock_sum += sum([run.entry for run in runs])
-        self.clock_count += sum([run.hi for run in runs])
-        self._log.note_all([run.replica for run in runs])
+        entries = [run.entry for run in runs]
+        if 0 in entries:
+            self.digest.enter(runs)
+            entries = [run.entry for run in runs]
+        ends = [run.hi for run in runs]
+        self._rows.update(zip(replicas, runs, strict=True))
+        if self._clock_is_shared:
+            self._clock, self._clock_is_shared = self._clock.copy(), False
+        self._clock.update(zip(replicas, ends, strict=True))
+        self._clock_sum += sum(entries)
+        self.clock_count += sum(ends)
+        self._log.note_all(replicas)
         self._mark_is_old, self._hash = True, None
 
     def _without_pending(self, cells: Sequence[Cell]) -> Sequence[Cell]:

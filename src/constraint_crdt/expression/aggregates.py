@@ -29,15 +29,13 @@ from constraint_crdt.expression.syntax import Node, Tree, decode, is_window, ser
 from constraint_crdt.model import Scope
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.parameters import parameters_of
+from constraint_crdt.types.readings import FACTS
 
 if TYPE_CHECKING:
     from cel_expr_python import cel
 
 NODES: Final = "nodes"
 """The variable of an expression over the fleet."""
-
-FACTS: Final = frozenset({"name", "labels", "live", "position"})
-"""The fields of a node beside its readings."""
 
 _WRITTEN_BYTES: Final = 64
 
@@ -375,6 +373,25 @@ class FleetExpression:
         return f"FleetExpression({self.source!r})"
 
 
+def _no_bools(root: Node) -> Iterator[Node]:
+    """The conditions in an expression over nodes that are a node as a whole, or a field of a node that is never a bool."""
+    conditions, variables = [root], set[str]()
+    for each in root.walk():
+        loop = _loop(each)
+        if loop is not None:
+            variables.add(loop[1].variable)
+            conditions.append(loop[1].node)
+        elif _is_helper(each) and "condition" in FLEET_FUNCTIONS[each.name] and len(each.nodes) > 2:
+            variables.add(each.nodes[1].name)
+            conditions.append(each.nodes[2])
+    for each in conditions:
+        is_fact = each.sort == "field" and each.name in FACTS - {"live"} and not each.value
+        of = each.nodes[0] if is_fact else each
+        is_item = of.sort == "call" and of.name == "_[_]" and of.nodes[0].name == NODES
+        if is_item or (of.sort == "name" and of.name in variables):
+            yield each
+
+
 def _is_helper(node: Node) -> bool:
     return node.sort == "call" and node.name in FLEET_FUNCTIONS and not node.member
 
@@ -499,7 +516,7 @@ def compile_written(
     source = bound
     compile_expression(source, checked=False)
     _check_form(source, _parsed(source))
-    compile_expression(source)
+    compile_expression(source, kinds={NODES: "list"})
     expression = FleetExpression(source)
     steps = expression.steps(nodes)
     if steps > MAX_ITERATIONS:
@@ -542,6 +559,8 @@ def _check_form(source: str, tree: Tree) -> None:
         fix = f"write `n.{name}` inside of a macro or function, as in `count(nodes, n, n.{name} ...)`"
         refuse(source, f"a constraint on the fleet reads `nodes`, and {quote(name)} is a variable of each node: {fix}",
                tree.start(names[0]))  # fmt: skip
+    if (wrong := next(_no_bools(tree.root), None)) is not None:
+        refuse(source, f"`{unparse(wrong)}` is no bool: compare it, or use `live` or a reading", tree.start(wrong))
     if not _names_nodes(tree.root):
         refuse(source, "a constraint on the fleet is about `nodes`, as in `count(nodes, n, n.battery_percent < 20.0) <= 3`", 0)
 

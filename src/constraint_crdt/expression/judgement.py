@@ -17,7 +17,7 @@ Rules kept here:
   own view of the fleet; its counts, its time and its cell are those of the one node that `writes` names.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from itertools import chain, islice
 from typing import NamedTuple, Protocol
 
@@ -50,7 +50,8 @@ from constraint_crdt.expression.temporal import (
     wall_time,
 )
 from constraint_crdt.expression.windows import requirements
-from constraint_crdt.model import Scope, VerdictState
+from constraint_crdt.model import Mode, Scope, VerdictState
+from constraint_crdt.types.changes import Switches
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.orset import ConstraintORSet
 from constraint_crdt.types.parameters import PARAM, BoundDefinition
@@ -88,6 +89,24 @@ class Turn(NamedTuple):
     def ended(self) -> bool:
         """True if the constraint held again after a violation."""
         return self.before in VIOLATED_STATES and self.after is VerdictState.HOLDS
+
+
+class Ruling(NamedTuple):
+    """What a definition says of given values. The constraint was not judged."""
+
+    constraint: str
+    definition: Definition
+    outcome: Outcome
+    counts_as: Verdict
+    """The verdict with `if_unknown`."""
+    margin: Margin | None
+    """None also where the definition is satisfied."""
+    missing: tuple[str, ...]
+    """The variables without a usable value, of an undecided outcome."""
+    read: frozenset[str]
+    """The top-level variables that the definition reads; of scope fleet, those that nodes share. Empty where it is satisfied."""
+    windows: Set[str]
+    """The variables of which the constraint reads the samples of a time."""
 
 
 _SUSPENDED = MAX_COUNT
@@ -257,12 +276,15 @@ class Judge:
         wall: Callable[[], int],
         fleet: FleetView | None = None,
         writes: Callable[[str], bool] = lambda _: True,
+        switches: Switches | None = None,
         bind: Callable[[Definition], BoundDefinition] = BoundDefinition,
     ) -> None:
         """`labels`: gives the labels of this node. `wall`: the time in ns since the epoch, for saved spells. `fleet`: the nodes for
-        constraints of scope fleet; `writes`: whether this node writes the counts of such a constraint. `bind`: gives a definition
-        with the parameters of this node.
+        constraints of scope fleet; `writes`: whether this node writes the counts of such a constraint. `switches`: disabled
+        constraints are not judged at all; a change of that is told by `redefine`. `bind`: gives a definition with the parameters of
+        this node.
         """
+        self._switches = Switches() if switches is None else switches
         self._fleet = FleetView(tuple, lambda _: None) if fleet is None else fleet
         self._writes = writes
         self.fleet_ids: set[str] = set()
@@ -290,6 +312,8 @@ class Judge:
         self._left: dict[str, list[int]] = {}
         self._spans_changed = False
         self._looked = 0
+        self.audited: set[str] = set()
+        """The active constraints of mode audit, also those that do not apply here."""
         self._violated: set[str] = set()
         self._undecided: set[str] = set()
         self.turns = 0
@@ -336,7 +360,15 @@ class Judge:
         """Read the definitions of a constraint. True if one of them is new here."""
         before = self._drop(id_, now)
         labels = self._labels()
-        applying = [each for each in self._constraints.definitions(id_) if evaluable(each) and each.applies_to(labels)]
+        definitions = self._constraints.definitions(id_)
+        was_audited = id_ in self.audited
+        if definitions and all(each.mode is Mode.AUDIT for each in definitions):
+            self.audited.add(id_)
+        else:
+            self.audited.discard(id_)
+        if self._switches.disabled and id_ in self._switches:
+            definitions = ()
+        applying = [each for each in definitions if evaluable(each) and each.applies_to(labels)]
         keyed = {(_key(each), each.max_age): each for each in applying}
         if not keyed:
             self._leave(id_, before)
@@ -355,6 +387,8 @@ class Judge:
             rules.append(rule)
         judged = _Judged(id_, tuple(rules))
         self._index(judged, before)
+        if was_audited and id_ not in self.audited and judged.evaluation.state in VIOLATED_STATES:
+            self._turns.append(Turn(id_, VerdictState.HOLDS, judged.evaluation.state))  # it is told from now on
         if not anew and keyed.keys() != known.keys():
             self._checked[id_] = None  # by the edited maximum age, a value can be there again
         return anew
@@ -525,6 +559,33 @@ class Judge:
             self._checked.update((each.constraint, None) for each in evaluations)
         return evaluations
 
+    def decide(
+        self, ids: Iterable[str], now: int, values: Values, fleet: FleetView, given: Set[str] = frozenset()
+    ) -> list[list[Ruling]]:
+        """What the definitions of these constraints say of values: a list for each constraint. Nothing is counted, timed or kept.
+
+        `fleet`: the nodes, of which one has given readings, for definitions that read one of the top-level variables `given`.
+        """
+        there = [self._judged[id_] for id_ in ids if id_ in self._judged]
+        chosen = [each for each in there if not (self._constraints.ends and each.id not in self._constraints)]
+        found = []
+        for start in range(0, len(chosen), READ_TOGETHER):
+            together = chosen[start : start + READ_TOGETHER]
+            names = frozenset[str]().union(*[judged.variables for judged in together])
+            read: dict[int | None, Measurements] = {}
+            for judged in together:
+                rulings = []
+                for rule in judged.rules:
+                    max_age = rule.definition.max_age
+                    if rule.fleet is not None:
+                        rulings.append(_fleet_ruling(judged.id, rule.definition, rule.fleet, fleet, given))
+                        continue
+                    if max_age not in read:
+                        read[max_age] = values.read(names, now, max_age)
+                    rulings.append(_ruling(judged, rule, read[max_age]))
+                found.append(rulings)
+        return found
+
     def moved(self, now: int) -> list[str]:
         """The constraints of scope fleet that read something that moved since the last call, ordered. `now`: hybrid time."""
         self._fleet.refresh(now)
@@ -684,13 +745,13 @@ class Judge:
 
     @property
     def violated(self) -> int:
-        """The number of constraints in a violated state. O(constraints in such a state)."""
-        return sum(id_ not in self._stale for id_ in self._violated)
+        """The number of constraints in a violated state, without those of mode audit. O(constraints in such a state)."""
+        return sum(id_ not in self._stale and id_ not in self.audited for id_ in self._violated)
 
     @property
     def undecided(self) -> int:
-        """The number of constraints in the state `unknown`. O(constraints in this state)."""
-        return sum(id_ not in self._stale for id_ in self._undecided)
+        """The number of constraints in the state `unknown`, without those of mode audit. O(constraints in this state)."""
+        return sum(id_ not in self._stale and id_ not in self.audited for id_ in self._undecided)
 
     def evaluation(self, id_: str) -> Evaluation | None:
         """The last evaluation of a constraint; None before the first, since a redefinition, and if it does not apply here."""
@@ -798,6 +859,39 @@ class Judge:
             return _milliseconds(left)
         judged.add_up(now)
         return _milliseconds([spent + before for spent, before in zip(judged.spent, left, strict=True)])
+
+
+def _ruling(judged: _Judged, rule: _Rule, given: Measurements) -> Ruling:
+    definition, windows = rule.definition, judged.spans.keys()
+    outcome = outcome_of(definition, given) if rule.compiled is None else rule.compiled.evaluate(given)
+    if outcome.verdict is Verdict.SATISFIED:
+        return Ruling(judged.id, definition, outcome, outcome.verdict, None, (), _NONE, windows)
+    verdict, missing = by_default(outcome.verdict, definition.if_unknown), tuple[str, ...]()
+    expressions = expressions_of(definition._replace(clear_when=None))
+    read = frozenset(name.partition(".")[0] for each in expressions for name in each.variables)
+    if outcome.verdict is Verdict.UNKNOWN:
+        sampled = {name.partition(".")[0] for name in windows}
+        missing = (*sorted(read - sampled - given.keys()), *_without_samples(windows, given))
+    return Ruling(judged.id, definition, outcome, verdict, rule.margin(given), missing, read, windows)
+
+
+def _fleet_ruling(id_: str, definition: Definition, condition: FleetCondition, fleet: FleetView, given: Set[str]) -> Ruling:
+    read = frozenset(each.partition(".")[0] for each in condition.needs)
+    if not read.isdisjoint(given):
+        condition = FleetCondition(definition, fleet.nodes(definition.max_age))
+        condition.refresh()
+    outcome = condition.outcome()
+    verdict = by_default(outcome.verdict, definition.if_unknown)
+    return Ruling(id_, definition, outcome, verdict, condition.margin(), (), read, _NONE)
+
+
+def _without_samples(names: Iterable[str], values: Measurements) -> Iterable[str]:
+    """Those of these variables, in order, of which no sample is kept."""
+    for name in sorted(names):
+        try:
+            values.windows.last(name)
+        except ValueError:
+            yield name
 
 
 _NONE: frozenset[str] = frozenset()

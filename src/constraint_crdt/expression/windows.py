@@ -96,6 +96,15 @@ class _Ring:
         newest = self.values[-1]
         return self._whole[-1] if isinstance(newest, _Other) else newest
 
+    def with_sample(self, now: int, value: object) -> "_Ring":
+        """A copy with a further sample. O(samples)."""
+        ring = _Ring()
+        ring.times, ring.values = self.times[self.begin :], self.values[self.begin :]
+        ring.known_from, ring.overflowed = self.known_from, self.overflowed
+        ring._whole = self._whole.copy()
+        ring.append(now, value)
+        return ring
+
     def drop(self, oldest: int, most: int) -> None:
         """Drop samples before `oldest` but for the last of them, and those above the bound."""
         times, begin, end = self.times, self.begin, len(self.times) - 1
@@ -243,6 +252,21 @@ class Windows:
         if isinstance(found, float):
             return found
         raise ValueError(found)
+
+    def with_newest(self, values: Mapping[str, object]) -> "Windows":
+        """The same windows with these values as samples of now. The rings stay as they are. O(samples of these variables)."""
+        rings = dict(self._rings)
+        for name in rings:
+            value = values.get(name)
+            if value is None and "." in name and name not in values:
+                value = _field(values, name)
+            if value is None:
+                continue
+            try:
+                rings[name] = rings[name].with_sample(self._now, coerce(value))
+            except UnusableError:
+                continue
+        return Windows(rings, self._most, self._now)
 
     def age(self, name: str) -> int:
         """The age of the last sample in ns. Raises `ValueError` if none is kept."""

@@ -47,6 +47,7 @@ from constraint_crdt.errors import (
 from constraint_crdt.expression import ExpressionError
 from constraint_crdt.operations.operation import (
     JSON,
+    REASON,
     RIGHT_OF_ROLE,
     AnyOperation,
     Freshness,
@@ -58,7 +59,7 @@ from constraint_crdt.operations.operation import (
     not_json,
     wrong,
 )
-from constraint_crdt.runtime.change_feed import ACTOR
+from constraint_crdt.runtime.change_feed import ACTOR, WHY
 from constraint_crdt.runtime.node import Node
 
 GRANTED: Final = "constraint_crdt.session"
@@ -254,11 +255,12 @@ class Resource:
                 return await self._own[operation.name](asked, request)
             if endpoint.right <= Right.READ:
                 return endpoint.encode(request, await operation.run(self._node, asked))
-            before = ACTOR.set(session.name)
+            before = ACTOR.set(session.name), WHY.set(unquote(request.headers.get(REASON.name, ""), errors="replace"))
             try:
                 return endpoint.encode(request, await operation.run(self._node, asked))
             finally:
-                ACTOR.reset(before)
+                ACTOR.reset(before[0])
+                WHY.reset(before[1])
         except Exception as error:
             return problem_response(problem_of(error, request))
 

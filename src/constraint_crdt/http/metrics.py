@@ -28,12 +28,12 @@ from constraint_crdt.alerts import KINDS
 from constraint_crdt.http.event_stream import EventFeed
 from constraint_crdt.http.security import Denials, RequestCounts
 from constraint_crdt.model import EventKind
+from constraint_crdt.operations.alerts import AlertsReport
 from constraint_crdt.operations.budgets import BudgetReport
 from constraint_crdt.operations.evidence import ConvergenceReport
 from constraint_crdt.operations.nodes import Status
 from constraint_crdt.operations.operation import Empty
-from constraint_crdt.operations.service import AlertsReport
-from constraint_crdt.runtime.answers import Histogram, MetricsReport
+from constraint_crdt.runtime.answers import Histogram, MetricsReport, histogram_of
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.counters import ZERO, Counts
@@ -145,7 +145,7 @@ class _NodeCollector(Collector):
         yield from _storage(status, figures)
         yield from _alarms(status, figures)
         yield from _alerts(alerts)
-        yield from _budgets(budgets, node.budgets.acquired, node.budgets.refused)
+        yield from _budgets(budgets, node)
         yield from _serving(figures, self._feed, self._requests, self._denials)
 
 
@@ -215,6 +215,8 @@ def _links(figures: MetricsReport) -> Iterator[Metric]:
 def _constraints(status: Status, figures: MetricsReport, by_constraint: dict[str, Counts]) -> Iterator[Metric]:
     yield _gauge("constraints", "Active constraints.", status.constraints)
     yield _gauge("constraints_expired", "Constraints that expired and are not removed yet.", figures.expired)
+    yield _gauge("constraints_disabled", "Active constraints that no node evaluates.", status.disabled)
+    yield _gauge("constraints_audited", "Active constraints of mode audit.", status.audited)
     yield _gauge("constraints_violated", "Constraints that are violated on this node now.", figures.violated_here)
     yield _gauge("constraints_unknown", "Constraints that are unknown on this node now.", figures.unknown_here)
     yield _gauge("fleet_constraints", "Constraints of scope fleet that this node judges.", figures.fleet_constraints)
@@ -263,7 +265,7 @@ def _alarms(status: Status, figures: MetricsReport) -> Iterator[Metric]:
 
 
 def _alerts(alerts: AlertsReport) -> Iterator[Metric]:
-    firing = GaugeMetricFamily(f"{PREFIX}alerts_firing", "Alerts of the settings file that fire now.", labels=["kind"])
+    firing = GaugeMetricFamily(f"{PREFIX}alerts_firing", "Alerts that fire now.", labels=["kind"])
     for kind in KINDS:
         firing.add_metric([kind], sum(each.firing and each.kind == kind for each in alerts.alerts))
     yield firing
@@ -276,20 +278,38 @@ _OF_BUDGETS: Final = {
     "limit": "The limit of a budget, of several made at once the lowest.",
     "held": "What is held of it, on all nodes, as far as is known here.",
     "free_here": "What this node could hold at once, without asking others.",
+    "free_elsewhere": "What other live nodes could lend, as far as is known here.",
     "stranded": "Shares of nodes that are away, or not in force.",
     "waiting": "What processes wait for, on live nodes.",
 }
 """The fields of a budget that are metrics, with what they say."""
 
 
-def _budgets(reports: Sequence[BudgetReport], acquired: int, refused: int) -> Iterator[Metric]:
+def _budgets(reports: Sequence[BudgetReport], node: Node) -> Iterator[Metric]:
     for name, about in _OF_BUDGETS.items():
         family = GaugeMetricFamily(f"{PREFIX}budget_{name}", about, labels=["budget"])
         for each in reports:
             family.add_metric([each.name], getattr(each, name))
         yield family
-    yield _counter("budget_acquired", "Holds that this node gave.", acquired)
-    yield _counter("budget_refused", "Holds that it refused for lack of rights, at once or after a wait.", refused)
+    conflicts = GaugeMetricFamily(f"{PREFIX}budget_conflict", "1: limits were set at once, the lowest holds.", labels=["budget"])
+    lacking = GaugeMetricFamily(
+        f"{PREFIX}budget_awaited_nodes", "Nodes whose word is missing for the definition to be in force.", labels=["budget"]
+    )
+    part = GaugeMetricFamily(f"{PREFIX}budget_rights", "Of this node: its share, lent, borrowed, held.", labels=["budget", "part"])
+    for each in reports:
+        conflicts.add_metric([each.name], len(each.limits) > 1)
+        lacking.add_metric([each.name], len(each.waits_for))
+        own = [found for found in each.nodes if found.node == node.settings.name]
+        for name in ("share", "lent", "borrowed", "held"):
+            part.add_metric([each.name, name], sum(getattr(found, name) for found in own))
+    yield from (conflicts, lacking, part)
+    budgets = node.budgets
+    yield _counter("budget_acquired", "Holds that this node gave.", budgets.acquired)
+    yield _counter("budget_released", "Holds of this node that were released.", budgets.released)
+    yield _counter("budget_refused", "Holds that it refused for lack of rights, at once or after a wait.", budgets.refused)
+    yield _histogram(
+        "budget_wait_seconds", "How long processes of this node waited for what they acquired.", histogram_of(budgets.waits)
+    )
 
 
 def _serving(figures: MetricsReport, feed: EventFeed, requests: RequestCounts, denials: Denials) -> Iterator[Metric]:

@@ -53,7 +53,19 @@ from constraint_crdt.operations.constraints import (
 from constraint_crdt.operations.counts import Counted, Given, Measured
 from constraint_crdt.operations.fleet import Moved, Moving
 from constraint_crdt.operations.nodes import Retiring
-from constraint_crdt.operations.operation import BYTES, JSON, TEXT, Answer, AnyOperation, Body, Empty, Parameter, Right, Schema
+from constraint_crdt.operations.operation import (
+    BYTES,
+    JSON,
+    REASON,
+    TEXT,
+    Answer,
+    AnyOperation,
+    Body,
+    Empty,
+    Parameter,
+    Right,
+    Schema,
+)
 from constraint_crdt.operations.sketches import MAX_ITEMS, Inserted, Tallied
 from constraint_crdt.operations.tiles import EditedTile, NewTile
 from constraint_crdt.operations.variables import ParameterSetting
@@ -73,7 +85,7 @@ from constraint_crdt.plato.shapes import (
 )
 from constraint_crdt.runtime.measurement import MAX_VARIABLES
 from constraint_crdt.state import FORMAT, VERSION
-from constraint_crdt.types.budgets import AMOUNT_MAX, LEASE_MIN
+from constraint_crdt.types.budgets import AMOUNT_MAX, BUDGET_PATTERN, LEASE_MIN
 
 # --- bounds -----------------------------------------------------------------------------------------------------------------
 
@@ -103,7 +115,12 @@ PART: Final[Schema] = {
 }  # fmt: skip
 """A part of a longer key: a room, the id of a tile, the name of a sketch."""
 
-PARTS_BELOW: Final = ("/v1/budgets/", "/v1/tiles/", "/v1/sketches/", "/v1/seen/", "/room/")
+BUDGET: Final[Schema] = {
+    **NAME, "pattern": BUDGET_PATTERN,
+    "description": f"{NAME['description']}, without control characters, a space at its ends, and a - at its begin",
+}  # fmt: skip
+
+PARTS_BELOW: Final = ("/v1/tiles/", "/v1/sketches/", "/v1/seen/", "/room/")
 """The paths with such parameters. Other paths have a `NAME`."""
 
 NAMES: Final[Schema] = {"items": NAME}
@@ -318,7 +335,10 @@ def _operation(operation: AnyOperation, schema_of: Mapping[str, Any]) -> dict[st
         "operationId": operation.name,
         "tags": [operation.group],
         "summary": operation.summary,
-        "parameters": [*_path_parameters(operation), *map(_parameter, operation.parameters)],
+        "parameters": [
+            *_path_parameters(operation),
+            *map(_parameter, [*operation.parameters, *([REASON] if operation.takes_why else [])]),
+        ],
         "responses": {str(status): _answer(answer, operation, schema_of) for status, answer in operation.answers.items()},
     }
     if operation.freshness is not None:
@@ -364,7 +384,8 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
 
 def _path_parameters(operation: AnyOperation) -> list[dict[str, Any]]:
     names = _IN_PATH.findall(_CONVERTOR.sub(r"{\1}", operation.path))
-    schema = {**TEXT, **(PART if operation.path.startswith(PARTS_BELOW) else NAME)}
+    named = BUDGET if operation.path.startswith("/v1/budgets/") else NAME
+    schema = {**TEXT, **(PART if operation.path.startswith(PARTS_BELOW) else named)}
     return [{"name": name, "in": "path", "required": True, "schema": schema, "description": "percent-encoded"} for name in names]
 
 

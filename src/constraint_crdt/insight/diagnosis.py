@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from constraint_crdt.crdt.cells import CORE
 from constraint_crdt.crdt.clock import SECOND, ClockDoubt
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.expression.aggregates import needs_of
+from constraint_crdt.expression.aggregates import NODES, needs_of
 from constraint_crdt.expression.cel import Verdict
-from constraint_crdt.expression.evaluation import expressions_of
+from constraint_crdt.expression.evaluation import Evaluation, expressions_of
 from constraint_crdt.insight.evidence import Evidence, LivePeers
 from constraint_crdt.insight.history import SizeLimit
 from constraint_crdt.model import Scope, VerdictState, counted
 from constraint_crdt.model.selectors import Label, Selector
+from constraint_crdt.operations.constraints import reported_disabling, show_disabled
 from constraint_crdt.operations.nodes import LinkProtection, slow_links
 from constraint_crdt.operations.service import DiagnosisReport, Finding, Level, worst_of
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -174,8 +175,16 @@ class _Nodes(NamedTuple):
 class Undecidable:
     """Finds constraints that no node of the fleet can decide, as far as this node knows. Made for a single look."""
 
-    def __init__(self, gossip: GossipNode, measured: Collection[str] = ()) -> None:
-        """`measured`: the variables of this node now, some of which it may not have told yet. O(nodes)."""
+    def __init__(
+        self,
+        gossip: GossipNode,
+        measured: Collection[str] = (),
+        last: Callable[[str], Evaluation | None] = lambda _: None,
+    ) -> None:
+        """`measured`: the variables of this node now, some of which it may not have told yet. `last`: the last evaluation of a
+        constraint here. O(nodes).
+        """
+        self._last = last
         state = gossip.state
         self._here, self._measured = gossip.node_id, measured
         self._constraints, self._variables, self._verdicts = state.constraints, state.variables, state.verdicts
@@ -216,18 +225,24 @@ class Undecidable:
         elif nodes.measured:
             missing = self.missing(definition)
             yield from (self.sentence(definition, name) for name in missing[:NAMED])
+        if definition.scope is not Scope.FLEET and NODES in self._read(definition) and NODES not in nodes.measured:
+            yield f"`{NODES}` is read as a variable of each node: for the list of the nodes of the fleet add `scope` fleet"
 
     def missing(self, definition: Definition) -> list[str]:
         """The variables of a definition that none of its nodes measures, ordered. None if a node cannot tell all of its own."""
         nodes = self._nodes(definition)
         if not nodes.complete:
             return []
-        read = set[str]()
+        missing = measured_names(self._read(definition)) - nodes.measured
+        return sorted(name for name in missing if not any(other.startswith(f"{name}.") for other in missing))
+
+    @staticmethod
+    def _read(definition: Definition) -> set[str]:
+        """The variables that a definition reads."""
+        read = set(needs_of(definition))
         for each in expressions_of(definition):
             read |= each.variables | {name for name, _ in each.windows}
-        read |= needs_of(definition)
-        missing = measured_names(read) - nodes.measured
-        return sorted(name for name in missing if not any(other.startswith(f"{name}.") for other in missing))
+        return read
 
     def sentence(self, definition: Definition, variable: str) -> str:
         """The sentence on a variable that none of the nodes of a definition measures."""
@@ -260,13 +275,19 @@ class Undecidable:
         found, untold = dict[str, str](), set[str]()
         for id_ in ids:
             told = [each.state for each in self._verdicts.of(id_).values()]
-            if any(state is not VerdictState.UNKNOWN for state in told):
+            here = self._last(id_)
+            by_fleet = any(each.scope is Scope.FLEET for each in self._constraints.definitions(id_))
+            if by_fleet and here is not None:
+                if here.verdict is not Verdict.UNKNOWN and not here.by_default:
+                    continue  # decided, as `explain` has it, without what no node shares
+                found[id_] = here.reason
+            elif any(state is not VerdictState.UNKNOWN for state in told):
                 continue
             for definition in self._constraints.definitions(id_):
                 nodes = self._nodes(definition).names
                 if nodes and definition.scope is Scope.FLEET:
                     unshared = [name for name in sorted(needs_of(definition)) if not self._is_shared(name, nodes)]
-                    if unshared and id_ not in found:
+                    if unshared:
                         found[id_] = f"no node shares {unshared[0]}, which it reads of the nodes"
                     continue
                 failing = self._failing(definition) if nodes else ("", "")
@@ -355,6 +376,8 @@ class Diagnosis:
         self._foreign = foreign
         self._probes = probes
         self._namesake_at: int | None = None
+        self.last: Callable[[str], Evaluation | None] = lambda _: None
+        """Gives the last evaluation of a constraint on this node."""
         self.further: list[Callable[[], Iterable[Finding]]] = []
         """Checks of parts beside the node, such as its API."""
 
@@ -364,7 +387,8 @@ class Diagnosis:
 
     def look(self) -> DiagnosisReport:
         """All findings available at once. O(nodes + constraints)."""
-        findings = [*self._identity(), *self._fleet(), *self._state(), self._measuring(), self._constraints(), self._conflicts()]
+        findings = [*self._identity(), *self._fleet(), *self._state(), self._measuring(), *self._disabled()]
+        findings += [self._constraints(), self._conflicts()]
         findings += [finding for check in self.further for finding in check()]
         return DiagnosisReport(node=self._gossip.node_id, worst=worst_of(findings), findings=tuple(findings))
 
@@ -407,8 +431,12 @@ class Diagnosis:
 
     def notes(self, ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The notes on these constraints, see `Node.notes_on`. O(nodes + constraints)."""
-        undecidable = Undecidable(self._gossip, self._measured())
-        return {id_: undecidable.notes(id_) for id_ in ids}
+        undecidable = Undecidable(self._gossip, self._measured(), self.last)
+        return {id_: undecidable.notes(id_) + self._disabled_note(id_) for id_ in ids}
+
+    def _disabled_note(self, id_: str) -> tuple[str, ...]:
+        disabled = reported_disabling(self._gossip.state.switches.disabling(id_))
+        return () if disabled is None else (show_disabled(disabled, self._evidence.now() / SECOND),)
 
     def clock_notes(self) -> tuple[str, ...]:
         """Sentences for the author of a constraint with an end, on the clock that decides about it. Empty for a usual clock."""
@@ -429,10 +457,24 @@ class Diagnosis:
         giving = named([each.name for each in self._probes])
         return Finding(check="probes", level="ok", what=f"values come from {giving}" if giving else "there are none")
 
+    def _disabled(self) -> Iterator[Finding]:
+        """The constraints that no node evaluates, as somebody disabled them."""
+        state = self._gossip.state
+        of_all = reported_disabling(state.switches.of_all)
+        if of_all is not None:
+            what = f"no constraint is evaluated on any node: {show_disabled(of_all, self._evidence.now() / SECOND)}"
+            yield Finding(check="disabled", level="fail", what=what, advice="enable them: `constraint-crdt enable --all`")
+            return
+        found = [id_ for id_ in state.switches if id_ in state.constraints]
+        if found:
+            what = f"evaluated on no node: {named(found)}"
+            advice = "`constraint-crdt constraints` says by whom and why; `constraint-crdt enable ID` ends it"
+            yield Finding(check="disabled", level="warn", what=what, advice=advice)
+
     def _constraints(self) -> Finding:
         """The constraints that no node can decide."""
         live = {self._gossip.node_id, *self._inbox.live, *self._inbox.away}
-        found, untold = Undecidable(self._gossip, self._measured()).reasons(sorted(self._gossip.state.constraints), live)
+        found, untold = Undecidable(self._gossip, self._measured(), self.last).reasons(sorted(self._gossip.state.constraints), live)
         if found:
             what = f"no node can decide {named([f'{id_} ({reason})' for id_, reason in found.items()])}"
             advice = (

@@ -1,4 +1,4 @@
-"""Explanations: everything known of a constraint, with the evidence; and the overview of all constraints.
+"""Explanations: everything known of a constraint, with the evidence; decisions; and the overview of all constraints.
 
 An explanation lists the mutations keeping the constraint active and their authors, the removals and the additions ended by each,
 the nodes with violations and since when, the recent rates, and the nodes lacking the constraint.
@@ -8,24 +8,40 @@ A constraint of scope fleet is told by one node, so what a node that is not live
 The verdict of a node is what the node told in its cell; nothing is inferred from counts. A node that evaluated a constraint and
 told no verdict has seen it hold only. The verdict of this node is from its evaluations.
 
+A decision says what the constraints say of given values. The last ones are kept in memory, as bytes, in bounds of number and size.
+
 The overview has the constraints of a large fleet in pages, for screens. The size of a page depends on the number of constraints
 asked for, not on the number of constraints. A page names few nodes and counts the others. The coverage of a constraint is given
 only if asked by id, from the clocks of peers.
 """
 
+import secrets
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
+
+import msgspec
 
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, Replica, dot_text
-from constraint_crdt.expression.evaluation import Evaluation, evaluable
+from constraint_crdt.expression.cel import Verdict
+from constraint_crdt.expression.evaluation import GRAVITY, Evaluation, evaluable
 from constraint_crdt.expression.fleet_view import Basis
+from constraint_crdt.expression.judgement import Ruling
 from constraint_crdt.insight.evidence import Coverage, Evidence
 from constraint_crdt.insight.history import LoggedChange, NodeRates
-from constraint_crdt.model import VerdictState
-from constraint_crdt.operations.constraints import reported_fields, reported_time, reported_verdict
+from constraint_crdt.model import Mode, Severity, VerdictState
+from constraint_crdt.operations.budgets import AwaitedNode, BudgetDefinitionReport, BudgetExplanation, BudgetReport
+from constraint_crdt.operations.constraints import (
+    DISABLED,
+    ViolatedNode,
+    reported_disabling,
+    reported_fields,
+    reported_time,
+    reported_verdict,
+)
 from constraint_crdt.operations.counts import OVERVIEW_PAGE, ConstraintOverview, ConstraintRate, LatelyReport, OverviewReport
 from constraint_crdt.operations.evidence import (
     ExplainReport,
@@ -35,12 +51,14 @@ from constraint_crdt.operations.evidence import (
     StandingDefinition,
     ViolationReport,
 )
+from constraint_crdt.operations.rules import MOST_RULINGS, DecisionReport, RulingReport
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.state import ConstraintState
+from constraint_crdt.types.budgets import NO_HOLDS, NO_LEDGER, borrowed, held, lent, target
 from constraint_crdt.types.counters import ZERO, Seconds, Times
 from constraint_crdt.types.definition import Addition, Definition
 from constraint_crdt.types.orset import is_conflict
-from constraint_crdt.types.verdicts import VIOLATED_STATES, ConstraintVerdicts, NodeVerdict
+from constraint_crdt.types.verdicts import VIOLATED_STATES, ConstraintVerdicts, NodeVerdict, value_text
 
 NAMED = 3
 """Nodes named where a constraint is violated: those with the most violations."""
@@ -50,6 +68,8 @@ NOTICED = 0.05
 
 SHARE_OF_LOOP = 20
 """A slow sum is cached for this multiple of its duration."""
+
+_URGENT = VIOLATED_STATES | {VerdictState.UNKNOWN}
 
 Clock = Mapping[Replica, int]
 
@@ -112,6 +132,7 @@ class Explanations:
             lately=self._lately(id_),
             coverage=coverage,
             fleet=self._judgement(id_),
+            disabled=reported_disabling(state.switches.disabling(id_)),
         )
 
     def _judgement(self, id_: str) -> FleetJudgement | None:
@@ -136,6 +157,7 @@ class Explanations:
             on=dict(definition.on),
             added_by=addition.dot.replica.node_id,
             actor=_actor(self._gossip.state, addition.dot),
+            why=_why(self._gossip.state, addition.dot),
             added_at=addition.added_at,
             known_since=None if change is None else change.known_at,
             expires_at=definition.expires_at,
@@ -216,6 +238,49 @@ def violated_nodes(verdicts: ConstraintVerdicts, id_: str, me: str, own: NodeVer
     return found
 
 
+def explain_budget(gossip: GossipNode, report: BudgetReport) -> BudgetExplanation:
+    """Everything known of a budget. `report`: that of the budget. Raises `KeyError` for an unknown name."""
+    escrow, name = gossip.escrow, report.name
+    known, now, skew = escrow.budgets.known(name), escrow.now, escrow.skew
+    live = {each.node for each in report.nodes if each.live}
+    awaited = []
+    for node in report.waits_for:
+        beyond, ends = 0, [0]
+        for life in known.current(node):
+            given = lent(known, life, now, skew)
+            out = given + max(0, held(known, life, now) - borrowed(known, life, now))
+            beyond += max(0, out - target(known, life))
+            ends += [loan.until + skew for loan in known.ledgers.get(life, NO_LEDGER).loans if loan.until]
+            ends += [hold.until for hold in known.holds.get(life, NO_HOLDS).holds if hold.until]
+        until = max(ends) if beyond and known.lease and max(ends) > now else None
+        awaited.append(AwaitedNode(node=node, live=node in live, beyond=beyond, until=until))
+    later = [each for each in awaited if each.beyond]
+    ends = [each.until for each in later if each.until is not None]
+    definitions = []
+    for dot, value in known.heads:
+        shares: dict[str, int] = {}
+        for each in value.shares:
+            shares[each.node] = shares.get(each.node, 0) + each.amount
+        definitions.append(
+            BudgetDefinitionReport(
+                dot=dot_text(dot),
+                limit=value.limit,
+                shares=shares,
+                gone=value.without,
+                made_by=dot.replica.node_id,
+                actor=_actor(gossip.state, dot),
+                made_at=value.made,
+            )
+        )
+    return BudgetExplanation(
+        budget=report,
+        definitions=tuple(definitions),
+        awaited=tuple(awaited),
+        holds_by=max(ends) if ends and all(each.live for each in later) else None,
+        wait="" if report.free_here else escrow.reason(name, 1),
+    )
+
+
 def _is_violated(verdict: NodeVerdict | None, *, otherwise: bool | None) -> bool | None:
     """`otherwise`: of a node that told no verdict."""
     if verdict is None:
@@ -228,15 +293,127 @@ def _actor(state: ConstraintState, dot: Dot) -> str | None:
     return None if entry is None else entry.actor
 
 
+def _why(state: ConstraintState, dot: Dot) -> str:
+    entry = state.audit.of(dot)
+    return "" if entry is None else entry.why
+
+
 def _removal(change: LoggedChange, id_: str, state: ConstraintState) -> Removal:
     dot, rows = change.dot, state.rows
     return Removal(
         dot=dot_text(dot),
         by=dot.replica.node_id,
         actor=_actor(state, dot),
+        why=_why(state, dot),
         ended=tuple(map(dot_text, sorted((change.removed or {}).get(id_, ())))),
         known_since=change.known_at,
         held=any(cell.seq == dot.seq for cell in rows.above(dot.replica, dot.seq - 1)[:1]),
+    )
+
+
+DECISION_BYTES = 8 * 1024 * 1024
+"""Bytes of the kept decisions, at most."""
+
+
+class Decisions:
+    """Decisions by the constraints of a node, and the last of them."""
+
+    def __init__(
+        self,
+        node: str,
+        decide: Callable[[Mapping[str, object]], Awaitable[list[list[Ruling]]]],
+        *,
+        now: Callable[[], int],
+        kept: int,
+    ) -> None:
+        """`decide`: see `Evaluator.decide`. `now`: the time in ns since the epoch. `kept`: the number of decisions to be kept."""
+        self._node = node
+        self._decide = decide
+        self._now = now
+        self._most = kept
+        self._boot = secrets.token_hex(4)
+        self._made = 0
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    async def make(self, values: Mapping[str, object], actor: str) -> DecisionReport:
+        """Decide, and keep the decision. O(constraints that apply here)."""
+        decided, given = await self._decide(values), {name.partition(".")[0] for name in values}
+        rulings = [_gravest(each) for each in decided]
+        windows = {name for each in decided for ruling in each for name in ruling.windows if name.partition(".")[0] in given}
+        found = [_ruling_report(each, values) for each in rulings if each.outcome.verdict is not Verdict.SATISFIED]
+        found.sort(key=lambda each: (not each.forbids, -_LEVELS.index(each.severity), each.constraint))
+        violated = [each for each in found if each.verdict == Verdict.VIOLATED.value]
+        undecided = [each for each in found if each.verdict == Verdict.UNKNOWN.value]
+        self._made += 1
+        report = DecisionReport(
+            id=f"{self._boot}-{self._made:08d}",
+            time=self._now(),
+            node=self._node,
+            actor=actor,
+            allowed=not any(each.forbids for each in found),
+            values={name: value_text(value) for name, value in values.items()},
+            violated=tuple(violated[:MOST_RULINGS]),
+            violated_in_all=len(violated),
+            undecided=tuple(undecided[:MOST_RULINGS]),
+            undecided_in_all=len(undecided),
+            satisfied=len(rulings) - len(found),
+            windows=tuple(sorted(windows)),
+        )
+        self._keep(report)
+        return report
+
+    def _keep(self, report: DecisionReport) -> None:
+        data = self._kept[report.id] = msgspec.msgpack.encode(report)
+        self._bytes += len(data)
+        while len(self._kept) > self._most or self._bytes > DECISION_BYTES:
+            self._bytes -= len(self._kept.popitem(last=False)[1])
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the kept decisions, the newest last."""
+        return list(self._kept)
+
+    def reports(self, ids: Sequence[str]) -> list[DecisionReport]:
+        """Those of these decisions that are still kept."""
+        return [_read_decision(self._kept[id_]) for id_ in ids if id_ in self._kept]
+
+
+_read_decision = msgspec.msgpack.Decoder(DecisionReport).decode
+_LEVELS = tuple(Severity)
+
+
+def _gravest(rulings: Sequence[Ruling]) -> Ruling:
+    """Of several definitions, one that forbids, else the one with the gravest verdict."""
+    return min(rulings, key=lambda each: (not _forbids(each), GRAVITY.index(each.counts_as), GRAVITY.index(each.outcome.verdict)))
+
+
+def _forbids(ruling: Ruling) -> bool:
+    """True for a definition of mode enforce that counts as violated."""
+    return ruling.counts_as is Verdict.VIOLATED and ruling.definition.mode is Mode.ENFORCE
+
+
+def _ruling_report(ruling: Ruling, values: Mapping[str, object]) -> RulingReport:
+    margin = ruling.margin
+    given = {name.partition(".")[0] for name in values}
+    return RulingReport(
+        constraint=ruling.constraint,
+        severity=ruling.definition.severity.value,
+        when=ruling.definition.when,
+        verdict=ruling.outcome.verdict.value,
+        counts_as=ruling.counts_as.value,
+        mode=ruling.definition.mode.value,
+        forbids=_forbids(ruling),
+        reason=ruling.outcome.reason if ruling.outcome.verdict is Verdict.UNKNOWN else "",
+        missing=ruling.missing,
+        margin=margin.value if margin else None,
+        margin_share=margin.share if margin else None,
+        margin_variable=margin.variable if margin else None,
+        reads=tuple(sorted(ruling.read & given)),
+        windows=tuple(sorted(name for name in ruling.windows if name.partition(".")[0] in given)),
     )
 
 
@@ -250,13 +427,22 @@ class NodeOverview:
         self._evidence = evidence
         self._lately: tuple[float, LatelyReport] | None = None
 
-    def page(self, after: str | None = None, limit: int = OVERVIEW_PAGE, node: str | None = None) -> OverviewReport:
+    def page(
+        self, after: str | None = None, limit: int = OVERVIEW_PAGE, node: str | None = None, *, urgent: bool = False
+    ) -> OverviewReport:
         """The constraints after `after`, `limit` at most.
 
-        `node`: only the constraints with recent evaluations by this node, and only those evaluations.
+        `node`: only the constraints with recent evaluations or a verdict of this node, and only these. `urgent`: only the
+        constraints told as violated or unknown by a node.
         """
-        constraints = self._gossip.state.constraints
-        ids = sorted(constraints if node is None else self._rates.evaluated_by(node).intersection(constraints))
+        constraints, verdicts = self._gossip.state.constraints, self._gossip.state.verdicts
+        told = verdicts.node(node) if node is not None else {}
+        if urgent:
+            here = {id_ for id_, each in told.items() if each.state in _URGENT}
+            chosen = {*verdicts.violated, *verdicts.unknown} if node is None else here
+        else:
+            chosen = set(constraints) if node is None else self._rates.evaluated_by(node) | told.keys()
+        ids = sorted(chosen.intersection(constraints))
         start = 0 if after is None else bisect_right(ids, after)
         wanted = ids[start : start + limit]
         last = wanted[-1] if start + limit < len(ids) and wanted else None
@@ -302,7 +488,8 @@ class NodeOverview:
         ends = [each.expires_at for each in definitions if each.expires_at is not None]
         first, counts, last = definitions[0], state.metrics.constraint(id_), self._evaluations.last(id_)
         lately = [self._rates.of(id_, half_life, node) for half_life in self._rates.half_lives]
-        now = {name: since for name, since in self._violated_now(id_, last).items() if node in (None, name)}
+        told = {name: each for name, each in self._told_now(id_, last).items() if node in (None, name)}
+        now = {name: each for name, each in told.items() if each.state in VIOLATED_STATES}
         violated = {name: rate.violated for name, rate in lately[0].by_node.items() if name in now or rate.violated > NOTICED}
         violated |= {name: 0.0 for name in now if name not in violated}
         return ConstraintOverview(
@@ -324,25 +511,31 @@ class NodeOverview:
             lately=tuple((_short(rate.satisfied), _short(rate.violated)) for rate in lately),
             evaluated_on=_evaluating(lately[0]),
             violated_now=len(now),
-            violated_since=min(now.values(), default=None),
+            violated_since=min((each.since for each in now.values()), default=None),
             violated_on=len(violated),
             worst=tuple(sorted(violated, key=lambda name: (name not in now, -violated[name], name))[:NAMED]),
-            state=state_here(last, definitions, self._gossip.labels),
+            longest=_longest(now or told),
+            unknown_now=len(told) - len(now),
+            state=DISABLED if id_ in state.switches else state_here(last, definitions, self._gossip.labels),
             since=self._evaluations.since(id_) if last else None,
             by_default=last is not None and last.by_default,
             **reported_time(state.metrics.time(id_).plus(self._evaluations.times(id_))),
             covered=None if clocks is None else _covered([(each.dot.replica, each.dot.seq) for each in additions], clocks),
         )
 
-    def _violated_now(self, id_: str, last: Evaluation | None) -> dict[str, int]:
-        """The nodes on which a constraint is violated, and since when; for this node from its own evaluations."""
-        me, verdicts = self._gossip.node_id, self._gossip.state.verdicts
-        found = {name: each.since for name, each in verdicts.of(id_).items() if each.state in VIOLATED_STATES and name != me}
+    def _told_now(self, id_: str, last: Evaluation | None) -> dict[str, NodeVerdict]:
+        """The nodes on which a constraint is violated or unknown, with their verdicts; for this node from its own evaluations.
+
+        A node without the variables of a constraint does not tell that it is unknown there, and is left out.
+        """
+        me, told = self._gossip.node_id, self._gossip.state.verdicts.of(id_)
+        found = {name: each for name, each in told.items() if each.state in _URGENT and name != me}
         if found and self._evaluations.writer(id_) is not None:
-            found = {name: since for name, since in found.items() if self._evidence.is_seen(name)}
-        since = self._evaluations.since(id_)
-        if last is not None and last.state in VIOLATED_STATES and since is not None:
-            found[me] = since
+            found = {name: each for name, each in found.items() if self._evidence.is_seen(name)}
+        if last is not None and (last.state in VIOLATED_STATES or (last.state is VerdictState.UNKNOWN and me in told)):
+            own = self._evaluations.verdict(id_)
+            if own is not None:
+                found[me] = own
         return found
 
     def _clocks(self) -> list[Clock | None]:
@@ -350,6 +543,11 @@ class NodeOverview:
         others = (name for name in self._evidence.names if name != self._gossip.node_id)
         peers = map(self._gossip.tracker.peer, others)
         return [None if peer is None or peer.mark is None else peer.mark.entries for peer in peers]
+
+
+def _longest(told: Mapping[str, NodeVerdict]) -> tuple[ViolatedNode, ...]:
+    named = sorted(told, key=lambda name: (told[name].since, name))[:NAMED]
+    return tuple([ViolatedNode(node=name, **reported_verdict(told[name])) for name in named])
 
 
 def _evaluating(rate: ConstraintRate) -> int:

@@ -1,4 +1,4 @@
-"""The recent past of a fleet: the changes of definitions, and the rates at which constraints were satisfied and violated.
+"""The recent past of a fleet: the changes of definitions, the course of verdicts, and the recent rates of judgements.
 
 Counts change all the time in a measuring fleet, so full state hashes rarely agree at any instant. The useful question is whether a
 peer enforces the same constraints. The peer does if its clock covers, in every row, the last mutation of a definition, and has no
@@ -12,6 +12,14 @@ before the start, have no time (None). A removal stays in the log after its cell
 until the count is written, at most a cell per constraint and interval. Counts in memory show in the answers of this node. A node
 killed before writing loses the counts in memory; the exact counts are in the metrics.
 
+`VerdictHistory` has the course of each constraint in memory: the value, limit and margin on this node, sampled, and the turns of
+every node, as these told. The samples of a constraint are bounded: when they are full, each pair of the older half becomes a single
+sample, that with the lower margin. So the recent past is fine and the older past coarse, and a sampled peak is never smoothed away.
+A violation between two samples is in the turns.
+
+`RuleHistory` puts the audit and the changes together: who changed which rule, when, why, and what it was. A version is made by the
+change of its number, and is what the next change found. A revert is an ordinary edit: it changes the future, not the past.
+
 `MessageSizes` compares the requests that a peer answered lately with those that it did not. A path that drops long packets without
 a word passes each short request and no long one: a long one stalls its link until the link ends, and so again on the next. Rules:
 
@@ -20,18 +28,41 @@ a word passes each short request and no long one: a long one stalls its link unt
 - Answers are not counted. A node that has much to tell a peer tells it in requests of its own rounds, too.
 """
 
+from array import array
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import islice
-from typing import NamedTuple
+from math import isfinite, isnan, nan
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, Replica
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.errors import ConstraintCrdtError, NotKept, UnknownName
+from constraint_crdt.model import IfUnknown, Mode, Scope
+from constraint_crdt.operations.command import show_duration
 from constraint_crdt.operations.counts import ConstraintRate, NodeRate, RatesReport
+from constraint_crdt.operations.evidence import NodeSpells, SeriesPoint, SeriesReport, SpellReport
+from constraint_crdt.operations.rules import HistoryEntry, RevertReport, RevertStep
 from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.types.changes import (
+    ALL,
+    SWITCH,
+    RecordedChange,
+    Subject,
+    Switch,
+    before_change,
+    read_definitions,
+    read_switch,
+)
 from constraint_crdt.types.decay import LN2, NODE_KEY, RATE, Pair, Rates, decayed, rates_of
-from constraint_crdt.types.definition import ADD
+from constraint_crdt.types.definition import ADD, Definition
+from constraint_crdt.types.nodes import AuditEntry
+from constraint_crdt.types.verdicts import VERDICT, NodeVerdict, read_verdict
 
 
 class DefinitionClock:
@@ -377,6 +408,213 @@ def _report(constraint: str | None, half_life: float, by_node: Mapping[str, Rate
     )
 
 
+SAMPLE_EVERY = 5.0
+"""Seconds between two samples of a constraint, at least."""
+
+SAMPLED_AT_ONCE = 200
+"""Constraints sampled in a turn of the loop. They take some milliseconds. Of more constraints each is sampled less often."""
+
+SAMPLES = 500
+"""Samples kept of a constraint, at most."""
+
+FEWEST_SAMPLES = 20
+ALL_SAMPLES = 200_000
+"""Samples kept of all constraints together, unless each has `FEWEST_SAMPLES` at most: 32 bytes each."""
+
+TURNS = 100
+"""Turns kept of a constraint on a node, at most: the latest."""
+
+ALL_TURNS = 50_000
+"""Turns kept in all. Those of the constraint without a turn for the longest time are dropped first."""
+
+
+class _Course:
+    """The samples of a constraint, oldest first."""
+
+    __slots__ = ("limits", "margins", "times", "values", "variable")
+
+    def __init__(self) -> None:
+        self.variable = ""
+        self.times = array("q")
+        self.values = array("d")
+        self.limits = array("d")
+        self.margins = array("d")
+
+    def append(self, time: int, verdict: NodeVerdict, most: int) -> None:
+        """Keep a sample. One like the last two moves the last in time."""
+        margin = nan if verdict.margin is None else verdict.margin
+        value = _number(dict(verdict.inputs).get(verdict.variable or "", ""))
+        limit = _limit(value, margin, verdict.share)
+        self.variable = verdict.variable or self.variable
+        if len(self.times) > 1 and all(map(_same, self._at(-1)[1:], (value, limit, margin))) and self._is_flat():
+            self.times[-1] = time
+            return
+        for kept, new in zip(self._columns(), (time, value, limit, margin), strict=True):
+            kept.append(new)
+        if len(self.times) > most:
+            self._thin()
+
+    def samples(self, most: int) -> Iterator[tuple[int, float, float, float]]:
+        """`most` of the samples as (time, value, limit, margin): of several in a row that with the lowest margin, and the last."""
+        count = len(self.times)
+        step, index = max(1, -(-count // most)), count - 1
+        for start in range(0, count, step):
+            index = min(range(start, min(start + step, count)), key=self._rank)
+            yield self._at(index)
+        if index < count - 1:
+            yield self._at(count - 1)
+
+    def _columns(self) -> tuple[array, ...]:  # type: ignore[type-arg]  # of integers and of numbers
+        return self.times, self.values, self.limits, self.margins
+
+    def _at(self, index: int) -> tuple[int, float, float, float]:
+        return self.times[index], self.values[index], self.limits[index], self.margins[index]
+
+    def _is_flat(self) -> bool:
+        return all(map(_same, self._at(-2)[1:], self._at(-1)[1:]))
+
+    def _rank(self, index: int) -> float:
+        margin = self.margins[index]
+        return float("inf") if isnan(margin) else margin
+
+    def _thin(self) -> None:
+        half = len(self.times) // 2 & ~1
+        kept = [min(index, index + 1, key=self._rank) for index in range(0, half, 2)] + [*range(half, len(self.times))]
+        for column in self._columns():
+            column[:] = array(column.typecode, [column[index] for index in kept])
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        return nan
+    return number if isfinite(number) else nan
+
+
+def _same(one: float, other: float) -> bool:
+    return one == other or (isnan(one) and isnan(other))
+
+
+def _limit(value: float, margin: float, share: float | None) -> float:
+    """The threshold, from the value, the margin and its share of the threshold; NaN if these do not tell it."""
+    if isnan(margin):
+        return nan
+    size = 0.0 if share is None else abs(margin / share) if share else abs(value)
+    found = {limit for limit in (value + margin, value - margin) if abs(abs(limit) - size) <= 1e-9 * max(size, abs(value))}
+    return found.pop() if len(found) == 1 else nan
+
+
+class Verdicts(Protocol):
+    """Knows the verdicts of this node."""
+
+    @property
+    def ids(self) -> list[str]:
+        """The constraints judged on this node."""
+
+    def verdict(self, id_: str) -> NodeVerdict | None:
+        """The verdict on a constraint as of now, with the values and the margin."""
+
+
+class VerdictHistory:
+    """The course of the verdicts on each constraint, in memory."""
+
+    def __init__(self, gossip: GossipNode, verdicts: Verdicts, now: Callable[[], int], is_seen: Callable[[str], bool]) -> None:
+        """`now`: the time in ns since the epoch. `is_seen`: whether a node is live."""
+        self._gossip = gossip
+        self._verdicts = verdicts
+        self._now = now
+        self._is_seen = is_seen
+        self._courses: dict[str, _Course] = {}
+        self._due: deque[str] = deque()
+        self._most = SAMPLES
+        self._turns: OrderedDict[str, dict[str, deque[NodeVerdict]]] = OrderedDict()
+        self._held = 0
+        self._fresh: deque[Cell] = deque(maxlen=ALL_TURNS)
+        """Cells not read yet: of many that come together most are of no interest later."""
+        gossip.state.rows.watch(VERDICT, self._told)
+        self._fresh.extend(gossip.state.rows.each(VERDICT))
+
+    async def sample(self) -> None:
+        """Sample some constraints of this node; in the next calls those that were left out."""
+        self._take_fresh()
+        if not self._due:
+            ids = self._verdicts.ids
+            self._most = max(FEWEST_SAMPLES, min(SAMPLES, ALL_SAMPLES // max(1, len(ids))))
+            for gone in self._courses.keys() - set(ids):
+                del self._courses[gone]
+            self._due.extend(ids)
+        now = self._now()
+        for _ in range(min(SAMPLED_AT_ONCE, len(self._due))):
+            id_ = self._due.popleft()
+            verdict = self._verdicts.verdict(id_)
+            if verdict is not None and verdict.margin is not None:
+                self._courses.setdefault(id_, _Course()).append(now, verdict, self._most)
+
+    def report(self, id_: str, points: int) -> SeriesReport:
+        """The course of a constraint, with so many samples at most. Raises `KeyError` for one without a course and not active."""
+        self._take_fresh()
+        course, turns = self._courses.get(id_, _Course()), self._turns.get(id_, {})
+        if not course.times and not turns and id_ not in self._gossip.state.constraints:
+            raise UnknownName(id_, "constraint")
+        return SeriesReport(
+            id=id_,
+            node=self._gossip.node_id,
+            variable=course.variable or None,
+            points=tuple(
+                SeriesPoint(time=time, value=_known(value), limit=_known(limit), margin=_known(margin))
+                for time, value, limit, margin in course.samples(points)
+            ),
+            nodes=tuple(
+                NodeSpells(node=node, live=self._is_seen(node), spells=tuple(_spells(turns[node]))) for node in sorted(turns)
+            ),
+        )
+
+    def _told(self, _old: Cell | None, new: Cell | None) -> None:
+        if new is not None:
+            self._fresh.append(new)
+
+    def _take_fresh(self) -> None:
+        while self._fresh:
+            cell = self._fresh.popleft()
+            verdict, _ = read_verdict(cell)
+            if verdict is not None:
+                self._take(str(cell.key), cell.replica.node_id, verdict)
+        while self._held > ALL_TURNS:
+            _, dropped = self._turns.popitem(last=False)
+            self._held -= sum(map(len, dropped.values()))
+
+    def _take(self, id_: str, node: str, verdict: NodeVerdict) -> None:
+        by_node = self._turns.setdefault(id_, {})
+        self._turns.move_to_end(id_)
+        turns = by_node.setdefault(node, deque())
+        if turns and verdict.since < turns[-1].since:
+            return  # of a former life
+        if turns and (verdict.since == turns[-1].since or verdict.state is turns[-1].state):
+            # A violation keeps its beginning from pending on; a new life restates the old spell.
+            if verdict.since == turns[-1].since:
+                turns[-1] = verdict
+            return
+        turns.append(verdict)
+        self._held += 1
+        if len(turns) > TURNS:
+            turns.popleft()
+            self._held -= 1
+
+
+def _known(number: float) -> float | None:
+    return None if isnan(number) else number
+
+
+def _spells(turns: deque[NodeVerdict]) -> Iterator[SpellReport]:
+    """Each state from its beginning to that of the next."""
+    for index, turn in enumerate(turns):
+        until = turns[index + 1].since if index + 1 < len(turns) else None
+        yield SpellReport(
+            state=turn.state.value, since=turn.since, until=until, values=dict(turn.inputs), margin=turn.margin, reason=turn.reason
+        )
+
+
 SHORT = 1000
 """Bytes of a request that fits into a packet of any path, with headers: 1,280 bytes (RFC 8200)."""
 
@@ -443,3 +681,315 @@ class MessageSizes:
                 self._peers.popitem(last=False)
             sizes = self._peers[peer] = _Sizes(deque(), deque(maxlen=FAILURES_KEPT))
         return sizes
+
+
+# --- the history of rules ----------------------------------------------------------------------------------------------
+
+
+KINDS: Final[Mapping[int, str]] = {ADD: "constraint", SWITCH: "switch", 41: "parameter", 43: "silence", 45: "alert rule"}
+"""The words for the kinds of cells of which changes are kept."""
+
+
+class _Version(NamedTuple):
+    """What a subject was at a time."""
+
+    lines: tuple[str, ...]
+    """A line for each field, or for each of several definitions."""
+
+
+_ABSENT: Final = _Version(())
+
+
+class Restored(NamedTuple):
+    """What a revert makes of a constraint."""
+
+    id: str
+    definition: Definition | None
+    """None: it is removed."""
+    present: tuple[Definition, ...]
+    """The definitions in force before."""
+
+
+class RevertPlan(NamedTuple):
+    """The steps of a revert."""
+
+    constraints: list[Restored]
+    switches: list[tuple[str, Switch | None]]
+    """Constraints to be disabled as before, or with None enabled; `ALL` for all."""
+    notes: list[str]
+    """Sentences on what cannot be as before."""
+
+    def report(self) -> RevertReport:
+        """The steps, not done yet."""
+        steps = []
+        for each in self.constraints:
+            change = "removed" if each.definition is None else "replaced" if each.present else "added"
+            steps.append(RevertStep(id=each.id, change=change))
+        steps += [RevertStep(id=id_, change="enabled" if switch is None else "disabled") for id_, switch in self.switches]
+        return RevertReport(done=False, steps=tuple(steps), notes=tuple(self.notes))
+
+
+class RuleHistory:
+    """The history of rules, from the audit and the changes in the state; and what a revert has to do."""
+
+    def __init__(self, gossip: GossipNode) -> None:
+        self._state = gossip.state
+        self._now = gossip.time.now
+
+    # --- reading ---------------------------------------------------------------------------------------------------------
+
+    def entries(self, id_: str | None = None, since: int = 0) -> list[HistoryEntry]:
+        """The changes in the order of time, the newest last: of a subject, or all. `since`: ns since the epoch.
+
+        O(changes and entries of the audit).
+        """
+        return [self.entry(each) for each in self.find(id_, since).values()]
+
+    def find(self, id_: str | None = None, since: int = 0) -> "dict[str, RecordedChange | AuditEntry | HistoryEntry]":
+        """What `entries` is made of, each with an id, in their order."""
+        state, found = self._state, list[tuple[int, Dot, str, RecordedChange | AuditEntry | HistoryEntry]]()
+        changes, told = list(state.changes), set[tuple[Replica, int]]()
+        for change in changes:
+            told.add((change.dot.replica, change.time))
+            if change.time >= since and id_ in (None, change.subject.key):
+                found.append((change.time, change.dot, f"{change.subject.kind}-{change.subject.key}", change))
+        named = False
+        for entry in state.audit:
+            if entry.time >= since and (entry.dot.replica, entry.time) not in told and id_ in (None, entry.subject):
+                found.append((entry.time, entry.dot, entry.subject, entry))
+                named |= entry.operation == "add"
+        if id_ is not None and not named:
+            found += [(time, dot, id_, each) for time, dot, each in self._unaudited(id_) if time >= since]
+        found.sort(key=lambda each: each[:3])
+        return {f"{time:019d}-{dot.replica}-{dot.seq}-{subject}": each for time, dot, subject, each in found}
+
+    def entry(self, each: "RecordedChange | AuditEntry | HistoryEntry") -> HistoryEntry:
+        """The entry of what `find` found."""
+        if isinstance(each, RecordedChange):
+            return self._entry(each)
+        return self._first(each) if isinstance(each, AuditEntry) else each
+
+    def _entry(self, change: RecordedChange) -> HistoryEntry:
+        before, after = self._version(change.subject, change.before), self._after(change)
+        return HistoryEntry(
+            time=change.time,
+            actor=change.actor,
+            node=change.dot.replica.node_id,
+            operation=change.operation,
+            kind=KINDS.get(change.subject.kind, "rule"),
+            subject=change.subject.key,
+            version=change.number,
+            why=change.why,
+            before=before.lines,
+            after=after.lines,
+        )
+
+    def _after(self, change: RecordedChange) -> _Version:
+        """The version that a change made: what the next change found, else what stands now."""
+        later = [each for each in self._state.changes.of(change.subject) if each.number == change.number + 1]
+        if later:
+            return self._version(change.subject, later[0].before)
+        if self._state.changes.number(change.subject) > change.number:
+            return _Version(("not kept any more",))
+        return self._present(change.subject)
+
+    def _present(self, subject: Subject) -> _Version:
+        return self._version(subject, before_change(self._state.rows, subject).values)
+
+    def _version(self, subject: Subject, values: Sequence[bytes]) -> _Version:
+        if subject.kind == ADD:
+            definitions = list(dict.fromkeys(each.definition for each in read_definitions(subject.key, values)))
+            if len(definitions) == 1:
+                return _Version(tuple(f"{name}: {text}" for name, text in definition_texts(definitions[0]).items()))
+            texts = (", ".join(f"{name}: {text}" for name, text in definition_texts(each).items()) for each in definitions)
+            return _Version(tuple(f"definition {place}: {text}" for place, text in enumerate(texts, start=1)))
+        if subject.kind == SWITCH:
+            return _Version((_switch_text(read_switch(subject.key, values)),))
+        return _Version(tuple(_value_text(value) for value in values))
+
+    def _first(self, entry: AuditEntry) -> HistoryEntry:
+        """The entry of a change without a version before, or of membership."""
+        subject, version, after = Subject(ADD, entry.subject), None, _ABSENT
+        if entry.operation == "add" and not any(each.number == 1 for each in self._state.changes.of(subject)):
+            version, after = 1, self._earliest(subject)
+        return HistoryEntry(
+            time=entry.time,
+            actor=entry.actor,
+            node=entry.dot.replica.node_id,
+            operation=entry.operation,
+            kind="constraint" if version else "change",
+            subject=entry.subject,
+            version=version,
+            why=entry.why,
+            before=(),
+            after=after.lines,
+        )
+
+    def _earliest(self, subject: Subject) -> _Version:
+        """The first version that is kept."""
+        changes = self._state.changes.of(subject)
+        return self._version(subject, changes[0].before) if changes else self._present(subject)
+
+    def _unaudited(self, id_: str) -> Iterator[tuple[int, Dot, HistoryEntry]]:
+        """The addition of a constraint of which the audit has no entry by its name, such as one in a batch."""
+        state, subject = self._state, Subject(ADD, id_)
+        changes = state.changes.of(subject)
+        if changes:
+            additions = read_definitions(id_, changes[0].before) if changes[0].number <= 2 else []
+        else:
+            additions = [*state.constraints.additions(id_), *state.constraints.expired(id_)]
+        for each in additions:
+            if each.added_at is None:
+                continue
+            cause = None if changes else state.audit.of(each.dot)
+            yield (
+                each.added_at,
+                each.dot,
+                HistoryEntry(
+                    time=each.added_at,
+                    actor="" if cause is None else cause.actor,
+                    node="" if changes else each.dot.replica.node_id,
+                    operation="add",
+                    kind="constraint",
+                    subject=id_,
+                    version=1,
+                    why="" if cause is None else cause.why,
+                    before=(),
+                    after=tuple(f"{name}: {text}" for name, text in definition_texts(each.definition).items()),
+                ),
+            )
+
+    # --- reverting -------------------------------------------------------------------------------------------------------
+
+    def undo(self, id_: str) -> RevertPlan:
+        """Undo the last change of a constraint or of its switch. Raises `NotKept` if no change is kept."""
+        found = [*self._state.changes.of(Subject(ADD, id_)), *self._state.changes.of(Subject(SWITCH, id_))]
+        if not found:
+            raise NotKept(f"no earlier version of {id_} is kept: edit it, or remove it", field="id")
+        last = max(found, key=lambda each: (each.time, each.dot))
+        if last.subject.kind == SWITCH:
+            return RevertPlan([], [(id_, self._in_force(id_, last.before))], [])
+        return self._plan_of(id_, last.before)
+
+    def to_version(self, id_: str, version: int) -> RevertPlan:
+        """Make a version of a definition the present one again. Raises `NotKept` for a version that is not kept."""
+        changes = self._state.changes.of(Subject(ADD, id_))
+        before = {each.before for each in changes if each.number == version + 1}
+        if len(before) == 1:
+            return self._plan_of(id_, before.pop())
+        present = self._state.changes.number(Subject(ADD, id_))
+        if version == present and not before:
+            return RevertPlan([], [], [f"version {version} of {id_} is the present one"])
+        kept = sorted({each.number - 1 for each in changes})
+        told = f"there are {', '.join(map(str, [*kept, present]))}" if kept else "no earlier version is kept"
+        raise NotKept(f"there is no version {version} of {id_} alone: {told}", field="to")
+
+    def to_time(self, at: int) -> RevertPlan:
+        """Make all constraints and switches what they were at a time, in ns since the epoch.
+
+        Raises `NotKept` for a time of which not all changes are kept, and `ConstraintCrdtError` for one that has not come.
+        """
+        state = self._state
+        if at > self._now():
+            raise ConstraintCrdtError("that time has not come yet", field="time")
+        if at < state.changes.complete_since:
+            since = datetime.fromtimestamp(state.changes.complete_since / 1e9, tz=UTC).isoformat(timespec="seconds")
+            raise NotKept(f"not all changes are kept from so long ago: they are since {since}", field="time")
+        first = dict[Subject, RecordedChange]()
+        for change in state.changes:
+            if change.time > at:
+                first.setdefault(change.subject, change)
+        constraints, switches, notes = list[Restored](), list[tuple[str, Switch | None]](), list[str]()
+        for subject, change in sorted(first.items()):
+            if subject.kind == SWITCH:
+                then = self._in_force(subject.key, change.before)
+                if (then is None) is not (self._now_disabled(subject.key) is None):
+                    switches.append((subject.key, then))
+            elif subject.kind == ADD:
+                plan = self._plan_of(subject.key, change.before, at)
+                constraints += plan.constraints
+                notes += plan.notes
+        for id_ in sorted(state.constraints):
+            if Subject(ADD, id_) not in first:
+                plan = self._without_later(id_, at)
+                constraints += plan.constraints
+                notes += plan.notes
+        return RevertPlan(constraints, switches, notes)
+
+    def _without_later(self, id_: str, at: int) -> RevertPlan:
+        """A constraint of which no change is kept, without the definitions added after a time."""
+        additions = self._state.constraints.additions(id_)
+        if any(each.added_at is None for each in additions):
+            return RevertPlan([], [], [f"{id_} stays: the time at which it was added is not known"])
+        earlier = [each for each in additions if (each.added_at or 0) <= at]
+        if len(earlier) == len(additions):
+            return RevertPlan([], [], [])
+        newest = max(earlier, key=lambda each: (each.added_at or 0, each.dot), default=None)
+        return self._plan(id_, None if newest is None else newest.definition, [])
+
+    def _plan_of(self, id_: str, values: Sequence[bytes], by: int | None = None) -> RevertPlan:
+        """The plan for a constraint to be what it was, without the definitions that were added after the time `by`."""
+        additions = read_definitions(id_, values)
+        if values and not additions:
+            return RevertPlan([], [], [f"{id_} stays: what it was cannot be read here"])
+        additions = [each for each in additions if by is None or each.added_at is None or each.added_at <= by]
+        definitions = dict.fromkeys(each.definition for each in additions)
+        newest = max(additions, key=lambda each: each.added_at or 0, default=None)
+        notes = [f"{id_} had {len(definitions)} definitions in conflict: the last of them counts"] if len(definitions) > 1 else []
+        ends = None if newest is None else newest.definition.expires_at
+        if ends is not None and ends <= self._now():
+            return self._plan(id_, None, [*notes, f"the end of what {id_} was has passed"])
+        return self._plan(id_, None if newest is None else newest.definition, notes)
+
+    def _plan(self, id_: str, definition: Definition | None, notes: list[str]) -> RevertPlan:
+        present = self._state.constraints.definitions(id_)
+        if present == (() if definition is None else (definition,)):
+            return RevertPlan([], [], notes)
+        return RevertPlan([Restored(id_, definition, present)], [], notes)
+
+    def _in_force(self, id_: str, values: Sequence[bytes]) -> Switch | None:
+        switch = read_switch(id_, values)
+        return switch if switch and switch.disabled and (switch.until is None or switch.until > self._now()) else None
+
+    def _now_disabled(self, id_: str) -> Switch | None:
+        switches = self._state.switches
+        return switches.of_all if id_ == ALL else switches.disabling(id_) if id_ in list(switches) else None
+
+
+def definition_texts(definition: Definition) -> dict[str, str]:
+    """The fields of a definition as people write them, without those with their defaults."""
+    ends = definition.expires_at
+    texts = {
+        "when": definition.when or "-",
+        "severity": definition.severity.value,
+        "about": definition.about or "",
+        "on": str(definition.selector),
+        "until": "" if ends is None else datetime.fromtimestamp(ends / 1e9, tz=UTC).isoformat(timespec="seconds"),
+        "for": show_duration(definition.for_ / SECOND) if definition.for_ else "",
+        "clear after": show_duration(definition.clear_after / SECOND) if definition.clear_after else "",
+        "clear when": definition.clear_when or "",
+        "if unknown": "" if definition.if_unknown is IfUnknown.UNKNOWN else definition.if_unknown.value,
+        "max age": "" if definition.max_age is None else show_duration(definition.max_age / SECOND),
+        "scope": "" if definition.scope is Scope.NODE else definition.scope.value,
+        "mode": "" if definition.mode is Mode.ENFORCE else definition.mode.value,
+        "each": definition.each or "",
+        "meaning": "needs a later version of constraint-crdt" if definition.meaning else "",
+    }
+    return {name: text for name, text in texts.items() if text}
+
+
+def _switch_text(switch: Switch | None) -> str:
+    if switch is None or not switch.disabled:
+        return "enabled"
+    end = (
+        "" if switch.until is None else f" until {datetime.fromtimestamp(switch.until / 1e9, tz=UTC).isoformat(timespec='seconds')}"
+    )
+    return f"disabled{end}{f': {switch.why}' if switch.why else ''}"
+
+
+def _value_text(value: bytes) -> str:
+    """The wire value of a kind of cells that is not known here."""
+    try:
+        return msgspec.json.encode(msgspec.msgpack.decode(value)).decode()
+    except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
+        return value.hex()

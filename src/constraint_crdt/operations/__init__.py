@@ -10,6 +10,7 @@ paths that match the same request, the longer template comes first.
 from typing import Final
 
 from constraint_crdt.operations import (
+    alerts,
     budgets,
     constraints,
     counts,
@@ -18,6 +19,7 @@ from constraint_crdt.operations import (
     guards,
     nodes,
     plato,
+    rules,
     service,
     sketches,
     tiles,
@@ -28,7 +30,9 @@ from constraint_crdt.operations.operation import AnyOperation, Operation
 _SUBJECTS: Final = (
     nodes,
     service,
+    alerts,
     constraints,
+    rules,
     counts,
     variables,
     budgets,

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.operations.command import (
     Column,
     Command,
     CompositeCommand,
     Flag,
+    Lines,
     Table,
     UsageError,
     View,
@@ -36,6 +38,7 @@ from constraint_crdt.operations.operation import (
     Reply,
     Right,
     not_found,
+    wrong,
 )
 
 if TYPE_CHECKING:
@@ -170,6 +173,50 @@ class BudgetReport(msgspec.Struct, frozen=True, kw_only=True):
     """The nodes whose word is missing for the definition to be in force."""
     holders: tuple[HolderReport, ...] = ()
     nodes: tuple[BudgetNode, ...] = ()
+    participants: tuple[str, ...] = ()
+    """The nodes with a share by the definition."""
+
+
+class BudgetDefinitionReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A definition of a budget that no other overwrites."""
+
+    dot: str
+    """The mutation, as node~incarnation:seq."""
+    limit: int
+    shares: dict[str, int]
+    """By node."""
+    gone: tuple[str, ...]
+    """Nodes that an operator declared gone."""
+    made_by: str
+    """The node."""
+    actor: str | None
+    made_at: int
+    """ns since the epoch by the clock of that node."""
+
+
+class AwaitedNode(msgspec.Struct, frozen=True, kw_only=True):
+    """A participant whose word is missing for a definition to be in force."""
+
+    node: str
+    live: bool
+    beyond: int
+    """Lent and held beyond its new share, as it last told; 0: it did not hear of the definition yet, or is to say so."""
+    until: int | None
+    """The end of all that, in ns since the epoch; null without a lease, and without any."""
+
+
+class BudgetExplanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a budget is as it is."""
+
+    budget: BudgetReport
+    definitions: tuple[BudgetDefinitionReport, ...]
+    """Several: made at once, and to be resolved by another."""
+    awaited: tuple[AwaitedNode, ...]
+    holds_by: int | None
+    """The time at which a lowered limit holds at the latest, in ns since the epoch; null if it holds, without a lease, and while a
+    node that is away may not have heard of it."""
+    wait: str
+    """Why an acquire of 1 on this node would have to wait, in a sentence; empty if it would not."""
 
 
 class ReleaseReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,16 +253,7 @@ def show_budgets(answer: list[BudgetReport], _: "Namespace") -> View:
         ]
         for each in answer
     ]  # fmt: skip
-    view: list[str | Table] = [Table(columns, rows)]
-    holders = [
-        [each.name, holder.node, holder.holder or "-", holder.amount, show_time(holder.since, now), show_time(holder.until, now)]
-        for each in answer
-        for holder in each.holders
-    ]
-    if holders:
-        titles = ("budget", "node", "held by", "amount", "since", "until")
-        view.append(Table([Column(title, right=title == "amount") for title in titles], holders))
-    return [*view, *(sentence for each in answer for sentence in notes_on(each))]
+    return [Table(columns, rows), *_holders(answer, now), *(sentence for each in answer for sentence in notes_on(each))]
 
 
 def notes_on(each: BudgetReport) -> list[str]:
@@ -226,10 +264,15 @@ def notes_on(each: BudgetReport) -> list[str]:
         found.append(f"{each.name}: limits {limits} were set at once, the lowest holds: `budget set {each.name}` resolves it")
     if each.waits_for:
         found.append(f"{each.name}: the definition is not in force everywhere: {', '.join(each.waits_for)} must hear of it")
-    away = [f"{node.node} ({node.share - node.lent})" for node in each.nodes if not node.live and node.share > node.lent]
-    if away:
-        found.append(f"{each.name}: stranded at nodes that are away: {', '.join(away)}; `retire` gives it to others")
+    if away := stranded_at(each):
+        found.append(f"{each.name}: stranded at nodes that are away: {away}; `retire` gives it to others")
     return found
+
+
+def stranded_at(each: BudgetReport) -> str:
+    """The nodes that are away with a share, and the amounts; empty for none."""
+    away = [f"{node.node} ({node.share - node.lent})" for node in each.nodes if not node.live and node.share > node.lent]
+    return ", ".join(away)
 
 
 BUDGETS: Final = Operation(
@@ -253,9 +296,74 @@ BUDGETS: Final = Operation(
 )
 
 
+async def _explain_budget(node: "Node", request: NamedBudget) -> BudgetExplanation:
+    _check_known(node, request.name)
+    return node.budgets.explanation(request.name)
+
+
+def show_explained(answer: BudgetExplanation) -> View:
+    """Its state and definitions, why an acquire would wait, by when a lowered limit holds, and a row for each node and holder."""
+    now, each = time.time(), answer.budget
+    lease = "none" if each.lease is None else show_duration(each.lease)
+    lines: list[tuple[str, object]] = [("limit", f"{each.limit}, lease {lease}")]
+    for made in answer.definitions:
+        by = made.made_by if made.actor is None else f"{made.actor} on {made.made_by}"
+        gone = f"; gone: {', '.join(made.gone)}" if made.gone else ""
+        shares = ", ".join(f"{node} {amount}" for node, amount in made.shares.items()) or "no node"
+        lines.append(("defined by", f"{by}, {show_time(made.made_at, now)}: limit {made.limit}, shares: {shares}{gone}"))
+    free = f"{each.free_here} here, {each.free_elsewhere} elsewhere, {each.stranded} stranded"
+    lines += [("held", f"{each.held} of {each.limit}"), ("free", free), ("an acquire here", answer.wait or "is granted at once")]
+    lines += [("in force", _awaited(found, now)) for found in answer.awaited]
+    if answer.holds_by is not None:
+        lines.append(("limit holds", f"{show_time(answer.holds_by, now)} at the latest, by what is known here"))
+    elif any(found.beyond for found in answer.awaited) and each.lease is not None:
+        lines.append(("limit holds", "a lease and the skew bound after the nodes that are away hear of it"))
+    nodes = Table(
+        [Column("node"), Column("live"), *(Column(title, right=True) for title in _OF_NODE)],
+        [[found.node, "yes" if found.live else "no", *(getattr(found, title) for title in _OF_NODE)] for found in each.nodes],
+    )
+    holders = _holders([each], now)
+    return [f"budget {each.name}", Lines(lines), *notes_on(each), nodes, *holders]
+
+
+_OF_NODE: Final = ("share", "lent", "borrowed", "held", "free", "waiting")
+
+
+def _awaited(found: AwaitedNode, now: float) -> str:
+    if not found.beyond:
+        return f"{found.node}{'' if found.live else ' (away)'} has to say that it goes by the definition"
+    ends = "until it is released" if found.until is None else f"until {show_time(found.until, now)}"
+    return f"{found.node}{'' if found.live else ' (away)'} has {found.beyond} beyond its share, {ends}"
+
+
+def _holders(reports: list[BudgetReport], now: float) -> list[Table]:
+    """A table of all holders; none without any."""
+    rows = [
+        [each.name, holder.node, holder.holder or "-", holder.amount, show_time(holder.since, now), show_time(holder.until, now)]
+        for each in reports
+        for holder in each.holders
+    ]
+    titles = ("budget", "node", "held by", "amount", "since", "until")
+    return [Table([Column(title, right=title == "amount") for title in titles], rows)] if rows else []
+
+
+EXPLAIN_BUDGET: Final = Operation(
+    name="explain_budget",
+    method=GET,
+    path="/v1/budgets/{name}/explain",
+    summary="Why a budget is as it is.",
+    about="Who holds a budget, why an acquire would wait, and by when a lowered limit holds. `explain budget NAME` shows it.",
+    request=NamedBudget,
+    response=BudgetExplanation,
+    run=_explain_budget,
+    by_segment=True,
+    positional=("name",),
+)
+
+
 async def _define(node: "Node", request: DefineBudget) -> Reply[BudgetReport]:
     new = request.name not in node.budgets
-    why = node.budgets.refusal(request.name, request.lease)
+    why = node.budgets.refusal(request.name, request.lease, request.nodes, request.gone or ())
     if why is not None:
         raise Problem(HTTPStatus.CONFLICT, why)
     report = await node.budgets.define(
@@ -270,7 +378,7 @@ def _parse_lease(text: str) -> float:
 
 def _call_add(client: "Client", flags: "Namespace") -> BudgetReport:
     if any(each.name == flags.name for each in client.budgets()):
-        raise UsageError(f"budget {flags.name} is defined: change it with `budget set`")
+        raise ConstraintCrdtError(f"budget {flags.name} is defined: change it with `budget set`")
     lease = DEFAULT_LEASE if flags.lease is None else _parse_lease(flags.lease)
     return client.define_budget(flags.name, limit=flags.limit, lease=lease, nodes=flags.on)
 
@@ -278,7 +386,9 @@ def _call_add(client: "Client", flags: "Namespace") -> BudgetReport:
 def _call_set(client: "Client", flags: "Namespace") -> BudgetReport:
     known = next((each for each in client.budgets() if each.name == flags.name), None)
     if known is None:
-        raise UsageError(f"no budget {flags.name} is defined here: define it with `budget add`")
+        raise ConstraintCrdtError(f"no budget {flags.name} is defined here: define it with `budget add`")
+    if flags.limit is None and not flags.on and not flags.gone and len(known.limits) < 2:
+        raise UsageError("say what to change: --limit, --on or --gone")
     limit = known.limit if flags.limit is None else flags.limit
     return client.define_budget(flags.name, limit=limit, nodes=flags.on, gone=flags.gone)
 
@@ -378,7 +488,9 @@ REMOVE_BUDGET: Final = Operation(
 
 async def _acquire(node: "Node", request: AcquireBudget) -> HoldReport:
     _check_known(node, request.name)
-    wait = min(max(0.0, request.wait), LONGEST_WAIT)
+    if not 0 <= request.wait <= LONGEST_WAIT:
+        raise wrong(f"`wait` is from 0 to {LONGEST_WAIT:g} seconds, not {request.wait:g}", "wait")
+    wait = request.wait
     return await node.budgets.acquire(request.name, request.amount, holder=request.holder, timeout=wait)
 
 

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
     from constraint_crdt.operations.evidence import StandingDefinition, ViolationReport
     from constraint_crdt.runtime.node import Node
+    from constraint_crdt.types.changes import Switch
     from constraint_crdt.types.counters import Seconds
     from constraint_crdt.types.definition import Definition, DefinitionFields
     from constraint_crdt.types.verdicts import NodeVerdict
@@ -350,6 +351,35 @@ def reported_time(time: "Seconds") -> ReportedTime:
     return {"seconds": seconds, "held": time.held}
 
 
+class DisabledReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A constraint that is kept, and evaluated on no node."""
+
+    by: str
+    """The node on which it was disabled."""
+    actor: str
+    """A person, a token or a program, as that node says."""
+    at: int
+    """ns since the epoch by the clock of that node."""
+    until: int | None
+    """ns since the epoch: it is enabled by itself then; null: until somebody enables it."""
+    why: str
+    all: bool
+    """All constraints are disabled together."""
+
+
+def reported_disabling(switch: "Switch | None") -> DisabledReport | None:
+    """The report of a disabling; None without one."""
+    if switch is None:
+        return None
+    return DisabledReport(
+        by=switch.replica.node_id, actor=switch.actor, at=switch.time, until=switch.until, why=switch.why, all=not switch.id
+    )
+
+
+DISABLED: Final = "disabled"
+"""The state of a disabled constraint in reports."""
+
+
 class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """An active or expired constraint. Of several definitions, the fields of the first."""
 
@@ -394,8 +424,8 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     by_node: dict[str, tuple[int, int]]
     """(satisfied, violations) per node."""
     state: str | None = None
-    """The verdict state on this node: holds, pending, violated, clearing, unknown, off; null before the first judgement. Nodes of
-    0.1.0 have neither this field nor the next ones."""
+    """The verdict state on this node: holds, pending, violated, clearing, unknown, off, disabled; null before the first judgement.
+    Nodes of 0.1.0 have neither this field nor the next ones."""
     since: int | None = None
     """The beginning of the state, in ns since the epoch; of pending, violated and clearing, the first violated evaluation."""
     by_default: bool = False
@@ -415,6 +445,8 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes with a violation now, as the nodes told."""
     violated_on: tuple[ViolatedNode, ...] = ()
     """Ten of these at most, the longest violated first."""
+    disabled: DisabledReport | None = None
+    """Null for an enabled constraint. The state of a disabled one is disabled."""
 
 
 class FieldChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -541,6 +573,8 @@ def show_constraints(found: list[ConstraintReport], _: ListConstraints, __: "Nam
 
 def _here(each: ConstraintReport, now: float) -> str:
     """The verdict state on the node; on a node of 0.1.0 the verdict."""
+    if each.disabled is not None:
+        return show_disabled(each.disabled, now)
     if not each.applies_here:
         return "not for it"
     state = each.state or each.verdict
@@ -548,6 +582,14 @@ def _here(each: ConstraintReport, now: float) -> str:
         return "-"
     default = ", by default" if each.by_default else ""
     return show_state(state, each.since, now, for_=each.for_, clear_after=each.clear_after) + default
+
+
+def show_disabled(disabled: DisabledReport, now: float) -> str:
+    """By whom, until when and why: `DISABLED by alice on forge, ends in 29 min: fires everywhere`."""
+    by = f"{disabled.actor} on {disabled.by}" if disabled.actor else disabled.by
+    end = "" if disabled.until is None else f", ends {show_time(disabled.until, now)}"
+    what = "DISABLED, with all others," if disabled.all else "DISABLED"
+    return f"{what} by {by}{end}{f': {disabled.why}' if disabled.why else ''}"
 
 
 def show_violated(nodes: Sequence[ViolatedNode], count: int, now: float) -> str:

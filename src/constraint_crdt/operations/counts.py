@@ -20,7 +20,7 @@ from constraint_crdt.operations.command import (
     show_duration,
     show_values,
 )
-from constraint_crdt.operations.constraints import NO_SECONDS, SecondsReport, inactive
+from constraint_crdt.operations.constraints import NO_SECONDS, SecondsReport, ViolatedNode, inactive
 from constraint_crdt.operations.operation import (
     AFTER,
     GET,
@@ -82,6 +82,14 @@ class GetOverview(msgspec.Struct, frozen=True, kw_only=True):
     """`GET /v1/overview`."""
 
     id: tuple[str, ...] = ()
+    after: str | None = None
+    limit: int | None = None
+    node: str | None = None
+
+
+class GetUrgent(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /v1/urgent`."""
+
     after: str | None = None
     limit: int | None = None
     node: str | None = None
@@ -184,9 +192,13 @@ class ConstraintOverview(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes with recent violations, or a violation now."""
     worst: tuple[str, ...]
     """Three of these: nodes with a violation now first, then by recent violations."""
+    longest: tuple[ViolatedNode, ...] = ()
+    """Three of the nodes with a violation now, the longest violated first; without any, of the nodes where it is unknown."""
+    unknown_now: int = 0
+    """Nodes that told an unknown verdict."""
     state: str | None = None
-    """The verdict state on this node: holds, pending, violated, clearing, unknown, off; null before the first judgement. Nodes of
-    0.1.0 have neither this field nor the next ones."""
+    """The verdict state on this node: holds, pending, violated, clearing, unknown, off, disabled; null before the first judgement.
+    Nodes of 0.1.0 have neither this field nor the next ones."""
     since: int | None = None
     """The beginning of the state, in ns since the epoch; of pending, violated and clearing, the first violated evaluation."""
     by_default: bool = False
@@ -465,6 +477,29 @@ OVERVIEW: Final = Operation(
     ),
     freshness=Freshness.AGING,
     build=overview_page,
+)
+
+
+async def _urgent(node: "Node", request: GetUrgent) -> OverviewReport:
+    most = OVERVIEW_PAGE if request.limit is None else request.limit
+    return node.overview.page(request.after, most, request.node, urgent=True)
+
+
+URGENT: Final = Operation(
+    name="urgent",
+    method=GET,
+    path="/v1/urgent",
+    summary="The constraints that are violated or unknown now.",
+    about="The constraints at a glance that a node tells as violated or unknown now, one page. As `overview`.",
+    request=GetUrgent,
+    response=OverviewReport,
+    run=_urgent,
+    parameters=(
+        AFTER,
+        limit(LARGEST_OVERVIEW, OVERVIEW_PAGE),
+        Parameter(name="node", about="only those violated or unknown on this node"),
+    ),
+    freshness=Freshness.AGING,
 )
 
 

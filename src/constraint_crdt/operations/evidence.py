@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.model import counted
+from constraint_crdt.operations.budgets import BudgetExplanation, show_explained
 from constraint_crdt.operations.command import (
     Column,
     Command,
@@ -14,12 +16,22 @@ from constraint_crdt.operations.command import (
     Flag,
     Lines,
     Table,
+    UsageError,
     View,
+    show_length,
     show_share,
     show_state,
     show_time,
 )
-from constraint_crdt.operations.constraints import NO_SECONDS, SecondsReport, show_fields, show_selector, show_verdict
+from constraint_crdt.operations.constraints import (
+    NO_SECONDS,
+    DisabledReport,
+    SecondsReport,
+    show_disabled,
+    show_fields,
+    show_selector,
+    show_verdict,
+)
 from constraint_crdt.operations.operation import (
     GET,
     SECONDS,
@@ -147,6 +159,8 @@ class StandingDefinition(msgspec.Struct, frozen=True, kw_only=True):
     """The label of measurements whose values are the instances of the constraint."""
     actor: str | None = None
     """Who caused the mutation, by the audit of the adding node; null if unknown."""
+    why: str = ""
+    """The reason that the actor gave."""
 
 
 class Removal(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +175,8 @@ class Removal(msgspec.Struct, frozen=True, kw_only=True):
     """The cell is still stored here. If not, the cell was dropped after all acknowledgements, and only this record is left."""
     actor: str | None = None
     """Who caused the mutation, by the audit of that node; null if unknown."""
+    why: str = ""
+    """The reason that the actor gave."""
 
 
 class ViolationReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,6 +259,8 @@ class ExplainReport(msgspec.Struct, frozen=True, kw_only=True):
     """The nodes with the last change; null without a recorded change."""
     fleet: FleetJudgement | None = None
     """Null for a constraint that no definition has the scope fleet of, and before it was read here."""
+    disabled: DisabledReport | None = None
+    """Null for an enabled constraint."""
 
 
 class PeerConvergence(msgspec.Struct, frozen=True, kw_only=True):
@@ -279,6 +297,62 @@ class ConvergenceReport(msgspec.Struct, frozen=True, kw_only=True):
     staleness_p50: float | None
     """Seconds, over the live peers; null without evidence of any."""
     staleness_p99: float | None
+
+
+class GetSeries(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /v1/series/{id}`."""
+
+    id: str
+    points: int | None = None
+
+
+class SeriesPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A sample of a constraint on the node that answers."""
+
+    time: int
+    """ns since the epoch by its clock."""
+    value: float | None
+    """The value of the variable of the margin; null for other than a number."""
+    limit: float | None
+    """The threshold; null where value and margin do not tell it."""
+    margin: float | None
+    """The signed distance to the threshold; negative for a violation."""
+
+
+class SpellReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A state of a constraint on a node, from its beginning to the next. Times in ns since the epoch by the clock of that node."""
+
+    state: str
+    """holds, pending, violated, clearing, unknown, off."""
+    since: int
+    until: int | None
+    """null: as far as is known it lasts."""
+    values: dict[str, str]
+    """The values of the variables at the turn to the state, as texts."""
+    margin: float | None
+    reason: str
+
+
+class NodeSpells(msgspec.Struct, frozen=True, kw_only=True):
+    """The states of a constraint on a node, oldest first; the latest 100."""
+
+    node: str
+    live: bool
+    spells: tuple[SpellReport, ...]
+
+
+class SeriesReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The recent course of a constraint, as far as the node that answers keeps it in memory."""
+
+    id: str
+    node: str
+    """The node that answers, whose samples these are."""
+    variable: str | None
+    """The variable of the latest margin."""
+    points: tuple[SeriesPoint, ...]
+    """Oldest first; the older the coarser. Of samples together, that with the lowest margin."""
+    nodes: tuple[NodeSpells, ...]
+    """Of each node that told a state other than `holds` since the start, or before."""
 
 
 # --- coverage ---------------------------------------------------------------------------------------------------------------
@@ -432,6 +506,8 @@ def show_explain(answer: ExplainReport, _: ExplainConstraint, __: "Namespace") -
     lines: list[tuple[str, object]] = []
     for each in answer.definitions:
         lines += _definition(each, now)
+    if answer.disabled is not None:
+        lines.append(("evaluated", f"nowhere: {show_disabled(answer.disabled, now)}"))
     lines += [("removal", _removal(each, now)) for each in answer.removals]
     lines += [("lately", _lately(each)) for each in answer.lately]
     if answer.coverage is not None:
@@ -445,6 +521,27 @@ def show_explain(answer: ExplainReport, _: ExplainConstraint, __: "Namespace") -
     if answer.violations:
         view += [*_verdicts(answer, now), _violations(answer, now)]
     return view
+
+
+def _explained(client: "Client", flags: "Namespace") -> ExplainReport | BudgetExplanation:
+    words: list[str] = flags.id
+    if len(words) == 2 and words[0] == "budget":
+        return client.explain_budget(words[1])
+    if len(words) > 1:
+        raise UsageError("explain takes one constraint or budget, or `budget` and its name")
+    try:
+        return client.explain(words[0])
+    except KeyError:  # the node knows no such constraint
+        if not any(each.name == words[0] for each in client.budgets()):
+            raise
+    return client.explain_budget(words[0])
+
+
+def show_explanation(answer: ExplainReport | BudgetExplanation, flags: "Namespace") -> View:
+    """All about a constraint or a budget."""
+    if isinstance(answer, BudgetExplanation):
+        return show_explained(answer)
+    return show_explain(answer, ExplainConstraint(id=answer.id), flags)
 
 
 def _state(answer: ExplainReport) -> str:
@@ -465,6 +562,7 @@ def _definition(each: StandingDefinition, now: float) -> list[tuple[str, object]
     lines: list[tuple[str, object]] = [
         ("definition", f"{text} ({each.severity}{f', on {labels}' if labels else ''}){ends}"),
         ("added by", f"{_by(each.actor, each.added_by)}, {added}{_known(each.known_since, now)}; kept alive by {each.dot}"),
+        *([("because", each.why)] if each.why else []),
     ]
     lines += show_fields(each).items()
     return [*lines, ("about", each.about)] if each.about else lines
@@ -476,7 +574,8 @@ def _by(actor: str | None, node: str) -> str:
 
 def _removal(each: Removal, now: float) -> str:
     state = "" if each.held else "; forgotten since, as all live nodes have heard of it or it was kept long enough"
-    return f"by {_by(each.actor, each.by)} ({each.dot}){_known(each.known_since, now)}, of {', '.join(each.ended)}{state}"
+    why = f": {each.why}" if each.why else ""
+    return f"by {_by(each.actor, each.by)} ({each.dot}){_known(each.known_since, now)}, of {', '.join(each.ended)}{state}{why}"
 
 
 def _known(since: int | None, now: float) -> str:
@@ -555,13 +654,90 @@ EXPLAIN: Final = Operation(
     request=ExplainConstraint,
     response=ExplainReport,
     run=_explain,
-    command=Command(
+    command=CompositeCommand(
         name="explain",
         example="explain max_speed",
-        help="who, when, why, where violated: all about a constraint",
+        help="who, when, why, where violated: all about a constraint; or who holds a budget, and why an acquire would wait",
+        group="constraints",
+        options={"id": Flag(nargs="+", metavar="ID", help="a constraint or a budget; `budget NAME` for a budget of such a name")},
+        call=_explained,
+        show=show_explanation,
+    ),
+)
+
+
+MOST_POINTS: Final = 1000
+DEFAULT_POINTS: Final = 300
+"""Samples in a series, unless fewer or more are asked for."""
+
+
+async def _series(node: "Node", request: GetSeries) -> SeriesReport:
+    try:
+        return node.verdict_history.report(request.id, request.points or DEFAULT_POINTS)
+    except KeyError:
+        raise not_found(f"no constraint {request.id!r} is active, and nothing is remembered of its course here") from None
+
+
+def _parse_points(text: str) -> int:
+    points = int(text) if re.fullmatch("[0-9]{1,4}", text, re.ASCII) else 0
+    if not 1 <= points <= MOST_POINTS:
+        raise ValueError(f": {text!r} is not a number of samples from 1 to {MOST_POINTS}")
+    return points
+
+
+def show_series(answer: SeriesReport, _: GetSeries, __: "Namespace") -> "list[str | Table | Lines]":
+    """A sentence on the samples, and a row for each spell, the latest first."""
+    now = time.time()
+    view: list[str | Table | Lines] = [_sampled(answer)]
+    spells = sorted(((spell, each.node) for each in answer.nodes for spell in each.spells), key=lambda each: -each[0].since)
+    if spells:
+        columns = [Column(title) for title in ("node", "state", "since", "for", "values at the turn")]
+        rows = [[node, each.state, show_time(each.since, now), _lasted(each, now), _told_values(each)] for each, node in spells]
+        view.append(Table(columns, rows))
+    return view
+
+
+def _sampled(answer: SeriesReport) -> str:
+    known = [each.margin for each in answer.points if each.margin is not None]
+    if not known:
+        return f"{answer.id}: no margin was sampled on {answer.node}"
+    first = show_time(answer.points[0].time, time.time())
+    return f"{answer.id}: margin of {answer.variable} on {answer.node} since {first}: lowest {min(known):.4g}, now {known[-1]:.4g}"
+
+
+def _lasted(each: SpellReport, now: float) -> str:
+    return show_length(max(0.0, (now if each.until is None else each.until / SECOND) - each.since / SECOND))
+
+
+def _told_values(each: SpellReport) -> str:
+    values = ", ".join(f"{name} = {text}" for name, text in each.values.items())
+    return "; ".join(part for part in (values, each.reason) if part) or "-"
+
+
+SERIES: Final = Operation(
+    name="series",
+    method=GET,
+    path="/v1/series/{id:any_text}",
+    summary="The recent course of a constraint.",
+    about="The recent course of a constraint: margins on the node that answers, sampled, and the states told by every node.",
+    request=GetSeries,
+    response=SeriesReport,
+    run=_series,
+    parameters=(
+        Parameter(
+            name="points",
+            about="samples at most",
+            schema={"type": "integer", "minimum": 1, "maximum": MOST_POINTS, "default": DEFAULT_POINTS},
+            parse=_parse_points,
+        ),
+    ),
+    command=Command(
+        name="series",
+        example="series max_speed",
+        help="the recent course of a constraint: its margin, and when it was violated where",
         group="constraints",
         flags={"id": Flag(metavar="ID")},
-        show=show_explain,
+        show=show_series,
     ),
 )
 

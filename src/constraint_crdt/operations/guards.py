@@ -1,7 +1,8 @@
 """The operation that a guard follows: whether constraints hold on a node, and from when on they do not.
 
-Rules: only constraints of mode enforce that apply to the node bind a guard. A pending constraint holds; a clearing one is violated.
-Without a judgement a constraint is unknown. A named constraint that is not active binds nothing, and is told as missing.
+Rules: only constraints of mode enforce that apply to the node and are not disabled bind a guard. A pending constraint holds; a
+clearing one is violated. Without a judgement a constraint is unknown. A named constraint that is not active binds nothing, and is
+told as missing.
 """
 
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias

@@ -11,6 +11,7 @@ import msgspec
 from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
 from constraint_crdt.model import Severity, counted
 from constraint_crdt.operations.command import Column, Command, Flag, Lines, Table, View, show_time
+from constraint_crdt.operations.constraints import DisabledReport, show_disabled
 from constraint_crdt.operations.evidence import PeerConvergence, standing
 from constraint_crdt.operations.operation import (
     GET,
@@ -153,12 +154,21 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     constraints_hash: str
     """Hash of the definitions in force, hex: equal for equal definitions."""
     constraints: int
+    disabled: int = 0
+    """Active constraints that are kept, and evaluated on no node."""
+    all_disabled: DisabledReport | None = None
+    """Null unless all constraints are disabled together."""
     conflicts: int = 0
     """Constraints with several definitions in force, by concurrent edits. Nodes of 0.1.0 do not tell them."""
     unknown_here: int = 0
     """Constraints unknown on this node now."""
     violated_anywhere: int = 0
-    """Constraints violated on at least one node now, as far as is known here."""
+    """Constraints violated on at least one node now, as far as is known here, without those of mode audit."""
+    audited: int = 0
+    """Active constraints of mode audit: they are evaluated, and nobody is told."""
+    audited_satisfied: int = 0
+    """Their judgements, which are among `satisfied` and `violations`, and not in the satisfaction rate."""
+    audited_violations: int = 0
     worst: tuple[ViolatedConstraint, ...] = ()
     """Of these the worst, by severity, then the longest violated: 5 at most. Nodes of 0.1.0 have none of these."""
     firing: int = 0
@@ -272,6 +282,8 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     """Its site; empty without one."""
     speaks_with: tuple[str, ...] = ()
     """The sites that it speaks with for its own, as far as this node knows: of a node of another site only that of this node."""
+    endpoints: tuple[str, ...] = ()
+    """The addresses at which it told that peers reach it."""
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
@@ -356,9 +368,21 @@ async def _status(node: "Node", _: Empty) -> Status:
     return node.status()
 
 
+def _audited(answer: Status) -> str:
+    counts = f"{answer.audited_satisfied} judgements satisfied, {answer.audited_violations} violated"
+    return f"{answer.audited} constraints are tried out, and counted apart: {counts}"
+
+
+def _disabled(answer: Status) -> list[tuple[str, object]]:
+    if answer.all_disabled is not None:
+        return [("NOTHING IS EVALUATED", show_disabled(answer.all_disabled, time.time()))]
+    return [("DISABLED", f"{answer.disabled} constraints; `constraints` says by whom and why")] if answer.disabled else []
+
+
 def show_status(answer: Status) -> Lines:
     """The values by name, with the alarms of the node last."""
-    total = answer.satisfied + answer.violations
+    satisfied, violations = answer.satisfied - answer.audited_satisfied, answer.violations - answer.audited_violations
+    total = satisfied + violations
     rate = f", {100 * answer.satisfaction_rate:.2f} % satisfied" if total else ""
     lines: list[tuple[str, object]] = [
         ("node", f"{answer.node} (replica {answer.replica}), up {answer.uptime:.0f} s"),
@@ -369,7 +393,8 @@ def show_status(answer: Status) -> Lines:
         *(("violated", show_worst(each, time.time())) for each in answer.worst),
         *([("alerts", f"{answer.firing} firing: see `alerts`")] if answer.firing else []),
         *((each.kind, f"{each.what} (see `{each.command}`)") for each in answer.concerns),
-        ("counts", f"{counted(answer.satisfied, 'judgement')} satisfied, {answer.violations} violated{rate}"),
+        ("counts", f"{counted(satisfied, 'judgement')} satisfied, {violations} violated{rate}"),
+        *([("audit", _audited(answer))] if answer.audited else []),
         ("position", list(answer.position) if answer.position else "none"),
         ("agreement", f"{_agreement(answer)}; constraints {answer.constraints_hash[:16]}, everything {answer.hash[:16]}"),
         ("staleness", _staleness(answer)),
@@ -379,6 +404,7 @@ def show_status(answer: Status) -> Lines:
         ("linked", show_links(answer.linked)),
         ("role", _role(answer)),
     ]
+    lines += _disabled(answer)
     if answer.sites > 1:
         lines.append(("site", f"{site_name(answer.site)}, {_speaks(answer)}; {counted(answer.away, 'node')} in other sites"))
     if answer.links == "certificates":
@@ -472,8 +498,9 @@ CHECKED: Final = frozenset({"conflict", "clock", "duplicate", "flapping", "other
 def check_status(answer: Status) -> tuple[int, list[str]]:
     """The level of a check, as an index of `LEVELS`, with the reasons, the gravest first.
 
-    Critical: a critical constraint is violated, writes are refused, or the state is corrupted. Warning: another constraint is
-    violated, one is unknown here, an alert fires, the node is cut off, a node in service is not live, or the clock is in doubt.
+    Critical: a critical constraint is violated, all are disabled, writes are refused, or the state is corrupted. Warning: another
+    constraint is violated, one is unknown here, an alert fires, the node is cut off, a node in service is not live, or the clock is
+    in doubt.
     """
     now = time.time()
     worst = [(2 if each.severity == Severity.CRITICAL else 1, f"violated: {show_worst(each, now)}") for each in answer.worst]
@@ -482,6 +509,7 @@ def check_status(answer: Status) -> tuple[int, list[str]]:
     found = [
         *([(2, f"writes are refused: {answer.trouble}")] if answer.trouble else []),
         *([(2, "a peer with the same clock had another state: one is corrupted")] if answer.alarms else []),
+        *([(2, "no constraint is evaluated: all are disabled")] if answer.all_disabled else []),
         *worst,
         *([(1, f"{counted(more, 'more constraint')} violated")] if more > 0 else []),
         *([(1, f"cut off: {_cut_off(answer)}")] if is_cut_off(answer) else []),

@@ -161,6 +161,12 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
         return self.field or self.name
 
 
+REASON: Final = Parameter(
+    name="constraint-crdt-why", about="the reason of the change, for the audit and the history; percent-encoded", place="header"
+)
+"""The header that all operations with a change of constraints or membership take."""
+
+
 class Body(msgspec.Struct, kw_only=True):
     """The body of a request."""
 
@@ -247,6 +253,11 @@ class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only
     def needs(self) -> Right:
         """The role needed by a request."""
         return self.right or Right.NONE
+
+    @property
+    def takes_why(self) -> bool:
+        """True for a change of constraints or membership, whose reason is kept."""
+        return self.method != GET and self.run is not None and (self.needs is Right.OPERATE or self.right_of is not None)
 
     @property
     def commands(self) -> tuple[AnyCommand, ...]:

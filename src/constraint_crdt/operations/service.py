@@ -1,10 +1,9 @@
 """The operations of the node as a service: health, metrics, the OpenAPI document, events, and whole states as state files.
 
-Its health has three depths: the probes of an orchestrator, the diagnosis with its findings, and the alerts with their rules. The
+Its health has two depths: the probes of an orchestrator, and the diagnosis with its findings. The
 server answers metrics, documents and events from its own parts. The clients have a handwritten method for events.
 """
 
-import time
 from collections.abc import Iterable
 from datetime import datetime
 from http import HTTPStatus
@@ -14,7 +13,7 @@ import msgspec
 
 from constraint_crdt.crdt.limits import DURATION_MAX
 from constraint_crdt.model import KEPT, EventKind, counted
-from constraint_crdt.operations.command import Column, Command, Flag, Table, View, parse_count, parse_duration, show_time
+from constraint_crdt.operations.command import Column, Command, Flag, Table, View, parse_count, parse_duration
 from constraint_crdt.operations.operation import (
     GET,
     JSON,
@@ -341,6 +340,8 @@ class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
     """The constraint, the node, or the number of them."""
     changes: int
     """Mutations of the change."""
+    why: str = ""
+    """The reason that the actor gave."""
 
 
 async def _audit(node: "Node", request: ReadAudit) -> Reply[list[AuditReport]]:
@@ -354,7 +355,7 @@ async def _audit(node: "Node", request: ReadAudit) -> Reply[list[AuditReport]]:
     reports = [
         AuditReport(
             id=id_, time=each.time, actor=each.actor, node=each.dot.replica.node_id,
-            operation=each.operation, subject=each.subject, changes=each.changes,
+            operation=each.operation, subject=each.subject, changes=each.changes, why=each.why,
         )
         for id_, each in ((id_, found[id_]) for id_ in page)
     ]  # fmt: skip
@@ -365,16 +366,19 @@ def show_audit(answer: list[AuditReport], _: ReadAudit, __: "Namespace") -> View
     """A row for each change."""
     if not answer:
         return "the audit has no such change"
-    rows = [[_local_time(each.time), each.actor, each.node, each.operation, each.subject, each.changes] for each in answer]
-    columns = [*map(Column, ("when", "who", "on", "what", "of")), Column("mutations", right=True)]
-    return Table(columns, rows)
+    rows = [[local_time(each.time), each.actor, each.node, each.operation, each.subject, each.changes, each.why] for each in answer]
+    columns = [*map(Column, ("when", "who", "on", "what", "of")), Column("mutations", right=True), Column("why")]
+    most = len(columns) if any(each.why for each in answer) else len(columns) - 1
+    return Table(columns[:most], [row[:most] for row in rows])
 
 
-def _local_time(ns: int) -> str:
+def local_time(ns: int) -> str:
+    """A time in ns since the epoch as date and time of this machine, with its zone."""
     return datetime.fromtimestamp(ns / 1e9).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
-def _parse_seconds(text: str) -> float:
+def parse_past(text: str) -> float:
+    """Seconds before now. Raises `ValueError` with the end of a sentence."""
     seconds = number(text)
     if seconds is None or not 0 <= seconds <= DURATION_MAX:
         raise ValueError(f": seconds from 0 to {DURATION_MAX}, not {text!r}")
@@ -396,7 +400,7 @@ AUDIT: Final = Operation(
             name="since",
             about="only changes of so many seconds before now",
             schema={**SECONDS, "maximum": DURATION_MAX},
-            parse=_parse_seconds,
+            parse=parse_past,
         ),
         Parameter(name="actor", about="only changes of this person, token or program"),
     ),
@@ -441,52 +445,6 @@ class DiagnosisReport(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
 
 
-class AlertReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A firing or pending alert. Times in ns since the epoch by this node's clock."""
-
-    rule: str
-    kind: str
-    subject: str
-    """The constraint or the node concerned."""
-    firing: bool
-    """False: pending, for less than `lasts` yet."""
-    since: int
-    """The beginning of the condition."""
-    fired_at: int | None
-    detail: str
-
-
-class RuleReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule, without secrets."""
-
-    name: str
-    kind: str
-    constraint: str | None
-    node: str | None
-    half_life: float | None
-    above: float | None
-    above_share: float | None
-    lasts: float
-    """Seconds for which the condition must last."""
-    to: tuple[str, ...]
-    """Addresses, reduced to scheme and host."""
-
-
-class AlertsReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The rules of a node, and their alerts."""
-
-    alerts: tuple[AlertReport, ...]
-    rules: tuple[RuleReport, ...]
-    waiting: int
-    """Messages not delivered yet."""
-    delivered: int
-    """Messages delivered since the start."""
-    dropped: int
-    """Undeliverable messages."""
-    untracked: int
-    """Conditions beyond the bound of tracked alerts, at the last evaluation."""
-
-
 # --- operations -------------------------------------------------------------------------------------------------------------
 
 
@@ -523,43 +481,4 @@ DIAGNOSIS: Final = Operation(
         group="observe",
         options={"config": Flag("--config", metavar="FILE", help="the settings of the node, to be looked at too")},
     ),
-)
-
-
-async def _alerts(node: "Node", _: Empty) -> AlertsReport:
-    return node.alerts.report()
-
-
-def show_alerts(answer: AlertsReport, _: Empty, __: "Namespace") -> View:
-    """A sentence, a row for each alert, and notes on their delivery."""
-    now = time.time()
-    if not answer.rules:
-        return "this node has no alerts: write some under [[alert]] in its settings file"
-    firing = sum(each.firing for each in answer.alerts)
-    view: list[str | Table] = [f"firing: {firing}, about to fire: {len(answer.alerts) - firing}, rules: {len(answer.rules)}"]
-    if answer.alerts:
-        columns = [Column("alert"), Column("about"), Column("state"), Column("since"), Column("what")]
-        rows = [
-            [each.rule, each.subject, "firing" if each.firing else "pending", show_time(each.since, now), each.detail]
-            for each in answer.alerts
-        ]
-        view.append(Table(columns, rows))
-    if answer.waiting:
-        view.append(f"{answer.waiting} messages wait for webhooks that do not take them")
-    if answer.dropped:
-        view.append(f"{answer.dropped} messages could not be delivered since the start: the node's log says why")
-    if answer.untracked:
-        view.append(f"{answer.untracked} more are so, beyond the most that are followed at once")
-    return view
-
-
-ALERTS: Final = Operation(
-    name="alerts",
-    method=GET,
-    path="/v1/alerts",
-    summary="The alerts of the node, and the rules that they follow.",
-    request=Empty,
-    response=AlertsReport,
-    run=_alerts,
-    command=Command(name="alerts", example="alerts", help="what the node's alerts have found", group="observe", show=show_alerts),
 )

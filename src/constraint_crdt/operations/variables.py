@@ -144,6 +144,7 @@ class GetReadings(Paged, frozen=True, kw_only=True):
     """`GET /v1/readings`."""
 
     name: str | None = None
+    node: str | None = None
 
 
 class ReadingReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,7 +187,7 @@ class ReadingsReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def _readings(node: "Node", request: GetReadings) -> Reply[ReadingsReport]:
-    page, following = request.page(node.reading_ids(name=request.name))
+    page, following = request.page(node.reading_ids(name=request.name, node=request.node))
     return Reply(node.readings(page), next_after=following)
 
 
@@ -234,7 +235,11 @@ READINGS: Final = Operation(
     request=GetReadings,
     response=ReadingsReport,
     run=_readings,
-    parameters=(Parameter(name="name", about="only those of this variable"), *PAGED),
+    parameters=(
+        Parameter(name="name", about="only those of this variable"),
+        Parameter(name="node", about="only those of this node"),
+        *PAGED,
+    ),
     freshness=Freshness.AGING,
     join=joined_readings,
     command=Command(
@@ -242,7 +247,10 @@ READINGS: Final = Operation(
         example="readings",
         help="the last values that the nodes share with the fleet, and their figures",
         group="constraints",
-        flags={"name": Flag(nargs="?", metavar="VAR", help="the variable; default: all")},
+        flags={
+            "name": Flag(nargs="?", metavar="VAR", help="the variable; default: all"),
+            "node": Flag("--of", metavar="NODE", help="only those of this node"),
+        },
         show=show_readings,
     ),
 )

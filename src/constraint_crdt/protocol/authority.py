@@ -32,7 +32,9 @@ from constraint_crdt.crdt.limits import CELL_BYTES
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, Prediction, SignedRows, signature_mark, signed_text, unsettled
 from constraint_crdt.errors import ConstraintCrdtError, NotPermitted
+from constraint_crdt.types.alerts import ALERT_RULE, SILENCE
 from constraint_crdt.types.budgets import BUDGET
+from constraint_crdt.types.changes import CHANGE, SWITCH
 from constraint_crdt.types.counters import COUNTS, SECONDS
 from constraint_crdt.types.decay import RATE
 from constraint_crdt.types.definition import ADD
@@ -59,7 +61,7 @@ OBSERVER: Final = "observer"
 MEMBER: Final = "member"
 OPERATOR: Final = "operator"
 
-_OF_OPERATORS: Final = frozenset({ADD, BUDGET, PARAMETER, REVOKE, ROOT, UNDO, VOUCH})
+_OF_OPERATORS: Final = frozenset({ADD, ALERT_RULE, BUDGET, CHANGE, PARAMETER, REVOKE, ROOT, SILENCE, SWITCH, UNDO, VOUCH})
 _OF_OBSERVERS: Final = frozenset({CERTIFICATE, SIGNATURE, SETTLED, NODE, VARIABLES})
 
 
@@ -721,10 +723,12 @@ class Authority:
 
 _RIGHTS: Final = {
     ADD: "change constraints",
+    ALERT_RULE: "change alert rules",
     BUDGET: "define budgets",
     PARAMETER: "set parameters",
     REVOKE: "revoke nodes",
     ROOT: "replace the root",
+    SILENCE: "silence alerts",
     UNDO: "undo retirements",
 }
 
@@ -745,10 +749,14 @@ def _excess(role: str, replica: Replica, cell: Cell) -> str | None:
     if kind in _OF_OPERATORS:
         return {
             ADD: "change constraints",
+            ALERT_RULE: "change alert rules",
+            SILENCE: "silence alerts",
             BUDGET: "define budgets",
+            CHANGE: "write the history of rules",
             PARAMETER: "set parameters",
             REVOKE: "revoke nodes",
             ROOT: "replace the root",
+            SWITCH: "disable or enable constraints",
             UNDO: "undo retirements",
         }.get(kind, "vouch for rows")
     if kind == REMOVE and any(each.kind == ADD for each in removed_dots(cell)):

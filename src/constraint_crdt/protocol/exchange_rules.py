@@ -23,6 +23,7 @@ Rules kept here:
 """
 
 from collections.abc import Callable, Collection, Sequence
+from typing import cast
 
 import msgspec
 
@@ -35,6 +36,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.authority import OwnReplaced
 from constraint_crdt.protocol.local_replica import LocalReplica
 from constraint_crdt.protocol.messages import (
+    PACKED_FROM,
     Ack,
     Buckets,
     ConstraintDelta,
@@ -47,6 +49,8 @@ from constraint_crdt.protocol.messages import (
     Resume,
     Sync,
     decode_message,
+    pack_entries,
+    unpack_entries,
 )
 from constraint_crdt.protocol.peers import (
     PART_SECONDS,
@@ -121,6 +125,10 @@ class Composer:
         common = talk.common
         if common is None:
             return self.whole_ping(known)
+        changes = () if common.total == mark.total else changed_entries(common, mark, rows.changed_since(common))
+        packed = None
+        if talk.packs and len(changes) >= PACKED_FROM:
+            packed, changes = pack_entries(changes, common)
         return Ping(
             node=local.replica,
             fleet=local.fleet,
@@ -128,7 +136,8 @@ class Composer:
             state_hash=state_hash,
             base=common.name(known.replica),
             basis=common,
-            changes=() if common.total == mark.total else changed_entries(common, mark, rows.changed_since(common)),
+            changes=changes,
+            packed=packed,
             time=local.time.own(),
             asks=local.asks() or None,
         )
@@ -234,7 +243,7 @@ class Composer:
             base=theirs.name(peer.replica),
             basis=theirs,
             proof=state_hash.token(peer.replica),
-            delta=ConstraintDelta(runs),
+            delta=ConstraintDelta(runs, more),
             behind=behind(mine, theirs, more - (mine.count - theirs.count)) if more != mine.count - theirs.count else (),
         )
 
@@ -317,6 +326,7 @@ class Exchange:
         before = state.rows.seq(local.replica)
         peer = self._tracker.meet(sender)
         result = self._take(message, peer)
+        self._tell_packs(message, result)
         heard: Sequence[tuple[str, int]] | None = getattr(message, "heard", None)  # in an Ack or a Delta
         if heard and sender.node_id not in state.retirements:
             result.heard = heard
@@ -335,6 +345,16 @@ class Exchange:
         if local.retired_by is not None and not self._may_tell(peer):
             result.responses = [each for each in result.responses if isinstance(each, Part | Resume | Gone)]
         return result
+
+    def _tell_packs(self, message: GossipMessage, result: GossipResult) -> None:
+        """Note that a peer reads packed changes of a clock, or say so in the answers to a Ping that could have had such."""
+        if isinstance(message, Ping):
+            if len(message.changes) >= PACKED_FROM:
+                for place, each in enumerate(result.responses):
+                    if isinstance(each, Ack | Delta):
+                        result.responses[place] = msgspec.structs.replace(each, packs=True)
+        elif isinstance(message, Ack | Delta) and message.packs and message.node.node_id in self._tracker:
+            self._tracker.conversation(message.node.node_id).packs = True
 
     def _may_tell(self, peer: Peer) -> bool:
         """True if this node, which was retired, or the peer may lack a cell that decides who is retired. Else others would take
@@ -568,10 +588,12 @@ class Exchange:
         mine, digest = state.rows.clock_mark, state.rows.digest
         if ping.base is not None:
             base = self._tracker.find(peer, ping.base, self._local.replica)
-            if base is None or not ping.changes:
+            if base is None or not (ping.changes or ping.packed):
                 return base
-            stated = ping.clock.mark(digest) if ping.clock is not None else base.changed(resolve_entries(ping.changes, base))
-            return self._bounded(stated)
+            if ping.clock is not None:
+                return self._bounded(ping.clock.mark(digest))
+            packed = [] if ping.packed is None else unpack_entries(ping.packed, base)
+            return self._bounded(base.changed([*packed, *resolve_entries(ping.changes, base)]))
         if ping.changes:  # the entries that travelled, with ended lives left out
             return self._bounded(mine.replaced(state.retirements.expand_clock(dict(resolve_entries(ping.changes, None)))))
         stated = (ping.clock or VectorClock()).mark(digest)
@@ -591,7 +613,10 @@ class Exchange:
             base = next((mark for mark in basis if mark.name(me) == delta.base), None)
         if delta.base is not None and base is None:
             return self._not_applicable(peer)
-        runs, asked = bind_runs(delta.delta.runs, base), resolve_entries(delta.behind, base) if delta.behind else ()
+        if base is not None and delta.basis is not None:  # handed over as an object: it names replicas, each once
+            runs, asked = cast("Sequence[Run]", delta.delta.runs), cast("Asked", delta.behind)
+        else:
+            runs, asked = bind_runs(delta.delta.runs, base), resolve_entries(delta.behind, base) if delta.behind else ()
         before = rows.clock_mark
         lower = lowered(before, asked) if base is not None and base.total == before.total else None
         theirs = None

@@ -36,6 +36,7 @@ from constraint_crdt.protocol.messages import DEFAULT_FLEET, WIRE_VERSION, Delta
 from constraint_crdt.protocol.peers import DeltaTracker, LinkEstimates
 from constraint_crdt.protocol.transfers import InboundTransfers, OutboundTransfers
 from constraint_crdt.state import ConstraintState
+from constraint_crdt.types.changes import ALL, Switch
 from constraint_crdt.types.definition import (
     ADD,
     Definition,
@@ -350,7 +351,65 @@ class GossipNode:
         constraints = self.local.state.constraints
         if id_ not in constraints:
             raise UnknownConstraint(id_)
-        self.write(lambda me: constraints.remove(id_, node=me))
+        self.write(lambda me: self._remove(id_, me))
+
+    def _remove(self, id_: str, me: Replica) -> None:
+        """Remove a constraint, and enable it: added again, it is in force."""
+        switches = self.local.state.switches
+        self.local.state.constraints.remove(id_, node=me)
+        switches.put_all([id_], disabled=False, time=self.local.time.stamp(), node=me)
+
+    def restore(
+        self,
+        definitions: Mapping[str, Definition | None],
+        switches: Mapping[str, Switch | None],
+        *,
+        actor: str = "",
+        why: str = "",
+        at: int | None = None,
+    ) -> None:
+        """Give constraints definitions that they had, and None to remove one; disable constraints as before, with None enable them.
+
+        Raises `ClockInDoubt` for a definition with an end, and `ConstraintCrdtError` beyond a limit; nothing changes then.
+        """
+        state, time = self.local.state, self.local.time.stamp()
+        if any(each is not None and each.expires_at is not None for each in definitions.values()):
+            self.local.check_clock()
+
+        def write(me: Replica) -> None:
+            for id_, definition in definitions.items():
+                if definition is not None:
+                    state.constraints.put(id_, definition, node=me, at=at)
+                elif id_ in state.constraints:
+                    self._remove(id_, me)
+            for id_, switch in switches.items():
+                until = None if switch is None else switch.until
+                state.switches.put_all([id_], disabled=switch is not None, until=until, time=time, actor=actor, why=why, node=me)
+
+        self.write(write)
+
+    def disable(self, ids: Sequence[str], *, ttl: Duration | float | None = None, actor: str = "", why: str = "") -> list[str]:
+        """Disable constraints on all nodes: they are kept, and not evaluated. Returns the ids. `ALL` stands for all constraints.
+
+        `ttl`: for so long (a `timedelta`, or seconds); None: until they are enabled. Raises `UnknownConstraint` for a constraint
+        not active here, `ClockInDoubt` for an end where this node does not know the time, and `ConstraintCrdtError` for values out
+        of bounds; nothing changes then.
+        """
+        self._check_active(ids)
+        until, time = self._end(ttl, None), self.local.time.stamp()
+        switches = self.local.state.switches
+        return self.write(lambda me: switches.put_all(ids, disabled=True, until=until, time=time, actor=actor, why=why, node=me))
+
+    def enable(self, ids: Sequence[str], *, actor: str = "", why: str = "") -> list[str]:
+        """End disablings; returns the ids of those that were disabled, `ALL` for all. Raises `UnknownConstraint` as `disable`."""
+        self._check_active(ids)
+        switches, time = self.local.state.switches, self.local.time.stamp()
+        return self.write(lambda me: switches.put_all(ids, disabled=False, time=time, actor=actor, why=why, node=me))
+
+    def _check_active(self, ids: Sequence[str]) -> None:
+        for id_ in ids:
+            if id_ != ALL and id_ not in self.local.state.constraints:
+                raise UnknownConstraint(id_)
 
     def record(self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None) -> None:
         """Count evaluations of a constraint, or of none in particular. Raises `ValueError` for a negative number."""
@@ -425,8 +484,9 @@ class GossipNode:
 
         check_names(values)
         state = self.local.state
+        enabled = [id_ for id_ in sorted(state.constraints) if id_ not in state.switches]
         evaluations = evaluate(
-            state.constraints, values, self.labels, bind=lambda definition: state.parameters.bind(definition, self.labels)
+            state.constraints, values, self.labels, enabled, bind=lambda definition: state.parameters.bind(definition, self.labels)
         )
         for each in evaluations:
             self.record_each({each.constraint: each.counts})

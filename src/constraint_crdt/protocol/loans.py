@@ -6,12 +6,15 @@ Rules kept here:
   Owners read it in the exchanges that go on anyhow, and lend. A loan is a cell, so it leaves only after it is on disk.
 - The first in line is served first, over the whole fleet, by the times that nodes state: best effort, since clocks differ. A node
   with processes that wait lends nothing to nodes that wait for a shorter time.
-- The owner with the most to spare lends; the others do so after `PATIENCE`. So a single demand is not met several times.
+- The owners with the most to spare lend to the first in line, the next ones to the next, by what each knows of the others. An owner
+  lends out of turn after `PATIENCE`. So a single demand is rarely met several times.
 - A borrower gives back surplus loans, once others wait, or once its owner has to lend less. Of two nodes with a part each
   the later gives its part back.
 - A loan in use is renewed by its owner in the second half of the lease. An unused loan runs out.
 - A node whose clock is in doubt neither lends nor takes where there is a lease. A step of its clock beyond the skew bound is as the
   beginning of a life: its share is 0 for a lease and twice the skew bound.
+- With a lease, a hold may be granted before it is on disk where the states that may be on disk keep enough back for it (`kept`):
+  a process that resumes the life counts that as held. So acquires wait for the disk only as their number grows.
 - A life that is over has no rights. A participant ends the lives of its own node that it hears of: nothing else speaks for it.
 """
 
@@ -58,6 +61,20 @@ PATIENCE: Final = SECOND // 5
 """ns after which an owner lends to a node that waits, though others have more to spare."""
 
 
+KEPT_ANEW: Final = 8
+"""What is kept back is moved on after this part of a lease, by the next hold."""
+
+RESUMED_GAP: Final = 1 << 20
+"""Ids left out where a life is resumed: holds that are not on disk may have them."""
+
+
+class Kept(NamedTuple):
+    """The part of `Holds` on what is kept back."""
+
+    amount: int
+    until: int
+
+
 class Waiting(NamedTuple):
     """The processes of this node that wait for a budget."""
 
@@ -73,13 +90,23 @@ class Escrow:
     def __init__(self, local: LocalReplica) -> None:
         self._local = local
         self._waiting: dict[str, Waiting] = {}
+        self._kept: dict[tuple[str, Replica], list[Kept]] = {}
+        """What the states that may be on disk keep back, the oldest first, by budget and life of this process."""
+        self._most: dict[str, int] = {}
+        """The most that was held at once since what is kept back was moved on."""
         self._steady_offset: int | None = None
         self._concerned: set[str] = set()
+        self._due: int | None = None
 
     def take_concerned(self) -> set[str]:
         """The nodes that the loans written since the last call concern: the sooner they hear of them, the better."""
         concerned, self._concerned = self._concerned, set()
         return concerned
+
+    def take_due(self) -> int | None:
+        """The own time in ns at which this node may lend what another owner did not by then; None: nothing waits for that."""
+        due, self._due = self._due, None
+        return due
 
     @property
     def budgets(self) -> Budgets:
@@ -144,8 +171,92 @@ class Escrow:
         until = covered_until(known, me, amount, now, self.skew)
         if until < 0 or (known.lease and until - now < known.lease // 4) or len(holds.holds) >= MOST_HOLDS:
             raise NoRights(f"{amount} of {name} is not free here")  # `reason` says more, and takes longer
+        sure, sum_ = self._sure(name), sum(each.amount for each in holds.holds) + amount
+        if sum_ <= sure.amount and sure.until - now >= known.lease // 2:
+            until = min(until, sure.until)
         hold = Hold(holds.next, cut(holder, HOLDER_BYTES), amount, now, until)
-        self._put_holds(name, known, msgspec.structs.replace(holds, holds=(*holds.holds, hold), next=holds.next + 1))
+        holds = msgspec.structs.replace(holds, holds=(*holds.holds, hold), next=holds.next + 1)
+        self._put_holds(name, known, self._keeping(name, known, holds, now))
+        return hold
+
+    # --- what is kept back -----------------------------------------------------------------------------------------------
+
+    def is_sure(self, name: str, hold: Hold) -> bool:
+        """True if a process that resumes this life would count a hold just granted, whatever of the last writes is on disk."""
+        sure, holds = self._sure(name), self.budgets.known(name).holds.get(self._local.replica, NO_HOLDS)
+        return 0 < hold.until <= sure.until and sum(each.amount for each in holds.holds) <= sure.amount
+
+    def kept(self, name: str) -> Kept:
+        """What the present state keeps back. Given to `synced` once the state is on disk."""
+        return self._kept_by(name)[-1]
+
+    def synced(self, name: str, kept: Kept) -> None:
+        """A state that keeps this back is on disk, so no earlier state is any more."""
+        found = self._kept_by(name)
+        if kept in found:
+            del found[: found.index(kept)]
+
+    def is_synced(self, name: str) -> bool:
+        """True if the last change of what is kept back is on disk."""
+        return len(self._kept_by(name)) == 1
+
+    def keep_nothing(self) -> None:
+        """The process ends in order: all of its holds will be on disk, so nothing is kept back."""
+        me = self._local.replica
+        for name, life in self._kept:
+            known = self.budgets.known(name)
+            holds = known.holds.get(life, NO_HOLDS)
+            if life == me and holds.kept and self.goes_on:
+                with self._local:
+                    self.budgets.put(name, node=me, holds=msgspec.structs.replace(holds, kept=0, kept_until=0))
+
+    def _kept_by(self, name: str) -> list[Kept]:
+        return self._kept.get((name, self._local.replica)) or [Kept(0, 0)]
+
+    def _sure(self, name: str) -> Kept:
+        """What each state that may be on disk keeps back, at least."""
+        found = self._kept_by(name)
+        return Kept(min(each.amount for each in found), min(each.until for each in found))
+
+    def _keeping(self, name: str, known: Known, holds: Holds, now: int) -> Holds:
+        """The own holds, with as much kept back as was held at once lately, for another lease from time to time."""
+        if not known.lease:
+            return holds
+        sum_ = sum(each.amount for each in holds.holds)
+        self._most[name] = most = max(sum_, self._most.get(name, 0))
+        fresh = holds.kept_until - now > known.lease - known.lease // KEPT_ANEW
+        if fresh and holds.kept >= sum_:
+            return holds
+        if not fresh:
+            self._most[name] = sum_
+        kept = Kept(max(most, holds.kept) if fresh else most, now + known.lease)
+        self._kept.setdefault((name, self._local.replica), [Kept(0, 0)]).append(kept)
+        return msgspec.structs.replace(holds, kept=kept.amount, kept_until=kept.until)
+
+    def _resumed(self, name: str, known: Known) -> Known:
+        """`known`, with as held what a former process of this life may have granted without a trace on disk. The next write of the
+        own holds has it.
+        """
+        me, now = self._local.replica, self.now
+        holds = known.holds.get(me, NO_HOLDS)
+        if not holds.kept or (name, me) in self._kept or not self.goes_on:
+            return known
+        entries, following = self._tidy(known, me, now).holds, holds.next + RESUMED_GAP
+        if holds.kept_until > now:
+            running = known._replace(holds={**known.holds, me: msgspec.structs.replace(holds, holds=entries)})
+            entries = tuple(self._longer(running, me, each, holds.kept_until, now) for each in entries)
+            rest = holds.kept - sum(each.amount for each in entries if each.until >= holds.kept_until)
+            if rest > 0:
+                entries = (*entries, Hold(following, "granted before a restart", rest, now, holds.kept_until))
+        after = msgspec.structs.replace(holds, holds=entries[-MOST_HOLDS:], next=following + 1, kept=0, kept_until=0)
+        return known._replace(holds={**known.holds, me: after})
+
+    def _longer(self, known: Known, me: Replica, hold: Hold, until: int, now: int) -> Hold:
+        """A hold that lasts until then, where rights cover it."""
+        rest = tuple(each for each in known.holds[me].holds if each.id != hold.id)
+        without = known._replace(holds={**known.holds, me: msgspec.structs.replace(known.holds[me], holds=rest)})
+        if hold.until < until <= covered_until(without, me, hold.amount, now, self.skew):
+            return msgspec.structs.replace(hold, until=until)
         return hold
 
     def renew(self, name: str, id_: int) -> Hold:
@@ -183,7 +294,7 @@ class Escrow:
             self._waiting[name] = waiting
 
     def _checked(self, name: str) -> Known:
-        known = self.budgets.known(name)
+        known = self._resumed(name, self.budgets.known(name))
         if all(head.value.removed for head in known.heads):
             raise UnknownName(name, "budget")
         if not self._local.may_count:
@@ -239,7 +350,7 @@ class Escrow:
                 with self._local:
                     self._local.state.retirements.end_lives(self.budgets.other_lives(me), node=me)
                 known = self.budgets.known(name)
-            return self._write(name, known, known)
+            return self._write(name, known, self._resumed(name, known))
         if not takes_part or not known.lease or self._local.state.retirements.is_over(me):
             return False
         with self._local as me:
@@ -259,6 +370,8 @@ class Escrow:
         holds = self._with_demand(known, me, now, name)
         ledger_moved = known.ledgers.get(me) != before.ledgers.get(me)
         holds_moved = holds != before.holds.get(me, NO_HOLDS)
+        if holds_moved:
+            self._kept.setdefault((name, me), [Kept(0, 0)])
         if ledger_moved or holds_moved:
             loans = set(known.ledgers.get(me, NO_LEDGER).loans) - set(before.ledgers.get(me, NO_LEDGER).loans)
             returned = set(holds.returned) - set(before.holds.get(me, NO_HOLDS).returned)
@@ -327,17 +440,23 @@ class Escrow:
         if known.lease:
             for loan in known.ledgers[me].loans:
                 known = self._renew(known, me, loan, now)
-        waiting = self._waiting.get(name)
-        for since, node, life, _ in self._queue(known, me, now):
+        waiting, queue = self._waiting.get(name), self._queue(known, me, now)
+        owners = {me: lendable(known, me, now, self.skew)} if queue else {}
+        if owners.get(me):  # else it does not matter what others have
+            others = (life for node in known.nodes() if node != me.node_id for life in known.current(node))
+            owners |= {life: lendable(known, life, now, self.skew) for life in others}
+        for since, node, life, need in queue:
             if waiting is not None and (waiting.since, me.node_id) < (since, node):
                 break
             free = lendable(known, me, now, self.skew)
             ledger = known.ledgers[me]
             if free <= 0 or len(ledger.loans) >= MOST_LOANS:
                 break
-            if now - since < PATIENCE and self._is_later(known, me, life, free, now):
+            mine = _part_of(owners, me, life, need)
+            if not mine and now - since < PATIENCE:
+                self._due = min(since + PATIENCE, self._due or since + PATIENCE)
                 continue
-            amount = min(free, needed(known, life, now))
+            amount = min(free, mine or need)
             if not known.lease:
                 amount = min(free, max(amount, free // 2))
             until = now + known.lease if known.lease else 0
@@ -355,11 +474,6 @@ class Escrow:
         after = _with_ledger(known, me, renewed(known.ledgers[me], loan, until))
         within = lent(after, me, now, self.skew) <= share_now(after, me) and least_spare(after, me, now, self.skew) >= 0
         return after if within else known
-
-    def _is_later(self, known: Known, me: Replica, to: Replica, free: int, now: int) -> bool:
-        """True if another participant than the borrower has more to spare, as far as this node knows."""
-        others = (life for node in known.nodes() if node not in (me.node_id, to.node_id) for life in known.current(node))
-        return any((-lendable(known, life, now, self.skew), life) < (-free, me) for life in others)
 
     # --- looking -------------------------------------------------------------------------------------------------------------
 
@@ -404,6 +518,17 @@ class Escrow:
             for node, what in told[:most]
         ]
         return ", ".join([*texts, *([f"and {len(told) - most} more"] if len(told) > most else [])])
+
+
+def _part_of(owners: dict[Replica, int], me: Replica, to: Replica, need: int) -> int:
+    """The part of a need that falls to this owner, and takes all parts from `owners`: those with the most to spare lend first."""
+    mine = 0
+    for owner in sorted((life for life in owners if life.node_id != to.node_id), key=lambda life: (-owners[life], life)):
+        part = min(need, owners[owner])
+        owners[owner] -= part
+        need -= part
+        mine += part if owner == me else 0
+    return mine
 
 
 def _named(known: Known) -> set[Replica]:

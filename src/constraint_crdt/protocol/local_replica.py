@@ -255,11 +255,16 @@ class LocalReplica:
                 "cannot be written here: set its clock, write on another node, or leave the end out"
             )
 
-    def note(self, actor: str, operation: str, subject: str, since: Dot | None = None) -> None:
-        """Write an entry of the audit about the mutations of this node after `since`; None: of a change without mutations here."""
+    def note(self, actor: str, operation: str, subject: str, since: Dot | None = None, why: str = "") -> int:
+        """Write an entry of the audit about the mutations of this node after `since`; None: of a change without mutations here.
+
+        Returns its time, in ns since the epoch.
+        """
         with self as me:
             changes = 0 if since is None else self.written - (since.seq if since.replica == me else 0)
-            self.state.audit.note(actor, operation, subject, changes=changes, time=self.time.stamp(), node=me)
+            time = self.time.stamp()
+            self.state.audit.note(actor, operation, subject, changes=changes, time=time, node=me, why=why)
+            return time
 
     def _check_key(self, name: str) -> None:
         """Raise `ConstraintCrdtError` if the key of this node, or the key that certified it, was revoked."""

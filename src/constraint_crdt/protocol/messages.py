@@ -112,6 +112,8 @@ class Ping(GossipMessage, frozen=True, kw_only=True, eq=False):
     """The sender's time in ns since the epoch, by its own clock; on the wire in ms."""
     asks: Sequence[str] | None = None
     """Nodes that the sender does not hear: it asks who hears them."""
+    packed: bytes | None = None
+    """Further changes, as of `pack_entries`: only for a reader that says that it `packs`."""
 
     @property
     def entries(self) -> Iterable[Entry]:
@@ -125,6 +127,8 @@ class ConstraintDelta(msgspec.Struct, frozen=True, eq=False):
     """The runs of a transfer: everything above a clock, as of an instant."""
 
     runs: Sequence[Run | UnboundRun]
+    mutations: int | None = None
+    """The mutations that the runs account for, where the sender has counted them. Does not travel."""
 
     def __len__(self) -> int:
         """The number of cells in the runs."""
@@ -140,6 +144,8 @@ class Delta(GossipMessage, frozen=True, kw_only=True, eq=False):
     behind: Sequence[Entry] = ()
     """Entries in which the sender is behind `base`: it asks for these rows."""
     heard: Sequence[tuple[str, int]] | None = None
+    """As in an `Ack`."""
+    packs: bool = False
     """As in an `Ack`."""
 
     @property
@@ -164,6 +170,8 @@ class Ack(GossipMessage, frozen=True, kw_only=True, eq=False):
     """The whole hash, in a message that was not decoded."""
     heard: Sequence[tuple[str, int]] | None = None
     """Nodes that the Ping asked for, each with the ms since the sender heard it, without another node in between."""
+    packs: bool = False
+    """The sender reads `Ping.packed`; said where a Ping had many changes that were not packed. Nodes of 0.1.0 do not."""
 
 
 class Part(GossipMessage, frozen=True, kw_only=True, eq=False):
@@ -348,6 +356,60 @@ def _read_map(value: bytes) -> int:
     return int.from_bytes(_bytes_of_map(value), "little")
 
 
+PACKED_FROM: Final = 8
+"""Changes of a clock from which on they are packed."""
+
+
+def pack_entries(changes: Sequence[Entry], base: ClockMark) -> tuple[bytes, list[Entry]]:
+    """Changes of a clock in a short form, and those that it cannot have: of replicas outside of `base`, and to a lower seq.
+
+    A bit for each entry of `base` that changed, the lowest first, then by how much each of them rose: three bits in half a byte,
+    the lowest first, with the fourth bit set in all but the last. The lower half of a byte comes first.
+    """
+    rises: dict[int, int] = {}
+    rest: list[Entry] = []
+    for ref, seq in changes:
+        index = ref if isinstance(ref, int) else base.index(ref)
+        rise = 0 if index is None else seq - base.entries[base.order[index]]
+        if index is not None and rise > 0:
+            rises[index] = rise
+        else:
+            rest.append((ref, seq))
+    bits = bytearray((len(base.order) + 7) // 8)
+    halves: list[int] = []
+    for index in sorted(rises):
+        bits[index >> 3] |= 1 << (index & 7)
+        rise = rises[index]
+        while rise > 7:
+            halves.append(8 | (rise & 7))
+            rise >>= 3
+        halves.append(rise)
+    pairs = zip(halves[::2], [*halves[1::2], 0], strict=False)
+    return bytes(bits) + bytes(low | high << 4 for low, high in pairs), rest
+
+
+def unpack_entries(packed: bytes, base: ClockMark) -> list[tuple[Replica, int]]:
+    """The changes of `pack_entries`. Raises `ConstraintCrdtError` for bytes that do not fit `base`."""
+    size = (len(base.order) + 7) // 8
+    halves = [half for byte in packed[size:] for half in (byte & 15, byte >> 4)]
+    place, found = 0, []
+    for index in range(8 * min(size, len(packed))):
+        if packed[index >> 3] >> (index & 7) & 1:
+            rise = shift = 0
+            while place < len(halves) and shift < 63 and halves[place] & 8:
+                rise |= (halves[place] & 7) << shift
+                place, shift = place + 1, shift + 3
+            if place >= len(halves) or index >= len(base.order):
+                raise ConstraintCrdtError("the packed changes of a clock do not fit the clock")
+            rise |= (halves[place] & 7) << shift
+            place += 1
+            replica = base.order[index]
+            found.append((replica, _count(base.entries[replica] + rise)))
+    if len(packed) < size or any(halves[place:]) or len(halves) - place > 1:
+        raise ConstraintCrdtError("the packed changes of a clock have a wrong length")
+    return found
+
+
 def _whole_clock(entries: Sequence[Entry]) -> VectorClock:
     whole: dict[Replica, int] = {}
     for ref, seq in entries:
@@ -399,10 +461,17 @@ _Fields = dict[str, Any]
 def _finish_ping(fields: _Fields) -> None:
     changes = fields["changes"] = fields.pop("entries")
     if fields["base"] is None:
+        if fields["packed"] is not None:
+            raise ConstraintCrdtError("packed changes of a clock need the clock that they change")
         fields["clock"] = _whole_clock(changes)
 
 
+def _finish_packs(fields: _Fields) -> None:
+    fields["packs"] = bool(fields["packs"])
+
+
 def _finish_delta(fields: _Fields) -> None:
+    _finish_packs(fields)
     spelled = fields.pop("spelled")
     if fields["base"] is None:  # else the receiver derives the clock, and these entries mean nothing
         fields["clock"] = _whole_clock(_read_entries(spelled))
@@ -509,7 +578,7 @@ _WIRE: Final = (
         Ping,
         1,
         {"state_hash": _HASH},
-        {"base": _optional(_NAME), "entries": _ENTRIES, **_ADDRESS, "time": _TIME, "asks": _ASKS},
+        {"base": _optional(_NAME), "entries": _ENTRIES, **_ADDRESS, "time": _TIME, "asks": _ASKS, "packed": _optional(_BYTES)},
         _finish_ping,
     ),
     _Layout(Sync, 2, {"state_hash": _HASH, "state": _SYNC_RUNS}, _ADDRESS),
@@ -517,10 +586,10 @@ _WIRE: Final = (
         Delta,
         3,
         {"base": _optional(_NAME), "proof": _optional(_TOKEN), "delta": _DELTA_RUNS},
-        {"behind": _ENTRIES, "spelled": _UNREAD_ENTRIES, **_ADDRESS, "heard": _AGES},
+        {"behind": _ENTRIES, "spelled": _UNREAD_ENTRIES, **_ADDRESS, "heard": _AGES, "packs": _FLAG},
         _finish_delta,
     ),
-    _Layout(Ack, 4, {"answers": _TOKEN}, {"auth": _AUTH, "heard": _AGES}),
+    _Layout(Ack, 4, {"answers": _TOKEN}, {"auth": _AUTH, "heard": _AGES, "packs": _FLAG}, _finish_packs),
     _Layout(
         Part,
         5,

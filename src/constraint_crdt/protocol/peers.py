@@ -49,7 +49,7 @@ from typing import Generic, Protocol, TypeVar, cast
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Run, UnboundRun, resolve
+from constraint_crdt.crdt.cells import Run, UnboundRun, core, resolve
 from constraint_crdt.crdt.clock import ClockMark, VectorClock
 from constraint_crdt.crdt.digest import Replica, StateHash
 from constraint_crdt.crdt.limits import MAX_COUNT, Limits
@@ -61,26 +61,16 @@ from constraint_crdt.types.register import Position, hex_distance
 def behind(mine: ClockMark, theirs: ClockMark, by: int | None = None) -> list[tuple[Replica, int]]:
     """The entries of `mine`, 0 included, for the rows in which `theirs` is ahead. O(rows).
 
-    `by`: the number of mutations these rows are ahead by in total, if known. If the rows `mine` does not have account for
-    all of them, the other rows are not compared.
+    `by`: the number of mutations these rows are ahead by in total, if known: no row is compared for 0.
     """
     if by == 0 or theirs.entries is mine.entries:
         return []
-    at, ends = mine.entries, theirs.entries
-    new = [(replica, 0) for replica in ends if replica not in at]
-    if by is not None and by == sum([ends[replica] for replica, _ in new]):
-        return new
-    ahead = [replica for replica, seq in ends.items() if replica not in at or seq > at[replica]]
-    return [(replica, at.get(replica, 0)) for replica in ahead]
+    return core.ahead(theirs.entries, mine.entries)
 
 
 def lowered(base: ClockMark, entries: Sequence[tuple[Replica, int]]) -> int | None:
     """The number of mutations by which these entries lower a clock; None if an entry does not. O(entries)."""
-    if not entries:
-        return 0
-    at = base.entries
-    by = [at.get(replica, 0) - seq for replica, seq in entries]
-    return sum(by) if min(by) > 0 else None
+    return core.lowered(base.entries, entries) if entries else 0
 
 
 def changed_entries(base: ClockMark, now: ClockMark, among: Collection[Replica] | None = None) -> list[Entry]:
@@ -140,6 +130,8 @@ class Conversation(msgspec.Struct, eq=False):
     """By the total of the clock: `STATEMENTS` at most, the latest at the end."""
     common: ClockMark | None = None
     """The latest clock the peer has shown to know: the base of messages to it."""
+    packs: bool = False
+    """The peer said that it reads packed changes of a clock."""
     stripped: tuple[int, int] | None = None
     """The clocks of both sides, as totals, when a transfer was last answered of which runs were left out here."""
 

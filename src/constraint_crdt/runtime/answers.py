@@ -28,14 +28,16 @@ from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.evidence import Convergence
 from constraint_crdt.insight.explain import state_here, violated_nodes
 from constraint_crdt.insight.history import DefinitionClock
-from constraint_crdt.model import DurationHistogram, EventKind, Severity, VerdictState, counted
+from constraint_crdt.model import DurationHistogram, EventKind, Mode, Severity, VerdictState, counted
 from constraint_crdt.model.selectors import Selector
 from constraint_crdt.operations.command import show_length, show_time
 from constraint_crdt.operations.constraints import (
+    DISABLED,
     MOST_VIOLATED,
     ConstraintReport,
     DefinitionReport,
     ViolatedNode,
+    reported_disabling,
     reported_fields,
     reported_time,
     reported_verdict,
@@ -82,6 +84,7 @@ from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.store import Life
 from constraint_crdt.transport import LinkingTransport, RoleTransport, Standing, Transport
+from constraint_crdt.types.counters import Counts
 from constraint_crdt.types.definition import ADD, Addition, Selection, check_selector
 from constraint_crdt.types.nodes import NodeValue
 from constraint_crdt.types.orset import is_conflict
@@ -160,6 +163,7 @@ class Answers:
         """See `Node.status`."""
         gossip, exchanges, fleet = self._gossip, self._exchanges, convergence.report()
         state, live, doubt = gossip.state, exchanges.live, gossip.time.doubt
+        audited = self._audited()
         role = standing(self._transport)
         return Status(
             node=gossip.node_id,
@@ -169,15 +173,20 @@ class Answers:
             hash=gossip.state_hash.hex(),
             constraints_hash=gossip.constraints_hash.hex(),
             constraints=state.active_constraint_count,
+            disabled=len(self.disabled_ids()),
+            all_disabled=reported_disabling(state.switches.of_all),
             conflicts=len(self._feed.definitions.conflicts),
             unknown_here=self._evaluator.undecided,
-            violated_anywhere=len(state.verdicts.violated),
+            violated_anywhere=len(self._violated()),
+            audited=len(self._evaluator.audited),
+            audited_satisfied=audited.satisfied,
+            audited_violations=audited.violated,
             worst=self._worst(),
             firing=self._alerts.firing,
             in_service=len(self._in_service()) + 1,
             satisfied=state.metrics.total_satisfied,
             violations=state.metrics.total_violations,
-            satisfaction_rate=state.satisfaction_rate,
+            satisfaction_rate=_rate(state.metrics.total, audited),
             position=state.position,
             peers=len(live),
             known=len(self._names()),
@@ -222,11 +231,21 @@ class Answers:
         state, ended = self._gossip.state, {self._gossip.node_id} | self._gossip.revoked_nodes
         return [name for name in self._names() if name not in ended and name not in state.retirements]
 
+    def _violated(self) -> list[str]:
+        """The constraints violated on a node, without those of mode audit. O(these)."""
+        constraints = self._gossip.state.constraints
+        return [id_ for id_ in self._gossip.state.verdicts.violated if constraints.mode(id_) is not Mode.AUDIT]
+
+    def _audited(self) -> Counts:
+        """The judgements of the constraints of mode audit, on all nodes."""
+        found = [self._gossip.state.metrics.constraint(id_) for id_ in self._evaluator.audited]
+        return Counts(sum(each.satisfied for each in found), sum(each.violated for each in found))
+
     def _worst(self) -> tuple[ViolatedConstraint, ...]:
         """The violated constraints of the highest severity, of equals the longest violated."""
         constraints, verdicts = self._gossip.state.constraints, self._gossip.state.verdicts
         found = []
-        for id_ in verdicts.violated:
+        for id_ in self._violated():
             severity = max((each.definition.severity for each in constraints.additions(id_)), key=_GRAVITY.index, default=None)
             nodes = verdicts.violated_on(id_)
             if severity is not None and nodes:
@@ -285,8 +304,13 @@ class Answers:
             who = f" by {each.actor} on {each.by}" if each.actor else ""
             what = f"{each.constraint} was {each.kind.value} {show_time(each.time, now)}{who}"
             yield Concern(
-                kind="changed", what=f"{what}{f': {each.detail}' if each.detail else ''}", command=f"explain {each.constraint}"
+                kind="changed", what=f"{what}{f': {each.detail}' if each.detail else ''}", command=f"revert {each.constraint}"
             )
+
+    def disabled_ids(self) -> list[str]:
+        """The active constraints that are disabled, ordered. O(disabled constraints)."""
+        constraints, switches = self._gossip.state.constraints, self._gossip.state.switches
+        return sorted(constraints) if switches.of_all is not None else [id_ for id_ in switches if id_ in constraints]
 
     def _linked(self) -> dict[str, int]:
         """The number of other nodes in service by their link."""
@@ -435,10 +459,12 @@ class Answers:
             readers=len(readers),
         )
 
-    def reading_ids(self, name: str | None) -> list[str]:
+    def reading_ids(self, name: str | None, node: str | None) -> list[str]:
         """See `Node.reading_ids`."""
         readings = self._gossip.state.readings
-        return [f"{each}/{node}" for each in ([name] if name is not None else readings) for node in readings.nodes(each)]
+        if node is not None:
+            return [f"{each}/{node}" for each in sorted(readings.of(node)) if name in (None, each)]
+        return [f"{each}/{told}" for each in ([name] if name is not None else readings) for told in readings.nodes(each)]
 
     def readings(self, ids: Sequence[str]) -> ReadingsReport:
         """See `Node.readings`."""
@@ -580,6 +606,7 @@ class Answers:
             measured=None if me else link_report(gossip.links, name),
             site=self._exchanges.sites.site if me else self._exchanges.told_sites.of(name) or "",
             speaks_with=tuple(speaks_with),
+            endpoints=tuple(self._transport.endpoints) if me else described.endpoints if described else (),
         )
 
     def _constraint(self, id_: str, additions: Sequence[Addition]) -> ConstraintReport:
@@ -592,6 +619,9 @@ class Answers:
         verdict = reported_verdict(own)
         verdict["reason"] = last.reason if last else ""
         verdict["state"] = state_here(last, definitions, self._gossip.labels) if active else VerdictState.OFF.value
+        disabled = reported_disabling(state.switches.disabling(id_))
+        if disabled is not None:
+            verdict["state"] = DISABLED
         violated = violated_nodes(state.verdicts, id_, self._gossip.node_id, own) if active else {}
         if self._evaluator.writer(id_) is not None:  # told by one node: what one that is not live told counts no more
             present = {self._gossip.node_id, *self._exchanges.live}
@@ -619,7 +649,14 @@ class Answers:
             **reported_time(state.metrics.time(id_).plus(self._evaluator.times(id_))),
             violated_now=len(violated),
             violated_on=tuple([ViolatedNode(node=node, **reported_verdict(each)) for node, each in named]),
+            disabled=disabled,
         )
+
+
+def _rate(total: Counts, audited: Counts) -> float:
+    """Satisfied over all evaluations but those of mode audit; 1.0 when nothing was recorded."""
+    satisfied, violated = total.satisfied - audited.satisfied, total.violated - audited.violated
+    return satisfied / (satisfied + violated) if satisfied + violated else 1.0
 
 
 def _definition(addition: Addition) -> DefinitionReport:
@@ -772,8 +809,8 @@ class RuntimeMetrics:
             tiles=len(state.tiles),
             store_bytes=persistence.size,
             store_waiting=persistence.waiting,
-            commits=None if persistence.commits is None else _histogram(persistence.commits),
-            loop_lag=_histogram(self._lag.durations),
+            commits=None if persistence.commits is None else histogram_of(persistence.commits),
+            loop_lag=histogram_of(self._lag.durations),
             events=dict(self._events.counts),
             links=tuple(link_reports(self._gossip.links, exchanges.live)[:MOST_METERED]),
         )
@@ -783,5 +820,6 @@ class RuntimeMetrics:
         return self._exchanges.receipts.last
 
 
-def _histogram(durations: DurationHistogram) -> Histogram:
+def histogram_of(durations: DurationHistogram) -> Histogram:
+    """The durations counted up to now."""
     return Histogram(bounds=durations.bounds, up_to=tuple(durations.up_to()), total=durations.total)

@@ -18,8 +18,8 @@ force again for a moment: neither this nor the second expiry is published. Where
 skew of clocks (a wrong clock was set right), the constraint is published as added. An extension is published, because the
 definition differs. An addition that had ended before it was heard of is published as an expiry, with this in its detail.
 
-The audit: an entry after a change of constraints or membership tells its actor. The actor is that of `acting_as`, else that of the
-node.
+The audit: an entry after a change of constraints or membership tells its actor and its reason. The actor is that of `acting_as`,
+else that of the node. The history keeps what the change replaced, in the same write (`types.changes`).
 
 Batches of changes: for writers faster than a commit to disk per change.
 
@@ -59,6 +59,7 @@ from constraint_crdt.operations.constraints import (
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode, Result
 from constraint_crdt.state import ConstraintState
+from constraint_crdt.types.changes import ALL, Before, Subject, Turned, before_change
 from constraint_crdt.types.counters import COUNTS, NODE_KEY, count_of, counts_value
 from constraint_crdt.types.definition import (
     ADD,
@@ -148,6 +149,7 @@ class ChangeFeed:
         """The constraints whose definitions changed."""
         self.held = False
         """The node writes nothing of its own accord yet: it has met no peer since it resumed its life, see `lifecycle`."""
+        self._turned: list[Turned] = []
         self.written_bytes = 0
         """Bytes of the cells written by this node since the start."""
 
@@ -163,32 +165,51 @@ class ChangeFeed:
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
-    async def commit(self, mutate: Callable[[], Result], operation: str = "", subject: str = "") -> Result:
+    async def commit(
+        self,
+        mutate: Callable[[], Result],
+        operation: str = "",
+        subject: str = "",
+        *,
+        why: str = "",
+        subjects: Iterable[Subject] = (),
+    ) -> Result:
         """Write for a user: return when the change is on disk, and push it to peers.
 
-        `operation`, `subject`: see `write`. Raises `WritesRefused`, before the call of `mutate` if the store is known to refuse
+        The other parameters: see `write`. Raises `WritesRefused`, before the call of `mutate` if the store is known to refuse
         writes, and the errors of `mutate`.
         """
         if self._disk.trouble is not None:
             raise WritesRefused(self._disk.trouble)
-        result = self.write(mutate, operation, subject)
+        result = self.write(mutate, operation, subject, why=why, subjects=subjects)
         try:
             await self._disk.durable()
         finally:  # the push follows the commit that it would wait for, and a caller that no longer waits changes nothing
             self._publish(_COMMIT)
         return result
 
-    def write(self, mutate: Callable[[], Result], operation: str = "", subject: str = "") -> Result:
+    def write(
+        self,
+        mutate: Callable[[], Result],
+        operation: str = "",
+        subject: str = "",
+        *,
+        why: str = "",
+        subjects: Iterable[Subject] = (),
+    ) -> Result:
         """Call `mutate`, a write by this node. A write may begin a new incarnation, also if `mutate` raises.
 
         `operation`: with a text, an entry of the audit about this operation on `subject` follows the mutations, if there are any.
+        `why`: the reason for people, of `because` if empty. `subjects`: what `mutate` may change; the history gets what changed.
         """
-        local = self._local
+        local, rows = self._local, self._local.state.rows
         before = Dot(local.replica, local.written)
+        earlier = [before_change(rows, each) if rows.held(*each) else Before(each, ()) for each in subjects]
         try:
             result = mutate()
             if operation and (local.replica, local.written) != before:
-                self._note(operation, subject, before)
+                reason = why or WHY.get()
+                self._keep(operation, reason, self._note(operation, subject, before, reason), earlier)
             return result
         finally:
             after = local.replica
@@ -202,18 +223,38 @@ class ChangeFeed:
 
     def note(self, operation: str, subject: str) -> None:
         """Write an entry of the audit about a change without mutations here. Beyond a limit there is none."""
-        self.write(lambda: self._note(operation, subject, None))
+        self.write(lambda: self._note(operation, subject, None, self.why))
 
-    def _note(self, operation: str, subject: str, since: Dot | None) -> None:
+    def _note(self, operation: str, subject: str, since: Dot | None, why: str = "") -> int:
+        """Returns the time of the entry, in ns since the epoch."""
         try:
-            self._local.note(self.actor, operation, subject, since)
+            return self._local.note(self.actor, operation, subject, since, why)
         except ConstraintCrdtError as error:  # beyond a limit; the change itself is done
             _log.warning("the audit has no entry about %s %s: %s", operation, subject, error)
+            return self._local.time.stamp()
+
+    def _keep(self, operation: str, why: str, time: int, earlier: Sequence[Before]) -> None:
+        """Keep in the history what changed. A first definition is no change: its cell tells all of it."""
+        local, changes = self._local, self._local.state.changes
+        known = [each for each in earlier if each.values or each.subject.kind != ADD or each.subject in changes.subjects]
+        changed = [each for each in known if before_change(local.state.rows, each.subject) != each]
+        if not changed:
+            return
+        try:
+            with local as me:
+                changes.note(changed, operation=operation, actor=self.actor, why=why, time=time, node=me)
+        except ConstraintCrdtError as error:  # beyond a limit; the change itself is done
+            _log.warning("the history has no entry about %s: %s", operation, error)
 
     @property
     def actor(self) -> str:
         """Who causes a change that is made now."""
         return ACTOR.get() or self._actor or _user()
+
+    @property
+    def why(self) -> str:
+        """The reason of a change that is made now."""
+        return WHY.get()
 
     def receive(self, peer: str, result: GossipResult) -> int:
         """A message of `peer` was merged. Returns the number of constraints whose definitions changed."""
@@ -235,11 +276,25 @@ class ChangeFeed:
         self._publish(NodeChange(ChangeOrigin.RESTORED, redefined=self._settle()))
 
     def _settle(self) -> int:
+        """Find the constraints with other definitions in force, and those disabled or enabled. Returns how many there are."""
         local = self._local
         if not local.state.constraints.ends:  # then the time does not matter
-            return self.definitions.settle()
-        with local.time.held():
-            return self.definitions.settle()
+            redefined = self.definitions.settle()
+        else:
+            with local.time.held():
+                redefined = self.definitions.settle()
+        switches = local.state.switches
+        turned = switches.take_turned() if switches.touched or switches.disabled else ()
+        if turned:
+            self._turned += turned
+            of_all = any(each.id == ALL for each in turned)
+            self.definitions.tell(list(local.state.constraints) if of_all else [each.id for each in turned])
+        return redefined + len(turned)
+
+    def take_turned(self) -> list[Turned]:
+        """The constraints that were disabled or enabled since the last call."""
+        turned, self._turned = self._turned, []
+        return turned
 
     def _publish(self, change: NodeChange) -> None:
         for subscriber in self._subscribers[change.origin]:
@@ -287,6 +342,10 @@ class DefinitionChanges:
     def subscribe(self, subscriber: Callable[[Collection[str]], None]) -> None:
         """Call `subscriber` with the ids of changed constraints, as soon as the change is found."""
         self._subscribers.append(subscriber)
+
+    def tell(self, ids: Collection[str]) -> None:
+        """Call the subscribers with constraints that are to be read again, with the same definitions."""
+        self._notify(ids)
 
     def _notify(self, ids: Collection[str]) -> None:
         for subscriber in self._subscribers:
@@ -423,6 +482,20 @@ class DefinitionChanges:
 
 ACTOR: ContextVar[str | None] = ContextVar("actor", default=None)
 """Who causes the changes made now: a person, a token, a program; None: the node."""
+
+
+WHY: ContextVar[str] = ContextVar("why", default="")
+"""The reason of the changes made now, as the actor says; empty: none was given."""
+
+
+@contextmanager
+def because(why: str) -> Iterator[None]:
+    """Note this reason in the audit and in the history for the changes made in the block."""
+    before = WHY.set(why)
+    try:
+        yield
+    finally:
+        WHY.reset(before)
 
 
 @contextmanager

@@ -15,7 +15,9 @@ Rules kept here:
 """
 
 import asyncio
+import contextlib
 import logging
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from time import perf_counter
@@ -24,10 +26,12 @@ from typing import NamedTuple
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Measurements, assembled, coerced, environment, is_loaded
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.expression.fleet_view import Basis, FleetView, NodeFacts
-from constraint_crdt.expression.judgement import Judge, Milliseconds, Values
+from constraint_crdt.expression.judgement import Judge, Milliseconds, Ruling, Values
+from constraint_crdt.expression.windows import Windows
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.history import NodeRates
 from constraint_crdt.model import VerdictState
@@ -40,9 +44,10 @@ from constraint_crdt.runtime.persistence import MeasurementRecorder
 from constraint_crdt.runtime.shared import NodeSketches
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import Selection, check_selector
-from constraint_crdt.types.nodes import NODE
+from constraint_crdt.types.nodes import NODE, cut
+from constraint_crdt.types.readings import Reading, check_scalar
 from constraint_crdt.types.register import POSITION
-from constraint_crdt.types.verdicts import NodeVerdict
+from constraint_crdt.types.verdicts import REASON_BYTES, NodeVerdict
 
 JUDGED_AT_ONCE = 500
 """Constraints judged in a turn of the loop, at most. They take some milliseconds."""
@@ -70,6 +75,9 @@ TOLD_EVERY = 2 * SECOND
 
 TOLD_AT_ONCE = 3
 """Turns of a constraint told without a pause after a calm time: unknown, pending and violated in a row are told at once."""
+
+REASON_EVERY = 10 * SECOND
+"""The time between a cell and the next with another reason only, in ns."""
 
 TOLD_TOGETHER = 1_000
 """Verdicts told as one transaction. Other tasks run while they are prepared."""
@@ -247,6 +255,7 @@ class Evaluator:
         """Set while a reading may wait to be told."""
         self.judge = Judge(
             gossip.state.constraints, measurements, lambda: gossip.labels, gossip.time.now, self.fleet.view, self.fleet.writes,
+            gossip.state.switches,
             lambda definition: gossip.state.parameters.bind(definition, gossip.labels),
         )  # fmt: skip
         self._reset = asyncio.Event()
@@ -315,6 +324,11 @@ class Evaluator:
         return self.judge.violated
 
     @property
+    def audited(self) -> list[str]:
+        """The active constraints of mode audit, ordered."""
+        return sorted(self.judge.audited)
+
+    @property
     def measured(self) -> int:
         """Grows when something is measured or checked."""
         return self._measurements.taken + self._checks
@@ -323,6 +337,11 @@ class Evaluator:
     def undecided(self) -> int:
         """The number of constraints unknown on this node now."""
         return self.judge.undecided
+
+    @property
+    def ids(self) -> list[str]:
+        """The constraints judged on this node, ordered. O(constraints)."""
+        return self.judge.ids
 
     # --- judging -----------------------------------------------------------------------------------------------------------
 
@@ -356,6 +375,24 @@ class Evaluator:
             evaluations = await self._judge(self.judge.ids, now, _Given(self._measurements, values))
         await self._verdicts.tell(at_once=True)
         return evaluations
+
+    async def decide(self, values: Mapping[str, object]) -> list[list[Ruling]]:
+        """What the constraints say of these values, on top of what is measured now: a list of rulings for each constraint.
+
+        Nothing is counted, and neither windows nor states change. A window has a given value as its newest sample. The readings
+        that other nodes have of this one are replaced by the given values for this question only.
+        """
+        await self.renew()
+        found, pace = list[list[Ruling]](), _Pace()
+        async with self._judging:
+            now, given = steady_ns(), _Given(self._measurements, values, newest=True)
+            self.fleet.view.refresh(self._gossip.time.now())
+            fleet = self.fleet.view.with_readings(self._gossip.node_id, _readings(values, self._gossip.time.now()))
+            ids, names = self.judge.ids, {name.partition(".")[0] for name in values}
+            for start in range(0, len(ids), JUDGED_TOGETHER):
+                found += self.judge.decide(ids[start : start + JUDGED_TOGETHER], now, given, fleet, names)
+                await pace.rest()
+        return found
 
     async def renew(self) -> None:
         """Read and judge new and redefined constraints. Other tasks run in between, and samples are judged in between."""
@@ -540,7 +577,7 @@ class Evaluator:
             if not self._feed.writable or not (counts := self.judge.take_counts(most)):
                 break
             counted = self._record(counts)
-            self._sketches.note(counted)
+            self._sketches.note({id_: both for id_, both in counted.items() if id_ not in self.judge.audited})
             self._rates.note(counted)
             if not at_once:
                 await asyncio.sleep(0)
@@ -626,8 +663,22 @@ class _Prepared(NamedTuple):
     verdict: NodeVerdict | None
 
 
-_Turn = tuple[VerdictState, int]
-"""A verdict state, and its begin in ns since the epoch."""
+_AGE = re.compile(r" \(\d+ s old\)")
+
+
+class _Turn(NamedTuple):
+    """A verdict state as it was told."""
+
+    state: VerdictState
+    since: int
+    """Its begin in ns since the epoch."""
+    reason: str
+    """Without the ages in it, which differ each second."""
+
+    @classmethod
+    def of(cls, verdict: NodeVerdict) -> "_Turn":
+        """That of a verdict."""
+        return cls(verdict.state, verdict.since, _AGE.sub("", cut(verdict.reason, REASON_BYTES)))
 
 
 class _VerdictCells:
@@ -651,6 +702,8 @@ class _VerdictCells:
         """Those that began to wait since the last call of `tell`."""
         self._paced: dict[str, int] = {}
         """The time until which the cells of a constraint fill the rate of one in `TOLD_EVERY`."""
+        self._restated: dict[str, int] = {}
+        """The time before which a constraint is not told for another reason alone."""
         self._lives: tuple[Replica, Mapping[Replica, int]] | None = None
         """This life, and the rows of the others of this node, as of the last takeover."""
 
@@ -661,14 +714,26 @@ class _VerdictCells:
                 self._wait(id_)
 
     def _turned(self, id_: str) -> bool:
-        """True if a constraint turned since it was told. Another reason in the same state is no turn."""
+        """True if a constraint turned since it was told, or one of scope fleet has another reason: it concerns all nodes.
+
+        Another reason of a node in the same state is no turn.
+        """
+        return self._has_other_state(id_) or self._has_other_reason(id_)
+
+    def _has_other_reason(self, id_: str) -> bool:
+        told, evaluation = self._told[id_], self._judge.evaluation(id_)
+        if told is None or evaluation is None or id_ not in self._judge.fleet_ids or not self._judge.writes(id_):
+            return False
+        return _AGE.sub("", cut(evaluation.reason, REASON_BYTES)) != told.reason
+
+    def _has_other_state(self, id_: str) -> bool:
         if not self._judge.writes(id_):
             return self._told[id_] is not None
         told, evaluation = self._told[id_], self._judge.evaluation(id_)
-        if told is None or evaluation is None or evaluation.state is not told[0]:
+        if told is None or evaluation is None or evaluation.state is not told.state:
             return True
         since, error = self._judge.since(id_, self._steady()), SAME_SPELL if id_ in self._recalled else 0
-        return told[0] is not VerdictState.HOLDS and (since is None or abs(since - told[1]) > error)
+        return told.state is not VerdictState.HOLDS and (since is None or abs(since - told.since) > error)
 
     def _wait(self, id_: str) -> None:
         self._told.setdefault(id_)
@@ -696,7 +761,7 @@ class _VerdictCells:
     def recall(self) -> None:
         """The state was loaded: go on from the cells of this node in it."""
         told = self._gossip.state.verdicts.told_by(self._gossip.node_id)
-        self._told = {id_: (verdict.state, verdict.since) for id_, (_, verdict) in told.items()}
+        self._told = {id_: _Turn.of(verdict) for id_, (_, verdict) in told.items()}
         self._recalled = set(told)
 
     def take_over(self) -> None:
@@ -710,7 +775,7 @@ class _VerdictCells:
             return
         self._lives, same = lives, dict[str, NodeVerdict | None]()
         for id_, (replica, verdict) in self._gossip.state.verdicts.told_by(me.node_id).items():
-            self._told[id_] = verdict.state, verdict.since
+            self._told[id_] = _Turn.of(verdict)
             if replica != me:
                 self._recalled.add(id_)
             if self._turned(id_):
@@ -730,6 +795,7 @@ class _VerdictCells:
         """Write the verdicts that wait. `final`: those beyond their rate as well."""
         now = self._steady()
         self._paced = {id_: until for id_, until in self._paced.items() if until > now and not final}
+        self._restated = {id_: until for id_, until in self._restated.items() if until > now and not final}
         await self._write(list(self._waiting))
 
     async def _write(self, ids: Sequence[str], *, at_once: bool = False) -> None:
@@ -768,7 +834,9 @@ class _VerdictCells:
     def _is_due(self, id_: str, now: int) -> bool:
         """False for a constraint that does not wait, was told too often, or whose definition is read soon."""
         ahead = self._paced.get(id_, now) - now
-        return id_ in self._waiting and ahead <= (TOLD_AT_ONCE - 1) * TOLD_EVERY and not self._judge.is_stale(id_)
+        if id_ not in self._waiting or ahead > (TOLD_AT_ONCE - 1) * TOLD_EVERY or self._judge.is_stale(id_):
+            return False
+        return self._restated.get(id_, now) <= now or self._has_other_state(id_)
 
     def _put(self, verdicts: Mapping[str, NodeVerdict | None], now: int) -> None:
         self._feed.write(lambda: self._gossip.record_verdicts(verdicts))
@@ -779,16 +847,20 @@ class _VerdictCells:
             if verdict is None:
                 del self._told[id_]
             else:
-                self._told[id_] = verdict.state, verdict.since
+                self._told[id_] = _Turn.of(verdict)
+                self._restated[id_] = now + REASON_EVERY
         self._push()
 
 
 class _Given:
     """Values given for a check, in front of the measured ones. None: the variable is missing."""
 
-    def __init__(self, measured: LatestMeasurements, given: Mapping[str, object]) -> None:
+    def __init__(self, measured: LatestMeasurements, given: Mapping[str, object], *, newest: bool = False) -> None:
+        """`newest`: the given values are the newest samples of the windows, too."""
         self._measured = measured
         self._given = given
+        self._newest = newest
+        self._windows: tuple[int, Windows] | None = None
         self._usable, self._unusable = coerced(given)
 
     def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements:
@@ -797,4 +869,21 @@ class _Given:
         for name in self._given:
             usable.pop(name, None)
             unusable.pop(name, None)
-        return assembled(usable | self._usable, unusable | self._unusable, self._measured.windows(now))
+        return assembled(usable | self._usable, unusable | self._unusable, self._windows_at(now))
+
+    def _windows_at(self, now: int) -> Windows:
+        windows = self._measured.windows(now)
+        if not self._newest:
+            return windows
+        if self._windows is None or self._windows[0] != now:
+            self._windows = now, windows.with_newest(self._given)
+        return self._windows[1]
+
+
+def _readings(values: Mapping[str, object], time: int) -> dict[str, Reading]:
+    """The given values that a node could share, as its readings."""
+    found = {}
+    for name, value in values.items():
+        with contextlib.suppress(ConstraintCrdtError):
+            found[name] = Reading(check_scalar(name, value), time)
+    return found

@@ -27,7 +27,7 @@ from itertools import islice
 from typing import NamedTuple, Protocol
 
 from constraint_crdt.alerts import AlertRule
-from constraint_crdt.alerts.engine import Alert
+from constraint_crdt.alerts.delivery import Alert
 from constraint_crdt.crdt.cells import Cell, registered
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, StateHash
@@ -36,7 +36,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.judgement import Turn
 from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.history import LoggedChange
-from constraint_crdt.model import KEPT, Event, EventKind, Notice, check_kinds, counted
+from constraint_crdt.model import KEPT, Event, EventKind, Mode, Notice, check_kinds, counted
 from constraint_crdt.operations.command import show_length, show_values
 from constraint_crdt.operations.constraints import field_changes
 from constraint_crdt.protocol.exchange_rules import GossipResult
@@ -45,6 +45,8 @@ from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, Defini
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.persistence import Persistence
+from constraint_crdt.types.alerts import Silence
+from constraint_crdt.types.changes import ALL, SWITCH, Turned
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.decay import RATE
 from constraint_crdt.types.definition import ADD
@@ -133,7 +135,7 @@ class EventLog:
 
 
 def _size(event: Event) -> int:
-    texts = (event.constraint, event.node, event.room, event.tile, event.detail, event.actor, event.by)
+    texts = (event.constraint, event.node, event.room, event.tile, event.detail, event.actor, event.by, event.why)
     return EVENT_BYTES + 4 * sum(map(len, texts))  # a character has at most 4 bytes
 
 
@@ -254,6 +256,7 @@ class EventPublisher:
         """
         self._events = events
         self._gossip = gossip
+        self._feed = feed
         self._definitions = feed.definitions
         self._tiles = tiles
         self._verdict = verdict
@@ -277,18 +280,30 @@ class EventPublisher:
         self._behind = False
 
     def publish(
-        self, kind: EventKind, *, constraint: str = "", node: str = "", detail: str = "", actor: str = "", by: str = ""
+        self,
+        kind: EventKind,
+        *,
+        constraint: str = "",
+        node: str = "",
+        budget: str = "",
+        detail: str = "",
+        actor: str = "",
+        by: str = "",
+        why: str = "",
     ) -> None:
         """Publish an event, after an unpublished change of its constraint."""
         if constraint and (change := self._definitions.take_of(constraint)) is not None:
             self._publish_definition(change)
-        event = Event(kind=kind, time=self._now(), constraint=constraint, node=node, detail=detail, actor=actor, by=by)
+        event = Event(
+            kind=kind, time=self._now(), constraint=constraint, node=node, budget=budget, detail=detail, actor=actor, by=by, why=why
+        )
         self._events.publish(event)
 
     def changed(self, change: NodeChange) -> None:
         """Publish the events of a change. See `ChangeFeed`."""
         if change.origin is ChangeOrigin.RESTORED:
             self._definitions.take()
+            self._feed.take_turned()
             self._tiles.tell(self._now(), publish=False)
             self._publish_parameters(silently=True)
             return
@@ -304,6 +319,26 @@ class EventPublisher:
             self._publish_parameters()
         if change.state_changed and not self._behind:
             self._publish_some()
+        for turned in self._feed.take_turned():
+            self._switched(turned)
+
+    def _switched(self, turned: Turned) -> None:
+        """Publish that a constraint was disabled, or enabled."""
+        cause, after = turned.cause, turned.after
+        detail = ["all constraints"] if turned.id == ALL else []
+        if after is not None:
+            detail += [] if after.until is None else [f"for {show_length((after.until - self._now()) / SECOND + 0.5)}"]
+        elif cause is not None and cause.disabled:
+            detail += ["its time is over"]
+        ended = after is None and cause is not None and cause.disabled
+        self.publish(
+            EventKind.ENABLED if after is None else EventKind.DISABLED,
+            constraint=turned.id,
+            detail="; ".join(detail),
+            actor="" if cause is None or ended else cause.actor,
+            by="" if cause is None or ended else cause.replica.node_id,
+            why="" if cause is None or ended else cause.why,
+        )
 
     def _publish_parameters(self, *, silently: bool = False) -> None:
         """Publish the changed settings; or only mark them published."""
@@ -327,13 +362,15 @@ class EventPublisher:
         self.publish(EventKind.PARAMETER, detail=detail, actor=actor, by=by)
 
     def _turned(self, turn: Turn) -> None:
-        """Publish the beginning of a violation with its values, the end with its length."""
+        """Publish the beginning of a violation with its values, the end with its length; nothing of a constraint of mode audit."""
         id_, me = turn.constraint, self._gossip.node_id
+        if turn.began and self._constraints.mode(id_) is Mode.AUDIT:
+            return
         if turn.began:
             self.publish(EventKind.VIOLATED, constraint=id_, node=me, detail=self._begun(id_))
         elif turn.after not in VIOLATED_STATES:
             since = self._violated.pop(id_, None)
-            if turn.ended:
+            if turn.ended and self._constraints.mode(id_) is not Mode.AUDIT:
                 length = "" if since is None else f"after {show_length(max(0, self._now() - since) / SECOND)}"
                 self.publish(EventKind.SATISFIED, constraint=id_, node=me, detail=length)
 
@@ -349,9 +386,22 @@ class EventPublisher:
 
     def alert(self, rule: AlertRule, alert: Alert, *, fired: bool) -> None:
         """Publish an alert, fired or resolved."""
-        subject = {} if rule.about == "fleet" else {rule.about: alert.subject}
-        detail = f"{rule.name}: {alert.detail}" if fired else rule.name
+        subject = {rule.about: alert.subject} if rule.about in ("constraint", "node") else {}
+        name = f"{rule.name}: {alert.subject}" if rule.about == "budget" else rule.name
+        detail = f"{name}: {alert.detail}" if fired else name
         self.publish(EventKind.ALERT if fired else EventKind.ALERT_RESOLVED, detail=detail, **subject)
+
+    def silence(self, before: Silence | None, after: Silence | None) -> None:
+        """Publish a silence or an acknowledgement, new or ended early. One that is over already is not told."""
+        silence = after or before
+        if silence is None or silence.value.until <= self._gossip.time.now():
+            return
+        value = silence.value
+        what = f"{value.alert}/{value.subject} is acknowledged" if silence.acknowledges else f"{value.alert} is silenced"
+        parts = [f"{silence.id}: {what}{' on ' + value.on if value.on else ''}", value.why]
+        kind = EventKind.SILENCED if after is not None else EventKind.SILENCE_ENDED
+        detail = "; ".join(part for part in parts if part)
+        self.publish(kind, detail=detail, actor=value.actor, by=silence.dot.replica.node_id)
 
     def health_changed(self, trouble: str | None) -> None:
         """Publish the reason for refused writes, or the recovery (None)."""
@@ -411,20 +461,20 @@ class EventPublisher:
 
     def _publish_definition(self, change: DefinitionChange) -> None:
         kind, id_, when, in_conflict, former = change
-        actor, by = self._cause(kind, id_)
+        actor, by, why = self._cause(kind, id_)
         definitions = self._constraints.definitions(id_) if former is not None else ()
         fields = field_changes((former,), definitions[0]) if former is not None and len(definitions) == 1 else ()
         told = "; ".join(f"{each.field}: {each.before or '-'} -> {each.after or '-'}" for each in fields)
         detail = told[:MOST_DETAIL] or when
-        self._events.publish(Event(kind=kind, time=self._now(), constraint=id_, detail=detail, actor=actor, by=by))
+        self._events.publish(Event(kind=kind, time=self._now(), constraint=id_, detail=detail, actor=actor, by=by, why=why))
         if in_conflict:
             nodes = sorted({each.dot.replica.node_id for each in self._constraints.additions(id_)})
             detail = f"{in_conflict} definitions, by {named(nodes)}; all are in force"
             _log.warning("constraint %s is in conflict: %s, until one is kept (constraint-crdt resolve)", id_, detail)
             self._events.publish(Event(kind=EventKind.CONFLICT, time=self._now(), constraint=id_, detail=detail))
 
-    def _cause(self, kind: EventKind, id_: str) -> tuple[str, str]:
-        """The actor of a change of a constraint, and the node of the actor; empty if unknown."""
+    def _cause(self, kind: EventKind, id_: str) -> tuple[str, str, str]:
+        """The actor of a change of a constraint, the node of the actor, and the reason; empty if unknown."""
         latest: AuditEntry | None = None
         if kind is EventKind.REMOVED:
             for change in self._removals(id_)[-1:]:
@@ -434,13 +484,13 @@ class EventPublisher:
                 entry = self._audit.of(Dot(add.replica, add.seq))
                 if entry is not None and (latest is None or entry > latest):
                     latest = entry
-        return ("", "") if latest is None else (latest.actor, latest.dot.replica.node_id)
+        return ("", "", "") if latest is None else (latest.actor, latest.dot.replica.node_id, latest.why)
 
 
 MOST_NAMED = 100
 """Constraints, or nodes, named in a notice. A notice of more changes names none."""
 
-_ABOUT_A_CONSTRAINT = frozenset((ADD, COUNTS, RATE))
+_ABOUT_A_CONSTRAINT = frozenset((ADD, COUNTS, RATE, SWITCH))
 
 
 class _Names:

@@ -80,7 +80,9 @@ class Guards:
         ]
 
     def _binds(self, id_: str) -> bool:
-        """True if a definition that applies here is enforced, and has something to judge."""
+        """True if a definition that applies here is enforced, and has something to judge; not of a disabled constraint."""
+        if id_ in self._gossip.state.switches:
+            return False
         definitions = [each.definition for each in self._gossip.state.constraints.additions(id_)]
         return any(
             each.mode is Mode.ENFORCE and (each.when is not None or each.meaning) and each.applies_to(self._gossip.labels)

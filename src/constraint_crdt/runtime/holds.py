@@ -2,8 +2,9 @@
 
 Rules kept here:
 
-- An amount is held once it is on disk. Holding and releasing where rights are is a matter of this node: nothing is sent for it. The
-  next exchange carries it.
+- An amount is held once it is on disk, or as much is kept back for such holds there (`protocol.loans`). Holding and releasing where
+  rights are is a matter of this node: nothing is sent for it. The next exchange carries it.
+- The end of a hold with a lease waits for no disk: a process that resumes counts it as held for longer.
 - Processes of this node are served in the order in which they came. `protocol.loans` has the order over the fleet.
 - A node that waits begins an exchange with the node that has the most to lend, and an owner that lent begins one with the borrower.
 - A node that has resumed its life holds and lends nothing before its first contact (`lifecycle`).
@@ -20,24 +21,40 @@ from functools import partial
 from typing import Final
 
 from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.errors import ConstraintCrdtError, HoldLost, NoRights, UnknownName
-from constraint_crdt.model import counted
+from constraint_crdt.errors import ConstraintCrdtError, HoldLost, NoRights, UnknownName, WritesRefused
+from constraint_crdt.insight.explain import explain_budget
+from constraint_crdt.model import DurationHistogram, EventKind, counted
 from constraint_crdt.operations.budgets import (
     DEFAULT_LEASE,
+    BudgetExplanation,
     BudgetNode,
     BudgetReport,
     HolderReport,
     HoldReport,
     ReleaseReport,
+    stranded_at,
 )
+from constraint_crdt.operations.command import show_duration
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.loans import Waiting
-from constraint_crdt.runtime.change_feed import ChangeFeed, NodeChange
+from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.transport import Transport
-from constraint_crdt.types.budgets import MOST_BUDGETS, NO_HOLDS, Hold, Known, borrowed, held, lendable, lent, share_now, waits_for
+from constraint_crdt.types.budgets import (
+    MOST_BUDGETS,
+    NO_HOLDS,
+    Head,
+    Hold,
+    Known,
+    borrowed,
+    held,
+    lendable,
+    lent,
+    share_now,
+    waits_for,
+)
 from constraint_crdt.types.definition import duration_ns
 
 MOST_WAITING: Final = 1_000
@@ -48,6 +65,12 @@ RENEW_AFTER: Final = 1 / 3
 
 LEAST_RENEWAL: Final = 0.2
 """Seconds between two renewals."""
+
+LOOK_EVERY: Final = 10.0
+"""Seconds between two looks for rights out of reach. Two looks in a row have to find them, since peers come and go for a moment."""
+
+WAIT_BOUNDS: Final = (0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 30.0, 300.0)
+"""Seconds: the bounds of the histogram of waits."""
 
 _log = logging.getLogger(__name__)
 
@@ -74,8 +97,11 @@ class NodeBudgets:
         transport: Transport,
         check_call: Callable[[], None],
         once: Callable[[str, Coroutine[object, object, None]], None],
+        publish: Callable[..., None],
     ) -> None:
-        """`check_call` refuses a write outside of the life of the node. `once(name, coroutine)` runs one in the background."""
+        """`check_call` refuses a write outside of the life of the node. `once(name, coroutine)` runs one in the background.
+        `publish`: that of `EventPublisher`.
+        """
         self._gossip = gossip
         self._escrow = gossip.escrow
         self._feed = feed
@@ -84,10 +110,26 @@ class NodeBudgets:
         self._transport = transport
         self._check_call = check_call
         self._once = once
+        self._publish = publish
         self._queues: dict[str, deque[_Waiter]] = {}
         self._planned = False
+        self._timer: asyncio.TimerHandle | None = None
+        """For loans that wait for other owners."""
+        self._syncing: set[str] = set()
+        """The budgets for which what is kept back is being written."""
+        self._told: dict[str, tuple[Head, ...]] = {}
+        """The definitions of each budget in force, as the events told them."""
+        self._away: dict[str, str] = {}
+        """The stranded rights of each budget at the last look."""
+        self._stranded: set[str] = set()
+        """The budgets with stranded rights, as the events told them."""
+        self._look_at = 0.0
+        self.waits = DurationHistogram(WAIT_BOUNDS)
+        """How long processes waited for what they acquired."""
         self.acquired = 0
         """Amounts acquired since the start, by number."""
+        self.released = 0
+        """Holds ended by their holders."""
         self.refused = 0
         """Refused for lack of rights, at once or after a wait."""
 
@@ -108,28 +150,40 @@ class NodeBudgets:
         """Define a budget, or change its limit. `lease`: seconds, 0 for none; left out as before, or two minutes.
 
         `nodes`: those that further shares go to, by default the live ones. `gone`: nodes lost for good: their share goes to
-        others once a lease and twice the skew bound are over. Raises `ConstraintCrdtError` for values out of bounds, and
-        `NotPermitted`.
+        others once a lease and twice the skew bound are over. Raises `ConstraintCrdtError` for values out of bounds and for nodes
+        that are not known, and `NotPermitted`.
         """
         self._check_call()
         heads = self._escrow.budgets.heads(name)
+        why = self.refusal(name, lease, nodes, gone)
+        if why is not None:
+            raise ConstraintCrdtError(why)
         ns = duration_ns(DEFAULT_LEASE if lease is None else lease, "lease") or 0
         if heads and lease is None:
             ns = heads[0].value.lease
         over = self._live() if nodes is None else list(nodes)
         over = [node for node in over if node not in gone]
         await self._feed.commit(lambda: self._escrow.define(name, limit, lease=ns, nodes=over, without=gone), "budget", name)
+        self._tell_changes()
         self._after()
         return self.report(name)
 
-    def refusal(self, name: str, lease: float | None) -> str | None:
-        """Why a budget cannot be defined so beside those that exist; None if it can."""
+    def refusal(self, name: str, lease: float | None, nodes: Sequence[str] | None = None, gone: Sequence[str] = ()) -> str | None:
+        """Why a budget cannot be defined so beside those that exist, or with shares for these nodes; None if it can."""
         heads = self._escrow.budgets.heads(name)
         if not heads and len(self._escrow.budgets.names()) >= MOST_BUDGETS:
             return f"{MOST_BUDGETS} budgets are the most, removed ones included: use one of them"
         if heads and lease is not None and duration_ns(lease, "lease") != heads[0].value.lease:
             return f"the lease of budget {name} stays as it is: choose another name for another lease"
-        return None
+        if nodes is not None and not nodes and not heads:
+            return f"budget {name} needs a node with a share: name one, or leave the nodes out for those that are live"
+        taking = set(self._able())
+        strange = [node for node in nodes or () if node not in taking]
+        if strange:
+            return f"{strange[0]} is no node in service that may hold a share of {name}: name one of {_some(sorted(taking))}"
+        written = {replica.node_id for replica in self._gossip.state.rows.clock_mark.entries}
+        unknown = [node for node in gone if node not in written]
+        return f"no node {unknown[0]} is known here, so it has no share to give away" if unknown else None
 
     async def remove(self, name: str) -> BudgetReport:
         """Remove a budget: a limit of 0, and no longer listed. Raises `KeyError` for an unknown name."""
@@ -138,6 +192,7 @@ class NodeBudgets:
         await self._feed.commit(
             lambda: self._escrow.define(name, 0, lease=known.lease, nodes=(), removed=True), "remove budget", name
         )
+        self._tell_changes()
         self._after()
         return self.report(name)
 
@@ -151,13 +206,18 @@ class NodeBudgets:
                 done.append(name)
         return done
 
-    def _live(self) -> list[str]:
-        """This node and the live ones that may hold."""
+    def _able(self) -> set[str]:
+        """The nodes in service that may hold."""
         ended = self._gossip.revoked_nodes | set(self._gossip.state.retirements)
         authority = self._gossip.authority
         if authority is not None:
             ended |= {member.node for member in authority.members().values() if member.role == "observer"}
-        return [self._gossip.node_id, *sorted(set(self._exchanges.live) - ended - {self._gossip.node_id})]
+        written = {replica.node_id for replica in self._gossip.state.rows.clock_mark.entries}
+        return {self._gossip.node_id} | ((written | self._exchanges.live) - ended)
+
+    def _live(self) -> list[str]:
+        """This node and the live ones that may hold."""
+        return [self._gossip.node_id, *sorted((self._able() & self._exchanges.live) - {self._gossip.node_id})]
 
     # --- holding -----------------------------------------------------------------------------------------------------------
 
@@ -176,7 +236,9 @@ class NodeBudgets:
                 self.refused += 1
                 raise NoRights(self._escrow.reason(name, amount))
             hold = await self._wait(name, _Waiter(amount, holder, self._escrow.now, loop.create_future()), timeout)
-        return self._report(name, hold, loop.time() - begun)
+        waited = loop.time() - begun
+        self.waits.note(waited)
+        return self._report(name, hold, waited)
 
     def _may_wait(self, name: str, amount: int) -> bool:
         return amount <= self._escrow.budgets.known(name).limit and len(self._queues[name]) < MOST_WAITING
@@ -192,14 +254,33 @@ class NodeBudgets:
         return hold
 
     async def _settle(self, name: str, hold: Hold) -> None:
-        """Wait until a hold is on disk. A caller that goes away meanwhile holds nothing."""
+        """Wait until a hold is on disk, or sure without. A caller that goes away meanwhile holds nothing."""
+        if self._escrow.is_sure(name, hold):
+            if not self._escrow.is_synced(name) and name not in self._syncing:
+                self._syncing.add(name)
+                self._once(f"budget {name}", self._sync_soon(name))
+            self._after(name)
+            return
         try:
-            await self._persistence.durable()
+            await self._sync(name)
         except BaseException:
             with contextlib.suppress(ConstraintCrdtError):
                 self._feed.write(lambda: self._escrow.release(name, hold.id))
             raise
         self._after(name)
+
+    async def _sync_soon(self, name: str) -> None:
+        try:
+            with contextlib.suppress(WritesRefused):
+                await self._sync(name)
+        finally:
+            self._syncing.discard(name)
+
+    async def _sync(self, name: str) -> None:
+        """Wait until all up to now is on disk, and note what is kept back there. Raises `WritesRefused`."""
+        kept = self._escrow.kept(name)
+        await self._persistence.durable()
+        self._escrow.synced(name, kept)
 
     async def _wait(self, name: str, waiter: _Waiter, timeout: float | None) -> Hold:  # noqa: ASYNC109 - see `acquire`
         queue = self._queues[name]
@@ -250,7 +331,9 @@ class NodeBudgets:
         self._check_call()
         id_ = self._id(name, hold)
         released = self._feed.write(lambda: self._escrow.release(name, id_))
-        await self._persistence.durable()
+        self.released += released
+        if not self._escrow.budgets.known(name).lease:
+            await self._persistence.durable()
         self._after(name)
         return ReleaseReport(name=name, released=released)
 
@@ -312,8 +395,38 @@ class NodeBudgets:
 
     def changed(self, change: NodeChange) -> None:
         """Act on cells of other nodes, soon: a subscriber does not write. See `ChangeFeed`."""
-        if change.state_changed and self._escrow.budgets.moved:
-            self._plan()
+        if not change.state_changed or not self._escrow.budgets.moved:
+            return
+        self._tell_changes(publish=change.origin is not ChangeOrigin.RESTORED)
+        self._plan()
+
+    def _tell_changes(self, *, publish: bool = True) -> None:
+        """Publish the definitions that changed since the last call. Without `publish` only note them."""
+        budgets = self._escrow.budgets
+        for name in budgets.names():
+            before, after = self._told.get(name, ()), tuple(budgets.heads(name))
+            if before == after:
+                continue
+            self._told[name] = after
+            kind = _change_of(before, after) if publish else None
+            if kind is not None:
+                last = max(set(after) - set(before), key=lambda head: (head.value.made, head.dot), default=after[-1])
+                entry = self._gossip.state.audit.of(last.dot)
+                actor, by = ("", last.dot.replica.node_id) if entry is None else (entry.actor, entry.dot.replica.node_id)
+                self._publish(kind, budget=name, detail=_detail_of(kind, before, after), actor=actor, by=by)
+
+    def look(self) -> None:
+        """Publish the budgets with rights out of reach, at the second look that finds them, and those whose rights are back."""
+        found = {each.name: away for each in self.reports() if (away := stranded_at(each))}
+        for name, away in found.items():
+            if name not in self._stranded and self._away.get(name) == away:
+                self._stranded.add(name)
+                self._publish(EventKind.BUDGET_STRANDED, budget=name, detail=away)
+        for name in sorted(self._stranded - found.keys()):
+            self._stranded.remove(name)
+            if name in self._escrow.budgets:
+                self._publish(EventKind.BUDGET_REACHABLE, budget=name)
+        self._away = found
 
     def _plan(self) -> None:
         if not self._planned:
@@ -322,6 +435,7 @@ class NodeBudgets:
 
     def _act(self) -> None:
         self._planned = False
+        self._timer = None
         try:
             self._step()
         except ConstraintCrdtError as error:
@@ -330,18 +444,39 @@ class NodeBudgets:
     async def tend(self) -> None:
         """Lend, renew, give back and end loans as due. Called at regular intervals."""
         self._step()
+        now = asyncio.get_running_loop().time()
+        if now >= self._look_at and self._escrow.budgets.names():
+            self._look_at = now + LOOK_EVERY
+            self.look()
+
+    def close(self) -> None:
+        """The node ends in order: its last state has all holds, so a restart need not count further ones."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._feed.writable:
+            self._feed.write(self._escrow.keep_nothing)
 
     def _step(self) -> None:
         if not self._escrow.budgets.names() or not self._feed.writable:
             return
+        self._serve()  # what came is used, before it is given back for others that wait for longer
         if self._feed.write(self._escrow.tend):
             self._exchanges.push()
+        due = self._escrow.take_due()
+        if due is not None and self._timer is None:
+            after = max(0, due - self._escrow.now) / SECOND
+            self._timer = asyncio.get_running_loop().call_later(after, self._act)
         self._after()
 
     def _after(self, name: str = "") -> None:
         """Serve those that wait, and tell the nodes concerned. `name`: a budget of which a hold began or ended."""
         if name in self._escrow.budgets and self._escrow.is_contended(name):
             self._exchanges.push()  # else others take what is free here for more, or for less, than it is
+        self._serve()
+        self._tell()
+
+    def _serve(self) -> None:
+        """Grant what is free here to the processes that wait, the first one first."""
         for waited, queue in self._queues.items():
             while queue and not self._feed.held:
                 waiter = queue[0]
@@ -359,7 +494,6 @@ class NodeBudgets:
                     waiter.granted.set_result(hold)
                 queue.popleft()
                 self._demand_of(waited)
-        self._tell()
 
     def _demand_of(self, name: str) -> None:
         with contextlib.suppress(UnknownName):
@@ -388,7 +522,12 @@ class NodeBudgets:
         """The findings of `doctor`: conflicts, definitions not in force, and stranded rights. None without a budget."""
         found = []
         for each in self.reports():
-            where = [f"{node.node} ({node.share - node.lent})" for node in each.nodes if not node.live and node.share > node.lent]
+            where = stranded_at(each)
+            if not each.participants and each.limit:
+                what = f"no node in service has a share of {each.name}, so nothing of it can be acquired"
+                advice = f"give it to nodes with `budget set {each.name} --on NODE`"
+                found.append(Finding(check="budgets", level="warn", what=what, advice=advice))
+                continue
             if len(each.limits) > 1:
                 limits = ", ".join(map(str, each.limits))
                 advice = f"resolve it with `budget set {each.name} --limit N`"
@@ -400,7 +539,7 @@ class NodeBudgets:
                 advice = "wait until holds and loans have run out there, bring these nodes back, or retire them"
                 found.append(Finding(check="budgets", level="warn", what=what, advice=advice))
             if where:
-                what = f"{each.stranded} of the {each.limit} of {each.name} cannot be reached: {', '.join(where)}"
+                what = f"{each.stranded} of the {each.limit} of {each.name} cannot be reached: {where}"
                 found.append(
                     Finding(
                         check="budgets", level="warn", what=what, advice="bring these nodes back, or retire those that are gone"
@@ -434,6 +573,10 @@ class NodeBudgets:
     def reports(self) -> list[BudgetReport]:
         """All budgets by name. O(participants)."""
         return [self.report(name) for name in self._escrow.budgets]
+
+    def explanation(self, name: str) -> BudgetExplanation:
+        """Why a budget is as it is. Raises `KeyError` for an unknown name."""
+        return explain_budget(self._gossip, self.report(name))
 
     def report(self, name: str) -> BudgetReport:
         """A budget as this node knows it. Raises `KeyError` for an unknown name."""
@@ -482,9 +625,44 @@ class NodeBudgets:
             waiting=waiting,
             limits=tuple(sorted({head.value.limit for head in known.heads})),
             waits_for=() if _is_root(known) else tuple(waits_for(known)),
+            participants=tuple(known.nodes()),
             holders=tuple(holders),
             nodes=tuple(nodes),
         )
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join([*names[:most], *([f"and {len(names) - most} more"] if len(names) > most else [])])
+
+
+def _change_of(before: Sequence[Head], after: Sequence[Head]) -> EventKind | None:
+    """The event of a change of the definitions in force; None for none, as where a budget was removed twice."""
+    existed, exists = (any(not head.value.removed for head in heads) for heads in (before, after))
+    if not exists:
+        return EventKind.BUDGET_REMOVED if existed else None
+    if len({head.value.limit for head in after}) > 1 and not set(before) > set(after):
+        return EventKind.BUDGET_CONFLICT
+    return EventKind.BUDGET_CHANGED if existed else EventKind.BUDGET_ADDED
+
+
+def _without(heads: Sequence[Head]) -> set[str]:
+    return {node for head in heads for node in head.value.without}
+
+
+def _detail_of(kind: EventKind, before: Sequence[Head], after: Sequence[Head]) -> str:
+    """The change, for people."""
+    value = after[-1].value
+    limit = min(head.value.limit for head in after)
+    if kind is EventKind.BUDGET_REMOVED:
+        return ""
+    if kind is EventKind.BUDGET_CONFLICT:
+        return f"limits {', '.join(map(str, sorted({head.value.limit for head in after})))}, the lowest holds"
+    if kind is EventKind.BUDGET_ADDED:
+        return f"limit {limit}, {f'lease {show_duration(value.lease / SECOND)}' if value.lease else 'without a lease'}"
+    former = min(head.value.limit for head in before)
+    gone = sorted(_without(after) - _without(before))
+    parts = [f"limit {limit}" if former == limit else f"limit {former} -> {limit}"]
+    return "; ".join([*parts, *([f"the share of {', '.join(gone)} goes to others"] if gone else [])])
 
 
 def _reachable(each: BudgetNode, *, leased: bool) -> int:

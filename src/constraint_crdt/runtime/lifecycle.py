@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from constraint_crdt import __version__
 from constraint_crdt.alerts import Conditions, Facts
-from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
+from constraint_crdt.alerts.delivery import Outlook, Teller, Webhooks
+from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine, FleetAlerts
 from constraint_crdt.crdt.clock import SECOND, STEP, ClockMark
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
@@ -33,9 +34,10 @@ from constraint_crdt.gossip import GossipNode as MachineNode
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.diagnosis import Diagnosis
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
-from constraint_crdt.insight.explain import Explanations, NodeOverview
-from constraint_crdt.insight.history import DefinitionClock, NodeRates
+from constraint_crdt.insight.explain import Decisions, Explanations, NodeOverview
+from constraint_crdt.insight.history import SAMPLE_EVERY, DefinitionClock, NodeRates, VerdictHistory
 from constraint_crdt.model import EventKind
+from constraint_crdt.operations.budgets import BudgetReport
 from constraint_crdt.operations.nodes import away_nodes
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.authority import Credentials, Fork, OwnReplaced
@@ -429,6 +431,8 @@ class Runtime:
         monotonic = time.monotonic_ns if clock is None else clock
         self.settings = settings
         self._check_call = check_call
+        self._began = time.monotonic()
+        self._alert_clock = monotonic
 
         # The state, its disk, its peers, and the feed of its changes.
         self.identity = _load_identity(settings, now) if settings.identity else None
@@ -477,6 +481,8 @@ class Runtime:
         self.gossip.local.asks, self.gossip.local.heard = self.evidence.asks, self.evidence.spoken
         self.coverage = Coverage(self.gossip, self.evidence, self.exchanges, frontier)
         self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.evaluator, self.rates)
+        self.verdict_history = VerdictHistory(self.gossip, self.evaluator, now, self.evidence.is_seen)
+        self.decisions = Decisions(settings.name, self.evaluator.decide, now=now, kept=settings.keep_decisions)
         self.convergence = Convergence(self.gossip, self.evidence)
         self.overview = NodeOverview(self.gossip, self.rates, self.evaluator, self.evidence)
         self.missed = MissedNodes(settings.name)
@@ -490,6 +496,8 @@ class Runtime:
             foreign=lambda: standing(self.transport).foreign,
         )  # fmt: skip
 
+        self.diagnosis.last = self.evaluator.last
+
         # The publications: events, alerts, notices.
         self.publisher = EventPublisher(
             self.events,
@@ -501,15 +509,30 @@ class Runtime:
             max_skew=settings.max_skew,
             now=now,
         )
+        self.teller = Teller(
+            self.gossip,
+            Webhooks(),
+            destinations=settings.destinations,
+            outlook=Outlook(self._tellers, self._unreached, self._waits_to_tell),
+            write=self._write_told,
+            now=now,
+        )
         self.alerts = AlertEngine(
             settings.alert,
-            Conditions(Facts(self.gossip, self.evidence, self.coverage, self.convergence, self.rates, frontier)),
-            who=(settings.name, settings.fleet),
+            Conditions(self._facts(frontier)),
+            teller=self.teller,
             file=None if store_file is None else store_file.with_name(f"{store_file.name}.alerts.json"),
             notify=self.publisher.alert,
             now=now,
+            fleet_rules=self.gossip.state.alert_rules,
+            half_lives=settings.half_lives,
+            durable=self._told_is_on_disk,
             monotonic=lambda: monotonic() / SECOND,
         )
+        self.fleet_alerts = FleetAlerts(
+            self.gossip, self.alerts, self.teller, commit=self._commit_as, actor=lambda: self.feed.actor
+        )
+        self.gossip.state.silences.watch(self.publisher.silence)
         self.notices = Notices(self.gossip, self.exchanges, self.evaluator, self.persistence)
 
         # The background.
@@ -534,7 +557,14 @@ class Runtime:
             self.publisher.has_ends,
         )
         self.budgets = NodeBudgets(
-            self.gossip, self.feed, self.persistence, self.exchanges, self.transport, check_call, self.tasks.once
+            self.gossip,
+            self.feed,
+            self.persistence,
+            self.exchanges,
+            self.transport,
+            check_call,
+            self.tasks.once,
+            self.publisher.publish,
         )
         self.guards = Guards(self.gossip, self.evaluator)
         self.lag = LoopLag()
@@ -566,7 +596,7 @@ class Runtime:
         feed.subscribe(self._replaced, received)
         feed.subscribe(self.publisher.changed, *(origin for origin in ChangeOrigin if origin is not committed))
         feed.subscribe(self.exchanges.changed, committed, received)
-        feed.subscribe(self.budgets.changed, received)
+        feed.subscribe(self.budgets.changed, received, ChangeOrigin.RESTORED)
         # Findings about a redefined constraint are dropped at once, before the next reading.
         feed.definitions.subscribe(self.evaluator.judge.redefine)
         self.evaluator.subscribe(self.notices.note)
@@ -591,6 +621,11 @@ class Runtime:
         self._check_call()
         return await self.feed.commit(mutate)
 
+    async def _commit_as(self, mutate: Callable[[], Result], operation: str, subject: str) -> Result:
+        """The same, with an entry of the audit."""
+        self._check_call()
+        return await self.feed.commit(mutate, operation, subject)
+
     # --- life --------------------------------------------------------------------------------------------------------
 
     async def start(self, *, rejoin: bool) -> None:
@@ -614,6 +649,7 @@ class Runtime:
     async def open(self, *, rejoin: bool = False) -> None:
         """Load the store and join the fleet. No task runs in the background yet."""
         self.membership.begin()
+        self._began = time.monotonic()
         aside = await self.persistence.open(rejoin=rejoin)
         if aside is not None:
             _log.warning("the old store is kept as %s", aside)
@@ -676,6 +712,7 @@ class Runtime:
         tasks.repeat("times", TIMES_EVERY, self.evaluator.write_times)
         tasks.run("expiry", self.maintenance.run_expiries)
         tasks.repeat("expired constraints", REMOVE_EVERY, self.maintenance.remove_expired)
+        tasks.repeat("courses", SAMPLE_EVERY, self.verdict_history.sample)
         tasks.repeat("sketches", settings.rate_every, self.evaluator.write_sketches)
         tasks.repeat("folds", FOLD_EVERY, self.maintenance.fold)
         tasks.repeat("purges", PURGE_EVERY, self.maintenance.purge)
@@ -718,14 +755,14 @@ class Runtime:
                 _log.warning("%s", sentence)
             said = wrong
 
-    async def retire(self, name: str, *, undo: bool = False) -> None:
+    async def retire(self, name: str, *, undo: bool = False, why: str = "") -> None:
         """Retire a node, or undo it. See `Node.retire`."""
         change = partial(self.gossip.undo_retirement if undo else self.gossip.retire, name)
-        await self.feed.commit(change, "undo retire" if undo else "retire", name)
+        await self.feed.commit(change, "undo retire" if undo else "retire", name, why=why)
         if not undo:
             await self.budgets.retire(name)
         kind = EventKind.RETIREMENT_UNDONE if undo else EventKind.RETIRED
-        self.publisher.publish(kind, node=name, actor=self.feed.actor, by=self.settings.name)
+        self.publisher.publish(kind, node=name, actor=self.feed.actor, by=self.settings.name, why=why or self.feed.why)
 
     async def retire_away(self) -> None:
         """Retire the nodes that were not heard of for `retire_away_after`, unless this node is alone, and may be cut off."""
@@ -740,6 +777,48 @@ class Runtime:
                     _log.warning("%s was away for %g s and is not retired: %s", name, after, error)
                     return
             _log.warning("%s was not heard of for %g s and is retired (retire_away_after)", name, after)
+
+    def _facts(self, frontier: DefinitionClock) -> Facts:
+        """What the kinds of alerts read."""
+        return Facts(
+            self.gossip, self.evidence, self.coverage, self.convergence, self.rates, frontier,
+            budgets=self._budget_reports,
+            monotonic=self._alert_clock,
+            certificates=lambda: {} if self.certificates is None else {
+                name: member.ends for name, member in self.certificates.members().items()
+            },
+        )  # fmt: skip
+
+    def _budget_reports(self) -> Sequence[BudgetReport]:
+        return self.budgets.reports()
+
+    def _tellers(self) -> Set[str]:
+        """The nodes that run, as far as this node sees, and may tell alerts."""
+        evidence = self.evidence
+        return {node for node in self.gossip.state.ways_out if evidence.is_seen(node) or evidence.through(node) is not None}
+
+    def _write_told(self, mutate: Callable[[], object]) -> None:
+        """Write what was told of alerts, and let peers know at once."""
+        self.feed.write(mutate)
+        self.exchanges.push()
+
+    async def _told_is_on_disk(self) -> None:
+        """Wait until what was told of alerts is on disk; not for long, since a disk that hangs must not silence alerts."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DISK_PATIENCE):
+                await self.persistence.settled()
+
+    def _unreached(self) -> Sequence[str]:
+        """The nodes that neither this node nor a live peer hears."""
+        evidence = self.evidence
+        return [name for name in evidence.names if not evidence.is_seen(name) and evidence.through(name) is None]
+
+    def _waits_to_tell(self) -> bool:
+        """Peers are there and none has spoken yet, so what was told of alerts meanwhile is not known."""
+        if time.monotonic() - self._began > FIRST_CONTACT:
+            return self.feed.held
+        live = set(self.exchanges.live)
+        return self.feed.held or (bool(live or self.settings.connect) and not any(map(self.evidence.heard_at, live)))
 
     async def _check_alerts(self) -> None:
         self.evidence.drop_gone()
@@ -770,6 +849,7 @@ class Runtime:
             await self._within_reason(self.spell_file.save(final=True))
             await self.evaluator.write_sketches()
             await self.evaluator.write_rates()
+            self.budgets.close()
             try:
                 async with asyncio.timeout(FAREWELL):
                     await self.exchanges.push_now()

@@ -272,8 +272,8 @@ class Maintenance:
     async def expire(self) -> None:
         """Publish steps of the clock, expired constraints, and constraints in force again. O(those)."""
         self.clock.note_steps()
-        ids = self._gossip.state.constraints.take_expiry_changes()
-        if ids:
+        ids, switches = self._gossip.state.constraints.take_expiry_changes(), self._gossip.state.switches
+        if ids or switches.has_turned:
             self._feed.elapse(ids)
 
     async def remove_expired(self) -> None:

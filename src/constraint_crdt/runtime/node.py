@@ -17,7 +17,7 @@ event loop, and other threads, use `SyncNode`.
 import asyncio
 import enum
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from functools import partial
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Literal, Self, Unpack
 
 import msgspec
 
+from constraint_crdt.crdt.cells import make_key
 from constraint_crdt.crdt.digest import Dot
 from constraint_crdt.errors import (
     ConstraintCrdtError,
@@ -38,13 +39,15 @@ from constraint_crdt.errors import (
 )
 from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation, is_known
+from constraint_crdt.insight.history import RuleHistory
 from constraint_crdt.model import Event, IfUnknown, Mode, Scope, Severity, counted, html_fields
 from constraint_crdt.operations.budgets import HoldReport
-from constraint_crdt.operations.constraints import AddConstraint, BatchChange, ConstraintReport, RecordCounts
+from constraint_crdt.operations.constraints import MAX_CHANGES, AddConstraint, BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
+from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, RevertReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import ParameterChange, ParameterReport, ReadingsReport, VariableReport
 from constraint_crdt.runtime.change_feed import BatchResult, apply_changes, check_definitions, is_cheap
@@ -55,9 +58,11 @@ from constraint_crdt.runtime.settings import RELOADED, NodeSettings
 from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
-from constraint_crdt.types.definition import DefinitionFields, Selection, check_selector
+from constraint_crdt.types.changes import ALL, SWITCH, Subject
+from constraint_crdt.types.definition import ADD, DefinitionFields, Selection, check_selector, duration_ns, time_ns, with_mode
 from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import Change
+from constraint_crdt.types.parameters import PARAMETER
 from constraint_crdt.types.register import Position
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
@@ -141,6 +146,12 @@ class Node:
         """Which nodes have heard of a change."""
         self.explanations = runtime.explanations
         """Everything known of a constraint."""
+        self.verdict_history = runtime.verdict_history
+        """The recent course of each constraint."""
+        self.decisions = runtime.decisions
+        """The last decisions."""
+        self.rules = RuleHistory(runtime.gossip)
+        """Who changed the rules, when, and what they were."""
         self.convergence = runtime.convergence
         """How the state of each peer compares to this node's."""
         self.overview = runtime.overview
@@ -151,6 +162,8 @@ class Node:
         """Blocks and functions that run only while constraints hold on this node."""
         self.alerts = runtime.alerts
         """The alerts of this node's rules."""
+        self.fleet_alerts = runtime.fleet_alerts
+        """The alert rules of the fleet, silences and acknowledgements."""
         self.notices = runtime.notices
         """Which readings changed."""
         self.metrics = runtime.metrics
@@ -252,6 +265,7 @@ class Node:
         scope: str = Scope.NODE,
         mode: str = Mode.ENFORCE,
         each: str | None = None,
+        why: str = "",
         new: bool = False,
     ) -> Change:
         """Add a constraint to the whole fleet, or replace its definitions known here.
@@ -265,6 +279,7 @@ class Node:
         an unknown outcome. `max_age`: older values are not used. Durations are a `timedelta` or a number in seconds.
         `scope`: `fleet` for a constraint over `nodes`, the nodes that `on` selects, with their shared readings.
         `mode`: what follows from a violation; `each`: the label of measurements whose values are its instances.
+        `why`: the reason of the change, for the audit and the history.
         `new`: refuse a constraint that is active.
 
         Raises `ConstraintExists` (`new`), `ExpressionError` (wrong `when` or `clear_when`), `ClockInDoubt` (an end, while this node
@@ -281,7 +296,8 @@ class Node:
         )  # fmt: skip
         if new and id_ in self.gossip.state.constraints:  # came while the expressions were checked
             raise ConstraintExists(id_)
-        return await self._runtime.feed.commit(partial(add, at=self.gossip.time.stamp()), "add", id_)
+        add = partial(add, at=self.gossip.time.stamp())
+        return await self._runtime.feed.commit(add, "add", id_, why=why, subjects=_subjects(ADD, [id_]))
 
     async def _check_expressions(self, when: str | None, clear_when: str | None, scope: str, on: Selection | None) -> None:
         if not when:
@@ -305,7 +321,7 @@ class Node:
         await self._check_expressions(definition.when, definition.clear_when, definition.scope, definition.selector)
         self._check_call()
         edit = partial(self.gossip.edit_constraint, id_, at=self.gossip.time.stamp(), **fields)
-        return await self._runtime.feed.commit(edit, "edit", id_)
+        return await self._runtime.feed.commit(edit, "edit", id_, subjects=_subjects(ADD, [id_]))
 
     async def resolve_conflict(self, id_: str, keep: Dot | None = None) -> Change:
         """Replace the definitions in force for a constraint by the one of the dot `keep`, or by all of them, joined.
@@ -315,7 +331,7 @@ class Node:
         """
         self._check_call()
         resolve = partial(self.gossip.resolve_conflict, id_, keep, at=self.gossip.time.stamp())
-        return await self._runtime.feed.commit(resolve, "resolve", id_)
+        return await self._runtime.feed.commit(resolve, "resolve", id_, subjects=_subjects(ADD, [id_]))
 
     async def set_parameter(self, name: str, value: object, on: Selection | None = None) -> ParameterChange:
         """Give a parameter a value on all nodes, or on those that `on` selects; constraints read it as `param.NAME`.
@@ -340,7 +356,8 @@ class Node:
     async def _change_parameter(self, name: str, on: Selection | None, write: Callable[[], bool], what: str) -> ParameterChange:
         answers = self._runtime.answers
         before = answers.parameter_values(name)
-        written = await self._runtime.feed.commit(write, what, name)
+        subject = Subject(PARAMETER, make_key(name, str(check_selector(on))))
+        written = await self._runtime.feed.commit(write, what, name, subjects=[subject])
         await self._runtime.evaluator.renew()
         return answers.parameter_change(name, check_selector(on), what if written else "unchanged", before)
 
@@ -348,10 +365,106 @@ class Node:
         """The parameters of the fleet, or the one of a name, with their settings and the value on this node, ordered by name."""
         return self._runtime.answers.parameters(name)
 
-    async def remove_constraint(self, id_: str) -> None:
-        """Remove a constraint in the whole fleet. Raises `UnknownConstraint` for a constraint not active here."""
+    async def remove_constraint(self, id_: str, *, why: str = "") -> None:
+        """Remove a constraint in the whole fleet, and end its disabling. `why`: the reason, for the audit and the history.
+
+        Raises `UnknownConstraint` for a constraint not active here.
+        """
         self._check_call()
-        await self._runtime.feed.commit(partial(self.gossip.remove_constraint, id_), "remove", id_)
+        remove = partial(self.gossip.remove_constraint, id_)
+        await self._runtime.feed.commit(remove, "remove", id_, why=why, subjects=_subjects(ADD, [id_]) + _subjects(SWITCH, [id_]))
+
+    async def disable(
+        self, ids: Sequence[str] = (), *, why: str, for_: timedelta | float | None = None, all_: bool = False
+    ) -> list[str]:
+        """Disable constraints in the whole fleet: they are kept, and evaluated on no node. Returns the ids.
+
+        `all_`: all constraints, present and later ones. `for_`: for so long (a `timedelta`, or seconds); None: until they are
+        enabled. Nodes of 0.1.0 evaluate on. Raises `UnknownConstraint` for a constraint not active here, `ClockInDoubt` for an end
+        while this node does not know the time, and `ConstraintCrdtError` without a reason or for an end out of bounds.
+        """
+        self._check_call()
+        if not why.strip():
+            raise ConstraintCrdtError("say why: others have to know whether they may enable it again", field="why")
+        if duration_ns(for_, "for") == 0:
+            raise ConstraintCrdtError("for must be above 0 seconds", field="for")
+        wanted, feed = _switched(ids, all_), self._runtime.feed
+        disable = partial(self.gossip.disable, wanted, ttl=for_, actor=feed.actor, why=why)
+        return await feed.commit(disable, "disable", _subject(wanted), why=why, subjects=_subjects(SWITCH, wanted))
+
+    async def enable(self, ids: Sequence[str] = (), *, why: str = "", all_: bool = False) -> list[str]:
+        """End disablings; returns the ids of those that were disabled. `all_`: that of all constraints together.
+
+        Raises `UnknownConstraint` for a constraint not active here, and `ConstraintCrdtError` for one that is disabled together
+        with all others only.
+        """
+        self._check_call()
+        wanted, switches = _switched(ids, all_), self.gossip.state.switches
+        of_all = switches.of_all
+        if of_all is not None and not all_ and not set(wanted) & set(switches):
+            raise ConstraintCrdtError("all constraints are disabled together: enable all of them")
+        feed = self._runtime.feed
+        enable = partial(self.gossip.enable, wanted, actor=feed.actor, why=why)
+        return await feed.commit(enable, "enable", _subject(wanted), why=why, subjects=_subjects(SWITCH, wanted))
+
+    async def set_mode(self, id_: str, mode: str, *, why: str = "") -> Mode:
+        """Set what follows from a violation of a constraint, `audit`, `warn` or `enforce`; returns the mode before.
+
+        All else of its definition stays, its end as well. Raises `UnknownConstraint` for a constraint not active here, and
+        `ConstraintCrdtError` for another mode, for a constraint without a `when`, and for one with definitions in conflict.
+        """
+        self._check_call()
+        definitions = self.gossip.state.constraints.definitions(id_)
+        if not definitions:
+            raise UnknownConstraint(id_)
+        if len(definitions) > 1:
+            raise ConstraintCrdtError(f"{id_} has definitions that differ: edit it first", field="id")
+        (definition,) = definitions
+        wanted = with_mode(definition, mode)
+        restore = partial(self.gossip.restore, {id_: wanted}, {}, at=self.gossip.time.stamp())
+        await self._runtime.feed.commit(restore, "mode", id_, why=why, subjects=_subjects(ADD, [id_]))
+        return definition.mode
+
+    def history(self, id_: str | None = None) -> list[HistoryEntry]:
+        """Who changed the rules and the membership of the fleet, when, why, and what they were; the newest last.
+
+        `id_`: of a constraint, with its switch. Changes are kept for 90 days, the last of each node. O(changes).
+        """
+        return self.rules.entries(id_)
+
+    async def revert(
+        self,
+        id_: str | None = None,
+        *,
+        to: int | None = None,
+        time: datetime | int | None = None,
+        why: str = "",
+        dry_run: bool = False,
+    ) -> RevertReport:
+        """Undo the last change of a constraint; with `to` make this version of its definition the present one again.
+
+        `time`, without `id_`: make all constraints and disablings what they were then (an aware `datetime`, or ns since the epoch).
+        A revert is an edit, in one transaction. `dry_run`: only report. Raises `NotKept` for a version or a time that is
+        not kept; nothing changes then.
+        """
+        if (id_ is None) == (time is None) or (to is not None and id_ is None):
+            raise ConstraintCrdtError("name a constraint, perhaps with a version, or a time for all of them", field="id")
+        if time is not None:
+            plan = self.rules.to_time(time_ns(time, "time"))
+        else:
+            plan = self.rules.undo(str(id_)) if to is None else self.rules.to_version(str(id_), to)
+        report = plan.report()
+        if dry_run or not report.steps:
+            return report
+        self._check_call()
+        if len(report.steps) > MAX_CHANGES:
+            raise ConstraintCrdtError(f"a revert has at most {MAX_CHANGES} steps, not {len(report.steps)}")
+        definitions, switches = {each.id: each.definition for each in plan.constraints}, dict(plan.switches)
+        feed, at = self._runtime.feed, self.gossip.time.stamp()
+        restore = partial(self.gossip.restore, definitions, switches, actor=feed.actor, why=why or feed.why, at=at)
+        subjects = _subjects(ADD, definitions) + _subjects(SWITCH, {**definitions, **switches})
+        await feed.commit(restore, "revert", _subject([*definitions, *switches]), why=why, subjects=subjects)
+        return msgspec.structs.replace(report, done=True)
 
     async def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None
@@ -369,9 +482,10 @@ class Node:
         await self._runtime.feed.commit(partial(self.gossip.record, satisfied, violated, constraint=constraint))
         self._runtime.evaluator.recorded(constraint, satisfied, violated)
 
-    async def batch(self, changes: Sequence[BatchChange]) -> list[BatchResult]:
+    async def batch(self, changes: Sequence[BatchChange], *, why: str = "") -> list[BatchResult]:
         """Add, remove and record, up to 10,000 changes, in order, at one instant, with one commit to disk.
 
+        `why`: the reason of the changes, for the audit and the history.
         Raises `BatchError` (a `ConstraintCrdtError`) naming the first wrong change; no change is made then.
         """
         kinds = self.gossip.state.variables.kinds()
@@ -386,7 +500,8 @@ class Node:
         redefined = [change.id for change in changes if not isinstance(change, RecordCounts)]
         if redefined:
             subject = redefined[0] if len(redefined) == 1 else f"{len(redefined)} constraints"
-            results = await self._runtime.feed.commit(apply, "batch", subject)
+            subjects = _subjects(ADD, redefined) + _subjects(SWITCH, self.gossip.state.switches)
+            results = await self._runtime.feed.commit(apply, "batch", subject, why=why, subjects=subjects)
         else:
             results = await self._runtime.feed.commit(apply)
         for change in changes:
@@ -420,6 +535,17 @@ class Node:
         await runtime.persistence.durable()
         return evaluations
 
+    async def decide(self, values: Mapping[str, object]) -> DecisionReport:
+        """What the constraints say of these values, on top of what is measured now. Nothing is counted, timed or written.
+
+        A window has a given value as its newest sample. `for` and `clear_after` are not waited for: a condition that does not hold
+        counts as violated. None in place of a value: the variable is missing. `decisions` keeps the last of them. Raises
+        `ConstraintCrdtError` for a name that no expression can read.
+        """
+        self._check_call()
+        check_names(values)
+        return await self.decisions.make(values, self._runtime.feed.actor)
+
     async def update_position(self, position: Position) -> None:
         """Move the fleet's position. Raises `ConstraintCrdtError` for coordinates beyond 32 bits."""
         self._check_call()
@@ -443,12 +569,15 @@ class Node:
         """
         return self.guards.hold(ids, if_unknown=if_unknown)
 
-    async def retire(self, node: str, *, dry_run: bool = False, force: bool = False, undo: bool = False) -> RetireReport:
+    async def retire(
+        self, node: str, *, dry_run: bool = False, force: bool = False, undo: bool = False, why: str = ""
+    ) -> RetireReport:
         """Retire a node: its counts stay, its messages are refused, and its name must not be used again.
 
         `dry_run`: only report. `undo`: the node is in service again; started again, it goes on in a new life with what its store
-        has. Raises `UnknownName` for a node without writes, and `ConstraintCrdtError` for this node, for a live node unless `force`
-        is given (writes not received by any peer stay in its store), and with `undo` for a node in service.
+        has. `why`: the reason, for the audit. Raises `UnknownName` for a node without writes, and `ConstraintCrdtError` for this
+        node, for a live node unless `force` is given (writes not received by any peer stay in its store), and with `undo` for a
+        node in service.
         """
         report = self._runtime.answers.retirement(node)
         if undo and not report.done:
@@ -460,7 +589,7 @@ class Node:
                 f"{node} is live: stop it first, or force it, which loses its writes that no peer has taken yet"
             )
         self._check_call()
-        await self._runtime.retire(node, undo=undo)
+        await self._runtime.retire(node, undo=undo, why=why)
         return self._runtime.answers.retirement(node)
 
     async def revoke(self, node: str, *, reason: str = "", undo: bool = False, dry_run: bool = False) -> RevocationReport:
@@ -475,7 +604,7 @@ class Node:
             return report
         self._check_call()
         if not report.revoked:
-            await self._runtime.feed.commit(partial(self.gossip.revoke, node, reason, report.keys), "revoke", node)
+            await self._runtime.feed.commit(partial(self.gossip.revoke, node, reason, report.keys), "revoke", node, why=reason)
             self._runtime.membership.shut_out_revoked()
         if undo:
             for id_ in report.constraints:
@@ -496,7 +625,7 @@ class Node:
         report = await self._runtime.state_files.merge(text, max_bytes)
         if report.changed and self.gossip.retired_by is None:
             feed = self._runtime.feed
-            await feed.commit(partial(self.gossip.local.note, feed.actor, "import", counted(report.cells, "cell")))
+            await feed.commit(partial(self.gossip.local.note, feed.actor, "import", counted(report.cells, "cell"), None, feed.why))
         return report
 
     # --- reads -------------------------------------------------------------------------------------------------------
@@ -589,9 +718,9 @@ class Node:
         """
         return self._runtime.answers.variables(self.variable_ids() if ids is None else ids)
 
-    def reading_ids(self, *, name: str | None = None) -> list[str]:
-        """The shared readings as `NAME/NODE`, ordered: those of a variable, if given. O(readings)."""
-        return self._runtime.answers.reading_ids(name)
+    def reading_ids(self, *, name: str | None = None, node: str | None = None) -> list[str]:
+        """The shared readings as `NAME/NODE`, ordered: those of a variable, or of a node, if given. O(readings)."""
+        return self._runtime.answers.reading_ids(name, node)
 
     def readings(self, ids: Sequence[str] | None = None) -> ReadingsReport:
         """The readings that the nodes share, or those in `ids` (`NAME/NODE`), with the figures of their variables. O(nodes)."""
@@ -612,3 +741,19 @@ class Node:
     def identity(self) -> IdentityReport:
         """The identity of this node, with its former incarnations."""
         return self._runtime.answers.identity()
+
+
+def _switched(ids: Sequence[str], all_: bool) -> list[str]:
+    """The keys of the switches. Raises `ConstraintCrdtError` unless either constraints or all of them are named."""
+    if bool(ids) == all_:
+        raise ConstraintCrdtError("name the constraints, or all of them", field="ids")
+    return [ALL] if all_ else list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
+
+
+def _subject(ids: Sequence[str]) -> str:
+    """The subject of an entry of the audit."""
+    return (ids[0] or "all constraints") if len(ids) == 1 else f"{len(ids)} constraints"
+
+
+def _subjects(kind: int, ids: Iterable[str]) -> list[Subject]:
+    return [Subject(kind, id_) for id_ in dict.fromkeys(ids)]

@@ -33,7 +33,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.judgement import Turn
 from constraint_crdt.model import VerdictState
-from constraint_crdt.operations.service import AlertReport
+from constraint_crdt.operations.alerts import AlertReport
 from constraint_crdt.runtime.change_feed import ChangeOrigin, NodeChange
 from constraint_crdt.runtime.lifecycle import Runtime
 from constraint_crdt.runtime.settings import MEMORY_STORE, NodeSettings

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from constraint_crdt.alerts import AlertRule, read_rules
+from constraint_crdt.alerts import LOG, NAME_OF_PLACE, PLACE_NAMES, AlertRule, read_rules, wrong_address
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import check_id
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
@@ -59,6 +59,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
 
 NUMBERS: dict[str, tuple[float, float, str]] = {
     "keep_removals": (0, 10_000_000, ""),
+    "keep_decisions": (0, 100_000, ""),
     "routers": (1, 16, ""),
     "routers_above": (2, 100_000, " nodes"),
     "record_bytes": (1024 * 1024, 1024 * 1024 * 1024, ""),
@@ -267,6 +268,9 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     node.) Sooner keeps less on every node.
     """
 
+    keep_decisions: int = 1_000
+    """Decisions of `decide` kept in memory, of 8 MB together at most. More reaches further back."""
+
     half_lives: tuple[float, ...] = DEFAULT_HALF_LIVES
     """Half-lives of recent rates in seconds, 1 to 8 of them. Each costs some 20 bytes per constraint and `rate_every`. Rates at a
     half-life cover only the nodes with the same half-life.
@@ -313,8 +317,13 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     alert: tuple[AlertRule, ...] = ()
-    """Alert rules with their places to notify, each under `[[alert]]` in the file. Every node with a rule notifies by itself, so
-    rules on a node or two of a fleet are enough.
+    """Alert rules with their destinations, each under `[[alert]]` in the file. Nodes with the same rule tell it together: one of
+    them at a time. `constraint-crdt alerts add` defines rules for the whole fleet instead.
+    """
+
+    destinations: dict[str, str] = msgspec.field(default_factory=dict)
+    """Where this node can tell alerts: addresses of webhooks by name, such as `ops = "https://ops.example/hook/TOKEN"`. Rules name
+    them in `to`; the addresses stay on this node. Others see the names, and leave the telling to nodes that have them.
     """
 
     def __post_init__(self) -> None:
@@ -324,6 +333,12 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             if rule.half_life not in (None, *self.half_lives):
                 tracked = ", ".join(f"{each:g}" for each in self.half_lives)
                 raise SettingsError(f"alert {rule.name!r}: `half_life` must be one that is tracked: {tracked}")
+            if any(place != LOG and "://" not in place and place not in self.destinations for place in rule.to):
+                known = ", ".join([LOG, *sorted(self.destinations)])
+                raise SettingsError(
+                    f"alert {rule.name!r}: `to` names a destination that is not there: there are {known}, and addresses; "
+                    "name others under [destinations]"
+                )
         if self.site and self.labels.get(SITE, self.site) != self.site:
             raise SettingsError(
                 f"`site` is {self.site!r}, and the label `{SITE}` is {self.labels[SITE]!r}: they mean the same, so give one"
@@ -461,7 +476,7 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, object]:
         if variable in known:
             key = known[variable]
             text = env[variable]
-            many = key in ("listen", "connect", "probe", "labels", "half_lives", "share")
+            many = key in ("listen", "connect", "probe", "labels", "destinations", "half_lives", "share")
             value: object = [part.strip() for part in text.split(",") if part.strip()] if many else text
             values[key] = _converted(key, value, variable)
         elif variable.startswith(ENVIRONMENT_PREFIX):
@@ -507,7 +522,7 @@ def _nearest(key: str, known: Iterable[str]) -> str:
 
 
 def _flag(key: str) -> str:
-    return "--label" if key == "labels" else "--" + key.replace("_", "-")
+    return {"labels": "--label", "destinations": "--destination"}.get(key) or "--" + key.replace("_", "-")
 
 
 _TYPES = {field.name: field.type for field in msgspec.structs.fields(NodeSettings)}
@@ -530,12 +545,15 @@ def _converted(key: str, value: object, source: str, *, strict: bool = False) ->
             value = parse_duration(value)
         if key == "labels" and isinstance(value, list):
             value = _read_labels(value)
+        if key == "destinations":
+            value = _read_destinations(value)
         converted: object = msgspec.convert(value, _TYPES[key], strict=strict)
         if key == "probe" and converted == ("none",):
             converted = ()
         _check(key, converted)
     except msgspec.ValidationError:
-        raise SettingsError(f"{source}: {value!r} is not {_wanted(key)}") from None
+        shown = "this" if key == "destinations" else repr(value)
+        raise SettingsError(f"{source}: {shown} is not {_wanted(key)}") from None
     except (SettingsError, UsageError) as error:
         raise SettingsError(f"{source}: {error}") from None
     return converted
@@ -562,6 +580,33 @@ def _read_labels(texts: list[object]) -> dict[str, str]:
             raise SettingsError(f"the label {key} has two values: give one")
         labels[key] = value
     return labels
+
+
+def _read_destinations(given: object) -> object:
+    """Destinations of a table, or of a list of NAME=ADDRESS. Errors repeat no address, which may hold a secret."""
+    if not isinstance(given, list):
+        return given
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, address = text.partition("=") if isinstance(text, str) else ("", "", "")
+        if not equals or "://" in name:
+            raise SettingsError("a destination is NAME=ADDRESS, as in ops=https://ops.example/hook")
+        if name in found:
+            raise SettingsError(f"the destination {name} has two addresses: give one")
+        found[name] = address
+    return found
+
+
+def _check_destinations(value: object) -> None:
+    destinations = value if isinstance(value, dict) else {}
+    if len(destinations) > MOST_DESTINATIONS:
+        raise SettingsError(f"at most {MOST_DESTINATIONS} destinations, not {len(destinations)}")
+    for name, address in destinations.items():
+        if name == LOG or NAME_OF_PLACE.fullmatch(str(name)) is None:
+            raise SettingsError(f"{name!r} cannot be the name of a destination: it takes {PLACE_NAMES}, except `log`")
+        problem = wrong_address(str(address))
+        if problem is not None:
+            raise SettingsError(f"the destination {name}: {problem}")
 
 
 def _read_alerts(tables: object) -> tuple[AlertRule, ...]:
@@ -650,6 +695,8 @@ def _variable_age(value: object) -> float | None:
 def _wanted(key: str) -> str:
     if key == "labels":
         return 'a table of labels, as in { zone = "a" }, or a list of KEY=VALUE'
+    if key == "destinations":
+        return 'a table of addresses by name, as in { ops = "https://ops.example/hook" }, or a list of NAME=ADDRESS'
     if key == "half_lives":
         return "a list of numbers of seconds"
     if key in _WORDS:
@@ -696,6 +743,9 @@ def _check_base_path(value: object) -> None:
         raise SettingsError(f"base_path must be a path, as in /crdt/, not {value!r}")
 
 
+MOST_DESTINATIONS = 16
+"""Destinations of a node."""
+
 _NEED_IDENTITY = ("listen", "accept_plain", "api_tls")
 """The settings with values that need an identity."""
 
@@ -705,6 +755,7 @@ _WORDS: dict[str, tuple[str, ...]] = {"role": get_args(Role), "peer_choice": get
 _READ: dict[str, Callable[[object], object]] = {
     "half_lives": _check_half_lives,
     "alert": _read_alerts,
+    "destinations": _check_destinations,
     "variables": _read_variables,
     "share": _read_shares,
     "base_path": _check_base_path,

@@ -34,6 +34,7 @@ from constraint_crdt.operations.constraints import BatchChange, ConstraintReport
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
+from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, RevertReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import ParameterChange, ParameterReport, ReadingsReport, VariableReport
 from constraint_crdt.runtime.change_feed import BatchResult
@@ -226,6 +227,7 @@ class SyncNode:
         scope: str = Scope.NODE,
         mode: str = Mode.ENFORCE,
         each: str | None = None,
+        why: str = "",
         new: bool = False,
     ) -> Change:
         """See `Node.add_constraint`."""
@@ -233,7 +235,7 @@ class SyncNode:
             self._node.add_constraint(
                 id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
                 for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
-                mode=mode, each=each, new=new,
+                mode=mode, each=each, why=why, new=new,
             )
         )  # fmt: skip
 
@@ -257,9 +259,37 @@ class SyncNode:
         """See `Node.parameters`."""
         return self.read(lambda node: node.parameters(name))
 
-    def remove_constraint(self, id_: str) -> None:
+    def remove_constraint(self, id_: str, *, why: str = "") -> None:
         """See `Node.remove_constraint`."""
-        self._wait(self._node.remove_constraint(id_))
+        self._wait(self._node.remove_constraint(id_, why=why))
+
+    def disable(self, ids: Sequence[str] = (), *, why: str, for_: timedelta | float | None = None, all_: bool = False) -> list[str]:
+        """See `Node.disable`."""
+        return self._wait(self._node.disable(ids, why=why, for_=for_, all_=all_))
+
+    def enable(self, ids: Sequence[str] = (), *, why: str = "", all_: bool = False) -> list[str]:
+        """See `Node.enable`."""
+        return self._wait(self._node.enable(ids, why=why, all_=all_))
+
+    def set_mode(self, id_: str, mode: str, *, why: str = "") -> Mode:
+        """See `Node.set_mode`."""
+        return self._wait(self._node.set_mode(id_, mode, why=why))
+
+    def history(self, id_: str | None = None) -> list[HistoryEntry]:
+        """See `Node.history`."""
+        return self.read(lambda node: node.history(id_))
+
+    def revert(
+        self,
+        id_: str | None = None,
+        *,
+        to: int | None = None,
+        time: datetime | int | None = None,
+        why: str = "",
+        dry_run: bool = False,
+    ) -> RevertReport:
+        """See `Node.revert`."""
+        return self._wait(self._node.revert(id_, to=to, time=time, why=why, dry_run=dry_run))
 
     def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None
@@ -267,9 +297,9 @@ class SyncNode:
         """See `Node.record`."""
         self._wait(self._node.record(satisfied, violated, constraint=constraint, violations=violations))
 
-    def batch(self, changes: Sequence[BatchChange]) -> list[BatchResult]:
+    def batch(self, changes: Sequence[BatchChange], *, why: str = "") -> list[BatchResult]:
         """See `Node.batch`."""
-        return self._wait(self._node.batch(changes))
+        return self._wait(self._node.batch(changes, why=why))
 
     def measure(self, values: Mapping[str, object]) -> None:
         """See `Node.measure`."""
@@ -278,6 +308,10 @@ class SyncNode:
     def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """See `Node.check`."""
         return self._wait(self._node.check(values))
+
+    def decide(self, values: Mapping[str, object]) -> DecisionReport:
+        """See `Node.decide`."""
+        return self._wait(self._node.decide(values))
 
     def update_position(self, position: Position) -> None:
         """See `Node.update_position`."""
@@ -324,9 +358,9 @@ class SyncNode:
         """See `Node.audit`."""
         return self.read(lambda node: node.audit())
 
-    def retire(self, node: str, *, dry_run: bool = False, force: bool = False, undo: bool = False) -> RetireReport:
+    def retire(self, node: str, *, dry_run: bool = False, force: bool = False, undo: bool = False, why: str = "") -> RetireReport:
         """See `Node.retire`."""
-        return self._wait(self._node.retire(node, dry_run=dry_run, force=force, undo=undo))
+        return self._wait(self._node.retire(node, dry_run=dry_run, force=force, undo=undo, why=why))
 
     def revoke(self, node: str, *, reason: str = "", undo: bool = False, dry_run: bool = False) -> RevocationReport:
         """See `Node.revoke`."""
@@ -415,9 +449,9 @@ class SyncNode:
         """See `Node.variables`."""
         return self.read(lambda node: node.variables(ids))
 
-    def reading_ids(self, *, name: str | None = None) -> list[str]:
+    def reading_ids(self, *, name: str | None = None, node: str | None = None) -> list[str]:
         """See `Node.reading_ids`."""
-        return self.read(lambda node: node.reading_ids(name=name))
+        return self.read(lambda own: own.reading_ids(name=name, node=node))
 
     def readings(self, ids: Sequence[str] | None = None) -> ReadingsReport:
         """See `Node.readings`."""

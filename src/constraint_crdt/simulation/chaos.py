@@ -13,6 +13,8 @@ A history *with budgets* keeps all clocks within the bound, since budgets promis
 budget and one without a lease, over all nodes that it knows; then processes on all nodes acquire, renew and release, and operators
 move the limits and retire nodes that left.
 
+In a quarter of the histories nodes share readings.
+
 A history *with sites* divides the fleet: sites are cut off, all nodes of a site restart at once, speakers are killed, and nodes
 move to another site. Its nodes measure their links and have to become equal by themselves, too.
 
@@ -54,6 +56,7 @@ from constraint_crdt.simulation.steps import (
     Remove,
     Retire,
     SetClock,
+    ShareReading,
     Spend,
     Stale,
     Tell,
@@ -175,6 +178,17 @@ QUEUED = 40
 
 FEUDS = 0.3
 """The share of histories in which nodes retire each other, and retirements are undone."""
+
+READERS = 0.25
+"""The share of histories in which nodes share readings."""
+
+READING_STREAM = 641 << 32
+"""Put into the seed of a history, to draw whether it is one of them, and what concerns its readings."""
+
+READING_GAP_NS = 150_000_000
+"""The mean time between two readings."""
+
+READINGS = (20.0, 20.0, -1.5, 1e300, True, "charging", None)
 
 BUDGET_STREAM = 523 << 32
 """Put into the seed of a history, to draw what concerns its budgets."""
@@ -356,6 +370,7 @@ class Chaos:
         self._network = network
         self._budgets = budgets
         self._of_budgets = SimRng(seed ^ BUDGET_STREAM)
+        self._of_readings = SimRng(seed ^ READING_STREAM)
         quality, pace = self._draw_quality(), Pace(patience_ns=150_000_000)
         self._sites = [f"site{number}" for number in range(sites)]
         site_of = {name: rng.pick(self._sites) for name in NAMES} if sites else None
@@ -430,6 +445,8 @@ class Chaos:
         if SimRng(self.seed + FEUD_STREAM).happens(FEUDS):  # drawn apart: the other histories are as they were before
             self._again(self._feud, 5 * 10**9, self._rng)
             self._again(self._undo, 3 * 10**9, self._rng)
+        if self._of_readings.happens(READERS):  # drawn apart, too
+            self._again(self._share, READING_GAP_NS, self._of_readings)
         for happen, seconds in ((self._set_clock, 1.0), (self._put_back, 1.0)):
             if self._further.happens(0.5):
                 self._again(happen, seconds * 10**9 * (0.5 + self._further.random()), self._further)
@@ -458,6 +475,13 @@ class Chaos:
             self._world.perform(kind, actor, **what)
             self._left -= 1
         self._world.after(self._rng.exponential(GAP_NS), self._write)
+
+    def _share(self) -> None:
+        """A node shares a reading, or withdraws it."""
+        rng, up = self._of_readings, self._up()
+        if up:
+            actor, name = rng.pick(up), rng.pick(VARIABLES)[0]
+            self._world.perform(ShareReading, actor, name=name, value=rng.pick(READINGS), unsaved=rng.happens(UNSAVED))
 
     def _add(self, actor: SimulatedNode) -> None:
         self._world.perform(Add, actor, id=IDS[0])

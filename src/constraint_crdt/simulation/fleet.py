@@ -493,8 +493,10 @@ def _fingerprint(node: GossipNode) -> tuple[object, ...]:
 
 
 def mutations_in(message: GossipMessage) -> int:
-    """The number of mutations in a message, as its sender made it. O(runs)."""
+    """The number of mutations in a message, as its sender made it. O(runs) where the sender has not counted them."""
     if not isinstance(message, Delta | Sync):
         return 0
-    runs = message.delta.runs if isinstance(message, Delta) else message.state.runs
-    return sum([run.hi - run.lo for run in runs if isinstance(run, Run)])
+    delta = message.delta if isinstance(message, Delta) else message.state
+    if delta.mutations is not None:
+        return delta.mutations
+    return sum([run.hi - run.lo for run in delta.runs if isinstance(run, Run)])

@@ -10,7 +10,8 @@ clock:
   same;
 - **counts**: each reading is the sum of the counts within the clock, so none decreases and none is counted twice; each (client,
   seq) of the increments counts once, whichever node accepted it; times likewise;
-- **statements**: a verdict, and the variables of a node, read as last stated by the life that took over from all others;
+- **statements**: a verdict, and the variables of a node, read as last stated by the life that took over from all others; a shared
+  reading is the last one that its node wrote, as far as it is within the clock;
 - **estimates**: the total of a sketch is the number of items recorded within the clock, and no estimate is lower than the count of
   its item; a name with several dimensions stands for those of most rows;
 - **members**: a Bloom filter finds all items inserted within the clock, and has no other bits set;

@@ -1,5 +1,5 @@
-"""Models of the summaries: the expected readings of sketches, Bloom filters, decaying values, increments, times, verdicts and
-variables at a node.
+"""Models of the summaries: the expected readings of sketches, Bloom filters, decaying values, increments, times, verdicts,
+variables and shared readings at a node.
 
 Rules kept here:
 
@@ -24,6 +24,7 @@ from constraint_crdt.types.counters import COUNTER, NODE_KEY, SECONDS
 from constraint_crdt.types.decay import DECAY, RATE
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.nodes import RETIRE, UNDO
+from constraint_crdt.types.readings import READING
 from constraint_crdt.types.register import POSITION
 from constraint_crdt.types.sketch import BLOOM, BLOOM_PAGE, SKETCH, SKETCH_PAGE
 from constraint_crdt.types.tile_cells import CONTENT, CONTENT_PAGE, DELETED, ELEMENT, TILE, TILE_COUNTS, TILE_POSITION, TOMBSTONES
@@ -36,8 +37,8 @@ ROOM = "depot"
 
 TABLES = (SKETCH, SKETCH_PAGE, BLOOM, BLOOM_PAGE)
 TILES = (TILE, CONTENT, CONTENT_PAGE, ELEMENT, TOMBSTONES, TILE_COUNTS, TILE_POSITION, DELETED)
-STATEMENTS = (VERDICT, VARIABLES, SECONDS, ADD, RETIRE, UNDO)
-"""Kinds of cells with an effect on the readings of verdicts, variables and times."""
+STATEMENTS = (VERDICT, VARIABLES, SECONDS, ADD, RETIRE, UNDO, READING)
+"""Kinds of cells with an effect on what is read of verdicts, variables, times and shared readings."""
 
 OTHERS = (POSITION, COUNTER)
 """Kinds of cells whose views are read only after a change, because reading is slow."""
@@ -115,7 +116,19 @@ class Statement(NamedTuple):
     """The lives of the node known to have made such a statement."""
 
 
-Contribution: TypeAlias = ItemCount | ItemInsertion | DecayedValues | ClientIncrement | TimeSpent | TimeFolded | Statement
+class SharedValue(NamedTuple):
+    """A node shared the value of a variable."""
+
+    name: str
+    value: object
+    """None if withdrawn."""
+    time: int
+    """In tenths of a second: see `Readings.next_time`."""
+
+
+Contribution: TypeAlias = (
+    ItemCount | ItemInsertion | DecayedValues | ClientIncrement | TimeSpent | TimeFolded | Statement | SharedValue
+)
 
 
 class ItemTables:
@@ -292,6 +305,41 @@ class Statements:
         return None
 
 
+class Readings:
+    """The last reading of each life, by node and variable. The latest time counts, then the order of the lives."""
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[str, str], dict[Replica, tuple[int, object]]] = {}
+
+    def take(self, replica: Replica, shared: SharedValue) -> None:
+        """A life shared a value, in place of its last one."""
+        self._told.setdefault((replica.node_id, shared.name), {})[replica] = shared.time, shared.value
+
+    def last(self, node_id: str, name: str) -> tuple[int, Replica, object] | None:
+        """The reading that counts: its time, its life and its value."""
+        lives = self._told.get((node_id, name), {})
+        return max(((time, replica, value) for replica, (time, value) in lives.items()), key=lambda each: each[:2], default=None)
+
+    def next_time(self, replica: Replica, name: str, now: int | None) -> int:
+        """The time of the next reading of a life: `now`, but not before its last one, and after those of former lives.
+
+        None for `now`: the reading is withdrawn.
+        """
+        last = self.last(replica.node_id, name)
+        earliest = None if last is None else last[0] + (last[1] != replica)
+        return max(each for each in (earliest, now) if each is not None)
+
+    def wrong(self, node: GossipNode) -> str | None:
+        """A wrong reading of a node, or None."""
+        for name, variable in self._told:
+            last = self.last(name, variable)
+            found = node.state.readings.of(name).get(variable)
+            due = None if last is None or name in node.state.retirements else last[2]
+            if (found and found.value) != due:
+                return f"{found} as {variable} of {name}, where the last was {due!r}"
+        return None
+
+
 class Model:
     """The models of all summaries at a node."""
 
@@ -301,6 +349,7 @@ class Model:
         self.decays = Decays()
         self.times = Times()
         self.statements = Statements()
+        self.readings = Readings()
         self._taken: dict[str, set[int]] = {}
         self._counted: dict[str, tuple[int, int]] = {}
         self._tables: object = None
@@ -324,6 +373,8 @@ class Model:
                 self.times.fold(replica, contribution.ids)
             case Statement():
                 self.statements.take(replica, contribution)
+            case SharedValue():
+                self.readings.take(replica, contribution)
             case ClientIncrement():
                 if not self.knows(contribution.client, contribution.seq):
                     self._taken.setdefault(contribution.client, set()).add(contribution.seq)
@@ -345,7 +396,11 @@ class Model:
                     return invariant, sentence
             self._tables = _tables(node)
         if self._moved(node, STATEMENTS):
-            for invariant, sentence in (("counts", self.times.wrong(node)), ("statements", self.statements.wrong(node))):
+            for invariant, sentence in (
+                ("counts", self.times.wrong(node)),
+                ("statements", self.statements.wrong(node)),
+                ("statements", self.readings.wrong(node)),
+            ):
                 if sentence:
                     return invariant, f"reads {sentence}"
             self._statements = _statements(node)
@@ -412,11 +467,12 @@ def _tiles(node: GossipNode) -> tuple[object, ...]:
 
 
 def _statements(node: GossipNode) -> tuple[object, ...]:
-    verdicts, variables, metrics = node.state.verdicts, node.state.variables, node.state.metrics
+    verdicts, variables, metrics, readings = node.state.verdicts, node.state.variables, node.state.metrics, node.state.readings
     return (
         [(id_, verdicts.of(id_), verdicts.violated_on(id_), metrics.time_on(id_)) for id_ in verdicts],
         [(name, variables.nodes(name)) for name in variables],
         dict(variables.kinds()),
+        [(name, each, readings.of(each)[name]) for name in readings for each in readings.nodes(name)],
     )
 
 

@@ -208,6 +208,14 @@ class Measure(Write, frozen=True, kw_only=True, tag="measure"):
     variables: tuple[tuple[str, str], ...] = ()
 
 
+class ShareReading(Write, frozen=True, kw_only=True, tag="share"):
+    """Share the value of a variable with the fleet, measured now."""
+
+    name: str
+    value: float | str | bool | None = None
+    """None withdraws the reading."""
+
+
 class Describe(Write, frozen=True, kw_only=True, tag="describe"):
     """Tell the site of the node."""
 
@@ -324,6 +332,7 @@ AnyStep: TypeAlias = (
     | Tell
     | Spend
     | Measure
+    | ShareReading
     | Describe
     | Budget
     | Collect

@@ -25,6 +25,7 @@ from constraint_crdt.simulation.models import (
     ItemInsertion,
     Model,
     Shape,
+    SharedValue,
     Statement,
     TimeFolded,
     TimeSpent,
@@ -49,6 +50,7 @@ from constraint_crdt.simulation.steps import (
     Record,
     Remove,
     Retire,
+    ShareReading,
     Spend,
     Tell,
     Tile,
@@ -61,6 +63,7 @@ from constraint_crdt.types.decay import DECAY, RATE
 from constraint_crdt.types.definition import ADD, Definition
 from constraint_crdt.types.increments import APPLIED
 from constraint_crdt.types.nodes import NODE, RETIRE, node_value
+from constraint_crdt.types.readings import TENTH, Reading
 from constraint_crdt.types.sketch import BloomCRDT, BloomShape, SketchCRDT, SketchShape
 from constraint_crdt.types.variables import VARIABLES, VariableKind
 from constraint_crdt.types.verdicts import VERDICT, NodeVerdict
@@ -120,7 +123,7 @@ def do(node: GossipNode, step: Write) -> None:
             node.remove_expired()
         case Retire() | Undo():
             (node.retire if isinstance(step, Retire) else node.undo_retirement)(step.dead)
-        case Tell() | Spend() | Measure() | Describe() | Budget():
+        case Tell() | Spend() | Measure() | ShareReading() | Describe() | Budget():
             _tell(node, step)
         case CountItem() | Insert() | Rate() | FoldRates() | Decay() | Increment():
             _do_summary(node, step)
@@ -152,7 +155,7 @@ def _do_budget(node: GossipNode, step: Budget) -> None:
             (escrow.renew if step.act == "renew" else escrow.release)(name, holds[step.place % len(holds)].id)
 
 
-def _tell(node: GossipNode, step: Tell | Spend | Measure | Describe | Budget) -> None:
+def _tell(node: GossipNode, step: Tell | Spend | Measure | ShareReading | Describe | Budget) -> None:
     match step:
         case Budget():
             _do_budget(node, step)
@@ -164,6 +167,8 @@ def _tell(node: GossipNode, step: Tell | Spend | Measure | Describe | Budget) ->
             node.record_seconds({step.id: (step.satisfied, step.violated, step.unknown)})
         case Measure():
             node.describe_variables(_variables(step))
+        case ShareReading():
+            node.share_readings({step.name: None if step.value is None else Reading(step.value, node.time.now())})
 
 
 def _verdict(step: Tell) -> NodeVerdict | None:
@@ -258,6 +263,8 @@ def expected(node: GossipNode, step: Write, log: Invariants, *, writes_on: bool)
             return Expected({}, {(ADD, key, dot.replica, dot.seq) for key, dot in over}, some=True)
         case Tell() | Spend() | Measure():
             return Expected({}, set(), contributions=(_told(node, step, log.model(node.node_id)),))
+        case ShareReading():
+            return _shared(node, step, log.model(node.node_id), writes_on=writes_on)
         case CountItem() | Insert() | Rate() | FoldRates() | Decay() | Increment():
             return _summed(node, step, log, writes_on=writes_on)
     return Expected({}, set())
@@ -273,6 +280,18 @@ def _told(node: GossipNode, step: Tell | Spend | Measure, model: Model) -> Contr
         return Statement(kind, key, _variables(step), over)
     verdict = _verdict(step)
     return Statement(kind, key, verdict and verdict[:2], over)
+
+
+def _shared(node: GossipNode, step: ShareReading, model: Model, *, writes_on: bool) -> Expected:
+    """The reading, with the time it is to have. Nothing where it is the last one of this life already, or withdrawn already."""
+    last = model.readings.last(node.node_id, step.name)
+    if step.value is None and (last is None or last[2] is None):
+        return Expected({}, set(), nothing=True)
+    me = node.replica if writes_on else Replica(node.node_id, 0)  # a life that is not known yet
+    now = None if step.value is None else node.time.now() // TENTH
+    shared = SharedValue(step.name, step.value, model.readings.next_time(me, step.name, now))
+    known = last == (shared.time, me, step.value)
+    return Expected({}, set(), contributions=() if known else (shared,), nothing=known)
 
 
 def _adds(log: Invariants, node: GossipNode, id_: str) -> Named:
@@ -342,7 +361,7 @@ def is_done(node: GossipNode, step: Write) -> bool:
         case Describe():
             cell = node.state.rows.get(NODE, "", node.replica)
             return cell is not None and dict(node_value(cell).labels).get(SITE, "") == step.site
-        case Tell() | Spend() | Measure():
+        case Tell() | Spend() | Measure() | ShareReading():
             return _is_told(node, step)
         case CountItem() | Insert() | Rate() | FoldRates() | Decay() | Increment():
             return _summary_is_done(node, step)
@@ -362,7 +381,7 @@ def _definition(step: Add, now: int) -> Definition:
     )
 
 
-def _is_told(node: GossipNode, step: Tell | Spend | Measure) -> bool:
+def _is_told(node: GossipNode, step: Tell | Spend | Measure | ShareReading) -> bool:
     state = node.state
     match step:
         case Tell():
@@ -373,6 +392,9 @@ def _is_told(node: GossipNode, step: Tell | Spend | Measure) -> bool:
             return all(1000 * has >= more for has, more in zip(found, times, strict=True))
         case Measure():
             return state.variables.of(node.node_id) == _variables(step)
+        case ShareReading():
+            shown = state.readings.of(node.node_id).get(step.name)
+            return (None if shown is None else shown.value) == step.value
 
 
 def _tile_is_so(node: GossipNode, step: Tile) -> bool:

@@ -53,6 +53,7 @@ from constraint_crdt.testing.laws import (
     monotone,
     truncation_safe,
 )
+from constraint_crdt.types.changes import ChangeHistory, Switches
 from constraint_crdt.types.counters import COUNTS, SECONDS, ConstraintGCounter, PNCounter
 from constraint_crdt.types.decay import DecayConstraintState, DecayCounter
 from constraint_crdt.types.definition import ADD
@@ -114,6 +115,8 @@ state_steps = st.one_of(
     st.tuples(st.just("fold"), descriptions.ids),
     st.tuples(st.just("tell"), descriptions.told),
     st.tuples(st.just("measure"), descriptions.measured),
+    st.tuples(st.just("switch"), descriptions.switched),
+    st.tuples(st.just("note"), descriptions.noted),
     st.tuples(st.just("move"), descriptions.moves),
     st.tuples(st.just("shift"), descriptions.amounts),
     st.tuples(st.just("rate"), descriptions.counts),
@@ -124,16 +127,24 @@ state_steps = st.one_of(
 )
 
 
+_WRITES: Mapping[str, tuple[Callable[[ConstraintState], Any], Callable[[Any, str, Any], None]]] = {
+    "tell": (lambda state: state.verdicts, descriptions.tell),
+    "measure": (lambda state: state.variables, descriptions.measure),
+    "switch": (lambda state: state.switches, descriptions.switch),
+    "note": (lambda state: state.changes, descriptions.note_changes),
+}
+"""How a step writes: the view, and the function of its description."""
+
+
 def _change(state: ConstraintState, name: str, step: tuple[Any, ...]) -> None:
     match step:
         case ("record", counts):
             descriptions.count(state.metrics, name, counts)
         case ("fold", id_):
             state.metrics.fold([id_], node=name)
-        case ("tell", verdict):
-            descriptions.tell(state.verdicts, name, verdict)
-        case ("measure", variables):
-            descriptions.measure(state.variables, name, variables)
+        case ("tell" | "measure" | "switch" | "note" as what, written):
+            view, write = _WRITES[what]
+            write(view(state), name, written)
         case ("move", move):
             descriptions.move(state.register, name, move)
         case ("shift", amount):
@@ -167,6 +178,8 @@ def _read(state: ConstraintState) -> object:
         (descriptions.read_verdicts(state.verdicts), descriptions.verdicts_agree(state.verdicts)),
         descriptions.read_variables(state.variables),
         descriptions.read_readings(state.readings),
+        descriptions.read_switches(state.switches),
+        descriptions.read_changes(state.changes),
         descriptions.read_parameters(state.parameters),
     )
     return parts, state.clock.as_dict(), cells, state.state_hash, state.constraints_hash
@@ -195,6 +208,8 @@ ADAPTERS: Mapping[type, Callable[[], Laws[Any, Any]]] = {
     ConstraintVerdicts: descriptions.verdict_laws,
     MeasuredVariables: descriptions.variables_laws,
     SharedReadings: descriptions.readings_laws,
+    Switches: descriptions.switches_laws,
+    ChangeHistory: descriptions.changes_laws,
     Parameters: descriptions.parameters_laws,
     ConstraintState: _state_laws,
 }

@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 
 from constraint_crdt.crdt.clock import VectorClock
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.digest import Replica, writer
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.model import VerdictState
 from constraint_crdt.testing.drawn_replicas import (
@@ -26,6 +27,7 @@ from constraint_crdt.testing.drawn_replicas import (
     over_rows,
     rows_of,
 )
+from constraint_crdt.types.changes import ALL, CHANGE, SWITCH, Before, ChangeHistory, Subject, Switches
 from constraint_crdt.types.counters import COUNTS, SECONDS, ConstraintGCounter, PNCounter, Seconds
 from constraint_crdt.types.decay import DecayConstraintState, DecayCounter
 from constraint_crdt.types.definition import ADD
@@ -586,6 +588,55 @@ def readings_laws() -> Laws[SharedReadings, Any]:
     """`SharedReadings`."""
     return over_rows(
         SharedReadings, shared, share, read_readings, pool=arbitrary_cells(READING), accounts_for=_shared, canonical=True
+    )
+
+
+# --- switches and changes ----------------------------------------------------------------------------------------------
+
+switched = st.tuples(st.booleans(), st.sampled_from(("x", "y", ALL)), st.none() | st.integers(1, 9), st.integers(0, 9))
+
+
+def switch(switches: Switches, name: str, step: tuple[bool, str, int | None, int]) -> None:
+    """Disable or enable a constraint, or all."""
+    disabled, id_, until, time = step
+    switches.put_all([id_], disabled=disabled, until=until if disabled else None, time=time, actor="alice", why="w", node=name)
+
+
+def read_switches(switches: Switches) -> object:
+    """All readings of the switches."""
+    return list(switches), switches.of_all, [switches.disabling(id_) for id_ in ("x", "y", "z")]
+
+
+def switches_laws() -> Laws[Switches, Any]:
+    """`Switches`."""
+    return over_rows(Switches, switched, switch, read_switches, pool=arbitrary_cells(SWITCH), canonical=True)
+
+
+_kept = st.lists(st.binary(max_size=3).map(msgspec.msgpack.encode), max_size=2).map(tuple)
+_subjects = st.builds(Subject, st.sampled_from((1, 41)), st.sampled_from(("x", "y")))
+noted = st.lists(st.builds(Before, _subjects, _kept), min_size=1, unique_by=lambda each: each.subject)
+
+
+def note_changes(changes: ChangeHistory, name: str, step: list[Before]) -> None:
+    """Note what subjects were."""
+    changes.note(step, operation="add", actor="alice", why="w", time=5, node=writer(name))
+
+
+def read_changes(changes: ChangeHistory) -> object:
+    """All readings of the history."""
+    subjects = [Subject(kind, key) for kind in (1, 41) for key in ("x", "y")]
+    return list(changes), [(changes.of(each), changes.number(each)) for each in subjects], changes.complete_since
+
+
+def _noted(changes: ChangeHistory, done: Sequence[tuple[str, list[Before]]]) -> bool:
+    wanted = {(name, each.subject, each.values) for name, step in done for each in step}
+    return wanted <= {(each.dot.replica.node_id, each.subject, each.before) for each in changes}
+
+
+def changes_laws() -> Laws[ChangeHistory, Any]:
+    """`ChangeHistory`."""
+    return over_rows(
+        ChangeHistory, noted, note_changes, read_changes, pool=arbitrary_cells(CHANGE), accounts_for=_noted, canonical=True
     )
 
 

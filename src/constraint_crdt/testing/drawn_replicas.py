@@ -34,10 +34,11 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipMessage, decode_message, encode_message
 from constraint_crdt.protocol.transfers import split_message
 from constraint_crdt.state import ConstraintState, from_json, to_json
+from constraint_crdt.types.changes import CHANGE, SWITCH
 from constraint_crdt.types.counters import COUNTS, SECONDS, make_seconds
 from constraint_crdt.types.definition import ADD, MEANING, Definition, wire_definition
 from constraint_crdt.types.parameters import PARAMETER
-from constraint_crdt.types.readings import READING
+from constraint_crdt.types.readings import NAMES, READING
 from constraint_crdt.types.register import POSITION
 from constraint_crdt.types.verdicts import VERDICT, NodeVerdict, make_verdict
 from constraint_crdt.types.view import View
@@ -305,11 +306,23 @@ def arbitrary_cells(*kinds: int) -> Pool:
         POSITION: st.builds(_position, st.integers(-2, 2), st.integers(-2, 2), st.integers(0, 2), dots),
         SECONDS: st.builds(make_seconds, st.sampled_from(("", "x")), st.tuples(*[st.integers(0, 3)] * 3)),
         VERDICT: st.builds(make_verdict, ids, _VERDICTS, st.integers(0, 2)),
-        READING: st.builds(
-            lambda name, value, time: make_cell(READING, name, [value, time]),
-            ids,
-            st.sampled_from((None, 1.5, [15, -1], "on", True, {})),
-            st.integers(0, 2),
+        READING: st.one_of(
+            st.builds(
+                lambda number, values, time, ages: make_cell(READING, number, [time, -1, values, ages]),
+                st.sampled_from(("0", "1", "later")),
+                st.lists(st.sampled_from((None, 1.5, 15, [15, -1], "on", True, {})), max_size=3),
+                st.integers(0, 2),
+                st.lists(st.integers(0, 2), max_size=2),
+            ),
+            st.lists(st.sampled_from(("v", "w", "", 1)), max_size=3).map(
+                lambda names: make_cell(READING, NAMES, [0, 0, names, [1] * len(names)])
+            ),
+        ),
+        SWITCH: st.builds(make_cell, st.just(SWITCH), ids, st.tuples(st.integers(0, 3), st.booleans(), st.none() | st.just(5))),
+        CHANGE: st.builds(
+            lambda slot, number: make_cell(CHANGE, slot, [5, "add", "bob", "w", [[1, "x", number, [b"v"]]]] if number else None),
+            st.sampled_from(("0", "1", "7")),
+            st.integers(0, 3),
         ),
         PARAMETER: st.builds(
             lambda name, selector, value, over: make_cell(PARAMETER, make_key(name, selector), [value, 0, over]),

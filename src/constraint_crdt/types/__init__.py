@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from constraint_crdt import lazy_names
 from constraint_crdt.types import (
+    alerts,
     budgets,
+    changes,
     counters,
     decay,
     definition,
@@ -47,8 +49,8 @@ if TYPE_CHECKING:
     from constraint_crdt.types.verdicts import ConstraintVerdicts, NodeVerdict
 
 _REGISTERED = (
-    bloom, budgets, counters, decay, definition, increments, nodes, orset, parameters, rates, readings, register, sketch,
-    tile_cells, tile_sets, tiles, variables, verdicts,
+    alerts, bloom, budgets, changes, counters, decay, definition, increments, nodes, orset, parameters, rates, readings, register,
+    sketch, tile_cells, tile_sets, tiles, variables, verdicts,
 )  # fmt: skip
 """The modules that register kinds."""
 

@@ -4,7 +4,7 @@
 |---|---|---|
 | 35 BUDGET | name | `[limit, lease in ns, [[node id, incarnation, amount], …], overwrites, made, without, removed]`: a definition |
 | 36 LEDGER | name | `[share, mark, phase, began, admitted, acks, next id, [[id, node id, incarnation, amount, until], …]]` |
-| 37 HOLDS | name | `[[[id, holder, amount, since, until], …], used, level, waiting, since, returned, next id]` |
+| 37 HOLDS | name | `[[[id, holder, amount, since, until], …], used, level, waiting, since, returned, next id, kept, kept until]` |
 
 A definition spreads its limit as shares over *participants*. Each participant has a LEDGER cell with its share in force and its
 loans, and each node that acquires has a HOLDS cell. docs/design/budgets.md says why each rule is there.
@@ -24,6 +24,7 @@ loans, and each node that acquires has a HOLDS cell. docs/design/budgets.md says
 - No cell is removed: 0.1.0 refuses a removal of a kind that it does not know. A removed budget is a definition with the limit 0.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
@@ -62,6 +63,10 @@ MOST_PARTICIPANTS: Final = 64
 MOST_LOANS: Final = 256
 MOST_HOLDS: Final = 256
 MARK_BYTES: Final = 8
+
+_NONE: Final = r"\x00-\x1f\x7f-\x9f"
+BUDGET_PATTERN: Final = rf"^[^\s{_NONE}-](?:[^{_NONE}]*[^\s{_NONE}])?$"
+"""The names of budgets: no control characters, no space at the ends, no - at the begin."""
 
 HOLDER_BYTES: Final = 128
 """The text that names a holder, in UTF-8."""
@@ -169,6 +174,10 @@ class Holds(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The time in ns since when the first of them waits; 0: none does."""
     returned: tuple[ReturnedLoan, ...] = ()
     next: int = 1
+    kept: int = 0
+    """With a lease: the most that may be held up to `kept_until` after this is on disk and before the next state is. A process that
+    resumes the life counts as much as held."""
+    kept_until: int = 0
 
 
 NO_LEDGER: Final = Ledger()
@@ -205,7 +214,8 @@ def _check_ledger(key: str, value: Ledger) -> None:
 
 def _check_holds(key: str, value: Holds) -> None:
     _check_name(key)
-    require_counts((value.used, value.level, value.waiting, value.since, value.next), "a number of the holds of a node")
+    numbers = (value.used, value.level, value.waiting, value.since, value.next, value.kept, value.kept_until)
+    require_counts(numbers, "a number of the holds of a node")
     require(len(value.holds) <= MOST_HOLDS and len(value.returned) <= MOST_LOANS, "the number of holds of a node")
     for each in value.holds:
         require(0 <= each.amount <= AMOUNT_MAX, "the amount of a hold")
@@ -715,8 +725,11 @@ def _shares_before(heads: Sequence[Head], lease: int, over: Sequence[Replica]) -
 def check_budget(name: str, limit: int, lease: int) -> None:
     """Raise `ConstraintCrdtError` for a definition out of bounds. `lease` in ns."""
     check_id(name, "the name of a budget", field="name")
-    if SEPARATOR in name:
-        raise ConstraintCrdtError("the name of a budget must not contain the control character U+001F", field="name")
+    if not re.fullmatch(BUDGET_PATTERN, name):
+        raise ConstraintCrdtError(
+            f"the name of a budget has no control characters, no space at its ends, and no - at its begin, unlike {name!r}",
+            field="name",
+        )
     if not 0 <= whole_number(limit, "the limit of a budget") <= AMOUNT_MAX:
         raise ConstraintCrdtError(f"the limit of a budget is from 0 to 2**53, not {limit}", field="limit")
     if lease and not LEASE_MIN * 1e9 <= lease <= DURATION_MAX * 1e9:

@@ -328,6 +328,18 @@ def check_definition(
     )  # fmt: skip
 
 
+def with_mode(definition: Definition, mode: str) -> Definition:
+    """The definition with another mode. Raises `ConstraintCrdtError` for an unknown mode, and for a definition without a `when` or
+    of a later version.
+    """
+    if definition.meaning:
+        raise ConstraintCrdtError("the definition needs a later version of constraint-crdt: edit it there", field="id")
+    changed = definition._replace(mode=_choice(Mode, mode, "mode"))
+    if not definition.when:
+        _refuse_fields((*_DEFAULTS[:-1], changed.mode))
+    return changed
+
+
 def edited(definition: Definition, fields: DefinitionFields, expires_at: int | None) -> Definition:
     """The definition with other fields, and the end `expires_at` where the fields say `ttl` or `until`.
 
@@ -499,17 +511,25 @@ def expiry_time(ttl: "Duration | float | None", until: "Timestamp | int | None",
         return now + max(1, round(seconds * SECOND))
     if until is None:
         return None
-    if isinstance(until, Timestamp):
-        if until.tzinfo is None:
-            raise ConstraintCrdtError("until needs a time zone, as in 2026-12-01T00:00:00Z", field="until")
-        until = round(until.timestamp() * 1_000_000) * 1_000  # a datetime is exact to the microsecond, this float to 0.2
-    until = whole_number(until, "until in ns since the epoch")
+    until = time_ns(until, "until")
     if until <= now:
         raise ConstraintCrdtError(f"until is not in the future: it is {(now - until) / SECOND:.0f} s ago", field="until")
     if until > MAX_COUNT:
         message = "until is later than 2262-04-11, beyond which times cannot be written: leave it out"
         raise ConstraintCrdtError(message, field="until")
     return until
+
+
+def time_ns(time: "Timestamp | int", what: str) -> int:
+    """A point in time of a caller in ns since the epoch, of an aware `datetime` or a number in ns.
+
+    `what`: the name of the field. Raises `TypeError` for other types, and `ConstraintCrdtError` without a time zone.
+    """
+    if isinstance(time, Timestamp):
+        if time.tzinfo is None:
+            raise ConstraintCrdtError(f"{what} needs a time zone, as in 2026-12-01T00:00:00Z", field=what)
+        time = round(time.timestamp() * 1_000_000) * 1_000  # a datetime is exact to the microsecond, this float to 0.2
+    return whole_number(time, f"{what} in ns since the epoch")
 
 
 def duration_ns(duration: "Duration | float | None", what: str) -> int | None:

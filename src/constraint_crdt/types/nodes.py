@@ -9,7 +9,7 @@
 | 32 ROOT | fingerprint of the new root | the statement of two roots of the fleet that one follows the other, see `identity` |
 | 30 REVOKE | fingerprint of a key | `[node id, [[node id, incarnation, seq], …], reason, [mark, …]]`: rows by this key end there |
 | 34 UNDO | its own seq | `[node id, [[node id, incarnation, seq], …]]`: these RETIRE cells do not count; the node is in service |
-| 31 AUDIT | slot: 0 to 999 | `[time in ns, actor, operation, subject, changes]`: the actor caused the `changes` mutations before |
+| 31 AUDIT | slot: 0 to 999 | `[time in ns, actor, operation, subject, changes, why]`: who caused the `changes` mutations before |
 
 A life ends in two ways: the node goes on under a new incarnation and states it (`end_lives`), or the whole node is retired for
 good (`retire_node`). The cells of an ended life stand, and its counts stay counted. The effects:
@@ -66,6 +66,7 @@ AUDIT_SLOTS: Final = 1000
 ACTOR_BYTES: Final = 64
 OPERATION_BYTES: Final = 24
 SUBJECT_BYTES: Final = 64
+WHY_BYTES: Final = 200
 """Bytes of UTF-8 of the texts of an entry, at most. Longer texts are cut."""
 
 CERTIFICATE: Final = 27
@@ -182,6 +183,7 @@ class AuditValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     operation: str
     subject: str = ""
     changes: int = 0
+    why: str = ""
 
 
 def _check_audit(key: str, value: AuditValue) -> None:
@@ -190,6 +192,7 @@ def _check_audit(key: str, value: AuditValue) -> None:
     require_text(value.actor, "the actor of an audit entry", ACTOR_BYTES)
     require_text(value.operation, "the operation of an audit entry", OPERATION_BYTES)
     require_text(value.subject, "the subject of an audit entry", SUBJECT_BYTES)
+    require_text(value.why, "the reason of an audit entry", WHY_BYTES)
 
 
 register(NODE, NodeValue, _check_node, key_bytes=ID_BYTES)
@@ -571,11 +574,14 @@ class AuditEntry(NamedTuple):
     subject: str
     changes: int
     """The number of mutations before the dot, in the same row, that the actor caused."""
+    why: str = ""
 
 
 def _entry(cell: Cell) -> AuditEntry:
     value: AuditValue = value_of(cell)
-    return AuditEntry(value.time, Dot(cell.replica, cell.seq), value.actor, value.operation, value.subject, value.changes)
+    return AuditEntry(
+        value.time, Dot(cell.replica, cell.seq), value.actor, value.operation, value.subject, value.changes, value.why
+    )
 
 
 class AuditLog(IndexedView):
@@ -613,12 +619,12 @@ class AuditLog(IndexedView):
         entry = _entry(self._cells[Dot(dot.replica, seqs[place])])
         return entry if entry.dot.seq - entry.changes <= dot.seq else None
 
-    def note(self, actor: str, operation: str, subject: str, *, changes: int, time: int, node: Replica) -> None:
+    def note(self, actor: str, operation: str, subject: str, *, changes: int, time: int, node: Replica, why: str = "") -> None:
         """Note who caused the last `changes` mutations of the writer, in place of the oldest entry if there is no free slot."""
         seqs = self._seqs.get(node)
         slot = (int(self._cells[Dot(node, seqs[-1])].key) + 1) % AUDIT_SLOTS if seqs else 0
         texts = [cut(actor, ACTOR_BYTES), cut(operation, OPERATION_BYTES), cut(subject, SUBJECT_BYTES)]
-        self._rows.write_all(node, (make_cell(AUDIT, str(slot), [time, *texts, changes]),))
+        self._rows.write_all(node, (make_cell(AUDIT, str(slot), [time, *texts, changes, *([cut(why, WHY_BYTES)] if why else ())]),))
 
 
 def cut(text: str, most: int) -> str:

@@ -17,7 +17,7 @@ most of it.
 """
 
 import enum
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
 
@@ -283,6 +283,10 @@ class ConstraintORSet(IndexedView):
         found = list(map(read_addition, sorted(self._rows.held(ADD, id_), key=_dot)))  # the common case
         return tuple(dict.fromkeys([addition.definition for addition in found]))
 
+    def mode(self, id_: str) -> Mode:
+        """The strictest mode of the definitions in force. O(definitions)."""
+        return strictest(self.definitions(id_))
+
     def definition(self, id_: str) -> Definition:
         """The definition in force for a constraint; of several that differ in their ends only, the one that lasts longest.
 
@@ -403,6 +407,14 @@ class ConstraintORSet(IndexedView):
         """Remove exactly these adds, of any constraints: for adds expired long ago."""
         if adds:
             self._rows.write_all(writer(node), _packed(adds))
+
+
+_STRICTEST = (Mode.ENFORCE, Mode.WARN, Mode.AUDIT)
+
+
+def strictest(definitions: Iterable[Definition]) -> Mode:
+    """The mode of a constraint with these definitions."""
+    return min((each.mode for each in definitions), key=_STRICTEST.index, default=Mode.ENFORCE)
 
 
 def is_conflict(definitions: Sequence[Definition]) -> bool:

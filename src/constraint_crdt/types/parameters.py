@@ -383,6 +383,9 @@ def _selector(text: str) -> Selector | None:
     return found
 
 
+_read_raw: Final = msgspec.msgpack.Decoder().decode
+
+
 def _setting(name: str, text: str, cells: Mapping[Dot, ParameterValue]) -> Setting:
     over: dict[Replica, int] = {}
     for each in cells.values():
@@ -393,7 +396,7 @@ def _setting(name: str, text: str, cells: Mapping[Dot, ParameterValue]) -> Setti
         if over.get(dot.replica, 0) >= dot.seq:
             continue
         raw = bytes(each.value)
-        value = read_scalar(raw)
+        value = read_scalar(_read_raw(raw)) if raw else None
         if isinstance(value, float) and not isfinite(value):
             value = None
         if value is not None:

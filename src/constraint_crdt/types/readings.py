@@ -2,32 +2,37 @@
 
 | kind | key | value |
 |---|---|---|
-| 40 READING | name of the variable | `[value, time, every]`, a default `every` left out; `[nil, time]` for a withdrawn reading |
+| 40 READING | `n` | `[0, 0, [name, …], [every, …]]`: the variables of the writer by number, from 0 |
+| 40 READING | `g` from 0 | `[time, exponent, [value, …], [age, …]]`: the readings of the variables 8 g to 8 g + 7 |
 
-`value` is a bool, a text, a number, or `[mantissa, exponent]`: the number mantissa x 10^exponent, where that is shorter. `time` is
-the hybrid time of the measurement in tenths of a second since 2026-01-01, `every` the longest time between two cells in tenths of a
-second, `EVERY` by default. Rules kept here:
+A reading costs each node of the fleet its bytes, so the readings of a node that move together share a cell, without their names.
+`time` is the hybrid time of the latest measurement in tenths of a second since 2026-01-01, and an age is how much earlier another
+one was. An integer n stands for n x 10^exponent; a value is also a bool, a text, a double, or `[mantissa, exponent]`; nil for
+none. `every` is the longest time between two cells in tenths of a second. Ages of 0 only are left out, as is `EVERY` for all. Rules
+kept here:
 
-- A node has at most `MOST_READINGS` readings, each in a cell of its own, which the next value overwrites. No cell is removed: 0.1.0
-  refuses a removal of a kind that it does not know. A withdrawn reading has an empty value.
+- A node has at most `MOST_READINGS` readings. No cell is removed: 0.1.0 refuses a removal of a kind that it does not know. A
+  withdrawn reading has no value, and a time.
+- The number of a variable stays for the life of the writer. That of a withdrawn variable is given to another one where no former
+  life told of it. Both cells are of one write, so no reader has one without the other.
 - A reading counts for `LIFETIME` times its `every`, in hybrid time. It is shown for longer, as aged.
-- Of several lives of a node, the cell with the latest time counts, then the order of the replicas. A life writes no time before
+- Of several lives of a node, the reading with the latest time counts, then the order of the replicas. A life writes no time before
   that of a former life, nor before its own last one.
-- A value of a form that is not known here, from a later version, reads as missing. Further elements are ignored.
+- A value of a form that is not known here, from a later version, reads as missing. Further elements and keys are ignored.
 - The readings of retired nodes are left out. Readings are updated with each cell, and never recomputed.
 - A value is due if it moved by more than the deadband, or if the last told value is `every` old. Of a variable that moves all the
   time, one value is told each `PACE`. The time is an argument.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Cell, make_cell, register, require, value_of
+from constraint_crdt.crdt.cells import Cell, make_cell, register, require, require_counts, value_of
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Replica, check_id, writer
 from constraint_crdt.crdt.limits import DURATION_MAX, ID_BYTES, MAX_COUNT, real_number
@@ -41,8 +46,13 @@ READING: Final = 40
 MOST_READINGS: Final = 64
 """The readings of a node."""
 
+FACTS: Final = frozenset({"name", "labels", "live", "position"})
+"""The fields of a node in constraints on the fleet, beside its readings: no reading has such a name."""
+
 TEXT_BYTES: Final = 64
 """The longest text of a reading, in UTF-8."""
+
+MOST_EXPONENT: Final = 400
 
 EVERY: Final = 10 * SECOND
 """The longest time between two cells of a reading, in ns, by default."""
@@ -56,7 +66,8 @@ PACE: Final = SECOND
 AT_ONCE: Final = 2
 """Cells of a variable after a calm time that wait for nothing."""
 
-_TENTH: Final = SECOND // 10
+TENTH: Final = SECOND // 10
+"""The unit of the times of readings, in ns."""
 _BEGIN: Final = 1_767_225_600 * SECOND
 """2026-01-01T00:00:00Z in ns since the epoch: the times since then have five bytes for 13 years."""
 
@@ -64,17 +75,31 @@ Scalar = float | str | bool
 """The value of a reading."""
 
 
+NAMES: Final = "n"
+"""The key of the cell with the names."""
+
+GROUP: Final = 8
+"""Readings in a cell."""
+
+MOST_NAMES: Final = 256
+"""Variables with a number in a life, withdrawn ones included."""
+
+
 class ReadingValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The value of a READING cell."""
 
-    value: msgspec.Raw = msgspec.Raw()
-    time: int = 0
-    every: int = EVERY // _TENTH
+    time: int
+    exponent: int
+    values: tuple[Any, ...]
+    numbers: tuple[int, ...] = ()
+    """Ages; in the cell with the names, `every`."""
 
 
 def _check_reading(_: str, value: ReadingValue) -> None:
     require(-MAX_COUNT <= value.time <= MAX_COUNT, "the time of a reading")
-    require(0 < value.every <= MAX_COUNT, "the longest time between two readings")
+    require(-MOST_EXPONENT <= value.exponent <= MOST_EXPONENT, "the exponent of a reading")
+    require(len(value.values) <= MOST_NAMES and len(value.numbers) <= MOST_NAMES, "the number of readings in a cell")
+    require_counts(value.numbers, "a time of a reading")
 
 
 register(READING, ReadingValue, _check_reading, key_bytes=ID_BYTES, empty_key=False, removable=True)
@@ -107,46 +132,90 @@ def check_scalar(name: str, value: object) -> Scalar:
     return value
 
 
-def wire_scalar(value: Scalar) -> object:
-    """The shortest of the forms of a value: `read_scalar` gives an equal value."""
-    if type(value) is not float or not math.isfinite(value):
-        return value
-    if value.is_integer() and abs(value) < 1 << 53 and (value or math.copysign(1, value) > 0):
-        return int(value)
+def _decimal(value: float) -> tuple[int, int] | None:
+    """Mantissa and exponent of a number with few digits, none for any other one. `read_scalar` gives an equal number."""
+    if not math.isfinite(value) or (not value and math.copysign(1, value) < 0):
+        return None
+    if value.is_integer() and abs(value) < 1 << 53:
+        return int(value), 0
     sign, digits, exponent = Decimal(repr(value)).as_tuple()
     mantissa = int("".join(map(str, digits)))
-    if mantissa < 1 << 32 and isinstance(exponent, int) and -32 <= exponent <= 127 and mantissa:
-        return [-mantissa if sign else mantissa, exponent]
-    return value
+    if mantissa < 1 << 32 and isinstance(exponent, int) and -32 <= exponent < 0:
+        return -mantissa if sign else mantissa, exponent
+    return None
 
 
-_read_raw: Final = msgspec.msgpack.Decoder().decode
+def wire_scalars(values: Sequence[Scalar | None]) -> tuple[int, list[object]]:
+    """The short forms of the values of a cell, with the exponent that they share: `read_scalar` gives equal values."""
+    decimals = [_decimal(each) if type(each) is float else None for each in values]
+    exponent = min((found[1] for found in decimals if found is not None), default=0)
+    forms: list[object] = []
+    for value, found in zip(values, decimals, strict=True):
+        if found is None:
+            forms.append(value)
+            continue
+        scaled = found[0] * 10 ** (found[1] - exponent)
+        forms.append(scaled if abs(scaled) < 1 << 32 else list(found) if abs(found[0]) < 1 << 32 else value)
+    return exponent, forms
 
 
-def read_scalar(data: bytes) -> Scalar | None:
+def wire_scalar(value: Scalar) -> object:
+    """The short form of a value that stands alone: `read_scalar` with the exponent 0 gives an equal value."""
+    found = _decimal(value) if type(value) is float else None
+    return value if found is None else list(found) if found[1] else found[0]
+
+
+def read_scalar(value: object, exponent: int = 0) -> Scalar | None:
     """The value of a reading; None if withdrawn, and for a form not known here."""
-    value: object = _read_raw(data) if data else None
-    if isinstance(value, list) and len(value) == 2 and all(type(each) is int for each in value) and abs(value[1]) <= 400:
-        return float(f"{value[0]}e{value[1]}")
-    if isinstance(value, str | bool):
-        return value
-    return float(value) if isinstance(value, int | float) else None
+    if type(value) is int:
+        value = [value, exponent]
+    if isinstance(value, list) and len(value) == 2 and all(type(each) is int for each in value) and abs(value[1]) <= MOST_EXPONENT:
+        mantissa, exponent = value
+        return float(f"{mantissa}e{exponent}") if exponent else float(mantissa)
+    return value if isinstance(value, str | bool | float) else None
 
 
 class _Held(NamedTuple):
-    """The cell of a life."""
+    """A reading as a life told it."""
 
     time: int
+    """In tenths of a second."""
     replica: Replica
     reading: Reading | None
     """None: withdrawn, or of a form that is not known here."""
 
 
-def _held(cell: Cell) -> _Held:
-    value: ReadingValue = value_of(cell)
-    scalar, time = read_scalar(bytes(value.value)), _BEGIN + value.time * _TENTH
-    reading = None if scalar is None else Reading(scalar, time, value.every * _TENTH)
-    return _Held(value.time, cell.replica, reading)
+class _Row:
+    """The readings of a life."""
+
+    __slots__ = ("cells", "every", "held", "names")
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        """By number."""
+        self.every: dict[str, int] = {}
+        """In tenths of a second."""
+        self.cells: dict[int, ReadingValue] = {}
+        self.held: dict[str, _Held] = {}
+
+    def take_names(self, value: ReadingValue | None) -> None:
+        """Another cell with the names; the readings have to be read again."""
+        self.names = [each if isinstance(each, str) else "" for each in value.values] if value is not None else []
+        numbers = value.numbers if value is not None else ()
+        self.every = dict(zip(self.names, numbers, strict=False))
+
+    def read(self, number: int, replica: Replica) -> dict[str, _Held]:
+        """The readings of a cell."""
+        value, found = self.cells.get(number), dict[str, _Held]()
+        names = self.names[number * GROUP : (number + 1) * GROUP]
+        for place, name in enumerate(names if value is not None else ()):
+            if name and value is not None and place < len(value.values):
+                time = value.time - (value.numbers[place] if place < len(value.numbers) else 0)
+                scalar = read_scalar(value.values[place], value.exponent)
+                every = max(1, self.every.get(name, EVERY // TENTH)) * TENTH
+                reading = None if scalar is None else Reading(scalar, _BEGIN + time * TENTH, every)
+                found[name] = _Held(time, replica, reading)
+        return found
 
 
 _NO_READINGS: Final[Mapping[str, Reading]] = MappingProxyType({})
@@ -175,8 +244,8 @@ class SharedReadings(IndexedView):
     # --- following cells -------------------------------------------------------------------------------------------------
 
     def _clear(self) -> None:
-        self._by_node: dict[str, dict[str, _Held]] = {}
-        """The cell that counts, by node and variable; those of retired nodes and withdrawn ones as well."""
+        self._lives: dict[str, dict[Replica, _Row]] = {}
+        """By node, the readings of its lives; those of retired nodes and withdrawn ones as well."""
         self._shown: dict[str, dict[str, Reading]] = {}
         self._nodes: dict[str, set[str]] = {}
         """The nodes with a reading, by variable."""
@@ -185,28 +254,45 @@ class SharedReadings(IndexedView):
         cell = new if new is not None else old
         if cell is None or cell.kind != READING:
             return
-        node, name = cell.replica.node_id, str(cell.key)
-        held = self._by_node.setdefault(node, {})
-        before, after = held.get(name), None if new is None else _held(new)
-        if after is None or (before is not None and before.replica == after.replica and before[:2] > after[:2]):
-            after = self._latest(node, name)
-        elif before is not None and before[:2] > after[:2]:
-            return
-        if after is None:
-            held.pop(name, None)
+        replica, key = cell.replica, str(cell.key)
+        row = self._lives.setdefault(replica.node_id, {}).setdefault(replica, _Row())
+        value: ReadingValue | None = None if new is None else value_of(new)
+        if key == NAMES:
+            before, row.held = row.held, {}
+            row.take_names(value)
+            for number in row.cells:
+                row.held |= row.read(number, replica)
+        elif key.isascii() and key.isdigit() and len(key) < 3:
+            before, number = row.read(int(key), replica), int(key)
+            row.cells.pop(number, None)
+            for name in before:
+                row.held.pop(name, None)
+            if value is not None:
+                row.cells[number] = value
+                row.held |= row.read(number, replica)
+            before |= row.read(number, replica)
         else:
-            held[name] = after
-        self._put(node, name, None if after is None or node in self._retirements else after.reading)
+            return
+        for name in before.keys() | (row.held.keys() if key == NAMES else ()):
+            self._settle(replica.node_id, name)
+
+    def _settle(self, node: str, name: str) -> None:
+        held = self._latest(node, name)
+        self._put(node, name, None if held is None or node in self._retirements else held.reading)
 
     def _latest(self, node: str, name: str) -> _Held | None:
-        """The cell that counts, of all lives of a node. O(rows with the variable)."""
-        cells = (cell for cell in self._rows.held(READING, name) if cell.replica.node_id == node)
-        return max(map(_held, cells), key=lambda each: each[:2], default=None)
+        """The reading that counts, of all lives of a node. O(lives)."""
+        held = [found for row in self._lives.get(node, {}).values() if (found := row.held.get(name)) is not None]
+        return max(held, key=lambda each: each[:2], default=None)
 
     def _show(self, node: str) -> None:
         """Bring the readings of a node up to date after a retirement."""
-        for name, held in self._by_node.get(node, {}).items():
-            self._put(node, name, None if node in self._retirements else held.reading)
+        for name in self._told(node):
+            self._settle(node, name)
+
+    def _told(self, node: str) -> set[str]:
+        """The variables that a node ever told of."""
+        return {name for row in self._lives.get(node, {}).values() for name in row.held}
 
     def _put(self, node: str, name: str, reading: Reading | None) -> None:
         shown = self._shown.setdefault(node, {})
@@ -249,37 +335,75 @@ class SharedReadings(IndexedView):
     # --- writing -------------------------------------------------------------------------------------------------------
 
     def put_all(self, readings: Mapping[str, Reading | None], *, node: str | Replica) -> int:
-        """Share these readings of a node; None withdraws one. Returns the number of the cells written.
+        """Share these readings of a node; None withdraws one. Returns the number of the readings that changed.
 
         Raises `ConstraintCrdtError` for a name or a value out of bounds, and for more than `MOST_READINGS` readings; nothing is
         written then.
         """
         replica = writer(node)
-        held = self._by_node.get(replica.node_id, {})
         for name, reading in readings.items():
             check_id(name, "the name of a variable")
             if reading is not None:
                 check_scalar(name, reading.value)
-        now = {name for name, each in held.items() if each.reading is not None} | readings.keys()
+        standing = {name: held for name in self._told(replica.node_id) if (held := self._latest(replica.node_id, name)) is not None}
+        now = {name for name, each in standing.items() if each.reading is not None} | readings.keys()
         if sum(readings.get(name, name) is not None for name in now) > MOST_READINGS:
             raise ConstraintCrdtError(f"a node shares at most {MOST_READINGS} readings")
-        written = [self._cell(name, reading, held.get(name), replica) for name, reading in readings.items()]
-        for cell in filter(None, written):
-            self._rows.write(replica, cell)
-        return sum(cell is not None for cell in written)
+        new = {
+            name: held for name, reading in readings.items() if (held := _next(reading, standing.get(name), replica)) is not None
+        }
+        if new:
+            self._rows.write_all(replica, self._cells(new, replica))
+        return len(new)
 
-    def _cell(self, name: str, reading: Reading | None, before: _Held | None, replica: Replica) -> Cell | None:
-        if reading is None and (before is None or before.reading is None):
-            return None
-        earliest = -MAX_COUNT if before is None else before.time + (before.replica != replica)
-        if reading is None:
-            return make_cell(READING, name, [None, earliest])
-        time = max((reading.time - _BEGIN) // _TENTH, earliest)
-        every = max(1, round(reading.every / _TENTH))
-        value = [wire_scalar(reading.value), time, *([every] if every != EVERY // _TENTH else [])]
-        cell = make_cell(READING, name, value)
-        standing = self._rows.get(READING, name, replica)
-        return None if standing is not None and standing.data == cell.data else cell
+    def _cells(self, new: Mapping[str, _Held], replica: Replica) -> list[Cell]:
+        """The cells of a life in which these readings are."""
+        row = self._lives.get(replica.node_id, {}).get(replica) or _Row()
+        names, every = list(row.names), dict(row.every)
+        for name, held in new.items():
+            if name not in names:
+                self._number(name, names, row, replica, new.keys())
+            if held.reading is not None:
+                every[name] = max(1, round(held.reading.every / TENTH))
+        numbers = [every.get(name, EVERY // TENTH) for name in names]
+        cells = []
+        if names != row.names or numbers != [row.every.get(name, EVERY // TENTH) for name in row.names]:
+            usual = all(each == EVERY // TENTH for each in numbers)
+            cells.append(make_cell(READING, NAMES, [0, 0, names, *([] if usual else [numbers])]))
+        for number in sorted({names.index(name) // GROUP for name in new}):
+            held_in = [new.get(name) or row.held.get(name) for name in names[number * GROUP : (number + 1) * GROUP]]
+            time = max(each.time for each in held_in if each is not None)
+            ages = [0 if each is None else time - each.time for each in held_in]
+            scalars = [None if each is None or each.reading is None else each.reading.value for each in held_in]
+            exponent, forms = wire_scalars(scalars)
+            cells.append(make_cell(READING, str(number), [time, exponent, forms, *([ages] if any(ages) else [])]))
+        return cells
+
+    def _number(self, name: str, names: list[str], row: _Row, replica: Replica, told: Set[str]) -> None:
+        """Give a variable a number: that of a withdrawn one of which no former life told, or the next. `told`: those told now."""
+        for place, other in enumerate(names):
+            held = None if other in told else row.held.get(other)
+            others = (each.held for life, each in self._lives.get(replica.node_id, {}).items() if life != replica)
+            if held is not None and held.reading is None and not any(other in each for each in others):
+                names[place] = name
+                return
+        if len(names) >= MOST_NAMES:
+            raise ConstraintCrdtError(f"a node shares at most {MOST_NAMES} variables in a life: restart it to share others")
+        names.append(name)
+
+
+def _next(reading: Reading | None, before: _Held | None, replica: Replica) -> _Held | None:
+    """The reading of a life after that which counts now; None for no change."""
+    if reading is None and (before is None or before.reading is None):
+        return None
+    earliest = -MAX_COUNT if before is None else before.time + (before.replica != replica)
+    if reading is None:
+        return _Held(earliest, replica, None)
+    time = max((reading.time - _BEGIN) // TENTH, earliest)
+    every = max(1, round(reading.every / TENTH)) * TENTH
+    after = _Held(time, replica, Reading(reading.value, _BEGIN + time * TENTH, every))
+    same = before is not None and before.reading is not None and type(before.reading.value) is type(reading.value)
+    return None if same and after == before else after
 
 
 # --- when a value is due ------------------------------------------------------------------------------------------------
@@ -304,6 +428,10 @@ def make_share(name: str, deadband: float = 0.0, every: float | None = None) -> 
     out of bounds.
     """
     check_id(name, "the name of a variable")
+    if name.partition(".")[0] in FACTS | {"nodes"}:
+        raise ConstraintCrdtError(
+            f"{name} cannot be shared: constraints on the fleet have `{name.partition('.')[0]}` of their own; give it another name"
+        )
     deadband = real_number(deadband, f"the deadband of {name}")
     if not 0 <= deadband < math.inf:
         raise ConstraintCrdtError(f"the deadband of {name} must be 0 or more, not {deadband}")

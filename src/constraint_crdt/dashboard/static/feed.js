@@ -12,12 +12,14 @@ export class Feed {
   #last = "";
   #wake = null;
   #pause = FIRST_PAUSE;
+  #giveUp = new AbortController();
 
   // `heard(kind, data)` for each event; `turned({connected, since, next, why})` when the connection comes and goes.
   constructor(api, heard, turned) {
     this.api = api;
     this.heard = heard;
     this.turned = turned;
+    addEventListener("pagehide", () => this.#giveUp.abort()); // else a page that is left keeps its connection
   }
 
   async run() {
@@ -58,7 +60,7 @@ export class Feed {
   }
 
   async #follow(connected) {
-    const giveUp = new AbortController();
+    const giveUp = (this.#giveUp = new AbortController());
     let watch = setTimeout(() => giveUp.abort(), SILENCE);
     try {
       const headers = { accept: "text/event-stream", ...(this.#last ? { "last-event-id": this.#last } : {}) };

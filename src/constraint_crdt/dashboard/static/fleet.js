@@ -1,4 +1,4 @@
-// The fleet: as a lattice, or as a table that says the same. The switch is for everybody; the table is what a screen reader reads.
+// The fleet: as a lattice, or as a table that says the same. Both are for everybody; the table is what a screen reader reads.
 
 import { announce, byId, h, setAttribute, setText } from "./dom.js";
 import { count, percent, plural } from "./format.js";
@@ -39,16 +39,12 @@ export class Fleet {
     });
     this.table.setSort("node", false);
     legend();
-    for (const [button, asTable] of [[byId("as-lattice"), false], [byId("as-table"), true]]) {
-      button.addEventListener("click", () => {
-        setAttribute(byId("as-lattice"), "aria-pressed", !asTable);
-        setAttribute(byId("as-table"), "aria-pressed", asTable);
-        byId("lattice-box").hidden = byId("legend").hidden = asTable;
-        byId("nodes-box").hidden = !asTable;
-        this.#show();
-      });
-    }
     model.on("nodes", () => this.#show());
+  }
+
+  // One of the two tabs is in sight now.
+  look() {
+    this.#show();
   }
 
   select(name) {
@@ -59,10 +55,10 @@ export class Fleet {
   #show() {
     const nodes = [...this.model.nodes.values()];
     const away = nodes.filter((node) => !node.live && !node.retired && !node.revoked).length;
-    const behind = nodes.filter((node) => node.live && !node.same_state).length;
+    const behind = nodes.filter((node) => node.live && !node.same_constraints).length; // counts on their way are no news
     const standing = away || behind ? [away && `${count(away)} not live`, behind && `${count(behind)} behind`].filter(Boolean).join(", ") : "all agree";
     setText(byId("fleet-note"), `${plural(nodes.length, "node", "nodes")}, ${standing}`);
-    if (byId("nodes-box").hidden) return;
+    if (byId("panel-nodes").hidden) return;
     nodes.sort(BY[this.#by]);
     if (this.#descending) nodes.reverse();
     this.table.setItems(nodes);

@@ -50,6 +50,8 @@ export function shownFields(definition) {
     "clear when": definition.clear_when,
     "if unknown": definition.if_unknown !== "unknown" && definition.if_unknown,
     "max age": definition.max_age !== null && `${definition.max_age} s`,
+    mode: definition.mode !== "enforce" && definition.mode,
+    each: definition.each,
     meaning: definition.meaning && "needs a later version of constraint-crdt",
   };
   return Object.fromEntries(Object.entries(shown).filter(([, text]) => text));
@@ -92,6 +94,26 @@ function side(value, margin, part) {
   const [above, below] = [fits(value - Math.abs(margin)), fits(value + Math.abs(margin))];
   return above === below ? null : above ? "above" : "below";
 }
+
+// The threshold that a judgement was measured against, as a text; null where value and margin do not tell it.
+export function limitOf({ values, margin, margin_share: part, margin_variable: variable }) {
+  const value = Number(values[variable] ?? NaN);
+  const where = margin === 0 ? "at" : margin === null ? null : side(value, margin, part ?? (Math.abs(Math.abs(value) - Math.abs(margin)) < 1e-9 * Math.abs(value) ? Infinity : null));
+  if (!where) return null;
+  const limit = where === "at" ? value : where === "above" ? value - Math.abs(margin) : value + Math.abs(margin);
+  return significant(limit, 6);
+}
+
+// A value and its limit: "speed_mps 9.1, limit 1.5"; several variables without a margin: "door = open; racks = [1]".
+export function situation(verdict) {
+  const limit = limitOf(verdict);
+  if (limit === null) return measured(verdict);
+  const number = Number(verdict.values[verdict.margin_variable]);
+  return `${verdict.margin_variable} ${significant(number, 4)}, limit ${limit}`;
+}
+
+// "since 12:52:03 (3 min)"
+export const sinceWords = (time) => `since ${at(time)} (${duration((Date.now() - time / MS) / 1000)})`;
 
 const significant = (number, digits) => String(Number(number.toPrecision(digits)));
 

@@ -1,19 +1,26 @@
 // What happened: the last events, latest first, and a strip that shows when.
+//
+// Rules: which events are shown is in the address. A constraint that turns again and again on a node has a single line, which says how
+// often, and comes to the top with each turn.
 
-import { byId, fitted, h, perFrame, setText } from "./dom.js";
-import { at } from "./format.js";
+import { byId, fitted, h, perFrame, setAttribute, setText } from "./dom.js";
+import { at, duration } from "./format.js";
 import { colour, onTheme } from "./theme.js";
 
 const SHOWN = 120;
-const STRIP_MS = 10 * 60 * 1000;
+const STRIPS = [600, 3600, 21600]; // s
+const FLAPPING = 4; // turns from which on they have one line
+const CALM = 600e9; // ns without a turn after which the next is told by itself
 
-// Kind: [glyph, tone, words]. `{c}` is the constraint, `{n}` the node.
+// Kind: [glyph, tone, words]. `{b}` is the budget, `{c}` the constraint, `{n}` the node.
 const WORDS = {
   added: ["+", "new", "{c} was added"],
   changed: ["~", "new", "{c} was changed"],
   removed: ["–", "calm", "{c} was removed"],
   expired: ["–", "calm", "{c} expired"],
   parameter: ["=", "calm", "a parameter was set:"],
+  disabled: ["–", "warn", "{c} is disabled: no node evaluates it"],
+  enabled: ["+", "calm", "{c} is evaluated again"],
   conflict: ["!", "bad", "{c} has definitions that differ"],
   violated: ["✕", "bad", "{c} is violated on {n}"],
   satisfied: ["✓", "good", "{c} is satisfied again on {n}"],
@@ -34,61 +41,147 @@ const WORDS = {
   forked: ["!", "bad", "{n} runs twice, or lies"],
   "tile put": ["+", "new", "a tile was written:"],
   "tile deleted": ["–", "calm", "a tile was deleted:"],
+  "budget added": ["+", "new", "the budget {b} was defined"],
+  "budget changed": ["~", "new", "the budget {b} was changed"],
+  "budget removed": ["–", "calm", "the budget {b} was removed"],
+  "budget conflict": ["!", "warn", "limits of the budget {b} were set at once"],
+  "budget stranded": ["!", "warn", "rights of the budget {b} are out of reach"],
+  "budget reachable": ["✓", "good", "all rights of the budget {b} can be reached"],
   trouble: ["!", "bad", "writes are refused"],
   recovered: ["✓", "good", "writes are accepted again"],
   alert: ["!", "bad", "alert"],
   "alert resolved": ["✓", "good", "alert over"],
+  silenced: ["–", "calm", "alerts are silenced"],
+  "silence ended": ["•", "calm", "a silence was ended"],
   gap: ["…", "calm", "events were missed"],
   dropped: ["…", "calm", "this page was too slow, and was disconnected"],
+};
+
+// Which kinds a filter shows.
+const FILTERS = {
+  violations: ["violated", "satisfied"],
+  constraints: ["added", "changed", "removed", "expired", "conflict", "parameter", "disabled", "enabled"],
+  nodes: ["peer up", "peer down", "duplicate name", "new life", "retired", "retirement undone", "revoked", "forked"],
+  alerts: ["alert", "alert resolved", "silenced", "silence ended"],
+  budgets: ["budget added", "budget changed", "budget removed", "budget conflict", "budget stranded", "budget reachable"],
+  clocks: ["clock skew", "clock stepped", "clock doubted", "clock trusted"],
+  tiles: ["tile put", "tile deleted"],
+  trouble: ["trouble", "recovered", "diverged", "repaired", "rolled back", "duplicate name", "forked", "gap", "dropped"],
 };
 
 const tone = (event) => (WORDS[event.kind] ?? [])[1] ?? "calm";
 
 export class Happenings {
   #newest = null;
+  #turns = new Map(); // "constraint\nnode": {lines, count, first, last}
+  #strip = STRIPS[0];
+  #wanted = "";
 
-  constructor(model) {
+  constructor(model, address) {
     this.model = model;
+    this.address = address;
     this.list = byId("events");
-    const draw = perFrame(() => this.#strip());
+    const draw = perFrame(() => this.#draw());
     const show = perFrame(() => this.#show());
+    this.redraw = draw;
     model.on("events", () => {
       show();
       draw();
     });
+    byId("events-kind").append(h("option", { value: "" }, "all kinds"), ...Object.keys(FILTERS).map((kind) => h("option", { value: kind }, kind)));
+    byId("events-kind").addEventListener("change", () => address.set({ kind: byId("events-kind").value }));
+    byId("events-about").addEventListener("input", () => address.set({ about: byId("events-about").value }));
+    byId("strip-range").addEventListener("click", () => this.#zoom());
+    address.follow(() => this.#looked());
     onTheme(draw);
     new ResizeObserver(draw).observe(byId("strip"));
     setInterval(draw, 5000);
-    show();
+    this.#zoom(0);
+  }
+
+  // The address asks for other events.
+  #looked() {
+    const wanted = `${this.address.get("kind")}\n${this.address.get("about")}`;
+    if (wanted === this.#wanted) return;
+    this.#wanted = wanted;
+    byId("events-kind").value = this.address.get("kind");
+    if (byId("events-about").value !== this.address.get("about")) byId("events-about").value = this.address.get("about");
+    this.list.replaceChildren();
+    this.#turns.clear();
+    this.#newest = null;
+    this.#show();
+    this.redraw();
+  }
+
+  #isWanted(event) {
+    const kinds = FILTERS[this.address.get("kind")];
+    if (kinds && !kinds.includes(event.kind)) return false;
+    const about = this.address.get("about").toLowerCase();
+    return !about || [event.constraint, event.node, event.detail, event.actor].some((each) => each?.toLowerCase().includes(about));
   }
 
   // New ones are put on top and old ones taken away; what stays is not touched.
   #show() {
     const { events } = this.model;
-    setText(byId("timeline-note"), events.length ? `the strip: the last ${STRIP_MS / 60000} minutes` : "none yet");
-    const fresh = this.#newest === null ? events.length : events.indexOf(this.#newest);
-    const added = events.slice(0, Math.min(fresh < 0 ? events.length : fresh, SHOWN));
-    this.list.prepend(...added.map(line));
+    const known = this.#newest === null ? -1 : events.indexOf(this.#newest);
+    const fresh = events.slice(0, known < 0 ? events.length : known).filter((event) => this.#isWanted(event));
+    if (known < 0) fresh.length = Math.min(fresh.length, 4 * SHOWN); // a flapping constraint has one line of many
+    for (const event of fresh.reverse()) this.#put(event);
     while (this.list.childElementCount > SHOWN) this.list.lastElementChild.remove();
     this.#newest = events[0] ?? null;
+    setText(byId("timeline-note"), this.list.childElementCount ? "" : events.length ? "none of these" : "none yet");
   }
 
-  #strip() {
+  #put(event) {
+    const turned = (event.kind === "violated" || event.kind === "satisfied") && event.constraint;
+    if (!turned) {
+      this.list.prepend(line(event));
+      return;
+    }
+    const key = `${event.constraint}\n${event.node}`;
+    let turns = this.#turns.get(key);
+    if (turns === undefined || event.time - turns.last > CALM) {
+      turns = { lines: [], count: 0, first: event.time, last: 0 };
+      this.#turns.delete(key);
+      this.#turns.set(key, turns);
+      if (this.#turns.size > SHOWN) this.#turns.delete(this.#turns.keys().next().value);
+    }
+    turns.count += 1;
+    turns.last = event.time;
+    const flaps = turns.count >= FLAPPING;
+    if (flaps) {
+      for (const old of turns.lines) old.remove();
+      turns.lines = [];
+    }
+    turns.lines.push(flaps ? flapping(event, turns) : line(event));
+    this.list.prepend(turns.lines.at(-1));
+  }
+
+  #zoom(index = (STRIPS.indexOf(this.#strip) + 1) % STRIPS.length) {
+    this.#strip = STRIPS[index];
+    const words = `last ${duration(this.#strip).replace(" 0 min", "")}`;
+    setText(byId("strip-range"), words);
+    setAttribute(byId("strip-range"), "aria-label", `The strip shows the ${words}: show another time`);
+    this.redraw();
+  }
+
+  #draw() {
     const { context, width, height } = fitted(byId("strip"));
     const now = Date.now();
     context.strokeStyle = colour("line");
     context.beginPath();
-    for (let minute = 0; minute <= 10; minute += 1) {
-      const x = Math.round((width * minute) / 10) + 0.5;
-      context.moveTo(x, height - (minute % 5 ? 4 : 8));
+    for (let part = 0; part <= 10; part += 1) {
+      const x = Math.round((width * part) / 10) + 0.5;
+      context.moveTo(x, height - (part % 5 ? 4 : 8));
       context.lineTo(x, height);
     }
     context.moveTo(0, height - 0.5);
     context.lineTo(width, height - 0.5);
     context.stroke();
     for (const event of this.model.events) {
-      const x = width * (1 - (now - event.time / 1e6) / STRIP_MS);
+      const x = width * (1 - (now - event.time / 1e6) / (1000 * this.#strip));
       if (x < 0) break;
+      if (!this.#isWanted(event)) continue;
       const kind = tone(event);
       const tall = kind === "bad" ? 1 : kind === "calm" ? 0.45 : 0.7;
       context.fillStyle = colour(`tone-${kind}`);
@@ -97,19 +190,30 @@ export class Happenings {
   }
 }
 
+const subject = (kind, id) => h("a", { href: `#/${kind}/${encodeURIComponent(id)}` }, id);
+const when = (time) => h("time", { datetime: new Date(time / 1e6).toISOString() }, at(time));
+
+// One line for the turns of a constraint on a node.
+function flapping(event, { count, first }) {
+  const bad = event.kind === "violated";
+  const words = h("span", null, subject("constraint", event.constraint), " flaps on ", event.node ? subject("node", event.node) : "…", `: ${count} turns since ${at(first)}, `, bad ? "violated now" : "satisfied now", event.detail ? h("small", null, event.detail) : null);
+  return h("li", { class: bad ? "bad" : "warn", "data-kind": "flapping" }, when(event.time), h("i", { "aria-hidden": "true" }, "⇅"), words);
+}
+
 function line(event) {
   const [glyph, kind, words] = WORDS[event.kind] ?? ["•", "calm", event.kind];
-  const parts = words.split(/(\{[cn]\})/).map((part) => {
-    if (part === "{c}" && event.constraint) return h("a", { href: `#/constraint/${encodeURIComponent(event.constraint)}` }, event.constraint);
-    if (part === "{n}" && event.node) return h("a", { href: `#/node/${encodeURIComponent(event.node)}` }, event.node);
-    return part.replace(/\{[cn]\}/, "…");
+  const parts = words.split(/(\{[bcn]\})/).map((part) => {
+    if (part === "{c}" && event.constraint) return subject("constraint", event.constraint);
+    if (part === "{n}" && event.node) return subject("node", event.node);
+    return part === "{b}" && event.budget ? event.budget : part.replace(/\{[bcn]\}/, "…");
   });
+  const about = event.kind.startsWith("alert") && (event.constraint ? subject("constraint", event.constraint) : event.node && subject("node", event.node));
   const tile = event.tile ? ` ${event.room}/${event.tile}` : "";
   return h(
     "li",
     { class: kind, "data-kind": event.kind },
-    h("time", { datetime: new Date(event.time / 1e6).toISOString() }, at(event.time)),
+    when(event.time),
     h("i", { "aria-hidden": "true" }, glyph),
-    h("span", null, ...parts, tile, event.detail ? h("small", null, event.detail) : null, event.actor ? h("small", null, `by ${event.actor} on ${event.by}`) : null),
+    h("span", null, parts, about ? [" about ", about] : null, tile, event.detail ? h("small", null, event.detail) : null, event.actor ? h("small", null, `by ${event.actor} on ${event.by}`) : null),
   );
 }

@@ -1,16 +1,20 @@
-// The constraints: which of them to show, in which order, and what a row says.
+// The constraints: what is wrong first, which of them to show, and what a row says.
+//
+// Rules: the usual order is what an operator asks for: violated, unknown, in conflict, then the rest; within it the severest first, then
+// what lasts longest. Filter, search and order are those of the address.
 
 import { byId, h, perFrame, setAttribute, setText } from "./dom.js";
-import { count, percent, plural } from "./format.js";
-import { STATE_GLYPHS, STATE_WORDS, STATES } from "./model.js";
+import { at, count, duration, percent, plural, situation } from "./format.js";
+import { SEVERITIES, STATE_GLYPHS, STATE_WORDS, STATES } from "./model.js";
 import { drawSparkline } from "./sparkline.js";
 import { VirtualTable } from "./table.js";
 import { onTheme } from "./theme.js";
 
 const ARRANGE_EVERY = 400; // ms: filtering and sorting 10,000 takes some 15 ms
+const FOUND_NODES = 8;
 const NARROW = { ...STATE_WORDS, conflicts: "In conflict" };
 const BY = {
-  state: (a, b) => a.urgency - b.urgency || b.data.violated_on - a.data.violated_on || order(a, b),
+  state: (a, b) => a.urgency - b.urgency || a.since - b.since || b.data.violated_on - a.data.violated_on || order(a, b),
   id: order,
   rate: (a, b) => (b.share ?? -1) - (a.share ?? -1) || order(a, b),
   heard: (a, b) => heardShare(a) - heardShare(b) || order(a, b),
@@ -25,34 +29,53 @@ function heardShare({ covered }) {
 }
 
 export class Listing {
-  #only = null;
-  #by = "state";
-  #descending = false;
   #arranged = 0;
+  #arrangement = "";
   #shape = -1;
   #waiting = null;
 
   // `open(id)`; `scrolled()`: other rows came into sight.
-  constructor(model, open, scrolled) {
+  constructor(model, address, open, scrolled) {
     this.model = model;
+    this.address = address;
     this.table = new VirtualTable({
       box: byId("constraints-box"),
       table: byId("constraints-table"),
-      columns: COLUMNS,
+      columns: columns(model),
       key: (row) => row.id,
       open: (row) => open(row.id),
       scrolled,
       sort: (column) => this.#sort(column),
     });
-    this.table.setSort(this.#by, false);
     this.chips = perFrame(() => this.#chips());
-    byId("search").addEventListener("input", () => this.#arrange());
+    byId("search").addEventListener("input", () => address.set({ q: byId("search").value }));
     model.on("rows", () => this.#soon());
+    model.on("nodes", () => this.address.get("q") && this.#findNodes());
+    model.on("alerts", this.chips);
+    address.follow(() => this.#looked());
     onTheme(() => this.table.render());
+    setInterval(() => this.table.render(), 1000); // how long it lasts
   }
 
   visible() {
     return this.table.visible().map((row) => row.id);
+  }
+
+  get #by() {
+    return BY[this.address.get("sort")] ? this.address.get("sort") : "state";
+  }
+
+  // The address asks for another filter or order.
+  #looked() {
+    const wanted = ["q", "only", "severity", "sort", "desc"].map((name) => this.address.get(name)).join("\n");
+    if (wanted === this.#arrangement) return;
+    if (this.#arrangement) byId("constraints-box").scrollTop = 0;
+    this.#arrangement = wanted;
+    if (byId("search").value !== this.address.get("q")) byId("search").value = this.address.get("q");
+    this.table.setSort(this.#by, Boolean(this.address.get("desc")));
+    this.#chips();
+    this.#arrange();
+    this.#findNodes();
   }
 
   // Now, and then not again for a while. What only moved in place is drawn at once, and keeps its place.
@@ -68,17 +91,22 @@ export class Listing {
     }, wait);
   }
 
+  #words() {
+    return this.address.get("q").toLowerCase().split(/\s+/).filter(Boolean);
+  }
+
   #arrange() {
     this.#arranged = Date.now();
     this.#shape = this.model.shape;
-    const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const [only, severity, words] = [this.address.get("only"), this.address.get("severity"), this.#words()];
     const items = [];
     for (const row of this.model.rows.values()) {
-      if (this.#only === "conflicts" ? row.data.definitions < 2 : this.#only !== null && row.state !== this.#only) continue;
+      if (only === "conflicts" ? row.data.definitions < 2 : only && row.state !== only) continue;
+      if (severity && row.data.severity !== severity) continue;
       if (words.every((word) => row.found.includes(word))) items.push(row);
     }
     items.sort(BY[this.#by]);
-    if (this.#descending) items.reverse();
+    if (this.address.get("desc")) items.reverse();
     this.table.setItems(items);
     const { rows, total } = this.model;
     const all = Math.max(total, rows.size);
@@ -91,39 +119,64 @@ export class Listing {
     setText(empty, all === 0 ? "No constraints yet. Add one: every node will enforce it within moments." : "None of the constraints is like that.");
   }
 
+  #findNodes() {
+    const found = this.model.findNodes(this.#words(), FOUND_NODES + 1);
+    const box = byId("found-nodes");
+    box.hidden = !found.length;
+    const links = found.slice(0, FOUND_NODES).map(({ node }) => h("a", { href: `#/node/${encodeURIComponent(node)}` }, node));
+    box.replaceChildren("Nodes: ", ...links.flatMap((link, index) => (index ? [", ", link] : [link])), found.length > FOUND_NODES ? " and more" : "");
+  }
+
   #sort(column) {
-    this.#descending = this.#by === column && !this.#descending;
-    this.#by = column;
-    this.table.setSort(column, this.#descending);
-    this.#arrange();
+    const same = this.#by === column;
+    this.address.set({ sort: column, desc: same && !this.address.get("desc") ? "1" : "" });
   }
 
   #chips() {
     const counts = this.model.tally();
     const box = byId("chips");
     if (!box.childElementCount) {
-      for (const only of [null, ...STATES, "conflicts"]) {
-        const click = () => {
-          this.#only = this.#only === only ? null : only;
-          byId("constraints-box").scrollTop = 0;
-          this.#chips();
-          this.#arrange();
-        };
-        box.append(h("button", { type: "button", class: `chip ${only ?? "all"}`, "data-only": only ?? "", click }, h("span"), " ", h("b")));
-      }
+      box.append(...["", "violated", "undecided", "conflicts", "lately", "holding", "idle"].map((only) => this.#chip("only", only)));
+      box.append(h("span", { class: "gap" }), ...SEVERITIES.map((severity) => this.#chip("severity", severity)));
     }
-    for (const chip of box.children) {
-      const only = chip.dataset.only || null;
-      const number = only === null ? Math.max(this.model.rows.size, this.model.complete ? 0 : this.model.total) : counts[only];
-      setText(chip.firstChild, only === null ? "All" : NARROW[only]);
+    for (const chip of box.querySelectorAll("button")) {
+      const { filter, value } = chip.dataset;
+      const number = value === "" ? Math.max(this.model.rows.size, this.model.complete ? 0 : this.model.total) : counts[value];
+      setText(chip.firstChild, value === "" ? "All" : NARROW[value] ?? value);
       setText(chip.lastChild, count(number));
-      setAttribute(chip, "aria-pressed", this.#only === only);
-      chip.hidden = number === 0 && only !== null && this.#only !== only && only !== "violated";
+      const pressed = this.address.get(filter) === value;
+      setAttribute(chip, "aria-pressed", pressed);
+      chip.hidden = number === 0 && value !== "" && !pressed && value !== "violated";
     }
+  }
+
+  #chip(filter, value) {
+    const click = () => this.address.set({ [filter]: this.address.get(filter) === value ? "" : value });
+    return h("button", { type: "button", class: `chip ${value || "all"}`, "data-filter": filter, "data-value": value, click }, h("span"), " ", h("b"));
   }
 }
 
-const COLUMNS = [
+// What is so, and where since when: two lines.
+function told(row, model) {
+  const { data, state } = row;
+  const [first] = data.longest;
+  const node = first && `${first.node}${model.nodes.get(first.node)?.live === false ? " (away)" : ""}`;
+  if (state === "violated" && first) {
+    const more = data.violated_now - 1;
+    return { what: situation(first) || first.reason || "violated", where: `${since(data.violated_since)} on ${node}${more ? ` and ${plural(more, "other", "others")}` : ""}`, tone: "bad" };
+  }
+  if (state === "undecided") {
+    const where = first ? `${since(first.since)} on ${node}${data.unknown_now > 1 ? ` and ${plural(data.unknown_now - 1, "other", "others")}` : ""}` : data.since ? `${since(data.since)} here` : "";
+    return { what: first?.reason || data.reason || "no measurement decides it", where, tone: "warn" };
+  }
+  if (data.definitions > 1) return { what: `${plural(data.definitions, "definition", "definitions")}, all in force`, where: "open it to keep one, or both", tone: "warn" };
+  if (state === "lately") return { what: `violated recently on ${data.worst.join(", ")}`, where: "", tone: "faint" };
+  return { what: data.evaluated_on ? `holds on ${plural(data.evaluated_on, "node", "nodes")}` : "", where: "", tone: "faint" };
+}
+
+const since = (time) => `since ${at(time)} (${duration((Date.now() - time / 1e6) / 1000)})`;
+
+const columns = (model) => [
   {
     key: "state",
     title: "State",
@@ -162,6 +215,22 @@ const COLUMNS = [
     },
   },
   {
+    key: "now",
+    title: "Now",
+    make: (cell) => {
+      const what = h("span", { class: "what" });
+      const where = h("small");
+      cell.append(what, where);
+      return { what, where };
+    },
+    update: (parts, row) => {
+      const { what, where, tone } = told(row, model);
+      setText(parts.what, what);
+      setText(parts.where, where);
+      setAttribute(parts.what, "class", `what ${tone}`);
+    },
+  },
+  {
     key: "rate",
     title: "Judgements violated",
     sorts: true,
@@ -179,21 +248,6 @@ const COLUMNS = [
       }
       setText(share, percent(row.share));
       setAttribute(share, "class", row.share ? "share some" : "share");
-    },
-  },
-  {
-    key: "where",
-    title: "Where",
-    make: (cell) => {
-      const text = h("span");
-      cell.append(text);
-      return text;
-    },
-    update: (text, { data }) => {
-      const more = data.violated_on - data.worst.length;
-      const where = data.worst.join(", ") + (more > 0 ? ` and ${count(more)} more` : "");
-      setText(text, where || (data.evaluated_on ? `holds on ${plural(data.evaluated_on, "node", "nodes")}` : ""));
-      setAttribute(text, "class", where ? "bad" : "faint");
     },
   },
   {

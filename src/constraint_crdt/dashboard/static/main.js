@@ -1,31 +1,69 @@
 // The dashboard: puts the parts together, follows the address, and says whether it is connected.
 
+import { Address } from "./address.js";
 import { Api } from "./api.js";
+import { ConstraintPage } from "./constraint.js";
 import { Detail } from "./detail.js";
 import { Dialogs } from "./dialogs.js";
-import { byId, h, perFrame, setAttribute, setText } from "./dom.js";
+import { announce, byId, perFrame, setAttribute, setText } from "./dom.js";
+import { Editor } from "./editor.js";
 import { Feed } from "./feed.js";
 import { Fleet } from "./fleet.js";
-import { clockTime, count, duration, percent } from "./format.js";
+import { clockTime, count, duration } from "./format.js";
 import { Happenings } from "./happenings.js";
 import { Listing } from "./listing.js";
 import { Model } from "./model.js";
+import { NodePage } from "./node.js";
+import { Panels } from "./panels.js";
 import { Refresher } from "./refreshing.js";
 import { startTheme } from "./theme.js";
+import { Truth } from "./truth.js";
 
 const MOST_WAITING = 500; // events
 
 startTheme();
 const model = new Model();
-const dialogs = new Dialogs((id) => refresher.moved({ constraints: [id] }));
+const address = new Address();
+const dialogs = new Dialogs();
 const api = new Api((why, optional) => dialogs.askToken(why, optional), () => signedIn());
-dialogs.api = api;
-const go = (kind, id) => (location.hash = kind === null ? "#/" : `#/${kind}/${encodeURIComponent(id)}`);
-const listing = new Listing(model, (id) => go("constraint", id), () => refresher.look());
+const go = (kind, id) => address.go(kind, id);
+const written = (id) => {
+  refresher.moved({ constraints: [id] });
+  detail.refresh();
+};
+const editor = new Editor(api, written);
+const listing = new Listing(model, address, (id) => go("constraint", id), () => refresher.look());
 const fleet = new Fleet(model, (name) => go("node", name));
-const refresher = new Refresher(api, model, () => listing.visible());
-const detail = new Detail(api, model, { edit: (row) => dialogs.add(row), remove: (id) => dialogs.remove(id), close: () => go(null) });
-new Happenings(model);
+const panels = new Panels(api, model, address, (tab) => {
+  fleet.look();
+  refresher.soon(tab);
+});
+const refresher = new Refresher(api, model, () => listing.visible(), () => panels.tab);
+const confirm = (question, act) => dialogs.confirm(question, act);
+const detail = new Detail(
+  model,
+  {
+    constraint: new ConstraintPage(api, model, { edit: (id, dot) => editor.edit(id, dot).catch(unread), remove, confirm, written }),
+    node: new NodePage(api, model, { confirm, moved: () => refresher.everything() }),
+  },
+  () => go(null),
+);
+new Happenings(model, address);
+new Truth(model);
+
+function remove(id) {
+  const lines = [`No node of the fleet will enforce ${id} any more. Its counts stay.`];
+  confirm({ title: "Remove this constraint?", lines, yes: "Remove it", no: "Keep it", danger: true }, async () => {
+    await api.send("DELETE", `/v1/constraints/${encodeURIComponent(id)}`);
+    announce(`${id} is removed`);
+    written(id);
+  });
+}
+
+// The node did not answer: the banner says so.
+function unread(error) {
+  if (error.status === undefined) throw error;
+}
 
 // --- events ----------------------------------------------------------------------------------------------------------
 
@@ -45,8 +83,9 @@ const feed = new Feed(
     if (kind === "gap" || kind === "dropped") refresher.everything();
     const event = { kind, time: Date.now() * 1e6, ...data };
     if (kind === "gap" && data.missed) event.detail = `${count(data.missed)} of them`;
+    if (kind.startsWith("alert")) refresher.soon("alerts");
     refresher.moved({ constraints: event.constraint ? [event.constraint] : [], nodes: event.node ? [event.node] : [] });
-    if (event.constraint && event.constraint === subject().id) detail.refresh();
+    if (event.constraint && event.constraint === address.subject.id) detail.refresh();
     waiting.push(event);
     if (waiting.length > MOST_WAITING) waiting.shift(); // a hidden page has no frame in which to show them
     tell();
@@ -90,31 +129,20 @@ byId("sign-out").addEventListener("click", () => {
 
 // --- what the address says -------------------------------------------------------------------------------------------
 
-function subject() {
-  const [, kind, id] = location.hash.match(/^#\/(constraint|node)\/(.+)$/) ?? [];
-  try {
-    return kind ? { kind, id: decodeURIComponent(id) } : { kind: null, id: null };
-  } catch {
-    return { kind: null, id: null };
-  }
-}
-
 let opener = null;
 
 function follow() {
-  if (location.hash && !location.hash.startsWith("#/")) return; // a skip link
-  const { kind, id } = subject();
+  const { kind, id } = address.subject;
   if (kind !== null && byId("detail").hidden) opener = document.activeElement;
   listing.table.select(kind === "constraint" ? id : null);
   fleet.select(kind === "node" ? id : null);
+  const open = !byId("detail").hidden;
   detail.show(kind, id);
-  if (kind === null) {
+  if (kind === null && open) {
     if (opener?.isConnected) opener.focus();
     opener = null;
   }
 }
-
-addEventListener("hashchange", follow);
 
 document.addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -123,41 +151,21 @@ document.addEventListener("keydown", (event) => {
   byId("search").focus();
   byId("search").select();
 });
-byId("add").addEventListener("click", () => dialogs.add());
+byId("add").addEventListener("click", () => editor.add());
 byId("retry").addEventListener("click", () => (started ? feed.retry() : location.reload()));
 
-// --- the fleet in numbers, and the connection ----------------------------------------------------------------------------
+// --- the name of it, and the connection ----------------------------------------------------------------------------------
 
-function facts() {
+function name() {
   const { status } = model;
   if (!status) return;
   const { violated } = model.tally();
-  let [satisfied, broken] = [0, 0];
-  for (const [held, violations] of Object.values(model.lately)) {
-    satisfied += held;
-    broken += violations;
-  }
-  const away = status.known - status.peers - 1;
-  const numbers = [
-    ["Live nodes", `${count(status.peers + 1)}/${count(status.known)}`, away > 0 ? "warn" : ""],
-    ["Constraints", count(status.constraints), ""],
-    ["Violated now", count(violated), violated ? "bad" : "good"],
-    ["Unknown here", count(status.unknown_here), status.unknown_here ? "warn" : ""],
-    ["Judgements satisfied recently", satisfied + broken > 0.05 ? percent(satisfied / (satisfied + broken)) : "–", ""],
-    ["Agree", `${count(status.agreeing)}/${count(status.peers + 1)}`, status.agreeing < status.peers + 1 ? "warn" : ""],
-  ];
-  const box = byId("facts");
-  if (!box.childElementCount) box.append(...numbers.map(([term]) => h("div", null, h("dt", null, term), h("dd"))));
-  numbers.forEach(([, value, kind], index) => {
-    setText(box.children[index].lastChild, value);
-    setAttribute(box.children[index], "class", kind || null);
-  });
   setText(byId("node-name"), status.node);
   const open = { none: ": links are not protected", mixed: ": nodes without a certificate are accepted" }[status.links] || "";
-  setText(byId("fleet-name"), status.trouble ? `writes are refused: ${status.trouble}` : `fleet ${status.fleet}${open}`);
-  document.title = `${violated ? `(${violated}) ` : ""}${status.node} · constraint-crdt`;
+  setText(byId("fleet-name"), `fleet ${status.fleet}${open}`);
+  document.title = `${violated ? `(${count(violated)}) ` : ""}${status.node} · constraint-crdt`;
 }
-model.on("status nodes rows", perFrame(facts));
+model.on("status rows", perFrame(name));
 
 function connection() {
   const { connected, since, next, why } = model.connection;
@@ -189,7 +197,8 @@ async function begin() {
     }
   }
   started = true;
-  follow();
+  address.follow(follow);
+  address.begin();
   requestAnimationFrame(() => requestAnimationFrame(() => performance.mark("fleet-shown")));
   refresher.run();
   feed.run();

@@ -3,13 +3,17 @@
 // Rules: a row, once known, stays the same object, so that whoever holds it sees it move. Listeners are told what moved ("status",
 // "nodes", "rows", "events", "connection", "session") and read the rest here.
 
+import { selectorOf } from "./definition.js";
+
 const MOST_EVENTS = 500;
 const MOST_SAMPLES = 48;
 const SAMPLE_EVERY = 2000;
 const LEFT = 0.05; // of evaluations: less than this left counts as none lately
 
-// From the most to the least urgent.
-export const STATES = ["violated", "lately", "undecided", "holding", "idle"];
+// From the most to the least urgent. A conflict comes behind what is unknown.
+export const STATES = ["violated", "undecided", "lately", "holding", "idle"];
+export const SEVERITIES = ["critical", "warning", "info"];
+const RANKS = { violated: 0, undecided: 1, conflict: 2, lately: 3, holding: 4, idle: 5 };
 export const STATE_WORDS = {
   violated: "Violated",
   lately: "Violated recently",
@@ -29,6 +33,8 @@ export class Model {
   shape = 0; // moves when a row comes, goes, or is in another state
   events = [];
   connection = { connected: false, since: null, next: null, why: "" };
+  alerts = null; // what the node's alerts found; null: not known yet
+  budgets = [];
   session = null; // who is signed in, and may do what; null: not known yet
   #listeners = new Map();
 
@@ -70,6 +76,21 @@ export class Model {
     this.#tell("nodes");
   }
 
+  setAlerts(report) {
+    this.alerts = report;
+    this.#tell("alerts");
+  }
+
+  // Alerts that fire now, the longest first.
+  get firing() {
+    return (this.alerts?.alerts ?? []).filter((each) => each.firing).sort((a, b) => a.since - b.since);
+  }
+
+  setBudgets(reports) {
+    this.budgets = reports;
+    this.#tell("budgets");
+  }
+
   // Rows that were asked for; of `asked`, what is not among them is gone.
   putRows(report, asked = []) {
     const now = Date.now();
@@ -102,15 +123,26 @@ export class Model {
     this.#tell("events");
   }
 
-  // How many constraints are in which state.
+  // How many constraints are in which state, and of which severity.
   tally() {
-    const counts = Object.fromEntries(STATES.map((state) => [state, 0]));
+    const counts = Object.fromEntries([...STATES, ...SEVERITIES].map((each) => [each, 0]));
     let conflicts = 0;
     for (const row of this.rows.values()) {
       counts[row.state] += 1;
+      counts[row.data.severity] += 1;
       conflicts += row.data.definitions > 1;
     }
     return { ...counts, conflicts };
+  }
+
+  // The nodes that a search means: by name, or by a label.
+  findNodes(words, most) {
+    const found = [];
+    for (const node of words.length ? this.nodes.values() : []) {
+      const text = [node.node, ...Object.entries(node.labels).map(([key, value]) => `${key}=${value}`)].join("\n").toLowerCase();
+      if (words.every((word) => text.includes(word)) && found.push(node) >= most) break;
+    }
+    return found;
   }
 
   // The share of a node's evaluations that held lately; null if there were none.
@@ -137,14 +169,18 @@ class Row {
 
   // True if it is in another state than before.
   take(data, now) {
-    const before = `${this.state} ${this.data.violated_on} ${this.data.definitions}`;
+    const before = this.#shape();
     this.data = data;
     this.share = share(data.lately[0]); // violated lately; null if nobody evaluated it
     this.state = stateOf(data);
-    this.urgency = STATES.indexOf(this.state);
+    const conflict = data.definitions > 1;
+    this.urgency = Math.min(RANKS[this.state], conflict ? RANKS.conflict : Infinity) * 4 + SEVERITIES.indexOf(data.severity);
+    this.since = this.state === "violated" ? data.violated_since : data.longest[0]?.since ?? data.since ?? Infinity;
     this.looked = now;
     this.covered = data.covered ?? this.covered;
-    this.found = [data.id, data.when ?? "", data.about ?? "", data.severity, data.added_by].join("\n").toLowerCase();
+    const labels = selectorOf(data);
+    const where = [data.added_by, ...data.worst, ...data.longest.map((each) => each.node)];
+    this.found = [data.id, data.when ?? "", data.about ?? "", data.severity, conflict ? "conflict" : "", labels, data.mode, ...where].join("\n").toLowerCase();
     const sample = this.share ?? 0;
     if (now - this.#sampledAt >= SAMPLE_EVERY) {
       this.#sampledAt = now;
@@ -153,12 +189,17 @@ class Row {
     } else {
       this.samples[this.samples.length - 1] = sample;
     }
-    return before !== `${this.state} ${data.violated_on} ${data.definitions}`;
+    return before !== this.#shape();
+  }
+
+  #shape() {
+    return `${this.urgency} ${this.since} ${this.data.violated_on}`;
   }
 }
 
-function stateOf({ verdict, violated_now: now, violated_on: on, lately }) {
+function stateOf({ verdict, violated_now: now, violated_on: on, unknown_now: unknown, lately }) {
   if (now > 0) return "violated";
+  if (unknown > 0) return "undecided";
   if (on > 0) return "lately";
   if (verdict === "satisfied" || lately[0][0] + lately[0][1] >= LEFT) return "holding";
   return verdict === "unknown" ? "undecided" : "idle";

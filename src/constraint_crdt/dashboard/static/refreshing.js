@@ -6,6 +6,7 @@
 
 const IDS_AT_ONCE = 50;
 const FIRST_PAGE = 60;
+const URGENT = 250; // of what is violated or unknown, at first: what is wrong is never behind the first page
 const PAGE = 500;
 const ROWS_EVERY = 150; // ms between two requests for rows that moved
 const LOOK_EVERY = 1000; // ms between two looks at what is on the screen while many move
@@ -22,21 +23,20 @@ export class Refresher {
   #lookedAt = 0;
   #sweptAt = 0;
   #wake = null;
-  #dirty = { status: true, nodes: true };
+  #dirty = { status: true, nodes: true, alerts: true, budgets: true };
 
-  // `visible()`: the ids of the constraints that are on the screen.
-  constructor(api, model, visible) {
-    this.api = api;
-    this.model = model;
-    this.visible = visible;
+  // `visible()`: the ids of the constraints that are on the screen. `tab()`: the tab that is.
+  constructor(api, model, visible, tab) {
+    Object.assign(this, { api, model, visible, tab });
   }
 
   // The first look: enough for the first screen.
   async begin() {
-    const [status, nodes, lately, rows] = await Promise.all(
-      ["/v1/status", "/v1/nodes", "/v1/lately", `/v1/overview?limit=${FIRST_PAGE}`].map((path) => this.api.get(path)),
+    const [status, nodes, lately, rows, urgent] = await Promise.all(
+      ["/v1/status", "/v1/nodes", "/v1/lately", `/v1/overview?limit=${FIRST_PAGE}`, `/v1/urgent?limit=${URGENT}`].map((path) => this.api.get(path)),
     );
     this.model.putRows(rows);
+    this.model.putRows(urgent);
     this.model.setNodes(nodes);
     this.model.setLately(lately);
     this.model.setStatus(status);
@@ -50,6 +50,8 @@ export class Refresher {
       this.#took("setNodes", await this.api.get("/v1/nodes", { known: true }));
       this.#took("setLately", await this.api.get("/v1/lately", { known: true }));
     });
+    this.#keep("alerts", STATUS_EVERY, () => (this.tab() === "alerts" || this.model.firing.length ? 2000 : 5000), async () => this.#took("setAlerts", await this.api.get("/v1/alerts")));
+    this.#keep("budgets", STATUS_EVERY, () => (this.tab() === "budgets" ? 1500 : 15000), async () => this.#took("setBudgets", await this.api.get("/v1/budgets", { known: true })));
     document.addEventListener("visibilitychange", () => document.hidden || this.everything());
   }
 
@@ -70,7 +72,13 @@ export class Refresher {
   everything() {
     this.#sweptAt = 0;
     this.#lookedAt = 0;
+    this.#dirty.alerts = this.#dirty.budgets = true;
     this.moved({ constraints: null, nodes: null });
+  }
+
+  // Ask for this soon: alerts or budgets.
+  soon(what) {
+    this.#dirty[what] = true;
   }
 
   // Look at what is on the screen now: it was scrolled to.
@@ -88,7 +96,8 @@ export class Refresher {
     for (;;) {
       await sleep(typeof every === "function" ? every() : every);
       if (document.hidden || !this.model.connection.connected) continue;
-      if (!this.#dirty[what] && Date.now() - asked < atLeastEvery) continue;
+      const rest = typeof atLeastEvery === "function" ? atLeastEvery() : atLeastEvery;
+      if (!this.#dirty[what] && Date.now() - asked < rest) continue;
       this.#dirty[what] = false;
       asked = Date.now();
       if (!(await quietly(ask))) this.#dirty[what] = true;
