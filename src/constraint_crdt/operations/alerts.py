@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from constraint_crdt.model import counted
 from constraint_crdt.operations.command import (
     Column,
     Command,
@@ -217,9 +218,9 @@ def show_alerts(answer: AlertsReport, _: "Namespace") -> View:
     view += [f"{name} is not evaluated here: {why}" for name, why in sorted(answer.refused.items())]
     view += [note for each in answer.rules for note in _lacking(each.name, each.lacking)]
     if answer.waiting:
-        view.append(f"{answer.waiting} messages wait for webhooks that do not take them")
+        view.append(f"{counted(answer.waiting, 'message', 'waits', 'wait')} for webhooks that do not take them")
     if answer.dropped:
-        view.append(f"{answer.dropped} messages could not be delivered since the start: the node's log says why")
+        view.append(f"{counted(answer.dropped, 'message')} could not be delivered since the start: the node's log says why")
     if answer.untracked:
         view.append(f"{answer.untracked} more are so, beyond the most that are followed at once")
     return view

@@ -370,13 +370,15 @@ async def _status(node: "Node", _: Empty) -> Status:
 
 def _audited(answer: Status) -> str:
     counts = f"{answer.audited_satisfied} judgements satisfied, {answer.audited_violations} violated"
-    return f"{answer.audited} constraints are tried out, and counted apart: {counts}"
+    return f"{counted(answer.audited, 'constraint', 'is', 'are')} tried out, and counted apart: {counts}"
 
 
 def _disabled(answer: Status) -> list[tuple[str, object]]:
     if answer.all_disabled is not None:
         return [("NOTHING IS EVALUATED", show_disabled(answer.all_disabled, time.time()))]
-    return [("DISABLED", f"{answer.disabled} constraints; `constraints` says by whom and why")] if answer.disabled else []
+    return (
+        [("DISABLED", f"{counted(answer.disabled, 'constraint')}; `constraints` says by whom and why")] if answer.disabled else []
+    )
 
 
 def show_status(answer: Status) -> Lines:
