@@ -3,12 +3,13 @@
 import argparse
 import importlib
 import re
+import shlex
 from collections.abc import Iterator
 
 import pytest
 
 from constraint_crdt.cli import main
-from constraint_crdt.cli.arguments import OWN, commands_by_group, make_parser
+from constraint_crdt.cli.arguments import OWN, commands_by_group, make_parser, parse
 from constraint_crdt.cli.output import print_table
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.command import Column
@@ -55,6 +56,17 @@ def test_a_declared_command_has_a_view_or_a_function_of_its_own() -> None:
 def test_the_function_of_a_command_is_there(run: str) -> None:
     module, _, function = run.partition(":")
     assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_the_example_of_each_command_is_one_that_is_taken() -> None:
+    """A shell would run what is behind `>`."""
+    told = {parser.prog: parser.epilog for parser in parsers(make_parser())}
+    for program, example in told.items():
+        assert example is not None, program
+        _, _, words = example.replace("%%", "%").partition("example: ")
+        assert words.startswith(program)
+        found = parse(shlex.split(words.partition(" >")[0])[1:])
+        assert found.run, words
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

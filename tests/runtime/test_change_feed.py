@@ -102,7 +102,10 @@ def test_a_change_is_seen_at_once_and_told_later() -> None:
     state.constraints.remove("b", node="a")
     state.constraints.add("c", node="a", when="x < 3.0")
     assert (news.settle(), forgotten[3:]) == (3, ["a", "b", "c"])
-    assert news.take() == [DefinitionChange(EventKind.ADDED, "c", "x < 3.0"), DefinitionChange(EventKind.CHANGED, "a", "x < 2.0")]
+    added, changed = news.take()
+    assert (added, changed[:3]) == (DefinitionChange(EventKind.ADDED, "c", "x < 3.0"), (EventKind.CHANGED, "a", "x < 2.0"))
+    assert changed.former is not None
+    assert changed.former.when == "x < 1.0"
     assert (news.waiting, forgotten[6:]) == (False, [])
 
 

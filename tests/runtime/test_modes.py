@@ -43,7 +43,7 @@ async def test_audit_is_evaluated_and_counted_apart_and_nobody_is_told() -> None
         assert (status.audited, status.violations, status.audited_violations) == (1, 6, 2)
         lines = dict(show_status(status).values)
         assert lines["counts"] == "0 judgements satisfied, 4 violated, 0.00 % satisfied"
-        assert lines["audit"] == "1 constraints are tried out, and counted apart: 0 judgements satisfied, 2 violated"
+        assert lines["audit"] == "1 constraint is tried out, and counted apart: 0 judgements satisfied, 2 violated"
         assert alerting(b) == {"warn", "enforce"}
         found = await b.decide({"v": 7})
         assert [(each.constraint, each.forbids) for each in found.violated] == [

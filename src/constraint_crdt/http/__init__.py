@@ -27,9 +27,9 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from constraint_crdt.http.endpoint import AnswerCache, Endpoint, Own, PlainRoutes, Resource, problem_response
 from constraint_crdt.http.event_stream import CutOff, EventFeed, events
@@ -216,3 +216,37 @@ async def _not_routed(request: Request, error: Exception) -> Response:
     if reason is not None:
         status, detail = HTTPStatus.NOT_IMPLEMENTED, f"{request.url.path.removeprefix(SERVER)} is not served: {reason}"
     return problem_response(Problem(status, detail, headers=headers), as_error=is_plato)
+
+
+class BelowPath:
+    """Serves an application at a path too, where a proxy shows it. The path is taken off requests and put before links."""
+
+    def __init__(self, app: ASGIApp, base: str) -> None:
+        """`base`: as in `/crdt`."""
+        self._app = app
+        self._base = base
+        self._link = b"<" + base.encode() + b"/"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if scope["path"] == self._base:  # the relative links of the page need the last slash
+            await RedirectResponse(f"{self._base}/", HTTPStatus.PERMANENT_REDIRECT)(scope, receive, send)
+            return
+
+        async def with_links(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [(name, self._led(value) if name.lower() == b"link" else value) for name, value in message["headers"]]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        if scope["path"].startswith(f"{self._base}/"):
+            raw: bytes = scope.get("raw_path") or b""
+            base = self._base.encode()
+            scope = {**scope, "path": scope["path"].removeprefix(self._base), "raw_path": raw.removeprefix(base)}
+        await self._app(scope, receive, with_links)
+
+    def _led(self, link: bytes) -> bytes:
+        return self._link + link[2:] if link.startswith(b"</") else link

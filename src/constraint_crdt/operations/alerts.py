@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from constraint_crdt.model import counted
 from constraint_crdt.operations.command import (
     Column,
     Command,
@@ -268,9 +269,9 @@ def show_alerts(answer: AlertsReport, _: "Namespace") -> View:
     view += [f"{name} is not evaluated here: {why}" for name, why in sorted(answer.refused.items())]
     view += [note for each in answer.rules for note in _lacking(each.name, each.lacking)]
     if answer.waiting:
-        view.append(f"{answer.waiting} messages wait for webhooks that do not take them")
+        view.append(f"{counted(answer.waiting, 'message', 'waits', 'wait')} for webhooks that do not take them")
     if answer.dropped:
-        view.append(f"{answer.dropped} messages could not be delivered since the start: the node's log says why")
+        view.append(f"{counted(answer.dropped, 'message')} could not be delivered since the start: the node's log says why")
     if answer.untracked:
         view.append(f"{answer.untracked} more are so, beyond the most that are followed at once")
     return view
@@ -303,6 +304,7 @@ ALERTS: Final = Operation(
     run=_alerts,
     command=CompositeCommand(
         name="alerts",
+        example="alerts",
         help="what the node's alerts have found; or add, remove, list the rules of the fleet",
         group="observe",
         options={},
@@ -358,6 +360,7 @@ ACTIONS: Final = Operation(
     command=Command(
         name="alerts actions",
         help="the actions in the settings of the node: what waits, what failed",
+        example="alerts actions",
         group="observe",
         show=lambda answer, _, __: show_actions(answer),
     ),
@@ -451,6 +454,7 @@ DEFINE_ALERT: Final = Operation(
     positional=("name",),
     command=CompositeCommand(
         name="alerts add",
+        example="alerts add hot --kind violation --constraint 'thermal*' --for 1m",
         help="define an alert rule for the whole fleet, or replace it",
         group="observe",
         options={
@@ -475,6 +479,7 @@ DEFINE_ALERT: Final = Operation(
     more_commands=(
         CompositeCommand(
             name="alerts list",
+            example="alerts list",
             help="the alert rules, of the fleet and of the settings of the node",
             group="observe",
             options={},
@@ -503,6 +508,7 @@ REMOVE_ALERT: Final = Operation(
     by_segment=True,
     command=Command(
         name="alerts remove",
+        example="alerts remove hot",
         help="remove an alert rule of the fleet; its alerts end",
         group="observe",
         show=lambda answer, _, flags: show_rule_change(answer, flags),
@@ -540,7 +546,9 @@ SILENCES: Final = Operation(
     request=Empty,
     response=list[SilenceReport],
     run=_silences,
-    command=Command(name="silences", help="the silences and acknowledgements in force", group="observe", show=show_silences),
+    command=Command(
+        name="silences", example="silences", help="the silences and acknowledgements in force", group="observe", show=show_silences
+    ),
 )
 
 
@@ -576,6 +584,7 @@ SILENCE: Final = Operation(
     positional=("alert",),
     command=CompositeCommand(
         name="silence",
+        example="silence hot --for 2h --why 'the fan is being changed'",
         help="have alerts not told for a time, on all nodes",
         group="observe",
         options={
@@ -612,7 +621,13 @@ UNSILENCE: Final = Operation(
     response=SilenceReport,
     run=_unsilence,
     by_segment=True,
-    command=Command(name="unsilence", help="end a silence or an acknowledgement early", group="observe", show=show_unsilenced),
+    command=Command(
+        name="unsilence",
+        example="unsilence ID",
+        help="end a silence or an acknowledgement early",
+        group="observe",
+        show=show_unsilenced,
+    ),
 )
 
 
@@ -650,6 +665,7 @@ ACKNOWLEDGE: Final = Operation(
     positional=("alert",),
     command=CompositeCommand(
         name="acknowledge",
+        example="acknowledge hot --why 'on my way'",
         help="say that an alert is being looked after: it is told no more until it ends",
         group="observe",
         options={

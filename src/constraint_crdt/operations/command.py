@@ -71,6 +71,8 @@ class Command(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only=T
     name: str
     """Two words, such as `tile put`, for an action of a command."""
     help: str
+    example: str
+    """A use of it, without the name of the program."""
     group: str
     """The heading in the help."""
     flags: Mapping[str, Flag | None] = {}
@@ -89,6 +91,8 @@ class CompositeCommand(msgspec.Struct, Generic[Response], frozen=True, kw_only=T
     name: str
     """Two words, such as `tile tag`, for an action of a command."""
     help: str
+    example: str
+    """A use of it, without the name of the program."""
     group: str
     """The heading in the help."""
     options: Mapping[str, Flag]

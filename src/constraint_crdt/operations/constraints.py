@@ -679,6 +679,7 @@ CONSTRAINTS: Final = Operation(
     join=concatenated,
     command=Command(
         name="constraints",
+        example="constraints 'thermal*'",
         help="the active constraints: their states, counts of judgements, and the time for which they held",
         group="constraints",
         flags={
@@ -813,7 +814,7 @@ ADD: Final = Operation(
     created=True,
     build=new_constraint,
     command=Command(
-        name="add",
+        name="add", example="add max_speed --when 'speed_mps <= 1.5' --severity critical",
         help="add a constraint to the fleet, or change what is said of an active one",
         group="constraints",
         flags={
@@ -925,6 +926,7 @@ RESOLVE: Final = Operation(
     body=Body(shape=ConflictResolution),
     command=Command(
         name="resolve",
+        example="resolve max_speed --keep 1",
         help="end a conflict of concurrent edits: keep one definition, or join them; without a flag, list them",
         group="constraints",
         flags={"id": Flag(metavar="ID"), "keep": None},
@@ -957,6 +959,7 @@ REMOVE: Final = Operation(
     run=_remove,
     command=Command(
         name="remove",
+        example="remove max_speed --wait all",
         help="remove constraints from the fleet",
         group="constraints",
         flags={"id": None},

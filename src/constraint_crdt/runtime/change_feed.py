@@ -320,6 +320,8 @@ class DefinitionChange(NamedTuple):
     when: str
     in_conflict: int = 0
     """The number of its definitions, if they came into conflict by this change."""
+    former: Definition | None = None
+    """The only definition before, if it was replaced."""
 
 
 class DefinitionChanges:
@@ -346,6 +348,8 @@ class DefinitionChanges:
         """The constraints as last published, each with a hash of its definitions."""
         self.conflicts: set[str] = set()
         """The constraints with definitions in conflict, as last published."""
+        self._dropped: dict[str, list[Cell]] = {}
+        """The adds that ended since the constraint was last published, for `former`."""
         self._expired: dict[str, int] = {}
         """The hashes of constraints whose expiry was published, while an add of them stands."""
         state.rows.watch(ADD, self._moved, bulk=self._came)
@@ -367,6 +371,8 @@ class DefinitionChanges:
         cell = new if new is not None else old
         if cell is not None:
             self._touched.add(str(cell.key))
+            if old is not None:
+                self._dropped.setdefault(str(cell.key), []).append(old)
 
     def _came(self, cells: Sequence[Cell]) -> None:
         if len(cells) > SETTLED_AT_ONCE:
@@ -421,6 +427,8 @@ class DefinitionChanges:
                 self._expired.pop(id_, None)
             elif after is None and id_ not in self._expired:
                 self._waiting[id_] = None  # had ended before it came
+            if id_ not in self._waiting:
+                self._dropped.pop(id_, None)
         self._notify(changed)
         return len(changed)
 
@@ -477,6 +485,7 @@ class DefinitionChanges:
     def _change(self, id_: str, settled: int | Cell | None) -> DefinitionChange | None:
         now = self._constraints.definitions(id_)
         before, after = self._listed.get(id_), _hash(now)
+        dropped = self._dropped.pop(id_, ())
         began = is_conflict(now) and id_ not in self.conflicts
         if began:
             self.conflicts.add(id_)
@@ -495,7 +504,8 @@ class DefinitionChanges:
                 return None
             del self._expired[id_]
         kind = EventKind.ADDED if before is None else EventKind.CHANGED
-        return DefinitionChange(kind, id_, now[0].when or "", len(now) if began else 0)
+        former = next((each for each in map(_definition, dropped) if _hash((each,)) == before), None)
+        return DefinitionChange(kind, id_, now[0].when or "", len(now) if began else 0, former if len(now) == 1 else None)
 
     def _lasts(self, definitions: Sequence[Definition]) -> bool:
         """True if one of these is in force for longer than two clocks may differ."""
@@ -556,6 +566,10 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         return "python"
+
+
+def _definition(add: Cell) -> Definition:
+    return read_addition(add).definition
 
 
 def _hash(definitions: Sequence[Definition]) -> int | None:

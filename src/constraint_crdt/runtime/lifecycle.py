@@ -29,6 +29,7 @@ from constraint_crdt.alerts.delivery import Outlook, Teller, Webhooks
 from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine, FleetAlerts
 from constraint_crdt.crdt.clock import SECOND, STEP, ClockMark
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.gossip import GossipNode as MachineNode
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.diagnosis import Diagnosis
@@ -37,6 +38,7 @@ from constraint_crdt.insight.explain import Decisions, Explanations, NodeOvervie
 from constraint_crdt.insight.history import SAMPLE_EVERY, DefinitionClock, NodeRates, VerdictHistory
 from constraint_crdt.model import EventKind
 from constraint_crdt.operations.budgets import BudgetReport
+from constraint_crdt.operations.nodes import away_nodes
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.authority import Credentials, Fork, OwnReplaced
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -44,7 +46,7 @@ from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.actions import LOOK_EVERY as ACTIONS_EVERY
 from constraint_crdt.runtime.actions import Actions
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics, link_kinds, standing
-from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
+from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange, acting_as
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
@@ -70,6 +72,9 @@ VIEW_EVERY = 2.0
 PURGE_EVERY = 60.0
 FOLD_EVERY = 60.0
 """Seconds between two sweeps: of deleted tiles, and of counts to fold. Removals and expired constraints: `REMOVE_EVERY`."""
+
+RETIRE_EVERY = 60.0
+"""Seconds between two looks for nodes that are away for too long."""
 
 VALIDITY_EVERY = 5.0
 LINKS_EVERY = 60.0
@@ -493,6 +498,7 @@ class Runtime:
             links=settings.links, folder=settings.identity,
             listen=settings.listen, endpoints=lambda: self.transport.endpoints, is_loopback=is_loopback,
             link_kinds=lambda: link_kinds(self.transport), lacks_servers=lambda: standing(self.transport).lacks_servers,
+            foreign=lambda: standing(self.transport).foreign,
         )  # fmt: skip
 
         self.diagnosis.last = self.evaluator.last
@@ -590,6 +596,7 @@ class Runtime:
             self.measurements,
             self.alerts,
             settings.links,
+            self.events.log,
         )
         self.metrics = RuntimeMetrics(
             self.gossip, self.exchanges, self.evaluator, self.persistence, self.events, self.lag, self.sources
@@ -732,6 +739,8 @@ class Runtime:
         tasks.repeat("sketches", settings.rate_every, self.evaluator.write_sketches)
         tasks.repeat("folds", FOLD_EVERY, self.maintenance.fold)
         tasks.repeat("purges", PURGE_EVERY, self.maintenance.purge)
+        if settings.retire_away_after:
+            tasks.repeat("away nodes", RETIRE_EVERY, self.retire_away)
         tasks.repeat("budgets", BUDGETS_EVERY, self.budgets.tend)
         tasks.repeat("removals", REMOVE_EVERY, self.maintenance.drop_removals)
         if settings.identity:
@@ -774,6 +783,29 @@ class Runtime:
             for sentence in sorted(wrong - said):
                 _log.warning("%s", sentence)
             said = wrong
+
+    async def retire(self, name: str, *, undo: bool = False, why: str = "") -> None:
+        """Retire a node, or undo it. See `Node.retire`."""
+        change = partial(self.gossip.undo_retirement if undo else self.gossip.retire, name)
+        await self.feed.commit(change, "undo retire" if undo else "retire", name, why=why)
+        if not undo:
+            await self.budgets.retire(name)
+        kind = EventKind.RETIREMENT_UNDONE if undo else EventKind.RETIRED
+        self.publisher.publish(kind, node=name, actor=self.feed.actor, by=self.settings.name, why=why or self.feed.why)
+
+    async def retire_away(self) -> None:
+        """Retire the nodes that were not heard of for `retire_away_after`, unless this node is alone, and may be cut off."""
+        if not self.exchanges.live:
+            return
+        after, uptime = self.settings.retire_away_after, self.answers.status(self.convergence).uptime
+        for name in away_nodes(self.answers.nodes(self.convergence), after, uptime, time.time()):
+            with acting_as("retire_away_after"):
+                try:
+                    await self.retire(name)
+                except ConstraintCrdtError as error:  # such as a node that is no operator
+                    _log.warning("%s was away for %g s and is not retired: %s", name, after, error)
+                    return
+            _log.warning("%s was not heard of for %g s and is retired (retire_away_after)", name, after)
 
     def _facts(self, frontier: DefinitionClock) -> Facts:
         """What the kinds of alerts read."""

@@ -7,10 +7,11 @@ a known name is refused there.
 
 import ipaddress
 import json
+import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -20,7 +21,7 @@ from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import check_id
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.expression import check_names
-from constraint_crdt.operations.command import parse_duration
+from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.operations.nodes import LinkProtection
 from constraint_crdt.protocol.sites import SITE
 from constraint_crdt.runtime.exchange_loop import PeerChoiceRule
@@ -174,6 +175,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Without a file the API needs no token.
     """
 
+    base_path: str = ""
+    """The path at which a proxy shows the API and its page, such as `/crdt/`. The node serves both `/crdt/v1/…` and `/v1/…`, so the
+    proxy may pass the path on or strip it, and its pages and links use the path. Empty: none.
+    """
+
     api_rate: float = 5000.0
     """Requests per second of a client, with bursts of twice this number. A lower rate protects other clients from a faulty one."""
 
@@ -258,6 +264,12 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     fold_counts_after: float = 86_400.0
     """Seconds after which the counts of an inactive constraint are folded into the node's total. Sooner keeps less, and loses
     detail of the past.
+    """
+
+    retire_away_after: float = 0.0
+    """Seconds after which a node that was not heard of is retired, an hour at least; 0: never. For fleets whose nodes get names at
+    random, as in containers. A node alone retires none; the two sides of a cut that lasts for so long retire each other, which
+    `constraint-crdt retire NODE --undo` mends.
     """
 
     keep_deleted_tiles_for: float = 604_800.0
@@ -550,22 +562,12 @@ def _converted(key: str, value: object, source: str, *, strict: bool = False) ->
     numbers.
     """
     try:
-        if key == "alert":
-            value = _read_alerts(value)
-        if key == "source":
-            value = _read_sources(value)
-        if key == "action":
-            value = _read_actions(value)
-        if key == "variables":
-            value = _read_variables(value)
-        if key == "share":
-            value = _read_shares(value)
-        if key == "api_tls":
-            value = _read_api_tls(value)
+        if key in _READERS:
+            value = _READERS[key](value)
+        if key == "retire_away_after" and isinstance(value, str) and value != "0":
+            value = parse_duration(value)
         if key == "labels" and isinstance(value, list):
             value = _read_labels(value)
-        if key == "destinations":
-            value = _read_destinations(value)
         converted: object = msgspec.convert(value, _TYPES[key], strict=strict)
         if key == "probe" and converted == ("none",):
             converted = ()
@@ -573,7 +575,7 @@ def _converted(key: str, value: object, source: str, *, strict: bool = False) ->
     except msgspec.ValidationError:
         shown = "this" if key == "destinations" else repr(value)
         raise SettingsError(f"{source}: {shown} is not {_wanted(key)}") from None
-    except SettingsError as error:
+    except (SettingsError, UsageError) as error:
         raise SettingsError(f"{source}: {error}") from None
     return converted
 
@@ -764,6 +766,22 @@ def _check_half_lives(value: object) -> None:
         raise SettingsError(str(error)) from None
 
 
+_BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*/?")
+
+
+LEAST_AWAY = 3600.0
+
+
+def _check_away(value: object) -> None:
+    if not isinstance(value, int | float) or not (value == 0 or LEAST_AWAY <= value <= 315_360_000.0):
+        raise SettingsError(f"retire_away_after must be 0, for never, or from {LEAST_AWAY:g} seconds to ten years, not {value!r}")
+
+
+def _check_base_path(value: object) -> None:
+    if not _BASE_PATH.fullmatch(str(value)):
+        raise SettingsError(f"base_path must be a path, as in /crdt/, not {value!r}")
+
+
 MOST_DESTINATIONS = 16
 """Destinations of a node."""
 
@@ -777,6 +795,17 @@ _WORDS: dict[str, tuple[str, ...]] = {
 }
 """The allowed words of a setting."""
 
+_READERS: dict[str, Callable[[Any], object]] = {
+    "alert": _read_alerts,
+    "source": _read_sources,
+    "action": _read_actions,
+    "variables": _read_variables,
+    "share": _read_shares,
+    "api_tls": _read_api_tls,
+    "destinations": _read_destinations,
+}
+"""Settings whose texts and tables are read by a function of their own."""
+
 _READ: dict[str, Callable[[object], object]] = {
     "half_lives": _check_half_lives,
     "alert": _read_alerts,
@@ -785,6 +814,8 @@ _READ: dict[str, Callable[[object], object]] = {
     "destinations": _check_destinations,
     "variables": _read_variables,
     "share": _read_shares,
+    "base_path": _check_base_path,
+    "retire_away_after": _check_away,
 }
 """Settings with checks of their own."""
 

@@ -28,6 +28,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import count
 from random import Random
+from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
@@ -142,6 +143,8 @@ class Standing(NamedTuple):
     """The names of the routers that it has a link to."""
     lacks_servers: bool = False
     """The fleet is large, and no node of it can be a router."""
+    foreign: Mapping[str, str] = MappingProxyType({})
+    """Other fleets at the other ends of links, each with the name of a node of it, while no node of this fleet is there."""
 
 
 @runtime_checkable

@@ -478,7 +478,8 @@ class ZenohTransport:
         """See `RoleTransport.standing`."""
         routers = () if self._session is None else tuple(sorted(self._session.routers()))
         lacks = self._rule is not None and self._rule.is_large and not self._rule.servers
-        return Standing(self._present.role, self._choice.why, routers, lacks)
+        foreign = {} if self._session is None or self._session.peers else dict(self._session.foreign)
+        return Standing(self._present.role, self._choice.why, routers, lacks, foreign)
 
     def links(self) -> Mapping[str, LinkKind]:
         """See `LinkingTransport.links`."""

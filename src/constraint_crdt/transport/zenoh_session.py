@@ -49,10 +49,12 @@ from zenoh.handlers import Callback
 from constraint_crdt.transport import MAX_PAYLOAD, HandlerTasks, LinkKind, Peer, PeerCallback, Unreachable, check_payload
 from constraint_crdt.transport.addresses import ease_links
 from constraint_crdt.transport.zenoh_startup import (
+    ALIVE_ANYWHERE,
     MARK,
     alive_key,
     alive_keys,
     close_session,
+    fleet_of,
     in_daemon_thread,
     link_ends,
     main_id,
@@ -191,6 +193,15 @@ CLOSE_SECONDS = 1.5
 LOG_EVERY = 60.0
 """Seconds between two lines of the log on names without a valid certificate, at least; and on messages without a valid tag."""
 
+FOREIGN_AFTER = 1.0
+"""Seconds after a link came at which a node without peers asks for the nodes of other fleets behind its links."""
+
+FOREIGN_TIMEOUT = 2.0
+"""Seconds for the answers."""
+
+MOST_FOREIGN = 4
+"""Other fleets that are named."""
+
 MOST_SESSIONS = 16
 """Sessions of one name that are listed, at most. A node has one, and for a moment those before it."""
 
@@ -310,6 +321,9 @@ class ZenohSession:
         self._eased = 0
         self._is_new = False
         """Whether a link has come since the options were set last."""
+        self.foreign: dict[str, str] = {}
+        """Other fleets that were found at the other ends of links while no node of this fleet was, each with the name of a node."""
+        self._looks_around = False
         self._main = self._declare(raw)
 
     def _declare(self, raw: zenoh.Session) -> Declared:
@@ -486,7 +500,35 @@ class ZenohSession:
                 self._marked_links[mark] += change
                 if not self._marked_links[mark]:
                     del self._marked_links[mark]
+        if up and not self.peers and self._identity is None and not self._looks_around:
+            self._looks_around = True
+            self._loop.call_later(FOREIGN_AFTER, self._look_around)
         self._moved()
+
+    def _look_around(self) -> None:
+        """Ask for the nodes of all fleets behind the links, as no node of this fleet was found there: a name may be misspelt."""
+        self._looks_around = False
+        if self.peers or self._closed:
+            return
+
+        def on_token(reply: zenoh.Reply) -> None:
+            if reply.ok is not None:
+                self._hand_over(self._note_foreign, str(reply.ok.key_expr))
+
+        with contextlib.suppress(zenoh.ZError):
+            self._main.raw.liveliness().get(ALIVE_ANYWHERE, Callback(on_token, indirect=False), timeout=FOREIGN_TIMEOUT)
+
+    def _note_foreign(self, key: str) -> None:
+        peer = peer_of(key)
+        if peer is not None and not self._is_me(peer) and len(self.foreign) < MOST_FOREIGN:
+            fleet = fleet_of(key)
+            if fleet != self._member.fleet:
+                if fleet not in self.foreign:
+                    told = (
+                        "%s of fleet %s is at the other end of a link, and this node is of fleet %s: look at --fleet and --connect"
+                    )
+                    _log.warning(told, peer.name, fleet, self._member.fleet)
+                self.foreign.setdefault(fleet, peer.name)
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
