@@ -181,7 +181,8 @@ def parse_measurements(texts: Iterable[str]) -> dict[str, object]:
     """Values of `VAR=VALUE`. Raises `UsageError` for anything else, and for a name with two values."""
     values: dict[str, object] = {}
     for text in texts:
-        name, equals, value = text.partition("=")
+        labelled = re.match(r"([^={]*\{[^}]*\})(=?)(.*)", text, re.DOTALL)
+        name, equals, value = labelled.groups() if labelled else text.partition("=")
         if not equals or not name:
             raise UsageError(f"{text!r} is not VAR=VALUE, for example gpu_temp_c=91.5")
         if name in values:

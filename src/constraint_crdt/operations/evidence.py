@@ -22,13 +22,16 @@ from constraint_crdt.operations.command import (
     show_share,
     show_state,
     show_time,
+    show_values,
 )
 from constraint_crdt.operations.constraints import (
     NO_SECONDS,
     DisabledReport,
+    InstancesReport,
     SecondsReport,
     show_disabled,
     show_fields,
+    show_instances,
     show_selector,
     show_verdict,
 )
@@ -261,6 +264,8 @@ class ExplainReport(msgspec.Struct, frozen=True, kw_only=True):
     """Null for a constraint that no definition has the scope fleet of, and before it was read here."""
     disabled: DisabledReport | None = None
     """Null for an enabled constraint."""
+    instances: InstancesReport | None = None
+    """Those on the answering node, at most 256; null without a definition with `each`, and before the first judgement."""
 
 
 class PeerConvergence(msgspec.Struct, frozen=True, kw_only=True):
@@ -517,7 +522,11 @@ def show_explain(answer: ExplainReport, _: ExplainConstraint, __: "Namespace") -
         lines.append(
             ("counted by", f"{answer.fleet.counted_by} alone, while it is live; in a partition one node on each side counts")
         )
+    if answer.instances is not None:
+        lines.append(("instances", f"here {show_instances(answer.instances)}"))
     view: list[str | Table | Lines] = [f"{answer.id}: {_state(answer)}", Lines(lines)]
+    if answer.instances is not None and answer.instances.worst:
+        view.append(_instances(answer.instances, answer, now))
     if answer.violations:
         view += [*_verdicts(answer, now), _violations(answer, now)]
     return view
@@ -542,6 +551,33 @@ def show_explanation(answer: ExplainReport | BudgetExplanation, flags: "Namespac
     if isinstance(answer, BudgetExplanation):
         return show_explained(answer)
     return show_explain(answer, ExplainConstraint(id=answer.id), flags)
+
+
+MOST_EXPLAINED: Final = 256
+"""Instances in an explanation."""
+
+SHOWN_INSTANCES: Final = 20
+"""Instances in the table of the command."""
+
+
+def _instances(found: InstancesReport, answer: ExplainReport, now: float) -> Table:
+    """A row for each instance on the answering node, the worst first."""
+    columns = [Column(found.label), Column("now"), Column("since"), Column("values"), Column("reason")]
+    first = answer.definitions[0] if answer.definitions else None
+    times = (0.0, 0.0) if first is None else (first.for_, first.clear_after)
+    rows: list[list[object]] = [
+        [
+            each.instance,
+            show_state(each.state, each.since, now, for_=times[0], clear_after=times[1]),
+            show_time(each.since, now),
+            show_values(each.values, each.margin, each.margin_share, each.margin_variable) or "-",
+            each.reason or ("by default" if each.by_default else "-"),
+        ]
+        for each in found.worst[:SHOWN_INSTANCES]
+    ]
+    if found.total > SHOWN_INSTANCES:
+        rows.append([f"and {found.total - SHOWN_INSTANCES} more", "", "", "", ""])
+    return Table(columns, rows)
 
 
 def _state(answer: ExplainReport) -> str:

@@ -493,8 +493,10 @@ class GossipNode:
         """
         from constraint_crdt.expression import check_names
         from constraint_crdt.expression.evaluation import evaluate
+        from constraint_crdt.expression.instances import flattened, read_instance
 
-        check_names(values)
+        values = flattened(values)
+        check_names(name for name in values if read_instance(name) is None)
         state = self.local.state
         enabled = [id_ for id_ in sorted(state.constraints) if id_ not in state.switches]
         evaluations = evaluate(

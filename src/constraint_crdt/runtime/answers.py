@@ -9,6 +9,7 @@ program around the node, delays gossip and answers by as much.
 
 import asyncio
 import heapq
+import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence, Set
@@ -39,6 +40,7 @@ from constraint_crdt.operations.constraints import (
     ViolatedNode,
     reported_disabling,
     reported_fields,
+    reported_instances,
     reported_time,
     reported_verdict,
 )
@@ -435,7 +437,7 @@ class Answers:
     def variables(self, ids: Sequence[str]) -> list[VariableReport]:
         """See `Node.variables`."""
         now = steady_ns()
-        places = [(node, name) for node, _, name in (id_.rpartition("/") for id_ in ids)]
+        places = [found.groups() for found in map(_VARIABLE_ID.fullmatch, ids) if found]
         reports = [self._variable(node, name, now) for node, name in places]
         return [report for report in reports if report is not None]
 
@@ -651,7 +653,12 @@ class Answers:
             violated_now=len(violated),
             violated_on=tuple([ViolatedNode(node=node, **reported_verdict(each)) for node, each in named]),
             disabled=disabled,
+            instances=reported_instances(self._evaluator.instances(id_, MOST_VIOLATED)) if active else None,
         )
+
+
+_VARIABLE_ID = re.compile(r"(.*)/([A-Za-z0-9_.]+(?:\{[^{}]*\})?)", re.DOTALL)
+"""A node and a variable of it, perhaps an instance, whose label can have a slash."""
 
 
 def _rate(total: Counts, audited: Counts) -> float:

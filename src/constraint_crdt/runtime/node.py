@@ -39,6 +39,7 @@ from constraint_crdt.errors import (
 )
 from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation, is_known
+from constraint_crdt.expression.instances import flattened, read_instance
 from constraint_crdt.insight.history import RuleHistory
 from constraint_crdt.model import Event, IfUnknown, Mode, Scope, Severity, counted, html_fields
 from constraint_crdt.operations.budgets import HoldReport
@@ -528,7 +529,7 @@ class Node:
         None in place of a value: the variable is missing. Raises `ConstraintCrdtError` for a name that no expression can read.
         """
         self._check_call()
-        check_names(values)
+        check_names(name for name in flattened(values) if read_instance(name) is None)
         runtime = self._runtime
         runtime.persistence.check()
         evaluations = await runtime.evaluator.check(values)
@@ -545,7 +546,7 @@ class Node:
         `ConstraintCrdtError` for a name that no expression can read.
         """
         self._check_call()
-        check_names(values)
+        check_names(name for name in flattened(values) if read_instance(name) is None)
         return await self.decisions.make(values, self._runtime.feed.actor)
 
     async def update_position(self, position: Position) -> None:
