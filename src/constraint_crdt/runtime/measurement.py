@@ -125,15 +125,18 @@ class LatestMeasurements:
                 self._explain(name, None)
             if value is None:
                 self._withdraw(name)
-                continue
-            before = samples.get(name)
-            if before is None and "." in name and "{" not in name:
-                self._fields.setdefault(name.partition(".")[0], []).append(name)
-            if before is None or before.until < now or type(before.value) is not type(value):
-                self.names_changed = True
-            samples[name] = Sample(now, now + max_ages[name] if name in max_ages else until, value, source)
+            else:
+                self._put_sample(name, Sample(now, now + max_ages[name] if name in max_ages else until, value, source))
         for name in labelled:
             self._put_instance(name, now)
+
+    def _put_sample(self, name: str, sample: Sample) -> None:
+        before = self._samples.get(name)
+        if before is None and "." in name and "{" not in name:
+            self._fields.setdefault(name.partition(".")[0], []).append(name)
+        if before is None or before.until < sample.at or type(before.value) is not type(sample.value):
+            self.names_changed = True
+        self._samples[name] = sample
 
     def _put_instance(self, name: str, now: int) -> None:
         """Have the sample of an instance in its series."""
