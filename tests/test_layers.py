@@ -29,6 +29,7 @@ ROOMS = [
     ("alerts",),
     ("runtime",),
     ("http", "dashboard", "client"),
+    ("agents",),
     ("cli", "demo"),
     ("__main__",),
 ]
