@@ -1,7 +1,7 @@
 """Tools for agents by the Model Context Protocol: ask before acting, read and change constraints, hold budgets, share tiles.
 
-`constraint-crdt mcp` serves them on stdio, or as streamable HTTP. The descriptions are written for a language model: what a tool does,
-when to call it, what its answer means. Rules:
+`constraint-crdt mcp` serves them on stdio, or as streamable HTTP. The descriptions are written for a language model: what a tool
+does, when to call it, what its answer means. Rules:
 
 - A tool calls one operation of a node, with the rights of the token. A refusal is an error result with the node's sentence.
 - Answers are the reports of the API. Lists are cut at `MOST_LISTED`, and say so.
@@ -30,9 +30,10 @@ MOST_LISTED: Final = 200
 
 INSTRUCTIONS: Final = """\
 A fleet of machines shares one set of constraints, such as `speed_mps <= 1.5`. Before an action that changes something in the world,
-call check_action with the values that the action would bring about, and do not act if `allowed` is false: tell the reason instead,
-with the constraint and its margin. `undecided` lists constraints that cannot be decided because a value is missing: give that value, or
-say that it is not known. For work that only a limited number may do at a time, call acquire_budget first and release_budget after it.
+call check_action with the values that the action would bring about, and do not act if `allowed` is false: tell the reason
+instead, with the constraint and its margin. `undecided` lists constraints that cannot be decided because a value is missing: give
+that value, or say that it is not known. For work that only a limited number may do at a time, call acquire_budget first and
+release_budget after it.
 """
 
 Value = bool | float | str
@@ -57,11 +58,16 @@ def make_server(node: AsyncMethods) -> "MCPServer[Any]":
         "constraint-crdt", title="Constraints of a fleet", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING"
     )
     tools, reads = _Tools(node), ToolAnnotations(read_only_hint=True)
-    for tool in (tools.check_action, tools.list_constraints, tools.explain_constraint, tools.list_budgets, tools.list_tiles,
-                 tools.read_tile, tools.fleet_status):  # fmt: skip
+    readers: list[_Tool] = [
+        tools.check_action, tools.list_constraints, tools.explain_constraint, tools.list_budgets, tools.list_tiles, tools.read_tile,
+        tools.fleet_status,
+    ]  # fmt: skip
+    for tool in readers:
         server.tool(annotations=reads)(_telling(tool, ToolError))
-    for tool in (tools.measure, tools.add_constraint, tools.acquire_budget, tools.renew_budget, tools.release_budget,
-                 tools.write_tile):  # fmt: skip
+    writers: list[_Tool] = [
+        tools.measure, tools.add_constraint, tools.acquire_budget, tools.renew_budget, tools.release_budget, tools.write_tile,
+    ]  # fmt: skip
+    for tool in writers:
         server.tool()(_telling(tool, ToolError))
     server.resource(
         "constraint-crdt://constraints", title="The active constraints", mime_type="application/json",
@@ -121,9 +127,10 @@ class _Tools:
         """Ask whether an intended action is allowed by the constraints, before doing it. Nothing is counted, changed or started.
 
         values: the variables as the action would make them, for example {"speed_mps": 1.2, "gripper": "open"}. What is not given is
-        taken as the node measures it now. The answer has `allowed`; `violated`: each constraint that would be violated, with `margin`, the
-        signed distance to its limit (negative: by how much it is broken); `undecided`: constraints that cannot be decided, with the
-        `missing` variables. If `allowed` is false, do not act. If something is undecided, find out the missing value first.
+        taken as the node measures it now. The answer has `allowed`; `violated`: each constraint that would be violated, with
+        `margin`, the signed distance to its limit (negative: by how much it is broken); `undecided`: constraints that cannot be
+        decided, with the `missing` variables. If `allowed` is false, do not act. If
+        something is undecided, find out the missing value first.
         """
         return dict(_plain(await self._node.decide(values)))
 
@@ -138,12 +145,12 @@ class _Tools:
         return _listed(rows, "constraints")
 
     async def explain_constraint(self, id: str) -> dict[str, Any]:  # noqa: A002 - the name that a model sees
-        """Explain one constraint: who added it and when, where it is violated and since when, by which values, who has not heard of it."""
+        """Explain one constraint: who added it and when, where it is violated, since when, by which values, who has not heard."""
         return dict(_plain(await self._node.explain(id)))
 
     async def add_constraint(
         self,
-        id: str,
+        id: str,  # noqa: A002 - the name that a model sees
         when: str,
         about: str,
         severity: str = "warning",
@@ -152,7 +159,7 @@ class _Tools:
         """Add a constraint for the whole fleet. It is enforced on every node that it applies to, at once, so be sure.
 
         when: a CEL expression that must hold, for example "speed_mps <= 0.5". about: why, for people. severity: info, warning or
-        critical. ttl_seconds: how long it lasts; prefer an end where the reason has one. An id that exists is refused: choose another.
+        critical. ttl_seconds: how long it lasts; prefer an end where the reason has one. An id that exists is refused.
         """
         with suppress(ClientError):
             if await self._node.constraints(id_=(id,)):
@@ -160,19 +167,19 @@ class _Tools:
         return dict(_plain(await self._node.add(id, when=when, about=about, severity=severity, ttl=ttl_seconds)))
 
     async def measure(self, values: Mapping[str, Value]) -> str:
-        """Report values as measured now on this machine; constraints are judged by them at once. Only for what was really measured."""
+        """Report values as measured now on this machine; constraints are judged by them. Only for what was really measured."""
         await self._node.measure(values)
         return "taken in"
 
     async def list_budgets(self) -> dict[str, Any]:
-        """List the budgets, limits on how many may do something at the same time: limit, who holds, what is free here and elsewhere."""
+        """List the budgets, limits on how many may do something at once: limit, who holds, what is free here and elsewhere."""
         return _listed(await self._node.budgets(), "budgets")
 
     async def acquire_budget(self, name: str, amount: int = 1, wait_seconds: float = 0.0, holder: str = "agent") -> dict[str, Any]:
-        """Hold an amount of a budget before doing what it limits. The answer has `hold`, to renew or release it, and `ttl` in seconds.
+        """Hold an amount of a budget before doing what it limits. The answer has `hold`, to renew or release it, and `ttl`.
 
-        It is refused with the reason if nothing is free, after waiting wait_seconds (60 at most). The hold ends by itself after `ttl`
-        seconds: renew it in time, or stop the work. Release it when the work is done.
+        It is refused with the reason if nothing is free, after waiting wait_seconds (60 at most). The hold ends by itself after
+        `ttl` seconds: renew it in time, or stop the work. Release it when the work is done.
         """
         return dict(_plain(await self._node.acquire(name, amount, wait=wait_seconds, holder=holder)))
 
@@ -193,7 +200,7 @@ class _Tools:
         return dict(_plain(await self._node.tile(room, id)))
 
     async def write_tile(self, room: str, id: str, text: str) -> dict[str, Any]:  # noqa: A002 - as above
-        """Write a tile: the whole fleet sees the text, also nodes that are cut off now, once they are back. A former text is replaced."""
+        """Write a tile, in place of a former text: the whole fleet sees it, nodes that are cut off once they are back."""
         return dict(_plain(await self._node.put_tile(room, id, text)))
 
     async def fleet_status(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`mcp`: tools for agents by the Model Context Protocol, on stdio or as streamable HTTP, each answered by a node.
 
-On stdio the node is asked with the token of the command. By HTTP each request is passed on with its own bearer token, so the rights of
-a client are those of its token; without a token file of the node none is needed.
+On stdio the node is asked with the token of the command. By HTTP each request is passed on with its own bearer token, so the rights
+of a client are those of its token; without a token file of the node none is needed.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def _serve_http(where: str, node: str, ca: str | None) -> None:
     import uvicorn
 
     host, port = parse_address(where)
-    if not is_loopback(where):
+    if not is_loopback(f"tcp/{where}"):
         raise MisuseError(
             f"--http {where} could be reached from other machines without TLS: give a loopback address, and a proxy before it"
         )
