@@ -30,6 +30,7 @@ ROOMS = [
     ("sources",),
     ("runtime",),
     ("http", "dashboard", "client"),
+    ("agents",),
     ("cli", "demo"),
     ("__main__",),
 ]

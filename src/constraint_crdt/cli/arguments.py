@@ -27,7 +27,7 @@ LEAST_DEMO_NODES = 2
 MOST_DEMO_NODES = 20
 LEAST_DEMO_SECONDS = 8.0
 GROUPS: Final = {
-    "run": ("node", "config", "source", "guard", "token", "demo", "simulate", "plan", "replay", "completion"),
+    "run": ("node", "config", "source", "guard", "mcp", "token", "demo", "simulate", "plan", "replay", "completion"),
     "constraints": ("apply", "test", "backtest", "lint", "coverage"),
     "observe": ("watch", "events", "doctor"),
     "state": ("acquire", "tile", "counter", "tally", "seen", "position"),
@@ -97,6 +97,7 @@ EXAMPLES: Final = {
     "fleet certify": "fleet certify forge",
     "fleet renew": "fleet renew forge",
     "fleet rotate": "fleet rotate --both 7d",
+    "mcp": "mcp --token-file agent.token",
     "apply": "apply fleet.toml --dry-run",
     "source": "source try node.toml",
     "source try": "source try node.toml --name battery",
@@ -249,6 +250,7 @@ def make_parser() -> argparse.ArgumentParser:
     _lint(commands, client)
     _acquire(commands, client)
     _guard(commands, client)
+    _mcp(commands, client)
     _watch(commands, client)
     _merge(commands)
     _backup(commands, client)
@@ -660,6 +662,13 @@ def _guard(commands: _Commands, client: _Parser) -> None:
     guard.add_argument("--dry-run", action="store_true", help="say whether the program would run, and why not")
     guard.set_defaults(words=[])
     guard.usage = f"{guard.format_usage().removeprefix('usage: ').rstrip()} [-- COMMAND ...]"
+
+
+def _mcp(commands: _Commands, client: _Parser) -> None:
+    mcp = _command(commands, "mcp", "mcp:mcp", "serve tools for agents by the Model Context Protocol, on stdio", client)
+    mcp.add_argument(
+        "--http", metavar="HOST:PORT", help="serve streamable HTTP there instead, at /mcp, with the token of each request"
+    )
 
 
 def _simulate(commands: _Commands) -> None:
