@@ -4,7 +4,8 @@
 
 A second of a node: all variables are measured, all constraints that read them are judged, and the tick looks at those that time
 moves. The bounds are 8 % of a core for 10,000 plain constraints, and 3 % for 1,000 with a window of 5 minutes and `for`.
-Writing the counts is the same work for any judgement, and is a row of its own.
+1,000 instances, 250 of each of four variables, take at most 5 %, measured together or one by one. Writing the counts is the same
+work for any judgement, and is a row of its own.
 
 The last rows are of a running node with a store, which also writes counts, rates and times: all of its CPU, and the longest time
 for which a callback held its event loop, by CPU time, while all values change and while all constraints turn.
@@ -21,6 +22,7 @@ from report import Row, median_cpu, run
 
 from constraint_crdt import GossipNode
 from constraint_crdt.cli.node import keep_collections_short
+from constraint_crdt.expression.instances import Touched, flattened
 from constraint_crdt.expression.judgement import Judge
 from constraint_crdt.operations.constraints import AddConstraint
 from constraint_crdt.runtime.evaluation import JUDGED_AT_ONCE
@@ -48,11 +50,11 @@ CASES: dict[str, tuple[int, int, str, int, float]] = {
 class Bench:
     """A node's constraints, measurements and clock."""
 
-    def __init__(self, constraints: int, variables: int, text: str, for_: int) -> None:
+    def __init__(self, constraints: int, variables: int, text: str, for_: int, each: str | None = None) -> None:
         self.node = GossipNode("a")
         for number in range(constraints):
             self.node.state.constraints.add(
-                f"c{number:05}", node=self.node.replica, when=text.format(number % variables, number), for_=for_ * SECOND
+                f"c{number:05}", node=self.node.replica, when=text.format(number % variables, number), for_=for_ * SECOND, each=each
             )
         self.names = [f"x{number}" for number in range(variables)]
         self.measured = LatestMeasurements(30.0)
@@ -81,6 +83,36 @@ class Bench:
         self.judge.take_changes()
 
 
+INSTANCES = 250
+"""Of each of four variables."""
+MOST_INSTANCES = 5.0
+"""% of a core."""
+
+
+class InstancesBench(Bench):
+    """The same of four constraints with `each`."""
+
+    def __init__(self, *, together: bool) -> None:
+        """`together`: the instances of a variable are measured at once; else one by one."""
+        self.together = together
+        super().__init__(4, 4, "x{} < {}.5 + 1000.0", 0, each="joint")
+
+    def second(self) -> None:
+        """The work of a second."""
+        began = self.now
+        for name in self.names:
+            for chunk in (range(INSTANCES),) if self.together else ((number,) for number in range(INSTANCES)):
+                self.now += SECOND // 4 // INSTANCES * len(chunk)
+                value = float(self.now // SECOND * 7 % 101)
+                values = flattened({name: {"by": "joint", "values": {f"j{number}": value for number in chunk}}})
+                self.measured.put(values, self.now)
+                self.judge.judge(self.judge.readers(values), self.now, touched=Touched.of(values))
+        self.now = began + SECOND
+        self.measured.aged(self.now)
+        self.judge.look(self.now)
+        self.judge.take_changes()
+
+
 def rows() -> list[Row]:
     """The table."""
     found: list[Row] = []
@@ -89,6 +121,9 @@ def rows() -> list[Row]:
         bench = Bench(constraints, variables, text, for_)
         found.append(Row(name, median_cpu(bench.second, JUDGED) * 100, "% of a core", most))
         counts = counts or bench.judge.take_counts()
+    for name, together in (("together", True), ("one by one", False)):
+        share = median_cpu(InstancesBench(together=together).second, JUDGED) * 100
+        found.append(Row(f"1,000 instances of 4 constraints, measured {name}", share, "% of a core", MOST_INSTANCES))
     judged, held, turned = asyncio.run(running_node())
     return [
         *found,

@@ -45,6 +45,7 @@ RAISED = {
     ("operations/guards.py", "ValueError"),  # the parsers of parameters, whose callers name the parameter
     ("operations/counts.py", "ValueError"),
     ("operations/operation.py", "ValueError"),
+    ("operations/plato.py", "ValueError"),
     ("operations/service.py", "ValueError"),
     ("operations/sketches.py", "ValueError"),
     ("operations/tiles.py", "ValueError"),

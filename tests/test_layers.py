@@ -27,8 +27,10 @@ ROOMS = [
     ("operations",),
     ("insight",),
     ("alerts",),
+    ("sources",),
     ("runtime",),
     ("http", "dashboard", "client"),
+    ("agents",),
     ("cli", "demo"),
     ("__main__",),
 ]

@@ -7,6 +7,7 @@ Files are named from the root of the checkout or of the package. A constant stan
 import re
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from itertools import dropwhile, takewhile
 from pathlib import Path
 
@@ -63,6 +64,12 @@ def is_module(name: str) -> bool:
     return path.is_dir() or path.with_suffix(".py").is_file()
 
 
+def is_function(name: str) -> bool:
+    """True for a public function of a module, such as `constraint_crdt.exchange`."""
+    module, _, function = name.rpartition(".")
+    return is_module(module) and callable(getattr(import_module(module), function, None))
+
+
 def missing_names(page: Path) -> list[str]:
     missing: list[str] = []
     file: Path | None = None
@@ -76,7 +83,7 @@ def missing_names(page: Path) -> list[str]:
                 missing.append(f"{name} in {file.relative_to(ROOT)}")
         else:
             file = None
-            if MODULE.fullmatch(name) and not is_module(name):
+            if MODULE.fullmatch(name) and not is_module(name) and not is_function(name):
                 missing.append(name)
     return missing
 

@@ -15,11 +15,14 @@ from typing import Any, Union, get_args, get_origin
 
 import msgspec
 
+from constraint_crdt.cli.arguments import make_parser
+from constraint_crdt.cli.manual import man_page
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.operation import GET, AnyOperation
 
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = ROOT / "src" / "constraint_crdt" / "client" / "methods.py"
+MAN_PAGE = ROOT / "deploy" / "constraint-crdt.1"
 REFERENCE = ROOT / "docs" / "reference" / "operations.md"
 
 WIDTH = 132
@@ -245,10 +248,11 @@ def make_reference() -> str:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write all files."""
     METHODS.write_text(make_methods())
     REFERENCE.parent.mkdir(exist_ok=True)
     REFERENCE.write_text(make_reference())
+    MAN_PAGE.write_text(man_page(make_parser()))
 
 
 if __name__ == "__main__":

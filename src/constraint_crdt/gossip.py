@@ -1,4 +1,5 @@
-"""The exchange between replicas, for programs: nodes, messages with their codec, results, and the selection of peers.
+"""The exchange between replicas, for programs: nodes, messages with their codec, results, the selection of peers, and lifetimes by
+type.
 
 `GossipNode` and the other classes here are those of the pure part, with this machine's clock and randomness as defaults. The
 module of every other name is known to `protocol`, and loaded on the first use.
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
         Buckets,
         ByDistance,
         ConstraintDelta,
+        DeathContext,
         Delta,
         DeltaTracker,
+        EmergenceEvent,
         Gone,
         GossipMessage,
         GossipResult,
@@ -46,6 +49,10 @@ if TYPE_CHECKING:
         Resume,
         Schedule,
         Sync,
+        TtlCrdtConstraint,
+        TtlCrdtNode,
+        TtlState,
+        TtlType,
         Uniform,
         decode_message,
         encode_message,
@@ -57,8 +64,10 @@ __all__ = [
     "Buckets",
     "ByDistance",
     "ConstraintDelta",
+    "DeathContext",
     "Delta",
     "DeltaTracker",
+    "EmergenceEvent",
     "Gone",
     "GossipMessage",
     "GossipResult",
@@ -72,6 +81,10 @@ __all__ = [
     "Resume",
     "Schedule",
     "Sync",
+    "TtlCrdtConstraint",
+    "TtlCrdtNode",
+    "TtlState",
+    "TtlType",
     "Uniform",
     "decode_message",
     "encode_message",

@@ -34,7 +34,7 @@ from constraint_crdt.types.decay import MAX_SKEW, Ages, DecayConstraintState, De
 from constraint_crdt.types.definition import ADD, Definition, Labels, check_labels, read_addition
 from constraint_crdt.types.increments import RoomIncrements
 from constraint_crdt.types.nodes import NODE, AuditLog, NodeValue, Retirements, node_value
-from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.orset import Change, ConstraintORSet
 from constraint_crdt.types.parameters import Parameters
 from constraint_crdt.types.readings import SharedReadings
 from constraint_crdt.types.register import EisensteinRegister, Position
@@ -194,8 +194,7 @@ class ConstraintState(Merge):
     @property
     def satisfaction_rate(self) -> float:
         """Satisfied over all evaluations; 1.0 when nothing was recorded."""
-        total = self.metrics.total
-        return total.satisfied / sum(total) if sum(total) else 1.0
+        return self.metrics.satisfaction_rate
 
     @property
     def clock(self) -> VectorClock:
@@ -257,6 +256,26 @@ class ConstraintState(Merge):
     def record(self, node: str | Replica, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None) -> None:
         """Count evaluations of a node, of a constraint or of none in particular. Raises as `ConstraintGCounter.record` does."""
         self.metrics.record(node, satisfied, violated, constraint=constraint)
+
+    def record_satisfied(self, count: int = 1, *, node: str | Replica, constraint: str | None = None) -> None:
+        """Count satisfied evaluations of a node."""
+        self.record(node, count, 0, constraint=constraint)
+
+    def record_violations(self, count: int = 1, *, node: str | Replica, constraint: str | None = None) -> None:
+        """Count violated evaluations of a node."""
+        self.record(node, 0, count, constraint=constraint)
+
+    def add_constraint(self, id_: str, *, node: str | Replica) -> Change:
+        """Make a constraint active, as `node`. Raises as `ConstraintORSet.add`, which takes the fields of a definition, too."""
+        return self.constraints.add(id_, node=node)
+
+    def remove_constraint(self, id_: str, *, node: str | Replica) -> None:
+        """Remove a constraint, as `node`. Raises `UnknownConstraint` for an inactive one."""
+        self.constraints.remove(id_, node=node)
+
+    def update_position(self, position: Position, *, node: str | Replica) -> None:
+        """Move the fleet's position, as `node` and now. Raises as `EisensteinRegister.update` does."""
+        self.register.update(position, node=node, time=self.stamp())
 
     def merge(self, other: "ConstraintState") -> bool:
         return self.rows.merge(other.rows)

@@ -80,7 +80,8 @@ class Pager(Webhooks):
                 message.dropped = True
                 self.queue.pop(0)
                 continue
-            message.attempted = message.tried = True
+            message.attempted = True
+            message.tries += 1
             if world.second < world.out_until or self._node.mute:
                 message.attempted = False
                 return

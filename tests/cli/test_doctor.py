@@ -74,20 +74,20 @@ def greet(listening: socket.socket) -> None:
 
 def test_waiting_and_what_is_known_of_a_constraint(node_url: str, capsys: Capture) -> None:
     asked = ("--node", node_url)
-    assert run(capsys, "add", "w1", *asked, "--when", "x < 1.0", "--wait", "all")[:2] == (0, "w1: added; 1 of 1 nodes have it\n")
+    assert run(capsys, "add", "w1", *asked, "--when", "x < 1.0", "--wait", "all")[:2] == (0, "w1: added; 1 of 1 node has it\n")
     code, out, err = run(capsys, "add", "w1", *asked, "--when", "x < 2.0", "--wait", "2", "--timeout", "0.1s")
     assert (code, out) == (1, "w1: replaced: it was active with another definition\n  when: x < 1.0 -> x < 2.0\n")
     assert err == (
-        "constraint-crdt add: w1: it is done here, but only 1 of 1 nodes have it, where 2 were asked for: there are no more\n"
+        "constraint-crdt add: w1: it is done here, but only 1 of 1 node has it, where 2 were asked for: there are no more\n"
     )
     code, out, _ = run(capsys, "coverage", "w1", *asked)
-    assert (code, out.splitlines()[0]) == (0, "w1: active; 1 of 1 nodes have it, 0 lack it")
+    assert (code, out.splitlines()[0]) == (0, "w1: active; 1 of 1 node has it, 0 lack it")
     code, out, _ = run(capsys, "explain", "w1", *asked)
     assert code == 0
     assert "x < 2.0 (warning)" in out
     assert "added by     local on forge, 0 s ago, known here 0 s ago; kept alive by forge~" in out
     assert run(capsys, "convergence", *asked)[1].startswith("0 of 0 live peers have the same as forge; staleness p50 -")
-    assert run(capsys, "remove", "w1", *asked, "--wait", "majority")[:2] == (0, "w1: removed; 1 of 1 nodes have it\n")
+    assert run(capsys, "remove", "w1", *asked, "--wait", "majority")[:2] == (0, "w1: removed; 1 of 1 node has it\n")
     code, out, _ = run(capsys, "explain", "w1", *asked)
     assert (code, out.splitlines()[0]) == (0, "w1: not active")
     assert "removal      by local on forge (forge~" in out
@@ -116,7 +116,7 @@ def test_applying_waits_for_all_of_it(node_url: str, tmp_path: Path, capsys: Cap
     file = tmp_path / "c.toml"
     file.write_text('[[constraint]]\nid = "applied"\n')
     code, out, _ = run(capsys, "apply", str(file), "--node", node_url, "--wait", "all")
-    assert (code, out.splitlines()[-1]) == (0, "1 added; 1 of 1 nodes have it")
+    assert (code, out.splitlines()[-1]) == (0, "1 added; 1 of 1 node has it")
 
 
 @pytest.mark.processes

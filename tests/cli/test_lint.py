@@ -37,7 +37,7 @@ def test_faults_are_a_line_each_and_exit_code_1(tmp_path: Path, capsys: Capture)
 
 
 def test_without_faults_the_exit_code_is_0(tmp_path: Path, capsys: Capture) -> None:
-    assert run(capsys, "lint", write(tmp_path / "a.toml", slow="speed_mps <= 1.5")) == (0, "1 constraints: no faults\n", "")
+    assert run(capsys, "lint", write(tmp_path / "a.toml", slow="speed_mps <= 1.5")) == (0, "1 constraint: no faults\n", "")
 
 
 def test_a_range_and_json(tmp_path: Path, capsys: Capture) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from constraint_crdt.cli import main
 from constraint_crdt.client.wire import Address, read_address
+from constraint_crdt.model import counted
 from constraint_crdt.operations.command import UsageError, parse_measurements
 from constraint_crdt.operations.evidence import PeerConvergence
 from constraint_crdt.operations.nodes import (
@@ -69,6 +70,11 @@ def test_a_text_that_may_be_meant_as_a_number_is_refused(text: str) -> None:
         parse_measurements([f"v={text}"])
 
 
+def test_a_count_fits_its_noun_and_verb() -> None:
+    assert [counted(each, "node", "is", "are") for each in (0, 1, 2)] == ["0 nodes are", "1 node is", "2 nodes are"]
+    assert [counted(each, "live peer") for each in (0, 1, 2)] == ["0 live peers", "1 live peer", "2 live peers"]
+
+
 @pytest.mark.parametrize(("word", "command"), [("list", "constraints"), ("delete", "remove"), ("show", "explain ID")])
 def test_a_word_of_other_tools_names_ours(word: str, command: str, capsys: Capture) -> None:
     code, out, err = run(capsys, word)
@@ -122,7 +128,7 @@ def test_constraints_are_listed_and_removed_by_id_and_by_pattern(node: NodeProce
 def test_a_check_has_the_exit_codes_of_a_monitor(node: NodeProcess, capsys: Capture) -> None:
     asked = ("--node", node.url)
     code, out, _ = run(capsys, "status", "--check", *asked)
-    assert (code, out) == (0, "OK: 0 constraints, 1 live nodes | violated=0 unknown=0 live=1 firing=0\n")
+    assert (code, out) == (0, "OK: 0 constraints, 1 live node | violated=0 unknown=0 live=1 firing=0\n")
     run(capsys, "add", "max_speed", "--when", "speed_mps <= 1.5", "--severity", "critical", *asked)
     run(capsys, "check", "speed_mps=9", *asked)
     code, out, _ = run(capsys, "status", "--check", *asked)
@@ -154,9 +160,9 @@ WARM = ViolatedConstraint(id="warm", severity="warning", nodes=3, node="b", sinc
                                                          "8 more constraints violated"]),
         ({"trouble": "the disk is full"}, 2, ["writes are refused: the disk is full"]),
         ({"peers": 0}, 1, ["cut off: none of the 2 other nodes in service is live: what they have is not known here"]),
-        ({"peers": 1}, 1, ["1 nodes in service are not live"]),
+        ({"peers": 1}, 1, ["1 node in service is not live"]),
         ({"peers": 0, "away": 2}, 1, ["cut off: none of the 2 other nodes in service is live: what they have is not known here"]),
-        ({"unknown_here": 2, "firing": 1}, 1, ["2 constraints unknown on this node", "1 alerts firing"]),
+        ({"unknown_here": 2, "firing": 1}, 1, ["2 constraints unknown on this node", "1 alert firing"]),
         ({"alarms": 1, "clock_in_doubt": True}, 2, ["a peer with the same clock had another state: one is corrupted",
                                                     "the clock is in doubt"]),
     ],

@@ -5,6 +5,7 @@ import json
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from constraint_crdt import ConstraintState, from_json, to_json
 from constraint_crdt.cli import files as whole_files
 from constraint_crdt.cli import main
 from constraint_crdt.cli.output import CommandFailedError
+from constraint_crdt.client import Client
+from tests.cli.process import running_node
 
 Capture = pytest.CaptureFixture[str]
 
@@ -195,7 +198,10 @@ def test_a_node_exports_and_imports(
 ) -> None:
     code, out, err = run(capsys, "import", files[0], "--node", node_url)
     assert (code, err) == (0, "")
-    assert out == "taken in: 3 new cells; constraints that changed: 2\n"
+    assert out.startswith(
+        "taken in: 3 new cells; constraints that changed: 2\nnote: new here from the file: a. It counts as a node of"
+    )
+    assert "`constraint-crdt retire a` here" in out
     assert run(capsys, "import", files[0], "--node", node_url)[1] == "nothing new: the node knew all of it\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(files[1].read_bytes())))
     code, out, _ = run(capsys, "import", "-", "--node", node_url, "--json")
@@ -210,6 +216,55 @@ def test_a_node_exports_and_imports(
     assert from_json(target.read_text()) == state
     code, out, _ = run(capsys, "export", "--node", node_url, "-o", target, "--json")
     assert (code, json.loads(out)["file"], json.loads(out)["satisfied"]) == (0, str(target), 4)
+
+
+@pytest.mark.processes
+def test_a_dry_run_tells_the_constraints_and_the_nodes_that_an_import_would_bring(tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "other.json"
+    other = state_of("depot-1", "dry1", "dry2")
+    other.constraints.add("dry2", when="v < 2", severity="critical", expires_at=time.time_ns() + 3600 * 10**9, node="depot-2")
+    file.write_text(to_json(other))
+    with running_node() as node:
+        main(["add", "dry1", "--when", "v < 1", "--node", node.url])
+        capsys.readouterr()
+        code, out, err = run(capsys, "import", file, "--dry-run", "--node", node.url)
+        assert (code, err) == (0, "")
+        assert out.splitlines() == [
+            "dry1: would be in conflict",
+            "dry2: would be added",
+            "would change 2 constraints; nodes unknown here: depot-1, depot-2 (dry run, nothing was sent)",
+            "note: nodes of another fleet would stay here as not live: `import --constraints` takes the constraints alone",
+        ]
+        report = json.loads(run(capsys, "import", file, "--dry-run", "--json", "--node", node.url)[1])
+        assert (report["changed"], report["unknown_nodes"]) == (True, ["depot-1", "depot-2"])
+        assert [each.node for each in Client(node.url).nodes()] == ["forge"]
+
+        code, out, err = run(capsys, "import", file, "--constraints", "--dry-run", "--node", node.url)
+        assert (code, err) == (0, "")
+        assert out == "dry1: replaced\ndry2: added\nwould be: 1 added, 1 replaced (dry run, nothing was sent)\n"
+        assert run(capsys, "import", file, "--constraints", "--node", node.url)[:2] == (
+            0,
+            "dry1: replaced\ndry2: added\n1 added, 1 replaced\n",
+        )
+        with Client(node.url) as client:
+            assert [each.node for each in client.nodes()] == ["forge"]
+            found = {each.id: each.definitions for each in client.constraints()}
+            assert [(each.when, each.severity) for each in found["dry2"]] == [("v < 2", "critical")]
+            assert found["dry2"][0].expires_at is not None
+        run(capsys, "import", file, "--node", node.url)
+        out = run(capsys, "import", file, "--dry-run", "--node", node.url)[1]
+        assert out == "would be nothing new: the node knows all of it (dry run, nothing was sent)\n"
+
+
+def test_constraints_in_conflict_in_the_file_are_not_imported_alone(tmp_path: Path, node_url: str, capsys: Capture) -> None:
+    one, other = ConstraintState(), ConstraintState()
+    one.constraints.add("torn", when="v < 1", node="depot-1")
+    other.constraints.add("torn", when="v < 2", node="depot-2")
+    file = tmp_path / "torn.json"
+    file.write_text(to_json(one.merged(other)))
+    code, out, err = run(capsys, "import", file, "--constraints", "--node", node_url)
+    assert (code, out) == (2, "")
+    assert "torn: the definitions are in conflict there: settle that first" in err
 
 
 def test_what_the_node_refuses_names_the_file(

@@ -112,7 +112,7 @@ def test_storage_tells_what_is_held(tmp_path: Path, runtime: str, capsys: pytest
         out = capsys.readouterr().out
         assert f"store        {tmp_path / 'node.db'}, {report['bytes_on_disk']} bytes on disk\n" in out
         assert f"live         7 cells, {report['live_bytes']} bytes\n" in out
-        assert "removed      1 cells, " in out
+        assert "removed      1 cell, " in out
         assert "TROUBLE" not in out
     with running_node() as node:
         assert ask(node.url, "storage")["path"] == "memory"

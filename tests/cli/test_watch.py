@@ -46,14 +46,14 @@ def test_it_shows_the_fleet_until_it_is_interrupted(node_url: str, capsys: Captu
     main(["check", "x=2", "--node", node_url])
     seen, code = shown(node_url, "watched")
     assert code == 130
-    assert "1 of 1 live nodes enforce the same" in seen
+    assert "1 of 1 live node enforces the same" in seen
 
 
 @pytest.mark.processes
 def test_a_node_that_is_gone_is_said_and_asked_again() -> None:
     with running_node() as node:
         client = Client(node.url)
-        assert "live nodes enforce" in _text(watching.picture(client, 5))
+        assert "1 of 1 live node enforces" in _text(watching.picture(client, 5))
         node.stop()
         assert "no node answers" in _text(watching.picture(client, 5))
 

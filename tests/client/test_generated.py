@@ -2,11 +2,16 @@
 
 import importlib.util
 import inspect
+import re
+import shutil
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from constraint_crdt.cli.arguments import commands_by_group, make_parser
+from constraint_crdt.cli.manual import man_page
 from constraint_crdt.client.methods import AsyncMethods, BlockingMethods
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.operation import AnyOperation
@@ -31,6 +36,24 @@ def test_the_methods_of_the_clients_are_up_to_date(generator: ModuleType) -> Non
 
 def test_the_page_of_reference_is_up_to_date(generator: ModuleType) -> None:
     assert generator.REFERENCE.read_text() == generator.make_reference(), AGAIN
+
+
+def test_the_man_page_is_up_to_date_and_has_each_command_with_its_example(generator: ModuleType) -> None:
+    page = generator.MAN_PAGE.read_text()
+    assert page == man_page(make_parser()), AGAIN
+    for group in commands_by_group().values():
+        for name in group:
+            assert re.search(rf'^\.SS "{name}\b', page, re.MULTILINE), name
+    assert page.count(".EX") == page.count('.SS "'), "each command, and each action, has an example"
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff formats man pages")
+def test_the_man_page_is_read_without_a_warning(generator: ModuleType) -> None:
+    done = subprocess.run(
+        ["groff", "-man", "-ww", "-Tutf8", "-z", generator.MAN_PAGE], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)

@@ -232,6 +232,16 @@ def test_digests_and_their_sums_are_the_same(key: bytes, prefix: int, parts: lis
     assert found[0] == found[1]
 
 
+@given(st.lists(st.tuples(st.sampled_from([A, B]), st.integers(1, 2**63 - 1), st.sampled_from([0, 1, 300])), max_size=12))
+def test_bytes_and_the_spans_of_rows_are_the_same(parts: list[tuple[Replica, int, int]]) -> None:
+    found = []
+    for core in cores():
+        cells = [core.Cell(1, "a", b"\x92\x01\xa1a" + bytes(size), seq, replica) for replica, seq, size in parts]
+        found.append((core.data_bytes(cells), core.row_spans(cells)))
+    assert found[0] == found[1]
+    assert found[0][0] == sum(4 + size for _, _, size in parts)
+
+
 @given(
     st.lists(
         st.binary(max_size=12) | st.sampled_from([make_cell(3, "", 7).data, make_cell(3, "k", [1, 2**63 - 1]).data]), max_size=6

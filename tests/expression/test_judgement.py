@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt.expression import Verdict, judgement
 from constraint_crdt.expression.cel import Measurements, measurements
+from constraint_crdt.expression.instances import InstanceValues
 from constraint_crdt.expression.judgement import Judge, Turn
 from constraint_crdt.expression.temporal import DefinitionKey, read_spells
 from constraint_crdt.model import VerdictState
@@ -77,6 +78,11 @@ class Given:
     def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements:
         del names, now, max_age
         return self._values
+
+    def read_each(
+        self, names: Collection[str], label: str, now: int, max_age: int | None = None, only: Collection[str] | None = None
+    ) -> dict[str, InstanceValues]:
+        raise AssertionError((names, label, now, max_age, only))
 
 
 @pytest.fixture
@@ -495,6 +501,11 @@ class Fixed:
 
     def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements:
         raise AssertionError((names, now, max_age))
+
+    def read_each(
+        self, names: Collection[str], label: str, now: int, max_age: int | None = None, only: Collection[str] | None = None
+    ) -> dict[str, InstanceValues]:
+        raise AssertionError((names, label, now, max_age, only))
 
 
 def test_a_judge_without_constraints_reads_nothing() -> None:

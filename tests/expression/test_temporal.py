@@ -220,7 +220,9 @@ def test_label_changes_while_bad_the_state_belongs_to_definition_and_node_and_no
     for second, zone in ((0, "a"), (10, "b"), (20, "c"), (30, "a")):
         spell.look(expression.evaluate({"zone": zone, "x": 9.0}).verdict, second * SECOND, rules(30))
     assert spell.state is VerdictState.VIOLATED
-    assert DefinitionKey.__struct_fields__ == ("when", "for_", "clear_after", "clear_when", "if_unknown", "scope")
+    assert DefinitionKey.__struct_fields__ == (
+        "when", "for_", "clear_after", "clear_when", "if_unknown", "scope", "each", "instance",
+    )  # fmt: skip
 
 
 def test_hysteresis_reads_the_state_before_the_look() -> None:
@@ -490,7 +492,7 @@ def test_only_an_edit_of_the_fields_of_the_key_begins_anew() -> None:
     data = save_spells({"c": {KEY: spell}}, 0, WALL)
     fields: Mapping[str, object] = {
         "when": "x <= 6.0", "for_": 1, "clear_after": 1, "clear_when": "x < 4.0", "if_unknown": IfUnknown.VIOLATED,
-        "scope": Scope.FLEET,
+        "scope": Scope.FLEET, "each": "joint", "instance": "j1",
     }  # fmt: skip
     assert fields.keys() == set(DefinitionKey.__struct_fields__)
     for name, value in fields.items():

@@ -56,11 +56,11 @@ async def test_the_page_loads_nothing_from_elsewhere_and_has_nothing_inline(clie
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "unsafe" not in page.headers["content-security-policy"]
     loaded = re.findall(r'(?:src|href)="([^"]*)"', page.text)
-    assert {"/docs/docs.js", "/docs/docs.css"} <= set(loaded)
+    assert {"docs/docs.js", "docs/docs.css"} <= set(loaded), "relative, for a proxy that shows the page at a path"
     for path in loaded:
         answer = await client.get(path)
         assert answer.status_code == 200, path
-        assert "http://" not in answer.text.replace("http://www.w3.org", "") or path == "/openapi.json"
+        assert "http://" not in answer.text.replace("http://www.w3.org", "") or path == "openapi.json"
         assert "https://" not in answer.text
     assert "<script>" not in page.text
     assert "style=" not in page.text

@@ -79,6 +79,23 @@ class Stream:
         self._writer.close()
 
 
+async def test_a_stream_is_of_the_kinds_that_were_asked_for_before_and_after(node: Node, api: ApiServer) -> None:
+    await node.add_constraint("cool", when="temp_c < 85.0")
+    await node.check({"temp_c": 91.0})
+    await node.add_constraint("calm")
+    await node.remove_constraint("calm")
+    stream = await Stream.open(api, "?last=2&kind=added&kind=clock-stepped")
+    assert [each["event"] for each in await stream.events(2)] == ["added", "added"]
+    await node.remove_constraint("cool")
+    await node.add_constraint("new")
+    (found,) = await stream.events(1)
+    assert (found["event"], json.loads(found["data"])["constraint"]) == ("added", "new")
+    async with httpx.AsyncClient() as client:
+        refused = await client.get(f"{api.url}/v1/events?kind=nonsense")
+    stream.close()
+    assert (refused.status_code, "there is no kind of event 'nonsense'" in refused.text) == (422, True)
+
+
 async def test_events_come_in_order_each_with_its_id(node: Node, api: ApiServer) -> None:
     stream = await Stream.open(api)
     await node.add_constraint("cool", when="temp_c < 85.0")

@@ -70,7 +70,7 @@ async def test_a_definition_with_a_selector_and_a_mode_is_shown_and_applies_wher
     assert [each["state"] for each in (await client.get("/v1/constraints")).json()] == ["violated", "off"]
     refused = await client.post("/v1/constraints", json={"id": "x", "when": "x < 1.0", "on": "zone="})
     assert (refused.status_code, refused.json()["field"]) == (422, "on")
-    unsupported = await client.post("/v1/constraints", json={"id": "x", "when": "x < 1.0", "each": "joint"})
+    unsupported = await client.post("/v1/constraints", json={"id": "x", "when": "x < 1.0", "each": "a joint"})
     assert (unsupported.status_code, unsupported.json()["field"]) == (422, "each")
     batched = await client.post("/v1/batch", json={"changes": [{"add": {"id": "x", "when": "x < 1.0", "on": "!"}}]})
     assert (batched.status_code, batched.json()["field"]) == (422, "changes[0].add.on")

@@ -45,6 +45,8 @@ NOT_SAID = {
     "move_counter": "what a node moves a counter by is bounded in all",
     "nodes": "a selector has a syntax",
     "overview": "constraints are asked for by id or by page, not both",
+    "plato_submit": "an answer has 20 characters without the spaces around it, and a room a name",
+    "plato_submit_to_room": "as for `plato_submit`, and once",
     "rates": "only the half-lives that this node tracks have rates",
     "record": "what a node counts is bounded in all",
     "revert": "a constraint is named, or a time for all of them",

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 import threading
@@ -26,6 +27,7 @@ from constraint_crdt.operations.nodes import ListNodes, show_nodes
 from constraint_crdt.operations.service import Finding, worst_of
 from constraint_crdt.runtime import evaluation
 from constraint_crdt.runtime.lifecycle import MissedNodes
+from constraint_crdt.transport import zenoh_session
 from constraint_crdt.types import VariableKind
 from constraint_crdt.types.counters import make_counts
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
@@ -45,6 +47,24 @@ async def test_a_fleet_that_is_well_has_nothing_but_ok() -> None:
         report = nodes[0].diagnosis.look()
         assert (report.worst, report.node) == ("ok", "a")
         assert found(nodes[0])["peers"].what == "live peers: 1 of 1 known"
+        clock = found(nodes[0])["clock"].what
+        assert re.fullmatch(r"b is [+-]\d\.\d\d s from this node's clock, where 10 s are tolerated", clock), "the reading"
+
+
+async def test_a_seed_of_another_fleet_is_told_by_the_names_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zenoh_session, "FOREIGN_AFTER", 0.1)
+    settings = msgspec.structs.replace(QUICK, listen=("tcp/127.0.0.1:0",))
+    async with (
+        Node(name="forge", fleet="works", settings=settings) as forge,
+        Node(name="anvil", fleet="work", settings=settings, connect=forge.status().endpoints[:1]) as anvil,
+    ):
+        await eventually(lambda: "fleet" in found(anvil))
+        told = found(anvil)["fleet"]
+        assert (told.level, told.what) == (
+            "fail",
+            "at the other end of its links this node of fleet work finds forge of fleet works",
+        )
+        assert "--fleet" in told.advice
 
 
 async def test_a_slow_link_is_told_as_such() -> None:

@@ -1,7 +1,10 @@
 """What is told of constraints: the difference between two moments, an expiry once."""
 
+import pytest
+
 from constraint_crdt import ConstraintState, EventKind
 from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.runtime import change_feed
 from constraint_crdt.runtime.change_feed import DefinitionChange, DefinitionChanges
 from constraint_crdt.types.definition import ADD
 
@@ -99,7 +102,10 @@ def test_a_change_is_seen_at_once_and_told_later() -> None:
     state.constraints.remove("b", node="a")
     state.constraints.add("c", node="a", when="x < 3.0")
     assert (news.settle(), forgotten[3:]) == (3, ["a", "b", "c"])
-    assert news.take() == [DefinitionChange(EventKind.ADDED, "c", "x < 3.0"), DefinitionChange(EventKind.CHANGED, "a", "x < 2.0")]
+    added, changed = news.take()
+    assert (added, changed[:3]) == (DefinitionChange(EventKind.ADDED, "c", "x < 3.0"), (EventKind.CHANGED, "a", "x < 2.0"))
+    assert changed.former is not None
+    assert changed.former.when == "x < 1.0"
     assert (news.waiting, forgotten[6:]) == (False, [])
 
 
@@ -174,3 +180,29 @@ def test_an_addition_that_had_ended_before_it_came_is_told_once_with_its_writer(
     assert change.when == "it had ended 1800 s before, by this node's time; written by b"
     assert told.at(3601 * SECOND) == []
     assert [each.kind for each in told.at(0)] == [EventKind.ADDED, EventKind.ADDED]
+
+
+def test_what_comes_with_many_others_is_settled_in_several_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(change_feed, "SETTLED_AT_ONCE", 10)
+    found: list[str] = []
+    other, state = ConstraintState(), ConstraintState()
+    news = DefinitionChanges(state)
+    news.subscribe(found.extend)
+    ids = [f"c{number:03d}" for number in range(34)]
+    for id_ in ids:
+        other.constraints.add(id_, node="a", when="x < 1.0")
+    state.constraints.add("here before", node="b")
+    state.merge(other)
+    assert (news.settle(), len(found), news.arriving, news.waiting) == (35, 11, True, True), "all are counted at once"
+    state.constraints.remove(ids[30], node="b")
+    state.constraints.add(ids[31], node="b", when="x < 2.0")
+    assert news.take_of(ids[33]) == DefinitionChange(EventKind.ADDED, ids[33], "x < 1.0"), "whatever waits before it"
+    told = news.take(5)
+    assert (len(told), news.arriving) == (5, True)
+    told += news.take()
+    assert not news.arriving
+    assert not news.waiting
+    assert sorted(change.constraint for change in told) == sorted(["here before", *ids[:30], *ids[31:33]])
+    assert [change.when for change in told if change.constraint == ids[31]] == ["x < 2.0"]
+    assert set(found) == {"here before", *ids[:30], *ids[31:]}
+    assert news.settle() == 0

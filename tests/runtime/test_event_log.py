@@ -32,6 +32,14 @@ def test_the_newest_are_the_last_ones(happened: int, wanted: int) -> None:
     assert [each.event.time for each in log.newest(wanted)] == list(range(first, happened + 1))
 
 
+@given(st.lists(st.sampled_from([EventKind.ADDED, EventKind.REMOVED, EventKind.ALERT]), max_size=30), st.integers(0, 30))
+def test_the_newest_of_some_kinds_are_the_last_ones_of_these(kinds: list[EventKind], wanted: int) -> None:
+    log, chosen = EventLog(most=20), {EventKind.ADDED, EventKind.ALERT}
+    kept = [log.append(Event(kind=kind, time=number)) for number, kind in enumerate(kinds)][-20:]
+    expected = [each for each in kept if each.event.kind in chosen]
+    assert log.newest(wanted, chosen) == expected[len(expected) - min(wanted, len(expected)) :]
+
+
 def test_ids_of_another_start_or_of_none_lose_an_unknown_number() -> None:
     log, other = EventLog(), EventLog()
     log.append(event(1))

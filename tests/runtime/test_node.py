@@ -77,6 +77,21 @@ async def test_a_crashed_node_is_missed_and_comes_back_with_everything() -> None
             assert again.gossip.state.metrics.node_satisfied("c") == 6
 
 
+async def test_events_begin_with_those_before_and_are_of_some_kinds() -> None:
+    async with fleet("a") as (a,):
+        for number in range(3):
+            await a.add_constraint(f"c{number}")
+        await a.remove_constraint("c0")
+        events = a.events(last=2, kinds=["added"])
+        assert [(await anext(events)).constraint for _ in range(2)] == ["c1", "c2"]
+        await a.remove_constraint("c1")
+        await a.add_constraint("c3")
+        assert (await anext(events)).constraint == "c3"
+        for wrong in ({"last": -1}, {"last": 10_001}, {"kinds": ["no such"]}):
+            with pytest.raises(ConstraintCrdtError, match=r"last is from 0|there is no kind of event 'no such': there are added"):
+                a.events(**wrong)
+
+
 async def test_events_tell_what_happens() -> None:
     network = MemoryNetwork()
     async with fleet("a", "b", network=network) as (a, b):
@@ -92,7 +107,9 @@ async def test_events_tell_what_happens() -> None:
         assert satisfied.constraint == "cool"
         assert re.fullmatch(r"after \d+ s", satisfied.detail)
         await a.add_constraint("cool", when="temp_c < 95.0")
-        assert (await until(events, EventKind.CHANGED)).detail == "temp_c < 95.0"
+        assert (await until(events, EventKind.CHANGED)).detail == "when: temp_c < 85.0 -> temp_c < 95.0"
+        await a.edit_constraint("cool", severity="critical", about="the fan")
+        assert (await until(events, EventKind.CHANGED)).detail == "severity: warning -> critical; about: - -> the fan"
         await a.remove_constraint("cool")
         assert (await until(events, EventKind.REMOVED)).constraint == "cool"
         network.crash("a")

@@ -46,7 +46,8 @@ async def test_a_change_of_a_parameter_judges_its_readers_at_once_and_keeps_thei
             await node.unset_parameter("speed_limit")
         details = [each.event.detail for each in node.event_stream.log.newest(100) if each.event.kind is EventKind.PARAMETER]
         assert details == [
-            "speed_limit = 1.5", "speed_limit = 1.75", "speed_limit = 2.5", 'speed_limit = "fast"', "speed_limit is unset",
+            "speed_limit = 1.5", "speed_limit = 1.75, before 1.5", "speed_limit = 2.5, before 1.75",
+            'speed_limit = "fast", before 2.5', 'speed_limit is unset, before "fast"',
         ]  # fmt: skip
         assert {each.operation for each in node.gossip.state.audit} >= {"set", "unset"}
 

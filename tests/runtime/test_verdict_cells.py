@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import re
 import time
+from argparse import Namespace
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -12,9 +14,10 @@ import msgspec
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
+from constraint_crdt.cli.output import print_view
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.model import VerdictState
-from constraint_crdt.operations.evidence import ViolationReport
+from constraint_crdt.operations.evidence import ExplainConstraint, ViolationReport, show_explain
 from constraint_crdt.runtime import evaluation
 from constraint_crdt.types import NodeVerdict
 from constraint_crdt.types.verdicts import VERDICT
@@ -438,6 +441,19 @@ async def test_a_turn_that_waits_over_an_edit_is_told_by_the_edited_definition()
         await a._runtime.evaluator.renew()
         await a._runtime.evaluator.write_verdicts(final=True)
         assert (told(a, "x", "a") or NodeVerdict(VerdictState.OFF)).inputs == (("x", "3.0"),)
+
+
+async def test_the_state_of_a_node_that_is_gone_is_shown_as_the_last_that_it_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """The defect: the measurements of a node ended with it, and `explain` said that its constraint holds."""
+    network = MemoryNetwork()
+    async with started("b", network) as b:
+        async with started("a", network) as a:
+            await a.add_constraint("x", when="x < 1.0")
+            await a.measure({"x": 0.0})
+            await eventually(lambda: b.gossip.state.metrics.by_node("x") and b.status().peers)
+        await eventually(lambda: not shown(b, "x", "a").live)
+        print_view(show_explain(b.explanations.report("x"), ExplainConstraint(id="x"), Namespace()))
+    assert re.search(r"^a +not known; holds when last heard, \d+ s ago +- +no ", capsys.readouterr().out, re.MULTILINE)
 
 
 async def test_a_retired_node_is_shown_by_nobody() -> None:

@@ -26,12 +26,13 @@ known to all nodes. Rules kept here:
 import asyncio
 import logging
 import urllib.parse
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -77,6 +78,8 @@ MOST_NAMED: Final = 20
 """Nodes named in a message as not reached."""
 
 _WORTH_TRYING_AGAIN = frozenset({408, 425, 429})
+Result = TypeVar("Result")
+
 _log = logging.getLogger("constraint_crdt.alerts")
 
 
@@ -106,17 +109,18 @@ class Alert(msgspec.Struct, kw_only=True):
             raise InvalidValue("the time of an alert is out of bounds")
 
 
-class WebhookMessage:
-    """A message for an address."""
+class Message:
+    """A message in a queue."""
 
-    __slots__ = ("attempted", "body", "delivered", "dropped", "pointless", "tried", "withdrawn")
+    __slots__ = ("attempted", "delivered", "dropped", "pointless", "tries", "why", "withdrawn")
 
-    def __init__(self, body: bytes) -> None:
-        self.body = body
+    def __init__(self) -> None:
         self.attempted = False
-        """True during an attempt, and after a successful attempt: the address may have the message."""
-        self.tried = False
-        """An attempt was made at some time."""
+        """True during an attempt, and after a successful attempt: the receiver may have the message."""
+        self.tries = 0
+        """Attempts that were begun."""
+        self.why = ""
+        """The reason for which the last attempt failed."""
         self.delivered = False
         self.dropped = False
         self.withdrawn = False
@@ -124,38 +128,90 @@ class WebhookMessage:
         self.pointless = False
         """Withdrawn because the alerts are over."""
 
+    @property
+    def tried(self) -> bool:
+        """An attempt was made at some time."""
+        return self.tries > 0
 
-class Webhooks:
-    """Delivers messages to addresses. Belongs to a single event loop."""
 
-    def __init__(self, *, first_pause: float = FIRST_PAUSE) -> None:
-        """`first_pause`: seconds before the second attempt."""
+class WebhookMessage(Message):
+    """A message for an address."""
+
+    __slots__ = ("body",)
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__()
+        self.body = body
+
+
+class Failure(NamedTuple):
+    """A failed attempt."""
+
+    why: str
+    final: bool = False
+    """Further attempts are useless."""
+
+
+Queued = TypeVar("Queued", bound=Message)
+
+
+class Deliveries(ABC, Generic[Queued]):
+    """Delivers messages in order for each key, with retries. Belongs to a single event loop."""
+
+    def __init__(self, *, first_pause: float = FIRST_PAUSE, threads: int = THREADS) -> None:
+        """`first_pause`: seconds before the second attempt. `threads`: attempts that block at once."""
         self._first_pause = first_pause
-        self._queues: dict[str, deque[WebhookMessage]] = {}
+        self._queues: dict[str, deque[Queued]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._most_threads = threads
         self._threads: ThreadPoolExecutor | None = None
+        self.waiting = 0
+        """Messages in all queues."""
         self.delivered = 0
         self.dropped = 0
 
-    @property
-    def waiting(self) -> int:
-        """Messages in all queues."""
-        return sum(map(len, self._queues.values()))
+    @abstractmethod
+    async def attempt(self, key: str, message: Queued) -> Failure | None:
+        """A single attempt. None: delivered."""
 
-    def send(self, url: str, content: Mapping[str, object]) -> WebhookMessage:
-        """Queue a message for `url`. Returns at once."""
-        queue = self._queues.setdefault(url, deque())
-        message = WebhookMessage(msgspec.json.encode(content))
+    @abstractmethod
+    def shown(self, key: str) -> str:
+        """A key for the log, without secrets."""
+
+    def most_attempts(self, message: Queued) -> int:  # noqa: ARG002 - of another subclass
+        """Attempts after which a message is dropped."""
+        return ATTEMPTS
+
+    def settled(self, key: str, message: Queued) -> None:
+        """A message left its queue: it was delivered or dropped."""
+
+    def put(self, key: str, message: Queued) -> None:
+        """Queue a message. Returns at once."""
+        queue = self._queues.setdefault(key, deque())
         queue.append(message)
+        self.waiting += 1
         if len(queue) > QUEUED:
-            self._drop(url, queue.popleft(), f"more than {QUEUED} wait")
-        task = self._tasks.get(url)
+            self.drop_oldest(key, f"more than {QUEUED} wait")
+        task = self._tasks.get(key)
         if task is None or task.done():
-            self._tasks[url] = asyncio.create_task(self._deliver_all(url, queue), name=f"webhook {shown_place(url)}")
-        return message
+            self._tasks[key] = asyncio.create_task(self._deliver_all(key, queue), name=f"delivery to {self.shown(key)}")
+
+    def drop_oldest(self, key: str, why: str) -> None:
+        """Drop the oldest message of a key; a younger one, if there is any, during an attempt."""
+        queue = self._queues[key]
+        oldest = queue[queue[0].attempted and len(queue) > 1]
+        queue.remove(oldest)
+        self.waiting -= 1
+        self._drop(key, oldest, why)
+
+    async def in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
+        """Call a function that blocks."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._most_threads, "delivery")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
     async def close(self) -> None:
-        """Stop delivery. Messages in the queues are lost."""
+        """Stop delivery. Messages stay in the queues."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -165,53 +221,83 @@ class Webhooks:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
 
-    async def _deliver_all(self, url: str, queue: deque[WebhookMessage]) -> None:
+    async def _deliver_all(self, key: str, queue: deque[Queued]) -> None:
         while queue:
             message = queue[0]
-            if message.withdrawn:
+            why = None if message.withdrawn else await self._deliver(key, message)
+            if message.dropped:
+                continue  # it left a full queue meanwhile
+            queue.popleft()
+            self.waiting -= 1
+            if message.withdrawn and not message.attempted:
                 message.dropped = True
-                queue.popleft()
-                continue
-            why = await self._deliver(url, message)
-            if why is None:
+            elif why is None:
                 self.delivered += 1
                 message.delivered = True
-            elif not message.dropped:
-                self._drop(url, message, why)
-            if queue and queue[0] is message:  # else it was dropped meanwhile from a full queue
-                queue.popleft()
+            else:
+                self._drop(key, message, why)
+            if message.delivered:
+                self.settled(key, message)
+        del self._queues[key], self._tasks[key]
 
-    async def _deliver(self, url: str, message: WebhookMessage) -> str | None:
+    async def _deliver(self, key: str, message: Queued) -> str | None:
         """Deliver a message. Returns the reason of a failure, else None."""
-        loop = asyncio.get_running_loop()
-        pause, why = self._first_pause, ""
-        for attempt in range(ATTEMPTS):
-            if attempt:
+        pause, waits = self._first_pause, False
+        while message.tries < self.most_attempts(message):
+            if waits:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
-                if message.withdrawn:
-                    message.dropped = True
-                    return why
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(THREADS, "webhook")
-            message.attempted = message.tried = True
-            answered = await loop.run_in_executor(self._threads, _post, url, message.body)
-            if isinstance(answered, int) and 200 <= answered < 300:
+                if message.withdrawn or message.dropped:
+                    break
+            waits = message.attempted = True
+            message.tries += 1
+            failure = await self.attempt(key, message)
+            if failure is None:
                 return None
-            message.attempted = False
-            why = f"answered {answered}" if isinstance(answered, int) else answered
-            if isinstance(answered, int) and answered < 500 and answered not in _WORTH_TRYING_AGAIN:
-                return why
-        return why
+            message.attempted, message.why = False, failure.why
+            if failure.final:
+                break
+        return message.why or "no attempt is left"
 
-    def _drop(self, url: str, message: WebhookMessage, why: str) -> None:
+    def _drop(self, key: str, message: Queued, why: str) -> None:
         message.dropped = True
         self.dropped += 1
-        _log.warning("a message for %s is dropped: %s", shown_place(url), why)
+        _log.warning("a message for %s is dropped: %s", self.shown(key), why)
+        self.settled(key, message)
+
+
+class Webhooks(Deliveries[WebhookMessage]):
+    """Delivers messages to addresses."""
+
+    def send(self, url: str, content: Mapping[str, object]) -> WebhookMessage:
+        """Queue a message for `url`. Returns at once."""
+        message = WebhookMessage(msgspec.json.encode(content))
+        self.put(url, message)
+        return message
+
+    async def attempt(self, key: str, message: WebhookMessage) -> Failure | None:
+        """A single POST."""
+        return failure_of(await self.in_thread(_post, key, message.body))
+
+    def shown(self, key: str) -> str:
+        """The address without its secret parts."""
+        return shown_place(key)
+
+
+def failure_of(answered: int | str) -> Failure | None:
+    """The failure of a POST of this status, or without an answer for this reason; None for a status of success."""
+    if isinstance(answered, str):
+        return Failure(answered)
+    final = answered < 500 and answered not in _WORTH_TRYING_AGAIN
+    return None if 200 <= answered < 300 else Failure(f"answered {answered}", final)
 
 
 def _post(url: str, message: bytes) -> int | str:
-    """A single attempt. Returns the HTTP status, or the reason for a missing answer."""
+    return post(url, message, {"Content-Type": "application/json"})
+
+
+def post(url: str, message: bytes, headers: Mapping[str, str]) -> int | str:
+    """A single POST. Blocks. Returns the HTTP status, or the reason for a missing answer."""
     import http.client  # for nodes with webhooks only
 
     parts = urllib.parse.urlsplit(url)
@@ -219,7 +305,7 @@ def _post(url: str, message: bytes) -> int | str:
     connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)
     target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
     try:
-        connection.request("POST", target, message, {"Content-Type": "application/json", "User-Agent": "constraint-crdt"})
+        connection.request("POST", target, message, {"User-Agent": "constraint-crdt", **headers})
         return connection.getresponse().status
     except TimeoutError:
         return "no answer in time"

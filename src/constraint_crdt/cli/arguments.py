@@ -27,7 +27,7 @@ LEAST_DEMO_NODES = 2
 MOST_DEMO_NODES = 20
 LEAST_DEMO_SECONDS = 8.0
 GROUPS: Final = {
-    "run": ("node", "config", "guard", "token", "demo", "simulate", "plan", "replay", "completion"),
+    "run": ("node", "config", "source", "guard", "mcp", "token", "demo", "simulate", "plan", "replay", "completion"),
     "constraints": ("apply", "test", "backtest", "lint", "coverage"),
     "observe": ("watch", "events", "doctor"),
     "state": ("acquire", "tile", "counter", "tally", "seen", "position"),
@@ -60,6 +60,7 @@ ACTIONS: Final = {
     "budget": "limit, held by whom since when, free here, free elsewhere, stranded; or add, set, remove a budget",
     "alerts": "what the node's alerts have found; or add, remove, list the alert rules of the fleet",
     "fleet": "make the root of a fleet and the identities of its nodes, invite machines, list members",
+    "source": "try the sources of a settings file",
     "token": "make, list or withdraw the tokens of the API of a node",
 }
 """The commands that have actions, with their help."""
@@ -80,8 +81,43 @@ DEPLOYED: Final = {
     "kubernetes": "kubernetes.yaml",
     "prometheus-rules": "constraint-crdt.rules.yml",
     "grafana": "grafana-dashboard.json",
+    "man": "constraint-crdt.1",
 }
 """The files that `config` prints, by name; the settings first."""
+
+EXAMPLES: Final = {
+    "node": "node --name forge --listen tcp/127.0.0.1:7447 --probe system",
+    "config": "config example > node.toml",
+    "token": "token list --token-file tokens",
+    "token add": "token add alice --role operate --token-file tokens",
+    "token list": "token list --token-file tokens",
+    "token remove": "token remove alice --token-file tokens",
+    "fleet": "fleet create plant",
+    "fleet create": "fleet create plant",
+    "fleet certify": "fleet certify forge",
+    "fleet renew": "fleet renew forge",
+    "fleet rotate": "fleet rotate --both 7d",
+    "mcp": "mcp --token-file agent.token",
+    "apply": "apply fleet.toml --dry-run",
+    "source": "source try node.toml",
+    "source try": "source try node.toml --name battery",
+    "test": "test rules_test.toml",
+    "backtest": "backtest forge.measurements --with new.toml",
+    "lint": "lint fleet.toml --range percent=0..100",
+    "acquire": "acquire dock --wait 30s -- ./unload",
+    "guard": "guard --on max_speed -- ./drive",
+    "watch": "watch --every 2s",
+    "merge": "merge forge.json anvil.json -o both.json",
+    "backup": "backup forge.db.bak",
+    "restore": "restore forge.db.bak",
+    "replay": "replay forge.recording --steps",
+    "simulate": "simulate --nodes 100 --loss 0.2 --partition 60s",
+    "plan": "plan --nodes 200 --link 256kbit/100ms",
+    "demo": "demo --nodes 5",
+    "completion": "completion bash > ~/.local/share/bash-completion/completions/constraint-crdt",
+    "tile": "tile put lab note --text calibrated",
+}
+"""A use of each command without an operation, and of commands with actions; the others are declared with theirs."""
 
 FILES: Final = frozenset({"FILE", "PATH", "FOLDER", "NODE|FILE"})
 """Metavariables of values that are names of files."""
@@ -206,6 +242,7 @@ def make_parser() -> argparse.ArgumentParser:
     _node(commands)
     _config(commands)
     _token(commands)
+    _source(commands)
     fleet = _fleet(commands, client)
     _apply(commands, client)
     _test(commands)
@@ -213,6 +250,7 @@ def make_parser() -> argparse.ArgumentParser:
     _lint(commands, client)
     _acquire(commands, client)
     _guard(commands, client)
+    _mcp(commands, client)
     _watch(commands, client)
     _merge(commands)
     _backup(commands, client)
@@ -233,6 +271,9 @@ def _command(commands: _Commands, name: str, run: str, about: str, *parents: _Pa
     parser = commands.add_parser(
         name, help=about, description=about[0].upper() + about[1:] + ".", parents=list(parents), allow_abbrev=False
     )
+    words = parser.prog.removeprefix(f"{PROGRAM} ")
+    if words in EXAMPLES:
+        parser.epilog = f"example: {PROGRAM} {EXAMPLES[words]}".replace("%", "%%")
     parser.set_defaults(run=f"constraint_crdt.cli.{run}", prog=parser.prog, parser=parser)
     return parser
 
@@ -249,12 +290,15 @@ def _operations(commands: _Commands, client: _Parser, actions: dict[str, _Comman
             if action and name not in actions:
                 actions[name] = _actions(commands, name)
             run = OWN.get(command.name, "connection:run")
+            example = f"example: {PROGRAM} {command.example}".replace("%", "%%")
             if not action and name in ACTIONS:
                 parser = _command(commands, name, run, command.help, client)
+                parser.epilog = example
                 parser.set_defaults(operation=operation, declared=command)
                 actions[name] = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", parser_class=_Parser)
                 continue
             parser = _command(actions[name] if action else commands, action or name, run, command.help, client)
+            parser.epilog = example
             parser.set_defaults(operation=operation, declared=command)
             _add_flags(parser, operation, command)
             if operation.takes_why and "why" not in operation.request.__struct_fields__:
@@ -265,6 +309,7 @@ def _actions(commands: _Commands, name: str) -> _Commands:
     """A command that has actions."""
     about = ACTIONS[name]
     parser = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", allow_abbrev=False)
+    parser.epilog = f"example: {PROGRAM} {EXAMPLES[name]}"
     return parser.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION", parser_class=_Parser)
 
 
@@ -340,8 +385,13 @@ def _node(commands: _Commands) -> None:
         metavar="CERT.pem,KEY.pem",
         help="serve the API by TLS, with this certificate and key; default: those of the identity",
     )
+    node.add_argument("--plato", metavar="CONTRACT", help="of PLATO clients that name none: crate or server; default: crate")
+    node.add_argument("--base-path", metavar="PATH", help="where a proxy shows the API and its page, as in /crdt/; default: at /")
     node.add_argument("--token-file", metavar="FILE", help="tokens that the API takes; `token add` makes them")
     node.add_argument("--store", metavar="PATH", help="file for the state, memory, or default: one below the XDG state directory")
+    node.add_argument(
+        "--retire-away-after", metavar="TIME", help="retire nodes that were not heard of for so long, as in 7d; default: never"
+    )
     node.add_argument("--rejoin", action="store_true", help="set a damaged store aside, and take everything from the peers again")
     node.add_argument("--probe", action="append", metavar="PROBE", help="system, none or an installed one; may be repeated")
     node.add_argument(
@@ -411,6 +461,16 @@ def _token(commands: _Commands) -> None:
     listing.add_argument("--json", action="store_true", help="print them as JSON")
     remove = _command(actions, "remove", "node:remove_token", "withdraw a token: running nodes refuse it from now on", file)
     remove.add_argument("name", metavar="NAME", help="its name, as `token list` shows it")
+
+
+def _source(commands: _Commands) -> None:
+    actions = _actions(commands, "source")
+    about = "read the sources of a settings file without a node, and show their values"
+    trial = _command(actions, "try", "sources:try_sources", about)
+    trial.add_argument("file", metavar="FILE", help="the settings, with a [[source]] or several")
+    trial.add_argument("--name", metavar="NAME", help="this source only")
+    trial.add_argument("--for", dest="for_", default="5s", metavar="TIME", help="how long they are read, at most; default: 5s")
+    trial.add_argument("--json", action="store_true", help="print the values as JSON")
 
 
 def _fleet(commands: _Commands, client: _Parser) -> _Commands:
@@ -602,6 +662,13 @@ def _guard(commands: _Commands, client: _Parser) -> None:
     guard.add_argument("--dry-run", action="store_true", help="say whether the program would run, and why not")
     guard.set_defaults(words=[])
     guard.usage = f"{guard.format_usage().removeprefix('usage: ').rstrip()} [-- COMMAND ...]"
+
+
+def _mcp(commands: _Commands, client: _Parser) -> None:
+    mcp = _command(commands, "mcp", "mcp:mcp", "serve tools for agents by the Model Context Protocol, on stdio", client)
+    mcp.add_argument(
+        "--http", metavar="HOST:PORT", help="serve streamable HTTP there instead, at /mcp, with the token of each request"
+    )
 
 
 def _simulate(commands: _Commands) -> None:

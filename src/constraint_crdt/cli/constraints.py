@@ -423,7 +423,7 @@ def apply(arguments: argparse.Namespace) -> int:
     planned = _planned_budgets(client, budgets)
     done: list[tuple[Changed, list[str]]] = []
     done += [(each, []) for each in _applied_parameters(client, parameters, dry_run=arguments.dry_run)]
-    done += _applied(client, wanted, prune=arguments.prune, dry_run=arguments.dry_run)
+    done += applied(client, wanted, prune=arguments.prune, dry_run=arguments.dry_run)
     done += [(change, edits) for change, edits, _ in planned]
     for change, _, budget in planned:
         if change.change != "unchanged" and not arguments.dry_run:
@@ -522,10 +522,10 @@ def _check_expressions(client: Client, file: str, wanted: Mapping[str, "WantedCo
         raise MisuseError("\n".join(map(printable, mistakes)))
 
 
-def _applied(
+def applied(
     client: Client, wanted: Mapping[str, "WantedConstraint"], *, prune: bool, dry_run: bool
 ) -> list[tuple[Changed, list[str]]]:
-    """Carry out the file in one batch, whole or not at all. Returns the changes, each with its edits as lines.
+    """Carry out what is wanted in one batch, whole or not at all. Returns the changes, each with its edits as lines.
 
     `dry_run`: send nothing. A batch is refused if another node removed one of the constraints meanwhile: it is made again then.
     """

@@ -24,6 +24,7 @@ from typing import NamedTuple, Protocol, Self, TypeVar
 from constraint_crdt.cli.output import CommandFailedError, aligned, printable
 from constraint_crdt.client import ClientError, NoAnswer
 from constraint_crdt.client.blocking import Client
+from constraint_crdt.model import counted
 from constraint_crdt.operations.command import Column
 from constraint_crdt.operations.constraints import ConstraintReport
 from constraint_crdt.operations.nodes import Status
@@ -199,7 +200,8 @@ class Scene(NamedTuple):
         """How many nodes enforce the same, in words."""
         hashes = [status.constraints_hash for status in self.statuses.values()]
         most = max((hashes.count(each) for each in hashes), default=0)
-        return f"{most} of {len(hashes)} live nodes enforce the same {len(self.constraints)} constraints"
+        same = counted(len(self.constraints), "constraint")
+        return f"{most} of {counted(len(hashes), 'live node', 'enforces', 'enforce')} the same {same}"
 
 
 class Screen(Protocol):
@@ -320,7 +322,7 @@ def summarise(spreads: Sequence[Spread], nodes: Sequence[DemoNode], seconds: flo
     lines += [
         "",
         f"The nodes wrote {written} bytes in cells: {definitions} for the changes above, the rest for counts and for themselves.",
-        f"Each is due on {others} other node{'s'[: others != 1]}: {written * others} bytes to bring.",
+        f"Each is due on {counted(others, 'other node')}: {written * others} bytes to bring.",
         f"The nodes sent {sent} bytes in {seconds:.0f} s, Pings included{per_byte}: {rate:.0f} bytes/s a node.",
     ]
     return lines

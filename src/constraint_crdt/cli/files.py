@@ -49,7 +49,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
 from pathlib import Path
@@ -69,11 +69,11 @@ from constraint_crdt.crdt.limits import MAX_COUNT, TILE_BYTES, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, check_expressions
-from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
+from constraint_crdt.model import IfUnknown, Mode, Scope, Severity, counted
 from constraint_crdt.operations.alerts import RuleReport
 from constraint_crdt.operations.budgets import BudgetReport
 from constraint_crdt.operations.command import UsageError, parse_duration, show_duration
-from constraint_crdt.operations.constraints import DefinitionReport
+from constraint_crdt.operations.constraints import Changed, DefinitionReport
 from constraint_crdt.operations.service import show_import
 from constraint_crdt.operations.tiles import TILE, TileContent, show_put_tile
 from constraint_crdt.runtime.settings import MEMORY_STORE
@@ -96,6 +96,9 @@ STANDARD = "-"
 
 MAX_IMPORT_BYTES = 64 * 1024 * 1024
 """The largest import of a node, in bytes."""
+
+MOST_STRANGERS = 10
+"""Nodes of a state file that are named in a sentence."""
 
 FIELDS = (
     "id", "when", "severity", "about", "on", "ttl", "renew", "until", "for", "clear_after", "clear_when", "if_unknown", "max_age",
@@ -242,9 +245,9 @@ def _export_constraints(arguments: argparse.Namespace) -> int:
     ]
     write_whole(arguments.output, "\n".join(filter(None, blocks)).encode())
     if arguments.output != STANDARD:
-        counts = {"parameters": len(settings), "budgets": len(budgets), "alert rules": len(rules)}
-        also = "".join(f" and {count} {what}" for what, count in counts.items() if count)
-        print(printable(f"{arguments.output}: {len(definitions)} constraints{also}; `{PROGRAM} apply` reads them"))
+        counts = {"parameter": len(settings), "budget": len(budgets), "alert rule": len(rules)}
+        also = "".join(f" and {counted(count, what)}" for what, count in counts.items() if count)
+        print(printable(f"{arguments.output}: {counted(len(definitions), 'constraint')}{also}; `{PROGRAM} apply` reads them"))
     return 0
 
 
@@ -324,14 +327,109 @@ def _stored_state(path: Path) -> bytes:
 
 
 def import_(arguments: argparse.Namespace) -> int:
-    """Merge a state file into a node."""
+    """Merge a state file into a node, or take its constraints alone; with `--dry-run` only tell the effect."""
     client = connect(arguments)
     content = read_whole(arguments.file, MAX_IMPORT_BYTES)
+    if arguments.constraints:
+        return _import_constraints(client, arguments, content)
+    before = {each.node for each in client.nodes()}
+    if arguments.dry_run:
+        return _show_would_import(arguments, content, before)
     try:
         answer = client.import_state(content)
     except WrongInput as error:  # a mistake in the file
         raise MisuseError(printable(f"{arguments.file}: {error}")) from None
-    return present(answer, None if arguments.json else show_import(answer))
+    if arguments.json:
+        return present(answer, None)
+    print(printable(show_import(answer)))
+    strangers = sorted({each.node for each in client.nodes() if not each.retired} - before) if answer.changed else []
+    if strangers:
+        print(printable(_strangers_note(strangers)))
+    return 0
+
+
+def _strangers_note(strangers: Sequence[str]) -> str:
+    """The advice on the nodes that a state file brings into a fleet."""
+    few, more = strangers[:MOST_STRANGERS], len(strangers) - MOST_STRANGERS
+    shown = " ".join(few)
+    told = f"{', '.join(few)}{f' and {more} more' if more > 0 else ''}"
+    one = len(strangers) == 1
+    return (
+        f"note: new here from the file: {told}. {'It counts' if one else 'They count'} as {'a node' if one else 'nodes'} of this "
+        f"fleet, not live until heard of. If {'it is' if one else 'they are'} of another fleet: `{PROGRAM} retire {shown}` here; "
+        "next time `import --constraints` takes the constraints alone"
+    )
+
+
+def _read_state(arguments: argparse.Namespace, content: bytes) -> ConstraintState:
+    """The state of the file. Raises `MisuseError` for a mistake in it."""
+    try:
+        return from_json(content)
+    except ConstraintCrdtError as error:
+        raise MisuseError(printable(f"{arguments.file}: {error}")) from None
+
+
+def _show_would_import(arguments: argparse.Namespace, content: bytes, known: Set[str]) -> int:
+    """`--dry-run`: merge the file into a copy of the node's state, and tell the difference."""
+    given, here = _read_state(arguments, content), from_json(_asked_state(arguments))
+    try:
+        merged = here.merged(given)
+    except ConstraintCrdtError as error:
+        raise MisuseError(printable(f"{arguments.file}: {error}")) from None
+    ids = sorted({*here.constraints, *merged.constraints})
+    changes = [Changed(id=id_, change=change) for id_ in ids if (change := _changed_by(id_, here, merged))]
+    held = {replica.node_id for replica in merged.clock}
+    unknown = sorted(name for name in held - known if name not in merged.retirements)
+    answer = {"changed": merged.state_hash != here.state_hash, "constraints": changes, "unknown_nodes": unknown}
+    if arguments.json:
+        return present(answer, None)
+    if merged.state_hash == here.state_hash:
+        return present(answer, "would be nothing new: the node knows all of it (dry run, nothing was sent)")
+    lines = [f"{each.id}: would be {each.change}" for each in changes]
+    nodes = f"; nodes unknown here: {', '.join(unknown[:MOST_STRANGERS])}" if unknown else ""
+    nodes += f" and {len(unknown) - MOST_STRANGERS} more" if len(unknown) > MOST_STRANGERS else ""
+    lines.append(f"would change {counted(len(changes), 'constraint')}{nodes} (dry run, nothing was sent)")
+    if unknown:
+        lines.append("note: nodes of another fleet would stay here as not live: `import --constraints` takes the constraints alone")
+    return present(answer, lines)
+
+
+def _changed_by(id_: str, before: ConstraintState, after: ConstraintState) -> str:
+    """The change of a constraint between two states; empty if there is none."""
+    if id_ not in after.constraints:
+        return "removed"
+    if id_ not in before.constraints:
+        return "added"
+    former, latter = ({each.definition for each in one.constraints.additions(id_)} for one in (before, after))
+    return "" if former == latter else "replaced" if len(latter) == 1 else "in conflict"
+
+
+def _import_constraints(client: Client, arguments: argparse.Namespace, content: bytes) -> int:
+    """Take the active constraints of a state file in one transaction of the node, as if they were applied from a file."""
+    from constraint_crdt.cli.constraints import applied, show_changes
+
+    state = _read_state(arguments, content)
+    now = time.time_ns()
+    wanted: dict[str, WantedConstraint] = {}
+    torn = []
+    for id_ in sorted(state.constraints):
+        found = list(dict.fromkeys(state.constraints.definitions(id_)))
+        standing = [each for each in found if each.expires_at is None or each.expires_at > now]
+        if standing:
+            wanted[id_] = _as_wanted(standing[0])
+        if len(standing) > 1:
+            torn.append(id_)
+    if torn:
+        told = ", ".join(torn[:MOST_STRANGERS])
+        raise MisuseError(printable(f"{arguments.file}: {told}: the definitions are in conflict there: settle that first"))
+    done = [change for change, _ in applied(client, wanted, prune=False, dry_run=arguments.dry_run)]
+    if arguments.json:
+        return present(done, None)
+    for change in done:
+        print(printable(f"{change.id}: {change.change}"))
+        for note in change.notes:
+            print(printable(f"note: {change.id}: {note}"))
+    return present(done, show_changes(done, dry_run=arguments.dry_run))
 
 
 def backup(arguments: argparse.Namespace) -> int:
@@ -341,7 +439,8 @@ def backup(arguments: argparse.Namespace) -> int:
     with _as_command_failure():
         made = back_up(store, Path(arguments.file))
     answer = {"file": arguments.file, "store": str(store), **made._asdict()}
-    text = f"{arguments.file}: the store of node {made.node} of fleet {made.fleet}, {made.cells} cells, {made.bytes} bytes, checked"
+    size = f"{counted(made.cells, 'cell')}, {made.bytes} bytes"
+    text = f"{arguments.file}: the store of node {made.node} of fleet {made.fleet}, {size}, checked"
     return present(answer, None if arguments.json else printable(text))
 
 
@@ -369,7 +468,8 @@ def restore(arguments: argparse.Namespace) -> int:
         _, former = put_back(file, store)
     kept = "" if former is None else f"; the former store is kept as {former}"
     text = (
-        f"{store}: restored for node {found.node} of fleet {found.fleet}, {found.cells} cells{kept}. At its next start the node "
+        f"{store}: restored for node {found.node} of fleet {found.fleet}, {counted(found.cells, 'cell')}{kept}. "
+        "At its next start the node "
         "begins a new life, and takes what is newer from its peers"
     )
     answer = {"store": str(store), "file": arguments.file, "former": None if former is None else str(former), **found._asdict()}
@@ -405,7 +505,7 @@ def show_state_file(name: str, file: StateFile) -> str:
     """The constraints, counts and hash of a file, in a sentence."""
     reading = msgspec.json.decode(file.reading, type=Reading)
     counts = f"{reading.satisfied} satisfied, {reading.violations} violated"
-    return f"{name}: {len(reading.constraints)} constraints, {counts}; hash {file.hash[:16]}"
+    return f"{name}: {counted(len(reading.constraints), 'constraint')}, {counts}; hash {file.hash[:16]}"
 
 
 def _line(content: bytes) -> bytes:
@@ -494,6 +594,13 @@ class WantedConstraint(NamedTuple):
         """The fields of a request to add it, without the id."""
         ends = (("ttl", self.ttl), ("until", self.until))
         return fields_of(self.definition) | {key: value for key, value in ends if value is not None}
+
+
+def _as_wanted(definition: Definition) -> WantedConstraint:
+    """A definition of a state, as if a file listed it."""
+    ends = definition.expires_at
+    until = None if ends is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=ends // 1000)
+    return WantedConstraint(definition, None, until)
 
 
 def definition_of(report: DefinitionReport) -> Definition:

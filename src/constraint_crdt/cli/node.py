@@ -93,7 +93,12 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
         node = Node(settings=settings, probes=probes, now=lambda: time.time_ns() + ahead, steady=steady_ns)
         tokens = Tokens.load(Path(settings.token_file)) if settings.token_file else None
         api = ApiServer(
-            node, *parse_address(settings.api), pages=dashboard_pages(), tokens=tokens, certificate=_api_certificate(settings)
+            node,
+            *parse_address(settings.api),
+            pages=dashboard_pages(settings.base_path),
+            tokens=tokens,
+            certificate=_api_certificate(settings),
+            base_path=settings.base_path,
         )
         api.bind()
         log_to_stderr(settings.log_level)

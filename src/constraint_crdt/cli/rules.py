@@ -12,6 +12,7 @@ from constraint_crdt.cli.files import definition_of, read_constraints
 from constraint_crdt.cli.output import MisuseError, present, printable
 from constraint_crdt.expression.analysis import Fault, Finding, Range, Rule
 from constraint_crdt.expression.analysis import lint as find_faults
+from constraint_crdt.model import counted
 
 NOTES = frozenset({Fault.UNDECIDED})
 """Findings that are no fault of the constraints."""
@@ -31,7 +32,7 @@ def show_findings(count: int, findings: Sequence[Finding]) -> list[str]:
     """A line for each finding, and a summary."""
     faults = sum(each.fault not in NOTES for each in findings)
     notes = f", {len(findings) - faults} not decided" if len(findings) > faults else ""
-    summary = f"{count} constraints: {faults or 'no'} fault{'s' * (faults != 1)}{notes}"
+    summary = f"{counted(count, 'constraint')}: {counted(faults, 'fault') if faults else 'no faults'}{notes}"
     return [*(f"{each.fault}: {', '.join(each.ids)}: {each.text}" for each in findings), summary]
 
 

@@ -39,6 +39,7 @@ from constraint_crdt.cli.arguments import PROGRAM
 from constraint_crdt.cli.files import check_place, read_whole, write_whole
 from constraint_crdt.cli.output import INTERRUPTED, CommandFailedError, MisuseError, print_json, print_lines, print_table, printable
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
+from constraint_crdt.model import counted
 from constraint_crdt.operations.command import Column, UsageError, parse_duration
 from constraint_crdt.simulation import histories
 from constraint_crdt.simulation.chaos import MOST_SITES, SearchExtent, search_seeds
@@ -234,7 +235,10 @@ def _print_report(report: Report) -> None:
     rounds = f"{report.rounds:.2f}" + (" after the last disturbance" if disturbed else "")
     states = report.samples[-1].states if report.samples else scenario.nodes
     lines: list[tuple[str, object]] = [
-        ("fleet", f"{scenario.nodes} nodes, {100 * scenario.loss:.10g}% loss, peers {scenario.choice}, seed {scenario.seed}"),
+        (
+            "fleet",
+            f"{counted(scenario.nodes, 'node')}, {100 * scenario.loss:.10g}% loss, peers {scenario.choice}, seed {scenario.seed}",
+        ),
         ("agreed", "yes" if report.settled else f"no: {states} different states"),
         ("rounds", f"{rounds}; bound {report.bound}, for aligned rounds in which nothing is lost"),
         ("time", f"{report.time_ns / SECOND_NS:.2f} s, virtual"),
@@ -570,7 +574,10 @@ def _ignore_interrupts() -> None:
 def _keep(found: History, how: str) -> None:
     """Write the history to a file, shrunk if there is time. `how`: the flags of the search."""
     name = f"chaos-{found.seed}.json"
-    print(f"seed {found.seed} breaks an invariant after {len(found.steps)} steps: {printable(found.sentence)}", file=sys.stderr)
+    print(
+        f"seed {found.seed} breaks an invariant after {counted(len(found.steps), 'step')}: {printable(found.sentence)}",
+        file=sys.stderr,
+    )
     write_whole(name, to_json(found).encode())
     try:
         found = shrink(found)
@@ -581,7 +588,10 @@ def _keep(found: History, how: str) -> None:
         again = f"{PROGRAM} simulate --chaos {how} --seed {found.seed} --seeds 1"
         print(f"it is only seen in time, not in its steps; see it again: {again}", file=sys.stderr)
         return
-    print(f"{len(found.steps)} steps are in {name}; see it again: {PROGRAM} simulate --replay {name}", file=sys.stderr)
+    print(
+        f"{counted(len(found.steps), 'step', 'is', 'are')} in {name}; see it again: {PROGRAM} simulate --replay {name}",
+        file=sys.stderr,
+    )
 
 
 def _print_tally(tally: SearchExtent, elapsed: float) -> None:
@@ -712,7 +722,7 @@ def _run_again(path: Path, frames: Sequence[Frame], arguments: argparse.Namespac
             [
                 ("node", f"{node.node_id}, {path}"),
                 ("steps", f"{last} of {len(again)}, {_at(outcome.begins)} to {_at(outcome.ends)}"),
-                ("state", f"{node.state_hash}, {outcome.constraints} constraints"),
+                ("state", f"{node.state_hash}, {counted(outcome.constraints, 'constraint')}"),
                 ("replay", verdict),
             ]
         )

@@ -24,7 +24,7 @@ from constraint_crdt.cli.output import CommandFailedError, MisuseError, print_js
 from constraint_crdt.cli.simulate import picture_writer
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.model import VerdictState
+from constraint_crdt.model import VerdictState, counted
 from constraint_crdt.operations.command import Column
 from constraint_crdt.runtime.backtest import (
     MOST_TURNS,
@@ -272,7 +272,7 @@ def _print_replay(replayed: Replayed) -> None:
     rows = [[_time(each.begin), _lasts(each), each.constraint, str(each.old), str(each.new), each.values] for each in found]
     print_table([Column(head) for head in ("from", "for", "constraint", "old", "new", "values")], rows[:MOST_SHOWN])
     if len(found) > MOST_SHOWN:
-        print(f"and {len(found) - MOST_SHOWN} more differences: --json has all of them")
+        print(f"and {counted(len(found) - MOST_SHOWN, 'more difference')}: --json has all of them")
     _print_notes(replayed)
 
 
@@ -400,6 +400,6 @@ def _print(results: dict[str, list[CaseResult]]) -> None:
                     for line in str(mismatch).splitlines():
                         print(f"  {printable(line)}")
     count = sum(map(len, results.values()))
-    tests = "1 test" if count == 1 else f"{count} tests"
+    tests = counted(count, "test")
     sys.stdout.flush()
     print(f"{tests}: {'all as expected' if not failed else f'{failed} failed'}")

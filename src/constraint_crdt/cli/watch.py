@@ -22,7 +22,8 @@ from constraint_crdt.cli.output import STYLES, MisuseError, printable
 from constraint_crdt.client import ClientError
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.wire import Gap, Happened, Heard
-from constraint_crdt.model import Event, EventKind
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.model import Event, check_kinds, counted
 from constraint_crdt.operations.command import parse_duration, show_share, show_state, show_time
 from constraint_crdt.operations.nodes import NodeReport, Status
 
@@ -61,31 +62,26 @@ FRAME = 9
 
 def events(arguments: argparse.Namespace) -> int:
     """Print past events, and with `--follow` new ones until Ctrl-C."""
-    kinds = {_kind(text) for text in arguments.kind or []}
+    try:
+        kinds = check_kinds(arguments.kind or ())
+    except ConstraintCrdtError as error:
+        raise MisuseError(str(error)) from None
     last = (FIRST if arguments.follow else KEPT) if arguments.last is None else arguments.last
     if last > KEPT:
         raise MisuseError(f"--last takes at most {KEPT}: a node keeps no more")
     client = connect(arguments)
     if arguments.follow:
         client.status()  # without a node, or a token, there is no stream to resume
-    for heard in client.events(last=last, follow=arguments.follow, patience=PATIENCE):
-        _tell(heard, kinds, as_json=arguments.json)
+    for heard in client.events(last=last, follow=arguments.follow, patience=PATIENCE, kinds=sorted(kinds)):
+        _tell(heard, as_json=arguments.json)
     return 0
 
 
-def _kind(text: str) -> str:
-    kinds = [kind.value for kind in EventKind]
-    wanted = text.replace("-", " ").replace("_", " ")
-    if wanted not in kinds:
-        raise MisuseError(f"there is no kind of event {text!r}: there are {', '.join(kind.replace(' ', '-') for kind in kinds)}")
-    return wanted
-
-
-def _tell(heard: Heard, kinds: set[str], *, as_json: bool) -> None:
+def _tell(heard: Heard, *, as_json: bool) -> None:
     if isinstance(heard, Gap):
-        missed = "some" if heard.missed is None else str(heard.missed)
-        print(f"{missed} events are not kept any more and were missed", file=sys.stderr)
-    elif isinstance(heard, Happened) and (not kinds or heard.event.kind.value in kinds):
+        missed = "some events are" if heard.missed is None else counted(heard.missed, "event", "is", "are")
+        print(f"{missed} not kept any more, and missed here", file=sys.stderr)
+    elif isinstance(heard, Happened):
         line = json.dumps({"id": heard.id, **msgspec.to_builtins(heard.event)}) if as_json else printable(show_event(heard.event))
         print(line, flush=True)
 
@@ -96,7 +92,8 @@ def show_event(event: Event) -> str:
     place = "/".join(part for part in (event.room, event.tile) if part)
     about = " on ".join(part for part in (event.constraint or event.budget or place, event.node) if part)
     cause = f" (by {event.actor} on {event.by}{f', because {event.why}' if event.why else ''})" if event.actor else ""
-    return f"{when}  {event.kind.value:<14}  {about}{f': {event.detail}' if event.detail else ''}{cause}".rstrip()
+    told = ": ".join(part for part in (about, event.detail) if part)
+    return f"{when}  {event.kind.value:<14}  {told}{cause}".rstrip()
 
 
 # --- watch ------------------------------------------------------------------------------------------------------------------
@@ -146,7 +143,10 @@ def picture(client: Client, rows: int) -> "RenderableType":
 def headline(status: Status) -> str:
     """The node and its fleet in a line."""
     trouble = f"; WRITES ARE REFUSED: {status.trouble}" if status.trouble else ""
-    agreeing = f"{status.agreeing} of {status.peers + 1} live nodes enforce the same {status.constraints} constraints"
+    agreeing = (
+        f"{status.agreeing} of {counted(status.peers + 1, 'live node', 'enforces', 'enforce')} "
+        f"the same {counted(status.constraints, 'constraint')}"
+    )
     return f"{status.node} in {status.fleet}: {agreeing}{trouble}"
 
 

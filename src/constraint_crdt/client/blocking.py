@@ -12,7 +12,7 @@ import http.client
 import select
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -40,6 +40,7 @@ from constraint_crdt.client.wire import (
     check_answer,
     check_token,
     encode_request,
+    events_target,
     headers_of,
     joined,
     next_page,
@@ -124,7 +125,7 @@ class Client(BlockingMethods):
         while path is not None:
             answered = self.ask(sent.method, path, sent.body, media_type=sent.media_type, patience=sent.patience)
             pages.append(read_response(operation, answered, self.address))
-            path = next_page(answered) if operation.join is not None else None
+            path = next_page(answered, self.address) if operation.join is not None else None
         return joined(operation, pages)
 
     def ask(
@@ -195,17 +196,24 @@ class Client(BlockingMethods):
             connection.close()
 
     def events(
-        self, *, last: int = 0, after: str | None = None, follow: bool = True, patience: float | None = None
+        self,
+        *,
+        last: int = 0,
+        after: str | None = None,
+        follow: bool = True,
+        patience: float | None = None,
+        kinds: Sequence[str] = (),
     ) -> Iterator[Heard]:
         """The events of the node, as long as the iteration goes on. A broken stream is resumed after the last event.
 
         `last`: begin with this number of past events; `after`: begin after this id. `follow` False: end after the past events.
-        `patience`: seconds without a connection after which to give up and raise `NoAnswer`; None: never.
+        `patience`: seconds without a connection after which to give up and raise `NoAnswer`; None: never. `kinds`: only events of
+        these kinds, as `violated` or `peer-up`; empty: all.
         """
         reader, pause, alone_since = StreamReader(after), FIRST_PAUSE, time.monotonic()
         while True:
             try:
-                yield from self._stream(reader, last, follow=follow)
+                yield from self._stream(reader, last, kinds, follow=follow)
                 if not follow:
                     return
                 lost: ClientError = NoAnswer(f"the node at {self.address.url} ended the stream")
@@ -219,7 +227,7 @@ class Client(BlockingMethods):
             time.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    def _stream(self, reader: StreamReader, last: int, *, follow: bool) -> Iterator[Heard]:
+    def _stream(self, reader: StreamReader, last: int, kinds: Sequence[str], *, follow: bool) -> Iterator[Heard]:
         """A stream, until the connection breaks."""
         reader.restart()
         connection = self._connection(SILENCE)
@@ -227,7 +235,7 @@ class Client(BlockingMethods):
         if reader.last_id is not None:
             headers["Last-Event-ID"] = reader.last_id
         try:
-            connection.request("GET", f"{self.address.prefix}/v1/events?last={last}&follow={int(follow)}", headers=headers)
+            connection.request("GET", f"{self.address.prefix}{events_target(last, kinds, follow=follow)}", headers=headers)
             response = connection.getresponse()
             if response.status >= 400:
                 check_answer(RawResponse(response.status, dict(response.getheaders()), response.read()), self.address)
@@ -496,7 +504,7 @@ class AsyncClient(AsyncMethods):
         while path is not None:
             answered = await self.ask(sent.method, path, sent.body, media_type=sent.media_type, patience=sent.patience)
             pages.append(read_response(operation, answered, self.address))
-            path = next_page(answered) if operation.join is not None else None
+            path = next_page(answered, self.address) if operation.join is not None else None
         return joined(operation, pages)
 
     async def ask(
@@ -549,14 +557,20 @@ class AsyncClient(AsyncMethods):
         return None
 
     async def events(
-        self, *, last: int = 0, after: str | None = None, follow: bool = True, patience: float | None = None
+        self,
+        *,
+        last: int = 0,
+        after: str | None = None,
+        follow: bool = True,
+        patience: float | None = None,
+        kinds: Sequence[str] = (),
     ) -> AsyncIterator[Heard]:
         """The events, as of `Client.events`. Raises `ClientError`."""
         clock = asyncio.get_running_loop().time
         reader, pause, alone_since = StreamReader(after), FIRST_PAUSE, clock()
         while True:
             try:
-                async with contextlib.aclosing(self._stream(reader, last, follow=follow)) as stream:
+                async with contextlib.aclosing(self._stream(reader, last, kinds, follow=follow)) as stream:
                     async for heard in stream:
                         yield heard
                 if not follow:
@@ -572,7 +586,7 @@ class AsyncClient(AsyncMethods):
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    async def _stream(self, reader: StreamReader, last: int, *, follow: bool) -> AsyncGenerator[Heard, None]:
+    async def _stream(self, reader: StreamReader, last: int, kinds: Sequence[str], *, follow: bool) -> AsyncGenerator[Heard, None]:
         """A stream, until the connection breaks."""
         reader.restart()
         headers = {"Host": self.address.authority, "Accept": "text/event-stream", **authorization(self._token)}
@@ -582,7 +596,7 @@ class AsyncClient(AsyncMethods):
         try:
             async with asyncio.timeout(SILENCE) as silence:
                 connection = await _Connection.open(self.address, self._trust)
-                await connection.send("GET", f"{self.address.prefix}/v1/events?last={last}&follow={int(follow)}", headers, None)
+                await connection.send("GET", f"{self.address.prefix}{events_target(last, kinds, follow=follow)}", headers, None)
                 response = await connection.receive()
                 if response.status_code >= 400:
                     content = b"".join([data async for data in connection.data()])

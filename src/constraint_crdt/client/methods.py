@@ -30,7 +30,7 @@ from constraint_crdt.operations import (
     tiles,
     variables,
 )
-from constraint_crdt.operations.alerts import AlertsReport, RuleChange, SilenceReport
+from constraint_crdt.operations.alerts import ActionsReport, AlertsReport, RuleChange, SilenceReport
 from constraint_crdt.operations.budgets import BudgetExplanation, BudgetReport, HoldReport, ReleaseReport
 from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, ExpressionReport, Removed
 from constraint_crdt.operations.counts import Checked, LatelyReport, Nothing, OverviewReport, RatesReport, Recorded
@@ -125,6 +125,10 @@ class BlockingMethods(ABC):
     def alerts(self) -> AlertsReport:
         """The alerts of the node, and the rules that they follow."""
         return self.do(alerts.ALERTS, Empty())
+
+    def actions(self) -> ActionsReport:
+        """The actions in the settings of the node, and the turns that wait for them."""
+        return self.do(alerts.ACTIONS, Empty())
 
     def define_alert(
         self, name: str, *, kind: str, constraint: str | None = None, node: str | None = None, on: str | None = None,
@@ -522,6 +526,10 @@ class AsyncMethods(ABC):
     async def alerts(self) -> AlertsReport:
         """The alerts of the node, and the rules that they follow."""
         return await self.do(alerts.ALERTS, Empty())
+
+    async def actions(self) -> ActionsReport:
+        """The actions in the settings of the node, and the turns that wait for them."""
+        return await self.do(alerts.ACTIONS, Empty())
 
     async def define_alert(
         self, name: str, *, kind: str, constraint: str | None = None, node: str | None = None, on: str | None = None,

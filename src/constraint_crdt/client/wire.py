@@ -8,7 +8,7 @@ tokens has lines such as `read TOKEN` and `operate TOKEN`, or a single token. Th
 import json
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
@@ -339,10 +339,17 @@ def check_answer(answered: RawResponse, address: Address) -> None:
     )
 
 
-def next_page(answered: RawResponse) -> str | None:
-    """The path of the next page, or None."""
+def next_page(answered: RawResponse, address: Address) -> str | None:
+    """The path of the next page, without that of the address; or None."""
     found = _NEXT.search(answered.headers.get("link", ""))
-    return found[1] if found and found[1].startswith("/") else None
+    if found is None or not found[1].startswith("/"):
+        return None
+    return found[1].removeprefix(address.prefix) if found[1].startswith(f"{address.prefix}/") else found[1]
+
+
+def events_target(last: int, kinds: Sequence[str], *, follow: bool) -> str:
+    """The path and query of a stream of events."""
+    return f"/v1/events?{urlencode([('last', last), ('follow', int(follow)), *(('kind', kind) for kind in kinds)])}"
 
 
 def not_a_node(address: Address) -> NotANode:

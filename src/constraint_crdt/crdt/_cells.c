@@ -35,6 +35,7 @@
 #define DIGEST_BYTES 32
 #define MAX_COUNT INT64_MAX
 #define MAX_DEPTH 64
+#define GIVES_WAY 4096 /* cells read before other threads may run */
 
 typedef struct {
     PyObject_VAR_HEAD    /* ob_size: the bytes of the cell */
@@ -1670,6 +1671,10 @@ read_cells(PyObject *Py_UNUSED(module), PyObject *arguments)
             if (cell == NULL)
                 goto failed;
             PyTuple_SetItem(cells, place, cell);
+            if (place % GIVES_WAY == GIVES_WAY - 1) { /* to the event loop, where a thread reads a large message */
+                PyThreadState *thread = PyEval_SaveThread();
+                PyEval_RestoreThread(thread);
+            }
         }
     } else {
         good = 0;
@@ -2509,6 +2514,59 @@ failed:
     return NULL;
 }
 
+static PyObject *
+data_bytes(PyObject *Py_UNUSED(module), PyObject *sequence)
+{
+    Py_ssize_t count, size, total = 0;
+    PyObject *cells = cells_of(sequence, &count);
+    if (cells == NULL)
+        return NULL;
+    for (Py_ssize_t place = 0; place < count; place++) {
+        const uint8_t *data;
+        Cell *cell = cell_at(cells, place);
+        if (cell == NULL) {
+            Py_DECREF(cells);
+            return NULL;
+        }
+        bytes_of(cell, &data, &size);
+        total += size;
+    }
+    Py_DECREF(cells);
+    return PyLong_FromSsize_t(total);
+}
+
+static PyObject *
+row_spans(PyObject *Py_UNUSED(module), PyObject *sequence)
+{
+    Py_ssize_t count;
+    PyObject *cells = cells_of(sequence, &count), *found = cells == NULL ? NULL : PyList_New(0);
+    if (found == NULL)
+        goto failed;
+    long long first = 0;
+    int begins = 1;
+    for (Py_ssize_t place = 0; place < count; place++) {
+        Cell *cell = cell_at(cells, place), *next = place + 1 < count ? cell_at(cells, place + 1) : NULL;
+        if (cell == NULL || (next == NULL && place + 1 < count))
+            goto failed;
+        if (begins)
+            first = cell->seq;
+        begins = next == NULL || replica_of(next) != replica_of(cell);
+        if (!begins)
+            continue;
+        PyObject *span = Py_BuildValue("(OLL)", replica_of(cell), first, (long long)cell->seq);
+        int failed = span == NULL || PyList_Append(found, span) < 0;
+        Py_XDECREF(span);
+        if (failed)
+            goto failed;
+    }
+    Py_DECREF(cells);
+    return found;
+failed:
+    Py_XDECREF(cells);
+    Py_XDECREF(found);
+    return NULL;
+}
+
 /* --- the loops over clocks: dicts of seqs ------------------------------------------------------------------------------------ */
 
 /* The entry of a clock, borrowed; `zero` where it has none. */
@@ -2628,6 +2686,7 @@ static PyMethodDef functions[] = {
     {"blake", blake, METH_VARARGS, NULL},
     {"by_kind", by_kind, METH_O, NULL},
     {"counts_of", counts_of, METH_O, NULL},
+    {"data_bytes", data_bytes, METH_O, NULL},
     {"deflate", deflate, METH_VARARGS, NULL},
     {"ending", ending, METH_O, NULL},
     {"fill_digests", fill_digests, METH_VARARGS, NULL},
@@ -2641,6 +2700,7 @@ static PyMethodDef functions[] = {
     {"pick", pick, METH_VARARGS, NULL},
     {"position", position, METH_VARARGS, NULL},
     {"read_cells", read_cells, METH_VARARGS, NULL},
+    {"row_spans", row_spans, METH_O, NULL},
     {"sum_digests", sum_digests, METH_O, NULL},
     {"total_counts", total_counts, METH_O, NULL},
     {NULL, NULL, 0, NULL},

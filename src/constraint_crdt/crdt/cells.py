@@ -356,6 +356,21 @@ class Stub(NamedTuple):
     """16 bytes."""
 
 
+_read_gaps: Final = msgspec.msgpack.Decoder(list[int]).decode
+_read_stubs: Final = msgspec.msgpack.Decoder(list[Stub]).decode
+
+
+def array_length(raw: msgspec.Raw) -> int:
+    """The number of elements of an encoded value, which is well-formed: of an array as its first bytes state, else 0."""
+    head = bytes(memoryview(raw)[:5])
+    if not head:
+        return 0
+    if head[0] & 0xF0 == 0x90:
+        return head[0] & 0x0F
+    sizes = {0xDC: 3, 0xDD: 5}
+    return int.from_bytes(head[1 : sizes[head[0]]], "big") if head[0] in sizes else 0
+
+
 class Run(msgspec.Struct, gc=False, eq=False):
     """A stretch of a row. Treat a run, its cells and their sequence as immutable: nodes share them."""
 
@@ -388,11 +403,16 @@ class WireRun(msgspec.Struct, array_like=True, gc=False):
     ref: Ref
     span: int
     cells: msgspec.Raw
-    """An array."""
-    gaps: list[int] = []
+    """An array, as are `gaps` and `stubs`. Not read yet, so that its length is checked before memory is taken."""
+    gaps: msgspec.Raw = msgspec.Raw()
     lo: int = 0
     floor: int = 0
-    stubs: list[Stub] = []
+    stubs: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def items(self) -> int:
+        """The number of cells and stubs, as the encoding states."""
+        return array_length(self.cells) + array_length(self.stubs)
 
 
 class UnboundRun(msgspec.Struct, gc=False, eq=False):
@@ -451,9 +471,13 @@ def read_run(wire: WireRun) -> UnboundRun:
     if not (1 <= wire.span <= MAX_COUNT and 0 <= wire.lo <= MAX_COUNT and 0 <= wire.floor <= MAX_COUNT):
         raise ConstraintCrdtError("a number in a run is out of bounds")
     cells = read_cells(wire.cells)
-    if wire.gaps and (wire.gaps[0] < 0 or _count(wire.gaps) != len(cells)):
-        raise ConstraintCrdtError(f"a run has {len(cells)} cells, and gaps for another number of them")
-    return UnboundRun(read_ref(wire.ref), wire.span, cells, wire.gaps, wire.lo, wire.floor, wire.stubs)
+    gaps: Sequence[int] = ()
+    if array_length(wire.gaps):
+        gaps = _read_gaps(wire.gaps) if array_length(wire.gaps) <= len(cells) else (-1,)
+        if gaps[0] < 0 or _count(gaps) != len(cells):
+            raise ConstraintCrdtError(f"a run has {len(cells)} cells, and gaps for another number of them")
+    stubs = _read_stubs(wire.stubs) if len(wire.stubs) else ()
+    return UnboundRun(read_ref(wire.ref), wire.span, cells, gaps, wire.lo, wire.floor, stubs)
 
 
 def wire_run(run: Run | UnboundRun, base: ClockMark | None) -> list[object]:

@@ -16,7 +16,7 @@ default.
 from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType
@@ -103,10 +103,43 @@ STATE_HASH_BYTES = 32
 HASH_TOKEN_BYTES = 8
 
 
+class Hashed(Protocol):
+    """A state, a tile or a clock."""
+
+    @property
+    def state_hash(self) -> "StateHash":
+        """Equal for equal knowledge."""
+
+
 class StateHash(bytes):
     """32 bytes, equal for equal knowledge. `str()` is a short form for people; `hex()` the whole."""
 
     __slots__ = ()
+
+    @classmethod
+    def zero(cls) -> Self:
+        """32 zeros, which stand for no hash: no state has it, the empty one included."""
+        return cls(STATE_HASH_BYTES)
+
+    @property
+    def is_zero(self) -> bool:
+        """True for `zero()`."""
+        return not any(self)
+
+    @staticmethod
+    def from_state(state: Hashed) -> "StateHash":
+        """The hash of a state: its `state_hash`."""
+        return state.state_hash
+
+    @staticmethod
+    def from_tile(tile: Hashed) -> "StateHash":
+        """The hash of a tile: its `state_hash`."""
+        return tile.state_hash
+
+    @staticmethod
+    def from_clock(clock: Hashed) -> "StateHash":
+        """The hash of a clock: its `state_hash`."""
+        return clock.state_hash
 
     def __str__(self) -> str:
         digits = self.hex()

@@ -61,6 +61,15 @@ CANDIDATES = 128
 MESSAGE_BYTES = 64 * 1024
 """An encoded message. A larger Delta, Sync or Ping travels in parts (`split_message`)."""
 
+UNPACKED_BYTES = 64 * 1024 * 1024
+"""A message after decompression; a message that travels in more than `LARGE_BYTES` may become more, see `UNPACKED_GROWTH`."""
+
+LARGE_BYTES = 1024 * 1024
+"""The first bytes of a compressed message that allow for no growth beyond `UNPACKED_BYTES`."""
+
+UNPACKED_GROWTH = 16
+"""Bytes beyond `UNPACKED_BYTES` that each further compressed byte may expand to."""
+
 REPAIR_BYTES = 1024 * 1024
 """The cells compared by an attempt at a repair, on each side. The next attempt continues."""
 
@@ -77,13 +86,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     cells: int = 10_000_000
     """Standing cells, over all rows."""
 
-    staged_bytes: int = 64 * 1024 * 1024
-    """Parts of incomplete transfers, over all senders."""
+    staged_bytes: int = 256 * 1024 * 1024
+    """Parts of incomplete transfers, over all senders. The memory is taken as the parts arrive."""
+
+    message_items: int = 262_144
+    """Items of a message: cells, remains of cells, runs and clock entries. One more is allowed for each byte as it travels."""
 
     burst_bytes: int = 1024 * 1024
     """Parts of a large message sent at once; the reader asks for the next ones."""
 
-    kept_bytes: int = 64 * 1024 * 1024
+    kept_bytes: int = 256 * 1024 * 1024
     """Large encoded messages kept for peers that may ask for the rest, over all peers. A larger message is sent at once."""
 
     conversations: int = 4096

@@ -230,6 +230,17 @@ def sum_digests(cells: Iterable[Cell]) -> int:
     return sum([cell.digest for cell in cells])
 
 
+def data_bytes(cells: Iterable[Cell]) -> int:
+    """The bytes of some cells, all together."""
+    return sum([len(cell.data) for cell in cells])
+
+
+def row_spans(cells: Iterable[Cell]) -> list[tuple[Replica, int, int]]:
+    """The first and the last seq of each stretch of cells of a row."""
+    stretches = [(replica, list(stretch)) for replica, stretch in groupby(cells, attrgetter("replica"))]
+    return [(replica, stretch[0].seq, stretch[-1].seq) for replica, stretch in stretches]
+
+
 def position(cells: Sequence[Cell], seq: int) -> int:
     """How many of some cells in ascending order have a seq up to `seq`."""
     return bisect_right(cells, seq, key=_seq)

@@ -26,12 +26,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, S
 from itertools import chain, islice
 from typing import NamedTuple
 
-from constraint_crdt.crdt.cells import REMOVE, Cell, Key, Removed, Run, core, removed_dots
+from constraint_crdt.crdt.cells import REMOVE, Cell, Key, Removed, Run, Table, core, removed_dots
 from constraint_crdt.crdt.clock import ClockMark, VectorClock
 from constraint_crdt.crdt.digest import Digest, Replica, StateHash
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, STRETCH, SignedRows, unsettled
-from constraint_crdt.crdt.tables import FEW, Tables
+from constraint_crdt.crdt.tables import FEW, NO_TABLES, Tables
 from constraint_crdt.errors import ConstraintCrdtError
 
 SLACK = 16
@@ -73,6 +73,12 @@ class Row:
         dropped = self._dropped
         return [cell for cell in found if cell.seq not in dropped] if dropped else found
 
+    def some_above(self, lo: int, most: int) -> tuple[Sequence[Cell], int | None]:
+        """As `Rows.some_above`."""
+        found, after = _some_above(self._order, lo, most)
+        dropped = self._dropped
+        return [cell for cell in found if cell.seq not in dropped] if dropped else found, after
+
     def between(self, lo: int, hi: int) -> list[Cell]:
         """The standing cells with lo < seq <= hi, in ascending order. O(cells between)."""
         found, dropped = _between(self._order, lo, hi), self._dropped
@@ -83,6 +89,12 @@ class Row:
         twin = Row(self._order, self.entry)
         twin._dropped = self._dropped and self._dropped.copy()
         return twin
+
+
+def _some_above(cells: Sequence[Cell], lo: int, most: int) -> tuple[Sequence[Cell], int | None]:
+    start = core.position(cells, lo)
+    found = cells[start : start + most]
+    return found, found[-1].seq if start + most < len(cells) else None
 
 
 def _between(cells: Sequence[Cell], lo: int, hi: int) -> Sequence[Cell]:
@@ -245,6 +257,15 @@ class Rows(Tables):
             return ()
         return row.between(lo, hi) if isinstance(row, Row) else _between(row.cells, lo, hi)
 
+    def some_above(self, replica: Replica, lo: int, most: int) -> tuple[Sequence[Cell], int | None]:
+        """At most so many standing cells of a row with a seq above `lo`, in ascending order, and the seq to go on from; None at the
+        end of the row. O(most).
+        """
+        row = self._rows.get(replica)
+        if row is None:
+            return (), None
+        return row.some_above(lo, most) if isinstance(row, Row) else _some_above(row.cells, lo, most)
+
     def follow_signatures(self) -> SignedRows:
         """Keep the stubs of signed rows from now on."""
         if self.signed is None:
@@ -344,17 +365,24 @@ class Rows(Tables):
             if cell.kind in ACTING:
                 self._enact(cell)
 
-    def apply(self, runs: Sequence[Run], *, whole: bool = False, replaced: Collection[Replica] = ()) -> Applied:
+    def apply(
+        self,
+        runs: Sequence[Run],
+        *,
+        whole: bool = False,
+        replaced: Collection[Replica] = (),
+        tables: Mapping[int, Table] = NO_TABLES,
+    ) -> Applied:
         """Take in a transfer, all of it or nothing.
 
         `whole`: the transfer is a Sync. Cells up to `hi` missing in a run are dead, and floors are taken over. `replaced`: rows
-        with a run from 0 that takes the place of all cells known of the row. Raises `ConstraintCrdtError` beyond a limit; then
-        nothing has changed.
+        with a run from 0 that takes the place of all cells known of the row. `tables`: as of `_put_all`. Raises
+        `ConstraintCrdtError` beyond a limit; then nothing has changed.
         """
         clock, rows = self._clock, self._rows
         if len(runs) == 1 and runs[0].lo and runs[0].lo == clock.get(runs[0].replica) and not (whole or replaced):
             return self._append(runs[0])
-        taken = self._take_new(runs)
+        taken = self._take_new(runs, tables)
         if taken is not None:
             return taken
         if [run for run in runs if run.lo and run.lo > clock.get(run.replica, 0)]:
@@ -377,7 +405,7 @@ class Rows(Tables):
             self.digest.fill(run.replica, news)
             if news:
                 self._own(run.replica).extend(news)
-        self._put_all(self._without_pending(cells))
+        self._put_all(self._without_pending(cells), tables)
         if whole:
             self._take_whole(runs, [run for run, _ in more])
         for run, _ in more:
@@ -385,7 +413,7 @@ class Rows(Tables):
         self._apply_removals(cells)
         return Applied((self._clock_sum, self._count) != version, False, exact)
 
-    def _take_new(self, runs: Sequence[Run]) -> Applied | None:
+    def _take_new(self, runs: Sequence[Run], tables: Mapping[int, Table]) -> Applied | None:
         """`apply` for whole rows without floors, of which nothing is known here; None for others."""
         replicas = [run.replica for run in runs]
         if not self._rows.keys().isdisjoint(replicas) or [run for run in runs if run.lo or run.floor or not run.hi]:
@@ -393,7 +421,7 @@ class Rows(Tables):
         cells = list(chain.from_iterable([run.cells for run in runs]))
         self._check_room(len(cells), len(runs))
         self._add_rows(runs, replicas, cells)
-        self._put_all(self._without_pending(cells))
+        self._put_all(self._without_pending(cells), tables)
         self._apply_removals(cells)
         return Applied(bool(runs), False, True)
 

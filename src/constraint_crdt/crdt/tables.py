@@ -10,7 +10,8 @@ Rules kept here:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, Key, Table, core
 from constraint_crdt.crdt.digest import Digest, Replica, StateHash
@@ -20,6 +21,8 @@ Watcher = Callable[[Cell | None, Cell | None], None]
 
 BulkWatcher = Callable[[Sequence[Cell]], None]
 """A callback with new cells, each the only one under its key, in place of the watcher for each."""
+
+NO_TABLES: Mapping[int, Table] = MappingProxyType({})
 
 FEW = 8
 """Up to this number, cells are put singly: sorting them by kind first would cost more."""
@@ -53,6 +56,10 @@ class Tables(ABC):
     def kind_sum(self, kind: int) -> int:
         """The digest sum of the live cells of a kind: equal sums mean equal cells. O(1)."""
         return self._sums.get(kind, 0)
+
+    def is_empty(self, kind: int) -> bool:
+        """No cell of a kind stands."""
+        return not len(self._tables.get(kind, ()))
 
     def table(self, kind: int) -> Table:
         """The standing cells of a kind by key. A live view: do not write to it, and do not hold it over a change."""
@@ -120,15 +127,22 @@ class Tables(ABC):
     def _discard(self, cell: Cell) -> None:
         """Note in the row of the cell that it does not stand any more."""
 
-    def _put_all(self, cells: Sequence[Cell]) -> None:
-        """Let new cells stand. Kinds with only new keys go in at once: the common case of a blank node."""
+    def _put_all(self, cells: Sequence[Cell], tables: Mapping[int, Table] = NO_TABLES) -> None:
+        """Let new cells stand. Kinds with only new keys go in at once: the common case of a blank node.
+
+        `tables`: of some kinds, a table of these cells and perhaps more. It becomes the table of a kind without any so far, if it
+        has no more.
+        """
         if len(cells) <= FEW:
             for cell in cells:
                 self._put(cell)
             return
         for kind, of_kind in core.by_kind(cells).items():
             table = self.table(kind)
-            if table.put_new(of_kind):
+            if kind in tables and not len(table) and len(tables[kind]) == len(of_kind):
+                self._tables[kind] = tables[kind]
+                self._account(kind, of_kind)
+            elif table.put_new(of_kind):
                 self._account(kind, of_kind)
             else:
                 self._put_mixed(kind, table, of_kind)

@@ -40,14 +40,18 @@ HEADERS: Final = {
 }
 
 
-def dashboard_pages() -> list[BaseRoute]:
-    """The routes of the dashboard: the page at `/`, and its parts below `/dashboard/`."""
+def dashboard_pages(base_path: str = "") -> list[BaseRoute]:
+    """The routes of the dashboard: the page at `/`, and its parts below `/dashboard/`. `base_path`: where a proxy shows the page,
+    as in `/crdt/`.
+    """
     static = sorted(Path(__file__).with_name("static").iterdir(), key=lambda file: file.name)
-    return [_route(file) for file in static if file.suffix in MEDIA_TYPES]
+    return [_route(file, base_path.rstrip("/")) for file in static if file.suffix in MEDIA_TYPES]
 
 
-def _route(file: Path) -> Route:
+def _route(file: Path, base: str) -> Route:
     content = file.read_bytes()
+    if base and file.suffix == ".html":
+        content = content.replace(b'="/', b'="' + base.encode() + b"/")
     etag = f'"{blake2b(content, digest_size=12).hexdigest()}"'
     headers = {**HEADERS, "etag": etag}
 

@@ -56,6 +56,14 @@ from constraint_crdt.expression.check import (
     refuse_as_library,
     refuse_type,
 )
+from constraint_crdt.expression.instances import (
+    InstanceWindows,
+    flattened,
+    instance_name,
+    missing_instances,
+    named,
+    read_instance,
+)
 from constraint_crdt.expression.syntax import (
     MAX_BUILT_BYTES,
     Growth,
@@ -848,11 +856,16 @@ def evaluate(
     `ids`: only these, in this order. `windows`: the samples at the instant of the evaluation. `bind`: gives a definition with the
     parameters. O(active constraints), or O(ids).
     """
-    prepared = measurements(values, windows)
+    values = flattened(values)
+    prepared = measurements({name: value for name, value in values.items() if "{" not in name}, windows)
     evaluations = []
     for id_ in sorted(constraints) if ids is None else ids:
         definitions = constraints.definitions(id_)
-        found = [_evaluated(id_, bind(each), prepared) for each in definitions if of_node(each) and each.applies_to(labels)]
+        found = [
+            _evaluated(id_, bind(each), prepared) if each.each is None else _evaluated_each(id_, bind(each), values, windows)
+            for each in definitions
+            if of_node(each) and each.applies_to(labels)
+        ]
         if found:
             evaluations.append(min(found, key=_gravity))
     return evaluations
@@ -904,6 +917,29 @@ def _evaluated(id_: str, bound: BoundDefinition, values: Mapping[str, object]) -
         reason = bound.reason or reason
     verdict = by_default(outcome, definition.if_unknown)
     return Evaluation(id_, verdict, reason, STATES[verdict], verdict is not outcome)
+
+
+def _evaluated_each(id_: str, bound: BoundDefinition, values: Mapping[str, object], windows: WindowReader) -> Evaluation:
+    """The evaluation of the gravest instance."""
+    label, found = bound.definition.each or "", dict[str, dict[str, object]]()
+    read = {name.partition(".")[0] for each in expressions_of(bound.definition) for name in each.variables}
+    own = set[str]()
+    for name, value in values.items():
+        instance = read_instance(name)
+        if instance is not None and instance.label == label and instance.variable in read and value is not None:
+            found.setdefault(instance.value, {})[instance.variable] = value
+            own.add(instance.variable)
+    rest = {name: value for name, value in values.items() if "{" not in name and name.partition(".")[0] not in own}
+    evaluations = []
+    for name in sorted(found):
+        names = {variable: instance_name(variable, label, name) for variable in own}
+        each = _evaluated(id_, bound, measurements(rest | found[name], InstanceWindows(windows, names)))
+        reason = "" if each.verdict is Verdict.SATISFIED else named(label, name, each.reason)
+        evaluations.append(each._replace(reason=reason))
+    if not evaluations:
+        verdict = by_default(Verdict.UNKNOWN, bound.definition.if_unknown)
+        return Evaluation(id_, verdict, missing_instances(label), STATES[verdict], verdict is not Verdict.UNKNOWN)
+    return min(evaluations, key=_gravity)
 
 
 STATES = {

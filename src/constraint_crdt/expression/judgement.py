@@ -13,13 +13,19 @@ Rules kept here:
 - An index from variables to constraints bounds the work of a sample by the constraints that read the variable.
 - A definition is evaluated with the values of the parameters in place of their names, which are put there once per change of one.
   Another value goes on with the same spell. A parameter without a value leaves what depends on it unknown, for its reason.
+- A definition with `each` has a spell for each instance (`_EachRule`). A sample judges the instances that it touches; all are
+  judged once a value is too old, at ticks with windows, and by a check. An instance that is no longer measured is dropped with
+  its spell. The state of the definition is the most severe of its instances, its verdict the gravest.
 - A constraint of scope fleet is judged when something that it reads of the nodes moved (`judge_fleet`). Each node judges it, by its
   own view of the fleet; its counts, its time and its cell are those of the one node that `writes` names.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from functools import partial
 from itertools import chain, islice
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.expression.cel import ExpressionError, Measurements, Outcome, Verdict, by_default
@@ -36,16 +42,27 @@ from constraint_crdt.expression.evaluation import (
     outcome_of,
 )
 from constraint_crdt.expression.fleet_view import Basis, FleetCondition, FleetView
+from constraint_crdt.expression.instances import (
+    FOREVER,
+    InstanceValues,
+    Touched,
+    missing_instances,
+    named,
+    series_of,
+    top_of,
+)
 from constraint_crdt.expression.temporal import (
     DefinitionKey,
     Margin,
     OpenSpell,
     SavedSpells,
     Spell,
+    StateSince,
     TimeRules,
     encode_spells,
     margin,
     open_spells,
+    severity_of,
     together,
     wall_time,
 )
@@ -55,7 +72,7 @@ from constraint_crdt.types.changes import Switches
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.orset import ConstraintORSet
 from constraint_crdt.types.parameters import PARAM, BoundDefinition
-from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict, input_texts
+from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict, input_texts, shortened_inputs
 
 
 class Values(Protocol):
@@ -63,6 +80,11 @@ class Values(Protocol):
 
     def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements:
         """The values of these top-level variables at a time, in ns of a monotonic clock. `max_age` in ns; None: each variable's."""
+
+    def read_each(
+        self, names: Collection[str], label: str, now: int, max_age: int | None = None, only: Collection[str] | None = None
+    ) -> dict[str, InstanceValues]:
+        """The values of each instance by this label that has one of its own now. `only`: of these instances; None: of all."""
 
 
 Milliseconds = tuple[int, int, int]
@@ -116,7 +138,7 @@ _SUSPENDED = MAX_COUNT
 def _key(definition: Definition) -> DefinitionKey:
     return DefinitionKey(
         definition.when or "", definition.for_, definition.clear_after, definition.clear_when, definition.if_unknown,
-        definition.scope,
+        definition.scope, definition.each,
     )  # fmt: skip
 
 
@@ -156,6 +178,11 @@ class _Rule:
             outcome = fleet.outcome()
         else:
             outcome = outcome_of(definition, values) if compiled is None else compiled.evaluate(values)
+        self.settle(outcome, values, now)
+
+    def settle(self, outcome: Outcome, values: Measurements, now: int) -> None:
+        """Move the state by an outcome of these values."""
+        definition, fleet = self.bound, self.fleet
         self.outcome = outcome = _with_reason(self, outcome)
         verdict = outcome.verdict
         if verdict is Verdict.UNKNOWN:
@@ -184,7 +211,185 @@ class _Rule:
         """Move the state in time, without another outcome."""
         self.spell.look(self.verdict, now, self.times, self.clear)
 
+    def suspend(self, at: int) -> None:
+        """Nothing is known from this time on."""
+        self.spell.look(Verdict.UNKNOWN, at, self.times)
 
+    @property
+    def state(self) -> StateSince:
+        """The state, and its begin."""
+        return StateSince(self.spell.state, self.spell.since)
+
+    def spells(self) -> dict[DefinitionKey, Spell]:
+        """The spells, by the fields that identify them."""
+        return {_key(self.definition): self.spell}
+
+
+class _EachRule(_Rule):
+    """A definition with `each` in force on this node, with the verdict state of each instance.
+
+    Its own spell is its state while there is no instance.
+    """
+
+    __slots__ = ("_combined", "_gravest", "_moved", "_names", "_resume", "_shown", "_until", "label", "members", "turned")
+
+    def __init__(
+        self,
+        definition: Definition,
+        bound: BoundDefinition,
+        compiled: Expression | None,
+        resume: Callable[[DefinitionKey, int], Spell],
+        now: int,
+    ) -> None:
+        """`resume`: gives the spell of the time before a restart, or a new one."""
+        self.members: dict[str, _Rule] = {}
+        self.label = definition.each or ""
+        self._resume = resume
+        super().__init__(definition, resume(_key(definition), now), bound, compiled)
+        self._until = FOREVER
+        """The time after which a value of an instance is too old."""
+        self._moved = False
+        """An instance came, went or turned since they were combined."""
+        self.turned = False
+        """The same since the judge last looked."""
+        self._combined = StateSince(self.spell.state, self.spell.since)
+        self._gravest = self._shown = ""
+
+    def take(self, bound: BoundDefinition, compiled: Expression | None) -> None:
+        super().take(bound, compiled)
+        names = (name.partition(".")[0] for each in expressions_of(bound.definition) for name in each.variables)
+        self._names = frozenset(names)
+        for member in self.members.values():
+            member.definition = self.definition
+            member.take(bound, compiled)
+
+    def judge_each(self, values: Values, now: int, touched: Touched | None) -> bool:
+        """Evaluate the instances with a new sample, and move their states. `touched`: None for all. False if there is none."""
+        only = None if touched is None or now > self._until else touched.instances(self._names, self.label)
+        if only is not None and not only:
+            return False
+        found, there = values.read_each(self._names, self.label, now, self.definition.max_age, only), only
+        if there is None:
+            there, self._until = tuple(self.members), FOREVER
+        for name in there:
+            if name not in found and self.members.pop(name, None) is not None:
+                self._moved = True
+        if not found and not self.members:
+            self._judge_none(now)
+        for name, (read, until) in found.items():
+            self._judge_instance(name, read, now)
+            self._until = min(self._until, until)
+        self._combine()
+        return True
+
+    def _judge_none(self, now: int) -> None:
+        """There is no instance."""
+        if self._gravest:
+            self.spell = Spell.new(now)
+        self.settle(Outcome(Verdict.UNKNOWN, missing_instances(self.label)), _EMPTY, now)
+        self._moved = True
+
+    def _judge_instance(self, name: str, read: Measurements, now: int) -> None:
+        member = self.members.get(name)
+        if member is None:
+            spell, bound = self._resume(_instance_key(self.definition, name), now), BoundDefinition(self.bound, self.parameters)
+            member = self.members[name] = _Rule(self.definition, spell, bound, self.compiled)
+            self._moved = True
+        spell = member.spell
+        before = spell.state, spell.since, member.verdict
+        member.judge(read, now)
+        self._moved |= before != (spell.state, spell.since, member.verdict)
+
+    def _combine(self) -> None:
+        """Take the state of the most severe instance, and the verdict of the gravest."""
+        members = self.members
+        if self._moved:
+            self._moved, self.turned = False, True
+            self._combined = together([each.spell for each in members.values()] or [self.spell])
+            self._gravest = min(members, key=lambda name: (_gravity(members[name]), *_severity(members[name], name)), default="")
+            self._shown = self.order()[0] if members else ""
+        if not members:
+            return
+        gravest = members[self._gravest]
+        self.verdict, self.by_default = gravest.verdict, gravest.by_default
+        reason = "" if self._combined.state is VerdictState.HOLDS else named(self.label, self._gravest, gravest.outcome.reason)
+        self.outcome = Outcome(gravest.outcome.verdict, reason)
+        self.values = members[self._shown].values
+
+    def order(self) -> list[str]:
+        """The instances, the worst first: by the severity of the state, its begin, and the name."""
+        return sorted(self.members, key=lambda name: _severity(self.members[name], name))
+
+    def look(self, now: int) -> None:
+        if not self.members:
+            super().look(now)
+            self._moved = True
+        for member in self.members.values():
+            if member.spell.state in _RUNNING:
+                before = member.spell.state, member.spell.since
+                member.look(now)
+                self._moved |= before != (member.spell.state, member.spell.since)
+        self._combine()
+
+    def suspend(self, at: int) -> None:
+        super().suspend(at)
+        for member in self.members.values():
+            member.suspend(at)
+        self._moved = True
+
+    @property
+    def runs(self) -> bool:
+        """True while a clock of `for` or `clear_after` of an instance runs. O(instances) unless all hold."""
+        if self._combined.state in (VerdictState.HOLDS, VerdictState.UNKNOWN):
+            return False
+        return any(each.state.state in _RUNNING for each in self.members.values()) or self.spell.state in _RUNNING
+
+    @property
+    def state(self) -> StateSince:
+        return self._combined
+
+    def spells(self) -> dict[DefinitionKey, Spell]:
+        found = {_instance_key(self.definition, name): each.spell for name, each in self.members.items()}
+        return found or super().spells()
+
+    @property
+    def gravest(self) -> str:
+        """The instance with the gravest verdict, as a reason names it."""
+        return named(self.label, self._gravest, "")
+
+    def shown(self) -> tuple[str, _Rule] | None:
+        """The worst instance; None without any."""
+        return (self._shown, self.members[self._shown]) if self.members else None
+
+
+def _instance_key(definition: Definition, name: str) -> DefinitionKey:
+    return msgspec.structs.replace(_key(definition), instance=name)
+
+
+def _severity(rule: _Rule, name: str) -> tuple[int, int, str]:
+    return severity_of(rule.spell.state), rule.spell.since, name
+
+
+class InstanceVerdict(NamedTuple):
+    """The verdict of an instance."""
+
+    instance: str
+    verdict: NodeVerdict
+
+
+class Instances(NamedTuple):
+    """The instances of a constraint on this node."""
+
+    label: str
+    total: int
+    violated: int
+    """Those violated or clearing."""
+    unknown: int
+    worst: list[InstanceVerdict]
+    """The first of them, the most severe first."""
+
+
+_EMPTY = Measurements({}, {})
 _NOT_JUDGED = Outcome(Verdict.UNKNOWN, "not evaluated yet")
 
 
@@ -192,19 +397,22 @@ class _Judged:
     """A constraint with definitions that apply to this node."""
 
     __slots__ = (
-        "added_to", "began", "evaluation", "id", "known", "looked", "parameters", "quick", "rules", "since", "spans", "spent",
-        "timed",
-        "variables", "verdict",
+        "added_to", "began", "each", "evaluation", "id", "known", "looked", "parameters", "quick", "rules", "since",
+        "spans", "spent", "timed", "tops", "variables", "verdict",
     )  # fmt: skip
 
     def __init__(self, id_: str, rules: tuple[_Rule, ...]) -> None:
         self.id = id_
         self.rules = rules
+        self.each = tuple(rule for rule in rules if isinstance(rule, _EachRule))
+        """The definitions with instances."""
         expressions = [each for rule in rules for each in expressions_of(rule.bound)]
         self.parameters = frozenset[str]().union(*(rule.parameters for rule in rules))
         names = frozenset[str]().union(*(each.variables for each in expressions))
         self.variables = frozenset(name.partition(".")[0] for name in names)
         """The top-level names, which measured fields belong to."""
+        self.tops = self.variables.union(series_of(name, rule.label) for rule in self.each for name in self.variables)
+        """The keys of the measurements that it reads, see `instances.top_of`."""
         self.spans = requirements(expressions)
         """The windows, in ns, by variable."""
         self.timed = bool(self.spans) or any(rule.definition.max_age is not None and rule.fleet is None for rule in rules)
@@ -221,7 +429,8 @@ class _Judged:
         """The same in ns since the epoch, once it was asked for: steps of the clock do not move it."""
         self.spent = [0, 0, 0]
         """ns satisfied, violated, unknown, not taken yet."""
-        only = rules[0] if len(rules) == 1 and rules[0].fleet is None and rules[0].definition.max_age is None else None
+        only = rules[0] if len(rules) == 1 and not self.each and rules[0].fleet is None else None
+        only = None if only is None or only.definition.max_age is not None else only
         self.quick = None if only is None or only.compiled is None else only.compiled.decides
         """Decides comparisons, of a constraint with one definition."""
 
@@ -378,9 +587,12 @@ class Judge:
         for (key, max_age), definition in keyed.items():
             rule = known.get((key, max_age)) or edited.pop(key, None)
             if rule is None:
-                bound = self._bind(definition)
-                spell = self._saved.resume(id_, key, now, self._wall())
-                rule = _Rule(definition, spell, bound, self._compiled(bound.definition))
+                bound, resume = self._bind(definition), partial(self._resume, id_)
+                compiled = self._compiled(bound.definition)
+                if definition.each is None:
+                    rule = _Rule(definition, resume(key, now), bound, compiled)
+                else:
+                    rule = _EachRule(definition, bound, compiled, resume, now)
                 anew = True
             anew |= self._follow(rule, definition)
             rules.append(rule)
@@ -391,6 +603,9 @@ class Judge:
         if not anew and keyed.keys() != known.keys():
             self._checked[id_] = None  # by the edited maximum age, a value can be there again
         return anew
+
+    def _resume(self, id_: str, key: DefinitionKey, now: int) -> Spell:
+        return self._saved.resume(id_, key, now, self._wall())
 
     def _follow(self, rule: _Rule, definition: Definition) -> bool:
         """Have a rule follow the edits of its definition, and the parameters. True for one that has other values of these, or goes
@@ -419,7 +634,7 @@ class Judge:
     def _index(self, judged: _Judged, before: _Judged | None) -> None:
         self._judged[judged.id] = judged
         self._read_by = None
-        for name in judged.variables:
+        for name in judged.tops:
             self._readers.setdefault(name, set()).add(judged.id)
         for name in judged.parameters:
             self._parameters.setdefault(name, set()).add(judged.id)
@@ -438,7 +653,7 @@ class Judge:
 
     def _begin(self, judged: _Judged) -> None:
         """Begin in the states of the spells: a spell that goes on after a restart is no turn."""
-        state, judged.since = together(rule.spell for rule in judged.rules)
+        state, judged.since = together(rule.state for rule in judged.rules)
         judged.evaluation = judged.evaluation._replace(state=state)
 
     def _sort(self, judged: _Judged) -> None:
@@ -447,7 +662,7 @@ class Judge:
         for ids, belongs in (
             (self._violated, state in VIOLATED_STATES),
             (self._undecided, state is VerdictState.UNKNOWN),
-            (self._running, state in _RUNNING),
+            (self._running, state in _RUNNING or any(rule.runs for rule in judged.each)),
         ):
             if belongs:
                 ids.add(judged.id)
@@ -461,7 +676,7 @@ class Judge:
         judged.add_up(now)
         self._read_by = None
         self._spans_changed |= bool(judged.spans)
-        for name in judged.variables:
+        for name in judged.tops:
             readers = self._readers[name]
             readers.discard(id_)
             if not readers:
@@ -500,7 +715,7 @@ class Judge:
         """The constraints that read one of these measurements, ordered."""
         names = tuple(names)
         if self._read_by is None or self._read_by[0] != names:
-            found = set[str]().union(*[self._readers.get(name.partition(".")[0], _NONE) for name in names])
+            found = set[str]().union(*[self._readers.get(top_of(name), _NONE) for name in names])
             self._read_by = names, sorted(found)
         return list(self._read_by[1])
 
@@ -529,7 +744,7 @@ class Judge:
         """True if `look` would move nothing, but for values that age: as if it was called. O(constraints with windows)."""
         if self._running or self._checked or self._stale or self.fleet_ids:
             return False
-        if any((self._judged[id_].looked or 0) <= self._looked for id_ in self._timed):
+        if any((self._judged[id_].looked or 0) <= self._looked or self._judged[id_].each for id_ in self._timed):
             return False
         self._looked = now
         return True
@@ -548,12 +763,13 @@ class Judge:
         """The constraints judged here, ordered."""
         return sorted(self._judged)
 
-    def judge(self, ids: Iterable[str], now: int, values: Values | None = None) -> list[Evaluation]:
+    def judge(self, ids: Iterable[str], now: int, values: Values | None = None, touched: Touched | None = None) -> list[Evaluation]:
         """Judge these constraints and count the results; constraints without a definition for this node are left out.
 
-        `values`: in place of the node's, for this instant only: see `take_checked`.
+        `values`: in place of the node's, for this instant only: see `take_checked`. `touched`: the measurements with a new sample,
+        of definitions with instances only the instances of these are judged; None: all.
         """
-        evaluations = self._evaluate(ids, now, values or self._values, counted=True)
+        evaluations = self._evaluate(ids, now, values or self._values, counted=True, touched=touched)
         if values is not None:
             self._checked.update((each.constraint, None) for each in evaluations)
         return evaluations
@@ -578,6 +794,9 @@ class Judge:
                     max_age = rule.definition.max_age
                     if rule.fleet is not None:
                         rulings.append(_fleet_ruling(judged.id, rule, rule.fleet, fleet, given))
+                        continue
+                    if isinstance(rule, _EachRule):
+                        rulings.append(_worst_ruling(judged, rule, values.read_each(judged.variables, rule.label, now, max_age)))
                         continue
                     if max_age not in read:
                         read[max_age] = values.read(names, now, max_age)
@@ -611,7 +830,7 @@ class Judge:
     def due(self, now: int) -> list[str]:
         """The constraints to be given to `look_at`, some at a time, all with this `now`."""
         since, self._looked = self._looked, now
-        timed = [id_ for id_ in sorted(self._timed) if (self._judged[id_].looked or 0) <= since]
+        timed = [id_ for id_ in sorted(self._timed) if (self._judged[id_].looked or 0) <= since or self._judged[id_].each]
         return timed + sorted(self._running - self._timed)
 
     def look_at(self, ids: Iterable[str], now: int) -> None:
@@ -638,19 +857,22 @@ class Judge:
             judged.spend(at)
             judged.verdict = Verdict.UNKNOWN
             for rule in judged.rules:
-                rule.spell.look(Verdict.UNKNOWN, at, rule.times)
+                rule.suspend(at)
 
-    def _evaluate(self, ids: Iterable[str], now: int, values: Values, *, counted: bool) -> list[Evaluation]:
+    def _evaluate(
+        self, ids: Iterable[str], now: int, values: Values, *, counted: bool, touched: Touched | None = None
+    ) -> list[Evaluation]:
         with_ends, constraints = self._constraints.ends, self._constraints
         chosen = [self._judged[id_] for id_ in ids if id_ in self._judged and not (with_ends and id_ not in constraints)]
         for start in range(0, len(chosen), READ_TOGETHER):
-            self._look_at(chosen[start : start + READ_TOGETHER], now, values, counted=counted)
+            self._look_at(chosen[start : start + READ_TOGETHER], now, values, counted=counted, touched=touched)
         return [judged.evaluation for judged in chosen]
 
-    def _look_at(self, chosen: Sequence[_Judged], now: int, values: Values, *, counted: bool) -> None:
+    def _look_at(self, chosen: Sequence[_Judged], now: int, values: Values, *, counted: bool, touched: Touched | None) -> None:
         """Evaluate constraints against values that are read once for all of them."""
         names = frozenset().union(*[judged.variables for judged in chosen])
-        plain, aged = values.read(names, now), dict[int, Measurements]()
+        reads = any(len(judged.each) < len(judged.rules) for judged in chosen)
+        plain, aged = values.read(names, now) if reads else _EMPTY, dict[int, Measurements]()
         known = plain.plain
         for judged in chosen:
             if judged.goes_on(known, now):
@@ -660,6 +882,9 @@ class Judge:
             judged.spend(now)
             for rule in judged.rules:
                 max_age = rule.definition.max_age
+                if isinstance(rule, _EachRule):
+                    rule.judge_each(values, now, touched)
+                    continue
                 if max_age is None:
                     rule.judge(plain, now)
                     continue
@@ -674,7 +899,7 @@ class Judge:
         """Combine the definitions of a constraint after a look."""
         rules, last, since = judged.rules, judged.evaluation, judged.since
         rule = rules[0] if len(rules) == 1 else min(rules, key=_gravity)
-        now = rule.spell if len(rules) == 1 else together(each.spell for each in rules)
+        now = rule.state if len(rules) == 1 else together(each.state for each in rules)
         judged.verdict = verdict = rule.verdict
         if now.since != since:
             judged.since, judged.began = now.since, None
@@ -683,6 +908,11 @@ class Judge:
         elif now.since != since:  # another spell, of an edited definition or of another of several
             self._changed[judged.id] = None
             self.turns += 1
+        for each in judged.each:
+            if each.turned:
+                each.turned = False
+                self._changed[judged.id] = None
+                self._sort(judged)  # the clock of another instance may run
 
     def _note(self, judged: _Judged, evaluation: Evaluation) -> None:
         """The evaluation of a constraint differs from the last."""
@@ -736,7 +966,9 @@ class Judge:
         there = {id_: self._judged[id_].rules for id_ in ids if id_ in self._judged}
         return list(
             open_spells(
-                {id_: {_key(each.definition): each.spell for each in rules} for id_, rules in there.items()}, now, self._wall()
+                {id_: dict(pair for each in rules for pair in each.spells().items()) for id_, rules in there.items()},
+                now,
+                self._wall(),
             )
         )
 
@@ -774,7 +1006,9 @@ class Judge:
         judged, evaluation, since = self._judged.get(id_), self.evaluation(id_), self.since(id_, now)
         if judged is None or evaluation is None or since is None:
             return None
-        rule = next((rule for rule in judged.rules if rule.spell.state is evaluation.state), judged.rules[0])
+        rule = next((rule for rule in judged.rules if rule.state.state is evaluation.state), judged.rules[0])
+        if isinstance(rule, _EachRule):
+            return self._worst(judged, rule, now, given or self._values)._replace(since=since)
         if rule.fleet is not None:
             values = rule.fleet.values()
         else:
@@ -786,6 +1020,55 @@ class Judge:
         inputs = input_texts(read, variable)
         distance, share = (found.value, found.share) if found else (None, None)
         return NodeVerdict(evaluation.state, since, inputs, distance, share, variable, evaluation.reason, evaluation.by_default)
+
+    def _worst(self, judged: _Judged, rule: _EachRule, now: int, values: Values) -> NodeVerdict:
+        """The verdict of the worst instance as that of the constraint."""
+        evaluation, shown = judged.evaluation, rule.shown()
+        if shown is None:
+            return NodeVerdict(evaluation.state, 0, reason=evaluation.reason, by_default=evaluation.by_default)
+        name, member = shown
+        verdict = self._instance(judged, rule, name, member, now, values)
+        told = evaluation.reason
+        if told == named(rule.label, name, "") and verdict.variable is not None:
+            told = named(rule.label, name, f"{verdict.variable} = {dict(verdict.inputs).get(verdict.variable, '')}")
+        inputs = shortened_inputs((*verdict.inputs, (rule.label, name)), verdict.variable)
+        return verdict._replace(state=evaluation.state, inputs=inputs, reason=told, by_default=evaluation.by_default)
+
+    def _instance(self, judged: _Judged, rule: _EachRule, name: str, member: _Rule, now: int, values: Values) -> NodeVerdict:
+        """The verdict of an instance."""
+        read = member.values
+        if read is None:
+            found = values.read_each(judged.variables, rule.label, now, rule.definition.max_age, (name,))
+            read = found[name].values if name in found else _EMPTY
+        margin_ = member.margin(read)
+        inputs = {each: value for each, value in read.items() if each in judged.variables}
+        inputs |= {f"{PARAM}.{each}": bound.value for each, bound in rule.parameters.items() if bound.value is not None}
+        variable = margin_.variable if margin_ else None
+        distance, share = (margin_.value, margin_.share) if margin_ else (None, None)
+        since = wall_time(member.spell.since, now, self._wall())
+        reason = "" if member.outcome.verdict is not Verdict.UNKNOWN else member.outcome.reason
+        texts = input_texts(inputs, variable)
+        return NodeVerdict(member.spell.state, since, texts, distance, share, variable, reason, member.by_default)
+
+    def is_about(self, id_: str, reason: str) -> bool:
+        """False if a reason names another instance than the gravest one of a constraint with `each`."""
+        judged = self._judged.get(id_)
+        found = [each.gravest for each in judged.each if each.members] if judged is not None else []
+        return not found or any(reason == each or reason.startswith(f"{each}:") for each in found)
+
+    def instances(self, id_: str, now: int, most: int) -> Instances | None:
+        """The instances of a constraint, of which the worst `most` with values and margin; None without a definition with `each`,
+        and before the first judgement. Of several such definitions, the first. O(instances).
+        """
+        judged = self._judged.get(id_)
+        if judged is None or not judged.each or self.evaluation(id_) is None:
+            return None
+        rule = judged.each[0]
+        states = [each.spell.state for each in rule.members.values()]
+        worst = [(name, rule.members[name]) for name in rule.order()[:most]]
+        found = [InstanceVerdict(name, self._instance(judged, rule, name, each, now, self._values)) for name, each in worst]
+        violated = sum(state in VIOLATED_STATES for state in states)
+        return Instances(rule.label, len(states), violated, states.count(VerdictState.UNKNOWN), found)
 
     def writes(self, id_: str) -> bool:
         """True if this node writes the counts of a constraint, and tells its verdict."""
@@ -877,6 +1160,25 @@ def _ruling(judged: _Judged, rule: _Rule, given: Measurements) -> Ruling:
 def _with_reason(rule: _Rule, outcome: Outcome) -> Outcome:
     """The outcome; an unknown one for the reason that a parameter has no value, where there is one."""
     return Outcome(Verdict.UNKNOWN, rule.reason) if rule.reason and outcome.verdict is Verdict.UNKNOWN else outcome
+
+
+def _worst_ruling(judged: _Judged, rule: _EachRule, found: Mapping[str, InstanceValues]) -> Ruling:
+    """The ruling of the instance with the gravest outcome, of equal ones the one nearest to the limit or farthest beyond it."""
+    if not found:
+        outcome = Outcome(Verdict.UNKNOWN, missing_instances(rule.label))
+        verdict, read = by_default(outcome.verdict, rule.definition.if_unknown), judged.variables
+        return Ruling(judged.id, rule.definition, outcome, verdict, None, tuple(sorted(read)), read, judged.spans.keys())
+    rulings = {name: _ruling(judged, rule, each.values) for name, each in found.items()}
+
+    def gravity(name: str) -> tuple[int, float, str]:
+        ruling = rulings[name]
+        return GRAVITY.index(ruling.counts_as), ruling.margin.value if ruling.margin else 0.0, name
+
+    worst = min(rulings, key=gravity)
+    outcome = rulings[worst].outcome
+    if outcome.verdict is not Verdict.SATISFIED:
+        outcome = outcome._replace(reason=named(rule.label, worst, outcome.reason))
+    return rulings[worst]._replace(outcome=outcome)
 
 
 def _fleet_ruling(id_: str, rule: _Rule, condition: FleetCondition, fleet: FleetView, given: Set[str]) -> Ruling:

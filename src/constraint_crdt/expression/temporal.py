@@ -189,18 +189,25 @@ class Spell(msgspec.Struct, gc=False):
         self.counting, self.elapsed = False, 0
 
 
-def together(spells: Iterable[Spell]) -> StateSince:
+def together(spells: Iterable[Spell | StateSince]) -> StateSince:
     """The state of a constraint with these definitions in force: the most severe, since the first of them; `holds` since the last.
 
     The order of severity is violated, clearing, pending, unknown, holds. Without a definition the state is `off`.
     """
     worst, since = _OFF, None
     for spell in spells:
+        if spell.since is None:
+            continue
         if since is None or _RANKS[spell.state] < _RANKS[worst]:
             worst, since = spell.state, spell.since
         elif spell.state is worst:
             since = max(since, spell.since) if worst is _HOLDS else min(since, spell.since)
     return StateSince(worst, since)
+
+
+def severity_of(state: VerdictState) -> int:
+    """The place of a state in the order of severity, 0 for the most severe: see `together`."""
+    return _RANKS[state]
 
 
 def wall_time(time: int, now: int, wall: int) -> int:
@@ -220,6 +227,10 @@ class DefinitionKey(msgspec.Struct, frozen=True, omit_defaults=True):
     clear_when: str | None = None
     if_unknown: IfUnknown = IfUnknown.UNKNOWN
     scope: Scope = Scope.NODE
+    each: str | None = None
+    """The label of the instances."""
+    instance: str | None = None
+    """Of a definition with `each`, the instance; None while there is none."""
 
     @property
     def digest(self) -> str:

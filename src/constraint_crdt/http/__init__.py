@@ -23,12 +23,13 @@ from urllib.parse import quote, unquote
 import msgspec
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Route
-from starlette.types import Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from constraint_crdt.http.endpoint import AnswerCache, Endpoint, Own, PlainRoutes, Resource, problem_response
 from constraint_crdt.http.event_stream import CutOff, EventFeed, events
@@ -37,6 +38,7 @@ from constraint_crdt.http.security import Denials, Guard, OriginGuard, RateLimit
 from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.operation import AnyOperation, Empty, Problem
+from constraint_crdt.operations.plato import SERVER, server_path, unserved
 from constraint_crdt.operations.tiles import TILES_PATH
 from constraint_crdt.runtime.node import Node
 
@@ -125,6 +127,7 @@ def make_app(
     app = Starlette(
         routes=[PlainRoutes(plain), *others],
         middleware=[
+            Middleware(PlatoPaths, by_default=node.settings.plato == "server"),
             Middleware(
                 Guard,
                 counts=counts,
@@ -135,7 +138,7 @@ def make_app(
                     OriginGuard(bound_to, any_host=tokens is not None).check,
                     TokenGuard(tokens).check,
                 ),
-            )
+            ),
         ],
         exception_handlers={HTTPException: _not_routed},
     )
@@ -150,6 +153,31 @@ def make_app(
     app.state.feed, app.state.metrics = feed, metered
     app.state.document, app.state.node = _document, node
     return app
+
+
+class PlatoPaths:
+    """ASGI middleware, the outermost: a request of the contract of PLATO servers gets its path below `SERVER`.
+
+    So the guard, the routes and the counts behind know such requests by their path alone.
+    """
+
+    def __init__(self, app: ASGIApp, *, by_default: bool) -> None:
+        """`by_default`: the setting `plato` is `server`."""
+        self._app = app
+        self._by_default = by_default
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] == "http" and not scope["path"].startswith(_NEVER_PLATO):
+            headers = Headers(scope=scope)
+            query = scope["query_string"].decode("latin-1")
+            path = server_path(scope["method"], scope["path"], query, headers, by_default=self._by_default)
+            if path != scope["path"]:
+                scope = {**scope, "path": path, "raw_path": quote(path).encode()}
+        await self._app(scope, receive, send)
+
+
+_NEVER_PLATO: Final = ("/v1/", "/dashboard/", "/docs")
 
 
 @cache
@@ -183,4 +211,42 @@ async def _not_routed(request: Request, error: Exception) -> Response:
             f": a tile is at {TILES_PATH}/ROOM/ID, both percent-encoded" if request.url.path.startswith(f"{TILES_PATH}/") else ""
         )
         detail = f"there is nothing at {request.url.path}{advice}"
-    return problem_response(Problem(status, detail, headers=headers))
+    is_plato = request.url.path.startswith(f"{SERVER}/")
+    reason = unserved(request.url.path) if is_plato else None
+    if reason is not None:
+        status, detail = HTTPStatus.NOT_IMPLEMENTED, f"{request.url.path.removeprefix(SERVER)} is not served: {reason}"
+    return problem_response(Problem(status, detail, headers=headers), as_error=is_plato)
+
+
+class BelowPath:
+    """Serves an application at a path too, where a proxy shows it. The path is taken off requests and put before links."""
+
+    def __init__(self, app: ASGIApp, base: str) -> None:
+        """`base`: as in `/crdt`."""
+        self._app = app
+        self._base = base
+        self._link = b"<" + base.encode() + b"/"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if scope["path"] == self._base:  # the relative links of the page need the last slash
+            await RedirectResponse(f"{self._base}/", HTTPStatus.PERMANENT_REDIRECT)(scope, receive, send)
+            return
+
+        async def with_links(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [(name, self._led(value) if name.lower() == b"link" else value) for name, value in message["headers"]]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        if scope["path"].startswith(f"{self._base}/"):
+            raw: bytes = scope.get("raw_path") or b""
+            base = self._base.encode()
+            scope = {**scope, "path": scope["path"].removeprefix(self._base), "raw_path": raw.removeprefix(base)}
+        await self._app(scope, receive, with_links)
+
+    def _led(self, link: bytes) -> bytes:
+        return self._link + link[2:] if link.startswith(b"</") else link

@@ -110,10 +110,12 @@ class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """A sentence for the client."""
     field: str | None = None
     """The field of the body, or the parameter, at fault."""
+    error: str | None = None
+    """The detail again, for clients of PLATO servers."""
 
 
-def problem_response(problem: Problem) -> Response:
-    """The response with a problem."""
+def problem_response(problem: Problem, *, as_error: bool = False) -> Response:
+    """The response with a problem. `as_error`: with its sentence in `error`, too."""
     # With the type about:blank, RFC 9457 wants the status phrase as the title.
     details = ProblemDetails(
         type="about:blank",
@@ -121,6 +123,7 @@ def problem_response(problem: Problem) -> Response:
         status=problem.status.value,
         detail=problem.detail,
         field=problem.field,
+        error=problem.detail if as_error else None,
     )
     return Response(
         msgspec.json.encode(details),
@@ -211,7 +214,7 @@ class Endpoint:
 
     def encode(self, request: Request, found: object) -> Response:
         """The response with the result of the operation."""
-        headers, status = dict(self._headers), HTTPStatus.OK
+        headers, status = dict(self._headers), HTTPStatus.ACCEPTED if self.operation.accepted else HTTPStatus.OK
         if isinstance(found, Reply):
             if found.created:
                 status = HTTPStatus.CREATED
@@ -262,7 +265,7 @@ class Resource:
                 ACTOR.reset(before[0])
                 WHY.reset(before[1])
         except Exception as error:
-            return problem_response(problem_of(error, request))
+            return problem_response(problem_of(error, request), as_error=operation.problem_as_error)
 
     def _check_right(self, session: Session, operation: AnyOperation, needed: Right) -> None:
         """Raise `Problem` if the token, or the role of this node in its fleet, does not give this right."""

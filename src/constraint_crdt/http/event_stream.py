@@ -28,8 +28,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.http.endpoint import GRANTED, Session
-from constraint_crdt.operations.operation import busy
+from constraint_crdt.model import check_kinds
+from constraint_crdt.operations.operation import busy, wrong
 from constraint_crdt.operations.service import FollowEvents
 from constraint_crdt.runtime.event_log import KeptEvent
 from constraint_crdt.runtime.node import Node
@@ -91,9 +93,11 @@ class EventFeed:
         for reader in self._readers:
             reader.end()
 
-    def open(self, resume: str | None, newest: int, valid: Callable[[], bool], *, follow: bool) -> Response:
+    def open(
+        self, resume: str | None, newest: int, valid: Callable[[], bool], *, follow: bool, kinds: frozenset[str] = frozenset()
+    ) -> Response:
         """A stream: the events after the id `resume`, or else the `newest` events of the log; with `follow`, new events after
-        these, as long as `valid()`.
+        these, as long as `valid()`. `kinds`: only events of these kinds; empty: all.
 
         Raises `Problem` for too many readers.
         """
@@ -104,14 +108,15 @@ class EventFeed:
         frames: list[bytes] = [_RETRY] if follow else []
         if resume is not None:
             events, missed = log.after(resume)
+            events = [each for each in events if not kinds or each.event.kind in kinds]
             if missed != 0:
                 frames.append(_frame("gap", {"missed": missed}))
         else:
-            events = log.newest(newest)
+            events = log.newest(newest, kinds)
         backlog = deque([*frames, *map(_event_frame, events)])
         if follow:
             backlog.append(_frame("state", self._node.notices.now()))
-        return _Stream(self, backlog, valid, follow=follow)
+        return _Stream(self, backlog, valid, kinds, follow=follow)
 
     def enter(self, reader: "_Reader") -> None:
         """Send new events to a reader from now on."""
@@ -136,7 +141,10 @@ class EventFeed:
         self._cut_off(scope)
 
     def _heard(self, kept: KeptEvent) -> None:
-        self._give(_event_frame(kept))
+        frame = _event_frame(kept)
+        for reader in self._readers:
+            if not reader.kinds or kept.event.kind in reader.kinds:
+                reader.put(frame)
 
     async def _notice(self) -> None:
         """Send notices of changed readings, as long as there are readers."""
@@ -171,9 +179,10 @@ class EventFeed:
 class _Reader:
     """The queue of a reader."""
 
-    def __init__(self, valid: Callable[[], bool]) -> None:
-        """`valid()`: the reader may read on."""
+    def __init__(self, valid: Callable[[], bool], kinds: frozenset[str]) -> None:
+        """`valid()`: the reader may read on. `kinds`: of the events that it reads; empty: all."""
         self.valid = valid
+        self.kinds = kinds
         self._frames: deque[bytes] = deque()
         self._bytes = 0
         self._moved = asyncio.Event()
@@ -219,12 +228,14 @@ class _Reader:
 class _Stream(Response):
     """The streaming response to a reader."""
 
-    def __init__(self, feed: EventFeed, backlog: deque[bytes], valid: Callable[[], bool], *, follow: bool) -> None:
+    def __init__(
+        self, feed: EventFeed, backlog: deque[bytes], valid: Callable[[], bool], kinds: frozenset[str], *, follow: bool
+    ) -> None:
         super().__init__(media_type="text/event-stream", headers=_HEADERS)
         del self.headers["content-length"]
         self._feed = feed
         self._backlog = backlog
-        self._reader = _Reader(valid)
+        self._reader = _Reader(valid, kinds)
         if follow:
             feed.enter(self._reader)  # at once, so that no event falls between the backlog and the queue
         else:
@@ -293,4 +304,9 @@ async def events(asked: FollowEvents, request: Request) -> Response:
     """`GET /v1/events?last=0&follow=1`."""
     feed: EventFeed = request.app.state.feed
     session: Session = request.scope[GRANTED]
-    return feed.open(asked.last_event_id_header or asked.last_event_id, asked.last, session.valid, follow=asked.follow)
+    try:
+        kinds = check_kinds(asked.kind)
+    except ConstraintCrdtError as error:
+        raise wrong(f"`kind`: {error}", "kind") from None
+    resume = asked.last_event_id_header or asked.last_event_id
+    return feed.open(resume, asked.last, session.valid, follow=asked.follow, kinds=kinds)

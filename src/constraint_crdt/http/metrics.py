@@ -28,7 +28,7 @@ from constraint_crdt.alerts import KINDS
 from constraint_crdt.http.event_stream import EventFeed
 from constraint_crdt.http.security import Denials, RequestCounts
 from constraint_crdt.model import EventKind
-from constraint_crdt.operations.alerts import AlertsReport
+from constraint_crdt.operations.alerts import ActionReport, AlertsReport
 from constraint_crdt.operations.budgets import BudgetReport
 from constraint_crdt.operations.evidence import ConvergenceReport
 from constraint_crdt.operations.nodes import Status
@@ -145,6 +145,8 @@ class _NodeCollector(Collector):
         yield from _storage(status, figures)
         yield from _alarms(status, figures)
         yield from _alerts(alerts)
+        yield from _sources(figures)
+        yield from _actions(node.actions.report().actions)
         yield from _budgets(budgets, node)
         yield from _serving(figures, self._feed, self._requests, self._denials)
 
@@ -264,6 +266,20 @@ def _alarms(status: Status, figures: MetricsReport) -> Iterator[Metric]:
     yield events
 
 
+def _actions(actions: Sequence[ActionReport]) -> Iterator[Metric]:
+    name = f"{PREFIX}action_turns_"
+    waiting = GaugeMetricFamily(f"{name}waiting", "Turns of constraints that an action was not told yet.", labels=["action"])
+    delivered = CounterMetricFamily(f"{name}delivered", "Turns that an action was told.", labels=["action"])
+    dropped = CounterMetricFamily(f"{name}dropped", "Turns that an action was not told.", labels=["action"])
+    failed = CounterMetricFamily(f"{PREFIX}action_attempts_failed", "Attempts of an action that failed.", labels=["action"])
+    for each in actions:
+        waiting.add_metric([each.name], each.waiting)
+        delivered.add_metric([each.name], each.delivered)
+        dropped.add_metric([each.name], each.dropped)
+        failed.add_metric([each.name], each.failed)
+    yield from (waiting, delivered, dropped, failed)
+
+
 def _alerts(alerts: AlertsReport) -> Iterator[Metric]:
     firing = GaugeMetricFamily(f"{PREFIX}alerts_firing", "Alerts that fire now.", labels=["kind"])
     for kind in KINDS:
@@ -272,6 +288,22 @@ def _alerts(alerts: AlertsReport) -> Iterator[Metric]:
     yield _gauge("alert_messages_waiting", "Messages to webhooks that are not delivered yet.", alerts.waiting)
     yield _counter("alert_messages_delivered", "Messages to webhooks that were delivered.", alerts.delivered)
     yield _counter("alert_messages_dropped", "Messages to webhooks that could not be delivered.", alerts.dropped)
+
+
+def _sources(figures: MetricsReport) -> Iterator[Metric]:
+    up = GaugeMetricFamily(f"{PREFIX}source_up", "1 while a source of the settings gives values.", labels=["source"])
+    unknown = GaugeMetricFamily(f"{PREFIX}source_unknown", "Variables that a source says not to know, now.", labels=["source"])
+    values = CounterMetricFamily(f"{PREFIX}source_values", "Values taken from a source.", labels=["source"])
+    about = "Values of a source that were dropped: another one followed within `every`, or there are too many variables."
+    dropped = CounterMetricFamily(f"{PREFIX}source_dropped", about, labels=["source"])
+    faults = CounterMetricFamily(f"{PREFIX}source_faults", "Messages of a source that could not be decoded.", labels=["source"])
+    for each in figures.sources:
+        up.add_metric([each.name], each.up)
+        unknown.add_metric([each.name], each.unknown)
+        values.add_metric([each.name], each.values)
+        dropped.add_metric([each.name], each.dropped)
+        faults.add_metric([each.name], each.faults)
+    yield from (up, unknown, values, dropped, faults)
 
 
 _OF_BUDGETS: Final = {

@@ -70,6 +70,7 @@ from constraint_crdt.operations.sketches import MAX_ITEMS, Inserted, Tallied
 from constraint_crdt.operations.tiles import EditedTile, NewTile
 from constraint_crdt.operations.variables import ParameterSetting
 from constraint_crdt.plato.shapes import (
+    ANSWER_CHARACTERS,
     FNV_BITS,
     MS,
     PlatoAdd,
@@ -81,6 +82,7 @@ from constraint_crdt.plato.shapes import (
     PlatoMove,
     PlatoPosition,
     PlatoRemove,
+    PlatoSubmission,
     PlatoTile,
 )
 from constraint_crdt.runtime.measurement import MAX_VARIABLES
@@ -120,7 +122,7 @@ BUDGET: Final[Schema] = {
     "description": f"{NAME['description']}, without control characters, a space at its ends, and a - at its begin",
 }  # fmt: skip
 
-PARTS_BELOW: Final = ("/v1/tiles/", "/v1/sketches/", "/v1/seen/", "/room/")
+PARTS_BELOW: Final = ("/v1/tiles/", "/v1/sketches/", "/v1/seen/", "/room/", "/plato/room/")
 """The paths with such parameters. Other paths have a `NAME`."""
 
 NAMES: Final[Schema] = {"items": NAME}
@@ -185,6 +187,12 @@ FIELDS: Final[Mapping[type[msgspec.Struct], Mapping[str, Schema]]] = {
         "id": PART, "room": PART, "content": _text(TILE_BYTES), "tags": NAMES, "author": _text(ID_BYTES),
         "created_at": TIME_IN_MS, "updated_at": TIME_IN_MS,
         "content_hash": {"minimum": 0, "maximum": FNV_BITS, "description": "FNV-1a of the content, 64 bits"},
+    },
+    PlatoSubmission: {
+        "question": {"minLength": 1}, "answer": {"minLength": ANSWER_CHARACTERS}, "tags": NAMES,
+        "room": _text(ID_BYTES), "domain": _text(ID_BYTES), "agent": _text(ID_BYTES), "source": _text(ID_BYTES),
+        "confidence": {"minimum": 0, "maximum": 1},
+        "timestamp": {**TIME_IN_MS, "description": "ms since the epoch, at most a day ahead; seconds below 10^11"},
     },
     PlatoConstraints: {
         "elements": {"propertyNames": NAME, "additionalProperties": _TAGS}, "tombstones": _TAGS, "seq": _numbers_by(NAME),

@@ -48,7 +48,10 @@ from constraint_crdt.operations.operation import JSON, RIGHT_OF_ROLE, Empty, Pro
 from constraint_crdt.operations.service import Finding, SessionReport
 from constraint_crdt.runtime.node import Node
 
-PROTECTED = ("/v1/", "/metrics", "/room")
+PLATO = "/plato/"
+"""The path prefix of the contract of PLATO servers, whose clients read the `error` of a problem."""
+
+PROTECTED = ("/v1/", "/metrics", "/room", PLATO)
 """Path prefixes protected by tokens, for existing and other paths."""
 
 _log = logging.getLogger("constraint_crdt.api")
@@ -184,7 +187,7 @@ class RequestCounts:
 
 
 class Guard:
-    """ASGI middleware: counts the responses, and refuses requests by its checks. The only middleware, and so the outermost."""
+    """ASGI middleware: counts the responses, and refuses requests by its checks. Only `PlatoPaths` is further out."""
 
     def __init__(
         self, app: ASGIApp, counts: RequestCounts, denials: "Denials", checks: Sequence[Callable[[Scope], Problem | None]]
@@ -210,7 +213,8 @@ class Guard:
         for check in self._checks:
             problem = check(scope)
             if problem is not None:
-                await problem_response(problem)(scope, receive, counted)
+                as_error = scope["path"].startswith(PLATO)
+                await problem_response(problem, as_error=as_error)(scope, receive, counted)
                 return
         await self._app(scope, receive, counted)
 

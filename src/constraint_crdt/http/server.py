@@ -37,10 +37,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue, LifecycleError
-from constraint_crdt.http import make_app
+from constraint_crdt.http import BelowPath, make_app
 from constraint_crdt.http.event_stream import EventFeed
 from constraint_crdt.http.security import RESERVED, ApiCertificate, ConnectionBounds, Slot, is_loopback
 from constraint_crdt.http.tokens import Tokens
+from constraint_crdt.model import counted
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.runtime.node import Node
 
@@ -230,9 +231,11 @@ class ApiServer:
         pages: Sequence[BaseRoute] = (),
         tokens: Tokens | None = None,
         certificate: ApiCertificate | None = None,
+        base_path: str = "",
     ) -> None:
         """`pages`: routes beside the API, such as the dashboard. `tokens`: the accepted tokens; None: no token is needed.
-        `certificate`: for TLS; None: plain HTTP.
+        `certificate`: for TLS; None: plain HTTP. `base_path`: where a proxy shows the API, as in `/crdt/`; paths below it are
+        served like those without.
 
         Raises `ConstraintCrdtError` for an address beyond loopback without tokens.
         """
@@ -244,6 +247,7 @@ class ApiServer:
         self._node = node
         self._tokens = tokens
         self._certificate = certificate
+        self._base_path = base_path.rstrip("/")
         self._pages = tuple(pages)
         self._host = host
         self._port = port
@@ -275,7 +279,7 @@ class ApiServer:
         if tokens is not None and tokens.trouble is not None:
             yield Finding(check="tokens", level="fail", what=tokens.trouble, advice="mend the file, which is used then")
         elif tokens is not None:
-            yield Finding(check="tokens", level="ok", what=f"{tokens.count(time.time())} tokens are valid")
+            yield Finding(check="tokens", level="ok", what=f"{counted(tokens.count(time.time()), 'token', 'is', 'are')} valid")
 
     def bind(self) -> None:
         """Bind the port, without serving yet. Raises `ConstraintCrdtError` if that fails. `start` calls this if needed."""
@@ -291,7 +295,7 @@ class ApiServer:
         app = make_app(self._node, bound_to=self._host, pages=self._pages, cut_off=self._cut_off, tokens=self._tokens)
         self._feed = app.state.feed
         config = uvicorn.Config(
-            app,
+            BelowPath(app, self._base_path) if self._base_path else app,
             http=Connection,
             ws="none",
             lifespan="off",

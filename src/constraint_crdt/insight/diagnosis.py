@@ -8,6 +8,7 @@ nodes with these labels measures a variable of its expressions. Rule: an absent 
 which variables they measure. Nodes of 0.1.0 never tell, and others need some seconds after their start.
 """
 
+import re
 import socket
 import ssl
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
@@ -22,7 +23,7 @@ from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import Evaluation, expressions_of
 from constraint_crdt.insight.evidence import Evidence, LivePeers
 from constraint_crdt.insight.history import SizeLimit
-from constraint_crdt.model import Scope, VerdictState
+from constraint_crdt.model import Scope, VerdictState, counted
 from constraint_crdt.model.selectors import Label, Selector
 from constraint_crdt.operations.constraints import reported_disabling, show_disabled
 from constraint_crdt.operations.nodes import LinkProtection, slow_links
@@ -88,6 +89,9 @@ _SLOW = (
 
 DEFAULT_FLEET = "default"
 """The fleet of a node that was given none."""
+
+_RANDOM_NAME = re.compile(r"(?=.*[0-9])(?=.*[a-f])[0-9a-f]{12}|.*-[bcdf-hj-np-tv-xz0-9]{8,10}-[bcdf-hj-np-tv-xz0-9]{5}")
+"""Host names as Docker makes them, and as Kubernetes does for the pods of a deployment."""
 
 _TRIED = ("tcp", "tls")
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
@@ -342,13 +346,14 @@ class Diagnosis:
         is_loopback: Callable[[str], bool] = lambda _: False,
         link_kinds: Callable[[], Mapping[str, str]] = dict,
         lacks_servers: Callable[[], bool] = bool,
+        foreign: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         """`seeds`: the endpoints to connect to. `max_skew`: the tolerated difference of clocks, in seconds. `file`: the file of the
         store; None if the state is in memory. `measured`: gives the variables of this node within their maximum age. `links`: how
         the links are protected. `folder`: that of the node's identity, if any. `listen`: the endpoints to listen at, as they were
         given. `endpoints`: gives those for other nodes. `is_loopback`: true for an endpoint of this machine only. `link_kinds`:
         gives the link of each peer. `lacks_servers`: whether the fleet is too large for a link between all, and without a node that
-        can be a router.
+        can be a router. `foreign`: the other fleets at the other ends of links, each with a node, while no node of this fleet is.
         """
         self._measured = measured
         self._gossip = gossip
@@ -368,6 +373,7 @@ class Diagnosis:
         self._is_loopback = is_loopback
         self._link_kinds = link_kinds
         self._lacks_servers = lacks_servers
+        self._foreign = foreign
         self._probes = probes
         self._namesake_at: int | None = None
         self.last: Callable[[str], Evaluation | None] = lambda _: None
@@ -548,8 +554,20 @@ class Diagnosis:
         if off:
             what = f"clocks of peers differ from this one's by more than {most:g} s: {named(off)}"
             return Finding(check="clock", level="warn", what=what, advice="set the clocks of these machines, and keep them by NTP")
-        what = f"no peer's clock differs from this one's by more than {most:g} s ({len(time.offsets)} compared)"
+        if not time.offsets:
+            return Finding(check="clock", level="ok", what="no peer's clock was heard lately, so this node's is compared with none")
+        name, offset = max(time.offsets.items(), key=lambda each: abs(each[1]))
+        of = f"the furthest of {len(time.offsets)}, " if len(time.offsets) > 1 else ""
+        what = f"{name} is {offset / SECOND:+.2f} s from this node's clock, {of}where {most:g} s are tolerated"
         return Finding(check="clock", level="ok", what=what)
+
+    def _other_fleets(self) -> Iterator[Finding]:
+        """Whether the links lead to nodes of other fleets, as with a misspelt name of the fleet."""
+        other = [f"{name} of fleet {fleet}" for fleet, name in self._foreign().items()]
+        if other:
+            what = f"at the other end of its links this node of fleet {self._gossip.fleet} finds {named(other)}"
+            advice = "give this node the name of its fleet (--fleet), or the address of a node of its fleet (--connect)"
+            yield Finding(check="fleet", level="fail", what=what, advice=advice)
 
     def _fleet(self) -> Iterator[Finding]:
         evidence, live = self._evidence, self._inbox.live
@@ -565,7 +583,12 @@ class Diagnosis:
             advice = "look whether they run, whether their --fleet is the same, and whether a firewall is in between"
             if silent:
                 advice = f"{named(sorted(silent))} can be reached, and did not answer in time: the links may be slow. {_SLOW}"
-            what = f"this node sees no other one, and {len(others)} are known" if others else "this node sees no other one"
+            yield from self._other_fleets()
+            what = (
+                f"this node sees no other one, and {len(others)} {'is' if len(others) == 1 else 'are'} known"
+                if others
+                else "this node sees no other one"
+            )
             yield Finding(check="peers", level="fail", what=what, advice=advice)
         else:
             yield Finding(check="peers", level="ok", what="this node is alone, and was told of no other one (--connect)")
@@ -574,7 +597,10 @@ class Diagnosis:
             yield Finding(check="links", level="warn", what=f"slow links: {named([*map(str, slow)])}", advice=_SLOW)
         missed = [name for name in self._view.missed if name in others]
         if missed:
-            what = f"no link to {named(missed)}, which go on writing, as others tell: their news come through others"
+            what = (
+                f"no link to {named(missed)}, which {'goes' if len(missed) == 1 else 'go'} on writing, as others tell: "
+                f"{'its' if len(missed) == 1 else 'their'} news comes through others"
+            )
             advice = (
                 "this node tries their endpoints (`constraint-crdt nodes`) all the time: look whether a firewall or a route is "
                 "missing between the two machines"
@@ -628,14 +654,14 @@ class Diagnosis:
             advice = "wait for the repair; if it does not come, start the damaged node once with --rejoin"
             yield Finding(check="agreement", level="fail", what=what, advice=advice)
         elif self._gossip.alarms:
-            what = f"damage was found {self._gossip.alarms} times since the start, and is repaired"
+            what = f"damage was found {counted(self._gossip.alarms, 'time')} since the start, and is repaired"
             yield Finding(
                 check="agreement", level="warn", what=what, advice="test the memory and the disk of the machines concerned"
             )
         else:
             yield Finding(check="agreement", level="ok", what="no two nodes were found to differ at equal clocks")
         if self._inbox.refused:
-            what = f"{self._inbox.refused} messages were refused since the start"
+            what = f"{counted(self._inbox.refused, 'message', 'was', 'were')} refused since the start"
             advice = "the log of this node says why: another version, another fleet, or beyond a limit"
             yield Finding(check="messages", level="warn", what=what, advice=advice)
         trouble = self._store.trouble
@@ -644,6 +670,7 @@ class Diagnosis:
             yield Finding(check="store", level="fail", what=f"writes are refused: {trouble}", advice=advice)
         else:
             yield Finding(check="store", level="ok", what=f"writes are taken ({self._store.path})")
+        yield from check_name(self._gossip.node_id, socket.gethostname(), in_memory=self._file is None)
         yield from self.certificates()
 
 
@@ -658,6 +685,17 @@ def _size_finding(limits: Sequence[SizeLimit]) -> Finding:
         "lower the MTU (`ip link set dev DEVICE mtu 1280`) or set `sysctl -w net.ipv4.tcp_mtu_probing=1` (docs/how-to/networks.md)"
     )
     return Finding(check="size", level="warn", what=f"short messages pass, long ones do not reach {named(told)}", advice=advice)
+
+
+def check_name(name: str, host: str, *, in_memory: bool) -> Iterator[Finding]:
+    """Whether the name of a node without a store is one that its container gets at random: each start is another node then."""
+    if in_memory and name == host and _RANDOM_NAME.fullmatch(name):
+        what = (
+            f"the name {name} is that of this container, which looks random, and the state is in memory: each start is another "
+            "node, and the former ones stay as not live"
+        )
+        advice = "give the node a name that stays (--name) and a store, or set `retire_away_after`"
+        yield Finding(check="name", level="warn", what=what, advice=advice)
 
 
 def check_certificates(links: LinkProtection, identity: "Identity | None", now: int) -> Finding:
@@ -729,10 +767,15 @@ def check_seeds(endpoints: Sequence[str], identity: str = "", *, accept_plain: b
         return Finding(check="seeds", level="ok", what="not tried: only those over TCP can be")
     failed = [f"{endpoint} ({why})" for endpoint in tried if (why := _refusal(endpoint, identity, accept_plain)) is not None]
     if not failed:
-        return Finding(check="seeds", level="ok", what=f"all {len(tried)} to connect to answer")
+        return Finding(check="seeds", level="ok", what=f"all {len(tried)} answer" if len(tried) > 1 else f"{tried[0]} answers")
     advice = "look whether a node listens there (`--listen` on that machine) and whether a firewall is in between"
     level: Level = "warn" if len(failed) < len(tried) else "fail"
-    return Finding(check="seeds", level=level, what=f"{len(failed)} of {len(tried)} do not answer: {named(failed)}", advice=advice)
+    return Finding(
+        check="seeds",
+        level=level,
+        what=f"{len(failed)} of {len(tried)} {'does' if len(failed) == 1 else 'do'} not answer: {named(failed)}",
+        advice=advice,
+    )
 
 
 def _address(endpoint: str) -> tuple[str, str]:

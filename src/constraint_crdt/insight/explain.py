@@ -29,7 +29,8 @@ from constraint_crdt.crdt.digest import Dot, Replica, dot_text
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import GRAVITY, Evaluation, evaluable
 from constraint_crdt.expression.fleet_view import Basis
-from constraint_crdt.expression.judgement import Ruling
+from constraint_crdt.expression.instances import flattened, variable_of
+from constraint_crdt.expression.judgement import Instances, Ruling
 from constraint_crdt.insight.evidence import Coverage, Evidence
 from constraint_crdt.insight.history import LoggedChange, NodeRates
 from constraint_crdt.model import Mode, Severity, VerdictState
@@ -39,11 +40,13 @@ from constraint_crdt.operations.constraints import (
     ViolatedNode,
     reported_disabling,
     reported_fields,
+    reported_instances,
     reported_time,
     reported_verdict,
 )
 from constraint_crdt.operations.counts import OVERVIEW_PAGE, ConstraintOverview, ConstraintRate, LatelyReport, OverviewReport
 from constraint_crdt.operations.evidence import (
+    MOST_EXPLAINED,
     ExplainReport,
     FleetJudgement,
     RecentRates,
@@ -89,6 +92,9 @@ class Evaluations(Protocol):
     def times(self, id_: str) -> Times:
         """The time by verdict that this node did not write yet."""
 
+    def instances(self, id_: str, most: int) -> Instances | None:
+        """The instances of a constraint with `each`, the worst `most` of them with values."""
+
     def basis(self, id_: str) -> Basis | None:
         """The basis of the verdict on a constraint of scope fleet."""
 
@@ -133,6 +139,7 @@ class Explanations:
             coverage=coverage,
             fleet=self._judgement(id_),
             disabled=reported_disabling(state.switches.disabling(id_)),
+            instances=reported_instances(self._evaluations.instances(id_, MOST_EXPLAINED)),
         )
 
     def _judgement(self, id_: str) -> FleetJudgement | None:
@@ -346,7 +353,8 @@ class Decisions:
 
     async def make(self, values: Mapping[str, object], actor: str) -> DecisionReport:
         """Decide, and keep the decision. O(constraints that apply here)."""
-        decided, given = await self._decide(values), {name.partition(".")[0] for name in values}
+        values = flattened(values)
+        decided, given = await self._decide(values), _variables(values)
         rulings = [_gravest(each) for each in decided]
         windows = {name for each in decided for ruling in each for name in ruling.windows if name.partition(".")[0] in given}
         found = [_ruling_report(each, values) for each in rulings if each.outcome.verdict is not Verdict.SATISFIED]
@@ -402,9 +410,14 @@ def _forbids(ruling: Ruling) -> bool:
     return ruling.counts_as is Verdict.VIOLATED and ruling.definition.mode is Mode.ENFORCE
 
 
+def _variables(values: Mapping[str, object]) -> set[str]:
+    """The top-level variables of given values."""
+    return {variable_of(name).partition(".")[0] for name in values}
+
+
 def _ruling_report(ruling: Ruling, values: Mapping[str, object]) -> RulingReport:
     margin = ruling.margin
-    given = {name.partition(".")[0] for name in values}
+    given = _variables(values)
     return RulingReport(
         constraint=ruling.constraint,
         severity=ruling.definition.severity.value,
@@ -413,7 +426,7 @@ def _ruling_report(ruling: Ruling, values: Mapping[str, object]) -> RulingReport
         counts_as=ruling.counts_as.value,
         mode=ruling.definition.mode.value,
         forbids=_forbids(ruling),
-        reason=ruling.outcome.reason if ruling.outcome.verdict is Verdict.UNKNOWN else "",
+        reason=ruling.outcome.reason,
         missing=ruling.missing,
         margin=margin.value if margin else None,
         margin_share=margin.share if margin else None,

@@ -32,13 +32,13 @@ from array import array
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import islice, repeat
 from math import isfinite, isnan, nan
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots, split_key
+from constraint_crdt.crdt.cells import REMOVE, Cell, core, removed_dots, split_key
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, Replica
 from constraint_crdt.crdt.rows import Rows
@@ -73,10 +73,15 @@ class DefinitionClock:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
         self._last: dict[Replica, int] = {}
+        rows.watch(ADD, self._changed, bulk=self._came)
+        rows.watch(REMOVE, self._removed)
         for kind, watcher in ((ADD, self._changed), (REMOVE, self._removed)):
-            rows.watch(kind, watcher)
             for cell in rows.each(kind):
                 watcher(None, cell)
+
+    def _came(self, cells: Sequence[Cell]) -> None:
+        for replica, _, seq in core.row_spans(cells):
+            self._last[replica] = max(seq, self._last.get(replica, 0))
 
     def _changed(self, _fell: Cell | None, new: Cell | None) -> None:
         if new is not None and new.seq > self._last.get(new.replica, 0):
@@ -146,7 +151,7 @@ class ChangeLog:
         self._times = 0
         self._fresh: deque[tuple[int, Cell]] = deque(maxlen=ADDITIONS)
         """Additions without an entry yet. Of 100,000 additions at once most never need an entry."""
-        rows.watch(ADD, self._added)
+        rows.watch(ADD, self._added, bulk=self._came)
         rows.watch(REMOVE, self._removal)
 
     def begin(self) -> None:
@@ -199,6 +204,10 @@ class ChangeLog:
     def _added(self, _old: Cell | None, new: Cell | None) -> None:
         if new is not None and self._begun:
             self._fresh.append((self._now(), new))
+
+    def _came(self, cells: Sequence[Cell]) -> None:
+        if self._begun:
+            self._fresh.extend(zip(repeat(self._now()), cells[-ADDITIONS:]))
 
     def _take_fresh(self) -> None:
         while self._fresh:

@@ -11,11 +11,13 @@ The module imports nothing of the node, so clients can use it.
 
 import enum
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate, islice
 from typing import Final
 
 import msgspec
+
+from constraint_crdt.errors import ConstraintCrdtError
 
 KEPT: Final = 10_000
 """Events kept by a node: the latest."""
@@ -161,6 +163,19 @@ class EventKind(enum.StrEnum):
     """This subscriber was too slow. The detail has the number of lost events."""
 
 
+def check_kinds(kinds: Collection[str]) -> frozenset[str]:
+    """The kinds of events, also with hyphens. Raises `ConstraintCrdtError` for an unknown one."""
+    known = [kind.value for kind in EventKind]
+    found = []
+    for kind in (kinds,) if isinstance(kinds, str) else kinds:
+        text = kind.replace("-", " ").replace("_", " ")
+        if text not in known:
+            shown = ", ".join(each.replace(" ", "-") for each in known)
+            raise ConstraintCrdtError(f"there is no kind of event {kind!r}: there are {shown}", field="kind")
+        found.append(text)
+    return frozenset(found)
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An occurrence on a node."""
 
@@ -214,6 +229,11 @@ class DurationHistogram:
     def up_to(self) -> list[int]:
         """The number of durations up to each bound; last, the number of all durations."""
         return list(accumulate(self._counts))
+
+
+def counted(count: int, noun: str, one: str = "", more: str = "") -> str:
+    """A number with its noun, and if given with its verb: `1 node`, `2 nodes`; `1 node is`, `2 nodes are`."""
+    return f"{count} {noun} {one}".rstrip() if count == 1 else f"{count} {noun}s {more}".rstrip()
 
 
 def html_table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]], total: int) -> str:

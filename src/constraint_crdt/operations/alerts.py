@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from constraint_crdt.model import counted
 from constraint_crdt.operations.command import (
     Column,
     Command,
@@ -168,6 +169,57 @@ class AlertsReport(msgspec.Struct, frozen=True, kw_only=True):
     """By name the rules of the fleet that this node cannot evaluate, and why."""
 
 
+class ActionReport(msgspec.Struct, frozen=True, kw_only=True):
+    """An action in the settings of a node. Figures since the start of the node."""
+
+    name: str
+    constraint: str
+    """The pattern of the constraints."""
+    turns: tuple[str, ...]
+    way: str
+    """command, webhook or zenoh."""
+    to: str
+    """The program, the key, or the address without its secret parts."""
+    acting: tuple[str, ...]
+    """The constraints that are violated or unknown, as the action was told; 100 at most."""
+    waiting: int
+    delivered: int
+    dropped: int
+    failed: int
+    """Failed attempts."""
+    last_failure: str = ""
+    last_failed_at: int | None = None
+    """In ns since the epoch."""
+
+
+class WaitingTurn(msgspec.Struct, frozen=True, kw_only=True):
+    """A turn of a constraint that an action was not told yet."""
+
+    action: str
+    constraint: str
+    turn: str
+    at: int
+    """In ns since the epoch."""
+    tries: int
+    """Attempts that were begun."""
+    runs: bool
+    """An attempt runs now."""
+    why: str
+    """The reason for which the last attempt failed."""
+
+
+class ActionsReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The actions of a node."""
+
+    actions: tuple[ActionReport, ...]
+    waiting: tuple[WaitingTurn, ...]
+    """The first 100."""
+    unfollowed: int = 0
+    """Turns that were not followed, beyond the most constraints at once."""
+    unsaved: str = ""
+    """The reason for which what waits is not on disk; empty if it is."""
+
+
 class RuleChange(msgspec.Struct, frozen=True, kw_only=True):
     """The change of a rule of the fleet."""
 
@@ -217,9 +269,9 @@ def show_alerts(answer: AlertsReport, _: "Namespace") -> View:
     view += [f"{name} is not evaluated here: {why}" for name, why in sorted(answer.refused.items())]
     view += [note for each in answer.rules for note in _lacking(each.name, each.lacking)]
     if answer.waiting:
-        view.append(f"{answer.waiting} messages wait for webhooks that do not take them")
+        view.append(f"{counted(answer.waiting, 'message', 'waits', 'wait')} for webhooks that do not take them")
     if answer.dropped:
-        view.append(f"{answer.dropped} messages could not be delivered since the start: the node's log says why")
+        view.append(f"{counted(answer.dropped, 'message')} could not be delivered since the start: the node's log says why")
     if answer.untracked:
         view.append(f"{answer.untracked} more are so, beyond the most that are followed at once")
     return view
@@ -252,11 +304,65 @@ ALERTS: Final = Operation(
     run=_alerts,
     command=CompositeCommand(
         name="alerts",
+        example="alerts",
         help="what the node's alerts have found; or add, remove, list the rules of the fleet",
         group="observe",
         options={},
         call=lambda client, _: client.alerts(),
         show=show_alerts,
+    ),
+)
+
+
+def show_actions(answer: ActionsReport) -> View:
+    """A row for each action, and one for each turn that waits."""
+    if not answer.actions:
+        return "this node has no actions: [[action]] in its settings defines some"
+    now = time.time()
+    titles = ("action", "constraints", "turns", "to", "acts on", "waiting", "done", "dropped", "failed")
+    rows = [
+        [
+            each.name, each.constraint, ", ".join(each.turns), f"{each.way} {each.to}", str(len(each.acting)), str(each.waiting),
+            str(each.delivered), str(each.dropped), str(each.failed),
+        ]
+        for each in answer.actions
+    ]  # fmt: skip
+    view: list[str | Table] = [Table([Column(title) for title in titles], rows)]
+    if answer.waiting:
+        columns = [Column(title) for title in ("waiting for", "constraint", "turn", "since", "attempts", "last failure")]
+        rows = [
+            [
+                each.action, each.constraint, each.turn, show_time(each.at, now), str(each.tries),
+                each.why or ("runs" if each.runs else "-"),
+            ]
+            for each in answer.waiting
+        ]  # fmt: skip
+        view.append(Table(columns, rows))
+    if answer.unfollowed:
+        view.append(f"{answer.unfollowed} turns were not followed, beyond the most constraints that are followed at once")
+    if answer.unsaved:
+        view.append(f"what waits is not on disk: {answer.unsaved}")
+    return view
+
+
+async def _actions(node: "Node", _: Empty) -> ActionsReport:
+    return node.actions.report()
+
+
+ACTIONS: Final = Operation(
+    name="actions",
+    method=GET,
+    path="/v1/actions",
+    summary="The actions in the settings of the node, and the turns that wait for them.",
+    request=Empty,
+    response=ActionsReport,
+    run=_actions,
+    command=Command(
+        name="alerts actions",
+        help="the actions in the settings of the node: what waits, what failed",
+        example="alerts actions",
+        group="observe",
+        show=lambda answer, _, __: show_actions(answer),
     ),
 )
 
@@ -348,6 +454,7 @@ DEFINE_ALERT: Final = Operation(
     positional=("name",),
     command=CompositeCommand(
         name="alerts add",
+        example="alerts add hot --kind violation --constraint 'thermal*' --for 1m",
         help="define an alert rule for the whole fleet, or replace it",
         group="observe",
         options={
@@ -372,6 +479,7 @@ DEFINE_ALERT: Final = Operation(
     more_commands=(
         CompositeCommand(
             name="alerts list",
+            example="alerts list",
             help="the alert rules, of the fleet and of the settings of the node",
             group="observe",
             options={},
@@ -400,6 +508,7 @@ REMOVE_ALERT: Final = Operation(
     by_segment=True,
     command=Command(
         name="alerts remove",
+        example="alerts remove hot",
         help="remove an alert rule of the fleet; its alerts end",
         group="observe",
         show=lambda answer, _, flags: show_rule_change(answer, flags),
@@ -437,7 +546,9 @@ SILENCES: Final = Operation(
     request=Empty,
     response=list[SilenceReport],
     run=_silences,
-    command=Command(name="silences", help="the silences and acknowledgements in force", group="observe", show=show_silences),
+    command=Command(
+        name="silences", example="silences", help="the silences and acknowledgements in force", group="observe", show=show_silences
+    ),
 )
 
 
@@ -473,6 +584,7 @@ SILENCE: Final = Operation(
     positional=("alert",),
     command=CompositeCommand(
         name="silence",
+        example="silence hot --for 2h --why 'the fan is being changed'",
         help="have alerts not told for a time, on all nodes",
         group="observe",
         options={
@@ -509,7 +621,13 @@ UNSILENCE: Final = Operation(
     response=SilenceReport,
     run=_unsilence,
     by_segment=True,
-    command=Command(name="unsilence", help="end a silence or an acknowledgement early", group="observe", show=show_unsilenced),
+    command=Command(
+        name="unsilence",
+        example="unsilence ID",
+        help="end a silence or an acknowledgement early",
+        group="observe",
+        show=show_unsilenced,
+    ),
 )
 
 
@@ -547,6 +665,7 @@ ACKNOWLEDGE: Final = Operation(
     positional=("alert",),
     command=CompositeCommand(
         name="acknowledge",
+        example="acknowledge hot --why 'on my way'",
         help="say that an alert is being looked after: it is told no more until it ends",
         group="observe",
         options={

@@ -71,6 +71,8 @@ class Command(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only=T
     name: str
     """Two words, such as `tile put`, for an action of a command."""
     help: str
+    example: str
+    """A use of it, without the name of the program."""
     group: str
     """The heading in the help."""
     flags: Mapping[str, Flag | None] = {}
@@ -89,6 +91,8 @@ class CompositeCommand(msgspec.Struct, Generic[Response], frozen=True, kw_only=T
     name: str
     """Two words, such as `tile tag`, for an action of a command."""
     help: str
+    example: str
+    """A use of it, without the name of the program."""
     group: str
     """The heading in the help."""
     options: Mapping[str, Flag]
@@ -177,7 +181,8 @@ def parse_measurements(texts: Iterable[str]) -> dict[str, object]:
     """Values of `VAR=VALUE`. Raises `UsageError` for anything else, and for a name with two values."""
     values: dict[str, object] = {}
     for text in texts:
-        name, equals, value = text.partition("=")
+        labelled = re.match(r"([^={]*\{[^}]*\})(=?)(.*)", text, re.DOTALL)
+        name, equals, value = labelled.groups() if labelled else text.partition("=")
         if not equals or not name:
             raise UsageError(f"{text!r} is not VAR=VALUE, for example gpu_temp_c=91.5")
         if name in values:

@@ -56,6 +56,7 @@ from constraint_crdt.operations.operation import (
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from constraint_crdt.expression.judgement import Instances
     from constraint_crdt.operations.evidence import StandingDefinition, ViolationReport
     from constraint_crdt.runtime.node import Node
     from constraint_crdt.types.changes import Switch
@@ -380,6 +381,65 @@ DISABLED: Final = "disabled"
 """The state of a disabled constraint in reports."""
 
 
+class InstanceReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict of an instance on the node that answers."""
+
+    instance: str
+    """The value of the label."""
+    state: str
+    """holds, pending, violated, clearing, unknown."""
+    since: int
+    """The beginning of the state, in ns since the epoch."""
+    values: dict[str, str]
+    margin: float | None
+    margin_share: float | None
+    margin_variable: str | None
+    reason: str
+    by_default: bool
+
+
+class InstancesReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The instances of a constraint with `each` on the node that answers."""
+
+    label: str
+    total: int
+    violated: int
+    """Those violated or clearing."""
+    unknown: int
+    worst: tuple[InstanceReport, ...]
+    """The first of them: violated, clearing, pending, unknown, then those that hold; the longest in its state first."""
+
+
+def reported_instances(found: "Instances | None") -> InstancesReport | None:
+    """The report of instances; None without any definition with `each`."""
+    if found is None:
+        return None
+    worst = tuple(
+        InstanceReport(
+            instance=each.instance,
+            state=each.verdict.state.value,
+            since=each.verdict.since,
+            values=dict(each.verdict.inputs),
+            margin=each.verdict.margin,
+            margin_share=each.verdict.share,
+            margin_variable=each.verdict.variable,
+            reason=each.verdict.reason,
+            by_default=each.verdict.by_default,
+        )
+        for each in found.worst
+    )
+    return InstancesReport(label=found.label, total=found.total, violated=found.violated, unknown=found.unknown, worst=worst)
+
+
+def show_instances(found: InstancesReport) -> str:
+    """How many instances are violated or unknown: `violated: 2 of 6 joints, unknown: 1`."""
+    if not found.total:
+        return f"no {found.label} is measured"
+    told = [f"{name}: {count}" for name, count in (("violated", found.violated), ("unknown", found.unknown)) if count]
+    named = f"{found.total} {found.label}{'' if found.total == 1 else 's'}"
+    return ", ".join([f"{told[0]} of {named}", *told[1:]]) if told else named
+
+
 class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """An active or expired constraint. Of several definitions, the fields of the first."""
 
@@ -447,6 +507,8 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """Ten of these at most, the longest violated first."""
     disabled: DisabledReport | None = None
     """Null for an enabled constraint. The state of a disabled one is disabled."""
+    instances: InstancesReport | None = None
+    """Those on this node, of which the ten worst; null without a definition with `each`, and before the first judgement."""
 
 
 class FieldChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -581,7 +643,8 @@ def _here(each: ConstraintReport, now: float) -> str:
     if state is None or state == "off":
         return "-"
     default = ", by default" if each.by_default else ""
-    return show_state(state, each.since, now, for_=each.for_, clear_after=each.clear_after) + default
+    shown = show_state(state, each.since, now, for_=each.for_, clear_after=each.clear_after) + default
+    return shown if each.instances is None else f"{shown}; {show_instances(each.instances)}"
 
 
 def show_disabled(disabled: DisabledReport, now: float) -> str:
@@ -679,6 +742,7 @@ CONSTRAINTS: Final = Operation(
     join=concatenated,
     command=Command(
         name="constraints",
+        example="constraints 'thermal*'",
         help="the active constraints: their states, counts of judgements, and the time for which they held",
         group="constraints",
         flags={
@@ -813,7 +877,7 @@ ADD: Final = Operation(
     created=True,
     build=new_constraint,
     command=Command(
-        name="add",
+        name="add", example="add max_speed --when 'speed_mps <= 1.5' --severity critical",
         help="add a constraint to the fleet, or change what is said of an active one",
         group="constraints",
         flags={
@@ -925,6 +989,7 @@ RESOLVE: Final = Operation(
     body=Body(shape=ConflictResolution),
     command=Command(
         name="resolve",
+        example="resolve max_speed --keep 1",
         help="end a conflict of concurrent edits: keep one definition, or join them; without a flag, list them",
         group="constraints",
         flags={"id": Flag(metavar="ID"), "keep": None},
@@ -957,6 +1022,7 @@ REMOVE: Final = Operation(
     run=_remove,
     command=Command(
         name="remove",
+        example="remove max_speed --wait all",
         help="remove constraints from the fleet",
         group="constraints",
         flags={"id": None},

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.model import counted
 from constraint_crdt.operations.budgets import BudgetExplanation, show_explained
 from constraint_crdt.operations.command import (
     Column,
@@ -21,13 +22,16 @@ from constraint_crdt.operations.command import (
     show_share,
     show_state,
     show_time,
+    show_values,
 )
 from constraint_crdt.operations.constraints import (
     NO_SECONDS,
     DisabledReport,
+    InstancesReport,
     SecondsReport,
     show_disabled,
     show_fields,
+    show_instances,
     show_selector,
     show_verdict,
 )
@@ -260,6 +264,8 @@ class ExplainReport(msgspec.Struct, frozen=True, kw_only=True):
     """Null for a constraint that no definition has the scope fleet of, and before it was read here."""
     disabled: DisabledReport | None = None
     """Null for an enabled constraint."""
+    instances: InstancesReport | None = None
+    """Those on the answering node, at most 256; null without a definition with `each`, and before the first judgement."""
 
 
 class PeerConvergence(msgspec.Struct, frozen=True, kw_only=True):
@@ -451,7 +457,7 @@ def show_coverage(answer: CoverageReport, _: "Namespace") -> View:
 
 def acknowledged_by(answer: CoverageReport) -> str:
     """The number of nodes with the change, as a sentence."""
-    return f"{answer.have} of {len(answer.nodes)} nodes have it"
+    return f"{answer.have} of {counted(len(answer.nodes), 'node', 'has', 'have')} it"
 
 
 FLEET_COVERAGE: Final = Operation(
@@ -480,6 +486,7 @@ COVERAGE: Final = Operation(
     patience=_patience,
     command=CompositeCommand(
         name="coverage",
+        example="coverage max_speed",
         help="which nodes have heard of a change, and which have not",
         group="constraints",
         options={"id": Flag(nargs="?", metavar="ID", help="the constraint; default: all changes of constraints")},
@@ -515,7 +522,11 @@ def show_explain(answer: ExplainReport, _: ExplainConstraint, __: "Namespace") -
         lines.append(
             ("counted by", f"{answer.fleet.counted_by} alone, while it is live; in a partition one node on each side counts")
         )
+    if answer.instances is not None:
+        lines.append(("instances", f"here {show_instances(answer.instances)}"))
     view: list[str | Table | Lines] = [f"{answer.id}: {_state(answer)}", Lines(lines)]
+    if answer.instances is not None and answer.instances.worst:
+        view.append(_instances(answer.instances, answer, now))
     if answer.violations:
         view += [*_verdicts(answer, now), _violations(answer, now)]
     return view
@@ -540,6 +551,33 @@ def show_explanation(answer: ExplainReport | BudgetExplanation, flags: "Namespac
     if isinstance(answer, BudgetExplanation):
         return show_explained(answer)
     return show_explain(answer, ExplainConstraint(id=answer.id), flags)
+
+
+MOST_EXPLAINED: Final = 256
+"""Instances in an explanation."""
+
+SHOWN_INSTANCES: Final = 20
+"""Instances in the table of the command."""
+
+
+def _instances(found: InstancesReport, answer: ExplainReport, now: float) -> Table:
+    """A row for each instance on the answering node, the worst first."""
+    columns = [Column(found.label), Column("now"), Column("since"), Column("values"), Column("reason")]
+    first = answer.definitions[0] if answer.definitions else None
+    times = (0.0, 0.0) if first is None else (first.for_, first.clear_after)
+    rows: list[list[object]] = [
+        [
+            each.instance,
+            show_state(each.state, each.since, now, for_=times[0], clear_after=times[1]),
+            show_time(each.since, now),
+            show_values(each.values, each.margin, each.margin_share, each.margin_variable) or "-",
+            each.reason or ("by default" if each.by_default else "-"),
+        ]
+        for each in found.worst[:SHOWN_INSTANCES]
+    ]
+    if found.total > SHOWN_INSTANCES:
+        rows.append([f"and {found.total - SHOWN_INSTANCES} more", "", "", "", ""])
+    return Table(columns, rows)
 
 
 def _state(answer: ExplainReport) -> str:
@@ -591,7 +629,7 @@ def _lately(each: RecentRates) -> str:
 def _heard_by(report: CoverageReport) -> str:
     lacking = [each.node for each in report.nodes if each.holds is False]
     unknown = [each.node for each in report.nodes if each.holds is None]
-    told = f"{report.have} of {len(report.nodes)} nodes"
+    told = f"{report.have} of {counted(len(report.nodes), 'node')}"
     told += f"; not by {', '.join(lacking)}" if lacking else ""
     return told + (f"; no evidence of {', '.join(unknown)}" if unknown else "")
 
@@ -601,7 +639,7 @@ def _verdicts(answer: ExplainReport, now: float) -> list[str]:
     found = [each for each in answer.violations if each.state in _TOLD]
     found.sort(key=lambda each: (_TOLD.index(each.state or ""), each.since or 0, each.node))
     sentences = [f"{each.state} on {show_verdict(each, now)}{_held_by(each, answer)}" for each in found[:MOST_TOLD]]
-    return [*sentences, f"and on {len(found) - MOST_TOLD} nodes more"] if len(found) > MOST_TOLD else sentences
+    return [*sentences, f"and on {counted(len(found) - MOST_TOLD, 'more node')}"] if len(found) > MOST_TOLD else sentences
 
 
 def _held_by(each: ViolationReport, answer: ExplainReport) -> str:
@@ -633,10 +671,15 @@ def _violations(answer: ExplainReport, now: float) -> Table:
 
 
 def _now(each: ViolationReport, definition: StandingDefinition | None, now: float) -> str:
+    """The state of a live node; of another one the last that it told, which its measurements may have left since."""
     if each.state is None:
-        return {True: "violated", False: "holds", None: "not told"}[each.violated]
-    times = (0.0, 0.0) if definition is None else (definition.for_, definition.clear_after)
-    return show_state(each.state, each.since, now, for_=times[0], clear_after=times[1])
+        state = {True: "violated", False: "holds", None: "not told"}[each.violated]
+    else:
+        times = (0.0, 0.0) if definition is None else (definition.for_, definition.clear_after)
+        state = show_state(each.state, each.since, now, for_=times[0], clear_after=times[1])
+    if each.live or state == "not told":
+        return state
+    return f"not known; {state} when last heard" + ("" if each.last is None else f", {show_time(each.last, now)}")
 
 
 EXPLAIN: Final = Operation(
@@ -649,6 +692,7 @@ EXPLAIN: Final = Operation(
     run=_explain,
     command=CompositeCommand(
         name="explain",
+        example="explain max_speed",
         help="who, when, why, where violated: all about a constraint; or who holds a budget, and why an acquire would wait",
         group="constraints",
         options={"id": Flag(nargs="+", metavar="ID", help="a constraint or a budget; `budget NAME` for a budget of such a name")},
@@ -725,6 +769,7 @@ SERIES: Final = Operation(
     ),
     command=Command(
         name="series",
+        example="series max_speed",
         help="the recent course of a constraint: its margin, and when it was violated where",
         group="constraints",
         flags={"id": Flag(metavar="ID")},
@@ -756,7 +801,10 @@ def show_convergence(answer: ConvergenceReport, _: Empty, __: "Namespace") -> Vi
     columns = [Column("node"), Column("state"), Column("since")]
     columns += [Column(name, right=True) for name in ("behind", "ahead", "stale")]
     rows = [[each.node, *standing(each, now), _or_dash(each.ahead), _shown_seconds(each.staleness)] for each in answer.peers]
-    return [f"{answer.same} of {answer.live} live peers have the same as {answer.node}; staleness {stale}", Table(columns, rows)]
+    return [
+        f"{answer.same} of {counted(answer.live, 'live peer', 'has', 'have')} the same as {answer.node}; staleness {stale}",
+        Table(columns, rows),
+    ]
 
 
 def _shown_seconds(value: float | None) -> str:
@@ -772,6 +820,10 @@ CONVERGENCE: Final = Operation(
     response=ConvergenceReport,
     run=_convergence,
     command=Command(
-        name="convergence", help="how each node stands to this one, and since when", group="fleet", show=show_convergence
+        name="convergence",
+        example="convergence",
+        help="how each node stands to this one, and since when",
+        group="fleet",
+        show=show_convergence,
     ),
 )

@@ -100,7 +100,7 @@ COUNTERS: Final = Operation(
     response=list[CounterReport],
     run=_counters,
     freshness=Freshness.STATE,
-    command=Command(name="counters", help="the counters of the fleet", group="state", show=show_counters),
+    command=Command(name="counters", example="counters", help="the counters of the fleet", group="state", show=show_counters),
 )
 
 
@@ -142,6 +142,7 @@ COUNTER: Final = Operation(
     freshness=Freshness.STATE,
     command=CompositeCommand(
         name="counter",
+        example="counter parts --by 1",
         help="what a counter of the fleet stands at",
         group="state",
         options={
@@ -260,6 +261,7 @@ POSITION: Final = Operation(
     freshness=Freshness.STATE,
     command=CompositeCommand(
         name="position",
+        example="position 3 -2",
         help="where the fleet and its nodes are",
         group="state",
         options={"to": Flag(nargs="*", metavar="A B", help="move the fleet to this lattice point first")},
@@ -347,7 +349,11 @@ LABELS: Final = Operation(
     freshness=Freshness.STATE,
     join=concatenated,
     command=Command(
-        name="labels", help="the labels of the nodes, and the constraints that select them", group="fleet", show=show_labels
+        name="labels",
+        example="labels",
+        help="the labels of the nodes, and the constraints that select them",
+        group="fleet",
+        show=show_labels,
     ),
 )
 
@@ -422,7 +428,13 @@ MEMBERS: Final = Operation(
     response=list[MemberReport],
     run=_members,
     errors=frozenset({409}),
-    command=Command(name="fleet members", help="the nodes with certificates of the fleet", group="fleet", show=show_members),
+    command=Command(
+        name="fleet members",
+        example="fleet members",
+        help="the nodes with certificates of the fleet",
+        group="fleet",
+        show=show_members,
+    ),
 )
 
 
@@ -529,6 +541,7 @@ INVITE: Final = Operation(
     body=Body(shape=Inviting),
     command=CompositeCommand(
         name="fleet invite",
+        example="fleet invite --name anvil",
         help="invite a machine to the fleet: prints the command to run there",
         group="fleet",
         options={
@@ -552,7 +565,13 @@ INVITATIONS: Final = Operation(
     response=list[InvitationReport],
     run=_invitations,
     errors=frozenset({409}),
-    command=Command(name="fleet invitations", help="the open invitations of the node", group="fleet", show=show_invitations),
+    command=Command(
+        name="fleet invitations",
+        example="fleet invitations",
+        help="the open invitations of the node",
+        group="fleet",
+        show=show_invitations,
+    ),
 )
 
 WITHDRAW_INVITATION: Final = Operation(
@@ -643,6 +662,7 @@ REVOKE: Final = Operation(
     positional=("node",),
     command=Command(
         name="fleet revoke",
+        example="fleet revoke anvil --dry-run",
         help="end the links and the rights of a node, as of a stolen machine",
         group="fleet",
         flags={

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
-from constraint_crdt.model import Severity
+from constraint_crdt.model import Severity, counted
 from constraint_crdt.operations.command import Column, Command, Flag, Lines, Table, View, show_time
 from constraint_crdt.operations.constraints import DisabledReport, show_disabled
 from constraint_crdt.operations.evidence import PeerConvergence, standing
@@ -132,6 +132,16 @@ class ViolatedConstraint(msgspec.Struct, frozen=True, kw_only=True):
     """The beginning of that violation, in ns since the epoch; null if the node did not tell it."""
 
 
+class Concern(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that an operator may have to see to, beside violations and the state of this node's disk and clock."""
+
+    kind: str
+    """unknown, not live, conflict, clock, duplicate, flapping, changed, other fleet."""
+    what: str
+    command: str
+    """The command that leads to the remedy, without the name of the program."""
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """A node's view of itself and the fleet."""
 
@@ -236,6 +246,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes of other sites seen now. Few of them are live peers."""
     speaks_with: tuple[str, ...] = ()
     """The other sites that the node speaks with for its own."""
+    concerns: tuple[Concern, ...] = ()
+    """What else to see to, by kind, each with a command."""
     uptime: float
     """Seconds since the start."""
 
@@ -356,20 +368,17 @@ async def _status(node: "Node", _: Empty) -> Status:
     return node.status()
 
 
-def _node_count(count: int) -> str:
-    return "1 node" if count == 1 else f"{count} nodes"
-
-
 def _audited(answer: Status) -> str:
     counts = f"{answer.audited_satisfied} judgements satisfied, {answer.audited_violations} violated"
-    tried = "1 constraint is tried out" if answer.audited == 1 else f"{answer.audited} constraints are tried out"
-    return f"{tried}, and counted apart: {counts}"
+    return f"{counted(answer.audited, 'constraint', 'is', 'are')} tried out, and counted apart: {counts}"
 
 
 def _disabled(answer: Status) -> list[tuple[str, object]]:
     if answer.all_disabled is not None:
         return [("NOTHING IS EVALUATED", show_disabled(answer.all_disabled, time.time()))]
-    return [("DISABLED", f"{answer.disabled} constraints; `constraints` says by whom and why")] if answer.disabled else []
+    return (
+        [("DISABLED", f"{counted(answer.disabled, 'constraint')}; `constraints` says by whom and why")] if answer.disabled else []
+    )
 
 
 def show_status(answer: Status) -> Lines:
@@ -385,12 +394,13 @@ def show_status(answer: Status) -> Lines:
         ("verdicts", f"{answer.violated_anywhere} violated on a node or more now, {answer.unknown_here} unknown on this node"),
         *(("violated", show_worst(each, time.time())) for each in answer.worst),
         *([("alerts", f"{answer.firing} firing: see `alerts`")] if answer.firing else []),
-        ("counts", f"{satisfied} judgements satisfied, {violations} violated{rate}"),
+        *((each.kind, f"{each.what} (see `{each.command}`)") for each in answer.concerns),
+        ("counts", f"{counted(satisfied, 'judgement')} satisfied, {violations} violated{rate}"),
         *([("audit", _audited(answer))] if answer.audited else []),
         ("position", list(answer.position) if answer.position else "none"),
         ("agreement", f"{_agreement(answer)}; constraints {answer.constraints_hash[:16]}, everything {answer.hash[:16]}"),
         ("staleness", _staleness(answer)),
-        ("gossip", f"{answer.rounds} messages received, {answer.exchanges} exchanges begun, {answer.syncs} with news"),
+        ("gossip", _gossip(answer)),
         ("bytes", f"{answer.bytes_sent} sent, {answer.bytes_received} received, {answer.written_bytes} written here"),
         ("endpoints", ", ".join(answer.endpoints) or "none"),
         ("linked", show_links(answer.linked)),
@@ -398,7 +408,7 @@ def show_status(answer: Status) -> Lines:
     ]
     lines += _disabled(answer)
     if answer.sites > 1:
-        lines.append(("site", f"{site_name(answer.site)}, {_speaks(answer)}; {_node_count(answer.away)} in other sites"))
+        lines.append(("site", f"{site_name(answer.site)}, {_speaks(answer)}; {counted(answer.away, 'node')} in other sites"))
     if answer.links == "certificates":
         lines.append(("links", "only with nodes that have a certificate of the fleet"))
     if answer.links == "mixed":
@@ -410,21 +420,36 @@ def show_status(answer: Status) -> Lines:
     if answer.slow_links:
         lines.append(("slow links", "; ".join(map(str, answer.slow_links))))
     if answer.conflicts:
-        lines.append(("CONFLICT", f"{answer.conflicts} constraints have definitions that differ, all in force: see `doctor`"))
+        lines.append(
+            (
+                "CONFLICT",
+                f"{counted(answer.conflicts, 'constraint', 'has', 'have')} definitions that differ, all in force: see `doctor`",
+            )
+        )
     if answer.trouble:
         lines.append(("TROUBLE", f"writes are refused: {answer.trouble}"))
     if answer.clock_alarms:
-        lines.append(("CLOCKS", f"{answer.clock_alarms} times a peer's clock was off by more than it may be: see `nodes`"))
+        lines.append(
+            ("CLOCKS", f"{counted(answer.clock_alarms, 'time')} a peer's clock was off by more than it may be: see `nodes`")
+        )
     if answer.clock_in_doubt:
         lines.append(("CLOCK", f"in doubt, so it removes nothing that expired; {_goes_by(answer)}"))
     if answer.lost_writes:
         lines.append(
-            ("LOST", f"{answer.lost_writes} writes that the store lacked, as an older state had been put back: see `doctor`")
+            (
+                "LOST",
+                f"{counted(answer.lost_writes, 'write')} that the store lacked, as an older state had been put back: see `doctor`",
+            )
         )
     if answer.alarms:
-        lines.append(("ALARM", f"{answer.alarms} times a peer with the same clock had another state: one is corrupted"))
-        lines.append(("repaired", f"{answer.repairs} times, {answer.cells_repaired} cells here"))
+        lines.append(("ALARM", f"{counted(answer.alarms, 'time')} a peer with the same clock had another state: one is corrupted"))
+        lines.append(("repaired", f"{counted(answer.repairs, 'time')}, {counted(answer.cells_repaired, 'cell')} here"))
     return Lines(lines)
+
+
+def _gossip(status: Status) -> str:
+    exchanges = f"{counted(status.exchanges, 'exchange')} begun, {status.syncs} with news"
+    return f"{counted(status.rounds, 'message')} received, {exchanges}"
 
 
 def is_cut_off(status: Status) -> bool:
@@ -460,12 +485,16 @@ def _agreement(status: Status) -> str:
 def show_worst(each: ViolatedConstraint, now: float) -> str:
     """A violated constraint: `thermal (critical) on forge since 3 min ago, and on 2 more nodes`."""
     since = "" if each.since is None else f" since {show_time(each.since, now)}"
-    more = "" if each.nodes < 2 else f", and on {each.nodes - 1} more node{'s' * (each.nodes > 2)}"
+    more = "" if each.nodes < 2 else f", and on {counted(each.nodes - 1, 'more node')}"
     return f"{each.id} ({each.severity}) on {each.node}{since}{more}"
 
 
 LEVELS: Final = ("OK", "WARNING", "CRITICAL")
 """The results of a check in the order of their exit codes, as monitoring plugins have them."""
+
+
+CHECKED: Final = frozenset({"conflict", "clock", "duplicate", "flapping", "other fleet"})
+"""The kinds of concerns that a check warns of; it has others of its own."""
 
 
 def check_status(answer: Status) -> tuple[int, list[str]]:
@@ -484,12 +513,13 @@ def check_status(answer: Status) -> tuple[int, list[str]]:
         *([(2, "a peer with the same clock had another state: one is corrupted")] if answer.alarms else []),
         *([(2, "no constraint is evaluated: all are disabled")] if answer.all_disabled else []),
         *worst,
-        *([(1, f"{more} more constraints violated")] if more > 0 else []),
+        *([(1, f"{counted(more, 'more constraint')} violated")] if more > 0 else []),
         *([(1, f"cut off: {_cut_off(answer)}")] if is_cut_off(answer) else []),
-        *([(1, f"{away} nodes in service are not live")] if away > 0 and not is_cut_off(answer) else []),
-        *([(1, f"{answer.unknown_here} constraints unknown on this node")] if answer.unknown_here else []),
-        *([(1, f"{answer.firing} alerts firing")] if answer.firing else []),
+        *([(1, counted(away, "node in service", "is", "are") + " not live")] if away > 0 and not is_cut_off(answer) else []),
+        *([(1, f"{counted(answer.unknown_here, 'constraint')} unknown on this node")] if answer.unknown_here else []),
+        *([(1, f"{counted(answer.firing, 'alert')} firing")] if answer.firing else []),
         *([(1, "the clock is in doubt")] if answer.clock_in_doubt else []),
+        *((1, f"{each.kind}: {each.what}") for each in answer.concerns if each.kind in CHECKED),
     ]
     found.sort(key=lambda each: -each[0])
     return max((level for level, _ in found), default=0), [why for _, why in found]
@@ -498,7 +528,7 @@ def check_status(answer: Status) -> tuple[int, list[str]]:
 def show_check(answer: Status) -> str:
     """The result in a line, with figures for a monitor behind `|`."""
     level, reasons = check_status(answer)
-    told = "; ".join(reasons) or f"{answer.constraints} constraints, {answer.peers + 1} live nodes"
+    told = "; ".join(reasons) or f"{counted(answer.constraints, 'constraint')}, {counted(answer.peers + 1, 'live node')}"
     figures = {
         "violated": answer.violated_anywhere,
         "unknown": answer.unknown_here,
@@ -577,6 +607,7 @@ STATUS: Final = Operation(
     freshness=Freshness.AGING,
     command=Command(
         name="status",
+        example="status --check",
         help="how the node and its fleet are doing",
         group="observe",
         options={
@@ -679,6 +710,7 @@ NODES: Final = Operation(
     join=concatenated,
     command=Command(
         name="nodes",
+        example="nodes --on zone=dock",
         help="the nodes of the fleet, as this node sees them",
         group="fleet",
         flags={"on": Flag("--on", metavar="SELECTOR", help="only those with these labels, as in 'zone in (a, b), !spare'")},
@@ -696,8 +728,8 @@ def show_storage(answer: StorageReport, _: Empty, __: "Namespace") -> View:
     dropped = ", ".join(f"{count} by {reason}" for reason, count in answer.dropped.items() if count)
     lines: list[tuple[str, object]] = [
         ("store", f"{answer.path}, {answer.bytes_on_disk} bytes on disk"),
-        ("live", f"{answer.live} cells, {answer.live_bytes} bytes"),
-        ("removed", f"{answer.removed} cells, {answer.removed_bytes} bytes, kept until all have heard"),
+        ("live", f"{counted(answer.live, 'cell')}, {answer.live_bytes} bytes"),
+        ("removed", f"{counted(answer.removed, 'cell')}, {answer.removed_bytes} bytes, kept until all have heard"),
         ("dropped", f"{dropped or 'no removals'} since the start"),
     ]
     lines += [("held back", _held(each)) for each in answer.holding] or [("held back", "by no live peer")]
@@ -724,7 +756,11 @@ STORAGE: Final = Operation(
     run=_storage,
     freshness=Freshness.AGING,
     command=Command(
-        name="storage", help="what the node holds, and what keeps it from forgetting", group="fleet", show=show_storage
+        name="storage",
+        example="storage --node forge:8470",
+        help="what the node holds, and what keeps it from forgetting",
+        group="fleet",
+        show=show_storage,
     ),
 )
 
@@ -760,7 +796,9 @@ IDENTITY: Final = Operation(
     response=IdentityReport,
     run=_identity,
     freshness=Freshness.STATE,
-    command=Command(name="identity", help="who the node is, and its lives so far", group="fleet", show=show_identity),
+    command=Command(
+        name="identity", example="identity --json", help="who the node is, and its lives so far", group="fleet", show=show_identity
+    ),
 )
 
 
@@ -845,6 +883,7 @@ RETIRE: Final = Operation(
     positional=("node",),
     command=Command(
         name="retire",
+        example="retire --away 7d --dry-run",
         help="end other nodes for good; their counts stay",
         group="fleet",
         flags={

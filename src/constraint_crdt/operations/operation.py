@@ -223,6 +223,10 @@ class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only
     """Of each answer."""
     created: bool = False
     """201 may be the answer, too."""
+    accepted: bool = False
+    """202 is the answer in place of 200."""
+    problem_as_error: bool = False
+    """A problem has its sentence in `error` as well, where clients of PLATO servers look for it."""
     errors: frozenset[int] = frozenset()
     """Statuses of problems beside the implied ones."""
     freshness: Freshness | None = None
@@ -279,7 +283,7 @@ class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only
         """The answers by status, if all goes well."""
         answer = self.document or Answer(self.response, self.media_type)
         created = {int(HTTPStatus.CREATED): Answer(answer.shape, answer.media_type, "it is new")} if self.created else {}
-        return {int(HTTPStatus.OK): answer, **created}
+        return {int(HTTPStatus.ACCEPTED if self.accepted else HTTPStatus.OK): answer, **created}
 
     @property
     def statuses(self) -> list[int]:

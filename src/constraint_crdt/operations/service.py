@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 
 from constraint_crdt.crdt.limits import DURATION_MAX
-from constraint_crdt.model import KEPT
+from constraint_crdt.model import KEPT, EventKind, counted
 from constraint_crdt.operations.command import Column, Command, Flag, Table, View, parse_count, parse_duration
 from constraint_crdt.operations.operation import (
     GET,
@@ -136,6 +136,8 @@ class FollowEvents(msgspec.Struct, frozen=True, kw_only=True):
     """`GET /v1/events`."""
 
     last: int = 0
+    kind: tuple[str, ...] = ()
+    """Only these kinds; empty: all."""
     follow: bool = True
     last_event_id: str | None = None
     last_event_id_header: str | None = None
@@ -158,6 +160,12 @@ EVENTS: Final = Operation(
             schema={**WHOLE, "maximum": KEPT, "default": 0},
             parse=parse_whole(0, KEPT),
         ),
+        Parameter(
+            name="kind",
+            about="only events of these kinds, as violated or peer-up",
+            schema={"type": "array", "items": {"type": "string", "enum": [each.value.replace(" ", "-") for each in EventKind]}},
+            many=True,
+        ),
         Parameter(name="follow", about="0: end after those", schema={**YES_NO, "default": "1"}, parse=parse_flag),
         Parameter(name="last_event_id", about="go on after this one, for who cannot send the header"),
         Parameter(name="last-event-id", about="go on after this one", schema=TEXT, place="header", field="last_event_id_header"),
@@ -165,6 +173,7 @@ EVENTS: Final = Operation(
     in_clients=False,
     command=Command(
         name="events",
+        example="events --follow --kind violated",
         help="what happened on the node of late, and what happens",
         group="observe",
         flags=dict.fromkeys(FollowEvents.__struct_fields__),
@@ -219,6 +228,7 @@ EXPORT: Final = Operation(
     patience=lambda _: 60.0,
     command=Command(
         name="export",
+        example="export -o state.json",
         help="write all that a node knows, or that is in a store, to a state file",
         group="files",
         options={
@@ -247,7 +257,7 @@ def show_import(answer: ImportReport) -> str:
     """The new cells, in a sentence."""
     if not answer.changed:
         return "nothing new: the node knew all of it"
-    return f"taken in: {answer.cells} new cells; constraints that changed: {answer.constraints}"
+    return f"taken in: {counted(answer.cells, 'new cell')}; constraints that changed: {answer.constraints}"
 
 
 IMPORT_STATE: Final = Operation(
@@ -264,10 +274,19 @@ IMPORT_STATE: Final = Operation(
     patience=lambda _: 60.0,
     command=Command(
         name="import",
+        example="import state.json --dry-run",
         help="have a node take in what a state file knows",
         group="files",
         flags={"content": None},
-        options={"file": Flag(metavar="FILE", help="the state file; - for standard input")},
+        options={
+            "file": Flag(metavar="FILE", help="the state file; - for standard input"),
+            "constraints": Flag(
+                "--constraints",
+                action="store_true",
+                help="take its constraints alone, as `apply` does, and none of its nodes",
+            ),
+            "dry_run": Flag("--dry-run", action="store_true", help="say what would change, and which nodes are unknown here"),
+        },
     ),
 )
 
@@ -392,6 +411,7 @@ AUDIT: Final = Operation(
     join=concatenated,
     command=Command(
         name="audit",
+        example="audit",
         help="who changed constraints and membership, where and when",
         group="observe",
         flags={
@@ -413,7 +433,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     check: str
     """The check: name, clock, seeds, peers, view, silent, store, disk, agreement, messages, software, certificates,
-    undecidable, retired, api, tokens; by the command line also node, settings, port."""
+    undecidable, retired, budgets, actions, api, tokens; by the command line also node, settings, port."""
     level: Level
     what: str
     """The finding, a sentence."""
@@ -460,6 +480,7 @@ DIAGNOSIS: Final = Operation(
     patience=lambda _: 30.0,
     command=Command(
         name="doctor",
+        example="doctor --node forge:8470",
         help="look for what is usually wrong, and say what to do",
         group="observe",
         options={"config": Flag("--config", metavar="FILE", help="the settings of the node, to be looked at too")},

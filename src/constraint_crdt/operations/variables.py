@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from constraint_crdt.errors import UnknownName
+from constraint_crdt.model import counted
 from constraint_crdt.operations.command import (
     Column,
     Command,
@@ -74,7 +75,7 @@ class VariableReport(msgspec.Struct, frozen=True, kw_only=True):
     aged: bool | None = None
     """True if the value is older, so constraints without a `max_age` of their own read it as missing."""
     source: str | None = None
-    """The name of a probe, or `program` for a value posted by a program."""
+    """The name of a probe or a source, or `program` for a value posted by a program."""
     constraints: tuple[str, ...] = ()
     """The active constraints evaluated here that read the variable, windows included; the first 100 by id."""
     readers: int | None = None
@@ -135,6 +136,7 @@ VARIABLES: Final = Operation(
     join=concatenated,
     command=Command(
         name="variables",
+        example="variables",
         help="the variables that the nodes measure, and the constraints that read them",
         group="constraints",
         flags={
@@ -252,6 +254,7 @@ READINGS: Final = Operation(
     join=joined_readings,
     command=Command(
         name="readings",
+        example="readings",
         help="the last values that the nodes share with the fleet, and their figures",
         group="constraints",
         flags={
@@ -407,6 +410,7 @@ PARAMETERS: Final = Operation(
     freshness=Freshness.STATE,
     command=Command(
         name="params",
+        example="params",
         help="the parameters that constraints read as param.NAME, for which nodes they are set, by whom",
         group="constraints",
         flags={"name": Flag(nargs="?", metavar="NAME", help="the parameter; default: all")},
@@ -439,7 +443,7 @@ def show_change(answer: ParameterChange, _: Any, __: "Namespace") -> View:
         more = f" and {len(names) - SHOWN_NODES} more" if len(names) > SHOWN_NODES else ""
         lines.append(f"  {before} -> {after} on {', '.join(names[:SHOWN_NODES])}{more}")
     if answer.changed_nodes > len(answer.nodes):
-        lines.append(f"  and on {answer.changed_nodes - len(answer.nodes)} more nodes")
+        lines.append(f"  and on {counted(answer.changed_nodes - len(answer.nodes), 'more node')}")
     if not answer.changed_nodes:
         lines.append("  no known node has another value by it")
     readers = ", ".join(answer.constraints[:SHOWN_NODES])
@@ -469,7 +473,7 @@ SET_PARAMETER: Final = Operation(
     body=Body(shape=ParameterSetting),
     positional=("name", "value"),
     command=Command(
-        name="set",
+        name="set", example="set speed_limit 0.8 --on zone=dock",
         help="give a parameter a value, and show which nodes and constraints that changes",
         group="constraints",
         flags={
@@ -506,6 +510,7 @@ UNSET_PARAMETER: Final = Operation(
     positional=("name",),
     command=Command(
         name="unset",
+        example="unset speed_limit --on zone=dock",
         help="remove a setting of a parameter, and show which nodes and constraints that changes",
         group="constraints",
         flags={"name": _PARAMETER, "on": Flag("--on", metavar="SELECTOR", help="of the setting; default: that for all nodes")},

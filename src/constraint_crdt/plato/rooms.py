@@ -1,4 +1,5 @@
-"""Rooms of a state under the PLATO contract: a tile from a client is a replica to merge, a delta a numbered increment.
+"""Rooms of a state under the PLATO contracts: a tile from a client is a replica to merge, a delta a numbered increment, an answer a
+tile under the hash of its question and answer.
 
 Rules:
 
@@ -9,24 +10,32 @@ Rules:
 - Tags are united. Constraints are merged by their tags, counts by the maximum per node, creation by the minimum.
 - Claims of a client about replicas of this fleet are ignored: the fleet has the true values, and invented numbers would stay.
 - Deltas belong to the room: to a tile of their own, `ROOM_TILE`, and their counts to the increments of the room.
+- An answer is one tile, however often and wherever it is submitted: its content is JSON, its id the hash of question and answer.
 - A client holds text, so a tile with a content other than UTF-8 is not rendered: the client would send back another content.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
 from typing import Final, TypeVar
+
+import msgspec
 
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.digest import Replica, parse_replica
+from constraint_crdt.crdt.limits import TILE_BYTES
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.plato.shapes import (
     MS,
+    NOT_GIVEN,
+    PlatoAnswer,
     PlatoConstraints,
     PlatoDelta,
     PlatoFieldError,
     PlatoMetrics,
     PlatoPosition,
+    PlatoSubmission,
     PlatoTile,
     Tag,
     fnv1a,
@@ -91,6 +100,86 @@ def apply_delta(state: ConstraintState, room: str, sent: PlatoDelta, replica: Re
     _within(None, lambda: state.increments.fold(room, sent.node, node=replica))
     state.rows.write_all(replica, cells)
     return True
+
+
+class _AnswerContent(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of the tile of an answer, as JSON."""
+
+    question: str
+    answer: str
+    domain: str = ""
+    confidence: float = NOT_GIVEN
+
+
+HASH_DIGITS: Final = 32
+"""Of the id of an answer: 128 bits, so that two answers do not share an id by chance or by design."""
+
+
+def answer_id(question: str, answer: str) -> str:
+    """The id of an answer in its room, in hex."""
+    return sha256(msgspec.json.encode([question, answer])).hexdigest()[:HASH_DIGITS]
+
+
+def submit_answer(state: ConstraintState, sent: PlatoSubmission, replica: Replica, *, now: int) -> tuple[FleetTile, bool]:
+    """Put a validated answer, as `replica`. The tile, and whether it is new: a known one stays as it is.
+
+    `now`: ns since the epoch. Raises `PlatoFieldError` beyond a limit, and for a timestamp more than a day ahead.
+    """
+    if sent.created is not None and sent.created > now + FURTHEST_AHEAD:
+        raise PlatoFieldError(
+            "`timestamp`: it is more than a day ahead of this node's clock: set the clock that is wrong", "timestamp"
+        )
+    tile = state.tiles.tile(sent.room, answer_id(sent.question, sent.answer))
+    if tile.exists:
+        return tile, False
+    content = _AnswerContent(question=sent.question, answer=sent.answer, domain=sent.domain, confidence=sent.confidence)
+    encoded = msgspec.json.encode(content)
+    check_size(encoded)
+    cells = _within(None, lambda: tile.put_cells(encoded, replica, author=sent.author, created=sent.created))
+    cells += _within("tags", lambda: tile.tags.additions(sent.tags))
+    state.rows.write_all(replica, cells)
+    return tile, True
+
+
+def check_size(content: bytes) -> None:
+    """Raise `PlatoFieldError` for a question and an answer that are too long for a tile."""
+    if len(content) > TILE_BYTES:
+        message = f"`answer`: with its question it has at most {TILE_BYTES} bytes as JSON, not {len(content)}"
+        raise PlatoFieldError(message, "answer")
+
+
+def plato_answer(tile: FleetTile) -> PlatoAnswer | None:
+    """A tile as PLATO servers show it; None for a content other than UTF-8. O(content)."""
+    try:
+        text = tile.text
+    except ConstraintCrdtError:
+        return None
+    held = _answer_content(text) or _AnswerContent(question=tile.id, answer=text)
+    created, author = tile.created, tile.author
+    return PlatoAnswer(
+        id=tile.id,
+        tile_hash=tile.id,
+        room=tile.room,
+        domain=held.domain or tile.room,
+        question=held.question,
+        answer=held.answer,
+        agent=author,
+        source=author,
+        confidence=held.confidence,
+        tags=list(tile.tags),
+        created_at=created / 1e9,
+        timestamp=created // MS,
+        sequence=created // 1000,
+    )
+
+
+def _answer_content(text: str) -> _AnswerContent | None:
+    if not text.startswith("{"):
+        return None
+    try:
+        return msgspec.json.decode(text, type=_AnswerContent)
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def _within(field: str | None, make: Callable[[], Made]) -> Made:

@@ -1,4 +1,7 @@
-"""The JSON of the PLATO contract, field by field as the types of the Rust crate (0.4.0) serialize, and its validation.
+"""The JSON of the PLATO contracts, and its validation.
+
+There are two. Clients of the Rust crate send tiles and deltas, field by field as its types (0.4.0) serialize. Clients of PLATO
+servers, such as `cocapn-plato-sdk` 2.0, and of protocol v2 submit *answers*: a question with its answer, which `PlatoAnswer` shows.
 
 Field names are those of the JSON. Unknown fields are ignored, as by the crate. Every tile and delta passes `read_tile` or
 `read_delta` before use. An error names the field by its path, such as `counter.node` or `constraints[0].Add.seq`. Bounds are those
@@ -6,7 +9,7 @@ of the cells.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -127,6 +130,121 @@ class PlatoDelta(msgspec.Struct, frozen=True, kw_only=True):
     position: PlatoMove | None
 
 
+ANSWER_CHARACTERS = 20
+"""An answer has at least so many, without the spaces around it."""
+
+NOT_GIVEN = 0.5
+"""The confidence of an answer that is submitted without one, as by the SDK."""
+
+
+class PlatoSubmission(msgspec.Struct, frozen=True, kw_only=True):
+    """A question with its answer, as `POST /plato/submit` takes it."""
+
+    question: str
+    answer: str
+    room: str = ""
+    """Empty: the room of the path, else the domain."""
+    domain: str = ""
+    agent: str = ""
+    source: str = ""
+    """The author: `agent` for the SDK, `source` in protocol v2, where both mean the same."""
+    confidence: float = NOT_GIVEN
+    """From 0 to 1."""
+    tags: list[str] = []
+    timestamp: float | None = None
+    """ms since the epoch, or seconds below 10^11. None: now."""
+
+    @property
+    def author(self) -> str:
+        """Who answers."""
+        return self.source or self.agent or "anonymous"
+
+    @property
+    def created(self) -> int | None:
+        """The timestamp in ns since the epoch, in whole ms; None without one."""
+        if self.timestamp is None:
+            return None
+        return round(self.timestamp if self.timestamp >= SECONDS_BELOW else self.timestamp * 1000) * MS
+
+
+class PlatoAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A tile as PLATO servers and protocol v2 show it. A tile with another content is shown as an answer under its id."""
+
+    id: str
+    tile_hash: str
+    """The id."""
+    room: str
+    domain: str
+    question: str
+    answer: str
+    agent: str
+    source: str
+    """The author, as is `agent`."""
+    confidence: float
+    tags: list[str]
+    created_at: float
+    """Seconds since the epoch."""
+    timestamp: int
+    """ms since the epoch."""
+    sequence: int
+    """Microseconds since the epoch: increasing with the time of creation, equal on all nodes."""
+
+
+class PlatoDeltaTracker:
+    """Makes the deltas of nodes from their totals, as `DeltaTracker` of the crate does. Not that of `constraint_crdt.gossip`."""
+
+    def __init__(self, last_seqs: Mapping[str, int] | None = None) -> None:
+        """`last_seqs`: the last seq that each node has sent before, which a node that starts again must continue."""
+        self._last = {node: _Sent(seq=seq) for node, seq in (last_seqs or {}).items()}
+
+    def generate(
+        self,
+        node: str,
+        satisfied: int = 0,
+        violations: int = 0,
+        position: tuple[int, int] | None = None,
+        added: Iterable[str] = (),
+        removed: Iterable[str] = (),
+    ) -> PlatoDelta:
+        """The delta from the last one of the node to these totals, and to this position, None for none.
+
+        `added`, `removed`: constraints since then. A removal names no tags, so it ends all known adds. A total below the last
+        one adds nothing.
+        """
+        last = self._last.get(node, _Sent())
+        seq = last.seq + 1
+        counter = PlatoCounter(
+            node=node,
+            satisfied_delta=max(0, satisfied - last.satisfied),
+            violations_delta=max(0, violations - last.violations),
+            seq=seq,
+        )
+        changes = [PlatoChange(add=PlatoAdd(constraint_id=id_, node=node, seq=seq)) for id_ in added]
+        changes += [PlatoChange(remove=PlatoRemove(constraint_id=id_, tombstoned_tags=[], seq=seq)) for id_ in removed]
+        move = None
+        if position is not None and position != last.position:
+            old = 0 if last.position is None else signed_norm(last.position)
+            move = PlatoMove(old_norm=old, new_norm=signed_norm(position), position=position, node=node, seq=seq)
+        self._last[node] = _Sent(seq=seq, satisfied=satisfied, violations=violations, position=position or last.position)
+        return PlatoDelta(node=node, seq=seq, counter=counter, constraints=changes, position=move)
+
+    def __repr__(self) -> str:
+        return f"PlatoDeltaTracker({ {node: sent.seq for node, sent in self._last.items()} })"
+
+    def last_seq(self, node: str) -> int:
+        """The seq of the last delta of a node; 0 before the first."""
+        return self._last[node].seq if node in self._last else 0
+
+
+class _Sent(msgspec.Struct, frozen=True, kw_only=True):
+    """The totals up to the last delta of a node."""
+
+    seq: int = 0
+    satisfied: int = 0
+    violations: int = 0
+    position: tuple[int, int] | None = None
+
+
 FNV_OFFSET = 0xCBF29CE484222325
 FNV_PRIME = 0x100000001B3
 FNV_BITS = 2**64 - 1
@@ -148,6 +266,9 @@ def signed_norm(position: tuple[int, int]) -> int:
 
 MS = 1_000_000
 """ns."""
+
+SECONDS_BELOW = 1e11
+"""A timestamp below counts seconds: in ms it would be before 1973. Clients send both."""
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 
@@ -188,8 +309,7 @@ def read_tile(data: bytes, room: str) -> PlatoTile:
 def read_delta(data: bytes, room: str) -> PlatoDelta:
     """The delta in the body of a request to a room. Raises as `read_tile` does."""
     delta = _decoded(data, PlatoDelta)
-    _check_name(room, "room")
-    _check_part(room, "room")
+    check_room(room)
     _check_name(delta.node, "node")
     _check_part(delta.node, "node")
     _check_number(delta.seq, "seq")
@@ -205,6 +325,33 @@ def read_delta(data: bytes, room: str) -> PlatoDelta:
     if delta.position is not None:
         _check_move(delta.position)
     return delta
+
+
+def read_submission(data: bytes, room: str = "") -> PlatoSubmission:
+    """The submission in the body of a request, to a room unless the body names it. Raises as `read_tile` does."""
+    sent = _decoded(data, PlatoSubmission)
+    if room and sent.room not in ("", room):
+        raise PlatoFieldError(f"`room`: the answer is of room {sent.room!r}, and was sent to {room!r}", "room")
+    place = room or sent.room or sent.domain or "general"
+    sent = msgspec.structs.replace(sent, room=place, domain=sent.domain or place)
+    check_room(sent.room)
+    _check_text(sent.domain, "domain")
+    if not sent.question.strip():
+        raise PlatoFieldError("`question`: it is empty", "question")
+    if not 0 <= sent.confidence <= 1:
+        raise PlatoFieldError(f"`confidence`: a number from 0 to 1, not {sent.confidence}", "confidence")
+    if sent.timestamp is not None and not 0 <= sent.timestamp <= MAX_COUNT // MS:
+        raise PlatoFieldError(f"`timestamp`: ms since the epoch, not {sent.timestamp}", "timestamp")
+    _check_text(sent.author, "source" if sent.source else "agent")
+    for number, tag in enumerate(sent.tags):
+        _check_name(tag, f"tags[{number}]")
+    return sent
+
+
+def check_room(room: str) -> None:
+    """Raise `PlatoFieldError` for the name of a room that no tile can be in."""
+    _check_name(room, "room")
+    _check_part(room, "room")
 
 
 def _check_sets(tile: PlatoTile) -> None:

@@ -11,6 +11,14 @@ from constraint_crdt import lazy_names
 if TYPE_CHECKING:
     from constraint_crdt.protocol.exchange_rules import GossipResult
     from constraint_crdt.protocol.gossip_node import GossipNode, exchange
+    from constraint_crdt.protocol.lifetimes import (
+        DeathContext,
+        EmergenceEvent,
+        TtlCrdtConstraint,
+        TtlCrdtNode,
+        TtlState,
+        TtlType,
+    )
     from constraint_crdt.protocol.local_replica import Edge
     from constraint_crdt.protocol.messages import (
         Ack,
@@ -36,9 +44,11 @@ _MODULE_OF = {
     "Buckets": "messages",
     "ByDistance": "peers",
     "ConstraintDelta": "messages",
+    "DeathContext": "lifetimes",
     "Delta": "messages",
     "DeltaTracker": "peers",
     "Edge": "local_replica",
+    "EmergenceEvent": "lifetimes",
     "Gone": "messages",
     "GossipMessage": "messages",
     "GossipNode": "gossip_node",
@@ -53,6 +63,10 @@ _MODULE_OF = {
     "Resume": "messages",
     "Schedule": "peers",
     "Sync": "messages",
+    "TtlCrdtConstraint": "lifetimes",
+    "TtlCrdtNode": "lifetimes",
+    "TtlState": "lifetimes",
+    "TtlType": "lifetimes",
     "Uniform": "peers",
     "decode_message": "messages",
     "encode_message": "messages",
@@ -65,9 +79,11 @@ __all__ = [
     "Buckets",
     "ByDistance",
     "ConstraintDelta",
+    "DeathContext",
     "Delta",
     "DeltaTracker",
     "Edge",
+    "EmergenceEvent",
     "Gone",
     "GossipMessage",
     "GossipNode",
@@ -82,6 +98,10 @@ __all__ = [
     "Resume",
     "Schedule",
     "Sync",
+    "TtlCrdtConstraint",
+    "TtlCrdtNode",
+    "TtlState",
+    "TtlType",
     "Uniform",
     "decode_message",
     "encode_message",

@@ -22,16 +22,17 @@ Rules kept here:
 - A message for another life of this node is dropped; its sender is told the present life.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import cast
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Run
+from constraint_crdt.crdt.cells import Cell, Run, Table, core
 from constraint_crdt.crdt.clock import SECOND, ClockMark, VectorClock
 from constraint_crdt.crdt.digest import Digest, Replica
 from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.rows import Applied, Rows
+from constraint_crdt.crdt.tables import NO_TABLES
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.authority import OwnReplaced
 from constraint_crdt.protocol.local_replica import LocalReplica
@@ -75,6 +76,12 @@ in rounds, copies of each item received were 1.17 and 1.11 with 32, 1.003 and 1.
 BETWEEN = 32
 """Mutations that are sent in the middle of a transfer from the peer."""
 
+READ_APART = 256 * 1024
+"""Bytes of a message after decompression from which a thread may read it: some milliseconds, and ten times as many in Python."""
+
+READ_AT_ONCE = 4096
+"""Cells that a thread prepares before others may run."""
+
 Asked = Sequence[tuple[Replica, int]]
 """The entries in which a sender is behind, each with its own seq: the sender asks for these rows above the seq."""
 
@@ -101,6 +108,74 @@ class GossipResult(msgspec.Struct, kw_only=True):
     """The seq of that life here, and the higher one that others know."""
     replaced: OwnReplaced | None = None
     """A row of this node was replaced by a longer one that it signed. `GossipNode.write_again` takes the former's own cells."""
+
+
+def read_parts(data: bytes, part: Part, limits: Limits) -> GossipMessage:
+    """The message that parts like this make up. Raises `ConstraintCrdtError` for malformed content, and beyond a limit."""
+    return decode_message(
+        data if part.unpacked is None else unpack(data, part.unpacked),
+        max_bytes=None,
+        most_items=limits.message_items + part.size,
+        most_cells=limits.cells,
+    )
+
+
+class ReadMessage(msgspec.Struct, frozen=True):
+    """A large message, read apart from the node that is to receive it: nothing of the node is read or changed by that.
+
+    All that can be done without its state is done: decompression, all checks, the hashes of cells, and the tables of the kinds of
+    which the node has no cells.
+    """
+
+    data: bytes
+    """As it travelled."""
+    message: GossipMessage | None = None
+    error: ConstraintCrdtError | None = None
+
+    @classmethod
+    def of(cls, data: bytes, part: Part, limits: Limits, digest: Digest, empty: Callable[[int], bool] | None) -> "ReadMessage":
+        """Read a message. `empty`: says if the node has no cells of a kind; None: make no tables."""
+        try:
+            message = read_parts(data, part, limits)
+        except ConstraintCrdtError as error:
+            return cls(data, error=error)
+        try:
+            if isinstance(message, Delta):
+                message = msgspec.structs.replace(message, delta=_prepared(message.delta, digest, empty))
+            elif isinstance(message, Sync):
+                message = msgspec.structs.replace(message, state=_prepared(message.state, digest, empty))
+        except ConstraintCrdtError:
+            pass  # a run that does not fit, which the node refuses when it receives the message
+        return cls(data, message)
+
+    def result(self) -> GossipMessage:
+        """The message. Raises the `ConstraintCrdtError` of reading it."""
+        if self.message is None:
+            raise ConstraintCrdtError("nothing was read") if self.error is None else self.error
+        return self.message
+
+
+def _prepared(delta: ConstraintDelta, digest: Digest, empty: Callable[[int], bool] | None) -> ConstraintDelta:
+    """The runs with the hashes of the cells of runs that name their replica, and tables, if all of them do."""
+    kinds: dict[int, list[Cell]] = {}
+    for run in delta.runs:
+        if isinstance(run, Run) or not isinstance(run.ref, Replica):
+            empty = None
+            continue
+        bound = run.bind(None)
+        for start in range(0, len(bound.cells), READ_AT_ONCE):
+            some = bound.cells[start : start + READ_AT_ONCE]
+            digest.fill(bound.replica, some)
+            for kind, cells in core.by_kind(some).items() if empty is not None else ():
+                kinds.setdefault(kind, []).extend(cells)
+    tables = {}
+    for kind, all_of_kind in kinds.items():
+        if empty is None or len(all_of_kind) <= READ_AT_ONCE or not empty(kind):
+            continue
+        table, starts = Table(), range(0, len(all_of_kind), READ_AT_ONCE)
+        if all(table.put_new(all_of_kind[start : start + READ_AT_ONCE]) for start in starts):
+            tables[kind] = table
+    return ConstraintDelta(delta.runs, delta.mutations, tables)
 
 
 class Composer:
@@ -306,12 +381,25 @@ class Exchange:
         self._composer = composer
         self._limits = limits
         self.repairs = Repairs(local)
+        self.read: ReadMessage | None = None
+        """The large message that the next part completes, read already."""
         self.rounds = 0
         """Messages received."""
         self.syncs = 0
         """Pings answered whose hash differed from the local hash."""
         self.alarms = 0
         """Times a peer had the local clock and another hash: corruption on either side."""
+
+    def reading(self, message: GossipMessage) -> Callable[[], ReadMessage] | None:
+        """See `GossipNode.reading`."""
+        if not isinstance(message, Part) or (message.unpacked or message.size) < READ_APART:
+            return None
+        data = self._inbound.completed_by(message)
+        if data is None:
+            return None
+        rows, limits = self._local.state.rows, self._limits
+        empty = None if self._local.authority is not None else rows.is_empty
+        return lambda: ReadMessage.of(data, message, limits, rows.digest, empty)
 
     def receive(self, message: GossipMessage) -> GossipResult:
         """See `GossipNode.receive`."""
@@ -408,11 +496,15 @@ class Exchange:
         whole = not other.serves(mine)
         return self._apply(other.whole() if whole else other.since(mine), whole=whole, proven=True).applied.changed
 
-    def _apply(self, runs: Sequence[Run], *, whole: bool = False, proven: bool = False) -> "_Taken":
-        """Apply the runs of a transfer, after their signatures and rights were checked. `proven`: refuse unproven rows, too."""
+    def _apply(
+        self, runs: Sequence[Run], *, whole: bool = False, proven: bool = False, tables: Mapping[int, Table] = NO_TABLES
+    ) -> "_Taken":
+        """Apply the runs of a transfer, after their signatures and rights were checked. `proven`: refuse unproven rows, too.
+        `tables`: those of the transfer, without signatures.
+        """
         rows, authority = self._local.state.rows, self._local.authority
         if authority is None:
-            return _Taken(rows.apply(runs, whole=whole))
+            return _Taken(rows.apply(runs, whole=whole, tables=tables))
         if any(run.lo > rows.seq(run.replica) for run in runs):
             return _Taken(Applied(changed=False, gap=True))
         admitted = authority.admit(runs, whole=whole)
@@ -530,12 +622,13 @@ class Exchange:
                 responses[place] = msgspec.structs.replace(response, heard=heard)
 
     def _on_part(self, part: Part, peer: Peer) -> GossipResult:
+        read, self.read = self.read, None
         basis = self._inbound.basis(peer.replica.node_id)
         data = self._inbound.add(part, self._tracker.marks(peer), self._composer.at)
         if data is None:
             self._tracker.admit(peer)
             return GossipResult(responses=self._composer.go_on(peer, anew=False) if self._inbound.take_pause(part) else [])
-        message = decode_message(data if part.unpacked is None else unpack(data, part.unpacked), max_bytes=None)
+        message = read_parts(data, part, self._limits) if read is None or read.data != data else read.result()
         if isinstance(message, Part) or (message.node, message.fleet, message.to) != (part.node, part.fleet, part.to):
             raise ConstraintCrdtError("the parts of a transfer make up a message of another sender, or to another receiver")
         return self._take(message, peer, basis)
@@ -626,7 +719,7 @@ class Exchange:
             # A reader at the clock that they were made for has it, and need not compare all rows.
             if {replica for replica, _ in behind(before, theirs)}.difference([run.replica for run in runs]):
                 return self._not_applicable(peer)
-        taken = self._apply(runs)
+        taken = self._apply(runs, tables=delta.delta.tables)
         applied, stripped = taken.applied, taken.stripped
         if applied.gap:
             return self._not_applicable(peer, taken.doubted)
@@ -649,7 +742,7 @@ class Exchange:
         if any(run.lo for run in runs):  # cells below `lo` would count as removed
             raise ConstraintCrdtError("a Sync must hold every row from its start")
         theirs = self._bounded(ClockMark.of({run.replica: run.hi for run in runs}, rows.digest))
-        taken = self._apply(runs, whole=True)
+        taken = self._apply(runs, whole=True, tables=sync.state.tables)
         self._tracker.admit(peer)
         proves = lambda: sync.state_hash == rows.state_hash  # noqa: E731 - as in `_on_delta`
         return self._after_transfer(peer, theirs, taken.applied.changed, proves, stripped=taken.stripped)

@@ -29,12 +29,21 @@ from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES, Limits
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, InvalidValue, UnknownConstraint, UnknownName
 from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
 from constraint_crdt.protocol.authority import OPERATOR, Authority, Credentials, OwnReplaced
-from constraint_crdt.protocol.exchange_rules import Composer, Exchange, GossipResult
+from constraint_crdt.protocol.exchange_rules import Composer, Exchange, GossipResult, ReadMessage
 from constraint_crdt.protocol.loans import Escrow
 from constraint_crdt.protocol.local_replica import Edge, LocalReplica
-from constraint_crdt.protocol.messages import DEFAULT_FLEET, WIRE_VERSION, Delta, GossipMessage, Ping, Sync, decode_message
+from constraint_crdt.protocol.messages import (
+    DEFAULT_FLEET,
+    WIRE_VERSION,
+    Delta,
+    GossipMessage,
+    Ping,
+    Sync,
+    decode_message,
+    items_of,
+)
 from constraint_crdt.protocol.peers import DeltaTracker, LinkEstimates
-from constraint_crdt.protocol.transfers import InboundTransfers, OutboundTransfers
+from constraint_crdt.protocol.transfers import EncodedMessage, InboundTransfers, OutboundTransfers, encoded_apart
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.changes import ALL, Switch
 from constraint_crdt.types.definition import (
@@ -64,6 +73,9 @@ if TYPE_CHECKING:  # loaded with the first definition or evaluation: a fifth of 
 
 DEFAULT_MAX_SKEW = 10.0
 """Seconds by which the clocks of a fleet may differ."""
+
+ENCODED_APART = 4096
+"""Cells, runs and entries of a message from which a thread may encode it: that takes some milliseconds."""
 
 Result = TypeVar("Result")
 
@@ -481,8 +493,10 @@ class GossipNode:
         """
         from constraint_crdt.expression import check_names
         from constraint_crdt.expression.evaluation import evaluate
+        from constraint_crdt.expression.instances import flattened, read_instance
 
-        check_names(values)
+        values = flattened(values)
+        check_names(name for name in values if read_instance(name) is None)
         state = self.local.state
         enabled = [id_ for id_ in sorted(state.constraints) if id_ not in state.switches]
         evaluations = evaluate(
@@ -666,6 +680,17 @@ class GossipNode:
         """The exchange with a peer is over, completed or not: no answer is to be expected. The next asks for the rest, if any."""
         self._inbound.break_off(peer)
 
+    def encoding(self, message: GossipMessage) -> Callable[[], EncodedMessage] | None:
+        """The work of encoding a large message, for a thread of the caller, see `keep_encoded`. None: it is not large."""
+        if not isinstance(message, Delta | Sync) or items_of(message) < ENCODED_APART:
+            return None
+        limits = self.local.state.rows.limits
+        return lambda: encoded_apart(message, limits)
+
+    def keep_encoded(self, message: GossipMessage, made: EncodedMessage) -> None:
+        """Have the next call of `encoded`, if it is with this message, use the result of `encoding`."""
+        self._outbound.made = message, made
+
     def encoded(self, message: GossipMessage, peer: str, max_bytes: int = MESSAGE_BYTES) -> list[bytes]:
         """A message to `peer` as bytes, each at most `max_bytes` long: the message itself, or a first burst of parts. Where `links`
         has a time, parts and bursts are what passes in about a second.
@@ -675,16 +700,33 @@ class GossipNode:
         known = self.tracker.peer(peer)
         return self._outbound.encoded(message, known.replica if known else None, max_bytes)
 
-    def hear(self, payload: bytes, sender: str | None = None) -> tuple[GossipMessage, GossipResult]:
-        """Decode and receive a message; returns the message and its effects. `sender`: the proven sender, if there is a proof.
+    def reading(self, message: GossipMessage) -> Callable[[], ReadMessage] | None:
+        """The work of reading the large message that a part completes, for a thread of the caller, see `keep_read`.
 
-        Raises `ConstraintCrdtError`, changing nothing, for bytes that cannot be decoded, and as `receive` does; `WrongSender` for a
-        message in the name of another node than its proven sender.
+        None: the message completes none. Nothing of this node is changed by the work, and `receive` has the same effects without.
+        """
+        return self._exchange.reading(message)
+
+    def keep_read(self, read: ReadMessage) -> None:
+        """Have `receive` use the result of `reading`: it is called with the part next."""
+        self._exchange.read = read
+
+    def hear(self, payload: bytes, sender: str | None = None) -> tuple[GossipMessage, GossipResult]:
+        """Decode and receive a message; returns the message and its effects. Raises as `decoded` and `receive` do."""
+        message = self.decoded(payload, sender)
+        return message, self.receive(message)
+
+    @staticmethod
+    def decoded(payload: bytes, sender: str | None = None) -> GossipMessage:
+        """The message in `payload`. `sender`: the proven sender, if there is a proof.
+
+        Raises `ConstraintCrdtError` for bytes that cannot be decoded, `WrongSender` for a message in the name of another node than
+        its proven sender.
         """
         message = decode_message(payload)
         if sender is not None and message.node.node_id != sender:
             raise WrongSender(f"{sender} sent a message in the name of {message.node.node_id}")
-        return message, self.receive(message)
+        return message
 
     def receive(self, message: GossipMessage) -> GossipResult:
         """Receive a message; returns its effects, with the answers to send.

@@ -32,7 +32,7 @@ Rules kept here:
 """
 
 import enum
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from operator import attrgetter, or_
 from typing import Any, ClassVar, Final, NamedTuple, cast
@@ -40,7 +40,7 @@ from typing import Any, ClassVar, Final, NamedTuple, cast
 import msgspec
 
 import constraint_crdt.types  # noqa: F401 - registers the kinds of cells
-from constraint_crdt.crdt.cells import Ref, Run, UnboundRun, WireRun, read_ref, read_run, ref_of, wire_run
+from constraint_crdt.crdt.cells import Ref, Run, Table, UnboundRun, WireRun, array_length, read_ref, read_run, ref_of, wire_run
 from constraint_crdt.crdt.clock import CLOCK_NAME_BYTES, ClockMark, VectorClock
 from constraint_crdt.crdt.digest import HASH_TOKEN_BYTES, STATE_HASH_BYTES, Replica, StateHash, check_id, check_replica
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, MESSAGE_BYTES
@@ -63,6 +63,9 @@ MOST_GROWTH: Final = 100
 
 MOST_ASKED: Final = 16
 """Nodes in a message that the sender asks for, or that it heard."""
+
+LEAST_ITEM_BYTES: Final = 3
+"""Bytes of the shortest cell, run or clock entry, so that a short message needs no count."""
 
 MS: Final = 1_000_000
 """Nanoseconds in a millisecond."""
@@ -129,6 +132,8 @@ class ConstraintDelta(msgspec.Struct, frozen=True, eq=False):
     runs: Sequence[Run | UnboundRun]
     mutations: int | None = None
     """The mutations that the runs account for, where the sender has counted them. Does not travel."""
+    tables: Mapping[int, Table] = {}
+    """Of a message that was read apart: the cells of some kinds by key, all those of a kind in the runs."""
 
     def __len__(self) -> int:
         """The number of cells in the runs."""
@@ -252,18 +257,26 @@ def encode_message(message: GossipMessage) -> bytes:
     return _encode(_LAYOUT_OF[type(message)].array(message))
 
 
-def decode_message(data: bytes, max_bytes: int | None = MESSAGE_BYTES) -> GossipMessage:
-    """The message in `data`. `max_bytes` None: no limit.
+def decode_message(
+    data: bytes, max_bytes: int | None = MESSAGE_BYTES, *, most_items: int | None = None, most_cells: int | None = None
+) -> GossipMessage:
+    """The message in `data`. `max_bytes` None: no limit. `most_items`: the bound on its cells, stubs, runs and clock entries, all
+    together; `most_cells`: that on cells and stubs. Both are checked before memory is taken for these, in a message of some size.
 
-    Raises `ConstraintCrdtError` for bytes that are not a well-formed message of this wire version within the limit.
+    Raises `ConstraintCrdtError` for bytes that are not a well-formed message of this wire version within the limits.
     """
     if max_bytes is not None and len(data) > max_bytes:
         raise ConstraintCrdtError(f"a message of {len(data)} bytes is larger than the {max_bytes} allowed")
     if len(data) < 2 or data[1] >> 4 != WIRE_VERSION:
         _check_version(data)
     try:
+        if most_items is not None and len(data) > LEAST_ITEM_BYTES * most_items:
+            _check_items(sum(map(array_length, _decode_fields(data))), most_items)
         wire = _decode(data)
-        return _LAYOUT_OF[type(wire)].read(wire)
+        layout = _LAYOUT_OF[type(wire)]
+        if most_items is not None or most_cells is not None:
+            _check_runs(layout.runs_of(wire), most_items, most_cells)
+        return layout.read(wire)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ConstraintCrdtError(f"this is not a well-formed message: {error}") from error
 
@@ -272,6 +285,34 @@ def check_growth(packed: int, size: int) -> None:
     """Raise `ConstraintCrdtError` if `packed` compressed bytes cannot rightly expand to `size` bytes."""
     if not packed < size <= packed * MOST_GROWTH:
         raise ConstraintCrdtError(f"a packed message of {packed} bytes is said to become {size}: that is refused")
+
+
+def items_of(message: GossipMessage) -> int:
+    """The cells, stubs, runs and clock entries of a message that may be large."""
+    if isinstance(message, Ping):
+        return sum(1 for _ in message.entries)
+    if not isinstance(message, Delta | Sync):
+        return 0
+    runs = message.delta.runs if isinstance(message, Delta) else message.state.runs
+    entries = len(message.behind) + sum(1 for _ in message.spelled) if isinstance(message, Delta) else 0
+    return entries + len(runs) + sum([len(run.cells) + len(run.stubs) for run in runs])
+
+
+def _check_items(items: int, most: int) -> None:
+    if items > most:
+        raise ConstraintCrdtError(
+            f"a message of {items} or more cells, runs and entries is refused: its size allows for {most}, see "
+            "`Limits.message_items`"
+        )
+
+
+def _check_runs(runs: Sequence[WireRun], most_items: int | None, most_cells: int | None) -> None:
+    """Refuse runs that state more cells and stubs than allowed."""
+    cells = sum([run.items for run in runs])
+    if most_items is not None:
+        _check_items(len(runs) + cells, most_items)
+    if most_cells is not None and cells > most_cells:
+        raise ConstraintCrdtError(f"more than the {most_cells} cells that this node is set to hold")
 
 
 def _check_version(data: bytes) -> None:
@@ -519,6 +560,7 @@ class _Layout:
         kinds += [(name, form.type, [] if form.write is _write_entries else None) for name, form in optional.items()]
         struct = msgspec.defstruct(message.__name__, kinds, bases=(_Envelope,), tag=self.tag, array_like=True, gc=False)
         self.struct = cast("type[_Envelope]", struct)
+        self._runs = next((name for name, form in forms.items() if form.type == list[WireRun]), None)
         names = [name for name in forms if name != "auth"]
         written = list(forms)[: list(forms).index(names[-1]) + 1]
         self._least = 4 + len(required)
@@ -540,6 +582,10 @@ class _Layout:
             end -= 1
         del array[end:]
         return array
+
+    def runs_of(self, wire: _Envelope) -> Sequence[WireRun]:
+        """The runs of a decoded message, not validated."""
+        return () if self._runs is None else getattr(wire, self._runs)
 
     def read(self, wire: _Envelope) -> GossipMessage:
         """The decoded message, validated."""
@@ -613,3 +659,4 @@ _WIRE: Final = (
 _LAYOUT_OF: Final = {each: layout for layout in _WIRE for each in (layout.message, layout.struct)}
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final[Callable[[bytes], _Envelope]] = msgspec.msgpack.Decoder(reduce(or_, [layout.struct for layout in _WIRE])).decode
+_decode_fields: Final = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode

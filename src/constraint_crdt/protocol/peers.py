@@ -52,7 +52,7 @@ import msgspec
 from constraint_crdt.crdt.cells import Run, UnboundRun, core, resolve
 from constraint_crdt.crdt.clock import ClockMark, VectorClock
 from constraint_crdt.crdt.digest import Replica, StateHash
-from constraint_crdt.crdt.limits import MAX_COUNT, Limits
+from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.messages import Entry
 from constraint_crdt.types.register import Position, hex_distance
@@ -172,7 +172,7 @@ class Peer(msgspec.Struct, eq=False):
 class DeltaTracker:
     """Evidence per peer. `in`, `len` and iteration are over node ids."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         """`limits`: bounds the number of peers and of conversations."""
         self._limits = limits
         self._peers: dict[str, Peer] = {}

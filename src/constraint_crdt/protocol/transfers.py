@@ -29,6 +29,9 @@ Rules of the receiver (`InboundTransfers`):
   late or duplicated slice would have the whole sent again.
 - The stated size of a compressed message is checked against the bounds before decompression, no more than that is expanded, and
   any other result is refused. Growth beyond `MOST_GROWTH` counts as a decompression bomb, so no such message is sent.
+- The cells, runs and clock entries of a message are counted before they are read. Allowed are `Limits.message_items`, and one more
+  for each byte that travelled. So the cost of a message is in proportion to its bytes on the way. A sender that would exceed the
+  bound sends the message uncompressed, where each item has three bytes or more.
 
 Compression is DEFLATE (RFC 1951) in the zlib format (RFC 1950), whose checksum detects damage. Zstandard at its fastest level made
 the definitions of 2,000 constraints 11 % smaller: not enough for a dependency.
@@ -37,17 +40,19 @@ the definitions of 2,000 constraints 11 % smaller: not enough for a dependency.
 import math
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import core
 from constraint_crdt.crdt.clock import ClockMark
 from constraint_crdt.crdt.digest import Replica
-from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
+from constraint_crdt.crdt.limits import LARGE_BYTES, MESSAGE_BYTES, UNPACKED_BYTES, UNPACKED_GROWTH, Limits
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.messages import (
     HELD_BYTES,
+    LEAST_ITEM_BYTES,
     MOST_GROWTH,
     TRANSFER_BYTES,
     GossipMessage,
@@ -55,6 +60,7 @@ from constraint_crdt.protocol.messages import (
     Sync,
     check_growth,
     encode_message,
+    items_of,
 )
 from constraint_crdt.protocol.peers import LinkEstimates
 
@@ -91,6 +97,33 @@ def pack(data: bytes, least: int = PACK_FROM) -> bytes | None:
     return packed if packed is not None and len(data) <= len(packed) * MOST_GROWTH else None
 
 
+def packed_message(message: GossipMessage, data: bytes, limits: Limits, least: int = PACK_FROM) -> bytes | None:
+    """An encoded message compressed; None if that does not pay, or if its reader would refuse so many items in so few bytes."""
+    packed = pack(data, least)
+    if packed is None or len(data) <= LEAST_ITEM_BYTES * limits.message_items:
+        return packed
+    return packed if items_of(message) <= limits.message_items + len(packed) else None
+
+
+class EncodedMessage(NamedTuple):
+    """A message as bytes."""
+
+    data: bytes
+    packed: bytes | None
+    """Compressed, where that pays."""
+
+
+def encoded_apart(message: GossipMessage, limits: Limits) -> EncodedMessage:
+    """The bytes of a large message. Reads nothing but the message, so any thread may do this."""
+    data = encode_message(message)
+    return EncodedMessage(data, packed_message(message, data, limits))
+
+
+def most_unpacked(packed: int, staged: int) -> int:
+    """The bytes that a message of `packed` compressed bytes may become, on a node that stages `staged` bytes."""
+    return max(min(staged, UNPACKED_BYTES), (packed - LARGE_BYTES) * UNPACKED_GROWTH)
+
+
 def unpack(packed: bytes, size: int) -> bytes:
     """Decompress a message of `size` bytes. At most one byte more than `size` is ever expanded.
 
@@ -105,6 +138,13 @@ def unpack(packed: bytes, size: int) -> bytes:
     if len(data) != size or not inflater.eof or inflater.unused_data:
         raise ConstraintCrdtError(f"a packed message does not become the {size} bytes that it is said to be")
     return data
+
+
+def _slices(part: Part) -> Iterator[tuple[int, bytes]]:
+    """The slices of a part, each with its index."""
+    unit = part.unit or len(part.chunk) or 1
+    for index, start in enumerate(range(0, max(1, len(part.chunk)), unit), part.index):
+        yield index, part.chunk[start : start + unit]
 
 
 class _Transfer:
@@ -153,10 +193,10 @@ class _Transfer:
 
     def put(self, part: Part, at: float | None) -> int:
         """Keep the slices of a part; returns the bytes of memory they take. `at`: now."""
-        before, unit, index = self.stored, part.unit or len(part.chunk) or 1, part.index
-        for index, start in enumerate(range(0, max(1, len(part.chunk)), unit), part.index):
+        before, index = self.stored, part.index
+        for index, chunk in _slices(part):
             if index not in self.chunks:
-                chunk = self.chunks[index] = part.chunk[start : start + unit]
+                self.chunks[index] = chunk
                 self.size += len(chunk)
                 self.stored += len(chunk) + PART_BYTES
         while self.missing in self.chunks:
@@ -204,9 +244,13 @@ class InboundTransfers:
 
         Raises `ConstraintCrdtError` if the part contradicts the others, which are then dropped, or if the whole exceeds the bound.
         """
-        sender, size = part.node.node_id, part.unpacked or part.size
-        if size + part.count * PART_BYTES > self._max_bytes:
-            raise ConstraintCrdtError(f"a transfer of {size} bytes is larger than the {self._max_bytes} to be staged")
+        sender, staged = part.node.node_id, part.count * PART_BYTES
+        if part.unpacked is not None:
+            most = most_unpacked(part.size, self._max_bytes)
+            if part.unpacked + staged > most:
+                raise ConstraintCrdtError(f"a transfer of {part.unpacked} bytes is larger than the {most} to be staged")
+        if part.size + staged > self._max_bytes:
+            raise ConstraintCrdtError(f"a transfer of {part.size} bytes is larger than the {self._max_bytes} to be staged")
         if part.count == 1 and part.size == len(part.chunk):  # complete: it replaces no other transfer
             return part.chunk
         transfer = self._current(part, basis)
@@ -222,6 +266,17 @@ class InboundTransfers:
         self.drop(sender)
         self._remember(transfer)
         return b"".join(transfer.chunks[index] for index in range(part.count))
+
+    def completed_by(self, part: Part) -> bytes | None:
+        """The whole message, if this part completes it: as `add` would return it. Changes nothing."""
+        if part.count == 1:
+            return part.chunk if part.size == len(part.chunk) else None
+        transfer = self._transfers.get(part.node.node_id)
+        slices = -(-len(part.chunk) // (part.unit or len(part.chunk) or 1))
+        if transfer is None or transfer.name != _name(part) or len(transfer.chunks) + slices < part.count:
+            return None
+        chunks = dict(_slices(part)) | transfer.chunks
+        return b"".join(chunks[index] for index in range(part.count)) if len(chunks) == part.count else None
 
     def basis(self, sender: str) -> Sequence[ClockMark]:
         """The clocks a node could name when its incomplete transfer began: they may be dropped before the transfer ends."""
@@ -309,13 +364,18 @@ class InboundTransfers:
 
     def _current(self, part: Part, basis: Sequence[ClockMark]) -> _Transfer:
         """The transfer of a part, now the last heard from. Replaces another transfer of the same node."""
-        sender, name = part.node.node_id, (part.node, part.to, part.transfer, part.count, part.size, part.unpacked)
+        sender, name = part.node.node_id, _name(part)
         transfer = self._transfers.get(sender)
         if transfer is None or transfer.name != name:
             self.drop(sender)
             transfer = self._transfers[sender] = _Transfer(part, name, basis)
         self._transfers.move_to_end(sender)
         return transfer
+
+
+def _name(part: Part) -> tuple[object, ...]:
+    """The transfer of a part."""
+    return part.node, part.to, part.transfer, part.count, part.size, part.unpacked
 
 
 class CutMessage:
@@ -435,6 +495,8 @@ class OutboundTransfers:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self.bytes = 0
         """Bytes of kept messages."""
+        self.made: tuple[GossipMessage, EncodedMessage] | None = None
+        """The bytes of the message to be encoded next, made already."""
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -447,7 +509,8 @@ class OutboundTransfers:
 
         Without a known reader, or beyond the bound on kept messages, all parts are returned: a `Resume` could not be answered.
         """
-        data = encode_message(message)
+        made, self.made = self.made if self.made is not None and self.made[0] is message else None, None
+        data = encode_message(message) if made is None else made[1].data
         if (self._links.at is None and len(data) <= min(max_bytes, PACK_FROM)) or isinstance(message, Part):
             return [data]
         most, least, link = max_bytes, PACK_FROM, None
@@ -455,7 +518,7 @@ class OutboundTransfers:
             link = self._links.of(reader.node_id)
             most = min(max_bytes, link.burst)
             least = min(PACK_FROM, most)
-        packed = pack(data, least)
+        packed = packed_message(message, data, self._limits, least) if made is None else made[1].packed
         size = len(packed or data)
         if packed is None and size <= most:
             return [data]

@@ -9,9 +9,11 @@ program around the node, delays gossip and answers by as much.
 
 import asyncio
 import heapq
+import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence, Set
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -23,11 +25,13 @@ from constraint_crdt.crdt.clock import SECOND, VectorClock
 from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
 from constraint_crdt.gossip import steady_ns
+from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.evidence import Convergence
 from constraint_crdt.insight.explain import state_here, violated_nodes
 from constraint_crdt.insight.history import DefinitionClock
-from constraint_crdt.model import DurationHistogram, EventKind, Mode, Severity, VerdictState
+from constraint_crdt.model import DurationHistogram, EventKind, Mode, Severity, VerdictState, counted
 from constraint_crdt.model.selectors import Selector
+from constraint_crdt.operations.command import show_length, show_time
 from constraint_crdt.operations.constraints import (
     DISABLED,
     MOST_VIOLATED,
@@ -36,6 +40,7 @@ from constraint_crdt.operations.constraints import (
     ViolatedNode,
     reported_disabling,
     reported_fields,
+    reported_instances,
     reported_time,
     reported_verdict,
 )
@@ -43,6 +48,7 @@ from constraint_crdt.operations.nodes import (
     LINK_KINDS,
     MOST_LINKS,
     MOST_WORST,
+    Concern,
     IdentityReport,
     LifeReport,
     LinkProtection,
@@ -73,11 +79,12 @@ from constraint_crdt.operations.variables import (
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed
 from constraint_crdt.runtime.evaluation import Evaluator
-from constraint_crdt.runtime.event_log import EventStream
+from constraint_crdt.runtime.event_log import EventLog, EventStream
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop, ExchangeReceipt
 from constraint_crdt.runtime.maintenance import RemovalSweep
 from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.runtime.persistence import Persistence
+from constraint_crdt.sources.reader import SourceReader
 from constraint_crdt.store import Life
 from constraint_crdt.transport import LinkingTransport, RoleTransport, Standing, Transport
 from constraint_crdt.types.counters import Counts
@@ -104,6 +111,21 @@ def standing(transport: Transport) -> Standing:
     return transport.standing if isinstance(transport, RoleTransport) else Standing("peer", "every node has a link to every other")
 
 
+LATELY = 600.0
+"""Seconds of events that a status tells of."""
+
+LOOKED_AT = 500
+"""Events that are looked at for that, at most."""
+
+UNKNOWN_LOOKED_AT = 1000
+"""Unknown constraints among which a status chooses the gravest, at most."""
+
+FLAPS = 3
+"""Violations of a constraint on this node in that time that make it flap."""
+
+_BY_PEOPLE = frozenset({EventKind.CHANGED, EventKind.REMOVED})
+
+
 class Answers:
     """Reads; changes nothing."""
 
@@ -120,7 +142,9 @@ class Answers:
         measurements: LatestMeasurements,
         alerts: AlertEngine,
         links: LinkProtection,
+        log: EventLog,
     ) -> None:
+        self._log = log
         self._gossip = gossip
         self._feed = feed
         self._exchanges = exchanges
@@ -201,6 +225,7 @@ class Answers:
             sites=1 + len(exchanges.sites.others),
             away=len(exchanges.away),
             speaks_with=tuple(exchanges.sites.speaks_with()),
+            concerns=tuple(self._concerns()),
             uptime=time.monotonic() - self._began,
         )
 
@@ -233,6 +258,57 @@ class Answers:
             ViolatedConstraint(id=id_, severity=severity, nodes=len(nodes), node=nodes[0], since=since)
             for _, _, id_, severity, nodes, since in heapq.nsmallest(MOST_WORST, found)
         )
+
+    def _concerns(self) -> Iterator[Concern]:
+        """See `Concern`. O(nodes)."""
+        state, now, me = self._gossip.state, time.time(), self._gossip.node_id
+        for fleet, name in standing(self._transport).foreign.items():
+            what = f"{name} of fleet {fleet} is at the other end of a link, and this node is of fleet {self._gossip.fleet}"
+            yield Concern(kind="other fleet", what=what, command="doctor")
+        some = islice(state.verdicts.unknown, UNKNOWN_LOOKED_AT)
+        found = [(-_GRAVITY.index(severity), id_, severity) for id_ in some if (severity := self._severity(id_))]
+        for _, id_, severity in heapq.nsmallest(MOST_WORST, found):
+            told = {name: each for name, each in state.verdicts.of(id_).items() if each.state is VerdictState.UNKNOWN}
+            if told:
+                name = min(told, key=lambda each: (told[each].since, each))
+                since = f" since {show_time(told[name].since, now)}" if told[name].since else ""
+                more = f", and on {counted(len(told) - 1, 'more node')}" if len(told) > 1 else ""
+                what = f"{id_} ({severity}) on {name}{since}{more}: {told[name].reason or 'it cannot be decided'}"
+                yield Concern(kind="unknown", what=what, command=f"explain {id_}")
+        missing = sorted(set(self._in_service()) - self._exchanges.live - self._exchanges.away)
+        if missing and self._exchanges.live:
+            yield Concern(kind="not live", what=named(missing), command="doctor")
+        for id_ in sorted(self._feed.definitions.conflicts)[:MOST_WORST]:
+            nodes = sorted({each.dot.replica.node_id for each in state.constraints.additions(id_)})
+            yield Concern(kind="conflict", what=f"{id_} has several definitions, by {named(nodes)}", command=f"resolve {id_}")
+        offsets = sorted(self._gossip.time.offsets.items())
+        off = [f"{name} {offset / SECOND:+.1f} s" for name, offset in offsets if abs(offset) > self._gossip.time.max_skew]
+        if off:
+            yield Concern(kind="clock", what=f"{named(off)} from this node's", command="doctor")
+        yield from self._lately(now, me)
+
+    def _severity(self, id_: str) -> Severity | None:
+        """The highest of the definitions in force; None for an inactive constraint."""
+        additions = self._gossip.state.constraints.additions(id_)
+        return max((each.definition.severity for each in additions), key=_GRAVITY.index, default=None)
+
+    def _lately(self, now: float, me: str) -> Iterator[Concern]:
+        """Of the last events: another node of this name, constraints that flap here, and changes by people."""
+        events = [each.event for each in self._log.newest(LOOKED_AT) if now - each.event.time / 1e9 < LATELY]
+        if any(each.kind is EventKind.DUPLICATE_NAME for each in events):
+            yield Concern(kind="duplicate", what=f"another live node has the name {me}, as a copy would", command="doctor")
+        began = Counter(each.constraint for each in events if each.kind is EventKind.VIOLATED)
+        for id_, times in began.most_common(MOST_WORST):
+            if times >= FLAPS:
+                what = f"{id_} on {me}: violated {counted(times, 'time')} in {show_length(LATELY)}; `for` and `clear_when` calm it"
+                yield Concern(kind="flapping", what=what, command=f"explain {id_}")
+        changed = [each for each in events if each.kind in _BY_PEOPLE]
+        for each in reversed(changed[-MOST_WORST:]):
+            who = f" by {each.actor} on {each.by}" if each.actor else ""
+            what = f"{each.constraint} was {each.kind.value} {show_time(each.time, now)}{who}"
+            yield Concern(
+                kind="changed", what=f"{what}{f': {each.detail}' if each.detail else ''}", command=f"revert {each.constraint}"
+            )
 
     def disabled_ids(self) -> list[str]:
         """The active constraints that are disabled, ordered. O(disabled constraints)."""
@@ -361,7 +437,7 @@ class Answers:
     def variables(self, ids: Sequence[str]) -> list[VariableReport]:
         """See `Node.variables`."""
         now = steady_ns()
-        places = [(node, name) for node, _, name in (id_.rpartition("/") for id_ in ids)]
+        places = [found.groups() for found in map(_VARIABLE_ID.fullmatch, ids) if found]
         reports = [self._variable(node, name, now) for node, name in places]
         return [report for report in reports if report is not None]
 
@@ -577,7 +653,12 @@ class Answers:
             violated_now=len(violated),
             violated_on=tuple([ViolatedNode(node=node, **reported_verdict(each)) for node, each in named]),
             disabled=disabled,
+            instances=reported_instances(self._evaluator.instances(id_, MOST_VIOLATED)) if active else None,
         )
+
+
+_VARIABLE_ID = re.compile(r"(.*)/([A-Za-z0-9_.]+(?:\{[^{}]*\})?)", re.DOTALL)
+"""A node and a variable of it, perhaps an instance, whose label can have a slash."""
 
 
 def _rate(total: Counts, audited: Counts) -> float:
@@ -690,6 +771,24 @@ class MetricsReport(msgspec.Struct, frozen=True, kw_only=True):
     """How many events there were, by kind."""
     links: tuple[LinkReport, ...]
     """The links to live peers, the slowest first, `MOST_METERED` at most."""
+    sources: tuple["SourceFigures", ...]
+    """The sources of the settings, in their order."""
+
+
+class SourceFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of a source."""
+
+    name: str
+    up: bool
+    """It gives values now."""
+    values: int
+    """Values taken in."""
+    dropped: int
+    """Values that were followed by another one within `every`, or of variables beyond the bound."""
+    faults: int
+    """Messages that could not be decoded."""
+    unknown: int
+    """Variables that the source says not to know, now."""
 
 
 class RuntimeMetrics:
@@ -703,7 +802,9 @@ class RuntimeMetrics:
         persistence: Persistence,
         events: EventStream,
         lag: LoopLag,
+        sources: Sequence[SourceReader] = (),
     ) -> None:
+        self._sources = sources
         self._gossip = gossip
         self._exchanges = exchanges
         self._evaluator = evaluator
@@ -740,11 +841,23 @@ class RuntimeMetrics:
             loop_lag=histogram_of(self._lag.durations),
             events=dict(self._events.counts),
             links=tuple(link_reports(self._gossip.links, exchanges.live)[:MOST_METERED]),
+            sources=tuple(map(_source_figures, self._sources)),
         )
 
     def receipts(self) -> Sequence[ExchangeReceipt]:
         """The costs of the last exchanges that this node began, oldest first."""
         return self._exchanges.receipts.last
+
+
+def _source_figures(source: SourceReader) -> SourceFigures:
+    return SourceFigures(
+        name=source.name,
+        up=source.trouble is None,
+        values=source.values,
+        dropped=source.dropped,
+        faults=source.faults,
+        unknown=len(source.unknown),
+    )
 
 
 def histogram_of(durations: DurationHistogram) -> Histogram:

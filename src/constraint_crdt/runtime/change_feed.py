@@ -30,7 +30,7 @@ all. The counts of a batch are a single cell per constraint.
 import enum
 import getpass
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -39,7 +39,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Cell
+from constraint_crdt.crdt.cells import Cell, core
 from constraint_crdt.crdt.clock import DEFAULT_MAX_SKEW, SECOND
 from constraint_crdt.crdt.digest import Dot, Replica, check_id
 from constraint_crdt.crdt.limits import MAX_COUNT
@@ -267,6 +267,13 @@ class ChangeFeed:
         self.definitions.note(ids)
         self._publish(NodeChange(ChangeOrigin.ELAPSED, redefined=self._settle()))
 
+    def settle(self) -> bool:
+        """Settle some of the constraints that came with many others. False if there are none."""
+        if not self.definitions.arriving:
+            return False
+        self._settle()
+        return True
+
     def evaluate(self, turns: Sequence[Turn]) -> None:
         """The verdict states of constraints turned."""
         self._publish(NodeChange(ChangeOrigin.EVALUATED, state_changed=False, turns=turns))
@@ -301,6 +308,10 @@ class ChangeFeed:
             subscriber(change)
 
 
+SETTLED_AT_ONCE = 4096
+"""New constraints settled in a turn of the loop, of a message with more of them."""
+
+
 class DefinitionChange(NamedTuple):
     """A constraint with other definitions in force."""
 
@@ -309,6 +320,8 @@ class DefinitionChange(NamedTuple):
     when: str
     in_conflict: int = 0
     """The number of its definitions, if they came into conflict by this change."""
+    former: Definition | None = None
+    """The only definition before, if it was replaced."""
 
 
 class DefinitionChanges:
@@ -322,6 +335,11 @@ class DefinitionChanges:
         self._rows = state.rows
         self._subscribers: list[Callable[[Collection[str]], None]] = []
         self._touched: set[str] = set()
+        self._arrived: deque[tuple[Replica, int, int]] = deque()
+        """The stretches of rows, by their first and last seq, with adds of new constraints that came with many others, and are not
+        settled yet."""
+        self._count = 0
+        """The adds that came so since the last `settle`."""
         self._waiting: OrderedDict[str, int | Cell | None] = OrderedDict()
         """The constraints to publish, each with a hash of its definitions at the last `settle`. A new constraint has its add
         instead: the hash is rarely needed.
@@ -330,6 +348,8 @@ class DefinitionChanges:
         """The constraints as last published, each with a hash of its definitions."""
         self.conflicts: set[str] = set()
         """The constraints with definitions in conflict, as last published."""
+        self._dropped: dict[str, list[Cell]] = {}
+        """The adds that ended since the constraint was last published, for `former`."""
         self._expired: dict[str, int] = {}
         """The hashes of constraints whose expiry was published, while an add of them stands."""
         state.rows.watch(ADD, self._moved, bulk=self._came)
@@ -351,9 +371,15 @@ class DefinitionChanges:
         cell = new if new is not None else old
         if cell is not None:
             self._touched.add(str(cell.key))
+            if old is not None:
+                self._dropped.setdefault(str(cell.key), []).append(old)
 
     def _came(self, cells: Sequence[Cell]) -> None:
-        self._touched.update([str(cell.key) for cell in cells])
+        if len(cells) > SETTLED_AT_ONCE:
+            self._arrived.extend(core.row_spans(cells))
+            self._count += len(cells)
+        else:
+            self._touched.update([str(cell.key) for cell in cells])
 
     def note(self, ids: Iterable[str]) -> None:
         """Time may have changed which definitions of these constraints are in force."""
@@ -364,13 +390,35 @@ class DefinitionChanges:
     def settle(self) -> int:
         """Find the constraints whose definitions changed since the last call, and call the subscribers with them.
 
-        Returns how many changed. O(constraints whose cells changed).
+        Returns how many changed. New constraints that came with many others are all counted by the first call, and each call finds
+        `SETTLED_AT_ONCE` of them, so that it takes some milliseconds; `arriving` is true if some are left. O(constraints whose
+        cells changed) of the others.
         """
-        if not self._touched:
-            return 0
-        touched, self._touched = self._touched, set()
+        count, self._count = self._count, 0
+        if self._touched:
+            touched, self._touched = self._touched, set()
+            count += self._find(sorted(touched))
+        if self._arrived:
+            self._find(sorted(self._take_arrived()))
+        return count
+
+    def _take_arrived(self) -> set[str]:
+        """The next constraints that came with many others."""
+        found: set[str] = set()
+        looked = 0
+        while self._arrived and looked < SETTLED_AT_ONCE:
+            replica, first, last = self._arrived.popleft()
+            cells, after = self._rows.some_above(replica, first - 1, SETTLED_AT_ONCE)
+            looked += max(1, len(cells))
+            found.update([str(cell.key) for cell in cells if cell.kind == ADD and cell.seq <= last])
+            if after is not None and after < last:
+                self._arrived.appendleft((replica, after + 1, last))
+        return found
+
+    def _find(self, ids: Iterable[str]) -> int:
+        """Find those of these constraints that changed, and call the subscribers with them. Returns how many."""
         changed: list[str] = []
-        for id_ in sorted(touched):
+        for id_ in ids:
             before, after = self._settled(id_), self._now(id_)
             if before != after:
                 self._waiting[id_] = after
@@ -379,6 +427,8 @@ class DefinitionChanges:
                 self._expired.pop(id_, None)
             elif after is None and id_ not in self._expired:
                 self._waiting[id_] = None  # had ended before it came
+            if id_ not in self._waiting:
+                self._dropped.pop(id_, None)
         self._notify(changed)
         return len(changed)
 
@@ -405,11 +455,18 @@ class DefinitionChanges:
     @property
     def waiting(self) -> bool:
         """True if changes were not taken yet."""
-        return bool(self._waiting or self._touched)
+        return bool(self._waiting or self._touched or self._arrived)
+
+    @property
+    def arriving(self) -> bool:
+        """True if constraints that came with many others are not settled yet."""
+        return bool(self._arrived)
 
     def take(self, most: int | None = None) -> list[DefinitionChange]:
         """The changes since the last call. `most`: of so many constraints at most; `waiting` is true if some are left."""
         self.settle()
+        while self._arrived and most is None:
+            self.settle()
         count = len(self._waiting) if most is None else min(most, len(self._waiting))
         found = []
         for _ in range(count):
@@ -420,12 +477,15 @@ class DefinitionChanges:
 
     def take_of(self, id_: str) -> DefinitionChange | None:
         """The change of a constraint; None without a change."""
+        if self._arrived:
+            self._touched.add(id_)  # it may be among those
         self.settle()
         return self._change(id_, self._waiting.pop(id_)) if id_ in self._waiting else None
 
     def _change(self, id_: str, settled: int | Cell | None) -> DefinitionChange | None:
         now = self._constraints.definitions(id_)
         before, after = self._listed.get(id_), _hash(now)
+        dropped = self._dropped.pop(id_, ())
         began = is_conflict(now) and id_ not in self.conflicts
         if began:
             self.conflicts.add(id_)
@@ -444,7 +504,8 @@ class DefinitionChanges:
                 return None
             del self._expired[id_]
         kind = EventKind.ADDED if before is None else EventKind.CHANGED
-        return DefinitionChange(kind, id_, now[0].when or "", len(now) if began else 0)
+        former = next((each for each in map(_definition, dropped) if _hash((each,)) == before), None)
+        return DefinitionChange(kind, id_, now[0].when or "", len(now) if began else 0, former if len(now) == 1 else None)
 
     def _lasts(self, definitions: Sequence[Definition]) -> bool:
         """True if one of these is in force for longer than two clocks may differ."""
@@ -505,6 +566,10 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         return "python"
+
+
+def _definition(add: Cell) -> Definition:
+    return read_addition(add).definition
 
 
 def _hash(definitions: Sequence[Definition]) -> int | None:

@@ -30,7 +30,8 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Measurements, assembled, coerced, environment, is_loaded
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.expression.fleet_view import Basis, FleetView, NodeFacts
-from constraint_crdt.expression.judgement import Judge, Milliseconds, Ruling, Values
+from constraint_crdt.expression.instances import InstanceValues, Touched, flattened, read_instance, series_of, top_of
+from constraint_crdt.expression.judgement import Instances, Judge, Milliseconds, Ruling, Values
 from constraint_crdt.expression.windows import Windows
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.history import NodeRates
@@ -306,6 +307,10 @@ class Evaluator:
         """The verdict on a constraint, with the values and the margin; None as for `last`."""
         return self.judge.verdict(id_, self._steady())
 
+    def instances(self, id_: str, most: int) -> Instances | None:
+        """The instances of a constraint, the worst `most` of them with values; None without a definition with `each`."""
+        return self.judge.instances(id_, self._steady(), most)
+
     def basis(self, id_: str) -> Basis | None:
         """The basis of the verdict on a constraint of scope fleet; None for another constraint."""
         return self.judge.basis(id_)
@@ -345,20 +350,32 @@ class Evaluator:
 
     # --- judging -----------------------------------------------------------------------------------------------------------
 
-    async def measure(self, values: Mapping[str, object], source: str = PROGRAM) -> None:
-        """Take measurements in, and judge the constraints that read them.
+    async def measure(
+        self,
+        values: Mapping[str, object],
+        source: str = PROGRAM,
+        *,
+        reasons: Mapping[str, str | None] | None = None,
+        max_age: float | None = None,
+    ) -> None:
+        """Take measurements in, and judge the constraints that read them. `reasons`: why variables have no value, see
+        `LatestMeasurements.explain`. `max_age`: see `LatestMeasurements.put`.
 
         Raises `ConstraintCrdtError` for a name that no expression can read and for a value out of bounds; takes none then.
         """
+        values = flattened(values)
         await self._load_library()
         async with self._judging:  # samples are judged in their order, each with the values of its time
             self._renew_some()  # so that a sample just after an addition counts for the constraint
             now = self._steady()
-            self._measurements.put(values, now, source)
+            self._measurements.put(values, now, source, max_age)
+            if reasons:
+                self._measurements.explain(reasons)
             self.shared.offer(values)
             if self._recorder is not None:
                 self._recorder.take(values, now)
-            await self._judge(self.judge.readers(values), now)
+            names = values.keys() | reasons.keys() if reasons else values.keys()
+            await self._judge(self.judge.readers(names), now, touched=Touched.of(names))
         await self._verdicts.tell()
         await self.write_readings()
         if self.shared.waiting:
@@ -366,6 +383,7 @@ class Evaluator:
 
     async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Judge all constraints against these values and the latest measurements. Other tasks run in between."""
+        values = flattened(values)
         await self.renew()
         self._checks += 1
         async with self._judging:
@@ -382,13 +400,14 @@ class Evaluator:
         Nothing is counted, and neither windows nor states change. A window has a given value as its newest sample. The readings
         that other nodes have of this one are replaced by the given values for this question only.
         """
+        values = flattened(values)
         await self.renew()
         found, pace = list[list[Ruling]](), _Pace()
         async with self._judging:
             now, given = steady_ns(), _Given(self._measurements, values, newest=True)
             self.fleet.view.refresh(self._gossip.time.now())
             fleet = self.fleet.view.with_readings(self._gossip.node_id, _readings(values, self._gossip.time.now()))
-            ids, names = self.judge.ids, {name.partition(".")[0] for name in values}
+            ids, names = self.judge.ids, {top_of(name) for name in values}
             for start in range(0, len(ids), JUDGED_TOGETHER):
                 found += self.judge.decide(ids[start : start + JUDGED_TOGETHER], now, given, fleet, names)
                 await pace.rest()
@@ -396,6 +415,8 @@ class Evaluator:
 
     async def renew(self) -> None:
         """Read and judge new and redefined constraints. Other tasks run in between, and samples are judged in between."""
+        while self._feed.settle():  # noqa: ASYNC110 - lets other tasks run; nothing is waited for
+            await asyncio.sleep(0)
         while True:
             await self._load_library()
             async with self._judging:
@@ -540,10 +561,12 @@ class Evaluator:
                 self._recorder.define(ids, now)
         return bool(ids)
 
-    async def _judge(self, ids: Sequence[str], now: int, values: Values | None = None) -> list[Evaluation]:
+    async def _judge(
+        self, ids: Sequence[str], now: int, values: Values | None = None, touched: Touched | None = None
+    ) -> list[Evaluation]:
         evaluations, pace = [], _Pace()
         for start in range(0, len(ids), JUDGED_TOGETHER):
-            judged = self.judge.judge(ids[start : start + JUDGED_TOGETHER], now, values)
+            judged = self.judge.judge(ids[start : start + JUDGED_TOGETHER], now, values, touched)
             evaluations += judged if values is None else [self._measured(each, now, values) for each in judged]
             self._publish()
             await pace.rest()
@@ -732,6 +755,8 @@ class _VerdictCells:
         told, evaluation = self._told[id_], self._judge.evaluation(id_)
         if told is None or evaluation is None or evaluation.state is not told.state:
             return True
+        if told.state is not VerdictState.HOLDS and not self._judge.is_about(id_, told.reason):
+            return True
         since, error = self._judge.since(id_, self._steady()), SAME_SPELL if id_ in self._recalled else 0
         return told.state is not VerdictState.HOLDS and (since is None or abs(since - told.since) > error)
 
@@ -861,15 +886,36 @@ class _Given:
         self._given = given
         self._newest = newest
         self._windows: tuple[int, Windows] | None = None
-        self._usable, self._unusable = coerced(given)
+        self._usable, self._unusable = coerced({name: value for name, value in given.items() if "{" not in name})
+        self._instances, _ = coerced({name: value for name, value in given.items() if "{" in name})
+
+    def read_each(
+        self, names: Collection[str], label: str, now: int, max_age: int | None = None, only: Collection[str] | None = None
+    ) -> dict[str, InstanceValues]:
+        """See `judgement.Values.read_each`. A value given without a label is that of each instance."""
+        usable, unusable = self._select(names, now, max_age)
+        given: dict[str, dict[str, object]] = {}
+        for name in names:
+            if name in self._given:
+                there = self._measured.instances(name, label)
+                given[series_of(name, label)] = dict.fromkeys(there, self._usable.get(name))
+        for name in self._given:
+            instance = read_instance(name)
+            if instance is not None:
+                given.setdefault(instance.series, {})[instance.value] = self._instances.get(name)
+        windows = self._windows_at(now)
+        return self._measured.select_each(names, label, now, max_age, only, windows, usable, unusable, given)
 
     def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements:
         """See `judgement.Values.read`."""
+        return assembled(*self._select(names, now, max_age), self._windows_at(now))
+
+    def _select(self, names: Collection[str], now: int, max_age: int | None) -> tuple[dict[str, object], dict[str, str]]:
         usable, unusable = self._measured.select(names, now, max_age)
         for name in self._given:
             usable.pop(name, None)
             unusable.pop(name, None)
-        return assembled(usable | self._usable, unusable | self._unusable, self._windows_at(now))
+        return usable | self._usable, unusable | self._unusable
 
     def _windows_at(self, now: int) -> Windows:
         windows = self._measured.windows(now)

@@ -22,20 +22,23 @@ import logging
 import re
 import secrets
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol
 
 from constraint_crdt.alerts import AlertRule
 from constraint_crdt.alerts.delivery import Alert
-from constraint_crdt.crdt.cells import Cell, registered
+from constraint_crdt.crdt.cells import Cell, core, registered
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, StateHash
+from constraint_crdt.crdt.limits import whole_number
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.judgement import Turn
 from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.history import LoggedChange
-from constraint_crdt.model import KEPT, Event, EventKind, Mode, Notice
+from constraint_crdt.model import KEPT, Event, EventKind, Mode, Notice, check_kinds, counted
 from constraint_crdt.operations.command import show_length, show_values
+from constraint_crdt.operations.constraints import field_changes
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, DefinitionChange, NodeChange
@@ -52,6 +55,9 @@ from constraint_crdt.types.parameters import told_setting
 from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict
 
 __all__ = ["Event", "EventKind", "EventLog", "EventPublisher", "EventStream", "KeptEvent", "Notice", "Notices", "Resumed"]
+
+MOST_DETAIL = 1000
+"""Characters of the old and new values in an event, at most."""
 
 QUEUED = 1024
 """Events in the queue of a subscriber, at most."""
@@ -110,8 +116,11 @@ class EventLog:
             self._bytes -= _size(self._events.popleft())
         return KeptEvent(self.last_id, event)
 
-    def newest(self, count: int) -> list[KeptEvent]:
-        """The last events, `count` at most, oldest first."""
+    def newest(self, count: int, kinds: Collection[str] = ()) -> list[KeptEvent]:
+        """The last events, `count` at most, oldest first. `kinds`: only events of these kinds; empty: of all."""
+        if kinds:
+            found = ((self._last - behind, each) for behind, each in enumerate(reversed(self._events)) if each.kind in kinds)
+            return [KeptEvent(f"{self.boot}-{number}", each) for number, each in reversed(list(islice(found, count)))]
         first = max(len(self._events) - count, 0)
         number = self._last - len(self._events) + first + 1
         return [KeptEvent(f"{self.boot}-{number + place}", each) for place, each in enumerate(islice(self._events, first, None))]
@@ -131,7 +140,9 @@ def _size(event: Event) -> int:
 
 
 class _Subscriber:
-    def __init__(self) -> None:
+    def __init__(self, kinds: frozenset[str]) -> None:
+        """`kinds`: those to deliver; empty: all."""
+        self.kinds = kinds
         self.queue: deque[Event] = deque(maxlen=QUEUED)
         self.missed = 0
         self.ready = asyncio.Event()
@@ -156,6 +167,8 @@ class EventStream:
         for listener in self._listeners:
             listener(kept)
         for subscriber in self._subscribers:
+            if subscriber.kinds and event.kind not in subscriber.kinds:
+                continue
             if len(subscriber.queue) == QUEUED:
                 subscriber.missed += 1
             subscriber.queue.append(event)
@@ -175,19 +188,28 @@ class EventStream:
         for subscriber in self._subscribers:
             subscriber.ready.set()
 
-    def subscribe(self) -> AsyncIterator[Event]:
-        """The events from now on, until the node stops."""
-        subscriber = _Subscriber()
-        self._subscribers.add(subscriber)
-        return self._follow(subscriber)
+    def subscribe(self, last: int = 0, kinds: Collection[str] = ()) -> AsyncIterator[Event]:
+        """The events from now on, until the node stops, after the `last` events before. `kinds`: only those; empty: all.
 
-    async def _follow(self, subscriber: _Subscriber) -> AsyncIterator[Event]:
+        Raises `ConstraintCrdtError` for a wrong number or an unknown kind.
+        """
+        most = whole_number(last, "last")
+        if not 0 <= most <= KEPT:
+            raise ConstraintCrdtError(f"last is from 0 to {KEPT}, as many events as a node keeps, not {last}", field="last")
+        chosen = check_kinds(kinds)
+        past, subscriber = self.log.newest(most, chosen), _Subscriber(chosen)
+        self._subscribers.add(subscriber)
+        return self._follow(subscriber, [each.event for each in past])
+
+    async def _follow(self, subscriber: _Subscriber, past: Sequence[Event]) -> AsyncIterator[Event]:
         try:
+            for event in past:
+                yield event
             while True:
                 while subscriber.queue:
                     if subscriber.missed:
                         count, subscriber.missed = subscriber.missed, 0
-                        yield Event(kind=EventKind.MISSED, time=subscriber.queue[0].time, detail=f"{count} events")
+                        yield Event(kind=EventKind.MISSED, time=subscriber.queue[0].time, detail=counted(count, "event"))
                         continue
                     yield subscriber.queue.popleft()
                 if self._closed:
@@ -326,14 +348,17 @@ class EventPublisher:
             self._settings[name] = after
             for text in sorted(before.keys() | after.keys()) if not silently else ():
                 if before.get(text) != after.get(text):
-                    self._publish_setting(name, text, after.get(text))
+                    self._publish_setting(name, text, before.get(text), after.get(text))
         self._reset.clear()
 
-    def _publish_setting(self, name: str, text: str, told: str | None) -> None:
+    def _publish_setting(self, name: str, text: str, before: str | None, told: str | None) -> None:
+        """`before`, `told`: the setting as text, before and now; None: there was none, or is none now."""
         dots = [value.dot for each in self._parameters.settings(name) if each.text == text for value in each.values]
         entry = max(filter(None, map(self._audit.of, dots)), default=None)
         actor, by = ("", "") if entry is None else (entry.actor, entry.dot.replica.node_id)
-        detail = told or f"{name}{f' on {text}' if text else ''} is unset"
+        where = f" on {text}" if text else ""
+        detail = told or f"{name}{where} is unset"
+        detail += "" if before is None else f", before {before.removeprefix(f'{name} = ').replace(where, '', 1)}"
         self.publish(EventKind.PARAMETER, detail=detail, actor=actor, by=by)
 
     def _turned(self, turn: Turn) -> None:
@@ -410,7 +435,7 @@ class EventPublisher:
         if result.mended:
             repaired = self._gossip.cells_repaired
             _log.warning("repaired the state here with what %s holds: %d cells so far", peer, repaired)
-            self.publish(EventKind.REPAIRED, node=peer, detail=f"{repaired} cells so far")
+            self.publish(EventKind.REPAIRED, node=peer, detail=f"{counted(repaired, 'cell')} so far")
         if result.skew is not None:
             _log.warning(
                 "the clock of %s is %+.1f s ahead of this node's, and may be %g s: it counts for nothing here",
@@ -435,9 +460,13 @@ class EventPublisher:
             self._more.clear()
 
     def _publish_definition(self, change: DefinitionChange) -> None:
-        kind, id_, when, in_conflict = change
+        kind, id_, when, in_conflict, former = change
         actor, by, why = self._cause(kind, id_)
-        self._events.publish(Event(kind=kind, time=self._now(), constraint=id_, detail=when, actor=actor, by=by, why=why))
+        definitions = self._constraints.definitions(id_) if former is not None else ()
+        fields = field_changes((former,), definitions[0]) if former is not None and len(definitions) == 1 else ()
+        told = "; ".join(f"{each.field}: {each.before or '-'} -> {each.after or '-'}" for each in fields)
+        detail = told[:MOST_DETAIL] or when
+        self._events.publish(Event(kind=kind, time=self._now(), constraint=id_, detail=detail, actor=actor, by=by, why=why))
         if in_conflict:
             nodes = sorted({each.dot.replica.node_id for each in self._constraints.additions(id_)})
             detail = f"{in_conflict} definitions, by {named(nodes)}; all are in force"
@@ -494,7 +523,7 @@ class Notices:
         self._constraints = _Names()
         self._nodes = _Names()
         for kind in registered():
-            gossip.state.rows.watch(kind, self._cell_changed)
+            gossip.state.rows.watch(kind, self._cell_changed, bulk=self._cells_came)
 
     @property
     def version(self) -> int:
@@ -565,6 +594,15 @@ class Notices:
                 self._nodes.add(name)
         for name in before:
             self._nodes.add(name)
+
+    def _cells_came(self, cells: Sequence[Cell]) -> None:
+        """Note new cells of a kind, each the only one under its key."""
+        for replica, _, _ in core.row_spans(cells):
+            self._nodes.add(replica.node_id)
+        if cells[0].kind in _ABOUT_A_CONSTRAINT:
+            for cell in cells[: MOST_NAMED + 2]:  # one may be of no constraint, and one more than may be named is enough
+                if cell.key:
+                    self._constraints.add(str(cell.key))
 
     def _cell_changed(self, old: Cell | None, new: Cell | None) -> None:
         cell = new if new is not None else old

@@ -40,9 +40,10 @@ exchange counts as sent in the first and as received in the last.
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
 from math import inf
@@ -51,10 +52,11 @@ from typing import Literal
 
 import msgspec
 
+from constraint_crdt.crdt.cells import core
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.history import MessageSizes, SizeLimit
-from constraint_crdt.protocol.exchange_rules import GossipResult
+from constraint_crdt.protocol.exchange_rules import GossipResult, ReadMessage
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import Delta, GossipMessage, Part, Resume, Sync
 from constraint_crdt.protocol.peers import HASTE, LEAST_ROUND_TRIP, REQUEST_TRIES, ByDistance, RoundInterval, fanout, median
@@ -159,7 +161,7 @@ class ExchangeReceipt(msgspec.Struct, kw_only=True):
             runs = message.state.runs
         else:
             return
-        self.told += sum(len(cell.data) for run in runs for cell in run.cells)
+        self.told += sum([core.data_bytes(run.cells) for run in runs])
 
 
 class Receipts:
@@ -246,6 +248,18 @@ Received = Callable[[str, GossipResult], object]
 Durable = Callable[[], Awaitable[None]]
 
 
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Have no garbage collected in the block: to look through lists of a million cells takes longer than the block itself."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class ExchangeLoop:
     """Exchanges between a `GossipNode` and the peers on a transport."""
 
@@ -273,6 +287,10 @@ class ExchangeLoop:
         self._random = random
         self._selector = PeerSelector(gossip, choice, random)
         self._turn = asyncio.Lock()
+        self._reads = asyncio.Lock()
+        """Held while a thread reads a large message."""
+        self._encodes = asyncio.Lock()
+        """Held while a thread encodes one."""
         self._dirty = asyncio.Event()
         self.interval = RoundInterval(every)
         """The interval of rounds."""
@@ -348,8 +366,8 @@ class ExchangeLoop:
 
     async def answer(self, payload: bytes, sender: Peer | None = None) -> list[bytes]:
         """Handle a request of a peer. Returns the replies. `sender`: the proven sender, if the transport proves one."""
-        peer, responses = self._receive(payload, sender)
-        replies = [data for response in responses for data in self._gossip.encoded(response, peer)]
+        peer, responses = await self._receive(payload, sender)
+        replies = [data for response in responses for data in await self._encoded(response, peer)]
         if self.sites.is_away(peer):
             self.received_away += len(payload)
             self.sent_away += sum(map(len, replies))
@@ -673,18 +691,29 @@ class ExchangeLoop:
             return False
         exchange.receipt.tell(message)
         self._gossip.links.at = asyncio.get_running_loop().time()
-        payloads = self._gossip.encoded(message, peer.name)
+        payloads = await self._encoded(message, peer.name)
         await self._durable()
         for data in payloads:
             for reply in await self._request(exchange, message, data):
-                exchange.waiting += self._take(exchange, reply)
+                exchange.waiting += await self._take(exchange, reply)
         return True
 
-    def _take(self, exchange: "_Exchange", reply: bytes) -> list[GossipMessage]:
+    async def _encoded(self, message: GossipMessage, peer: str) -> list[bytes]:
+        """A message as bytes; a large one is encoded in a thread, one at a time."""
+        work = self._gossip.encoding(message)
+        if work is None:
+            return self._gossip.encoded(message, peer)
+        async with self._encodes:
+            made = await asyncio.to_thread(work)
+        self._gossip.links.at = asyncio.get_running_loop().time()
+        self._gossip.keep_encoded(message, made)
+        return self._gossip.encoded(message, peer)
+
+    async def _take(self, exchange: "_Exchange", reply: bytes) -> list[GossipMessage]:
         """Merge an answer. Returns the responses."""
         exchange.receipt.received += len(reply)
         before = self.learned_bytes
-        responses = self._receive(reply, exchange.peer)[1]
+        responses = (await self._receive(reply, exchange.peer))[1]
         exchange.receipt.learned += self.learned_bytes - before
         return responses
 
@@ -710,7 +739,7 @@ class ExchangeLoop:
                 if clock.time() - begun >= patience / 2:
                     link.unanswered(len(data))
                 for reply in error.replies:
-                    self._take(exchange, reply)
+                    await self._take(exchange, reply)
                 if not repeats or peer not in self._transport.peers():
                     raise
                 repeats -= 1
@@ -732,14 +761,24 @@ class ExchangeLoop:
                 self._selector.answered(peer, seconds)
             return replies
 
-    def _receive(self, payload: bytes, sender: Peer | None) -> tuple[str, list[GossipMessage]]:
-        """Merge a message, if it names its sender. Returns its sender and the responses."""
+    async def _receive(self, payload: bytes, sender: Peer | None) -> tuple[str, list[GossipMessage]]:
+        """Merge a message, if it names its sender. Returns its sender and the responses.
+
+        A large message is read in a thread, one at a time, and merged in a turn of the loop: what it changes is seen as a whole.
+        """
         rows = self._gossip.state.rows
-        self._gossip.links.at = asyncio.get_running_loop().time()
         self.received += 1
-        known = rows.clock_mark
         try:
-            message, result = self._gossip.hear(payload, sender.name if sender is not None else None)
+            message = self._gossip.decoded(payload, sender.name if sender is not None else None)
+            read = await self._read(message)
+            self._gossip.links.at = asyncio.get_running_loop().time()
+            known = rows.clock_mark
+            if read is None:
+                result = self._gossip.receive(message)
+            else:
+                self._gossip.keep_read(read)
+                with _without_collection():
+                    result = self._gossip.receive(message)
         except ConstraintCrdtError as error:
             self._refuse(str(error))
             return "", []
@@ -751,9 +790,17 @@ class ExchangeLoop:
             for peer in [peer for peer in self._resting if peer.name == name]:
                 del self._resting[peer]  # a way has come back, and most likely the other one
         if result.state_changed:
-            self.learned_bytes += sum(len(cell.data) for run in rows.since(known) for cell in run.cells)
+            self.learned_bytes += sum([core.data_bytes(run.cells) for run in rows.since(known)])
         self._received(name, result)
         return name, result.responses
+
+    async def _read(self, message: GossipMessage) -> ReadMessage | None:
+        """The large message that a part completes, read in a thread; None if it completes none."""
+        if self._gossip.reading(message) is None:
+            return None
+        async with self._reads:
+            work = self._gossip.reading(message)  # the transfer may have been completed meanwhile
+            return None if work is None else await asyncio.to_thread(work)
 
     def _is_listed(self, name: str) -> bool:
         """Whether a session of this node is on the transport. O(peers)."""

@@ -52,7 +52,7 @@ class Guards:
             if id_ not in self._gossip.state.constraints:
                 missing.append(id_)
                 continue
-            if not self._binds(id_):
+            if not binds(self._gossip, id_):
                 continue
             bound += 1
             verdict = self._evaluator.verdict(id_) if self._evaluator.last(id_) is not None else None
@@ -78,16 +78,6 @@ class Guards:
             for id_ in sorted(constraints)
             if any(each.definition.severity is Severity.CRITICAL for each in constraints.additions(id_))
         ]
-
-    def _binds(self, id_: str) -> bool:
-        """True if a definition that applies here is enforced, and has something to judge; not of a disabled constraint."""
-        if id_ in self._gossip.state.switches:
-            return False
-        definitions = [each.definition for each in self._gossip.state.constraints.additions(id_)]
-        return any(
-            each.mode is Mode.ENFORCE and (each.when is not None or each.meaning) and each.applies_to(self._gossip.labels)
-            for each in definitions
-        )
 
     async def report(self, ids: Sequence[str] = (), *, unless: str | None = None, wait: float = 0.0) -> GuardReport:
         """The standing, once it differs from `unless`, or after `wait` seconds. Raises `ConstraintCrdtError` for too many."""
@@ -169,6 +159,17 @@ class Guards:
             return run
 
         return decorated
+
+
+def binds(gossip: GossipNode, id_: str) -> bool:
+    """True if a definition that applies to this node is enforced, and has something to judge; not of a disabled constraint."""
+    if id_ in gossip.state.switches:
+        return False
+    definitions = [each.definition for each in gossip.state.constraints.additions(id_)]
+    return any(
+        each.mode is Mode.ENFORCE and (each.when is not None or each.meaning) and each.applies_to(gossip.labels)
+        for each in definitions
+    )
 
 
 def _stops(found: GuardReport, if_unknown: str) -> bool:

@@ -23,7 +23,7 @@ from typing import Final
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError, HoldLost, NoRights, UnknownName, WritesRefused
 from constraint_crdt.insight.explain import explain_budget
-from constraint_crdt.model import DurationHistogram, EventKind
+from constraint_crdt.model import DurationHistogram, EventKind, counted
 from constraint_crdt.operations.budgets import (
     DEFAULT_LEASE,
     BudgetExplanation,
@@ -547,8 +547,7 @@ class NodeBudgets:
                 )
         reports = len(self._escrow.budgets)
         if reports and not found:
-            budgets = "1 budget" if reports == 1 else f"{reports} budgets"
-            found.append(Finding(check="budgets", level="ok", what=f"all rights of {budgets} can be reached"))
+            found.append(Finding(check="budgets", level="ok", what=f"all rights of {counted(reports, 'budget')} can be reached"))
         return found
 
     # --- looking -------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence, Set
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, TypeVar
@@ -28,6 +29,7 @@ from constraint_crdt.alerts.delivery import Outlook, Teller, Webhooks
 from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine, FleetAlerts
 from constraint_crdt.crdt.clock import SECOND, STEP, ClockMark
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.gossip import GossipNode as MachineNode
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.diagnosis import Diagnosis
@@ -36,12 +38,15 @@ from constraint_crdt.insight.explain import Decisions, Explanations, NodeOvervie
 from constraint_crdt.insight.history import SAMPLE_EVERY, DefinitionClock, NodeRates, VerdictHistory
 from constraint_crdt.model import EventKind
 from constraint_crdt.operations.budgets import BudgetReport
+from constraint_crdt.operations.nodes import away_nodes
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.authority import Credentials, Fork, OwnReplaced
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
+from constraint_crdt.runtime.actions import LOOK_EVERY as ACTIONS_EVERY
+from constraint_crdt.runtime.actions import Actions
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics, link_kinds, standing
-from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
+from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange, acting_as
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
@@ -52,6 +57,7 @@ from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, Probe
 from constraint_crdt.runtime.persistence import FileRecorder, MeasurementRecorder, Persistence, SpellFile, StateFiles, store_path
 from constraint_crdt.runtime.settings import NodeSettings, is_loopback
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
+from constraint_crdt.sources.reader import SourceReader, find_trouble, reader_of
 from constraint_crdt.transport import LinkingTransport, Peer, Sought, Transport, Unreachable
 from constraint_crdt.types.nodes import NODE, REVOKE, node_value, revoke_value
 
@@ -66,6 +72,9 @@ VIEW_EVERY = 2.0
 PURGE_EVERY = 60.0
 FOLD_EVERY = 60.0
 """Seconds between two sweeps: of deleted tiles, and of counts to fold. Removals and expired constraints: `REMOVE_EVERY`."""
+
+RETIRE_EVERY = 60.0
+"""Seconds between two looks for nodes that are away for too long."""
 
 VALIDITY_EVERY = 5.0
 LINKS_EVERY = 60.0
@@ -455,8 +464,7 @@ class Runtime:
         self.state_files = StateFiles(self.gossip, self.persistence, self.feed.receive, self.exchanges.push)
 
         # Evaluation.
-        max_ages = {name: each.max_age for name, each in settings.variables.items() if each.max_age is not None}
-        self.measurements = LatestMeasurements(settings.max_age, max_ages)
+        self.measurements = LatestMeasurements(settings.max_age, settings.max_ages)
         self.rates = NodeRates(self.gossip, settings.half_lives, now=lambda: monotonic() / SECOND)
         self.measurement_recorder = MeasurementRecorder(settings, self.gossip, now)
         shared = SharedMeasurements(self.measurements, settings.shares, on_request=settings.share_on_request)
@@ -468,6 +476,9 @@ class Runtime:
         store_file = store_path(settings)
         self.spell_file = SpellFile(store_file, self.evaluator.judge)
         self.probes = [ProbeReader(probe, self.evaluator.measure, settings.check_every) for probe in probes]
+        self.sources = [
+            SourceReader(each, self.evaluator.measure, partial(reader_of, each, self.transport)) for each in settings.source
+        ]
 
         # Evidence of peers, and the answers made from it.
         frontier = DefinitionClock(self.gossip.state.rows)
@@ -489,6 +500,7 @@ class Runtime:
             links=settings.links, folder=settings.identity,
             listen=settings.listen, endpoints=lambda: self.transport.endpoints, is_loopback=is_loopback,
             link_kinds=lambda: link_kinds(self.transport), lacks_servers=lambda: standing(self.transport).lacks_servers,
+            foreign=lambda: standing(self.transport).foreign,
         )  # fmt: skip
 
         self.diagnosis.last = self.evaluator.last
@@ -562,6 +574,15 @@ class Runtime:
             self.publisher.publish,
         )
         self.guards = Guards(self.gossip, self.evaluator)
+        self.actions = Actions(
+            settings.action,
+            gossip=self.gossip,
+            evaluator=self.evaluator,
+            destinations=settings.destinations,
+            transport=self.transport,
+            file=None if store_file is None else store_file.with_name(f"{store_file.name}.actions.json"),
+            now=now,
+        )
         self.lag = LoopLag()
 
         # Reports on all of it.
@@ -577,8 +598,11 @@ class Runtime:
             self.measurements,
             self.alerts,
             settings.links,
+            self.events.log,
         )
-        self.metrics = RuntimeMetrics(self.gossip, self.exchanges, self.evaluator, self.persistence, self.events, self.lag)
+        self.metrics = RuntimeMetrics(
+            self.gossip, self.exchanges, self.evaluator, self.persistence, self.events, self.lag, self.sources
+        )
         self._subscribe()
 
     def _disabled_in_all(self) -> int:
@@ -598,12 +622,15 @@ class Runtime:
         feed.subscribe(self.budgets.changed, received, ChangeOrigin.RESTORED)
         # Findings about a redefined constraint are dropped at once, before the next reading.
         feed.definitions.subscribe(self.evaluator.judge.redefine)
+        feed.definitions.subscribe(self.actions.redefined)
         self.evaluator.subscribe(self.notices.note)
         self.evaluator.subscribe(self.guards.note)
+        if self.settings.action:
+            self.evaluator.subscribe(self.actions.note)
         self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)
         self.persistence.on_rollback = self.publisher.rolled_back
-        self.diagnosis.further += [self.persistence.findings, self.budgets.findings]
+        self.diagnosis.further += [self.persistence.findings, self.budgets.findings, self.actions.findings, self._source_findings]
 
     def _replaced(self, change: NodeChange) -> None:
         """Write again the cells that only the replaced row of this node had, soon: a subscriber does not write."""
@@ -659,6 +686,7 @@ class Runtime:
         self.evaluator.begin()
         self.evidence.begin()
         await self.alerts.load()
+        await self.actions.load()
         await self.spell_file.load()
         try:
             self.recorder.open()
@@ -704,6 +732,9 @@ class Runtime:
         tasks.run("fleet constraints", self.evaluator.run_fleet)
         tasks.run("readings", self.evaluator.run_readings)
         tasks.run("parameters", self.evaluator.run_parameters)
+        if settings.action:
+            self.actions.begin()
+            tasks.repeat("actions", ACTIONS_EVERY, self.actions.keep)
         for name, every, step in self.rule_steps():
             tasks.repeat(name, every, step)
         tasks.run("verdicts", self.evaluator.run_verdicts)
@@ -715,6 +746,8 @@ class Runtime:
         tasks.repeat("sketches", settings.rate_every, self.evaluator.write_sketches)
         tasks.repeat("folds", FOLD_EVERY, self.maintenance.fold)
         tasks.repeat("purges", PURGE_EVERY, self.maintenance.purge)
+        if settings.retire_away_after:
+            tasks.repeat("away nodes", RETIRE_EVERY, self.retire_away)
         tasks.repeat("budgets", BUDGETS_EVERY, self.budgets.tend)
         tasks.repeat("removals", REMOVE_EVERY, self.maintenance.drop_removals)
         if settings.identity:
@@ -724,6 +757,12 @@ class Runtime:
         tasks.repeat("links to nodes", VIEW_EVERY, self.membership.look_at_links)
         for probe in self.probes:
             tasks.run(f"probe {probe.name}", probe.run)
+        for source in self.sources:
+            tasks.run(f"source {source.name}", source.run)
+
+    def _source_findings(self) -> Iterator[Finding]:
+        if self.sources:
+            yield find_trouble(self.sources)
 
     def rule_steps(self) -> Sequence[tuple[str, float, Callable[[], Coroutine[object, object, None]]]]:
         """The steps by which time moves verdicts and alerts, in their order: the name, the seconds between two, and the step."""
@@ -751,6 +790,29 @@ class Runtime:
             for sentence in sorted(wrong - said):
                 _log.warning("%s", sentence)
             said = wrong
+
+    async def retire(self, name: str, *, undo: bool = False, why: str = "") -> None:
+        """Retire a node, or undo it. See `Node.retire`."""
+        change = partial(self.gossip.undo_retirement if undo else self.gossip.retire, name)
+        await self.feed.commit(change, "undo retire" if undo else "retire", name, why=why)
+        if not undo:
+            await self.budgets.retire(name)
+        kind = EventKind.RETIREMENT_UNDONE if undo else EventKind.RETIRED
+        self.publisher.publish(kind, node=name, actor=self.feed.actor, by=self.settings.name, why=why or self.feed.why)
+
+    async def retire_away(self) -> None:
+        """Retire the nodes that were not heard of for `retire_away_after`, unless this node is alone, and may be cut off."""
+        if not self.exchanges.live:
+            return
+        after, uptime = self.settings.retire_away_after, self.answers.status(self.convergence).uptime
+        for name in away_nodes(self.answers.nodes(self.convergence), after, uptime, time.time()):
+            with acting_as("retire_away_after"):
+                try:
+                    await self.retire(name)
+                except ConstraintCrdtError as error:  # such as a node that is no operator
+                    _log.warning("%s was away for %g s and is not retired: %s", name, after, error)
+                    return
+            _log.warning("%s was not heard of for %g s and is retired (retire_away_after)", name, after)
 
     def _facts(self, frontier: DefinitionClock) -> Facts:
         """What the kinds of alerts read."""
@@ -811,6 +873,7 @@ class Runtime:
         """The node has other labels: constraints that apply to it now are judged, and others no longer."""
         self.membership.relabel(settings)
         self.evaluator.judge.redefine(list(self.gossip.state.constraints))
+        self.actions.redefined(self.gossip.state.constraints)
         await self.evaluator.renew()
 
     async def stop(self) -> None:
@@ -832,6 +895,7 @@ class Runtime:
                 _log.info("%s left without telling its last counts: no peer answered in time", self.settings.name)
         await self.exchanges.close()
         await self._within_reason(self.alerts.close())
+        await self._within_reason(self.actions.close())
         if self.certificates is not None:
             await self.certificates.close()
         await self.transport.close()

@@ -11,22 +11,34 @@ Rules kept here:
 - Of the variables that a node shares, a sample that moved is told to the fleet (`types/readings`), at most `MOST_READINGS` of them:
   first those of the settings, then those that constraints of scope fleet need.
 - At most `MAX_VARIABLES` variables: an aged one makes room for a new one, and without an aged one the new one is refused.
+- An instance (`joint_temp_c{joint="j1"}`) is a variable, at most `MAX_INSTANCES` of them of the same name by the same rule. It is
+  not shared. Its value is a number, a text, true or false. None for the name withdraws its instances, too.
 """
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from constraint_crdt.crdt.digest import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import check_names, check_value
-from constraint_crdt.expression.cel import Measurements, assembled
+from constraint_crdt.expression.cel import Measurements, WindowReader, assembled
+from constraint_crdt.expression.instances import (
+    FOREVER,
+    MAX_INSTANCES,
+    InstanceValues,
+    InstanceWindows,
+    instance_name,
+    read_instance,
+    series_of,
+    variable_of,
+)
 from constraint_crdt.expression.windows import Samples, Windows
 from constraint_crdt.types.readings import Reading, Share, Sharing, check_scalar
 from constraint_crdt.types.readings import Sample as ReadingSample
@@ -46,6 +58,8 @@ class Sample(NamedTuple):
     """The name of a probe, or `program`: posted by a program, with the API or the library."""
 
 
+_NO_SAMPLES: Mapping[str, Any] = {}
+
 PROGRAM = "program"
 
 _log = logging.getLogger("constraint_crdt.node")
@@ -61,6 +75,13 @@ class LatestMeasurements:
         self._samples: dict[str, Sample] = {}
         self._fields: dict[str, list[str]] = {}
         """The names with fields (`robot.speed`) by their first part."""
+        self._reasons: dict[str, dict[str, str]] = {}
+        """Why variables have no usable value, by the first part of their names."""
+        self._series: dict[str, dict[str, Sample]] = {}
+        """The samples of instances, by `instances.series_of`."""
+        self._labels: dict[str, list[str]] = {}
+        """The labels by which a variable is measured."""
+        self._spans: Mapping[str, int] = {}
         self._looked = 0
         self._rings = Samples()
         self._windows: tuple[int, Windows] | None = None
@@ -75,54 +96,147 @@ class LatestMeasurements:
     def __repr__(self) -> str:
         return f"LatestMeasurements({len(self._samples)} variables)"
 
-    def put(self, values: Mapping[str, object], now: int, source: str = PROGRAM) -> None:
-        """Take all values in; None withdraws a variable. Raises `ConstraintCrdtError` for a name that no expression can read and
-        for a value out of bounds, and takes none then.
+    def put(self, values: Mapping[str, object], now: int, source: str = PROGRAM, max_age: float | None = None) -> None:
+        """Take all values in; None withdraws a variable. `max_age`: seconds for which values of variables without a maximum age of
+        their own count, in place of that of the node. Raises `ConstraintCrdtError` for a name that no expression can read and for a
+        value out of bounds, and takes none then.
         """
         samples, max_ages = self._samples, self._max_ages
-        fresh = values.keys() - samples.keys()
+        fresh = {name for name in values if name not in samples}
         if fresh:
             self._check_fresh([name for name in values if name in fresh])
         converted = {name: value if type(value) is float else check_value(name, value) for name, value in values.items()}
+        for name, value in values.items():
+            if value is None and name in self._labels:
+                converted |= dict.fromkeys(name for name in self._instances_of(name) if name not in converted)
+        labelled = [name for name in converted if "{" in name] if fresh or self._series else []
+        for name in labelled:
+            if converted[name] is not None and not isinstance(converted[name], float | str | bool):
+                raise ConstraintCrdtError(f"{name}: the value of an instance is a number, a text, true or false")
         if fresh:
             self._make_room(converted, now)
+            self._require_instances([name for name in labelled if name in fresh and converted[name] is not None])
         self._rings.put(converted, now)
         self._windows = None
         self.taken += 1
-        until = now + self._max_age
+        until = now + (self._max_age if max_age is None else int(max_age * 1e9))
         for name, value in converted.items():
+            if self._reasons:
+                self._explain(name, None)
             if value is None:
                 self._withdraw(name)
-                continue
-            before = samples.get(name)
-            if before is None and "." in name:
-                self._fields.setdefault(name.partition(".")[0], []).append(name)
-            if before is None or before.until < now or type(before.value) is not type(value):
-                self.names_changed = True
-            samples[name] = Sample(now, now + max_ages[name] if name in max_ages else until, value, source)
+            else:
+                self._put_sample(name, Sample(now, now + max_ages[name] if name in max_ages else until, value, source))
+        for name in labelled:
+            self._put_instance(name, now)
+
+    def _put_sample(self, name: str, sample: Sample) -> None:
+        before = self._samples.get(name)
+        if before is None and "." in name and "{" not in name:
+            self._fields.setdefault(name.partition(".")[0], []).append(name)
+        if before is None or before.until < sample.at or type(before.value) is not type(sample.value):
+            self.names_changed = True
+        self._samples[name] = sample
+
+    def _put_instance(self, name: str, now: int) -> None:
+        """Have the sample of an instance in its series."""
+        sample = self._samples.get(name)
+        if sample is None:
+            return
+        variable, _, rest = name.partition("{")
+        label, _, value = rest[:-2].partition('="')
+        if variable in self._max_ages:
+            sample = self._samples[name] = sample._replace(until=now + self._max_ages[variable])
+        series = self._series.get(series_of(variable, label))
+        if series is None:
+            series = self._series[series_of(variable, label)] = {}
+            self._labels.setdefault(variable, []).append(label)
+        series[value] = sample
+
+    def instances(self, variable: str, label: str) -> Collection[str]:
+        """The instances of a variable by a label, aged ones included."""
+        return self._series.get(series_of(variable, label), _NO_SAMPLES)
+
+    def _instances_of(self, variable: str) -> list[str]:
+        """The names of the instances of a variable, by all labels."""
+        return [
+            instance_name(variable, label, value)
+            for label in self._labels.get(variable, ())
+            for value in self._series[series_of(variable, label)]
+        ]
+
+    def explain(self, reasons: Mapping[str, str | None]) -> None:
+        """State why variables have no value, in words that follow their names: told while they have no usable one, until the next
+        value. None: no reason. Reasons beyond `MAX_VARIABLES` first parts of names are left out.
+        """
+        for name, reason in reasons.items():
+            self._explain(name, reason)
+
+    def _explain(self, name: str, reason: str | None) -> None:
+        top = name.partition(".")[0]
+        if reason is not None and (top in self._reasons or len(self._reasons) < MAX_VARIABLES):
+            self._reasons.setdefault(top, {})[name] = reason
+        elif reason is None and top in self._reasons:
+            self._reasons[top].pop(name, None)
+            if not self._reasons[top]:
+                del self._reasons[top]
 
     @staticmethod
     def _check_fresh(names: Collection[str]) -> None:
-        check_names(names)
+        check_names(name for name in names if read_instance(name) is None)
         for name in names:
             check_id(name, "the name of a variable")
 
     def _make_room(self, converted: Mapping[str, object], now: int) -> None:
         """Raise `ConstraintCrdtError` for more variables than the bound, after aged ones made room."""
         fresh = [name for name, value in converted.items() if value is not None and name not in self._samples]
+        for variable in dict.fromkeys(variable_of(name) for name in fresh if "{" in name):
+            names, coming = self._instances_of(variable), sum(name.startswith(f"{variable}{{") for name in fresh)
+            excess = len(names) + coming - MAX_INSTANCES
+            self._withdraw_aged(names, converted, now, excess, f"{MAX_INSTANCES} instances that a node measures of {variable}")
         excess = len(self._samples) + len(fresh) - MAX_VARIABLES
+        self._withdraw_aged(self._samples, converted, now, excess, f"{MAX_VARIABLES} variables that a node measures")
+
+    def _withdraw_aged(self, names: Iterable[str], converted: Mapping[str, object], now: int, excess: int, most: str) -> None:
+        """Withdraw so many aged ones of these variables, but for those measured now; the oldest first."""
         if excess <= 0:
             return
-        aged = sorted((each.until, name) for name, each in self._samples.items() if each.until < now and name not in converted)
-        if len(aged) < excess:
-            raise ConstraintCrdtError(f"more than the {MAX_VARIABLES} variables that a node measures")
-        for _, name in aged[:excess]:
+        samples = self._samples
+        gone = [name for name in names if name in converted and converted[name] is None]
+        aged = sorted((samples[name].until, name) for name in names if samples[name].until < now and name not in converted)
+        if len(gone) + len(aged) < excess:
+            raise ConstraintCrdtError(f"more than the {most}")
+        for _, name in aged[: max(0, excess - len(gone))]:
             self._withdraw(name)
+
+    def _require_instances(self, fresh: Sequence[str]) -> None:
+        """Keep the samples of new instances of variables with windows."""
+        if any(variable_of(name) in self._spans for name in fresh):
+            self._rings.require(self._with_instances(fresh))
+
+    def _with_instances(self, fresh: Iterable[str] = ()) -> dict[str, int]:
+        """The spans of the windows, of the instances, too. `fresh`: instances that come."""
+        spans = dict(self._spans)
+        for name in self._spans:
+            spans |= dict.fromkeys(self._instances_of(name), self._spans[name])
+        return spans | {name: self._spans[variable_of(name)] for name in fresh if variable_of(name) in self._spans}
 
     def _withdraw(self, name: str) -> None:
         if self._samples.pop(name, None) is None:
             return
         self.names_changed = True
+        instance = read_instance(name)
+        if instance is not None:
+            series = self._series[instance.series]
+            del series[instance.value]
+            if not series:
+                del self._series[instance.series]
+                self._labels[instance.variable].remove(instance.label)
+                if not self._labels[instance.variable]:
+                    del self._labels[instance.variable]
+            if instance.variable in self._spans:
+                self._rings.require(self._with_instances())
+            return
         if "." in name:
             fields = self._fields[name.partition(".")[0]]
             fields.remove(name)
@@ -133,7 +247,7 @@ class LatestMeasurements:
 
     def max_age(self, name: str) -> int:
         """The ns for which a value of a variable counts."""
-        return self._max_ages.get(name, self._max_age)
+        return self._max_ages.get(variable_of(name), self._max_age)
 
     @property
     def samples(self) -> Mapping[str, Sample]:
@@ -143,6 +257,62 @@ class LatestMeasurements:
     def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements:
         """See `judgement.Values.read`."""
         return assembled(*self.select(names, now, max_age), self.windows(now))
+
+    def read_each(
+        self, names: Collection[str], label: str, now: int, max_age: int | None = None, only: Collection[str] | None = None
+    ) -> dict[str, InstanceValues]:
+        """See `judgement.Values.read_each`."""
+        rest = [name for name in names if series_of(name, label) not in self._series]
+        return self.select_each(names, label, now, max_age, only, self.windows(now), *self.select(rest, now, max_age))
+
+    def select_each(
+        self,
+        names: Collection[str],
+        label: str,
+        now: int,
+        max_age: int | None,
+        only: Collection[str] | None,
+        windows: WindowReader,
+        usable: Mapping[str, object],
+        unusable: Mapping[str, str],
+        given: Mapping[str, Mapping[str, object]] = {},
+    ) -> dict[str, InstanceValues]:
+        """The instances, with these values beside their own. `given`: values in place of those of instances, by series."""
+        series = {name: self._series.get(series_of(name, label), _NO_SAMPLES) for name in names}
+        chosen = {name: given.get(series_of(name, label), _NO_SAMPLES) for name in names}
+        own = [name for name in names if series[name] or chosen[name]]
+        until = min((self._until(name, max_age) for name in names if name not in own), default=FOREVER)
+        if only is None:
+            only = sorted({each for name in own for part in (series[name], chosen[name]) for each in part})
+        rest = {name: value for name, value in usable.items() if name.partition(".")[0] not in own}
+        why = {name: text for name, text in unusable.items() if name not in own}
+        found = {}
+        for each in only:
+            values, aged, ends, is_there = dict(rest), dict(why), until, False
+            for name in own:
+                if each in chosen[name]:
+                    value = chosen[name][each]
+                    if value is not None:
+                        values[name], is_there = value, True
+                    continue
+                sample = series[name].get(each)
+                if sample is None:
+                    continue
+                last = sample.until if max_age is None else sample.at + max_age
+                if now <= last:
+                    values[name], is_there, ends = sample.value, True, min(ends, last)
+                else:
+                    aged[name] = f"is older than {(last - sample.at) / 1e9:g} s"
+            if is_there:
+                reader = InstanceWindows(windows, {name: instance_name(name, label, each) for name in own})
+                found[each] = InstanceValues(assembled(values, aged, reader), ends)
+        return found
+
+    def _until(self, name: str, max_age: int | None) -> int:
+        """The time after which the value of a variable, or of one of its fields, is too old."""
+        there = [self._samples[each] for each in (name, *self._fields.get(name, ())) if each in self._samples]
+        ends = [sample.until if max_age is None else sample.at + max_age for sample in there]
+        return min(ends, default=FOREVER)
 
     def windows(self, now: int) -> Windows:
         """The windows that end at a time, computed once for all readings of that time."""
@@ -155,7 +325,8 @@ class LatestMeasurements:
 
         The samples of a variable begin with its latest.
         """
-        for name in self._rings.require(spans) & self._samples.keys():
+        self._spans = dict(spans)
+        for name in self._rings.require(self._with_instances()) & self._samples.keys():
             sample = self._samples[name]
             self._rings.put({name: sample.value}, sample.at)
         self._windows = None
@@ -173,22 +344,27 @@ class LatestMeasurements:
             for name in (top, *fields.get(top, ())):
                 sample = self._samples.get(name)
                 if sample is None:
+                    if name in self._labels:
+                        unusable[name] = f"is measured by {' and by '.join(self._labels[name])}: a definition reads it with `each`"
                     continue
                 until = sample.until if max_age is None else sample.at + max_age
                 if now <= until:
                     usable[name] = sample.value
                 else:
                     unusable[top] = f"is older than {(until - sample.at) / 1e9:g} s"
+            for name, reason in self._reasons.get(top, {}).items() if self._reasons else ():
+                if name not in usable:
+                    unusable[top] = reason
         return usable, {name: why for name, why in unusable.items() if name not in usable}
 
     def take_kinds(self, now: int) -> dict[str, VariableKind]:
         """The kinds of the values within their maximum age, by variable."""
         self.names_changed = False
-        return {name: kind_of(sample.value) for name, sample in self._samples.items() if now <= sample.until}
+        return {variable_of(name): kind_of(sample.value) for name, sample in self._samples.items() if now <= sample.until}
 
     def fresh(self, now: int) -> dict[str, object]:
-        """The values within their maximum age."""
-        return {name: sample.value for name, sample in self._samples.items() if now <= sample.until}
+        """The values within their maximum age; of a variable with instances, that of one of them."""
+        return {variable_of(name): sample.value for name, sample in self._samples.items() if now <= sample.until}
 
     def ages_at(self) -> int | None:
         """The time at which `aged` has something to tell next, in ns; None: never. O(variables)."""

@@ -17,7 +17,7 @@ event loop, and other threads, use `SyncNode`.
 import asyncio
 import enum
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from functools import partial
@@ -39,8 +39,9 @@ from constraint_crdt.errors import (
 )
 from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation, is_known
+from constraint_crdt.expression.instances import flattened, read_instance
 from constraint_crdt.insight.history import RuleHistory
-from constraint_crdt.model import Event, EventKind, IfUnknown, Mode, Scope, Severity, html_fields
+from constraint_crdt.model import Event, IfUnknown, Mode, Scope, Severity, counted, html_fields
 from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import MAX_CHANGES, AddConstraint, BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.counts import single_violated
@@ -162,6 +163,8 @@ class Node:
         """Blocks and functions that run only while constraints hold on this node."""
         self.alerts = runtime.alerts
         """The alerts of this node's rules."""
+        self.actions = runtime.actions
+        """The actions of this node's settings."""
         self.fleet_alerts = runtime.fleet_alerts
         """The alert rules of the fleet, silences and acknowledgements."""
         self.notices = runtime.notices
@@ -528,7 +531,7 @@ class Node:
         None in place of a value: the variable is missing. Raises `ConstraintCrdtError` for a name that no expression can read.
         """
         self._check_call()
-        check_names(values)
+        check_names(name for name in flattened(values) if read_instance(name) is None)
         runtime = self._runtime
         runtime.persistence.check()
         evaluations = await runtime.evaluator.check(values)
@@ -545,7 +548,7 @@ class Node:
         `ConstraintCrdtError` for a name that no expression can read.
         """
         self._check_call()
-        check_names(values)
+        check_names(name for name in flattened(values) if read_instance(name) is None)
         return await self.decisions.make(values, self._runtime.feed.actor)
 
     async def update_position(self, position: Position) -> None:
@@ -591,13 +594,7 @@ class Node:
                 f"{node} is live: stop it first, or force it, which loses its writes that no peer has taken yet"
             )
         self._check_call()
-        change = partial(self.gossip.undo_retirement if undo else self.gossip.retire, node)
-        await self._runtime.feed.commit(change, "undo retire" if undo else "retire", node, why=why)
-        if not undo:
-            await self._runtime.budgets.retire(node)
-        kind = EventKind.RETIREMENT_UNDONE if undo else EventKind.RETIRED
-        feed = self._runtime.feed
-        self._runtime.publisher.publish(kind, node=node, actor=feed.actor, by=self.settings.name, why=why or feed.why)
+        await self._runtime.retire(node, undo=undo, why=why)
         return self._runtime.answers.retirement(node)
 
     async def revoke(self, node: str, *, reason: str = "", undo: bool = False, dry_run: bool = False) -> RevocationReport:
@@ -633,14 +630,18 @@ class Node:
         report = await self._runtime.state_files.merge(text, max_bytes)
         if report.changed and self.gossip.retired_by is None:
             feed = self._runtime.feed
-            await feed.commit(partial(self.gossip.local.note, feed.actor, "import", f"{report.cells} cells", None, feed.why))
+            await feed.commit(partial(self.gossip.local.note, feed.actor, "import", counted(report.cells, "cell"), None, feed.why))
         return report
 
     # --- reads -------------------------------------------------------------------------------------------------------
 
-    def events(self) -> AsyncIterator[Event]:
-        """The events from now on, until the node stops."""
-        return self._runtime.events.subscribe()
+    def events(self, *, last: int = 0, kinds: Collection[str] = ()) -> AsyncIterator[Event]:
+        """The events from now on, until the node stops.
+
+        `last`: begin with so many that have happened since the start, such as what was added before. `kinds`: only events of these
+        kinds; empty: all. Raises `ConstraintCrdtError` for a number beyond the events that are kept and for an unknown kind.
+        """
+        return self._runtime.events.subscribe(last, kinds)
 
     @property
     def event_stream(self) -> EventStream:

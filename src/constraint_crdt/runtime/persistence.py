@@ -667,8 +667,8 @@ class MeasurementRecorder:
         self._put(
             Begun(
                 MEASUREMENTS_FORMAT, self._gossip.node_id, self._life, self._part, now, self._now(), dict(self._gossip.labels),
-                settings.max_age, {name: each.max_age for name, each in settings.variables.items() if each.max_age is not None},
-                settings.check_every, {name: (each.at, each.value) for name, each in measured.samples.items()}, self._cells(known),
+                settings.max_age, settings.max_ages, settings.check_every,
+                {name: (each.at, each.value) for name, each in measured.samples.items()}, self._cells(known),
                 judge.save(now), [_without_places(each) for each in settings.alert],
             )
         )  # fmt: skip

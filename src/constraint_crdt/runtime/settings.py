@@ -7,22 +7,25 @@ a known name is refused there.
 
 import ipaddress
 import json
+import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from constraint_crdt.alerts import LOG, NAME_OF_PLACE, PLACE_NAMES, AlertRule, read_rules, wrong_address
+from constraint_crdt.alerts.actions import Action, read_actions
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import check_id
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.expression import check_names
-from constraint_crdt.operations.command import parse_duration
+from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.operations.nodes import LinkProtection
 from constraint_crdt.protocol.sites import SITE
 from constraint_crdt.runtime.exchange_loop import PeerChoiceRule
+from constraint_crdt.sources import SourceSettings, read_sources
 from constraint_crdt.types.decay import DEFAULT_HALF_LIVES, check_half_lives
 from constraint_crdt.types.definition import check_labels
 from constraint_crdt.types.readings import EVERY, MOST_READINGS, Share, make_share
@@ -30,6 +33,8 @@ from constraint_crdt.types.readings import EVERY, MOST_READINGS, Share, make_sha
 Role = Literal["auto", "peer", "router", "client"]
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+
+PlatoContract = Literal["crate", "server"]
 
 RELOADED = frozenset({"labels", "log_level"})
 """The settings that a running node takes anew; the others need a restart."""
@@ -170,6 +175,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Without a file the API needs no token.
     """
 
+    base_path: str = ""
+    """The path at which a proxy shows the API and its page, such as `/crdt/`. The node serves both `/crdt/v1/…` and `/v1/…`, so the
+    proxy may pass the path on or strip it, and its pages and links use the path. Empty: none.
+    """
+
     api_rate: float = 5000.0
     """Requests per second of a client, with bursts of twice this number. A lower rate protects other clients from a faulty one."""
 
@@ -181,6 +191,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     api_tls: str = ""
     """TLS for the API: `identity` (in a file also `true`) with the certificate of the node's identity, or `CERT.pem,KEY.pem` with a
     certificate and its key. Without TLS tokens and answers travel unprotected.
+    """
+
+    plato: PlatoContract = "crate"
+    """The contract of PLATO clients that do not name theirs, at `/rooms` and `/room/ROOM`: `crate`, of the Rust crate, or `server`,
+    of PLATO servers, which then have `/` as well, but for browsers. The paths below `/plato` are always of `server`.
     """
 
     probe: tuple[str, ...] = ()
@@ -251,6 +266,12 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     detail of the past.
     """
 
+    retire_away_after: float = 0.0
+    """Seconds after which a node that was not heard of is retired, an hour at least; 0: never. For fleets whose nodes get names at
+    random, as in containers. A node alone retires none; the two sides of a cut that lasts for so long retire each other, which
+    `constraint-crdt retire NODE --undo` mends.
+    """
+
     keep_deleted_tiles_for: float = 604_800.0
     """Seconds for which a tile deleted by this node can be restored before the purge. (Twice the time for a tile deleted by another
     node.) Sooner keeps less on every node.
@@ -314,9 +335,23 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     them in `to`; the addresses stay on this node. Others see the names, and leave the telling to nodes that have them.
     """
 
+    source: tuple[SourceSettings, ...] = ()
+    """Sources that the node reads values from, each under `[[source]]` in the file: programs, web servers, exporters of Prometheus,
+    files, brokers of MQTT, Zenoh, MAVLink. See docs/how-to/sources.md.
+    """
+
+    action: tuple[Action, ...] = ()
+    """What the node does when a constraint turns on it, each under `[[action]]` in the file: a command, a webhook, or a message by
+    Zenoh. Only constraints of mode enforce count. See docs/how-to/actions.md.
+    """
+
     def __post_init__(self) -> None:
         for key in self.__struct_fields__:
             _check(key, getattr(self, key))
+        try:
+            read_actions(self.action, self.destinations)
+        except ConstraintCrdtError as error:
+            raise SettingsError(str(error)) from None
         for rule in self.alert:
             if rule.half_life not in (None, *self.half_lives):
                 tracked = ", ".join(f"{each:g}" for each in self.half_lives)
@@ -349,6 +384,12 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def all_labels(self) -> dict[str, str]:
         """The labels of the node, with that of its site."""
         return {**self.labels, SITE: self.site} if self.site else self.labels
+
+    @property
+    def max_ages(self) -> dict[str, float]:
+        """The maximum ages of variables that have one of their own, in seconds: by their tables, else by their sources."""
+        by_source = {name: each.lasts for each in self.source for name in each.fields if "{" not in name}
+        return by_source | {name: each.max_age for name, each in self.variables.items() if each.max_age is not None}
 
     @property
     def shares(self) -> tuple[Share, ...]:
@@ -521,18 +562,12 @@ def _converted(key: str, value: object, source: str, *, strict: bool = False) ->
     numbers.
     """
     try:
-        if key == "alert":
-            value = _read_alerts(value)
-        if key == "variables":
-            value = _read_variables(value)
-        if key == "share":
-            value = _read_shares(value)
-        if key == "api_tls":
-            value = _read_api_tls(value)
+        if key in _READERS:
+            value = _READERS[key](value)
+        if key == "retire_away_after" and isinstance(value, str) and value != "0":
+            value = parse_duration(value)
         if key == "labels" and isinstance(value, list):
             value = _read_labels(value)
-        if key == "destinations":
-            value = _read_destinations(value)
         converted: object = msgspec.convert(value, _TYPES[key], strict=strict)
         if key == "probe" and converted == ("none",):
             converted = ()
@@ -540,7 +575,7 @@ def _converted(key: str, value: object, source: str, *, strict: bool = False) ->
     except msgspec.ValidationError:
         shown = "this" if key == "destinations" else repr(value)
         raise SettingsError(f"{source}: {shown} is not {_wanted(key)}") from None
-    except SettingsError as error:
+    except (SettingsError, UsageError) as error:
         raise SettingsError(f"{source}: {error}") from None
     return converted
 
@@ -600,6 +635,24 @@ def _read_alerts(tables: object) -> tuple[AlertRule, ...]:
         raise SettingsError("alerts are given in the settings file only, each under [[alert]]")
     try:
         return read_rules(tables)
+    except ConstraintCrdtError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _read_sources(tables: object) -> tuple[SourceSettings, ...]:
+    if isinstance(tables, str):
+        raise SettingsError("sources are given in the settings file only, each under [[source]]")
+    try:
+        return read_sources(tables)
+    except ConstraintCrdtError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _read_actions(tables: object) -> tuple[Action, ...]:
+    if isinstance(tables, str):
+        raise SettingsError("actions are given in the settings file only, each under [[action]]")
+    try:
+        return read_actions(tables)
     except ConstraintCrdtError as error:
         raise SettingsError(str(error)) from None
 
@@ -713,21 +766,56 @@ def _check_half_lives(value: object) -> None:
         raise SettingsError(str(error)) from None
 
 
+_BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*/?")
+
+
+LEAST_AWAY = 3600.0
+
+
+def _check_away(value: object) -> None:
+    if not isinstance(value, int | float) or not (value == 0 or LEAST_AWAY <= value <= 315_360_000.0):
+        raise SettingsError(f"retire_away_after must be 0, for never, or from {LEAST_AWAY:g} seconds to ten years, not {value!r}")
+
+
+def _check_base_path(value: object) -> None:
+    if not _BASE_PATH.fullmatch(str(value)):
+        raise SettingsError(f"base_path must be a path, as in /crdt/, not {value!r}")
+
+
 MOST_DESTINATIONS = 16
 """Destinations of a node."""
 
 _NEED_IDENTITY = ("listen", "accept_plain", "api_tls")
 """The settings with values that need an identity."""
 
-_WORDS: dict[str, tuple[str, ...]] = {"role": get_args(Role), "peer_choice": get_args(PeerChoiceRule)}
+_WORDS: dict[str, tuple[str, ...]] = {
+    "role": get_args(Role),
+    "peer_choice": get_args(PeerChoiceRule),
+    "plato": get_args(PlatoContract),
+}
 """The allowed words of a setting."""
+
+_READERS: dict[str, Callable[[Any], object]] = {
+    "alert": _read_alerts,
+    "source": _read_sources,
+    "action": _read_actions,
+    "variables": _read_variables,
+    "share": _read_shares,
+    "api_tls": _read_api_tls,
+    "destinations": _read_destinations,
+}
+"""Settings whose texts and tables are read by a function of their own."""
 
 _READ: dict[str, Callable[[object], object]] = {
     "half_lives": _check_half_lives,
     "alert": _read_alerts,
+    "source": _read_sources,
+    "action": _read_actions,
     "destinations": _check_destinations,
     "variables": _read_variables,
     "share": _read_shares,
+    "base_path": _check_base_path,
+    "retire_away_after": _check_away,
 }
 """Settings with checks of their own."""
 

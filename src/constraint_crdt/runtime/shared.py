@@ -30,8 +30,17 @@ from constraint_crdt.operations.sketches import (
     TopReport,
 )
 from constraint_crdt.operations.tiles import TileReport
-from constraint_crdt.plato.rooms import ContentHashes, apply_delta, check_clock, merge_tile, room_tile
-from constraint_crdt.plato.shapes import PlatoDelta, PlatoTile
+from constraint_crdt.plato.rooms import (
+    ROOM_TILE,
+    ContentHashes,
+    apply_delta,
+    check_clock,
+    merge_tile,
+    plato_answer,
+    room_tile,
+    submit_answer,
+)
+from constraint_crdt.plato.shapes import PlatoAnswer, PlatoDelta, PlatoSubmission, PlatoTile
 from constraint_crdt.protocol.gossip_node import GossipNode, Result
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.counters import PNCounter
@@ -393,6 +402,10 @@ LARGE = 16 * 1024
 """Bytes of a content from which on its hash is computed in a thread."""
 
 
+SLICE = 64
+"""Tiles read at a stretch; then the other tasks of the node have their turn."""
+
+
 class NodePlato:
     """The rooms of a node, as clients of the PLATO contract read and write them."""
 
@@ -436,3 +449,36 @@ class NodePlato:
         Raises `PlatoFieldError` beyond a limit; nothing changes then.
         """
         return await self._commit(lambda: self._gossip.write(lambda me: apply_delta(self._state, room, sent, me)))
+
+    async def newest(self, room: str | None = None) -> list[FleetTile]:
+        """The tiles of a room, or of all rooms, from the newest creation to the oldest. Those of deltas are left out. O(tiles)."""
+        tiles = self._state.tiles
+        places = list(tiles) if room is None else [(room, tile.id) for tile in tiles.in_room(room)]
+        found = []
+        for number, place in enumerate(places):
+            if number % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+            tile = tiles.get(place) if place[1] != ROOM_TILE else None
+            if tile is not None:
+                found.append((-tile.created, place, tile))
+        return [tile for *_, tile in sorted(found, key=lambda each: each[:2])]
+
+    async def answers(self, tiles: Iterable[FleetTile]) -> AsyncIterator[PlatoAnswer]:
+        """Tiles as PLATO servers show them, each read at its turn. A tile whose content is not text is left out."""
+        passed = 0
+        for tile in tiles:
+            passed += 1 + tile.size // LARGE
+            if passed >= SLICE:
+                passed = 0
+                await asyncio.sleep(0)
+            shown = plato_answer(tile) if tile.exists else None
+            if shown is not None:
+                yield shown
+
+    async def submit(self, sent: PlatoSubmission) -> tuple[FleetTile, bool]:
+        """Put an answer that `read_submission` returned. Its tile, and whether it is new.
+
+        Raises `PlatoFieldError` for a timestamp from too far ahead, and beyond a limit; nothing changes then.
+        """
+        now = self._now()
+        return await self._commit(lambda: self._gossip.write(lambda me: submit_answer(self._state, sent, me, now=now)))

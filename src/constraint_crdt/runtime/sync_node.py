@@ -18,7 +18,7 @@ import contextlib
 import inspect
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from datetime import datetime, timedelta
 from random import Random
@@ -380,12 +380,12 @@ class SyncNode:
         """See `Node.over`."""
         return self._wait(self._node.over())
 
-    def events(self, *, timeout: float | None = None) -> Iterator[Event]:
-        """The events from this call on, until the node stops.
+    def events(self, *, timeout: float | None = None, last: int = 0, kinds: Collection[str] = ()) -> Iterator[Event]:
+        """The events from this call on, until the node stops. `last`, `kinds`: see `Node.events`.
 
         `timeout`: seconds; the iteration ends when no event came for so long. None: it waits for ever.
         """
-        return self._follow(self.read(lambda node: node.events()), timeout)
+        return self._follow(self.read(lambda node: node.events(last=last, kinds=kinds)), timeout)
 
     def _follow(self, events: AsyncIterator[Event], timeout: float | None) -> Iterator[Event]:
         try:

@@ -4,7 +4,8 @@
 histories with faults and checks invariants after each step; `History`, `replay` and `shrink` keep the findings. `RecordedNode` and
 `Replay` record the inputs of a node and run them again. `SimRng` is the generator of random numbers behind all of them.
 
-`make_plan` computes the costs of a `PlannedFleet`, and how long its agreement takes, as a `Plan`.
+`run_experiment` compares peers by lattice distance with peers at random. `make_plan` computes the costs of a `PlannedFleet` and how
+long its agreement takes, as a `Plan`.
 
 Each name is loaded on its first use.
 """
@@ -19,12 +20,22 @@ if TYPE_CHECKING:
     from constraint_crdt.simulation.invariants import Violation
     from constraint_crdt.simulation.plan import Plan, PlannedFleet, make_plan
     from constraint_crdt.simulation.recorder import RecordedNode, RecordingError, Replay, decode_frames, first_difference
-    from constraint_crdt.simulation.scenario import Report, Sample, Scenario, ScenarioRun, Simulation, Stats
+    from constraint_crdt.simulation.scenario import (
+        GeometricExperiment,
+        Report,
+        Sample,
+        Scenario,
+        ScenarioRun,
+        Simulation,
+        Stats,
+        run_experiment,
+    )
     from constraint_crdt.simulation.world import SimRng
 
 _MODULE_OF = {
     "Chaos": "chaos",
     "SearchExtent": "chaos",
+    "GeometricExperiment": "scenario",
     "History": "histories",
     "Plan": "plan",
     "PlannedFleet": "plan",
@@ -43,12 +54,14 @@ _MODULE_OF = {
     "first_difference": "recorder",
     "make_plan": "plan",
     "replay": "histories",
+    "run_experiment": "scenario",
     "search_seeds": "chaos",
     "shrink": "histories",
 }
 
 __all__ = [
     "Chaos",
+    "GeometricExperiment",
     "History",
     "Plan",
     "PlannedFleet",
@@ -68,6 +81,7 @@ __all__ = [
     "first_difference",
     "make_plan",
     "replay",
+    "run_experiment",
     "search_seeds",
     "shrink",
 ]

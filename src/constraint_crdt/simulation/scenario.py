@@ -47,7 +47,7 @@ from constraint_crdt.protocol.peers import Nearby, PeerChoice, Schedule, Uniform
 from constraint_crdt.simulation.fleet import mutations_in
 from constraint_crdt.simulation.steps import Add, NodeStart
 from constraint_crdt.simulation.world import Pace, Quality, SimRng, World
-from constraint_crdt.types.register import Position
+from constraint_crdt.types.register import Position, hex_distance
 
 SECOND_NS = 10**9
 
@@ -746,3 +746,51 @@ class Simulation:
             f"{stats.exchanges} exchanges, {sent}{size}\n"
             f"{stats.copies:.3f} copies of each item received"
         )
+
+
+# --- lattice distance against chance ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GeometricExperiment:
+    """A fleet on the lattice, once with peers drawn at random and once by their distance. Rounds are None where they did not do."""
+
+    node_count: int
+    random_convergence_rounds: int | None
+    geometric_convergence_rounds: int | None
+    random_messages: int
+    geometric_messages: int
+    random_cost: float
+    """Hops over which a change was carried, per node that it reached."""
+    geometric_cost: float
+    """The same."""
+
+    @property
+    def speedup(self) -> float | None:
+        """Rounds at random over rounds by distance; None where either did not converge, or none was needed."""
+        slow, fast = self.random_convergence_rounds, self.geometric_convergence_rounds
+        return slow / fast if slow is not None and fast else None
+
+
+def run_experiment(node_count: int, seed: int = 0, max_rounds: int = 1000) -> GeometricExperiment:
+    """Compare `Uniform` with `Nearby` on a filled hexagon, where each node adds a constraint and counts.
+
+    Raises `ConstraintCrdtError` for numbers out of bounds.
+    """
+    points = hexagon(node_count)
+
+    def distance(one: int, other: int) -> float:
+        return hex_distance(points[one], points[other])
+
+    found = []
+    for choice in (Uniform(node_count), Nearby(points)):
+        simulation = Simulation(node_count, seed, choice=choice, distance=distance)
+        for index in range(node_count):
+            simulation.add_constraint(index, f"c{index}")
+            simulation.record_satisfied(index, 100 + 50 * index)
+        rounds = simulation.run_until_converged(max_rounds)
+        found.append((rounds, simulation.stats))
+    (random_rounds, random), (geometric_rounds, geometric) = found
+    return GeometricExperiment(
+        node_count, random_rounds, geometric_rounds, random.messages, geometric.messages, random.cost, geometric.cost
+    )

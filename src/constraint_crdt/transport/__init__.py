@@ -28,6 +28,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import count
 from random import Random
+from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
@@ -142,6 +143,8 @@ class Standing(NamedTuple):
     """The names of the routers that it has a link to."""
     lacks_servers: bool = False
     """The fleet is large, and no node of it can be a router."""
+    foreign: Mapping[str, str] = MappingProxyType({})
+    """Other fleets at the other ends of links, each with the name of a node of it, while no node of this fleet is there."""
 
 
 @runtime_checkable
@@ -156,6 +159,25 @@ class LinkingTransport(Protocol):
 
     def links(self) -> Mapping[str, LinkKind]:
         """The names of the peers, each with its link."""
+
+
+@runtime_checkable
+class SubscribingTransport(Protocol):
+    """A transport whose network carries what other programs publish."""
+
+    def subscribe(self, keys: Sequence[str], take: Callable[[str, bytes], None]) -> Callable[[], None]:
+        """Call `take(key, payload)` for what is published at these key expressions, in threads of the transport, over all changes
+        of its sessions. Returns a function that ends it. Raises `TransportError` for a key expression that is none, and for links
+        that carry nothing else than the messages of nodes.
+        """
+
+
+@runtime_checkable
+class PublishingTransport(Protocol):
+    """A transport that publishes for others than nodes."""
+
+    async def publish(self, key: str, payload: bytes, media_type: str) -> None:
+        """Hand a message to those who subscribed to a key. Raises `TransportError` if it cannot be sent."""
 
 
 @runtime_checkable

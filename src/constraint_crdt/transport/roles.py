@@ -27,6 +27,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, Literal, NamedTuple, get_args
 
+from constraint_crdt.model import counted
 from constraint_crdt.transport import Sought, TransportError
 from constraint_crdt.transport.addresses import is_wildcard, parse_endpoint
 
@@ -165,7 +166,7 @@ class RoleRule:
         """The role to begin with, from the store."""
         told = any(each.role == ROUTER for each in known.values())
         if len(known) < self._above or not told:
-            return Choice(PEER, (), f"a fleet of up to {self._above} nodes")
+            return Choice(PEER, (), f"a fleet of up to {counted(self._above, 'node')}")
         self._large = True
         first = self._first(known, {*known, self._me}, mine, PEER)
         if self._me in first:
@@ -203,12 +204,12 @@ class RoleRule:
         if cut_off and self._lost_since is not None and now - self._lost_since > GIVE_UP:
             self._large, self._lost_since = False, None
             return Choice(PEER, (), "no router answers")
-        counted = seen if 2 * len(seen) >= self._above else seen | (known.keys() - self._failed.keys())
-        first = self._first(known, counted | {self._me}, mine, role)
-        size = max(size, 1 + len(counted))
+        routable = seen if 2 * len(seen) >= self._above else seen | (known.keys() - self._failed.keys())
+        first = self._first(known, routable | {self._me}, mine, role)
+        size = max(size, 1 + len(routable))
         told = sum(name in known for name in live) >= KNOWN * len(live) or now - self._large_since > KNOWN_WITHIN
         if role != ROUTER and not told:
-            return Choice(PEER if role == PEER else CLIENT, (), f"{size} nodes, most of them not known yet")
+            return Choice(PEER if role == PEER else CLIENT, (), f"{counted(size, 'node')}, most of them not known yet")
         if self._me in first:
             self._chosen_since = now if self._chosen_since is None else self._chosen_since
             if role == ROUTER or now - self._chosen_since >= ROUTER_WAIT * (1 + first.index(self._me)):
@@ -218,7 +219,7 @@ class RoleRule:
             choice = self._as_client(known, first, size, cut_off=cut_off)
             if choice is not None and self._may_be_client(now, role, choice):
                 return choice
-        return Choice(role, (), f"{size} nodes, and no router yet" if role == PEER else f"{size} nodes")  # type: ignore[arg-type]
+        return Choice(role, (), f"{counted(size, 'node')}{', and no router yet' if role == PEER else ''}")  # type: ignore[arg-type]
 
     def _measure(self, now: float, size: int, known: Mapping[str, Sought], *, cut_off: bool) -> None:
         """Follow the size of the fleet."""
@@ -236,7 +237,7 @@ class RoleRule:
     def _in_small(self, role: str, size: int, *, serves_clients: bool) -> Choice:
         self._chosen_since = self._clients_since = None
         leaves = role != ROUTER or not serves_clients
-        return Choice(PEER if leaves else ROUTER, (), f"{size} nodes: a fleet of up to {self._above} has no routers")
+        return Choice(PEER if leaves else ROUTER, (), f"{counted(size, 'node')}: a fleet of up to {self._above} has no routers")
 
     def _first(self, known: Mapping[str, Sought], live: Set[str], mine: tuple[str, ...], role: str) -> list[str]:
         """The nodes that should be routers, the first in rank first. O(nodes)."""
@@ -255,7 +256,7 @@ class RoleRule:
         place = first.index(self._me) + 1
         others = tuple(name for name in first if name != self._me)
         before = tuple(first[: place - 1])
-        return Choice(ROUTER, others, f"{size} nodes: number {place} of {len(first)} routers by rank", before)
+        return Choice(ROUTER, others, f"{counted(size, 'node')}: number {place} of {counted(len(first), 'router')} by rank", before)
 
     def _as_client(self, known: Mapping[str, Sought], first: Sequence[str], size: int, *, cut_off: bool = False) -> Choice | None:
         """A node that is cut off does not hear who is a router: it tries those that should be."""
@@ -264,7 +265,7 @@ class RoleRule:
             return None
         routers = sorted(told, key=lambda name: weight(name, self._me))
         self._asked = frozenset(routers)
-        return Choice(CLIENT, tuple(routers), f"{size} nodes: a client of {len(routers)} routers")
+        return Choice(CLIENT, tuple(routers), f"{counted(size, 'node')}: a client of {counted(len(routers), 'router')}")
 
     def _may_be_client(self, now: float, role: str, choice: Choice) -> bool:
         if role == CLIENT:

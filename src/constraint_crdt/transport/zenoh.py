@@ -40,9 +40,11 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence, 
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 import zenoh
+from zenoh.handlers import Callback
 
 from constraint_crdt.transport import (
     ANSWERS_AT_ONCE,
@@ -178,6 +180,42 @@ class Opening(NamedTuple):
     retry_seconds: float
     knocks: bool
     """Whether an endpoint that answers is found before."""
+
+
+class _Subscription:
+    """Key expressions that are subscribed to, in one session at a time."""
+
+    def __init__(self, keys: Sequence[zenoh.KeyExpr], take: Callable[[str, bytes], None]) -> None:
+        self._keys = keys
+        self._take = take
+        self._lock = Lock()
+        self._session: zenoh.Session | None = None
+        self._declared: list[zenoh.Subscriber[None]] = []
+
+    def declare(self, session: zenoh.Session) -> None:
+        """Subscribe in this session, and no longer in the one before. Raises `ZError`."""
+        with self._lock:
+            if session is not self._session:
+                self._undeclare()
+                handler = Callback(self._on_sample, indirect=False)
+                self._declared = [session.declare_subscriber(key, handler) for key in self._keys]
+                self._session = session
+
+    def end(self) -> None:
+        """Subscribe no longer."""
+        with self._lock:
+            self._undeclare()
+            self._session = None
+
+    def _undeclare(self) -> None:
+        declared, self._declared = self._declared, []
+        for each in declared:
+            with contextlib.suppress(zenoh.ZError):  # its session was closed
+                each.undeclare()  # type: ignore[no-untyped-call]  # the stub leaves the return type out
+
+    def _on_sample(self, sample: zenoh.Sample) -> None:
+        if sample.kind == zenoh.SampleKind.PUT:
+            self._take(str(sample.key_expr), sample.payload.to_bytes())
 
 
 @dataclass
@@ -367,6 +405,7 @@ class ZenohTransport:
         self._routers_linked = 0.0
         """The last time at which this router had links to those before it."""
         self._shut_out: Callable[[str], bool] = lambda _: False
+        self._subscriptions: list[_Subscription] = []
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -439,7 +478,8 @@ class ZenohTransport:
         """See `RoleTransport.standing`."""
         routers = () if self._session is None else tuple(sorted(self._session.routers()))
         lacks = self._rule is not None and self._rule.is_large and not self._rule.servers
-        return Standing(self._present.role, self._choice.why, routers, lacks)
+        foreign = {} if self._session is None or self._session.peers else dict(self._session.foreign)
+        return Standing(self._present.role, self._choice.why, routers, lacks, foreign)
 
     def links(self) -> Mapping[str, LinkKind]:
         """See `LinkingTransport.links`."""
@@ -459,6 +499,30 @@ class ZenohTransport:
     def _is_shut_out(self, proof: str) -> bool:
         return self._shut_out(proof)
 
+    def subscribe(self, keys: Sequence[str], take: Callable[[str, bytes], None]) -> Callable[[], None]:
+        """See `SubscribingTransport.subscribe`. Raises `TransportError`."""
+        if self._settings.identity is not None:
+            raise TransportError("the links of a node with an identity carry the messages of its fleet only")
+        try:
+            subscription = _Subscription([zenoh.KeyExpr(key) for key in keys], take)
+            self._subscriptions.append(subscription)
+            self._declare_subscriptions()
+        except zenoh.ZError as error:
+            raise TransportError(f"{', '.join(keys)} cannot be subscribed to: {error}") from None
+
+        def end() -> None:
+            if subscription in self._subscriptions:
+                self._subscriptions.remove(subscription)
+            subscription.end()
+
+        return end
+
+    def _declare_subscriptions(self) -> None:
+        """Declare the subscriptions in the present main session, if they are not."""
+        if self._session is not None:
+            for subscription in self._subscriptions:
+                subscription.declare(self._session.main)
+
     async def renew(self, identity: "Identity") -> Peer:
         """Open the session again, with a new certificate. Raises `TransportError`."""
         self._settings = replace(self._settings, identity=identity)
@@ -470,6 +534,12 @@ class ZenohTransport:
         if self._session is None:
             raise Unreachable(f"{peer.name} cannot be asked: this transport has no link now")
         return await self._session.request(peer, payload, timeout)
+
+    async def publish(self, key: str, payload: bytes, media_type: str) -> None:
+        """See `PublishingTransport.publish`. Sent by the main session, to the subscribers of now. Raises `Unreachable`."""
+        if self._session is None:
+            raise Unreachable("this transport has no link now")
+        await self._session.publish(key, payload, media_type)
 
     async def close(self) -> None:
         """See `Transport.close`."""
@@ -561,6 +631,7 @@ class ZenohTransport:
             )  # fmt: skip
         except zenoh.ZError as error:
             raise TransportError(f"Zenoh opened, and refused to join: {error}; open again") from None
+        self._declare_subscriptions()
         self._listens(opened)
         if self._present.role == ROUTER:
             session.leave_after(ROUTER_PAUSE)
@@ -700,6 +771,7 @@ class ZenohTransport:
             session.detach(declared)
             return False
         former, served = session.promote(declared), self._present.role == ROUTER
+        self._declare_subscriptions()
         listened = self._present.role != CLIENT
         self._tell(me, choice, settings)
         ends = clock() + (LONGEST_HANDOVER if served else HANDOVER)
@@ -731,6 +803,7 @@ class ZenohTransport:
             declared = await self._attach_main(session, self._settings.as_role(PEER), me)
             choice, settings = Choice(PEER, (), str(error)), self._settings.as_role(PEER)
         former = session.promote(declared)
+        self._declare_subscriptions()
         if choice.role == ROUTER:
             session.leave_after(ROUTER_PAUSE)
         self._routers_linked = asyncio.get_running_loop().time()

@@ -49,10 +49,12 @@ from zenoh.handlers import Callback
 from constraint_crdt.transport import MAX_PAYLOAD, HandlerTasks, LinkKind, Peer, PeerCallback, Unreachable, check_payload
 from constraint_crdt.transport.addresses import ease_links
 from constraint_crdt.transport.zenoh_startup import (
+    ALIVE_ANYWHERE,
     MARK,
     alive_key,
     alive_keys,
     close_session,
+    fleet_of,
     in_daemon_thread,
     link_ends,
     main_id,
@@ -80,6 +82,10 @@ _TOKEN_BYTES = 8
 _WHOLE = _HEADER.pack(bytes(_TOKEN_BYTES), 0, 1, 1)
 """The header of a list of one reply, which has no tail to ask for."""
 _TURN = struct.Struct("!8sI")
+
+
+PUBLISH_SECONDS = 5.0
+"""Seconds for a message to others than nodes."""
 
 
 class Header(NamedTuple):
@@ -186,6 +192,15 @@ def _page(token: bytes, replies: Sequence[bytes], start: int, end: int) -> list[
 CLOSE_SECONDS = 1.5
 LOG_EVERY = 60.0
 """Seconds between two lines of the log on names without a valid certificate, at least; and on messages without a valid tag."""
+
+FOREIGN_AFTER = 1.0
+"""Seconds after a link came at which a node without peers asks for the nodes of other fleets behind its links."""
+
+FOREIGN_TIMEOUT = 2.0
+"""Seconds for the answers."""
+
+MOST_FOREIGN = 4
+"""Other fleets that are named."""
 
 MOST_SESSIONS = 16
 """Sessions of one name that are listed, at most. A node has one, and for a moment those before it."""
@@ -306,6 +321,9 @@ class ZenohSession:
         self._eased = 0
         self._is_new = False
         """Whether a link has come since the options were set last."""
+        self.foreign: dict[str, str] = {}
+        """Other fleets that were found at the other ends of links while no node of this fleet was, each with the name of a node."""
+        self._looks_around = False
         self._main = self._declare(raw)
 
     def _declare(self, raw: zenoh.Session) -> Declared:
@@ -367,6 +385,11 @@ class ZenohSession:
         self._router_links = sum(what == zenoh.WhatAmI.ROUTER for what in declared.linked.values())
         self._moved()
         return former
+
+    @property
+    def main(self) -> zenoh.Session:
+        """The Zenoh session that is the main one."""
+        return self._main.raw
 
     @property
     def lacks_main(self) -> bool:
@@ -477,7 +500,35 @@ class ZenohSession:
                 self._marked_links[mark] += change
                 if not self._marked_links[mark]:
                     del self._marked_links[mark]
+        if up and not self.peers and self._identity is None and not self._looks_around:
+            self._looks_around = True
+            self._loop.call_later(FOREIGN_AFTER, self._look_around)
         self._moved()
+
+    def _look_around(self) -> None:
+        """Ask for the nodes of all fleets behind the links, as no node of this fleet was found there: a name may be misspelt."""
+        self._looks_around = False
+        if self.peers or self._closed:
+            return
+
+        def on_token(reply: zenoh.Reply) -> None:
+            if reply.ok is not None:
+                self._hand_over(self._note_foreign, str(reply.ok.key_expr))
+
+        with contextlib.suppress(zenoh.ZError):
+            self._main.raw.liveliness().get(ALIVE_ANYWHERE, Callback(on_token, indirect=False), timeout=FOREIGN_TIMEOUT)
+
+    def _note_foreign(self, key: str) -> None:
+        peer = peer_of(key)
+        if peer is not None and not self._is_me(peer) and len(self.foreign) < MOST_FOREIGN:
+            fleet = fleet_of(key)
+            if fleet != self._member.fleet:
+                if fleet not in self.foreign:
+                    told = (
+                        "%s of fleet %s is at the other end of a link, and this node is of fleet %s: look at --fleet and --connect"
+                    )
+                    _log.warning(told, peer.name, fleet, self._member.fleet)
+                self.foreign.setdefault(fleet, peer.name)
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -506,6 +557,23 @@ class ZenohSession:
             replies += page.payloads
             if not page.payloads or sum(map(len, replies)) > ANSWER_BYTES:
                 raise Unreachable(f"{peer.name} answered only {len(replies)} of {total} parts")
+
+    async def publish(self, key: str, payload: bytes, media_type: str) -> None:
+        """Publish a message by the main session. Raises `Unreachable`."""
+        if self._closed:
+            raise Unreachable("this transport is closed")
+        raw = self._main.raw
+
+        def put() -> None:
+            # Blocking, as a message of this sort must not be dropped for a full queue; in a thread, so that the loop does not wait.
+            raw.put(key, payload, encoding=zenoh.Encoding(media_type), congestion_control=zenoh.CongestionControl.BLOCK)
+
+        try:
+            await in_daemon_thread(put, PUBLISH_SECONDS, lambda _: None)
+        except zenoh.ZError as error:
+            raise Unreachable(f"Zenoh does not take the message: {error}") from None
+        except TimeoutError:
+            raise Unreachable("Zenoh did not take the message in time") from None
 
     async def close(self) -> None:
         """Close within `CANCEL_SECONDS` and `CLOSE_SECONDS`; slower parts end in the background."""

@@ -83,6 +83,15 @@ def alive_keys(fleet: str, *, proven: bool = False) -> str:
     return f"{_ROOT}/{_chunk(fleet)}/alive/*/*{'/*' if proven else ''}"
 
 
+ALIVE_ANYWHERE = f"{_ROOT}/*/alive/*/*"
+"""The expression matching every token without a proof, of any fleet."""
+
+
+def fleet_of(alive: str) -> str:
+    """The fleet in a token's key, which `peer_of` gives a peer for."""
+    return unquote(alive.split("/")[1])
+
+
 def peer_of(alive: str) -> Peer | None:
     """The peer of a token's key; None for a key of another form."""
     chunks = alive.split("/")

@@ -236,6 +236,12 @@ class ConstraintGCounter(IndexedView):
         return self._violated
 
     @property
+    def satisfaction_rate(self) -> float:
+        """Satisfied over all evaluations; 1.0 when nothing was recorded."""
+        total = self.total
+        return total.satisfied / sum(total) if sum(total) else 1.0
+
+    @property
     def nodes(self) -> frozenset[str]:
         """The nodes with counts. O(nodes)."""
         return frozenset(node_id for node_id, counts in self._by_node.items() if any(counts))

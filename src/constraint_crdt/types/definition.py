@@ -20,6 +20,7 @@ Times and durations are in ns. Trailing defaults are left out. All knowledge abo
 
 import enum
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, TypedDict, TypeVar, runtime_checkable
 
@@ -320,7 +321,11 @@ def check_definition(
     )
     selector, chosen = check_selector(on), _choice(Mode, mode, "mode")
     if each is not None:
-        raise ConstraintCrdtError("each is not supported yet: leave it out", field="each")
+        check_label(each, "each: ", field="each")
+        if fields[-1] is Scope.FLEET:
+            raise ConstraintCrdtError("each: a constraint of scope fleet has no instances: leave one of the two out", field="each")
+        if not when:
+            raise ConstraintCrdtError("each needs a `when`: the constraint would not be evaluated", field="each")
     if not when:
         _refuse_fields((*fields, chosen))
     return Definition(
@@ -391,6 +396,23 @@ def joined(definitions: Sequence[Definition]) -> Definition:
         about=(about if len(about.encode()) <= ABOUT_BYTES else abouts[0]) or None,
         expires_at=None if None in ends else max(each for each in ends if each is not None),
     )
+
+
+LABEL_BYTES: Final = 64
+"""The label of measurements, and its value, in UTF-8."""
+
+_LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def check_label(label: object, what: str = "", field: str | None = None) -> str:
+    """Return a label of measurements. `what`: the beginning of the sentence. Raises `ConstraintCrdtError` for another text."""
+    if not isinstance(label, str) or not _LABEL.fullmatch(label) or len(label) > LABEL_BYTES:
+        raise ConstraintCrdtError(
+            f"{what}the label of measurements has ASCII letters, digits and `_`, does not begin with a digit, and has at most "
+            f"{LABEL_BYTES} bytes, not {label!r}",
+            field=field,
+        )
+    return label
 
 
 _JOINED_ALIKE: Final = ("for_", "clear_after", "clear_when", "if_unknown", "max_age", "scope", "mode", "each")

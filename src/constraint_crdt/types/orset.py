@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
 
-from constraint_crdt.crdt.cells import Cell, Key, core, make_cell, make_removal
+from constraint_crdt.crdt.cells import REMOVE, Cell, Key, core, make_cell, make_removal, removed_dots
 from constraint_crdt.crdt.digest import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.errors import ConstraintInConflict, UnknownConstraint
@@ -313,6 +313,11 @@ class ConstraintORSet(IndexedView):
     def next_expiry(self) -> int | None:
         """No definition in force expires before this time (ns since the epoch); None if none ever does. O(1)."""
         return self._expiries.next if self.ends else None
+
+    @property
+    def tombstone_count(self) -> int:
+        """Adds whose removals are remembered here, for peers that may not know of them. O(removals)."""
+        return sum(removed.kind == ADD for cell in self._rows.each(REMOVE) for removed in removed_dots(cell))
 
     def take_expiry_changes(self) -> set[str]:
         """The constraints whose reading changed by time since the last call. Kept from the first call on."""

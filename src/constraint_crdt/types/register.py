@@ -10,7 +10,7 @@ this register and for tiles. A register without writes has no candidate: a fresh
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
@@ -25,9 +25,9 @@ from constraint_crdt.crdt.cells import (
     require_text,
     value_of,
 )
-from constraint_crdt.crdt.digest import Replica, writer
+from constraint_crdt.crdt.digest import Replica, parse_replica, writer
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.types.view import IndexedView
 
 Position = tuple[int, int]
@@ -189,6 +189,15 @@ __all__ = ["COORDINATE_MAX", "COORDINATE_MIN", "KEY", "EisensteinRegister", "Pos
 KEY = ""
 
 
+class _RegisterFile(msgspec.Struct):
+    """A register as JSON, in the form of the Rust crate."""
+
+    position: Position
+    timestamp: int
+    node: str
+    norm: int
+
+
 class EisensteinRegister(IndexedView):
     """The position. Reading is O(1)."""
 
@@ -220,6 +229,30 @@ class EisensteinRegister(IndexedView):
         """When the position was written, ns since the epoch by its writer's clock."""
         winner = self._positions.winner
         return winner.time if winner else None
+
+    def to_json(self) -> str:
+        """`{"position": [a, b], "timestamp": NS, "node": REPLICA, "norm": NORM}`, as the Rust crate writes; `null` without one."""
+        winner, leader = self._positions.winner, self._positions.leader
+        if winner is None:
+            return "null"
+        position = (winner.a, winner.b)
+        file = _RegisterFile(position, winner.time, str(leader), eisenstein_norm(position))
+        return msgspec.json.encode(file).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """The register in a JSON of `to_json`, or of the crate, where a node has no life. Its norm is not read.
+
+        Raises `ValueError` for any other text.
+        """
+        register = cls()
+        try:
+            file = msgspec.json.decode(text, type=_RegisterFile | None)
+            if file is not None:
+                register.update(file.position, node=parse_replica(file.node) or file.node, time=file.timestamp)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ConstraintCrdtError) as error:
+            raise InvalidValue(f"this is no JSON of a register: {error}") from None
+        return register
 
     def node_position(self, node_id: str) -> Position | None:
         """The last position written by a node (over its incarnations, the latest). O(rows with a position)."""

@@ -153,6 +153,17 @@ class SketchCRDT(PagedView[SketchShape]):
         shape = shape or SketchShape.of(epsilon, delta)
         super().__init__(rows, name, shape, shape.counters * COUNTER_BYTES, PAGE_COUNTERS * COUNTER_BYTES)
 
+    @classmethod
+    def with_dims(cls, depth: int, width: int, rows: Rows | None = None, *, name: str = "") -> Self:
+        """A sketch with so many rows of counters, each of a width. The others as for the class.
+
+        Raises `TypeError` and `ConstraintCrdtError` for dimensions out of bounds.
+        """
+        shape = SketchShape(whole_number(width, "the width of a sketch"), whole_number(depth, "the depth of a sketch"))
+        if not shape.width > 0 < shape.depth or shape.counters * COUNTER_BYTES > PAGES * PAGE_BYTES:
+            raise ConstraintCrdtError(f"a sketch has 1 to {PAGES * PAGE_BYTES // COUNTER_BYTES} counters, not {depth} x {width}")
+        return cls(rows=rows, name=name, shape=shape)
+
     @staticmethod
     def shape_of(header: SketchValue) -> SketchShape:
         return SketchShape(header.width, header.depth)
@@ -200,6 +211,10 @@ class SketchCRDT(PagedView[SketchShape]):
         self._settle()
         table = self._table
         return min([table[place] for place in self._places(item)])
+
+    def exceeds(self, item: str, threshold: int) -> bool:
+        """True if the estimate of an item is `threshold` or more: for each item so frequent, and possibly for a rarer one."""
+        return self.estimate(item) >= threshold
 
     def about(self, item: str) -> Frequent:
         """The estimate of an item with its bounds."""
@@ -440,6 +455,19 @@ class BloomCRDT(PagedView[BloomShape]):
         """
         shape = shape or BloomShape.of(expected_items, fp_rate)
         super().__init__(rows, name, shape, -(-shape.bits // 8), FILTER_PAGE_BYTES)
+
+    @classmethod
+    def with_params(cls, bits: int, hashes: int, rows: Rows | None = None, *, name: str = "") -> Self:
+        """A filter with so many bits and hashes, for as many items as fill half of the bits. The others as for the class.
+
+        Raises `TypeError` and `ConstraintCrdtError` for values out of bounds.
+        """
+        bits, hashes = whole_number(bits, "the bits of a filter"), whole_number(hashes, "the hashes of a filter")
+        if not (0 < bits <= PAGES * PAGE_BYTES * 8 and 0 < hashes <= HASHES_MAX):
+            most = f"1 to {PAGES * PAGE_BYTES * 8} bits and 1 to {HASHES_MAX} hashes"
+            raise ConstraintCrdtError(f"a filter has {most}, not {bits} and {hashes}")
+        shape = BloomShape(bits, hashes, max(1, round(bits * math.log(2) / hashes)))
+        return cls(rows=rows, name=name, shape=shape)
 
     @staticmethod
     def shape_of(header: BloomValue) -> BloomShape:

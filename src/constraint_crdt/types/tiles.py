@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import Cell, make_cell, make_key, removals_of, value_of
-from constraint_crdt.crdt.digest import Dot, Replica, writer
+from constraint_crdt.crdt.digest import Digest, Dot, Replica, StateHash, writer
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
@@ -157,6 +157,11 @@ class FleetTile(View):
     def author(self) -> str:
         """The author; empty before the first write."""
         return self._origin().author
+
+    @property
+    def state_hash(self) -> StateHash:
+        """Equal for equal cells of the tile, deletions included, in a fleet with one secret. O(its cells)."""
+        return Digest().state(self._digest(), 0)
 
     def verify_integrity(self) -> bool:
         """True if the content is complete and matches its hash, and for a tile without a content. O(content)."""

@@ -2,6 +2,7 @@
 
 const KEPT = "constraint-crdt-token";
 const MOST_TAGS = 200;
+const BASE = new URL("..", import.meta.url).pathname.slice(0, -1); // where a proxy shows the page; empty without one
 
 // What the node said when it could not do what was asked; `status` 0: it did not answer.
 export class Problem extends Error {
@@ -56,7 +57,7 @@ export class Api {
       const headers = { ...options.headers, ...(token ? { authorization: `Bearer ${token}` } : {}) };
       let response;
       try {
-        response = await fetch(path, { ...options, headers, cache: "no-store" });
+        response = await fetch(`${BASE}${path}`, { ...options, headers, cache: "no-store" });
       } catch (error) {
         if (error.name === "AbortError") throw error;
         throw new Problem("the node does not answer", 0);

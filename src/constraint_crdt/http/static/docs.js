@@ -125,7 +125,7 @@ function find(text) {
 }
 
 document.querySelector("#find").addEventListener("input", (event) => find(event.target.value));
-fetch("/openapi.json")
+fetch("openapi.json")
   .then((response) => response.json())
   .then(show)
   .catch(() => {

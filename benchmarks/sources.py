@@ -1,0 +1,164 @@
+"""A flood from a broker: a node that reads it by MQTT, in memory, and what that costs its loop.
+
+    python benchmarks/sources.py [--seconds 60] [--rate 50000] [--check]
+
+A process sends so many values a second, over 20 topics, through Debian's mosquitto. The node takes the last value of a topic in
+each fifth of a second, drops those before, and counts them. Told are: the values that arrived at the node, were taken and dropped;
+how late the loop ran what was due, each 5 ms, and how much of that the node computed; the memory that the node grew by. mosquitto
+drops what it cannot deliver, too: these values are counted as lost on the way.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import psutil
+
+from constraint_crdt import MemoryNetwork, Node
+from constraint_crdt.runtime.settings import NodeSettings
+from constraint_crdt.sources import read_sources
+
+TOPICS = 20
+BLOCK = 500
+"""Values sent at once."""
+
+MOST_LAG = 0.05
+MOST_GROWTH = 32
+"""Seconds that the node's own CPU delays the loop, and MB, for `--check`."""
+
+
+def text(value: bytes) -> bytes:
+    return len(value).to_bytes(2, "big") + value
+
+
+def send(port: int, rate: int, seconds: float) -> None:
+    """The process that sends."""
+    connect = text(b"MQTT") + b"\x04\x02\x00\x3c" + text(b"flood")
+    packets = []
+    for number in range(BLOCK):
+        body = text(f"flood/{number % TOPICS}".encode()) + f"{number}.5".encode()
+        packets.append(bytes([0x30, len(body)]) + body)
+    block = b"".join(packets)
+    with socket.create_connection(("127.0.0.1", port)) as link:
+        link.sendall(bytes([0x10, len(connect)]) + connect)
+        link.recv(4)
+        began, sent = time.monotonic(), 0
+        while time.monotonic() - began < seconds:
+            link.sendall(block)
+            sent += BLOCK
+            time.sleep(max(0.0, began + sent / rate - time.monotonic()))
+    print(sent)
+
+
+@contextlib.contextmanager
+def broker() -> Iterator[int]:
+    with socket.socket() as trying:
+        trying.bind(("127.0.0.1", 0))
+        port: int = trying.getsockname()[1]
+    program = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/sbin:/bin")
+    if program is None:
+        sys.exit("mosquitto is missing: apt-get install mosquitto")
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "mosquitto.conf"
+        config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+        process = subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL)
+        try:
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+                time.sleep(0.02)
+            yield port
+        finally:
+            process.kill()
+            process.wait()
+
+
+class Lag(NamedTuple):
+    """By how many seconds the loop was late, after 5 ms."""
+
+    all: float
+    own: float
+    """At most what the process computed meanwhile: the rest was other processes' on a machine that is not alone."""
+
+
+async def lag() -> Lag:
+    began, due = time.process_time(), time.monotonic() + 0.005
+    await asyncio.sleep(0.005)
+    late = max(0.0, time.monotonic() - due)
+    return Lag(late, min(late, time.process_time() - began))
+
+
+async def measure(port: int, rate: int, seconds: float) -> bool:
+    table = {
+        "name": "flood", "kind": "mqtt", "url": f"mqtt://127.0.0.1:{port}", "topics": ["flood/+"], "format": "number",
+        "fields": {"x_{1}": "value"},
+    }  # fmt: skip
+    settings = msgspec.structs.replace(NodeSettings(name="a"), source=read_sources([table]))
+    async with Node(settings=settings, transport=MemoryNetwork().transport()) as node:
+        for number in range(TOPICS):
+            await node.add_constraint(f"c{number}", when=f"x_{number} < 1000.0")
+        [reader] = node._runtime.sources
+        await asyncio.sleep(1.0)
+        at_rest = [await lag() for _ in range(400)]
+        process = psutil.Process()
+        sender = await asyncio.create_subprocess_exec(
+            sys.executable, __file__, "--send", str(port), "--rate", str(rate), "--seconds", str(seconds), stdout=subprocess.PIPE
+        )
+        lags: list[Lag] = []
+        await asyncio.sleep(min(2.0, seconds / 4))
+        before, highest, cpu = process.memory_info().rss, 0, time.process_time()
+        began = time.monotonic()
+        while sender.returncode is None and time.monotonic() - began < seconds + 30:
+            lags.append(await lag())
+            if len(lags) % 100 == 0:
+                highest = max(highest, process.memory_info().rss)
+        assert sender.stdout is not None
+        sent = int(await sender.stdout.read())
+        share = (time.process_time() - cpu) / (time.monotonic() - began)
+    growth = (max(highest, before) - before) / 1e6
+    print(f"sent {sent:,} values in {seconds:g} s, {sent / seconds:,.0f} a second; arrived {reader.intake.messages:,}")
+    print(f"taken {reader.values:,}, dropped and counted {reader.dropped:,}; lost on the way {sent - reader.intake.messages:,}")
+    for when, each in (("at rest", at_rest), ("in the flood", lags)):
+        whole, own = sorted(one.all for one in each), sorted(one.own for one in each)
+        place = int(len(each) * 0.99)
+        print(
+            f"lag of the loop {when}: p99 {whole[place] * 1e3:.1f} ms, worst {whole[-1] * 1e3:.1f} ms; "
+            f"by the node's own CPU p99 {own[place] * 1e3:.1f} ms, worst {own[-1] * 1e3:.1f} ms"
+        )
+    print(f"memory {growth:+.1f} MB; CPU {share:.2f} cores")
+    return (
+        max(one.own for one in lags) <= MOST_LAG
+        and growth <= MOST_GROWTH
+        and reader.intake.messages - reader.dropped - reader.values <= TOPICS
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--rate", type=int, default=50_000)
+    parser.add_argument(
+        "--check", action="store_true", help="exit with 1 if the node delays its loop by more than 50 ms, or memory grows"
+    )
+    parser.add_argument("--send", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.send:
+        send(arguments.send, arguments.rate, arguments.seconds)
+        return 0
+    with broker() as port:
+        is_well = asyncio.run(measure(port, arguments.rate, arguments.seconds))
+    return int(arguments.check and not is_well)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""The real counterparts of sources: programs of Debian, started on free ports, and a small web server.
+
+Where one is missing, its test is skipped and says so, unless CI_REQUIRES_SOURCES is set.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from constraint_crdt import MemoryNetwork, Node
+from constraint_crdt.model import VerdictState
+from constraint_crdt.operations.service import Finding
+from constraint_crdt.sources import SourceSettings, read_sources
+from tests.runtime.fleet import QUICK
+
+PLUGINS = Path("/usr/lib/nagios/plugins")
+START_SECONDS = 30.0
+
+
+def program(name: str, package: str) -> str:
+    """The path of a program. Skips the test if its package is not installed."""
+    places = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:{PLUGINS}"
+    path = shutil.which(name, path=places)
+    if path is None:
+        (pytest.fail if os.environ.get("CI_REQUIRES_SOURCES") else pytest.skip)(f"{name} is missing: apt-get install {package}")
+    return path
+
+
+def source(**table: Any) -> SourceSettings:
+    """A checked source, as of a settings file."""
+    [made] = read_sources([{"name": "s", **table}])
+    return made
+
+
+def node_with(*tables: dict[str, Any], **changes: Any) -> Node:
+    """A node with these sources, alone on its network."""
+    settings = msgspec.structs.replace(QUICK, source=read_sources(tables), **changes)
+    return Node(name="a", settings=settings, transport=MemoryNetwork().transport())
+
+
+def free_port() -> int:
+    """A port that was free a moment ago, for programs that take no port 0."""
+    with socket.socket() as trying:
+        trying.bind(("127.0.0.1", 0))
+        port: int = trying.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that listens at a port, until the end of the block."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        ends = time.monotonic() + START_SECONDS
+        while not _listens(port):
+            assert process.poll() is None, f"{command[0]} ended with {process.returncode}"
+            assert time.monotonic() < ends, f"{command[0]} does not listen"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+        return True
+    time.sleep(0.02)
+    return False
+
+
+Answer = tuple[int, str, bytes]
+
+
+class WebServer:
+    """Answers each path as told: with status, media type and body."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Answer] = {}
+        self.requests: list[Mapping[str, str]] = []
+        answers, requests = self.answers, self.requests
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                requests.append(dict(self.headers))
+                status, kind, body = answers.get(self.path, (404, "text/plain", b""))
+                self.send_response(status)
+                self.send_header("content-type", kind)
+                self.send_header("content-length", str(len(body)))
+                if status == 302:
+                    self.send_header("location", "/elsewhere")
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    server = WebServer()
+    yield server
+    server.close()
+
+
+async def soon(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.01)
+
+
+def values_of(node: Node) -> dict[str, Any]:
+    """The values that the node measures now."""
+    return {each.name: json.loads(each.value or "null") for each in node.variables() if not each.aged}
+
+
+def why_unknown(node: Node, constraint: str) -> str | None:
+    """Why a constraint is unknown here; None if it is not."""
+    verdict = node._runtime.evaluator.verdict(constraint)
+    return verdict.reason if verdict is not None and verdict.state is VerdictState.UNKNOWN else None
+
+
+def finding(node: Node) -> Finding:
+    """What `doctor` says of the sources."""
+    [found] = [each for each in node.diagnosis.look().findings if each.check == "sources"]
+    return found

@@ -1,0 +1,116 @@
+"""Tools for agents: a scripted session with the SDK's own client, in which an agent asks before it acts and is refused."""
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from constraint_crdt import MemoryNetwork, Node
+from constraint_crdt.agents import AgentsUnavailable, make_server
+from constraint_crdt.cli import main
+from constraint_crdt.client import AsyncClient
+from constraint_crdt.http.server import ApiServer
+from constraint_crdt.http.tokens import Tokens
+from constraint_crdt.operations.operation import Right
+from tests.cli.process import running_node
+
+mcp = pytest.importorskip("mcp", reason="the SDK of the Model Context Protocol is not installed")
+
+pytestmark = pytest.mark.slow
+
+READ, WRITE = "r" * 16, "w" * 16
+
+
+@asynccontextmanager
+async def session(*tokens: tuple[Right, str], token: str | None = None) -> AsyncIterator[Any]:
+    """A client of the tools, over a node with these tokens."""
+    async with (
+        Node(name="forge", transport=MemoryNetwork().transport()) as node,
+        ApiServer(node, "127.0.0.1", 0, tokens=Tokens(list(tokens)) if tokens else None) as api,
+        AsyncClient(api.url, token=token) as asked,
+        mcp.Client(make_server(asked)) as client,
+    ):
+        yield client
+
+
+async def call(client: Any, tool: str, **arguments: object) -> Any:
+    result = await client.call_tool(tool, arguments)
+    assert not result.is_error, result.content
+    return result.structured_content
+
+
+async def refusal(client: Any, tool: str, **arguments: object) -> str:
+    result = await client.call_tool(tool, arguments)
+    assert result.is_error
+    return str(result.content[0].text)
+
+
+async def test_an_agent_that_asks_before_it_acts_is_refused_with_the_reason() -> None:
+    async with session() as client:
+        tools = {each.name: each for each in (await client.list_tools()).tools}
+        assert {"check_action", "add_constraint", "acquire_budget", "read_tile"} <= set(tools)
+        assert all(each.description for each in tools.values())
+        assert tools["check_action"].annotations.read_only_hint
+        added = await call(client, "add_constraint", id="max_speed", when="speed_mps <= 1.5", about="people are near")
+        assert added["change"] == "added"
+        found = await call(client, "check_action", values={"speed_mps": 9.0})
+        assert (found["allowed"], found["violated"][0]["margin"]) == (False, -7.5)
+        assert (await call(client, "check_action", values={"speed_mps": 1.0}))["allowed"]
+        found = await call(client, "check_action", values={"load_kg": 1.0})
+        assert found["undecided"][0]["missing"] == ["speed_mps"]
+        [listed] = (await call(client, "list_constraints"))["constraints"]
+        assert (listed["id"], listed["about"]) == ("max_speed", "people are near")
+        assert "seconds" not in listed, "an answer is read by a model"
+
+
+async def test_mistakes_are_told_in_the_words_of_the_node() -> None:
+    async with session() as client:
+        await call(client, "add_constraint", id="x", when="a < 1.0", about="why")
+        assert "a constraint 'x' is active already" in await refusal(client, "add_constraint", id="x", when="a < 2.0", about="why")
+        assert "column 5: the expression ends" in await refusal(client, "add_constraint", id="y", when="a <=", about="why")
+        assert "there is no budget 'dock'" in await refusal(client, "acquire_budget", name="dock")
+        assert "z" in await refusal(client, "explain_constraint", id="z")
+        assert (await call(client, "list_constraints", pattern="q*"))["total"] == 0
+
+
+async def test_values_tiles_and_resources() -> None:
+    async with session() as client:
+        await call(client, "measure", values={"speed_mps": 1.0})
+        await call(client, "write_tile", room="hall", id="map", text="north is up")
+        assert (await call(client, "read_tile", room="hall", id="map"))["text"] == "north is up"
+        assert (await call(client, "list_tiles"))["total"] == 1
+        assert (await call(client, "fleet_status"))["node"] == "forge"
+        for name in ("constraints", "fleet", "events"):
+            [content] = (await client.read_resource(f"constraint-crdt://{name}")).contents
+            assert json.loads(content.text)["total"] == {"constraints": 0, "fleet": 1, "events": 1}[name]
+
+
+async def test_the_rights_are_those_of_the_token() -> None:
+    async with session((Right.READ, READ), (Right.OPERATE, WRITE), token=READ) as client:
+        assert (await call(client, "list_constraints"))["total"] == 0
+        assert "operate" in await refusal(client, "add_constraint", id="x", when="a < 1.0", about="why")
+    async with session((Right.READ, READ), (Right.OPERATE, WRITE), token=WRITE) as client:
+        assert (await call(client, "add_constraint", id="x", when="a < 1.0", about="why"))["change"] == "added"
+
+
+@pytest.mark.processes
+async def test_the_command_serves_on_stdio(tmp_path: Path) -> None:
+    with running_node() as node:
+        parameters = mcp.StdioServerParameters(
+            command=sys.executable, args=["-m", "constraint_crdt", "mcp", "--node", node.url], cwd=str(tmp_path)
+        )
+        async with mcp.Client(parameters) as client:
+            assert (await call(client, "fleet_status"))["constraints"] == 0
+
+
+def test_mistakes_of_the_command_are_a_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["mcp", "--node", "ftp://x"]) == 2
+    assert main(["mcp", "--http", "0.0.0.0:8480"]) == 2
+    assert "give a loopback address" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "mcp.server", None)
+    with pytest.raises(AgentsUnavailable, match=r"pip install 'constraint-crdt\[mcp\]'"):
+        make_server(AsyncClient("1"))
