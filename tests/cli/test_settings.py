@@ -78,7 +78,7 @@ def test_a_site_is_a_label(tmp_path: Path) -> None:
         ('labels = { zone = "" }', "`labels` in .*the value of the label zone must have 1 to 256 bytes"),
         ('labels = "zone=a"', "is not a table of labels"),
         ("chek_every = 1", "`chek_every`.*`check_every` may be meant"),
-        ("zzz = 1", "`zzz`.*there are accept_plain, alert, api"),
+        ("zzz = 1", "`zzz`.*there are accept_plain, action, alert, api"),
         ('check_every = "1"', "`check_every` in .*node.toml: '1' is not a number of seconds"),
         ("check_every = 0", "`check_every` in .*: check_every must be from 0.01"),
         ("max_age = nan", "max_age"),

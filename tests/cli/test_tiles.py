@@ -121,7 +121,7 @@ def test_tags_come_and_go_together(node_url: str, capsysbinary: Capture) -> None
         (["tile", "put"], "ROOM"),
         (["tile", "put", "r", "x", "file", "--text", "x"], "not allowed"),
         (["tile", "put", "r", "x", "/nowhere/at/all"], "cannot read /nowhere/at/all"),
-        (["tile", "put", "", "x", "--text", "x"], "room of a tile"),
+        (["tile", "put", "", "x", "--text", "x"], "the room is empty"),
         (["tile", "put", "r", "x\x1f", "--text", "x"], "U+001F"),
         (["tile", "put", "r", "x", "--text", "x", "--tag", ""], "a tag must have"),
         (["tile", "put", "r", "x", "--text", "\udcff"], ""),

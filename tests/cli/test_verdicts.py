@@ -219,7 +219,7 @@ def test_an_explanation_has_a_bounded_number_of_sentences() -> None:
     sentences, now = explained(*(reported(f"n{number:02}", "violated", since=number) for number in range(MOST_TOLD + 3)))
     assert len(now) == MOST_TOLD + 3
     assert [sentence.split()[2] for sentence in sentences[:-1]] == [f"n{number:02}" for number in range(MOST_TOLD)]
-    assert sentences[-1] == "and on 3 nodes more"
+    assert sentences[-1] == "and on 3 more nodes"
 
 
 def test_a_violation_is_told_alike_by_constraints_explain_and_check(node_url: str, capsys: Capture) -> None:

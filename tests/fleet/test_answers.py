@@ -59,7 +59,7 @@ def test_a_stopped_node_is_named_until_it_goes_on_and_has_heard(trio: list[NodeP
     assert "anvil" not in err
     assert err.count("\n") == 1
     code, out, _ = tried(anvil, "add", "late", "--about", "edited", "--wait", "majority")
-    assert (code, out.endswith("2 of 3 nodes have it\n")) == (0, True)
+    assert (code, "2 of 3 nodes have it" in out) == (0, True)
     code, _, err = tried(anvil, "add", "late", "--about", "again", "--wait", "3", "--timeout", "1s")
     assert code == 1
     seconds_until(lambda: forge.get("status")["peers"] == 1)

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from constraint_crdt.types import changes
 from constraint_crdt.types.nodes import AUDIT_SLOTS
 from tests.conftest import BUDGET
 from tests.survival.nodes import boot
 
 CHANGES, IDS, NODES = 20_000 if BUDGET == "nightly" else 2_000, 200, 3
+HISTORY_BYTES = 20_000
+"""Of the history of a node: few, so that the changes of the first time fill it."""
+
 ROOM = 1.25
 """How much more a store may use the second time. A store that kept every change would use several times as much."""
 
@@ -35,6 +39,7 @@ def used_bytes(folder: Path) -> int:
 async def test_what_a_fleet_keeps_levels_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the same, the second time with the stores of the first: in them, what was freed is used again."""
     boot(monkeypatch, tmp_path / "run")
+    monkeypatch.setattr(changes, "CHANGE_BYTES", HISTORY_BYTES)
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     churn = importlib.import_module("churn")
     largest = []

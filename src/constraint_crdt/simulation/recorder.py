@@ -23,7 +23,7 @@ from constraint_crdt.crdt.cells import Cell, Run, read_cell
 from constraint_crdt.crdt.digest import Dot, Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.exchange_rules import GossipResult
-from constraint_crdt.protocol.gossip_node import GossipNode, WrongSender
+from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipMessage, Ping, Sync, decode_message, encode_message
 from constraint_crdt.protocol.peers import bind_runs
 
@@ -168,16 +168,14 @@ class RecordedNode(GossipNode):
         if self._sink is not None:
             self._sink(Frame(self._clock_of_inputs(), self.state_hash[:HASH_BYTES], told))
 
-    def hear(self, payload: bytes, sender: str | None = None) -> tuple[GossipMessage, GossipResult]:
+    def receive(self, message: GossipMessage) -> GossipResult:
         try:
-            message, result = super().hear(payload, sender)
-        except WrongSender:  # had no effect, and the recording names no sender
-            raise
+            result = super().receive(message)
         except ConstraintCrdtError:  # a refused message is an input too
-            self._tell(ReceivedMessage(payload))
+            self._tell(ReceivedMessage(encode_message(message)))
             raise
-        self._tell(ReceivedMessage(payload))
-        return message, result
+        self._tell(ReceivedMessage(encode_message(message)))
+        return result
 
     def begin(self, peer: str) -> GossipMessage:
         message = super().begin(peer)
