@@ -88,11 +88,15 @@ def try_sources(arguments: argparse.Namespace) -> int:
         raise MisuseError(str(error)) from None
     if not 0 < seconds <= LONGEST:
         raise MisuseError(f"--for takes up to {LONGEST:.0f}s, not {arguments.for_}")
-    logging.getLogger("constraint_crdt").setLevel(logging.CRITICAL)  # the answer says it
+    log = logging.getLogger("constraint_crdt")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # the answer says it
     try:
         reports = asyncio.run(_try(chosen, settings, seconds))
     except ConstraintCrdtError as error:
         raise CommandFailedError(str(error)) from None
+    finally:
+        log.setLevel(level)
     if arguments.json:
         print_json(reports)
     else:
