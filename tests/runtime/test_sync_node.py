@@ -233,3 +233,12 @@ def test_a_count_under_both_of_its_names_is_refused(node: SyncNode) -> None:
     node.record(1, 2)
     node.record(violations=3)
     assert node.status().violations == 5
+
+
+def test_an_iteration_of_events_may_be_dropped_on_the_thread_of_the_node() -> None:
+    """As a garbage collection does, which runs on any thread."""
+    with SyncNode(name="a", settings=QUICK, transport=MemoryNetwork().transport()) as node:
+        events = node.events(timeout=10)
+        node.add_constraint("x")
+        assert next(events).constraint == "x"
+        node.read(lambda _: events.close())  # type: ignore[attr-defined]  # it is a generator

@@ -398,7 +398,7 @@ class SyncNode:
                     return
                 yield event
         finally:
-            with contextlib.suppress(LifecycleError):
+            with contextlib.suppress(LifecycleError, WrongThread):  # the latter: dropped by a collection on the thread of the node
                 self._wait(_close(events))
 
     def position(self) -> PositionReport:
