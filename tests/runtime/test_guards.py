@@ -75,6 +75,20 @@ async def test_only_enforced_constraints_that_apply_here_bind() -> None:
         assert node.guards.standing(["gone"]).missing == ("gone",)
 
 
+async def test_a_guard_of_all_critical_constraints_follows_their_definitions() -> None:
+    async with guarded_node() as node:
+        await node.measure({"speed_mps": 1.0, "temp_c": 90.0})
+        assert node.guards.standing().constraints == 1
+        await node.add_constraint("warm", when="temp_c < 60.0", severity="critical")
+        await eventually(lambda: node.guards.standing().standing == "violated")
+        assert node.guards.standing().constraints == 2
+        await node.add_constraint("warm", when="temp_c < 60.0", severity="info")
+        assert (node.guards.standing().standing, node.guards.standing().constraints) == ("holds", 1)
+        await node.remove_constraint("max_speed")
+        found = node.guards.standing()
+        assert (found.constraints, found.missing) == (0, ())
+
+
 async def test_a_removal_and_a_repair_are_told_to_a_guard_that_waits() -> None:
     async with guarded_node() as node:
         await node.measure({"speed_mps": 9.0})

@@ -7,7 +7,7 @@ removal of a definition by another node, is seen by a look each `LOOK_EVERY` sec
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final, Literal, ParamSpec, TypeVar
 
@@ -36,11 +36,20 @@ class Guards:
         self._gossip = gossip
         self._evaluator = evaluator
         self._waiting: set[asyncio.Event] = set()
+        self._critical: set[str] | None = None
+        """The constraints with a critical definition; None before the first guard of all of them."""
+        self._redefined: set[str] = set()
+        """Those to be looked at again."""
 
     def note(self, _: str) -> None:
         """The verdict on a constraint changed."""
         for event in self._waiting:
             event.set()
+
+    def redefine(self, ids: Iterable[str]) -> None:
+        """The definitions in force of these constraints changed."""
+        if self._critical is not None:
+            self._redefined.update(ids)
 
     def standing(self, ids: Sequence[str] = ()) -> GuardReport:
         """Whether these constraints hold here; without ids all critical ones. Raises `ConstraintCrdtError` for too many."""
@@ -48,7 +57,7 @@ class Guards:
         unknown: list[str] = []
         missing: list[str] = []
         bound = 0
-        for id_ in ids or self._critical():
+        for id_ in ids or self._all_critical():
             if id_ not in self._gossip.state.constraints:
                 missing.append(id_)
                 continue
@@ -71,13 +80,18 @@ class Guards:
             missing=tuple(missing),
         )
 
-    def _critical(self) -> list[str]:
-        constraints = self._gossip.state.constraints
-        return [
-            id_
-            for id_ in sorted(constraints)
-            if any(each.definition.severity is Severity.CRITICAL for each in constraints.additions(id_))
-        ]
+    def _all_critical(self) -> list[str]:
+        """The active critical constraints, ordered. O(these), and O(constraints) the first time."""
+        constraints, redefined = self._gossip.state.constraints, self._redefined
+        if self._critical is None:
+            self._critical, redefined = set(), set(constraints)
+        for id_ in redefined:
+            if any(each.definition.severity is Severity.CRITICAL for each in constraints.additions(id_)):
+                self._critical.add(id_)
+            else:
+                self._critical.discard(id_)
+        self._redefined = set()
+        return sorted(id_ for id_ in self._critical if id_ in constraints)
 
     async def report(self, ids: Sequence[str] = (), *, unless: str | None = None, wait: float = 0.0) -> GuardReport:
         """The standing, once it differs from `unless`, or after `wait` seconds. Raises `ConstraintCrdtError` for too many."""

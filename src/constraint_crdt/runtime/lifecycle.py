@@ -623,6 +623,7 @@ class Runtime:
         # Findings about a redefined constraint are dropped at once, before the next reading.
         feed.definitions.subscribe(self.evaluator.judge.redefine)
         feed.definitions.subscribe(self.actions.redefined)
+        feed.definitions.subscribe(self.guards.redefine)
         self.evaluator.subscribe(self.notices.note)
         self.evaluator.subscribe(self.guards.note)
         if self.settings.action:
