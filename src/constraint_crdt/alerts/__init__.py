@@ -40,7 +40,7 @@ import re
 import time
 import urllib.parse
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import ClassVar, Final, Literal, NamedTuple, Protocol
 
@@ -52,7 +52,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.history import DefinitionClock, NodeRates
-from constraint_crdt.model import Mode, VerdictState
+from constraint_crdt.model import Mode, VerdictState, close_to, nearest
 from constraint_crdt.model.selectors import parse_selector
 from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.operations.counts import ConstraintRate
@@ -574,9 +574,7 @@ def _read(number: int, table: Mapping[str, object]) -> AlertRule:
     where = f"alert {number}" + (f" ({table['name']})" if isinstance(table.get("name"), str) else "")
     for key in table:
         if key not in known:
-            near = _close_to(str(key), known)
-            hint = f"`{near[0]}` may be meant" if near else f"there are {', '.join(known)}"
-            raise ConstraintCrdtError(f"{where}: there is no field `{key}`: {hint}")
+            raise ConstraintCrdtError(f"{where}: there is no field `{key}`: {nearest(str(key), known)}")
     for key in ("name", "kind"):
         if key not in table:
             raise ConstraintCrdtError(f"{where}: `{key}` is missing")
@@ -643,14 +641,8 @@ _LENGTHS = ("for", "half_life", "keep_firing_for", "repeat", "within")
 """The fields that take seconds, or a text as in the fields of constraints."""
 
 
-def _close_to(name: str, names: Iterable[str]) -> list[str]:
-    from difflib import get_close_matches  # rarely needed: kept out of the start of a node
-
-    return get_close_matches(name, list(names), n=1)
-
-
 def _unknown(kind: str) -> str:
-    near = _close_to(kind, KINDS)
+    near = close_to(kind, KINDS)
     hint = f"{near[0]!r} may be meant" if near else f"there are {', '.join(KINDS)}"
     return f"there is no kind {kind!r}: {hint}"
 

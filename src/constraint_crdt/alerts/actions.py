@@ -28,6 +28,7 @@ import msgspec
 from constraint_crdt.alerts import MOST_TEXT, NAME_OF_PLACE, shown_place, wrong_address
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.model import nearest
 from constraint_crdt.operations.command import UsageError, parse_duration, show_values
 
 VIOLATED: Final = "violated"
@@ -365,7 +366,7 @@ def _read(number: int, table: Mapping[str, object]) -> Action:
     where = f"action {number}" + (f" ({table['name']})" if isinstance(table.get("name"), str) else "")
     for key in table:
         if key not in _FIELDS:
-            raise ConstraintCrdtError(f"{where}: there is no field `{key}`: {_near(str(key), _FIELDS)}")
+            raise ConstraintCrdtError(f"{where}: there is no field `{key}`: {nearest(str(key), _FIELDS)}")
     if "name" not in table:
         raise ConstraintCrdtError(f"{where}: `name` is missing")
     try:
@@ -381,14 +382,6 @@ def _read(number: int, table: Mapping[str, object]) -> Action:
     return msgspec.convert(given, Action, strict=True)
 
 
-def _near(name: str, names: Iterable[str]) -> str:
-    from difflib import get_close_matches  # rarely needed: kept out of the start of a node
-
-    known = list(names)
-    near = get_close_matches(name, known, n=1)
-    return f"`{near[0]}` may be meant" if near else f"there are {', '.join(known)}"
-
-
 def _wrong(action: Action) -> str | None:
     return _wrong_fields(action) or _wrong_way(action) or _wrong_message(action)
 
@@ -400,7 +393,7 @@ def _wrong_fields(action: Action) -> str | None:
         return f"`constraint` must have 1 to {MOST_TEXT} printable characters"
     for turn in action.turns:
         if turn not in TURNS:
-            return f"`turns` has no {turn!r}: {_near(turn, TURNS)}"
+            return f"`turns` has no {turn!r}: {nearest(turn, TURNS)}"
     if not action.turns:
         return f"`turns` is empty: give one or more of {', '.join(TURNS)}"
     for key, value, lowest, highest in (
@@ -439,7 +432,7 @@ def _wrong_way(action: Action) -> str | None:
 
 def _wrong_message(action: Action) -> str | None:
     if action.template not in TEMPLATES:
-        return f"there is no template {action.template!r}: {_near(action.template, TEMPLATES)}"
+        return f"there is no template {action.template!r}: {nearest(action.template, TEMPLATES)}"
     own = action.body is not None
     if action.command and (own or action.template != "json"):
         return "a command has its values in the environment: leave out `template` and `body`"
@@ -453,5 +446,5 @@ def _wrong_message(action: Action) -> str | None:
         return f"`body` has at most {MOST_BODY} bytes"
     for name in _PLACEHOLDER.findall(text) if own else ():
         if name not in NAMES:
-            return f"`body` has ${{{name}}}, which no turn has: {_near(name, NAMES)}"
+            return f"`body` has ${{{name}}}, which no turn has: {nearest(name, NAMES)}"
     return None

@@ -13,6 +13,7 @@ from typing import Final, NoReturn, TypeAlias, get_args
 import msgspec
 
 from constraint_crdt import __version__
+from constraint_crdt.model import close_to
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.command import AnyCommand, Command, Flag, parse_count
 from constraint_crdt.operations.operation import AnyOperation
@@ -169,11 +170,9 @@ _CHOICE = re.compile(r"invalid choice: '(.*)'( \(choose from .*\))$")
 
 def _near(wrong: str, choices: str) -> str:
     """The word of `choices` most similar to a wrong one, as a hint; empty if none is similar."""
-    from difflib import get_close_matches  # rarely needed
-
     if other := OTHER_WORDS.get(wrong):
         return f" (it is `{PROGRAM} {other}`)"
-    near = get_close_matches(wrong, re.findall(r"[\w-]+", choices), n=1)
+    near = close_to(wrong, re.findall(r"[\w-]+", choices))
     return f" ({near[0]} may be meant)" if near else ""
 
 

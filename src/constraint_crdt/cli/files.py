@@ -40,7 +40,6 @@ nothing. `export --constraints` writes such a file.
 import argparse
 import base64
 import contextlib
-import difflib
 import json
 import os
 import re
@@ -69,7 +68,7 @@ from constraint_crdt.crdt.limits import MAX_COUNT, TILE_BYTES, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, check_expressions
-from constraint_crdt.model import IfUnknown, Mode, Scope, Severity, counted
+from constraint_crdt.model import IfUnknown, Mode, Scope, Severity, counted, nearest
 from constraint_crdt.operations.alerts import RuleReport
 from constraint_crdt.operations.budgets import BudgetReport
 from constraint_crdt.operations.command import UsageError, parse_duration, show_duration
@@ -788,9 +787,7 @@ def _read_budget(entry: dict[str, object], before: Collection[str], place: str) 
     """Raises `ConstraintCrdtError` for a value out of bounds, `MisuseError` for a value of the wrong type."""
     for key in entry:
         if key not in FIELDS_OF_BUDGET:
-            near = difflib.get_close_matches(key, FIELDS_OF_BUDGET, n=1)
-            hint = f"`{near[0]}` may be meant" if near else f"there are {', '.join(FIELDS_OF_BUDGET)}"
-            raise ConstraintCrdtError(f"there is no field `{key}`: {hint}")
+            raise ConstraintCrdtError(f"there is no field `{key}`: {nearest(key, FIELDS_OF_BUDGET)}")
     for key in ("name", "limit"):
         if key not in entry:
             raise ConstraintCrdtError(f"`{key}` is missing")
@@ -892,9 +889,7 @@ def _read_entry(entry: dict[str, object], before: Collection[str]) -> tuple[str,
     """Raises `ConstraintCrdtError` or `ExpressionError` as a node would, `MisuseError` for a value of the wrong type."""
     for key, value in entry.items():
         if key not in FIELDS:
-            near = difflib.get_close_matches(key, FIELDS, n=1)
-            hint = f"`{near[0]}` may be meant" if near else f"there are {', '.join(FIELDS)}"
-            raise ConstraintCrdtError(f"there is no field `{key}`: {hint}")
+            raise ConstraintCrdtError(f"there is no field `{key}`: {nearest(key, FIELDS)}")
         if key in TEXTS and not isinstance(value, str):
             raise ConstraintCrdtError(f"`{key}` must be a text, not {value!r}")
     if "id" not in entry:

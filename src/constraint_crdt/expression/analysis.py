@@ -25,7 +25,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import Expression, compile_expression, parts
 from constraint_crdt.expression.syntax import Node, is_window, unparse
-from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
+from constraint_crdt.model import IfUnknown, Mode, Scope, Severity, close_to
 from constraint_crdt.model.selectors import Selector
 from constraint_crdt.types.definition import Definition
 
@@ -656,8 +656,6 @@ class _Checker:
 
 def _misspelt(rules: Sequence[Rule], measured: Iterable[str]) -> Iterator[Finding]:
     """Variables of one constraint that are nearly named as a variable that a node measures, or that several constraints read."""
-    from difflib import get_close_matches  # rarely needed: kept out of the import of the package
-
     readers: dict[str, list[str]] = {}
     for rule in rules:
         if rule.definition.when is not None and rule.definition.scope is not Scope.FLEET:
@@ -665,5 +663,5 @@ def _misspelt(rules: Sequence[Rule], measured: Iterable[str]) -> Iterator[Findin
                 readers.setdefault(name, []).append(rule.id)
     sure = {name for name, ids in readers.items() if len(ids) > 1} | set(measured)
     for name, ids in sorted(readers.items()):
-        if name not in sure and (near := get_close_matches(name, sure, 1, 0.8)):
+        if name not in sure and (near := close_to(name, sure, cutoff=0.8)):
             yield Finding(Fault.MISSPELT, tuple(ids), f"nothing else reads or measures {name}: is it {near[0]}?")

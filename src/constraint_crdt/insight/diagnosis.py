@@ -23,7 +23,7 @@ from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import Evaluation, expressions_of
 from constraint_crdt.insight.evidence import Evidence, LivePeers
 from constraint_crdt.insight.history import SizeLimit
-from constraint_crdt.model import Scope, VerdictState, counted
+from constraint_crdt.model import Scope, VerdictState, close_to, counted
 from constraint_crdt.model.selectors import Label, Selector
 from constraint_crdt.operations.constraints import reported_disabling, show_disabled
 from constraint_crdt.operations.nodes import LinkProtection, slow_links
@@ -250,9 +250,7 @@ class Undecidable:
         if definition.on and not definition.requirements:
             where = f" with the {_labels(definition.on)}"
         if variable not in self._near and len(self._near) * len(self._variables) < MOST_COMPARED:
-            from difflib import get_close_matches  # rarely needed: kept out of the start of a node
-
-            untold = get_close_matches(variable, list(self._measured)[:MOST_UNTOLD], 1)
+            untold = close_to(variable, list(self._measured)[:MOST_UNTOLD])
             self._near[variable] = self._variables.near(variable)[:1] or untold
         near = "".join(f" ({each} may be meant)" for each in self._near.get(variable, ()) if each != variable)
         return f"no node{where} measures {variable}{near}"

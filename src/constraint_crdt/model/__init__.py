@@ -236,6 +236,20 @@ def counted(count: int, noun: str, one: str = "", more: str = "") -> str:
     return f"{count} {noun} {one}".rstrip() if count == 1 else f"{count} {noun}s {more}".rstrip()
 
 
+def close_to(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The known names closest to a mistyped one, the closest first: at most `most`, none if none is close to it."""
+    from difflib import get_close_matches  # rarely needed: kept out of the import of the package
+
+    return get_close_matches(name, list(known), most, cutoff)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint on a mistyped name: the known one closest to it, or all of them."""
+    names = list(known)
+    near = close_to(name, names)
+    return f"`{near[0]}` may be meant" if near else f"there are {', '.join(names)}"
+
+
 def html_table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]], total: int) -> str:
     """A table with a caption. `columns`: its head. `rows`: the cells, texts or numbers. `total`: the number of rows in all."""
     head = "".join(f"<th>{_escape(column)}</th>" for column in columns)

@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import dot_text
 from constraint_crdt.errors import ConstraintCrdtError, UnknownConstraint
-from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
+from constraint_crdt.model import IfUnknown, Mode, Scope, Severity, close_to
 from constraint_crdt.model.selectors import Selector
 from constraint_crdt.operations.command import (
     Column,
@@ -588,9 +588,7 @@ MOST_COMPARED: Final = 1000
 
 def inactive(id_: str, active: Sequence[str], field: str | None = None) -> Problem:
     """The refusal of an id that no active constraint has, with the most similar one."""
-    from difflib import get_close_matches  # rarely needed: kept out of the start of a node
-
-    near = get_close_matches(id_, active[:MOST_COMPARED], 1)
+    near = close_to(id_, active[:MOST_COMPARED])
     return not_found(f"no constraint {id_!r} is active{f' ({near[0]} may be meant)' if near else ''}", field)
 
 

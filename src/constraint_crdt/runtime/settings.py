@@ -9,7 +9,7 @@ import ipaddress
 import json
 import re
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,6 +21,7 @@ from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import check_id
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.expression import check_names
+from constraint_crdt.model import close_to, nearest
 from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.operations.nodes import LinkProtection
 from constraint_crdt.protocol.sites import SITE
@@ -509,7 +510,7 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, object]:
             value: object = [part.strip() for part in text.split(",") if part.strip()] if many else text
             values[key] = _converted(key, value, variable)
         elif variable.startswith(ENVIRONMENT_PREFIX):
-            near = _close_to(variable, known, cutoff=0.92)
+            near = close_to(variable, known, cutoff=0.92)
             if near:
                 raise SettingsError(f"there is no setting {variable} in the environment: {near[0]} is meant, or unset it")
     return values
@@ -533,21 +534,8 @@ def _from_file(file: Path) -> dict[str, object]:
     known = NodeSettings.__struct_fields__
     for key in content:
         if key not in known:
-            raise SettingsError(f"there is no setting `{key}`, as in {file}: {_nearest(key, known)}")
+            raise SettingsError(f"there is no setting `{key}`, as in {file}: {nearest(key, sorted(known))}")
     return {key: _converted(key, value, f"`{key}` in {file}", strict=True) for key, value in content.items()}
-
-
-def _close_to(name: str, names: Iterable[str], cutoff: float = 0.6) -> list[str]:
-    """The name closest to a mistyped one; none if there is none close to it."""
-    from difflib import get_close_matches  # rarely needed: kept out of the start of a node
-
-    return get_close_matches(name, list(names), n=1, cutoff=cutoff)
-
-
-def _nearest(key: str, known: Iterable[str]) -> str:
-    names = sorted(known)
-    near = _close_to(key, names)
-    return f"`{near[0]}` may be meant" if near else f"there are {', '.join(names)}"
 
 
 def _flag(key: str) -> str:
@@ -670,7 +658,7 @@ def _read_variable(name: str, table: "Mapping[str, object] | VariableSettings") 
         table = {key: value for key, value in msgspec.structs.asdict(table).items() if value is not None}
     for key in table:
         if key not in VariableSettings.__struct_fields__:
-            raise SettingsError(f"{where}: there is no key `{key}`: {_nearest(key, VariableSettings.__struct_fields__)}")
+            raise SettingsError(f"{where}: there is no key `{key}`: {nearest(key, sorted(VariableSettings.__struct_fields__))}")
     try:
         check_names([name])
         return VariableSettings(max_age=_variable_age(table.get("max_age")))
@@ -707,7 +695,7 @@ def _read_share(given: object) -> SharedVariable:
         raise SettingsError(f"share: {given!r} is no name, and no table with a `name`")
     for key in given:
         if key not in SharedVariable.__struct_fields__:
-            raise SettingsError(f"share: there is no key `{key}`: {_nearest(key, SharedVariable.__struct_fields__)}")
+            raise SettingsError(f"share: there is no key `{key}`: {nearest(key, sorted(SharedVariable.__struct_fields__))}")
     every = given.get("every")
     try:
         table = {**given, "every": parse_duration(every)} if isinstance(every, str) else given

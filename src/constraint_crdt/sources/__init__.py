@@ -28,6 +28,7 @@ import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import check_names
+from constraint_crdt.model import nearest
 from constraint_crdt.operations.command import UsageError, parse_duration
 
 MOST_SOURCES = 50
@@ -187,7 +188,7 @@ def _read(number: int, table: Mapping[str, object]) -> SourceSettings:
     known = [field.name for field in fields]
     for key in table:
         if key not in known:
-            raise ConstraintCrdtError(f"{where}: there is no key `{key}`: {_nearest(str(key), known)}")
+            raise ConstraintCrdtError(f"{where}: there is no key `{key}`: {nearest(str(key), known)}")
     for key in ("name", "kind"):
         if key not in table:
             raise ConstraintCrdtError(f"{where}: `{key}` is missing")
@@ -219,7 +220,7 @@ def _read_fields(tables: object) -> dict[str, FieldSettings]:
             for key in table:
                 if key not in FieldSettings.__struct_fields__:
                     raise ConstraintCrdtError(
-                        f"`fields`: {name}: there is no key `{key}`: {_nearest(str(key), FieldSettings.__struct_fields__)}"
+                        f"`fields`: {name}: there is no key `{key}`: {nearest(str(key), FieldSettings.__struct_fields__)}"
                     )
             if "path" not in table:
                 raise ConstraintCrdtError(f"`fields`: {name} has no `path`")
@@ -230,13 +231,6 @@ def _read_fields(tables: object) -> dict[str, FieldSettings]:
     return found
 
 
-def _nearest(key: str, known: "tuple[str, ...] | list[str]") -> str:
-    from difflib import get_close_matches  # rarely needed: kept out of the start of a node
-
-    near = get_close_matches(key, known, n=1)
-    return f"`{near[0]}` may be meant" if near else f"there are {', '.join(known)}"
-
-
 _OF_ALL_KINDS: Final = ("name", "kind", "every", "max_age", "prefix", "most", "fields")
 
 
@@ -244,7 +238,7 @@ def _misuse(source: SourceSettings) -> str | None:
     """The reason why the keys do not fit the kind. None for fitting keys."""
     kind = KINDS.get(source.kind)
     if kind is None:
-        return f"there is no kind {source.kind!r}: {_nearest(source.kind, list(KINDS))}"
+        return f"there is no kind {source.kind!r}: {nearest(source.kind, list(KINDS))}"
     taken = {*_OF_ALL_KINDS, *kind.needs, *kind.takes, *(("format",) if kind.formats else ())}
     for field in msgspec.structs.fields(SourceSettings):
         is_given = field.default is not msgspec.NODEFAULT and getattr(source, field.name) != field.default
@@ -254,7 +248,7 @@ def _misuse(source: SourceSettings) -> str | None:
     if missing is not None:
         return f"kind {source.kind} needs `{missing}`"
     if source.format is not None and source.format not in kind.formats:
-        return f"there is no format {source.format!r} for kind {source.kind}: {_nearest(source.format, list(kind.formats))}"
+        return f"there is no format {source.format!r} for kind {source.kind}: {nearest(source.format, list(kind.formats))}"
     if kind.needs_fields and not source.fields:
         return f"kind {source.kind} needs `fields`: an exporter tells hundreds of metrics"
     if (source.payload_format == "ros2") is not bool(source.type):

@@ -32,6 +32,7 @@ from constraint_crdt.crdt.digest import Replica, check_id, writer
 from constraint_crdt.crdt.limits import CELL_BYTES, MAX_COUNT
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import InvalidType
+from constraint_crdt.model import close_to
 from constraint_crdt.types.nodes import RETIRE, UNDO, Retirements
 from constraint_crdt.types.view import IndexedView
 
@@ -260,13 +261,11 @@ class MeasuredVariables(IndexedView):
 
         Of more than `COMPARED` names, those that share most pairs of neighbouring letters are compared.
         """
-        from difflib import get_close_matches  # rarely needed: kept out of the import of the package
-
         names = sorted(self._by_name)
         if len(names) > COMPARED:
             pairs = _pairs(name)
             names = nlargest(COMPARED, names, key=lambda each: len(pairs & _pairs(each)) - abs(len(each) - len(name)))
-        return get_close_matches(name, names, NEAR)
+        return close_to(name, names, NEAR)
 
     # --- writing -------------------------------------------------------------------------------------------------------
 
