@@ -25,7 +25,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import Expression, compile_expression, parts
 from constraint_crdt.expression.syntax import Node, is_window, unparse
-from constraint_crdt.model import IfUnknown, Mode, Scope, Severity, close_to
+from constraint_crdt.model import IfUnknown, Mode, Scope, close_to
 from constraint_crdt.model.selectors import Selector
 from constraint_crdt.types.definition import Definition
 
@@ -509,7 +509,6 @@ def _compare_texts(old: Definition, new: Definition, kinds: Mapping[str, str] | 
 
 _STRICTNESS = {IfUnknown.SATISFIED: 0, IfUnknown.UNKNOWN: 1, IfUnknown.VIOLATED: 2}
 _FORCE = {Mode.AUDIT: 0, Mode.WARN: 1, Mode.ENFORCE: 2}
-_GRAVITY = {severity: place for place, severity in enumerate(Severity)}
 
 
 def _compare_fields(old: Definition, new: Definition) -> Iterator[tuple[str, bool]]:
@@ -519,7 +518,7 @@ def _compare_fields(old: Definition, new: Definition) -> Iterator[tuple[str, boo
     if old.clear_after != new.clear_after:
         yield "clear_after", new.clear_after < old.clear_after
     if old.severity is not new.severity:
-        yield "severity", _GRAVITY[new.severity] < _GRAVITY[old.severity]
+        yield "severity", new.severity.rank < old.severity.rank
     if old.if_unknown is not new.if_unknown:
         yield "if_unknown", _STRICTNESS[new.if_unknown] < _STRICTNESS[old.if_unknown]
     if old.mode is not new.mode:

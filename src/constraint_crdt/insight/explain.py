@@ -358,7 +358,7 @@ class Decisions:
         rulings = [_gravest(each) for each in decided]
         windows = {name for each in decided for ruling in each for name in ruling.windows if name.partition(".")[0] in given}
         found = [_ruling_report(each, values) for each in rulings if each.outcome.verdict is not Verdict.SATISFIED]
-        found.sort(key=lambda each: (not each.forbids, -_LEVELS.index(each.severity), each.constraint))
+        found.sort(key=lambda each: (not each.forbids, -Severity(each.severity).rank, each.constraint))
         violated = [each for each in found if each.verdict == Verdict.VIOLATED.value]
         undecided = [each for each in found if each.verdict == Verdict.UNKNOWN.value]
         self._made += 1
@@ -397,7 +397,6 @@ class Decisions:
 
 
 _read_decision = msgspec.msgpack.Decoder(DecisionReport).decode
-_LEVELS = tuple(Severity)
 
 
 def _gravest(rulings: Sequence[Ruling]) -> Ruling:

@@ -33,6 +33,14 @@ class Severity(enum.StrEnum):
     WARNING = "warning"
     CRITICAL = "critical"
 
+    @property
+    def rank(self) -> int:
+        """The place of a severity, from 0 for the lowest."""
+        return _RANKS[self]
+
+
+_RANKS: Final = {severity: rank for rank, severity in enumerate(Severity)}
+
 
 class VerdictState(enum.StrEnum):
     """The state of a constraint on a node: its verdicts with `for`, `clear_after` and `clear_when` applied."""

@@ -52,7 +52,7 @@ from constraint_crdt.alerts.actions import (
 from constraint_crdt.alerts.delivery import FIRST_PAUSE, Deliveries, Failure, Message, failure_of, post
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError, StoreError
-from constraint_crdt.model import Severity, VerdictState
+from constraint_crdt.model import VerdictState
 from constraint_crdt.operations.alerts import ActionReport, ActionsReport, WaitingTurn
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -275,7 +275,7 @@ class Actions(Deliveries[TurnMessage]):
     def _tell(self, action: Action, id_: str, turn: str, begun: int, *, repeated: bool = False) -> None:
         constraints, verdict = self._gossip.state.constraints, self._evaluator.verdict(id_)
         given = [each.definition.severity for each in constraints.additions(id_)] if id_ in constraints else []
-        severity = max(given, key=list(Severity).index, default=None)
+        severity = max(given, key=lambda each: each.rank, default=None)
         told = Turn(
             action=action.name,
             constraint=id_,

@@ -95,9 +95,6 @@ from constraint_crdt.types.parameters import PARAM, Bound, SetValue, read_parame
 from constraint_crdt.types.variables import kind_of
 from constraint_crdt.types.verdicts import value_text
 
-_GRAVITY = tuple(Severity)
-"""From the lowest to the highest."""
-
 
 def link_kinds(transport: Transport) -> Mapping[str, LinkState]:
     """The names of the peers, each with its link. A transport that makes no links on its own has a direct one to each."""
@@ -246,14 +243,13 @@ class Answers:
 
     def _worst(self) -> tuple[ViolatedConstraint, ...]:
         """The violated constraints of the highest severity, of equals the longest violated."""
-        constraints, verdicts = self._gossip.state.constraints, self._gossip.state.verdicts
+        verdicts = self._gossip.state.verdicts
         found = []
         for id_ in self._violated():
-            severity = max((each.definition.severity for each in constraints.additions(id_)), key=_GRAVITY.index, default=None)
-            nodes = verdicts.violated_on(id_)
+            severity, nodes = self._severity(id_), verdicts.violated_on(id_)
             if severity is not None and nodes:
                 since = verdicts.of(id_)[nodes[0]].since
-                found.append((-_GRAVITY.index(severity), since or 0, id_, severity.value, nodes, since))
+                found.append((-severity.rank, since or 0, id_, severity.value, nodes, since))
         return tuple(
             ViolatedConstraint(id=id_, severity=severity, nodes=len(nodes), node=nodes[0], since=since)
             for _, _, id_, severity, nodes, since in heapq.nsmallest(MOST_WORST, found)
@@ -266,7 +262,7 @@ class Answers:
             what = f"{name} of fleet {fleet} is at the other end of a link, and this node is of fleet {self._gossip.fleet}"
             yield Concern(kind="other fleet", what=what, command="doctor")
         some = islice(state.verdicts.unknown, UNKNOWN_LOOKED_AT)
-        found = [(-_GRAVITY.index(severity), id_, severity) for id_ in some if (severity := self._severity(id_))]
+        found = [(-severity.rank, id_, severity) for id_ in some if (severity := self._severity(id_))]
         for _, id_, severity in heapq.nsmallest(MOST_WORST, found):
             told = {name: each for name, each in state.verdicts.of(id_).items() if each.state is VerdictState.UNKNOWN}
             if told:
@@ -290,7 +286,7 @@ class Answers:
     def _severity(self, id_: str) -> Severity | None:
         """The highest of the definitions in force; None for an inactive constraint."""
         additions = self._gossip.state.constraints.additions(id_)
-        return max((each.definition.severity for each in additions), key=_GRAVITY.index, default=None)
+        return max((each.definition.severity for each in additions), key=lambda each: each.rank, default=None)
 
     def _lately(self, now: float, me: str) -> Iterator[Concern]:
         """Of the last events: another node of this name, constraints that flap here, and changes by people."""

@@ -392,7 +392,7 @@ def joined(definitions: Sequence[Definition]) -> Definition:
     about = "; ".join(abouts)
     return first._replace(
         when=joined_when or None,
-        severity=max((each.severity for each in definitions), key=_LEVELS.index),
+        severity=max((each.severity for each in definitions), key=lambda each: each.rank),
         about=(about if len(about.encode()) <= ABOUT_BYTES else abouts[0]) or None,
         expires_at=None if None in ends else max(each for each in ends if each is not None),
     )
