@@ -7,8 +7,10 @@ prints the response.
 
 import argparse
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from constraint_crdt.cli.arguments import CA_VARIABLE, DEFAULT_NODE, FIELD, NODE_VARIABLE, PROGRAM, TOKEN_FILE_VARIABLE
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present
@@ -19,23 +21,33 @@ from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.operations.command import AnyCommand, Command, Flag, UsageError
 from constraint_crdt.operations.operation import AnyOperation
 
+Made = TypeVar("Made")
+
 
 def connect(arguments: argparse.Namespace, timeout: float = TIMEOUT) -> Client:
     """A client of the node that `arguments` name. Opens no connection yet. `timeout`: seconds.
 
     Raises `MisuseError` for a wrong address, token, token file or root certificate. The methods of the client raise `ClientError`.
     """
+    client = make_client(arguments, partial(Client, timeout=timeout))
+    client.why = getattr(arguments, "why", None) or ""
+    return client
+
+
+def make_client(arguments: argparse.Namespace, make: Callable[..., Made]) -> Made:
+    """A client of any kind, of the node that `arguments` name. Raises `MisuseError` as `connect` does.
+
+    `make`: takes the address, the `token` and the `ca`.
+    """
     node = arguments.node if arguments.node is not None else os.environ.get(NODE_VARIABLE) or DEFAULT_NODE
     file = arguments.token_file or os.environ.get(TOKEN_FILE_VARIABLE)
     ca = arguments.ca or os.environ.get(CA_VARIABLE)
     try:
-        client = Client(node, token=read_token(Path(file)) if file else None, timeout=timeout, ca=ca or None)
+        return make(node, token=read_token(Path(file)) if file else None, ca=ca or None)
     except AddressError as error:
         raise MisuseError(f"{error} (--node, {NODE_VARIABLE})") from None
     except (ConstraintCrdtError, ValueError) as error:
         raise MisuseError(str(error)) from None
-    client.why = getattr(arguments, "why", None) or ""
-    return client
 
 
 def as_failure(error: ConstraintCrdtError) -> CommandFailedError:

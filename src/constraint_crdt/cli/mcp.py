@@ -6,21 +6,17 @@ of a client are those of its token; without a token file of the node none is nee
 
 import argparse
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from constraint_crdt.agents import make_server
-from constraint_crdt.cli.arguments import CA_VARIABLE, DEFAULT_NODE, NODE_VARIABLE, TOKEN_FILE_VARIABLE
+from constraint_crdt.cli.connection import make_client
 from constraint_crdt.cli.output import CommandFailedError, MisuseError
 from constraint_crdt.client.blocking import AsyncClient
 from constraint_crdt.client.methods import AsyncMethods
-from constraint_crdt.client.wire import AddressError, read_token
-from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.operations.operation import Operation
 from constraint_crdt.runtime.settings import is_loopback, parse_address
 
@@ -32,27 +28,19 @@ Asgi = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[
 
 def mcp(arguments: argparse.Namespace) -> int:
     """Serve the tools until the client goes away, or until Ctrl-C."""
-    node = arguments.node if arguments.node is not None else os.environ.get(NODE_VARIABLE) or DEFAULT_NODE
-    file = arguments.token_file or os.environ.get(TOKEN_FILE_VARIABLE)
-    ca = arguments.ca or os.environ.get(CA_VARIABLE) or None
-    try:
-        own = read_token(Path(file)) if file else None
-        AsyncClient(node, token=own, ca=ca).close()
-    except (AddressError, ConstraintCrdtError, ValueError) as error:
-        raise MisuseError(str(error)) from None
     if arguments.http is None:
-        asyncio.run(_serve_stdio(node, own, ca))
+        asyncio.run(_serve_stdio(make_client(arguments, AsyncClient)))
     else:
-        _serve_http(arguments.http, node, ca)
+        _serve_http(arguments.http, make_client(arguments, _ByToken))
     return 0
 
 
-async def _serve_stdio(node: str, token: str | None, ca: str | None) -> None:
-    async with AsyncClient(node, token=token, ca=ca) as client:
+async def _serve_stdio(client: AsyncClient) -> None:
+    async with client:
         await make_server(client).run_stdio_async()
 
 
-def _serve_http(where: str, node: str, ca: str | None) -> None:
+def _serve_http(where: str, client: "_ByToken") -> None:
     import uvicorn
 
     host, port = parse_address(where)
@@ -60,7 +48,7 @@ def _serve_http(where: str, node: str, ca: str | None) -> None:
         raise MisuseError(
             f"--http {where} could be reached from other machines without TLS: give a loopback address, and a proxy before it"
         )
-    server = make_server(_ByToken(node, ca))
+    server = make_server(client)
     app = with_token(server.streamable_http_app(stateless_http=True, json_response=True, host=host))
     config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
     try:
@@ -89,7 +77,9 @@ def with_token(app: Asgi) -> Asgi:
 class _ByToken(AsyncMethods):
     """Asks the node with the token of the present request."""
 
-    def __init__(self, node: str, ca: str | None) -> None:
+    def __init__(self, node: str, *, token: str | None, ca: str | None) -> None:
+        """Raises as `AsyncClient` does. `token`: of the command, refused if it is wrong, and never sent."""
+        AsyncClient(node, token=token, ca=ca).close()
         self._node, self._ca = node, ca
 
     async def do(self, operation: Operation[Request, Response], request: Request) -> Response:
