@@ -28,7 +28,7 @@ from constraint_crdt.client import ClientError, NotFound, Refused, WrongInput
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.operations.alerts import DEFINE_ALERT, DefineRule
 from constraint_crdt.operations.budgets import HoldReport, handle_of
-from constraint_crdt.operations.command import UsageError, parse_duration, parse_moment, show_distance, show_time
+from constraint_crdt.operations.command import UsageError, is_pattern, parse_duration, parse_moment, show_distance, show_time
 from constraint_crdt.operations.constraints import (
     ADD,
     MAX_CHANGES,
@@ -194,7 +194,7 @@ def remove(arguments: argparse.Namespace) -> int:
 
 def _named(client: Client, wanted: Sequence[str]) -> list[str]:
     """The ids of active constraints that these ids and patterns name. Raises `CommandFailedError` for a pattern without one."""
-    if len(wanted) == 1 and not set(wanted[0]) & set("*?"):
+    if len(wanted) == 1 and not is_pattern(wanted[0]):
         return list(wanted)
     ids: dict[str, None] = {}
     for each in wanted:

@@ -10,7 +10,7 @@ import msgspec
 from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_view, printable
 from constraint_crdt.client.blocking import Client
-from constraint_crdt.operations.command import parse_duration
+from constraint_crdt.operations.command import is_pattern, parse_duration
 from constraint_crdt.operations.nodes import RETIRE, NodeReport, Retiring, away_nodes, show_retire
 
 
@@ -40,7 +40,7 @@ def retire(arguments: argparse.Namespace) -> int:
 def _chosen(client: Client, arguments: argparse.Namespace, *, undo: bool) -> list[str]:
     """The names that the arguments choose. Raises `CommandFailedError` if they choose none."""
     patterns: list[str] = arguments.nodes
-    if arguments.away is None and not any(set(each) & set("*?") for each in patterns):
+    if arguments.away is None and not any(map(is_pattern, patterns)):
         return list(dict.fromkeys(patterns))
     seconds = None if arguments.away is None else parse_duration(arguments.away)
     nodes = [each for each in client.nodes() if _matches(each, patterns) and each.retired is undo]

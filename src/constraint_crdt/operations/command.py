@@ -119,6 +119,11 @@ class UsageError(ConstraintCrdtError, ValueError):
     """An invalid command line, in any state of the fleet. `str()` is a sentence."""
 
 
+def is_pattern(text: str) -> bool:
+    """True for a pattern with `*` or `?`, in place of an id or a name."""
+    return "*" in text or "?" in text
+
+
 def parse_duration(text: str) -> float:
     """Seconds of `90`, `90s`, `30m`, `2h`, `7d` or `1.5h`. Raises `UsageError` for anything else, and for 0."""
     found = _DURATION.fullmatch(text.strip())

@@ -20,6 +20,7 @@ from constraint_crdt.operations.command import (
     Command,
     Flag,
     Table,
+    is_pattern,
     parse_delay,
     parse_duration,
     parse_end,
@@ -597,7 +598,7 @@ def chosen(ids: Sequence[str], wanted: Sequence[str]) -> list[str]:
     if len(wanted) > MOST_NAMED:
         raise wrong(f"`id`: ask for at most {MOST_NAMED} ids and patterns at once, not {len(wanted)}", "id")
     known = set(ids)
-    patterns = [each for each in wanted if each not in known and set(each) & set("*?")]
+    patterns = [each for each in wanted if each not in known and is_pattern(each)]
     for each in wanted:
         if each not in known and each not in patterns:
             raise inactive(each, ids, "id")
