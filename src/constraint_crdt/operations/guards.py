@@ -5,7 +5,7 @@ clearing one is violated. Without a judgement a constraint is unknown. A named c
 told as missing.
 """
 
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -26,8 +26,7 @@ LONGEST_WAIT: Final = 60.0
 Standing: TypeAlias = Literal["holds", "violated", "unknown"]
 """Whether all guarded constraints hold; `unknown` without a violation."""
 
-
-_STANDINGS: Final = ("holds", "violated", "unknown")
+_STANDINGS: Final = get_args(Standing)
 
 
 class GetGuard(msgspec.Struct, frozen=True, kw_only=True):

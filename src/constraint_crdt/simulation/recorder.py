@@ -170,12 +170,9 @@ class RecordedNode(GossipNode):
 
     def receive(self, message: GossipMessage) -> GossipResult:
         try:
-            result = super().receive(message)
-        except ConstraintCrdtError:  # a refused message is an input too
+            return super().receive(message)
+        finally:  # a refused message is an input too
             self._tell(ReceivedMessage(encode_message(message)))
-            raise
-        self._tell(ReceivedMessage(encode_message(message)))
-        return result
 
     def begin(self, peer: str) -> GossipMessage:
         message = super().begin(peer)
