@@ -30,7 +30,6 @@ ROOMS = [
     ("sources",),
     ("runtime",),
     ("http", "dashboard", "client"),
-    ("agents",),
     ("cli", "demo"),
     ("__main__",),
 ]

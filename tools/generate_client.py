@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 import msgspec
+from manual_page import man_page
 
 from constraint_crdt.cli.arguments import make_parser
-from constraint_crdt.cli.manual import man_page
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.operation import GET, AnyOperation
 

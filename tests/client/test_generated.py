@@ -1,6 +1,6 @@
 """What is generated from the list of operations is what the generator makes of it now, and what there was stays there."""
 
-import importlib.util
+import importlib
 import inspect
 import re
 import shutil
@@ -11,7 +11,6 @@ from types import ModuleType
 import pytest
 
 from constraint_crdt.cli.arguments import commands_by_group, make_parser
-from constraint_crdt.cli.manual import man_page
 from constraint_crdt.client.methods import AsyncMethods, BlockingMethods
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.operation import AnyOperation
@@ -22,12 +21,9 @@ AGAIN = "run `python tools/generate_client.py`"
 
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate_client", ROOT / "tools" / "generate_client.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "tools"))
+        return importlib.import_module("generate_client")
 
 
 def test_the_methods_of_the_clients_are_up_to_date(generator: ModuleType) -> None:
@@ -40,7 +36,7 @@ def test_the_page_of_reference_is_up_to_date(generator: ModuleType) -> None:
 
 def test_the_man_page_is_up_to_date_and_has_each_command_with_its_example(generator: ModuleType) -> None:
     page = generator.MAN_PAGE.read_text()
-    assert page == man_page(make_parser()), AGAIN
+    assert page == generator.man_page(make_parser()), AGAIN
     for group in commands_by_group().values():
         for name in group:
             assert re.search(rf'^\.SS "{name}\b', page, re.MULTILINE), name

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt.cli import main
-from constraint_crdt.cli.identities import join
+from constraint_crdt.cli.membership import join
 from constraint_crdt.cli.node import default_identity
 from constraint_crdt.identity import DAY
 from constraint_crdt.identity.directory import load_identity, open_root

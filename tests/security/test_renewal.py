@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from constraint_crdt import MemoryNetwork, Node
-from constraint_crdt.cli.identities import join as join_command
+from constraint_crdt.cli.membership import join as join_command
 from constraint_crdt.cli.output import CommandFailedError
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.identity import DAY, SECOND, IdentityError, certify, create_key, fingerprint, key_pem
@@ -296,7 +296,7 @@ async def test_a_node_that_missed_a_rotation_joins_again_with_its_key_in_its_fol
     fleets: Fleets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether it heard of the new root or not. The folder of another fleet of the same name is left as it is."""
-    monkeypatch.setattr("constraint_crdt.cli.identities.time", SimpleNamespace(time_ns=lambda: fleets.now))
+    monkeypatch.setattr("constraint_crdt.cli.membership.time", SimpleNamespace(time_ns=lambda: fleets.now))
     await fleets.start("forge", "operator")
     for name in ("lathe", "anvil"):
         await fleets.start(name)

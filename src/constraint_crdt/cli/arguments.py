@@ -48,7 +48,7 @@ OWN: Final = {
     "events": "watch:events",
     "doctor": "node:doctor",
     "status": "connection:status",
-    "retire": "fleet:retire",
+    "retire": "membership:retire",
     "tile put": "files:put",
     "tile get": "files:get",
     "export": "files:export",
@@ -465,7 +465,7 @@ def _token(commands: _Commands) -> None:
 def _source(commands: _Commands) -> None:
     actions = _actions(commands, "source")
     about = "read the sources of a settings file without a node, and show their values"
-    trial = _command(actions, "try", "sources:try_sources", about)
+    trial = _command(actions, "try", "trials:try_sources", about)
     trial.add_argument("file", metavar="FILE", help="the settings, with a [[source]] or several")
     trial.add_argument("--name", metavar="NAME", help="this source only")
     trial.add_argument("--for", dest="for_", default="5s", metavar="TIME", help="how long they are read, at most; default: 5s")
@@ -474,7 +474,7 @@ def _source(commands: _Commands) -> None:
 
 def _fleet(commands: _Commands, client: _Parser) -> _Commands:
     actions = _actions(commands, "fleet")
-    create = _command(actions, "create", "identities:create", "make the root of a fleet: its key and its certificate")
+    create = _command(actions, "create", "membership:create", "make the root of a fleet: its key and its certificate")
     create.add_argument("name", metavar="NAME", help="name of the fleet")
     create.add_argument("--dir", metavar="FOLDER", help="where to write them; default: a folder of that name")
     create.add_argument(
@@ -484,17 +484,17 @@ def _fleet(commands: _Commands, client: _Parser) -> _Commands:
         help="the roles that nodes of operators may certify: all, members and observers, or none; default: members",
     )
     certify = _command(
-        actions, "certify", "identities:certify", "make identities of nodes, certify nodes again, or answer requests"
+        actions, "certify", "membership:certify", "make identities of nodes, certify nodes again, or answer requests"
     )
     certify.add_argument("nodes", nargs="+", metavar="NODE|FILE", help="name of a node, or the file of its request")
     certify.add_argument("--role", default="member", metavar="ROLE", help="observer, member or operator; default: member")
     renew = _command(
-        actions, "renew", "identities:renew", "renew the certificate of a node now: by its fleet, or by the root", client
+        actions, "renew", "membership:renew", "renew the certificate of a node now: by its fleet, or by the root", client
     )
     renew.add_argument(
         "nodes", nargs="*", metavar="NODE|FILE", help="certify these again where the root is; default: ask the node of --node"
     )
-    rotate = _command(actions, "rotate", "identities:rotate", "replace the root of a fleet by a new one, while the fleet runs")
+    rotate = _command(actions, "rotate", "membership:rotate", "replace the root of a fleet by a new one, while the fleet runs")
     rotate.add_argument("--both", default="7d", metavar="TIME", help="how long both roots are accepted, 10m at least; default: 7d")
     for each in (certify, renew):
         each.add_argument("--valid", default="30d", metavar="TIME", help="how long the certificate is valid; default: 30d")
@@ -555,7 +555,7 @@ def _backtest(commands: _Commands) -> None:
 
 def _lint(commands: _Commands, client: _Parser) -> None:
     about = "find constraints that contradict or imply each other, or that no value satisfies or violates"
-    lint = _command(commands, "lint", "rules:lint", about, client)
+    lint = _command(commands, "lint", "trials:lint", about, client)
     lint.add_argument(
         "files", nargs="*", metavar="FILE", help="as apply reads them; default: the constraints of the node at --node"
     )

@@ -150,14 +150,14 @@ def _api_certificate(settings: NodeSettings) -> ApiCertificate | None:
 
 
 def _write_request(arguments: argparse.Namespace) -> int:
-    from constraint_crdt.cli.identities import request
+    from constraint_crdt.cli.membership import request
 
     return request(arguments)
 
 
 def _join(arguments: argparse.Namespace) -> None:
     """Join a fleet by an invitation. The node then has an identity, as with `--identity`."""
-    from constraint_crdt.cli.identities import join
+    from constraint_crdt.cli.membership import join
 
     arguments.identity = str(join(arguments))
 

@@ -1,8 +1,9 @@
-"""Rules on trial, without any node: `test` runs cases of series and expectations in virtual time, `backtest` replays recordings.
+"""The commands that try things before they count: `test` runs cases of series and expectations in virtual time, `backtest` replays
+recordings, `lint` examines constraints, `source try` reads the sources of a settings file.
 
-Rule files are those that `apply` reads, with `[[alert]]` as in the settings of a node beside. Files of cases are TOML, or YAML
-where PyYAML is installed (extra `yaml`). Exit codes: 0 all as expected, 1 not, 2 a mistake in a file, which is a sentence with its
-place.
+None needs a node; `lint` without a file asks one for its constraints and its variables. Rule files are those that `apply` reads,
+with `[[alert]]` as in the settings of a node beside. Files of cases are TOML, or YAML where PyYAML is installed (extra `yaml`).
+Exit codes of `test`: 0 all as expected, 1 not, 2 a mistake in a file, which is a sentence with its place.
 """
 
 import argparse
@@ -10,22 +11,37 @@ import asyncio
 import contextlib
 import importlib
 import logging
+import math
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from constraint_crdt.alerts import AlertRule, check_rules, read_rules
-from constraint_crdt.cli.files import STANDARD, WantedConstraint, check_place, read_toml, read_wanted, read_whole, write_whole
-from constraint_crdt.cli.output import CommandFailedError, MisuseError, print_json, print_table, printable
+from constraint_crdt.cli.connection import connect
+from constraint_crdt.cli.files import (
+    STANDARD,
+    WantedConstraint,
+    check_place,
+    definition_of,
+    read_constraints,
+    read_toml,
+    read_wanted,
+    read_whole,
+    write_whole,
+)
+from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_json, print_table, print_view, printable
 from constraint_crdt.cli.simulate import picture_writer
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.expression.analysis import Fault, Finding, Range, Rule
+from constraint_crdt.expression.analysis import lint as find_faults
 from constraint_crdt.model import VerdictState, counted
-from constraint_crdt.operations.command import Column
+from constraint_crdt.operations.command import Column, Lines, Table, parse_duration
 from constraint_crdt.runtime.backtest import (
     MOST_TURNS,
     Comparison,
@@ -51,8 +67,11 @@ from constraint_crdt.runtime.rule_tests import (
     run_test,
     show_time,
 )
+from constraint_crdt.runtime.settings import NodeSettings, SettingsError, load_settings
 from constraint_crdt.simulation.recorder import RecordingError
 from constraint_crdt.simulation.scenario import Band, Mark, Picture, Text
+from constraint_crdt.sources import KINDS, SourceSettings
+from constraint_crdt.sources.reader import SourceReader, reader_of
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.parameters import GivenParameter
 
@@ -403,3 +422,179 @@ def _print(results: dict[str, list[CaseResult]]) -> None:
     tests = counted(count, "test")
     sys.stdout.flush()
     print(f"{tests}: {'all as expected' if not failed else f'{failed} failed'}")
+
+
+NOTES = frozenset({Fault.UNDECIDED})
+"""Findings that are no fault of the constraints."""
+
+
+def lint(arguments: argparse.Namespace) -> int:
+    """Find faults of a set of constraints. Exit code 1 if there are any."""
+    ranges = dict(map(_read_range, arguments.range))
+    rules, kinds = _rules_of_files(arguments.files) if arguments.files else _rules_of_node(arguments)
+    findings = find_faults(rules, ranges=ranges, kinds=kinds, measured=kinds)
+    answer = {"constraints": len(rules), "findings": [each._asdict() for each in findings]}
+    present(answer, None if arguments.json else show_findings(len(rules), findings))
+    return int(any(each.fault not in NOTES for each in findings))
+
+
+def show_findings(count: int, findings: Sequence[Finding]) -> list[str]:
+    """A line for each finding, and a summary."""
+    faults = sum(each.fault not in NOTES for each in findings)
+    notes = f", {len(findings) - faults} not decided" if len(findings) > faults else ""
+    summary = f"{counted(count, 'constraint')}: {counted(faults, 'fault') if faults else 'no faults'}{notes}"
+    return [*(f"{each.fault}: {', '.join(each.ids)}: {each.text}" for each in findings), summary]
+
+
+def _read_range(text: str) -> tuple[str, Range]:
+    name, _, bounds = text.partition("=")
+    low, separator, high = bounds.partition("..")
+    try:
+        found = float(low), float(high)
+    except ValueError:
+        found = math.nan, math.nan
+    if not (name and separator and found[0] <= found[1] and all(map(math.isfinite, found))):
+        raise MisuseError(f"--range takes a variable with its lowest and highest value, as in percent=0..100, not {text!r}")
+    return name, found
+
+
+def _rules_of_files(files: Sequence[str]) -> tuple[list[Rule], dict[str, str]]:
+    rules: dict[str, Rule] = {}
+    for file in files:
+        for id_, wanted in read_constraints(file).items():
+            if id_ in rules:
+                raise MisuseError(printable(f"{file}: {wanted.place}: the id is in a file before"))
+            rules[id_] = Rule(id_, wanted.definition)
+    return list(rules.values()), {}
+
+
+def _rules_of_node(arguments: argparse.Namespace) -> tuple[list[Rule], dict[str, str]]:
+    """The constraints of a node, each definition of a conflict for itself, and the kinds of the variables of the fleet."""
+    client = connect(arguments)
+    rules = [Rule(report.id, definition_of(each)) for report in client.constraints() for each in report.definitions]
+    return rules, {each.name: each.kind for each in client.variables()}
+
+
+FOR = "5s"
+"""How long the sources are read, by default."""
+
+LONGEST = 3600.0
+
+LOOK_EVERY = 0.05
+
+
+class Trial:
+    """A source that is tried, and the values that it gave."""
+
+    def __init__(self, settings: SourceSettings, transport: object) -> None:
+        self.settings = settings
+        self.values: dict[str, object] = {}
+        self.reader = SourceReader(settings, self.measure, partial(reader_of, settings, transport))
+
+    async def measure(
+        self,
+        values: Mapping[str, object],
+        source: str,  # noqa: ARG002 - the only one
+        *,
+        reasons: Mapping[str, str | None],  # noqa: ARG002 - the reader has them
+        max_age: float,  # noqa: ARG002 - a trial is short
+    ) -> None:
+        """Keep the values."""
+        for name, value in values.items():
+            if value is None:
+                self.values.pop(name, None)
+            else:
+                self.values[name] = value
+
+    @property
+    def is_over(self) -> bool:
+        """The source has said all that it will for now: one that sends by itself may say more."""
+        is_asked = KINDS[self.settings.kind].every >= 1
+        has_rate = any(field.rate for field in self.settings.fields.values())
+        return is_asked and not has_rate and (self.reader.trouble is not None or self.reader.values > 0)
+
+    def report(self) -> dict[str, object]:
+        """What the source gave."""
+        reader = self.reader
+        silent = None if reader.intake.messages or reader.trouble else "nothing came"
+        return {
+            "source": self.settings.name,
+            "kind": self.settings.kind,
+            "trouble": reader.trouble or silent,
+            "messages": reader.intake.messages,
+            "dropped": reader.dropped,
+            "values": {name: self.values[name] for name in sorted(self.values)},
+            "unknown": {name: reader.unknown[name] for name in sorted(reader.unknown)},
+        }
+
+
+def try_sources(arguments: argparse.Namespace) -> int:
+    """`source try`: exit code 1 if a source gives nothing.
+
+    Raises `MisuseError` for settings that cannot be used, or have no source of that name.
+    """
+    settings = _read(arguments.file)
+    chosen = [each for each in settings.source if arguments.name in (None, each.name)]
+    if not chosen:
+        there = ", ".join(each.name for each in settings.source)
+        raise MisuseError(
+            f"{arguments.file} has no source {arguments.name!r}: there is {there}"
+            if there
+            else f"{arguments.file} has no [[source]]"
+        )
+    try:
+        seconds = parse_duration(arguments.for_)
+    except ConstraintCrdtError as error:
+        raise MisuseError(str(error)) from None
+    if not 0 < seconds <= LONGEST:
+        raise MisuseError(f"--for takes up to {LONGEST:.0f}s, not {arguments.for_}")
+    log = logging.getLogger("constraint_crdt")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # the answer says it
+    try:
+        reports = asyncio.run(_try(chosen, settings, seconds))
+    except ConstraintCrdtError as error:
+        raise CommandFailedError(str(error)) from None
+    finally:
+        log.setLevel(level)
+    if arguments.json:
+        print_json(reports)
+    else:
+        print_view(list(_show(reports)))
+    return int(any(report["trouble"] for report in reports))
+
+
+def _read(file: str) -> NodeSettings:
+    try:
+        return load_settings({}, {}, Path(file))
+    except SettingsError as error:
+        raise MisuseError(str(error)) from None
+
+
+async def _try(chosen: Iterable[SourceSettings], settings: NodeSettings, seconds: float) -> list[dict[str, object]]:
+    trials = [Trial(each, settings) for each in chosen]
+    tasks = [asyncio.create_task(trial.reader.run()) for trial in trials]
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while not all(trial.is_over for trial in trials):  # noqa: ASYNC110 - a moment
+                await asyncio.sleep(LOOK_EVERY)
+    reports = [trial.report() for trial in trials]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return reports
+
+
+def _show(reports: Iterable[Mapping[str, object]]) -> Iterable[str | Table | Lines]:
+    for report in reports:
+        values, unknown = report["values"], report["unknown"]
+        head = f"{report['source']} ({report['kind']}): {report['messages']} messages, {report['dropped']} values dropped"
+        yield f"{head}; down: {report['trouble']}" if report["trouble"] else head
+        if isinstance(values, dict) and isinstance(unknown, dict) and (values or unknown):
+            rows = [[name, _shown(value)] for name, value in values.items()]
+            rows += [[name, f"unknown: {why}"] for name, why in unknown.items()]
+            yield Table([Column("variable"), Column("value")], rows)
+
+
+def _shown(value: object) -> str:
+    return f"{value:.9g}" if isinstance(value, float) else str(value)

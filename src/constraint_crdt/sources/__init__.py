@@ -65,10 +65,10 @@ class SourceKind(NamedTuple):
 
 
 KINDS: Final[Mapping[str, SourceKind]] = {
-    "command": SourceKind("files", ("command",), ("timeout",), ("json", "pairs", "nagios", "number", "text", "nmea")),
-    "http": SourceKind("files", ("url",), ("timeout", "token_file", "ca"), PAYLOAD_FORMATS),
+    "command": SourceKind("polled", ("command",), ("timeout",), ("json", "pairs", "nagios", "number", "text", "nmea")),
+    "http": SourceKind("polled", ("url",), ("timeout", "token_file", "ca"), PAYLOAD_FORMATS),
     "prometheus": SourceKind("prometheus", ("url",), ("timeout", "token_file", "ca"), needs_fields=True),
-    "file": SourceKind("files", ("file",), (), PAYLOAD_FORMATS, every=1.0),
+    "file": SourceKind("polled", ("file",), (), PAYLOAD_FORMATS, every=1.0),
     "mqtt": SourceKind(
         "mqtt",
         ("url", "topics"),

@@ -20,8 +20,8 @@ from functools import cache, lru_cache
 from typing import Any, Final
 
 from constraint_crdt.sources import SourceSettings
-from constraint_crdt.sources.files import read_secret, tls_context
 from constraint_crdt.sources.formats import MAX_PAYLOAD, Message, SourceError, make_decoder
+from constraint_crdt.sources.polled import read_secret, tls_context
 from constraint_crdt.sources.reader import Intake, Pushed
 from constraint_crdt.sources.robots import VdaDecoder
 from constraint_crdt.sources.sparkplug import SparkplugDecoder

@@ -21,8 +21,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text_form
 
 from constraint_crdt.sources import SourceSettings
-from constraint_crdt.sources.files import Fetcher
 from constraint_crdt.sources.formats import Message, SourceError, Unknown, text_of
+from constraint_crdt.sources.polled import Fetcher
 from constraint_crdt.sources.reader import Polled
 
 OPENMETRICS = "application/openmetrics-text"

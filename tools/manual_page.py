@@ -1,6 +1,6 @@
 """The man page: all commands with their flags and examples, in the macros of man(7), from the parser of the command line.
 
-Rule: the text depends on the declarations only, not on the terminal or the version of Python. `tools/generate_client.py` writes it
+Rule: the text depends on the declarations only, not on the terminal or the version of Python. `generate_client.py` writes it
 to `deploy/constraint-crdt.1`, which `config man` prints.
 """
 

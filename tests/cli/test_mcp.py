@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
-from constraint_crdt.agents import AgentsUnavailable, make_server
 from constraint_crdt.cli import main
+from constraint_crdt.cli.mcp import AgentsUnavailable, make_server
 from constraint_crdt.client import AsyncClient
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.http.tokens import Tokens
