@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.model import VerdictState
@@ -72,6 +74,57 @@ def running(command: Sequence[str], port: int) -> Iterator[subprocess.Popen[byte
     finally:
         process.kill()
         process.wait()
+
+
+class Broker:
+    """Debian's mosquitto, which can be stopped and started again at its port."""
+
+    def __init__(self, folder: Path, *lines: str) -> None:
+        self.port = free_port()
+        self._program = program("mosquitto", "mosquitto")
+        self._config = folder / "mosquitto.conf"
+        self._config.write_text("\n".join((f"listener {self.port} 127.0.0.1", *(lines or ("allow_anonymous true",)), "")))
+        self._running = contextlib.ExitStack()
+
+    def start(self) -> None:
+        self._running.enter_context(running([self._program, "-c", str(self._config)], self.port))
+
+    def stop(self) -> None:
+        self._running.close()
+
+    @contextlib.contextmanager
+    def publisher(self, tls: str = "", login: tuple[str, str] | None = None) -> Iterator[Callable[..., Any]]:
+        """Publishes a payload at a topic."""
+        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        if tls:
+            client.tls_set(tls)
+        if login:
+            client.username_pw_set(*login)
+        client.connect("127.0.0.1", self.port)
+        client.loop_start()
+        try:
+            yield client.publish
+        finally:
+            client.disconnect()
+            client.loop_stop()
+
+    @contextlib.contextmanager
+    def subscriber(self, topic: str, take: Callable[[Any], object]) -> Iterator[Callable[[], bool]]:
+        """Hands each message at a topic to `take`, over restarts of the broker. Gives a function: does the subscription stand?"""
+        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        stands = threading.Event()
+        client.on_connect = lambda *_: client.subscribe(topic, 1)
+        client.on_subscribe = lambda *_: stands.set()
+        client.on_disconnect = lambda *_: stands.clear()
+        client.on_message = lambda _, __, message: take(message)
+        client.reconnect_delay_set(1, 1)
+        client.connect("127.0.0.1", self.port)
+        client.loop_start()
+        try:
+            yield stands.is_set
+        finally:
+            client.disconnect()
+            client.loop_stop()
 
 
 def _listens(port: int) -> bool:

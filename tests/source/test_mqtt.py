@@ -1,7 +1,6 @@
 """MQTT: topics and payloads, and Debian's mosquitto with a restart in the middle, TLS, a password, a flood."""
 
 import asyncio
-import contextlib
 import datetime as dt
 import ipaddress
 import socket
@@ -10,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import paho.mqtt.client as paho
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -18,11 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
-from paho.mqtt.enums import CallbackAPIVersion
 
 from constraint_crdt.sources.formats import SourceError
 from constraint_crdt.sources.mqtt import levels_of, matched_levels, split_packets, thin
-from tests.source.counterparts import finding, free_port, node_with, program, running, soon, values_of, why_unknown
+from tests.source.counterparts import Broker, finding, node_with, program, soon, values_of, why_unknown
 from tests.source.test_formats import STATE, payload
 
 
@@ -90,39 +87,6 @@ def test_what_is_no_packet_is_refused() -> None:
     for data in (b"\x30\xff\xff\xff\xff\x7f", b"\x30\xff\xff\xff\x7f"):
         with pytest.raises(SourceError, match="the broker sent"):
             split_packets(data)
-
-
-class Broker:
-    """Debian's mosquitto, which can be stopped and started again at its port."""
-
-    def __init__(self, folder: Path, *lines: str) -> None:
-        self.port = free_port()
-        self._program = program("mosquitto", "mosquitto")
-        self._config = folder / "mosquitto.conf"
-        self._config.write_text("\n".join((f"listener {self.port} 127.0.0.1", *(lines or ("allow_anonymous true",)), "")))
-        self._running = contextlib.ExitStack()
-
-    def start(self) -> None:
-        self._running.enter_context(running([self._program, "-c", str(self._config)], self.port))
-
-    def stop(self) -> None:
-        self._running.close()
-
-    @contextlib.contextmanager
-    def publisher(self, tls: str = "", login: tuple[str, str] | None = None) -> Iterator[Callable[..., Any]]:
-        """Publishes a payload at a topic."""
-        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
-        if tls:
-            client.tls_set(tls)
-        if login:
-            client.username_pw_set(*login)
-        client.connect("127.0.0.1", self.port)
-        client.loop_start()
-        try:
-            yield client.publish
-        finally:
-            client.disconnect()
-            client.loop_stop()
 
 
 @pytest.fixture

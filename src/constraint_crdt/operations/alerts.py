@@ -177,9 +177,9 @@ class ActionReport(msgspec.Struct, frozen=True, kw_only=True):
     """The pattern of the constraints."""
     turns: tuple[str, ...]
     way: str
-    """command, webhook or zenoh."""
+    """command, webhook, zenoh or mqtt."""
     to: str
-    """The program, the key, or the address without its secret parts."""
+    """The program, the key, the broker and the topic, or the address without its secret parts."""
     acting: tuple[str, ...]
     """The constraints that are violated or unknown, as the action was told; 100 at most."""
     waiting: int
