@@ -109,14 +109,16 @@ class Broker:
             client.loop_stop()
 
     @contextlib.contextmanager
-    def subscriber(self, topic: str, take: Callable[[Any], object]) -> Iterator[Callable[[], bool]]:
+    def subscriber(self, topic: str, take: Callable[[Any], None]) -> Iterator[Callable[[], bool]]:
         """Hands each message at a topic to `take`, over restarts of the broker. Gives a function: does the subscription stand?"""
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
         stands = threading.Event()
-        client.on_connect = lambda *_: client.subscribe(topic, 1)
-        client.on_subscribe = lambda *_: stands.set()
-        client.on_disconnect = lambda *_: stands.clear()
-        client.on_message = lambda _, __, message: take(message)
+
+        def subscribe(*_: object) -> None:
+            client.subscribe(topic, 1)
+
+        client.on_connect, client.on_message = subscribe, lambda _, __, message: take(message)
+        client.on_subscribe, client.on_disconnect = lambda *_: stands.set(), lambda *_: stands.clear()
         client.reconnect_delay_set(1, 1)
         client.connect("127.0.0.1", self.port)
         client.loop_start()

@@ -385,6 +385,9 @@ def _node(commands: _Commands) -> None:
         help="serve the API by TLS, with this certificate and key; default: those of the identity",
     )
     node.add_argument("--plato", metavar="CONTRACT", help="of PLATO clients that name none: crate or server; default: crate")
+    node.add_argument(
+        "--mcp", action="store_const", const=True, help="serve tools for agents (Model Context Protocol) at /mcp of the API, too"
+    )
     node.add_argument("--base-path", metavar="PATH", help="where a proxy shows the API and its page, as in /crdt/; default: at /")
     node.add_argument("--token-file", metavar="FILE", help="tokens that the API takes; `token add` makes them")
     node.add_argument("--store", metavar="PATH", help="file for the state, memory, or default: one below the XDG state directory")

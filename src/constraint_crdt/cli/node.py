@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from constraint_crdt.cli.arguments import CA_VARIABLE, PROGRAM
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, log_to_stderr, print_json, print_view, printable
@@ -52,6 +52,9 @@ from constraint_crdt.runtime.settings import (
     parse_address,
 )
 from constraint_crdt.store import default_path
+
+if TYPE_CHECKING:
+    from constraint_crdt.cli.mcp import AgentTools
 
 _LOGGED = {
     EventKind.ADDED: logging.INFO,
@@ -92,10 +95,11 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
         ahead = round(arguments.clock_offset * 1e9)
         node = Node(settings=settings, probes=probes, now=lambda: time.time_ns() + ahead, steady=steady_ns)
         tokens = Tokens.load(Path(settings.token_file)) if settings.token_file else None
+        agents = _agent_tools(settings)
         api = ApiServer(
             node,
             *parse_address(settings.api),
-            pages=dashboard_pages(settings.base_path),
+            pages=[*dashboard_pages(settings.base_path), *([] if agents is None else [agents.route])],
             tokens=tokens,
             certificate=_api_certificate(settings),
             base_path=settings.base_path,
@@ -107,7 +111,7 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
             _log.info("identity %s: %s of the fleet %s", settings.identity, settings.name, settings.fleet)
         keep_collections_short()
         with asyncio.Runner(loop_factory=event_loop()) as runner:
-            over = runner.run(_serve(node, api, arguments))
+            over = runner.run(_serve(node, api, agents, arguments))
     except ConstraintCrdtError as error:
         raise CommandFailedError(str(error)) from None
     if over is not None:
@@ -126,6 +130,15 @@ def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return loop
+
+
+def _agent_tools(settings: NodeSettings) -> "AgentTools | None":
+    """The tools for agents, if the node serves them. Raises `ConstraintCrdtError` if their library is missing."""
+    if not settings.mcp:
+        return None
+    from constraint_crdt.cli.mcp import AgentTools
+
+    return AgentTools()
 
 
 def _allow_open_files() -> None:
@@ -231,7 +244,7 @@ def keep_collections_short() -> None:
     gc.callbacks.append(watch)
 
 
-async def _serve(node: Node, api: ApiServer, arguments: argparse.Namespace) -> str | None:
+async def _serve(node: Node, api: ApiServer, agents: "AgentTools | None", arguments: argparse.Namespace) -> str | None:
     """Run until told to stop (None), or until the node has to end for good: why."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -244,7 +257,7 @@ async def _serve(node: Node, api: ApiServer, arguments: argparse.Namespace) -> s
             loop.add_reader(sys.stdin.fileno(), _stdin_moved, stop)
         except OSError:  # a file, or /dev/null
             raise CommandFailedError("--while-stdin-open needs a pipe or a terminal as its input") from None
-    running = asyncio.create_task(_run(node, api, rejoin=arguments.rejoin))
+    running = asyncio.create_task(_run(node, api, agents, rejoin=arguments.rejoin))
     stopping = asyncio.create_task(stop.wait())
     following = asyncio.create_task(_log_events(node))
     try:
@@ -263,8 +276,13 @@ async def _serve(node: Node, api: ApiServer, arguments: argparse.Namespace) -> s
     return over
 
 
-async def _run(node: Node, api: ApiServer, *, rejoin: bool) -> str:
+async def _run(node: Node, api: ApiServer, agents: "AgentTools | None", *, rejoin: bool) -> str:
     """Start, and return once the node has to end for good: why."""
+    async with contextlib.nullcontext() if agents is None else agents.served():
+        return await _run_served(node, api, rejoin=rejoin)
+
+
+async def _run_served(node: Node, api: ApiServer, *, rejoin: bool) -> str:
     await node.start(rejoin=rejoin)
     await api.start()
     status = node.status()

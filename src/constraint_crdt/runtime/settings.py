@@ -194,6 +194,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     certificate and its key. Without TLS tokens and answers travel unprotected.
     """
 
+    mcp: bool = False
+    """Serve tools for agents by the Model Context Protocol at `/mcp` of the API, with its tokens. Needs the extra `mcp`, whose SDK
+    takes some 40 MB of memory and half a second of the start; so not by default.
+    """
+
     plato: PlatoContract = "crate"
     """The contract of PLATO clients that do not name theirs, at `/rooms` and `/room/ROOM`: `crate`, of the Rust crate, or `server`,
     of PLATO servers, which then have `/` as well, but for browsers. The paths below `/plato` are always of `server`.
