@@ -142,7 +142,7 @@ Answer = tuple[int, str, bytes]
 class WebServer:
     """Answers each path as told: with status, media type and body."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.answers: dict[str, Answer] = {}
         self.requests: list[Mapping[str, str]] = []
         answers, requests = self.answers, self.requests
@@ -162,7 +162,7 @@ class WebServer:
             def log_message(self, *_: object) -> None:
                 return
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
