@@ -5,6 +5,7 @@ import datetime as dt
 import ipaddress
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt.sources.formats import SourceError
 from constraint_crdt.sources.mqtt import levels_of, matched_levels, split_packets, thin
+from tests.conftest import BUDGET
 from tests.source.counterparts import Broker, finding, node_with, program, soon, values_of, why_unknown
 from tests.source.test_formats import STATE, payload
 
@@ -252,3 +254,14 @@ async def test_a_flood_is_bounded_and_its_last_value_counts(broker: Broker) -> N
         await soon(lambda: reader.dropped + reader.values == reader.intake.messages)
         assert reader.dropped > 100
         assert node._runtime.measurements.taken - calls < reader.intake.messages / 10
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(BUDGET != "nightly", reason="takes a minute, and a core that is free")
+@pytest.mark.timeout(300)
+async def test_50_000_values_a_second_for_a_minute() -> None:
+    """Memory and the delay of the loop stay bounded, and each value is taken or counted: see `--check` of the benchmark."""
+    program("mosquitto", "mosquitto")
+    line = [sys.executable, str(Path(__file__).parents[2] / "benchmarks" / "sources.py"), "--check"]
+    done = await asyncio.to_thread(subprocess.run, line, check=False, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr

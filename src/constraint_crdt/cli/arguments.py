@@ -378,6 +378,9 @@ def _node(commands: _Commands) -> None:
     node.add_argument("--no-discover", dest="discover", action="store_const", const=False, help="link to no others than these")
     node.add_argument("--api", metavar="HOST:PORT", help="where to serve the HTTP API; default: 127.0.0.1:8470")
     node.add_argument(
+        "--wait-for-address", metavar="SECONDS", help="time to wait for an address that this machine does not have yet; default: 30"
+    )
+    node.add_argument(
         "--api-tls",
         nargs="?",
         const="identity",

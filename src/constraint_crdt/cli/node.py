@@ -14,6 +14,7 @@ The log of a node: stderr, a line per event, `time level message`, within the `L
 import argparse
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -72,6 +73,9 @@ _LOGGED = {
 OPEN_FILES = 4096
 """Open files that a node may need: connections of the API, links, and the store."""
 
+ADDRESS_PAUSE = 0.5
+"""Seconds between two looks for an address."""
+
 DIAGNOSIS_TIMEOUT = 30.0
 """Seconds of silence, beyond those that the client grants a diagnosis, as the node tries its seeds."""
 
@@ -104,8 +108,9 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
             certificate=_api_certificate(settings),
             base_path=settings.base_path,
         )
-        api.bind()
         log_to_stderr(settings.log_level)
+        _await_addresses(settings)
+        api.bind()
         _allow_open_files()
         if settings.identity:
             _log.info("identity %s: %s of the fleet %s", settings.identity, settings.name, settings.fleet)
@@ -139,6 +144,35 @@ def _agent_tools(settings: NodeSettings) -> "AgentTools | None":
     from constraint_crdt.cli.mcp import AgentTools
 
     return AgentTools()
+
+
+def _await_addresses(settings: NodeSettings) -> None:
+    """Wait until this machine has the addresses to listen at, for as long as the settings say."""
+    ends = time.monotonic() + settings.wait_for_address
+    places = [settings.api, settings.join_listen, *(endpoint.partition("/")[2] for endpoint in settings.listen)]
+    told: list[str] = []
+    while (missing := [place for place in places if place and not _is_here(place)]) and time.monotonic() < ends:
+        if missing != told:
+            told = missing
+            _log.warning("waiting for %s: this machine has no such address yet", ", ".join(missing))
+            tell_supervisor(f"STATUS=waiting for {', '.join(missing)}")
+        time.sleep(ADDRESS_PAUSE)
+
+
+def _is_here(place: str) -> bool:
+    """False for an address that this machine does not have, and for a name that cannot be resolved now."""
+    try:
+        host = parse_address(place.partition("?")[0].partition("#")[0])[0]
+        family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, kind) as trying:
+            trying.bind(address)
+    except socket.gaierror as error:
+        return error.errno != socket.EAI_AGAIN
+    except OSError as error:
+        return error.errno != errno.EADDRNOTAVAIL
+    except ValueError:
+        return True  # the start says what is wrong with it
+    return True
 
 
 def _allow_open_files() -> None:

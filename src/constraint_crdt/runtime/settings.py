@@ -59,6 +59,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "fold_counts_after": (0.0, 31_536_000.0),
     "keep_deleted_tiles_for": (0.0, 31_536_000.0),
     "max_skew": (0.1, 3600.0),
+    "wait_for_address": (0.0, 86_400.0),
 }
 """Lowest and highest value of each duration, in seconds."""
 
@@ -169,6 +170,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     api: str = "127.0.0.1:8470"
     """`HOST:PORT` of the HTTP API; port 0 takes a free port. An address beyond loopback needs a `token_file`, or the node does not
     start.
+    """
+
+    wait_for_address: float = 30.0
+    """Seconds for which a start waits until this machine has the addresses of `api`, `listen` and `join_listen`: one of a network
+    that is still being set up, as after boot. Then a missing address ends the start. Of the command `node` only.
     """
 
     token_file: str = ""

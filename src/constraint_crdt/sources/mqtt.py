@@ -6,9 +6,10 @@ Rules kept here:
 - A session without a `client_id` ends with its connection. With one the broker keeps it for an hour and sends what was missed, with
   quality of service 1.
 - A retained message is one of any age: it counts from its arrival, as nothing tells its time.
-- In a flood, when a whole piece of `PIECE` bytes waits, only the last message of each topic in that piece is decoded, of those of
-  quality 0; those before are dropped and counted. Not of Sparkplug, whose messages have only what has changed: the broker waits
-  when this end does not keep up. What is decoded is dropped by the rule of `reader`.
+- Of the messages that are read at once only the last of each topic is decoded, of those of quality 0; those before are dropped and
+  counted, as the rule of `reader` would drop their values. So for the formats of `WHOLE`, whose messages have a single value. Of
+  others, whose messages may have different fields, only in a flood: when a whole piece of `PIECE` bytes waits. Not of Sparkplug,
+  whose messages have only what has changed: the broker waits when this end does not keep up.
 - A message is published with quality of service 1, in a session of its own, and counts as published once the broker says so. So no
   client keeps a message back to send it later, behind one that came after it.
 """
@@ -36,6 +37,13 @@ KEEP_ALIVE = 20
 LONGEST_PAUSE = 30
 PIECE = 64 * 1024
 """Bytes that are read at once."""
+
+WHOLE: Final = frozenset({"number", "text"})
+"""The formats whose messages have a single value: the next message of the topic replaces it."""
+
+MANY: Final = 50
+PAUSE: Final = 0.01
+"""Messages that are dropped at once, above which the client waits for so many seconds: then it reads more at once."""
 
 MOST_HEAD = 128 * 1024
 """Bytes of a packet beside its payload, at most: a topic and properties."""
@@ -146,12 +154,14 @@ class BufferedSocket:
     """A socket whose bytes are read in large pieces. The client asks for a byte or two at a time, and each call of the system would
     hand the interpreter over to another thread.
 
-    With `skipped`, which takes a number of messages, a piece that is full is thinned: more waits behind it.
+    With `skipped`, which takes a number of messages, a piece of `least` bytes and more is thinned.
     """
 
-    def __init__(self, inner: socket.socket, skipped: Callable[[int], None] | None = None) -> None:
+    def __init__(self, inner: socket.socket, skipped: Callable[[int], None] | None = None, least: int = PIECE) -> None:
         self._inner = inner
         self._skipped = skipped
+        self._least = least
+        self._is_flooded = False
         self._buffer = b""
         self._at = 0
         self._rest = b""
@@ -165,6 +175,8 @@ class BufferedSocket:
         Raises as the socket does.
         """
         while self._at >= len(self._buffer):
+            if self._is_flooded:
+                time.sleep(PAUSE)
             piece = self._inner.recv(PIECE)
             if not piece:
                 return b""
@@ -174,9 +186,11 @@ class BufferedSocket:
             except SourceError:
                 return b""
             self._rest, self._buffer, self._at = data[end:], data[:end], 0
-            if self._skipped is not None and len(piece) == PIECE:
+            if self._skipped is not None and len(piece) >= self._least:
                 self._buffer, skipped = thin(data, places)
-                self._skipped(skipped)
+                self._is_flooded = skipped > MANY
+                if skipped:
+                    self._skipped(skipped)
         part = self._buffer[self._at : self._at + size]
         self._at += len(part)
         return part
@@ -201,10 +215,11 @@ def client_type() -> Any:
 
     class Client(paho.Client):
         skipped: Callable[[int], None] | None = None
+        least = PIECE
 
         def _create_socket(self) -> Any:
             link: Any = super()._create_socket()
-            return BufferedSocket(link, self.skipped)
+            return BufferedSocket(link, self.skipped, self.least)
 
         def loop_read(self, max_packets: int = 1) -> Any:
             outcome = super().loop_read(max_packets)
@@ -252,6 +267,7 @@ class MqttReader:
         self._sink = sink
         if self._settings.payload_format != "sparkplug":  # its messages have what has changed only
             self._client.skipped = sink.skip
+            self._client.least = 0 if self._settings.payload_format in WHOLE else PIECE
         port = self._parts.port or PORTS[self._parts.scheme]
         self._client.connect_async(
             self._parts.hostname or "", port, KEEP_ALIVE, clean_start=not self._settings.client_id, properties=self._properties
