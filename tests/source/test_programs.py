@@ -159,3 +159,25 @@ def test_what_a_source_says_is_shown_before_it_counts(tmp_path: Path, capsys: py
     assert "bad (command): 0 messages, 0 values dropped; down: /no/program cannot be run" in capsys.readouterr().out
     assert main(["source", "try", str(file), "--name", "x"]) == 2
     assert "has no source 'x': there is good, bad" in capsys.readouterr().err
+
+
+def test_a_wrong_path_is_shown_with_those_that_are_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, growing = tmp_path / "node.toml", tmp_path / "growing"
+    growing.write_text('{"line": {"speed": 1.5, "mode": "auto"}}\nno\n{"line": {"speed": 2.5, "mode": "auto"}}\n')
+    table = f'[[source]]\nname = "press"\nkind = "file"\nfile = "{growing}"\n'
+    file.write_text(table + 'fields = { speed = "line.speed", mode = "line.mod" }\n')
+    assert main(["source", "try", str(file)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "press (file): 1 messages, 0 values dropped",
+        "there is no mode at line.mod; the last message has line.speed, line.mode",
+        "variable  value",
+        "speed     2.5",
+    ]
+    file.write_text(table + 'every = 0.1\nfields = { speed = "speed" }\n')
+    assert main(["source", "try", str(file), "--for", "1s"]) == 1
+    out = capsys.readouterr().out
+    assert "down: no path of `fields` is in what it sends\nthere is no speed at speed; the last message has line.speed" in out
+    command = '[[source]]\nname = "c"\nkind = "command"\ncommand = ["echo", "{\\"a\\": 1}"]\nfields = { x = "b" }\n'
+    file.write_text(command)
+    assert main(["source", "try", str(file), "--for", "2s"]) == 1
+    assert "there is no x at b; the last message has a" in capsys.readouterr().out

@@ -105,6 +105,8 @@ class Intake:
         self.messages = 0
         self._width = max(1, len(settings.fields))
         """Values of the last message that was decoded."""
+        self.last: Message | None = None
+        """The last message that was decoded."""
         self.last_at: float | None = None
         """When the last message came."""
         self.dropped = 0
@@ -118,7 +120,7 @@ class Intake:
         now = time.monotonic()
         with self._lock:
             self.messages += 1
-            self.last_at, self.failure = now, None
+            self.last, self.last_at, self.failure = message, now, None
             width = 0
             for name, field, value in self._mapped(message):
                 width += 1
