@@ -85,20 +85,33 @@ def test_an_input_that_has_no_end_to_wait_for_is_refused() -> None:
     assert done.stderr.endswith("--while-stdin-open needs a pipe or a terminal as its input\n")
 
 
+TOKEN = "abcdefgh01234567"
+OPS = '[destinations]\nops = "http://127.0.0.1:1/x"\n'
+
+
+def _alert(name: str, to: str = "log") -> str:
+    return f'[[alert]]\nname = "{name}"\nkind = "silence"\nto = ["{to}"]\n'
+
+
 @pytest.mark.processes
-def test_sighup_takes_over_labels_and_the_level_and_names_what_needs_a_restart(tmp_path: Path) -> None:
-    file = tmp_path / "node.toml"
-    file.write_text('labels = { zone = "a" }\n')
-    with running_node("--config", str(file)) as node:
-        client = Client(node.url)
+def test_sighup_takes_over_labels_rules_tokens_and_the_level_and_names_what_needs_a_restart(tmp_path: Path) -> None:
+    file, tokens = tmp_path / "node.toml", tmp_path / "tokens"
+    file.write_text(f'labels = {{ zone = "a" }}\n{(alert := _alert("old"))}')
+    tokens.write_text(f"operate {TOKEN}\n")
+    tokens.chmod(0o600)
+    with running_node("--config", str(file), "--token-file", str(tokens)) as node:
+        client = Client(node.url, token=TOKEN)
+        assert [rule.name for rule in client.alerts().rules] == ["old"]
+        tokens.write_text(f"operate {TOKEN}\nread {TOKEN[::-1]}\n")
         client.add("here", when="speed_mps <= 1.5", on={"zone": "b"})
         client.measure({"speed_mps": 9.0})
         [report] = client.constraints()
         assert not report.applies_here
         for content, told in (
             ("labels = [", "SIGHUP: the settings stay as they are: "),
-            ('labels = { zone = "b" }\nmax_skew = 3.0\nlog_level = "warning"\n',
-             "SIGHUP: taken over: log_level, labels; after a restart only: max_skew"),
+            (f"labels = {{ zone = 'a' }}\n{alert}", "SIGHUP: nothing new that a running node takes over; 2 tokens are valid"),
+            (f'labels = {{ zone = "b" }}\nmax_skew = 3.0\nlog_level = "warning"\n{_alert("new", "ops")}{OPS}',
+             "SIGHUP: taken over: log_level, labels, alert, destinations; after a restart only: max_skew; 2 tokens are valid"),
         ):  # fmt: skip
             file.write_text(content)
             node.process.send_signal(signal.SIGHUP)
@@ -109,6 +122,8 @@ def test_sighup_takes_over_labels_and_the_level_and_names_what_needs_a_restart(t
             assert told in line
         [report] = client.constraints()
         assert (report.applies_here, report.state) == (True, "violated")
+        [rule] = client.alerts().rules
+        assert (rule.name, rule.to) == ("new", ("ops",))
         [own] = client.nodes()
         assert own.labels == {"zone": "b"}
         client.add("quiet")

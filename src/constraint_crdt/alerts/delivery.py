@@ -751,6 +751,10 @@ class Teller:
             if not written or not self._state.told_alerts.of(unit):
                 self._mine[unit] = Told(*each, self._gossip.replica)
 
+    def replace_destinations(self, destinations: Mapping[str, str]) -> None:
+        """The addresses of this node, by name, are these now. Messages on their way go to the former ones."""
+        self._destinations = destinations
+
     def _state_ways(self, look: Look) -> None:
         """Tell the others which destinations this node can tell."""
         ways = [*self._destinations, *(way_of(rule) for name, rule in look.rules.items() if name not in look.of_fleet)]

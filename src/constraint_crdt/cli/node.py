@@ -285,7 +285,7 @@ async def _serve(node: Node, api: ApiServer, agents: "AgentTools | None", argume
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _told_to_stop, number.name, stop)
     reloads = set[asyncio.Task[None]]()
-    loop.add_signal_handler(signal.SIGHUP, lambda: reloads.add(asyncio.create_task(_reload(node, arguments))))
+    loop.add_signal_handler(signal.SIGHUP, lambda: reloads.add(asyncio.create_task(_reload(node, api.tokens, arguments))))
     if arguments.while_stdin_open:
         try:
             loop.add_reader(sys.stdin.fileno(), _stdin_moved, stop)
@@ -360,8 +360,10 @@ async def _feed_watchdog(node: Node) -> None:
         await asyncio.sleep(pause)
 
 
-async def _reload(node: Node, arguments: argparse.Namespace) -> None:
-    """Read the settings again, and take over those that a running node can. A file with a mistake changes nothing."""
+async def _reload(node: Node, tokens: Tokens | None, arguments: argparse.Namespace) -> None:
+    """Read the settings again, and take over those that a running node can. A file with a mistake changes nothing. Tokens are read
+    again, too.
+    """
     tell_supervisor(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
     try:
         settings = _settings(arguments)
@@ -372,7 +374,8 @@ async def _reload(node: Node, arguments: argparse.Namespace) -> None:
         logging.getLogger().setLevel(settings.log_level.upper())
         told = f"taken over: {', '.join(taken)}" if taken else "nothing new that a running node takes over"
         needs = f"; after a restart only: {', '.join(left)}" if left else ""
-        logging.getLogger("constraint_crdt").log(logging.WARNING, "SIGHUP: %s%s", told, needs)
+        api = "" if tokens is None else f"; {tokens.reread()}"
+        logging.getLogger("constraint_crdt").log(logging.WARNING, "SIGHUP: %s%s%s", told, needs, api)
     tell_supervisor("READY=1")
 
 

@@ -302,6 +302,10 @@ class Actions(Deliveries[TurnMessage]):
         self._changes += 1
         self.put(_key(turn.action, turn.constraint), TurnMessage(turn))
 
+    def add_destinations(self, destinations: Mapping[str, str]) -> None:
+        """Use these addresses from now on. One that is not among them stays for the actions that name it."""
+        self._destinations = {**self._destinations, **destinations}
+
     # --- attempts ----------------------------------------------------------------------------------------------------------
 
     def shown(self, key: str) -> str:

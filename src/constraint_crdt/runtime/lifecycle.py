@@ -877,6 +877,12 @@ class Runtime:
         self.actions.redefined(self.gossip.state.constraints)
         await self.evaluator.renew()
 
+    def replace_alerts(self, settings: NodeSettings) -> None:
+        """The node has other alert rules or destinations."""
+        self.teller.replace_destinations(settings.destinations)
+        self.actions.add_destinations(settings.destinations)
+        self.alerts.replace_rules(settings.alert)
+
     async def stop(self) -> None:
         """See `Node.stop`."""
         if await self.tasks.stop():

@@ -37,7 +37,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 PlatoContract = Literal["crate", "server"]
 
-RELOADED = frozenset({"labels", "log_level"})
+RELOADED = frozenset({"labels", "log_level", "alert", "destinations"})
 """The settings that a running node takes anew; the others need a restart."""
 
 ENVIRONMENT_PREFIX = "CONSTRAINT_CRDT_"
