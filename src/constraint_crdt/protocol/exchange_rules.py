@@ -773,10 +773,12 @@ class Exchange:
                 if not rows.ahead_of(theirs) or talk.stripped == clocks:
                     return GossipResult(state_changed=changed)
                 talk.stripped = clocks
-            if self._outbound.is_sending(peer.replica, self._composer.step_timeout(peer.replica.node_id)):
-                # It sent a small Delta in between, and asks for the rest of the transfer after this evidence.
-                evidence: list[GossipMessage] = [self._composer.ping(peer.replica.node_id)] if changed else []
-                return GossipResult(responses=evidence, state_changed=changed)
+            sending = self._outbound.is_sending(peer.replica, self._composer.step_timeout(peer.replica.node_id))
+            if sending or (changed and self._outbound.keeps(peer.replica)):
+                # It sent a small Delta in between, and asks for the rest of the transfer after this evidence: also where nothing in
+                # the Delta was new here, since the peer sends the Delta again until it has the evidence. After a break the evidence
+                # comes once: a peer that no longer has the parts gets another transfer.
+                return GossipResult(responses=[self._composer.ping(peer.replica.node_id)], state_changed=changed)
             return GossipResult(responses=[self._composer.transfer(peer, theirs, talk, lacks)], state_changed=changed)
         if proves is not None and not proves():
             result = self._on_divergence(peer, proves)

@@ -557,6 +557,11 @@ class OutboundTransfers:
         fits = not serves(theirs) if isinstance(message, Sync) else message.basis == theirs
         return self._burst(kept, again=True) if fits else None
 
+    def keeps(self, reader: Replica) -> bool:
+        """True if a message for this life of a peer is kept. False without a time."""
+        kept = self._kept.get(reader.node_id)
+        return self._links.at is not None and kept is not None and kept.reader == reader
+
     def is_sending(self, reader: Replica, seconds: float) -> bool:
         """True if parts of a message were sent to this life of a peer less than so many seconds ago. False without a time."""
         kept, at = self._kept.get(reader.node_id), self._links.at
