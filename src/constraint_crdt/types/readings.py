@@ -13,8 +13,10 @@ kept here:
 
 - A node has at most `MOST_READINGS` readings. No cell is removed: 0.1.0 refuses a removal of a kind that it does not know. A
   withdrawn reading has no value, and a time.
-- The number of a variable stays for the life of the writer. That of a withdrawn variable is given to another one where no former
-  life told of it. Both cells are of one write, so no reader has one without the other.
+- The number of a variable stays for the life of the writer, so a withdrawal stays as well: it overrules the reading of a former
+  life that the writer does not know yet. Beyond `MOST_NAMES` variables the number of the one withdrawn first is given to another; a
+  reading of it by a former life may be shown again then, as aged. Both cells are of one write, so no reader has one without the
+  other.
 - A reading counts for `LIFETIME` times its `every`, in hybrid time. It is shown for longer, as aged.
 - Of several lives of a node, the reading with the latest time counts, then the order of the replicas. A life writes no time before
   that of a former life, nor before its own last one.
@@ -362,7 +364,7 @@ class SharedReadings(IndexedView):
         names, every = list(row.names), dict(row.every)
         for name, held in new.items():
             if name not in names:
-                self._number(name, names, row, replica, new.keys())
+                self._number(name, names, row, new.keys())
             if held.reading is not None:
                 every[name] = max(1, round(held.reading.every / TENTH))
         numbers = [every.get(name, EVERY // TENTH) for name in names]
@@ -379,17 +381,16 @@ class SharedReadings(IndexedView):
             cells.append(make_cell(READING, str(number), [time, exponent, forms, *([ages] if any(ages) else [])]))
         return cells
 
-    def _number(self, name: str, names: list[str], row: _Row, replica: Replica, told: Set[str]) -> None:
-        """Give a variable a number: that of a withdrawn one of which no former life told, or the next. `told`: those told now."""
-        for place, other in enumerate(names):
-            held = None if other in told else row.held.get(other)
-            others = (each.held for life, each in self._lives.get(replica.node_id, {}).items() if life != replica)
-            if held is not None and held.reading is None and not any(other in each for each in others):
-                names[place] = name
-                return
-        if len(names) >= MOST_NAMES:
+    def _number(self, name: str, names: list[str], row: _Row, told: Set[str]) -> None:
+        """Give a variable the next number; with `MOST_NAMES` numbers given, that of a withdrawn one. `told`: those told now."""
+        if len(names) < MOST_NAMES:
+            names.append(name)
+            return
+        withdrawn = [held for each, held in row.held.items() if held.reading is None and each not in told]
+        if not withdrawn:
             raise ConstraintCrdtError(f"a node shares at most {MOST_NAMES} variables in a life: restart it to share others")
-        names.append(name)
+        earliest = min(withdrawn, key=lambda held: held.time)
+        names[next(place for place, each in enumerate(names) if row.held.get(each) is earliest)] = name
 
 
 def _next(reading: Reading | None, before: _Held | None, replica: Replica) -> _Held | None:
