@@ -1,7 +1,8 @@
-"""Backtests: what rules would have said of recorded measurements, against what others said.
+"""Backtests: the outcome of rules for recorded measurements, against the outcome of other rules.
 
-A source (`Source`) is what a node measured in one life: a recording (`persistence.MeasurementRecorder`), or answers of Prometheus.
-Each set of rules runs on a node in virtual time (`rule_tests`), which takes the same samples, ticks and checks at the same times.
+A source (`Source`) has the measurements of a node in a life: a recording (`persistence.MeasurementRecorder`), or answers of
+Prometheus. Each set of rules runs on a node in virtual time (`rule_tests`), which takes the same samples, ticks and checks at the
+same times.
 
 Rules kept here:
 
@@ -9,7 +10,7 @@ Rules kept here:
 - The rules of before are those of the recording, each from the time at which it was in force there, unless others are given. New
   rules are in force from the begin.
 - A variable that no rule reads is not replayed. A constraint that both sets define alike is judged once.
-- Constraints of scope fleet are left out: a recording is of one node.
+- Constraints of scope fleet are left out: a recording is of a single node.
 """
 
 import math
@@ -74,7 +75,7 @@ class Samples(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """The node looked at what time moves."""
+    """The node looked for changes by time."""
 
     passed: int
 
@@ -116,7 +117,7 @@ class Beginning(NamedTuple):
 
 
 class Source(Protocol):
-    """What a node measured."""
+    """The measurements of a node."""
 
     @property
     def beginning(self) -> Beginning:
@@ -130,10 +131,10 @@ class Source(Protocol):
 
 
 class Recording:
-    """The files of a life of a node, one after the other."""
+    """The files of a life of a node, in their order."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        """`paths`: parts of the same life, each following the one before. Raises `RecordingError`."""
+        """`paths`: parts of the same life, each following the part before. Raises `RecordingError`."""
         self._paths = paths
         begun = _head(paths[0])
         self.beginning = Beginning(
@@ -337,7 +338,7 @@ def _number(source: str, text: str) -> float:
 
 
 class Outcome:
-    """What a set of rules said of a source."""
+    """The outcome of a set of rules for a source."""
 
     def __init__(self) -> None:
         self.turns: list[SeenTurn] = []
@@ -395,7 +396,7 @@ class _Calm:
         self._ticked: int | None = None
 
     async def redefine(self) -> None:
-        """Definitions are going to change: take in what was put off, and the last values of the variables that no rule read."""
+        """Definitions are going to change: take in the samples put off, and the last values of the variables that no rule read."""
         await self.flush()
         self._changes, now = -1, self._clock.passed
         last, self._last = self._last, {}
@@ -444,7 +445,7 @@ class _Calm:
         self._ages_at = until if self._ages_at is None else min(self._ages_at, until)
 
     async def flush(self) -> None:
-        """Take in what was put off, at its time."""
+        """Take in the samples put off, at their times."""
         off, self._off = self._off, {}
         now = self._clock.passed
         for names, (at, chosen) in sorted(off.items(), key=lambda each: each[1][0]):
@@ -463,7 +464,7 @@ class _Calm:
             self._groups.clear()
 
     async def tick(self) -> None:
-        """Look at what time moves."""
+        """Look for changes by time."""
         now = self._clock.steady()
         aging = self._ages_at is not None and self._ages_at <= now
         if aging or (self._ticked is not None and now - self._ticked > self._evaluator.suspended_after):
@@ -498,7 +499,7 @@ class _Side:
         """Constraints of scope fleet."""
 
     async def begin(self, source: Source) -> None:
-        """Open the node, and give it what was known at the begin of the source."""
+        """Open the node, and give it the knowledge at the begin of the source."""
         await self.fleet.open()
         begun = source.beginning
         by_time = dict[int, dict[str, object]]()
@@ -544,14 +545,14 @@ class _Side:
         node.turns, node.alerts = [], []
 
     async def end(self) -> None:
-        """What was put off, and the steps of the last instant."""
+        """Take in the samples put off, and the steps of the last instant."""
         await self._calm.flush()
         await self.fleet.advance(self.outcome.end, inclusive=True)
         self._keep()
 
 
 class Replayed(NamedTuple):
-    """What two sets of rules said of a source."""
+    """The outcomes of two sets of rules for a source."""
 
     source: Source
     old: Outcome
@@ -633,7 +634,7 @@ class Difference(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """What a set of rules said of a constraint."""
+    """The figures of a set of rules for a constraint."""
 
     turns: int
     """Changes of its state."""
@@ -678,7 +679,7 @@ def compare(replayed: Replayed) -> list[Comparison]:
 
 
 _WELL = frozenset({VerdictState.HOLDS, VerdictState.OFF})
-"""Of a constraint that one set lacks, nothing is different while it holds."""
+"""Of a constraint that either set lacks, nothing is different while it holds."""
 
 
 def differences(replayed: Replayed) -> Iterator[Difference]:

@@ -8,7 +8,7 @@ A case (`RuleTest`) is a table of a file in TOML or YAML: series of values, and 
 
 Rules kept here:
 
-- At an instant the samples come first, then the steps, then the expectations. So a sample counts for what is expected at its time.
+- At an instant the samples come first, then the steps, then the expectations. So a sample counts for the expectations at its time.
 - Nodes of a case exchange after each tick, in memory. A step costs no virtual time.
 - Alerts are written nowhere and sent nowhere.
 - Everything has a limit: a case with more is refused, with its place.
@@ -225,7 +225,7 @@ class VirtualFleet:
             await node.runtime.stop()
 
     async def apply(self, definitions: Mapping[str, Definition], parameters: Sequence[GivenParameter] = ()) -> None:
-        """Have these constraints in force on all nodes, with these parameters, and judge them by what is measured."""
+        """Have these constraints in force on all nodes, with these parameters, and judge them by the measurements."""
         first = next(iter(self.nodes.values()))
         for each in parameters:
             first.set_parameter(each)
@@ -379,7 +379,7 @@ class CaseNode(_Table, frozen=True, kw_only=True):
 
 
 class ExpectedVerdict(_Table, frozen=True, kw_only=True):
-    """What a constraint is on a node at a time. A field that is left out may be anything."""
+    """The state of a constraint on a node at a time. A field that is left out may be anything."""
 
     at: str | float
     constraint: str
@@ -421,7 +421,7 @@ class ExpectedAlerts(_Table, frozen=True, kw_only=True):
     at: str | float
     alert: str
     node: str | None = None
-    """The node that evaluates the rules; the first one if left out."""
+    """The node that evaluates the rules; the first if left out."""
     firing: list[str | Firing] = []
     pending: list[str | Firing] | None = None
     """About to fire; anything if left out."""
@@ -446,7 +446,7 @@ class CaseFile(_Table, frozen=True, kw_only=True):
     """A file of cases."""
 
     rule_files: list[str]
-    """Files with `[[constraint]]` and `[[alert]]`, relative to this one."""
+    """Files with `[[constraint]]` and `[[alert]]`, relative to this file."""
     interval: str | float = "1m"
     check_every: str | float = "1s"
     """The time between two ticks, as of a node."""
