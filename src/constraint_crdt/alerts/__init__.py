@@ -554,7 +554,7 @@ def read_rules(tables: object) -> tuple[AlertRule, ...]:
 
 
 def check_rules(rules: tuple[AlertRule, ...]) -> tuple[AlertRule, ...]:
-    """Return the rules. Raises `ConstraintCrdtError` for a wrong rule, or two rules of a name."""
+    """Return the rules. Raises `ConstraintCrdtError` for a wrong rule, or two rules of one name."""
     if len(rules) > MOST_RULES:
         raise ConstraintCrdtError(f"at most {MOST_RULES} alerts, not {len(rules)}")
     names = [rule.name for rule in rules]

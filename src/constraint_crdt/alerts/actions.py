@@ -187,7 +187,7 @@ def _value(text: str) -> object:
 
 
 def _alertmanager(action: Action, facts: Mapping[str, object], turn: Turn, now: int) -> object:
-    """Alertmanager, `POST /api/v2/alerts`. Alerts of the same labels are a single alert."""
+    """Alertmanager, `POST /api/v2/alerts`. Alerts of the same labels are one alert."""
     labels = {key: facts[key] for key in ("node", "fleet", "severity", "action") if facts[key]}
     firing = turn.turn in (VIOLATED, UNKNOWN)
     ends = now + round(KEPT * (action.repeats or RESENT) * SECOND) if firing else turn.at

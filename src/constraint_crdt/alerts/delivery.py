@@ -15,7 +15,7 @@ restarts and is known to all nodes. Rules kept here:
 - A silenced alert is not told, neither its begin nor its end; the state when the silence ends is told then. A message that waits
   for its delivery when the silence comes is withdrawn, and so is a message whose alerts ended meanwhile.
 - An acknowledged alert is told no more until it ends.
-- Alerts of a rule that turn together are told in a message; after it the next alerts of the rule wait for `GROUP_EVERY`.
+- Alerts of a rule that turn together are told in one message; after it the next alerts of the rule wait for `GROUP_EVERY`.
 - Time is measured by a monotonic clock, except for the end of silences, which is in hybrid time, and for `repeat`.
 - A node tells nothing before its first contact with a peer, as it may not know the messages told meanwhile.
 - A webhook gets a POST of JSON per message, in order for each address, with retries. The event loop never waits; two threads send.

@@ -404,7 +404,7 @@ CHUNK = 65536
 
 
 class _Connection:
-    """A connection, for a single exchange at a time."""
+    """A connection, for one exchange at a time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader

@@ -114,7 +114,7 @@ class Fault(enum.StrEnum):
 
 
 class Finding(NamedTuple):
-    """A fault of a constraint, or of two."""
+    """A fault of one constraint, or of two."""
 
     fault: Fault
     ids: tuple[str, ...]

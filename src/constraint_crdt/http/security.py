@@ -220,7 +220,7 @@ class Guard:
 
 
 class Denials:
-    """Counts the requests refused for lack of a right, and logs a line per minute and address at most."""
+    """Counts the requests refused for lack of a right, and logs one line per minute and address at most."""
 
     def __init__(self, *, now: Callable[[], float] = monotonic) -> None:
         """`now`: monotonic seconds."""

@@ -6,7 +6,7 @@ The certificates and signatures of rows, as `protocol.authority` asks for them. 
 - A chain and a key are parsed once. The number of those that are kept is bounded.
 
 Messages are authenticated between two sessions, end to end: also through routers. The proof of a session has its public key of
-X25519, signed by its node (`Identity.prove`). Two sessions derive two keys from these by HKDF-SHA256, a key for the messages of
+X25519, signed by its node (`Identity.prove`). Two sessions derive two keys from these by HKDF-SHA256, one for the messages of
 each. Every request and every reply has a *tag*: 12 bytes of keyed BLAKE2b over the message, its place in the exchange, and the
 counter of its request. A signature of each message would cost ten times the CPU and five times the bytes.
 

@@ -373,7 +373,7 @@ def _no_identity(folder: Path) -> str:
 
 
 def _check_about(folder: Path, identity: Identity) -> None:
-    """Refuse the files of two identities in a folder. The certificate decides; a missing file is no fault."""
+    """Refuse the files of two identities in one folder. The certificate decides; a missing file is no fault."""
     if not (folder / ABOUT).exists():
         return
     try:

@@ -798,7 +798,7 @@ def edited_constraint(id_: str, fields: Mapping[str, object]) -> EditConstraint:
 
 
 def field_changes(before: "Sequence[Definition]", after: "Definition") -> tuple[FieldChange, ...]:
-    """The fields in which a definition differs from that which it replaced; none for several."""
+    """The fields in which a definition differs from the one that it replaced; none for several."""
     if len(before) != 1:
         return ()
     old, new = _told_fields(before[0]), _told_fields(after)

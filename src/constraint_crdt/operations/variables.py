@@ -60,7 +60,7 @@ class GetVariables(Paged, frozen=True, kw_only=True):
 
 
 class VariableReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A variable that a node measures. The fields after `kind` are null or empty for other nodes than that which answers."""
+    """A variable that a node measures. The fields after `kind` are null or empty for other nodes than the answering node."""
 
     node: str
     name: str

@@ -14,7 +14,7 @@ Rules kept here:
 
 - The only evidence of a peer's state is its own statement: its clock in a Ping, Delta or Sync, its hash by stating or echoing
   it.
-- A transfer is the sender's whole state above a clock, as of an instant. The whole is applied at once, after its last part
+- A transfer is the sender's whole state above one clock, as of an instant. The whole is applied at once, after its last part
   arrived.
 - A clock is named where the peer has shown to know it, and spelled out otherwise. A clock is noted as nameable when it is stated.
 - A message that cannot be resolved here (it names an unknown clock, or starts above the local clock) changes nothing and is

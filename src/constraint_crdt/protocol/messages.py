@@ -204,7 +204,7 @@ class Resume(GossipMessage, frozen=True, kw_only=True, eq=False):
     transfer: bytes
     index: int
     held: bytes | None = None
-    """The slices from `index` on that arrived already, a bit each, the lowest first. Nodes of 0.1.0 send none, and when asked
+    """The slices from `index` on that arrived already, one bit each, the lowest first. Nodes of 0.1.0 send none, and when asked
     send all slices from `index` on."""
 
 
@@ -240,7 +240,7 @@ class Mend(GossipMessage, frozen=True, kw_only=True, eq=False):
     base: bytes
     step: MendStep
     buckets: int
-    """The buckets, a bit each."""
+    """The buckets, one bit each."""
     cells: ConstraintDelta
     """All cells of the sender in these buckets. The runs say nothing beyond their cells."""
     doubt: int = 0

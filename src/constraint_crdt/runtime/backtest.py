@@ -1,6 +1,6 @@
 """Backtests: the outcome of rules for recorded measurements, against the outcome of other rules.
 
-A source (`Source`) has the measurements of a node in a life: a recording (`persistence.MeasurementRecorder`), or answers of
+A source (`Source`) has the measurements of a node in one life: a recording (`persistence.MeasurementRecorder`), or answers of
 Prometheus. Each set of rules runs on a node in virtual time (`rule_tests`), which takes the same samples, ticks and checks at the
 same times.
 

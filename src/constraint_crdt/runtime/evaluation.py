@@ -9,7 +9,7 @@ Rules kept here:
 - A tick that comes late by more than `SUSPENDED` means that the node was not running: nothing is known of the time between.
 - A constraint of scope fleet is judged when something moved that it reads of the nodes: soon, but all of them together take at most
   `FLEET_SHARE` of a core. Every node judges; a single live node writes counts, times and the cell, chosen by rendezvous hashing
-  without a word between them. A partition has a single such node on each side. A node that is no longer chosen empties its cell.
+  without a word between them. A partition has one such node on each side. A node that is no longer chosen empties its cell.
 - The state of a constraint is told in a cell when it turns. After a calm time, `TOLD_AT_ONCE` turns are told at once; a constraint
   that turns often is told every `TOLD_EVERY`, always with its last state.
 """
@@ -60,7 +60,7 @@ SLICE = 0.004
 """Seconds of judging after which other tasks run."""
 
 WRITTEN_AT_ONCE = 200
-"""Counts and times written in a turn of the loop, as a transaction. They take some milliseconds."""
+"""Counts and times written in a turn of the loop, as one transaction. They take some milliseconds."""
 
 VIOLATIONS_AT_ONCE = 1_000
 """Constraints whose violations are counted in the sketch in a turn of the loop: each time all of its pages are written."""
@@ -81,7 +81,7 @@ REASON_EVERY = 10 * SECOND
 """The time between a cell and the next with another reason only, in ns."""
 
 TOLD_TOGETHER = 1_000
-"""Verdicts told as a transaction. Other tasks run while they are prepared."""
+"""Verdicts told as one transaction. Other tasks run while they are prepared."""
 
 SAME_SPELL = SECOND // 2
 """The difference of the begins of a spell before and after a restart, at most, in ns: the clocks are read again."""

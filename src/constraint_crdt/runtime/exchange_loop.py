@@ -4,7 +4,7 @@ Rules of exchanges:
 
 - A node begins a single exchange at a time, and answers others meanwhile. An exchange that takes longer than its turn, a quarter of
   `request_timeout`, goes on beside the next ones: a slow link, a silent peer and a large transfer hold up no other peer. There is
-  a single exchange with a peer at a time.
+  one exchange with a peer at a time.
 - A peer is live from its first message or answer until it leaves or fails. The transport's list of peers is only a hint, but a node
   outside of it is not live: a message read before its sender left, and merged after that, would keep the sender live for ever. Nor
   is a retired node, which may run and speak on: nothing waits for it.

@@ -324,7 +324,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     record_deadband: float = 0.0
     """A number that moved by no more than this share since the last recorded number is left out of the recording of measurements,
-    until that is half as old as its maximum age. 0: each sample is recorded, and a replay is exact. More saves room, and a
+    until that one is half as old as its maximum age. 0: each sample is recorded, and a replay is exact. More saves room, and a
     replay is as exact as that.
     """
 

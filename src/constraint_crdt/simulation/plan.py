@@ -1,6 +1,6 @@
 """Plans of fleets: costs at rest and with changes, the time until all agree, and the first limit that breaks.
 
-A figure has any of three sources, and says which:
+A figure has one of three sources, and says which:
 
 - *simulated*: changes spread over all nodes in virtual time, over the given links; a blank node takes the state over such a link.
 - *computed*: from the messages that real nodes with the state of the whole fleet exchange here, and from constants.

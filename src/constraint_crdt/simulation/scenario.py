@@ -18,7 +18,7 @@ Rules kept here:
 
 Rules kept here:
 
-- In a round every node begins a single exchange, with the peer the policy chooses.
+- In a round every node begins one exchange, with the peer the policy chooses.
 - A node takes part in one exchange at a time. A node whose partner is busy waits, so a round has *turns*: in each turn all
   exchanges between free nodes run side by side. Their order is drawn in each round.
 - A lost message is sent again, `retries` times at most; then the exchange is broken off, and its effects so far stand.
@@ -86,7 +86,7 @@ class Scenario:
     partition_ns: int = 0
     churn_per_minute: float = 0.0
     choice: str = "uniform"
-    """The policy of peer selection, of `CHOICES`."""
+    """The policy of peer selection, one of `CHOICES`."""
     sites: int = 0
     """Sites of equally many nodes, which push changes, too; 0: no sites and no pushes."""
     site_latency_ns: int = 0
@@ -285,7 +285,7 @@ class ScenarioRun:
 
 
 def _sites(scenario: Scenario, names: Sequence[str]) -> dict[str, str]:
-    """The site of each node: of equally many nodes each, or a node more."""
+    """The site of each node: of equally many nodes each, or one more."""
     return {name: f"site{place * scenario.sites // len(names)}" for place, name in enumerate(names)}
 
 

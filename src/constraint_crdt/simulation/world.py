@@ -2,7 +2,7 @@
 
 Rules kept here:
 
-- A seed decides everything: every number is drawn from the world's `SimRng`, and events at the same instant happen in the order
+- One seed decides everything: every number is drawn from the world's `SimRng`, and events at the same instant happen in the order
   in which they were scheduled.
 - Nodes behave as running nodes do: each begins an exchange per interval of its own clock, one at a time, while it answers others;
   it waits for a reply, sends its question again `RETRIES` times, then gives up.

@@ -1,7 +1,7 @@
 """The committer: follows the changes of a node's rows since the last commit, and commits them in a thread, in groups.
 
 Rules (docs/design/identity-and-durability.md#durability): a single commit runs at a time, and later changes form the next group, so
-a change waits for a single other commit at most. A batch is made on the loop, at an instant, and written in the thread. A failed
+a change waits for one other commit at most. A batch is made on the loop, at an instant, and written in the thread. A failed
 batch is kept and retried every second, and with each change, until the disk takes writes again.
 
 A disk may hang, neither taking a write nor failing. After `STALL_SECONDS` writes are refused, those that wait included; they stay

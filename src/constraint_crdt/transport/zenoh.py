@@ -184,7 +184,7 @@ class Opening(NamedTuple):
 
 
 class _Subscription:
-    """Key expressions that are subscribed to, in a single session at a time."""
+    """Key expressions that are subscribed to, in one session at a time."""
 
     def __init__(self, keys: Sequence[zenoh.KeyExpr], take: Callable[[str, bytes], None]) -> None:
         self._keys = keys

@@ -6,7 +6,7 @@ a single peer. Where the role of the node changes, another session becomes the m
 free for it, the former is closed before, while the peers stay listed (`hold`). Rules:
 
 1. A peer is listed while any of the sessions sees its token. Requests go through the main session if it sees the peer.
-2. The answering key is declared as complete, so of two sessions of a node only a single session gets a request.
+2. The answering key is declared as complete, so of two sessions of a node only one gets a request.
 3. The Zenoh id of a session tells whose it is, and whether it is a main session (`zenoh_startup`). So a node knows links between
    main sessions from links by a side session of either end. Nodes of 0.1.0 have random ids, and no side sessions.
 

@@ -263,7 +263,7 @@ def standing(retirements: Collection[Retirement]) -> set[Dot]:
     """The retirements that count: none of them contradicts another. A function of the set alone. O(their contradictions).
 
     1. A retirement counts if no other contradicts it, or only such as do not count.
-    2. A retirement does not count if a counting retirement contradicts it.
+    2. A retirement does not count if a retirement that counts contradicts it.
     3. Of retirements that contradict each other in a circle the first counts, in the order of: the number of nodes that its
        writer retires, the name of the writer, the dot. Those that contradict the first do not count.
 
