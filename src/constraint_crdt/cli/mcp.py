@@ -118,18 +118,18 @@ Value = bool | float | str
 """A value of a variable."""
 
 
-class AgentsUnavailable(ConstraintCrdtError):
+class SdkUnavailable(ConstraintCrdtError):
     """The SDK is not installed."""
 
 
 def make_server(node: AsyncMethods) -> "MCPServer[Any]":
-    """A server whose tools ask this node. Raises `AgentsUnavailable` without the SDK."""
+    """A server whose tools ask this node. Raises `SdkUnavailable` without the SDK."""
     try:
         from mcp.server import MCPServer
         from mcp.server.mcpserver.exceptions import ToolError
         from mcp.types import ToolAnnotations
     except ImportError:
-        raise AgentsUnavailable(
+        raise SdkUnavailable(
             "tools for agents need the SDK of the Model Context Protocol: `pip install 'constraint-crdt[mcp]'`"
         ) from None
     server: MCPServer[Any] = MCPServer(

@@ -43,7 +43,7 @@ from constraint_crdt.runtime.persistence import (
     Ticked,
     read_measurements,
 )
-from constraint_crdt.runtime.rule_tests import Rules, SeenAlert, SeenTurn, VirtualClock, VirtualFleet, VirtualNode, silent
+from constraint_crdt.runtime.rule_tests import Rules, TimedAlert, TimedTurn, VirtualClock, VirtualFleet, VirtualNode, silent
 from constraint_crdt.runtime.settings import NodeSettings, VariableSettings
 from constraint_crdt.simulation.recorder import RecordingError
 from constraint_crdt.types.definition import Definition, read_addition
@@ -94,7 +94,7 @@ class Redefinition(NamedTuple):
     definitions: Definitions
 
 
-Happening = Samples | Tick | Check | Redefinition
+Input = Samples | Tick | Check | Redefinition
 
 
 class Beginning(NamedTuple):
@@ -123,8 +123,8 @@ class Source(Protocol):
     def beginning(self) -> Beginning:
         """The node at the begin."""
 
-    def happenings(self) -> Iterator[Happening]:
-        """What happened, by time. Raises `RecordingError`."""
+    def inputs(self) -> Iterator[Input]:
+        """The inputs of the node, by time. Raises `RecordingError`."""
 
     def defined_once(self) -> Definitions | None:
         """The definitions of constraints that were in force from the begin to the end; None if the source has none at all."""
@@ -149,7 +149,7 @@ class Recording:
         for path in self._paths:
             yield from read_measurements(path)
 
-    def happenings(self) -> Iterator[Happening]:
+    def inputs(self) -> Iterator[Input]:
         """See `Source`."""
         names: list[tuple[str, ...]] = []
         at, begin = 0, self.beginning.steady
@@ -272,7 +272,7 @@ class PrometheusSeries:
         self._period = max(1, round(check_every * SECOND))
         self.beginning = Beginning(node, begin, SECOND, {}, max_age, {}, check_every)
 
-    def happenings(self) -> Iterator[Happening]:
+    def inputs(self) -> Iterator[Input]:
         """See `Source`. Samples come before the tick of their time."""
         begin, by_time = self.beginning.wall, dict[int, dict[str, object]]()
         for name, series in self._series.items():
@@ -341,10 +341,10 @@ class Outcome:
     """The outcome of a set of rules for a source."""
 
     def __init__(self) -> None:
-        self.turns: list[SeenTurn] = []
+        self.turns: list[TimedTurn] = []
         """The changes of verdict states, by time; at most `MOST_TURNS`."""
         self.more_turns = 0
-        self.alerts: list[SeenAlert] = []
+        self.alerts: list[TimedAlert] = []
         self.end = 0
         """ns since the begin of the source."""
 
@@ -521,18 +521,18 @@ class _Side:
                 self._node.define(id_, chosen)
         await self._evaluator.renew()
 
-    async def take(self, happening: Happening) -> None:
-        """Replay what happened."""
+    async def take(self, input_: Input) -> None:
+        """Replay an input."""
         fleet, clock = self.fleet, self._clock
-        await fleet.advance(happening.passed, inclusive=False)
-        clock.passed = self.outcome.end = happening.passed
-        if type(happening) is Samples:
-            await self._calm.measure(happening.names, happening.values)
-        elif type(happening) is Tick:
+        await fleet.advance(input_.passed, inclusive=False)
+        clock.passed = self.outcome.end = input_.passed
+        if type(input_) is Samples:
+            await self._calm.measure(input_.names, input_.values)
+        elif type(input_) is Tick:
             await self._calm.tick()
-        elif type(happening) is Check:
+        elif type(input_) is Check:
             await self._calm.redefine()
-            await self._evaluator.check(happening.values)
+            await self._evaluator.check(input_.values)
         if self._node.turns or self._node.alerts:
             self._keep()
 
@@ -593,15 +593,15 @@ async def replay(source: Source, new: Rules, old: Rules | None) -> Replayed:
         await one.define(before if before is not None else source.beginning.definitions)
         await other.define(given)
         seen |= before.keys() if before is not None else source.beginning.definitions.keys()
-        for happening in source.happenings():
-            if type(happening) is Redefinition:
+        for input_ in source.inputs():
+            if type(input_) is Redefinition:
                 if before is None:
-                    seen |= happening.definitions.keys()
-                    await one.take(happening)
-                    await one.define(happening.definitions)
+                    seen |= input_.definitions.keys()
+                    await one.take(input_)
+                    await one.define(input_.definitions)
                 continue
-            await one.take(happening)
-            await other.take(happening)
+            await one.take(input_)
+            await other.take(input_)
         await one.end()
         await other.end()
     if not judged_twice:
@@ -710,5 +710,5 @@ def differences(replayed: Replayed) -> Iterator[Difference]:
     yield from sorted(found, key=lambda each: (each.begin, each.constraint))
 
 
-def _values(seen: SeenTurn) -> str:
+def _values(seen: TimedTurn) -> str:
     return "" if seen.verdict is None else ", ".join(f"{name}={text}" for name, text in seen.verdict.inputs)

@@ -85,7 +85,7 @@ class VirtualClock:
         return self.epoch + self.passed
 
 
-class SeenTurn(NamedTuple):
+class TimedTurn(NamedTuple):
     """A change of the verdict state of a constraint on a node."""
 
     at: int
@@ -96,7 +96,7 @@ class SeenTurn(NamedTuple):
     """The state, with the values of the judgement; None where no definition applies any more."""
 
 
-class SeenAlert(NamedTuple):
+class TimedAlert(NamedTuple):
     """An alert that fired or resolved."""
 
     at: int
@@ -122,8 +122,8 @@ class VirtualNode:
             settings, network.transport(), (), random, clock.wall, _machine_calls, "constraint-crdt test", clock.steady,
             clock=clock.steady,
         )  # fmt: skip
-        self.turns: list[SeenTurn] = []
-        self.alerts: list[SeenAlert] = []
+        self.turns: list[TimedTurn] = []
+        self.alerts: list[TimedAlert] = []
         self._firing: frozenset[tuple[str, str]] = frozenset()
         self.runtime.feed.subscribe(self._note, ChangeOrigin.EVALUATED)
         self.steps = self._steps()
@@ -131,7 +131,7 @@ class VirtualNode:
     def _note(self, change: NodeChange) -> None:
         evaluator = self.runtime.evaluator
         for turn in change.turns:
-            self.turns.append(SeenTurn(self._clock.passed, self.name, turn, evaluator.verdict(turn.constraint)))
+            self.turns.append(TimedTurn(self._clock.passed, self.name, turn, evaluator.verdict(turn.constraint)))
 
     def _steps(self) -> Sequence[tuple[float, Callable[[], Coroutine[object, object, None]]]]:
         """The steps with the seconds between two. Counts and rates are for alerts only: without any they are left out."""
@@ -150,7 +150,7 @@ class VirtualNode:
     async def _note_alerts(self) -> None:
         firing = frozenset((each.rule, each.subject) for each in self.alerts_now() if each.firing)
         for rule, subject in sorted(firing ^ self._firing):
-            self.alerts.append(SeenAlert(self._clock.passed, rule, subject, (rule, subject) in firing))
+            self.alerts.append(TimedAlert(self._clock.passed, rule, subject, (rule, subject) in firing))
         self._firing = firing
 
     async def _expire(self) -> None:
@@ -257,7 +257,7 @@ class VirtualFleet:
                 break
 
     @property
-    def turns(self) -> list[SeenTurn]:
+    def turns(self) -> list[TimedTurn]:
         """The changes of verdict states on all nodes, by time."""
         return sorted((turn for node in self.nodes.values() for turn in node.turns), key=lambda each: each.at)
 

@@ -423,7 +423,7 @@ class Chaos:
         self._world.after(0, self._write)
         if self._budgets:
             self._world.after(DEFINED_AT_NS, self._define_budgets)
-        happenings: list[tuple[Callable[[], None], float]] = [
+        faults: list[tuple[Callable[[], None], float]] = [
             (self._partition, 3.0),
             (self._cut, 1.5),
             (self._pause, 2.0),
@@ -436,20 +436,20 @@ class Chaos:
             (self._stale, 0.6),
         ]
         if self._network:
-            happenings += [(self._slow, 1.0), (self._cut_pair, 2.0), (self._half_cut, 3.0)]
+            faults += [(self._slow, 1.0), (self._cut_pair, 2.0), (self._half_cut, 3.0)]
         if self._sites:
-            happenings += [(self._cut_site, 3.0), (self._restart_site, 3.0), (self._kill_speakers, 3.0), (self._change_site, 2.0)]
-        for happen, seconds in happenings:
+            faults += [(self._cut_site, 3.0), (self._restart_site, 3.0), (self._kill_speakers, 3.0), (self._change_site, 2.0)]
+        for fault, seconds in faults:
             if self._rng.happens(0.6):
-                self._again(happen, seconds * 10**9 * (0.5 + self._rng.random()), self._rng)
+                self._again(fault, seconds * 10**9 * (0.5 + self._rng.random()), self._rng)
         if SimRng(self.seed + FEUD_STREAM).happens(FEUDS):  # drawn apart: the other histories are as they were before
             self._again(self._feud, 5 * 10**9, self._rng)
             self._again(self._undo, 3 * 10**9, self._rng)
         if self._of_readings.happens(READERS):  # drawn apart, too
             self._again(self._share, READING_GAP_NS, self._of_readings)
-        for happen, seconds in ((self._set_clock, 1.0), (self._put_back, 1.0)):
+        for fault, seconds in ((self._set_clock, 1.0), (self._put_back, 1.0)):
             if self._further.happens(0.5):
-                self._again(happen, seconds * 10**9 * (0.5 + self._further.random()), self._further)
+                self._again(fault, seconds * 10**9 * (0.5 + self._further.random()), self._further)
 
     def _again(self, happen: Callable[[], None], mean_ns: float, rng: SimRng) -> None:
         def now() -> None:
