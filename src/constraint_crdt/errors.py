@@ -84,7 +84,7 @@ class UnknownConstraint(UnknownName):
 
 
 class ConstraintExists(ConstraintCrdtError):
-    """A constraint to be added as a new constraint is active here."""
+    """A constraint to be added as new is active here."""
 
     def __init__(self, name: str) -> None:
         """`name`: the id of the constraint."""

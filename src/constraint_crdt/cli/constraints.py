@@ -304,7 +304,7 @@ def _ask(question: str) -> None:
 # --- acquire ----------------------------------------------------------------------------------------------------------------
 
 RENEW_AFTER = 1 / 3
-"""Of the rest of a hold: it is renewed then."""
+"""The part of the rest of a hold after which it is renewed."""
 
 RETRY_AFTER = 0.5
 """Seconds to another try of a renewal that found no answer."""

@@ -3,7 +3,7 @@
 An explanation lists the mutations keeping the constraint active and their authors, the removals and the additions ended by each,
 the nodes with violations and since when, the recent rates, and the nodes lacking the constraint.
 
-A constraint of scope fleet is told by a single node, so the last word on it of a node that is not live counts no more.
+A constraint of scope fleet is told by a single node, so a verdict on it from a node that is not live counts no more.
 
 The verdict of a node is the verdict that the node told in its cell; nothing is inferred from counts. A node that evaluated a
 constraint and told no verdict has seen it hold only. The verdict of this node is from its evaluations.

@@ -90,7 +90,7 @@ class RulingReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DecisionReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The rulings of the constraints on values. Violated and undecided constraints: the forbidding first, then by severity."""
+    """The rulings of the constraints. Violated and undecided constraints: those that forbid first, then by severity and id."""
 
     id: str
     """Of this decision on this node, in the order of the decisions."""
@@ -521,7 +521,7 @@ class Reverted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class RevertStep(msgspec.Struct, frozen=True, kw_only=True):
-    """The step of a revert for a constraint, or with all of them."""
+    """The step of a revert for a constraint, or for all of them."""
 
     id: str
     """Empty for all constraints together."""

@@ -121,7 +121,7 @@ class PlatoMove(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlatoDelta(msgspec.Struct, frozen=True, kw_only=True):
-    """The actions of a node since its delta before this delta. A (node, seq) is taken in once, however often it is sent."""
+    """The actions of a node since its previous delta. A (node, seq) is taken in once, however often it is sent."""
 
     node: str
     seq: int
@@ -134,7 +134,7 @@ ANSWER_CHARACTERS = 20
 """An answer has at least so many, without the spaces around it."""
 
 NOT_GIVEN = 0.5
-"""The confidence of an answer that is submitted without a confidence, as by the SDK."""
+"""The confidence of an answer that is submitted without any, as by the SDK."""
 
 
 class PlatoSubmission(msgspec.Struct, frozen=True, kw_only=True):
