@@ -151,7 +151,7 @@ def renew(arguments: argparse.Namespace) -> int:
 
 
 def rotate(arguments: argparse.Namespace) -> int:
-    """`fleet rotate`: make a new root, which follows the present one."""
+    """`fleet rotate`: make a new root, which follows the present root."""
     both = round(parse_duration(arguments.both) * SECOND)
     if arguments.both.strip()[-1].isdecimal():
         raise MisuseError(f"--both takes a time with its unit, as in 7d, not {arguments.both}")

@@ -8,9 +8,10 @@ A failed command ends with a sentence on stderr and an exit code.
 The log of a node has a budget, because a fault of the network repeats its lines for as long as it lasts (`LogBudget`). Lines of a
 statement in the code are a *kind*, and those of an event of the fleet. Rules:
 
-- A kind has `KIND_LINES` lines at once, then one each `KIND_SECONDS`.
-- All kinds together have `BURST_BYTES` at once, then `HOUR_BYTES` an hour. A kind without a line for an hour has one in any case.
-- Lines left out are counted. The next line of the kind tells their number; without one, a line of its own does after
+- A kind has `KIND_LINES` lines at once, then a line each `KIND_SECONDS`.
+- All kinds together have `BURST_BYTES` at once, then `HOUR_BYTES` an hour. A kind without a line for an hour has a line in any
+  case.
+- Lines left out are counted. The next line of the kind tells their number; without such a line, a line of its own does after
   `COUNT_SECONDS`, with any other line, within the next `LOOK_SECONDS`.
 """
 
@@ -252,7 +253,7 @@ class LogBudget:
         return found
 
     def _budget(self, kind: Hashable, now: float) -> _Kind:
-        """The budget of a kind, with what came in since its last line."""
+        """The budget of a kind, refilled for the time since its last line."""
         budget = self._kinds.get(kind)
         if budget is None:
             if len(self._kinds) >= KINDS:

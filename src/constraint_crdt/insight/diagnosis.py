@@ -169,7 +169,7 @@ class _Nodes(NamedTuple):
     measured: Set[str]
     """The variables that some of them measure, and the first parts of the names with fields (`robot` of `robot.speed`)."""
     complete: bool
-    """False if one of them measures further variables, without room in its cell."""
+    """False if any of them measures further variables, without room in its cell."""
 
 
 class Undecidable:
@@ -301,7 +301,7 @@ class Undecidable:
         return found, untold
 
     def _is_shared(self, name: str, nodes: Iterable[str]) -> bool:
-        """True if one of the nodes shares this variable, or a field of it."""
+        """True if any of the nodes shares this variable, or a field of it."""
         return any(each == name or each.startswith(f"{name}.") for node in nodes for each in self._readings.of(node))
 
 
@@ -686,7 +686,7 @@ def _size_finding(limits: Sequence[SizeLimit]) -> Finding:
 
 
 def check_name(name: str, host: str, *, in_memory: bool) -> Iterator[Finding]:
-    """Whether the name of a node without a store is one that its container gets at random: each start is another node then."""
+    """Whether the name of a node without a store is a name that its container gets at random: each start is another node then."""
     if in_memory and name == host and _RANDOM_NAME.fullmatch(name):
         what = (
             f"the name {name} is that of this container, which looks random, and the state is in memory: each start is another "
@@ -787,7 +787,7 @@ def _host(endpoint: str) -> str:
 
 
 def _refusal(endpoint: str, identity: str, accept_plain: bool) -> str | None:
-    """Why no node answers there that this node can link with; None if one does."""
+    """Why no node answers there that this node can link with; None if a node does."""
     host, port = _address(endpoint)
     try:
         with socket.create_connection((host, int(port)), SEED_TIMEOUT) as connection:

@@ -7,9 +7,9 @@
 
 A reading costs each node of the fleet its bytes, so the readings of a node that move together share a cell, without their names.
 `time` is the hybrid time of the latest measurement in tenths of a second since 2026-01-01, and an age is how much earlier another
-one was. An integer n stands for n x 10^exponent; a value is also a bool, a text, a double, or `[mantissa, exponent]`; nil for
-none. `every` is the longest time between two cells in tenths of a second. Ages of 0 only are left out, as is `EVERY` for all. Rules
-kept here:
+measurement was. An integer n stands for n x 10^exponent; a value is also a bool, a text, a double, or `[mantissa, exponent]`; nil
+for none. `every` is the longest time between two cells in tenths of a second. Ages of 0 only are left out, as is `EVERY` for all.
+Rules kept here:
 
 - A node has at most `MOST_READINGS` readings. No cell is removed: 0.1.0 refuses a removal of a kind that it does not know. A
   withdrawn reading has no value, and a time.
@@ -19,7 +19,7 @@ kept here:
   other.
 - A reading counts for `LIFETIME` times its `every`, in hybrid time. It is shown for longer, as aged.
 - Of several lives of a node, the reading with the latest time counts, then the order of the replicas. A life writes no time before
-  that of a former life, nor before its own last one.
+  that of a former life, nor before its own last time.
 - A value of a form that is not known here, from a later version, reads as missing. Further elements and keys are ignored.
 - The readings of retired nodes are left out. Readings are updated with each cell, and never recomputed.
 - A value is due if it moved by more than the deadband, or if the last told value is `every` old. Of a variable that moves all the
@@ -135,7 +135,7 @@ def check_scalar(name: str, value: object) -> Scalar:
 
 
 def _decimal(value: float) -> tuple[int, int] | None:
-    """Mantissa and exponent of a number with few digits, none for any other one. `read_scalar` gives an equal number."""
+    """Mantissa and exponent of a number with few digits, none for any other. `read_scalar` gives an equal number."""
     if not math.isfinite(value) or (not value and math.copysign(1, value) < 0):
         return None
     if value.is_integer() and abs(value) < 1 << 53:
@@ -337,7 +337,7 @@ class SharedReadings(IndexedView):
     # --- writing -------------------------------------------------------------------------------------------------------
 
     def put_all(self, readings: Mapping[str, Reading | None], *, node: str | Replica) -> int:
-        """Share these readings of a node; None withdraws one. Returns the number of the readings that changed.
+        """Share these readings of a node; None withdraws a reading. Returns the number of the readings that changed.
 
         Raises `ConstraintCrdtError` for a name or a value out of bounds, and for more than `MOST_READINGS` readings; nothing is
         written then.
@@ -471,7 +471,7 @@ class _Told:
         self.sample: Sample | None = None
         """The last sample told; None: nothing, or withdrawn."""
         self.paced = 0
-        """The time until which the cells told fill the pace of one in `PACE`."""
+        """The time until which the cells told fill the pace of a cell per `PACE`."""
 
 
 class Sharing:
