@@ -23,7 +23,7 @@ import msgspec
 
 from constraint_crdt.cli.arguments import PROGRAM
 from constraint_crdt.cli.connection import connect, fields_of, request_of
-from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, printable
+from constraint_crdt.cli.output import CommandFailedError, MisuseError, confirm, present, printable
 from constraint_crdt.client import ClientError, NotFound, Refused, WrongInput
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.operations.alerts import DEFINE_ALERT, DefineRule
@@ -257,7 +257,7 @@ def disable(arguments: argparse.Namespace) -> int:
     request: Disabled = request_of(arguments)
     with connect(arguments) as client:
         if request.all_ and not arguments.yes:
-            _ask(f"disable all {client.status().constraints} constraints on all nodes of the fleet?")
+            confirm(f"disable all {client.status().constraints} constraints on all nodes of the fleet")
         answer = client.do(DISABLE, request)
     return present(answer, None if arguments.json else show_switched(answer, request, arguments))
 
@@ -279,7 +279,7 @@ def revert(arguments: argparse.Namespace) -> int:
             planned = client.do(REVERT, msgspec.structs.replace(request, dry_run=True))
             if planned.steps:
                 present(planned, show_revert(planned, request, arguments))
-                _ask(f"make these {len(planned.steps)} changes?")
+                confirm(f"make these {len(planned.steps)} changes")
         answer = client.do(REVERT, request)
     return present(answer, None if arguments.json else show_revert(answer, request, arguments))
 
@@ -290,15 +290,6 @@ def _moment(text: str) -> datetime:
         return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
     except UsageError:
         return parse_moment(text)
-
-
-def _ask(question: str) -> None:
-    """Go on after a yes on the terminal. Raises `CommandFailedError` for another answer, `MisuseError` without a terminal."""
-    if not sys.stdin.isatty():
-        raise MisuseError("there is no terminal to ask on: give --yes")
-    print(f"{question} Type yes to go on: ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip() != "yes":
-        raise CommandFailedError("nothing was changed")
 
 
 # --- acquire ----------------------------------------------------------------------------------------------------------------

@@ -63,6 +63,17 @@ class MisuseError(CommandFailedError):
     exit_code = 2
 
 
+def confirm(question: str, advice: str = "there is no terminal to ask on: give --yes") -> None:
+    """Go on after a yes on the terminal. Raises `CommandFailedError` for another answer, and `MisuseError` with `advice` without a
+    terminal. The question goes to stderr, so the output of the command stays whole.
+    """
+    if not sys.stdin.isatty():
+        raise MisuseError(advice)
+    print(f"{printable(question)}? Type yes to go on: ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() != "yes":
+        raise CommandFailedError("nothing was changed")
+
+
 def present(answer: object, view: "View | None") -> int:
     """Print the answer of a node as a view; without a view as JSON, as the API sent it. Returns 0, the exit code."""
     if view is None:
