@@ -9,7 +9,7 @@ Rules:
   Elsewhere those of the program's group are. If the supervisor is killed, the kernel (of Linux) kills the program, and the guard
   its group.
 - The guard asks the node for a change and waits at the node, so it hears of a violation with the sample that causes it.
-- A node that does not answer for `--lost-after` is lost: `--if-lost` says what then. The guard goes on asking.
+- A node that does not answer for `--lost-after` is lost: `--if-lost` says how to go on. The guard goes on asking.
 - SIGTERM, SIGHUP and Ctrl-C to the guard stop the program, and end the guard with its code.
 
 Exit codes beside those of the program: 121 violated, 122 undecided, 123 node lost.
@@ -106,7 +106,7 @@ def _tell(found: GuardReport | None, arguments: argparse.Namespace) -> int:
 
 
 def _code(standing: str, if_unknown: str) -> int:
-    """The exit code of a standing that stops the program; 0 for another one."""
+    """The exit code of a standing that stops the program; 0 for another standing."""
     if standing == "violated":
         return VIOLATED
     return UNDECIDED if standing == "unknown" and if_unknown == "stop" else 0

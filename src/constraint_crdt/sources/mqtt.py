@@ -3,15 +3,15 @@
 Rules kept here:
 
 - The client speaks MQTT 5.0. It connects again by itself, after 1 s, later after 30 s at most, and subscribes anew.
-- A session without a `client_id` ends with its connection. With one the broker keeps it for an hour and sends what was missed, with
-  quality of service 1.
-- A retained message is one of any age: it counts from its arrival, as nothing tells its time.
+- A session without a `client_id` ends with its connection. With a `client_id` the broker keeps it for an hour and sends the missed
+  messages, with quality of service 1.
+- A retained message may have any age: it counts from its arrival, as nothing tells its time.
 - Of the messages that are read at once only the last of each topic is decoded, of those of quality 0; those before are dropped and
   counted, as the rule of `reader` would drop their values. So for the formats of `WHOLE`, whose messages have a single value. Of
   others, whose messages may have different fields, only in a flood: when a whole piece of `PIECE` bytes waits. Not of Sparkplug,
-  whose messages have only what has changed: the broker waits when this end does not keep up.
+  whose messages have only the changed metrics: the broker waits when this end does not keep up.
 - A message is published with quality of service 1, in a session of its own, and counts as published once the broker says so. So no
-  client keeps a message back to send it later, behind one that came after it.
+  client keeps a message back to send it later, behind a younger message.
 """
 
 import socket
@@ -52,7 +52,7 @@ PUBLISH = 0x30
 """The first byte of a message of quality 0."""
 
 PACKETS = 1000
-"""Packets that are read before the client looks for what it has to send."""
+"""Packets that are read before the client looks for packets to send."""
 
 SESSION_SECONDS = 3600
 """Seconds for which the broker keeps a session."""
@@ -116,7 +116,7 @@ class _ClosedOnFailure(ssl.SSLSocket):
 
 def split_packets(data: bytes) -> tuple[list[tuple[int, int, int]], int]:
     """The places of the whole packets, each with its beginning, its body and its end; and the end of the last. Raises `SourceError`
-    for what is no packet, and one beyond `MAX_PAYLOAD`.
+    for bytes that are no packet, and for a packet beyond `MAX_PAYLOAD`.
     """
     places: list[tuple[int, int, int]] = []
     at, size = 0, len(data)
@@ -139,7 +139,7 @@ def split_packets(data: bytes) -> tuple[list[tuple[int, int, int]], int]:
 
 
 def thin(data: bytes, places: Sequence[tuple[int, int, int]]) -> tuple[bytes, int]:
-    """The packets without the messages of quality 0 that are followed by another one of their topic; and how many these were."""
+    """The packets without the messages of quality 0 that are followed by another of their topic; and how many these were."""
     kept: dict[object, tuple[int, int]] = {}
     for start, body, end in places:
         key: object = start
@@ -171,8 +171,8 @@ class BufferedSocket:
         return getattr(self._inner, name)
 
     def recv(self, size: int) -> bytes:
-        """The next bytes of whole packets, fewer than `size` at the end of a piece; none at the end, and for what is no packet.
-        Raises as the socket does.
+        """The next bytes of whole packets, fewer than `size` at the end of a piece; none at the end, and for bytes that are no
+        packet. Raises as the socket does.
         """
         while self._at >= len(self._buffer):
             if self._is_flooded:
