@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 SUITE = "bookworm"
-PACKAGES = "python3,python3-venv,ca-certificates"
+PACKAGES = "python3,python3-venv,python3-dev,ca-certificates"
 LENT = (
     "/etc/resolv.conf",
     "/etc/hosts",

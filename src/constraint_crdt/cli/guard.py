@@ -56,7 +56,7 @@ END, KILL, PAUSE, RESUME = b"t", b"k", b"s", b"c"
 """Orders to the supervisor."""
 
 LAST: Final = 5.0
-"""Seconds for which the supervisor kills what does not end: a process of another user, or one in the hands of a device."""
+"""Seconds for which the supervisor kills processes that do not end, such as those of another user."""
 
 LONGEST_POLL: Final = 3_600_000
 """ms for which the supervisor sleeps."""
@@ -248,10 +248,10 @@ class _Program:
         code = self._supervisor.poll()
         return 128 - code if code is not None and code < 0 else code
 
-    def order(self, what: bytes) -> None:
+    def order(self, order: bytes) -> None:
         """Give an order to the supervisor, which may be over."""
         with contextlib.suppress(OSError):
-            self._link.send(what)
+            self._link.send(order)
 
     def end(self, how: bytes) -> None:
         """End the program and all that it started, by `END` or `KILL`."""
@@ -274,7 +274,7 @@ class _Supervisor:
         """The exit code of the program, once it is over."""
 
     def run(self) -> None:
-        """Become the supervisor. Called in a new process; returns in another one, which is to become the program."""
+        """Become the supervisor. Called in a new process; returns in another process, which is to become the program."""
         gc.disable()
         _set_process(PR_SET_CHILD_SUBREAPER, 1)
         supervisor = os.getpid()
@@ -287,7 +287,8 @@ class _Supervisor:
             return
         try:
             self._supervise()
-        except BaseException:  # nobody reads it here
+        finally:  # an exception would end in the frames of the guard
+            self._signal(signal.SIGKILL)
             os._exit(1)
 
     def _supervise(self) -> NoReturn:
@@ -305,7 +306,10 @@ class _Supervisor:
         while self._has_children() and not self._is_over and time.monotonic() < ends:
             left = max(0.0, ends - time.monotonic())
             for ready, _ in poller.poll(min(left * 1000 + 1, LONGEST_POLL)):
-                data = os.read(ready, 64)
+                try:
+                    data = os.read(ready, 64)
+                except ConnectionResetError:  # the guard was killed before it read what was sent to it
+                    data = b""
                 if ready == wakes:
                     continue
                 if not data:
@@ -326,7 +330,7 @@ class _Supervisor:
         os._exit(self._code)
 
     def _leave_files(self) -> None:
-        """Keep the link alone: whoever reads what the guard or the program writes shall see its end."""
+        """Keep the link alone, so that readers of the output of guard and program see its end."""
         nothing = os.open(os.devnull, os.O_RDWR)
         for each in range(3):
             os.dup2(nothing, each)
@@ -347,7 +351,7 @@ class _Supervisor:
                 self._is_over, self._code = True, 128 - code if code < 0 else code
 
     def _signal(self, number: int) -> None:
-        """Send a signal to the group of the program, and to what was started by it and left the group."""
+        """Send a signal to the group of the program, and to the processes that it started and that left the group."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._program, number)
         for each in _descendants(os.getpid()):
@@ -363,7 +367,7 @@ class _Process(NamedTuple):
 
 
 def _descendants(of: int) -> Iterator[_Process]:
-    """The processes below one, on Linux."""
+    """The processes below this process, on Linux."""
     children: dict[int, list[_Process]] = {}
     for file in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it ended
@@ -376,10 +380,10 @@ def _descendants(of: int) -> Iterator[_Process]:
         yield from found
 
 
-def _set_process(what: int, value: int) -> None:
+def _set_process(attribute: int, value: int) -> None:
     """Set an attribute of this process. Linux alone knows those."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(what, value, 0, 0, 0)
+        ctypes.CDLL(None).prctl(attribute, value, 0, 0, 0)
 
 
 def _phrase(standing: str) -> str:

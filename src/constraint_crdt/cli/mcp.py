@@ -175,7 +175,7 @@ class AgentTools:
 
 
 def _fresh(scope: Scope) -> Scope:
-    """A scope of a request without what an application has added to it."""
+    """A scope of a request without the additions of an application."""
     added = ("app", "router", "endpoint", "path_params", "starlette.exception_handlers")
     return {key: value for key, value in scope.items() if key not in added}
 

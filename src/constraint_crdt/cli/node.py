@@ -171,7 +171,7 @@ def _is_here(place: str) -> bool:
     except OSError as error:
         return error.errno != errno.EADDRNOTAVAIL
     except ValueError:
-        return True  # the start says what is wrong with it
+        return True  # the start tells the fault
     return True
 
 

@@ -546,7 +546,7 @@ class Trial:
 
     def _missing(self) -> list[str]:
         """The fields without a value, with their paths."""
-        if not self.reader.intake.messages or self.settings.kind == "prometheus":  # of a page only what is asked for is read
+        if not self.reader.intake.messages or self.settings.kind == "prometheus":  # of a page only the wanted series are read
             return []
         told = {*self.values, *(name for name, why in self.reader.unknown.items() if why != MISSING.why)}
         return [

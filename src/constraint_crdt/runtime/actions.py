@@ -303,7 +303,7 @@ class Actions(Deliveries[TurnMessage]):
         self.put(_key(turn.action, turn.constraint), TurnMessage(turn))
 
     def add_destinations(self, destinations: Mapping[str, str]) -> None:
-        """Use these addresses from now on. One that is not among them stays for the actions that name it."""
+        """Use these addresses from now on. Others stay for the actions that name them."""
         self._destinations = {**self._destinations, **destinations}
 
     # --- attempts ----------------------------------------------------------------------------------------------------------

@@ -175,8 +175,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     wait_for_address: float = 30.0
-    """Seconds for which a start waits until this machine has the addresses of `api`, `listen` and `join_listen`: one of a network
-    that is still being set up, as after boot. Then a missing address ends the start. Of the command `node` only.
+    """Seconds for which a start waits until this machine has the addresses of `api`, `listen` and `join_listen`: the network may
+    still be set up after boot. Then a missing address ends the start. Of the command `node` only.
     """
 
     token_file: str = ""

@@ -393,7 +393,7 @@ class Publisher:
             client.disconnect()
             client.loop(0)  # closes the socket
 
-    def _await(self, client: Any, answers: dict[str, Any], wanted: str, what: str, ends: float) -> None:
+    def _await(self, client: Any, answers: dict[str, Any], wanted: str, name: str, ends: float) -> None:
         """Wait for an answer of the broker. Raises `SourceError` for a refusal, for the end of the connection, and for none."""
         while wanted not in answers and "disconnect" not in answers and time.monotonic() < ends:
             client.loop(max(0.01, ends - time.monotonic()))
@@ -404,4 +404,4 @@ class Publisher:
                 f"the broker does not answer within {self._seconds:g} s" if why is None else f"the connection ended: {why}"
             )
         if reason.is_failure:
-            raise SourceError(f"the broker refuses {what}: {reason}")
+            raise SourceError(f"the broker refuses {name}: {reason}")
