@@ -40,6 +40,7 @@ GROUPS: Final = {
 OWN: Final = {
     "add": "constraints:add",
     "remove": "constraints:remove",
+    "check": "constraints:check",
     "decide": "constraints:decide",
     "disable": "constraints:disable",
     "revert": "constraints:revert",

@@ -26,6 +26,7 @@ from constraint_crdt.cli.connection import connect, fields_of, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, confirm, present, printable
 from constraint_crdt.client import ClientError, NotFound, Refused, WrongInput
 from constraint_crdt.client.blocking import Client
+from constraint_crdt.model import Mode
 from constraint_crdt.operations.alerts import DEFINE_ALERT, DefineRule
 from constraint_crdt.operations.budgets import HoldReport, handle_of
 from constraint_crdt.operations.command import UsageError, is_pattern, parse_duration, parse_moment, show_distance, show_time
@@ -42,6 +43,7 @@ from constraint_crdt.operations.constraints import (
     show_fields,
     show_selector,
 )
+from constraint_crdt.operations.counts import CHECK, Given, show_evaluations
 from constraint_crdt.operations.evidence import CoverageReport, NodeCoverage, StandingDefinition, acknowledged_by
 from constraint_crdt.operations.rules import (
     DECIDE,
@@ -227,6 +229,22 @@ def _present_write(
 
 
 # --- decisions --------------------------------------------------------------------------------------------------------------
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Evaluate the constraints against values. With `--exit-code` the worst verdict on an enforced constraint is the exit code."""
+    from constraint_crdt.cli.guard import UNDECIDED, VIOLATED
+
+    request: Given = request_of(arguments)
+    if not request.values and not arguments.exit_code:
+        raise MisuseError("give values as VAR=VALUE, or --exit-code for the verdict on the last measurements")
+    with connect(arguments) as client:
+        answer = client.do(CHECK, request)
+        active = client.constraints() if arguments.exit_code else []
+    present(answer, None if arguments.json else show_evaluations(answer, request))
+    enforced = {report.id for report in active if any(each.mode == Mode.ENFORCE for each in report.definitions)}
+    verdicts = {each.verdict for each in answer.evaluations if each.constraint in enforced}
+    return VIOLATED if "violated" in verdicts else UNDECIDED if "unknown" in verdicts else 0
 
 
 def decide(arguments: argparse.Namespace) -> int:
