@@ -58,10 +58,7 @@ if [ "$1" = remove ] && [ -d /run/systemd/system ]; then systemctl disable --now
     "postrm": """\
 #!/bin/sh
 set -e
-if [ "$1" = remove ]; then
-    rm -rf /opt/constraint-crdt
-    mkdir -p /opt # dpkg takes it for a directory of this package alone
-fi
+if [ "$1" = remove ]; then rm -rf /opt/constraint-crdt; fi
 if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 """,
 }

@@ -6,13 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from constraint_crdt.cli.node import tell_supervisor, watchdog_pause
 from constraint_crdt.client import Client
-from tests.cli.process import running_node
+from tests.cli.process import command, environment, running_node
 
 
 @pytest.mark.processes
@@ -73,6 +74,46 @@ def test_it_runs_as_a_user_without_a_name_and_a_home(tmp_path: Path) -> None:
             assert process.returncode == 0
     assert (tmp_path / "constraint-crdt" / "default" / "a.db").exists()
     assert (tmp_path / "b.db").exists()
+
+
+def _zombies() -> list[str]:
+    """The processes of this user's machine that ended, and whose parent did not ask."""
+    return [stat for each in Path("/proc").glob("[0-9]*/stat") if ") Z " in (stat := _read(each)) and "(left-behind)" in stat]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+@pytest.mark.processes
+def test_as_process_1_it_passes_signals_on_and_leaves_no_zombies(tmp_path: Path) -> None:
+    """As in a container. The command of a source leaves a process behind each time."""
+    inside = ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if subprocess.run([*inside, "true"], check=False, capture_output=True).returncode:
+        (pytest.fail if os.environ.get("CI_REQUIRES_NAMESPACES") else pytest.skip)("this machine makes no namespaces of processes")
+    runs, program = tmp_path / "runs", tmp_path / "left-behind"
+    program.symlink_to(shutil.which("sleep") or "")
+    script = f"({program} 0.01 &); echo x >> {runs}; echo 1"
+    (tmp_path / "node.toml").write_text(
+        f"[[source]]\nname = 's'\nkind = 'command'\ncommand = ['sh', '-c', '{script}']\nformat = 'number'\nevery = 0.05\n"
+    )
+    flags = ["--name", "forge", "--api", "127.0.0.1:0", "--config", str(tmp_path / "node.toml")]
+    with subprocess.Popen([*inside, *command("node", *flags)], stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        try:
+            assert process.stderr is not None
+            assert any(" ready " in line for line in process.stderr)
+            ends = time.monotonic() + 60
+            while len(_read(runs)) < 20 or _zombies():
+                assert time.monotonic() < ends, _zombies()
+            [first] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(int(first), signal.SIGTERM)
+            assert any("forge stopped" in line for line in process.stderr)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
 
 
 @pytest.mark.processes

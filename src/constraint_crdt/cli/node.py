@@ -87,6 +87,8 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
 
     Raises `CommandFailedError` if it cannot start.
     """
+    if os.getpid() == 1:
+        _become_init()
     if arguments.request is not None:
         sys.exit(_write_request(arguments))
     if arguments.join is not None:
@@ -125,6 +127,26 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
     # The node has left in order. A thread in which the engine tries to reach a router that is down, or a probe that hangs, would
     # hold the process back for as long as that takes, and has nothing to lose.
     os._exit(0 if over is None else CommandFailedError.exit_code)
+
+
+def _become_init() -> None:
+    """As process 1, as in a container: run the node in a child, pass signals on, and take the exit codes of all processes that lost
+    their parent, as those that a command left behind. Returns in the child; in process 1 the process ends with the child.
+    """
+    passed_on = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)
+    child = os.fork()
+    if child == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return
+    for number in passed_on:
+        signal.signal(number, lambda number, _: os.kill(child, number))
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    while True:
+        ended, status = os.wait()
+        if ended == child:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(128 - code if code < 0 else code)
 
 
 def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
