@@ -44,7 +44,7 @@ _MARKED_AS_A_WHOLE = re.compile(rf"^pytestmark = \[?pytest\.mark\.({'|'.join(NOT
 
 # A slow machine is no finding (deadline), and neither is a state machine whose example takes long to draw (too_slow).
 _ANY_SPEED = settings(deadline=None, print_blob=True, derandomize=False, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("default", _ANY_SPEED, max_examples=30, stateful_step_count=25)  # mutation testing needs fewer
+settings.register_profile("default", _ANY_SPEED, max_examples=15, stateful_step_count=25)  # mutation testing needs fewer
 settings.register_profile("nightly", _ANY_SPEED, max_examples=2000, stateful_step_count=60)
 settings.register_profile("quick", _ANY_SPEED, max_examples=5, stateful_step_count=12)
 settings.register_profile(  # for `mutmut`: the same examples for each mutant, and a failure is all that is asked for

@@ -29,10 +29,15 @@ async def fleet(*names: str, network: MemoryNetwork | None = None, settings: Nod
         ]
         for node in nodes:
             await stack.enter_async_context(node)
-        await eventually(lambda: all(node.status().peers == len(names) - 1 for node in nodes))
+        await eventually(lambda: all(len(node._runtime.exchanges.live) == len(names) - 1 for node in nodes))
         yield nodes
 
 
 def agreed(nodes: list[Node]) -> bool:
-    """True if all nodes know the same, and know that they do."""
-    return len({node.gossip.state_hash for node in nodes}) == 1 and all(node.status().converged for node in nodes)
+    """True if all nodes know the same, and know that they do: `converged` of their status, without the rest of it, which takes
+    a millisecond a look.
+    """
+    hashes = {node.gossip.state_hash for node in nodes}
+    return len(hashes) == 1 and all(
+        node.gossip.tracker.hash(name) in hashes for node in nodes for name in node._runtime.exchanges.live
+    )
