@@ -11,7 +11,7 @@ QUICK = NodeSettings(name="unnamed", check_every=0.02, count_every=0.04, gossip_
 """Settings that make everything happen soon."""
 
 
-async def eventually(what: Callable[[], object], within: float = 10.0) -> None:
+async def eventually(what: Callable[[], object], within: float = 30.0) -> None:
     """Return once `what()` is true; fail after `within` seconds. It polls: what it waits for has no single event to wait on."""
     async with asyncio.timeout(within):
         while not what():  # noqa: ASYNC110 - the condition is about many nodes at once, none of which could set an event
