@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
@@ -27,8 +28,9 @@ nightly = pytest.mark.skipif(BUDGET != "nightly", reason="makes a system with de
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("clean")
+def base() -> Iterator[Path]:
+    """On a disk: debootstrap makes devices, which a file system in memory often refuses."""
+    folder = Path(mkdtemp(prefix="clean-root-", dir="/var/tmp"))
     yield base_root(folder)
     shutil.rmtree(folder, ignore_errors=True)
 
