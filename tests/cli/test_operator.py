@@ -161,6 +161,7 @@ WARM = ViolatedConstraint(id="warm", severity="warning", nodes=3, node="b", sinc
         ({"trouble": "the disk is full"}, 2, ["writes are refused: the disk is full"]),
         ({"peers": 0}, 1, ["cut off: none of the 2 other nodes in service is live: what they have is not known here"]),
         ({"peers": 1}, 1, ["1 node in service is not live"]),
+        ({"peers": 1, "in_service": 4}, 1, ["2 nodes in service are not live"]),
         ({"peers": 0, "away": 2}, 1, ["cut off: none of the 2 other nodes in service is live: what they have is not known here"]),
         ({"unknown_here": 2, "firing": 1}, 1, ["2 constraints unknown on this node", "1 alert firing"]),
         ({"alarms": 1, "clock_in_doubt": True}, 2, ["a peer with the same clock had another state: one is corrupted",

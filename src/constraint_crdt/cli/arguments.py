@@ -74,6 +74,18 @@ OTHER_WORDS: Final = {
 }  # fmt: skip
 """What other tools call a command, and ours for it."""
 
+OTHER_ACTIONS: Final = {
+    "budget": {"list": "budget", "show": "budget", "delete": "budget remove", "create": "budget add", "edit": "budget set",
+               "explain": "explain NAME", "acquire": "acquire NAME", "release": "release HOLD"},
+    "tile": {"list": "tiles", "show": "tile get", "delete": "tile remove", "add": "tile put"},
+    "alerts": {"show": "alerts", "delete": "alerts remove", "create": "alerts add", "silence": "silence NAME",
+               "acknowledge": "acknowledge ALERT"},
+    "token": {"show": "token list", "delete": "token remove", "create": "token add"},
+    "fleet": {"list": "fleet members", "show": "fleet members", "nodes": "nodes", "join": "node --join TOKEN"},
+    "source": {"list": "doctor", "show": "doctor", "test": "source try"},
+}  # fmt: skip
+"""The same for the actions of commands."""
+
 DEPLOYED: Final = {
     "example": "node.example.toml",
     "systemd": "constraint-crdt.service",
@@ -159,7 +171,8 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         choice = _CHOICE.search(message)
         if choice:
-            near = _near(choice[1], choice[2])
+            other = OTHER_WORDS if "argument COMMAND" in message else OTHER_ACTIONS.get(self.prog.rpartition(" ")[2], {})
+            near = f" (it is `{PROGRAM} {other[choice[1]]}`)" if choice[1] in other else _near(choice[1], _WORD.findall(choice[2]))
             if near or "argument COMMAND" in message:  # the help has the commands in groups
                 message = f"{message[: choice.start(2)]}{near}"
         self.exit(2, f"{self.prog}: {message}; see `{self.prog} --help`\n")
@@ -168,11 +181,13 @@ class _Parser(argparse.ArgumentParser):
 _CHOICE = re.compile(r"invalid choice: '(.*)'( \(choose from .*\))$")
 
 
-def _near(wrong: str, choices: str) -> str:
+_WORD = re.compile(r"[\w-]+")
+_FLAG = re.compile(r"--[\w-]+")
+
+
+def _near(wrong: str, choices: Sequence[str]) -> str:
     """The word of `choices` most similar to a wrong one, as a hint; empty if none is similar."""
-    if other := OTHER_WORDS.get(wrong):
-        return f" (it is `{PROGRAM} {other}`)"
-    near = close_to(wrong, re.findall(r"[\w-]+", choices))
+    near = close_to(wrong, choices)
     return f" ({near[0]} may be meant)" if near else ""
 
 
@@ -189,7 +204,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         found.words = behind
     if unknown:  # argparse would say this in the name of the whole program, and show its help instead of the command's
         wrong = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
-        near = _near(wrong, found.parser.format_usage()) if wrong else ""
+        near = _near(wrong, _FLAG.findall(found.parser.format_usage())) if wrong else ""
         parser.exit(2, f"{found.prog}: unrecognized arguments: {' '.join(unknown)}{near}; see `{found.prog} --help`\n")
     return found
 

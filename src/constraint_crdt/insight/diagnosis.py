@@ -82,6 +82,9 @@ MOST_COMPARED = 20_000
 NAMESAKE_FOR = 3600 * SECOND
 """A duplicate name is reported for this time after the last meeting, in ns."""
 
+NAMESAKE_TOLD = 600 * SECOND
+"""The other nodes are told of it for this time, in ns."""
+
 _SLOW = (
     "timeouts and the size of messages follow the link by themselves, and changes take longer there; before the round trip is "
     "known, an answer may take eight times `request_timeout`"
@@ -222,7 +225,7 @@ class Undecidable:
             yield from (f"{reason} ({node})" for reason, node in sorted(reasons.items()) if reason)
         if not nodes.names:
             yield f"no known node {_having(definition.selector)}"
-        elif nodes.measured:
+        elif nodes.measured or any(map(self._variables.told, nodes.names)):
             missing = self.missing(definition)
             yield from (self.sentence(definition, name) for name in missing[:NAMED])
         if definition.scope is not Scope.FLEET and NODES in self._read(definition) and NODES not in nodes.measured:
@@ -383,6 +386,15 @@ class Diagnosis:
         """Another live node has this node's name."""
         self._namesake_at = self._evidence.now()
 
+    @property
+    def trouble(self) -> str:
+        """The fault of this node that the other nodes are told, in a sentence; empty for none."""
+        if self._store.trouble is not None:
+            return f"writes are refused: {self._store.trouble}"
+        if self._namesake_at is not None and self._evidence.now() - self._namesake_at < NAMESAKE_TOLD:
+            return f"another live node was called {self._gossip.node_id} too, as a copy would be"
+        return ""
+
     def look(self) -> DiagnosisReport:
         """All findings available at once. O(nodes + constraints)."""
         findings = [*self._identity(), *self._fleet(), *self._state(), self._measuring(), *self._disabled()]
@@ -469,10 +481,14 @@ class Diagnosis:
             advice = "`constraint-crdt constraints` says by whom and why; `constraint-crdt enable ID` ends it"
             yield Finding(check="disabled", level="warn", what=what, advice=advice)
 
+    def undecidable(self, ids: Iterable[str]) -> tuple[dict[str, str], set[str]]:
+        """Those of some constraints that no node can decide, each with the reason, and the nodes of which more has to be known."""
+        live = {self._gossip.node_id, *self._inbox.live, *self._inbox.away}
+        return Undecidable(self._gossip, self._measured(), self.last).reasons(ids, live)
+
     def _constraints(self) -> Finding:
         """The constraints that no node can decide."""
-        live = {self._gossip.node_id, *self._inbox.live, *self._inbox.away}
-        found, untold = Undecidable(self._gossip, self._measured(), self.last).reasons(sorted(self._gossip.state.constraints), live)
+        found, untold = self.undecidable(sorted(self._gossip.state.constraints))
         if found:
             what = f"no node can decide {named([f'{id_} ({reason})' for id_, reason in found.items()])}"
             advice = (
@@ -590,6 +606,7 @@ class Diagnosis:
             yield Finding(check="peers", level="fail", what=what, advice=advice)
         else:
             yield Finding(check="peers", level="ok", what="this node is alone, and was told of no other one (--connect)")
+        yield from self._others(live)
         slow = slow_links(self._gossip.links, live)
         if slow:
             yield Finding(check="links", level="warn", what=f"slow links: {named([*map(str, slow)])}", advice=_SLOW)
@@ -635,6 +652,13 @@ class Diagnosis:
         if reach is not None:
             yield reach
         yield self._software()
+
+    def _others(self, live: Set[str]) -> Iterator[Finding]:
+        """The faults that live nodes tell of themselves."""
+        told = [f"{name} ({trouble})" for name in sorted(live) if (trouble := self._gossip.tracker.trouble(name))]
+        if told:
+            advice = "`constraint-crdt doctor` on these machines says what to do"
+            yield Finding(check="others", level="warn", what=f"live nodes tell of a fault of theirs: {named(told)}", advice=advice)
 
     def _software(self) -> Finding:
         described = self._gossip.state.nodes

@@ -43,7 +43,7 @@ from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, NotKept, UnknownName
-from constraint_crdt.model import IfUnknown, Mode, Scope
+from constraint_crdt.model import IfUnknown, Mode, Scope, VerdictState
 from constraint_crdt.operations.command import show_duration
 from constraint_crdt.operations.counts import ConstraintRate, NodeRate, RatesReport
 from constraint_crdt.operations.evidence import NodeSpells, SeriesPoint, SeriesReport, SpellReport
@@ -435,6 +435,9 @@ ALL_SAMPLES = 200_000
 TURNS = 100
 """Turns kept of a constraint on a node, at most: the latest."""
 
+FLAPPING_LOOKED_AT = 200
+"""Constraints among which those that flap are found, at most: those told of last."""
+
 ALL_TURNS = 50_000
 """Turns kept in all. Those of the constraint without a turn for the longest time are dropped first."""
 
@@ -580,6 +583,15 @@ class VerdictHistory:
                 NodeSpells(node=node, live=self._is_seen(node), spells=tuple(_spells(turns[node]))) for node in sorted(turns)
             ),
         )
+
+    def flapping(self, after: int, least: int) -> Iterator[tuple[int, str, str]]:
+        """The violations since a time, with constraint and node, of those with `least` at least. O(constraints told of since)."""
+        self._take_fresh()
+        for id_, by_node in islice(reversed(self._turns.items()), FLAPPING_LOOKED_AT):
+            for node, turns in by_node.items():
+                began = sum(each.since >= after and each.state is VerdictState.VIOLATED for each in turns)
+                if began >= least:
+                    yield began, id_, node
 
     def _told(self, _old: Cell | None, new: Cell | None) -> None:
         if new is not None:

@@ -136,7 +136,7 @@ class Concern(msgspec.Struct, frozen=True, kw_only=True):
     """Something that an operator may have to see to, beside violations and the state of this node's disk and clock."""
 
     kind: str
-    """unknown, not live, conflict, clock, duplicate, flapping, changed, other fleet."""
+    """unknown, undecidable, not live, conflict, clock, duplicate, trouble, flapping, changed, other fleet."""
     what: str
     command: str
     """The command that leads to the remedy, without the name of the program."""
@@ -284,6 +284,8 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     """The sites that it speaks with for its own, as far as this node knows: of a node of another site only that of this node."""
     endpoints: tuple[str, ...] = ()
     """The addresses at which it told that peers reach it."""
+    trouble: str = ""
+    """The fault that it tells of itself, as that its disk is full; empty for none. Nodes of 0.1.0 tell none."""
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
@@ -493,7 +495,7 @@ LEVELS: Final = ("OK", "WARNING", "CRITICAL")
 """The results of a check in the order of their exit codes, as monitoring plugins have them."""
 
 
-CHECKED: Final = frozenset({"conflict", "clock", "duplicate", "flapping", "other fleet"})
+CHECKED: Final = frozenset({"conflict", "clock", "duplicate", "trouble", "undecidable", "flapping", "other fleet"})
 """The kinds of concerns that a check warns of; it has others of its own."""
 
 
@@ -515,7 +517,7 @@ def check_status(answer: Status) -> tuple[int, list[str]]:
         *worst,
         *([(1, f"{counted(more, 'more constraint')} violated")] if more > 0 else []),
         *([(1, f"cut off: {_cut_off(answer)}")] if is_cut_off(answer) else []),
-        *([(1, counted(away, "node in service", "is", "are") + " not live")] if away > 0 and not is_cut_off(answer) else []),
+        *([(1, f"{counted(away, 'node')} in service {'is' if away == 1 else 'are'} not live")] if away > 0 and not is_cut_off(answer) else []),
         *([(1, f"{counted(answer.unknown_here, 'constraint')} unknown on this node")] if answer.unknown_here else []),
         *([(1, f"{counted(answer.firing, 'alert')} firing")] if answer.firing else []),
         *([(1, "the clock is in doubt")] if answer.clock_in_doubt else []),
@@ -806,7 +808,8 @@ async def _retire(node: "Node", request: Retiring) -> RetireReport:
     try:
         return await node.retire(request.node, dry_run=request.dry_run, force=request.force, undo=request.undo)
     except KeyError:
-        raise not_found(f"no node {request.node!r} ever wrote, as far as is known here", "node") from None
+        detail = f"no node {request.node!r} ever wrote, as far as is known here"
+        raise not_found(detail, "node", name=request.node, known=node.node_names()) from None
     except WritesRefused:
         raise
     except ConstraintCrdtError as error:

@@ -84,7 +84,8 @@ class VariableReport(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _variables(node: "Node", request: GetVariables) -> Reply[list[VariableReport]]:
     if request.node is not None and request.node not in node.node_names():
-        raise not_found(f"no node {request.node!r} ever wrote, as far as is known here", "node")
+        detail = f"no node {request.node!r} ever wrote, as far as is known here"
+        raise not_found(detail, "node", name=request.node, known=node.node_names())
     page, following = request.page(node.variable_ids(node=request.node, name=request.name))
     return Reply(node.variables(page), next_after=following)
 
@@ -493,7 +494,7 @@ async def _unset(node: "Node", request: UnsetParameter) -> ParameterChange:
     try:
         return await node.unset_parameter(request.name, request.on)
     except UnknownName as error:
-        raise not_found(str(error)) from None
+        raise not_found(str(error), name=request.name, known=node.gossip.state.parameters) from None
 
 
 UNSET_PARAMETER: Final = Operation(

@@ -12,7 +12,7 @@ import heapq
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from typing import Final
 
@@ -28,7 +28,7 @@ from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.evidence import Convergence
 from constraint_crdt.insight.explain import state_here, violated_nodes
-from constraint_crdt.insight.history import DefinitionClock
+from constraint_crdt.insight.history import DefinitionClock, VerdictHistory
 from constraint_crdt.model import DurationHistogram, EventKind, Mode, Severity, VerdictState, counted
 from constraint_crdt.model.selectors import Selector
 from constraint_crdt.operations.command import show_length, show_time
@@ -117,6 +117,9 @@ LOOKED_AT = 500
 UNKNOWN_LOOKED_AT = 1000
 """Unknown constraints among which a status chooses the gravest, at most."""
 
+UNDECIDABLE_LOOKED_AT = 50
+"""Of these, the gravest that a status asks whether any node can decide them."""
+
 FLAPS = 3
 """Violations of a constraint on this node in that time that make it flap."""
 
@@ -140,8 +143,13 @@ class Answers:
         alerts: AlertEngine,
         links: LinkProtection,
         log: EventLog,
+        history: VerdictHistory,
+        undecidable_of: Callable[[Iterable[str]], Mapping[str, str]],
     ) -> None:
+        """`undecidable_of`: gives the reasons of those of some constraints that no node can decide."""
+        self._undecidable_of = undecidable_of
         self._log = log
+        self._history = history
         self._gossip = gossip
         self._feed = feed
         self._exchanges = exchanges
@@ -271,6 +279,7 @@ class Answers:
                 more = f", and on {counted(len(told) - 1, 'more node')}" if len(told) > 1 else ""
                 what = f"{id_} ({severity}) on {name}{since}{more}: {told[name].reason or 'it cannot be decided'}"
                 yield Concern(kind="unknown", what=what, command=f"explain {id_}")
+        yield from self._undecidable()
         missing = sorted(set(self._in_service()) - self._exchanges.live - self._exchanges.away)
         if missing and self._exchanges.live:
             yield Concern(kind="not live", what=named(missing), command="doctor")
@@ -281,7 +290,24 @@ class Answers:
         off = [f"{name} {offset / SECOND:+.1f} s" for name, offset in offsets if abs(offset) > self._gossip.time.max_skew]
         if off:
             yield Concern(kind="clock", what=f"{named(off)} from this node's", command="doctor")
+        for name in sorted(self._exchanges.live):
+            if trouble := self._gossip.tracker.trouble(name):
+                yield Concern(kind="trouble", what=f"{name} tells: {trouble}", command="doctor")
         yield from self._lately(now, me)
+
+    def _undecidable(self) -> Iterator[Concern]:
+        """The gravest constraints unknown here that no node of the fleet can decide. O(nodes)."""
+        told = self._gossip.state.verdicts
+        some = (id_ for id_ in islice(self._evaluator.undecided_ids, UNKNOWN_LOOKED_AT) if not told.of(id_))
+        gravest = heapq.nsmallest(
+            UNDECIDABLE_LOOKED_AT, ((-severity.rank, id_, severity) for id_ in some if (severity := self._severity(id_)))
+        )
+        if gravest:
+            severity_of = {id_: severity for _, id_, severity in gravest}
+            found = self._undecidable_of(severity_of)
+            for id_ in list(found)[:MOST_WORST]:
+                what = f"{id_} ({severity_of[id_]}) on every node: {found[id_]}"
+                yield Concern(kind="undecidable", what=what, command=f"explain {id_}")
 
     def _severity(self, id_: str) -> Severity | None:
         """The highest of the definitions in force; None for an inactive constraint."""
@@ -293,12 +319,17 @@ class Answers:
         events = [each.event for each in self._log.newest(LOOKED_AT) if now - each.event.time / 1e9 < LATELY]
         if any(each.kind is EventKind.DUPLICATE_NAME for each in events):
             yield Concern(kind="duplicate", what=f"another live node has the name {me}, as a copy would", command="doctor")
-        began = Counter(each.constraint for each in events if each.kind is EventKind.VIOLATED)
-        for id_, times in began.most_common(MOST_WORST):
+        began = Counter((each.constraint, me) for each in events if each.kind is EventKind.VIOLATED)
+        for times, id_, node in self._history.flapping(round((now - LATELY) * SECOND), FLAPS):
+            began[id_, node] = max(times, began[id_, node])
+        for (id_, node), times in began.most_common(MOST_WORST):
             if times >= FLAPS:
-                what = f"{id_} on {me}: violated {counted(times, 'time')} in {show_length(LATELY)}; `for` and `clear_when` calm it"
+                what = (
+                    f"{id_} on {node}: violated {counted(times, 'time')} in {show_length(LATELY)}; `for` and `clear_when` calm it"
+                )
                 yield Concern(kind="flapping", what=what, command=f"explain {id_}")
-        changed = [each for each in events if each.kind in _BY_PEOPLE]
+        last = {each.constraint: each for each in events if each.kind in _BY_PEOPLE or each.kind is EventKind.ADDED}
+        changed = sorted((each for each in last.values() if each.kind in _BY_PEOPLE), key=lambda each: each.time)
         for each in reversed(changed[-MOST_WORST:]):
             who = f" by {each.actor} on {each.by}" if each.actor else ""
             what = f"{each.constraint} was {each.kind.value} {show_time(each.time, now)}{who}"
@@ -606,6 +637,7 @@ class Answers:
             site=self._exchanges.sites.site if me else self._exchanges.told_sites.of(name) or "",
             speaks_with=tuple(speaks_with),
             endpoints=tuple(self._transport.endpoints) if me else described.endpoints if described else (),
+            trouble=self._gossip.local.trouble() if me else gossip.tracker.trouble(name) if name in self._exchanges.live else "",
         )
 
     def _constraint(self, id_: str, additions: Sequence[Addition]) -> ConstraintReport:

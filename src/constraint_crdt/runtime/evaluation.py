@@ -19,7 +19,7 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from time import perf_counter
 from typing import NamedTuple
 
@@ -342,6 +342,11 @@ class Evaluator:
     def undecided(self) -> int:
         """The number of constraints unknown on this node now."""
         return self.judge.undecided
+
+    @property
+    def undecided_ids(self) -> Iterator[str]:
+        """The constraints unknown on this node now, in no order."""
+        return self.judge.undecided_ids
 
     @property
     def ids(self) -> list[str]:
