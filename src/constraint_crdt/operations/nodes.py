@@ -517,7 +517,11 @@ def check_status(answer: Status) -> tuple[int, list[str]]:
         *worst,
         *([(1, f"{counted(more, 'more constraint')} violated")] if more > 0 else []),
         *([(1, f"cut off: {_cut_off(answer)}")] if is_cut_off(answer) else []),
-        *([(1, f"{counted(away, 'node')} in service {'is' if away == 1 else 'are'} not live")] if away > 0 and not is_cut_off(answer) else []),
+        *(
+            [(1, f"{counted(away, 'node')} in service {'is' if away == 1 else 'are'} not live")]
+            if away > 0 and not is_cut_off(answer)
+            else []
+        ),
         *([(1, f"{counted(answer.unknown_here, 'constraint')} unknown on this node")] if answer.unknown_here else []),
         *([(1, f"{counted(answer.firing, 'alert')} firing")] if answer.firing else []),
         *([(1, "the clock is in doubt")] if answer.clock_in_doubt else []),
@@ -525,6 +529,10 @@ def check_status(answer: Status) -> tuple[int, list[str]]:
     ]
     found.sort(key=lambda each: -each[0])
     return max((level for level, _ in found), default=0), [why for _, why in found]
+
+
+def _not_live(away: int) -> str:
+    return f"{counted(away, 'node')} in service {'is' if away == 1 else 'are'} not live"
 
 
 def show_check(answer: Status) -> str:
