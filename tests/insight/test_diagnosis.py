@@ -23,7 +23,7 @@ from constraint_crdt.insight.diagnosis import check_certificates, check_disk, ch
 from constraint_crdt.operations.command import Table
 from constraint_crdt.operations.constraints import AddConstraint
 from constraint_crdt.operations.fleet import InvitationReport, show_invitation
-from constraint_crdt.operations.nodes import ListNodes, show_nodes
+from constraint_crdt.operations.nodes import ListNodes, check_status, show_nodes
 from constraint_crdt.operations.service import Finding, worst_of
 from constraint_crdt.runtime import evaluation
 from constraint_crdt.runtime.lifecycle import MissedNodes
@@ -65,6 +65,26 @@ async def test_a_seed_of_another_fleet_is_told_by_the_names_of_both(monkeypatch:
             "at the other end of its links this node of fleet work finds forge of fleet works",
         )
         assert "--fleet" in told.advice
+
+
+async def test_a_fault_of_a_node_is_told_by_the_others() -> None:
+    async with fleet("a", "b") as nodes:
+        a, b = nodes
+        await eventually(lambda: agreed(nodes))
+        assert "others" not in found(a)
+        b._runtime.persistence._health_changed("No space left on device")
+        await eventually(lambda: "others" in found(a))
+        assert found(a)["others"].what == "live nodes tell of a fault of theirs: b (writes are refused: No space left on device)"
+        (told,) = a.status().concerns
+        assert (told.kind, told.what) == ("trouble", "b tells: writes are refused: No space left on device")
+        assert check_status(a.status())[0] == 1
+        assert {each.node: each.trouble for each in a.nodes()} == {"a": "", "b": "writes are refused: No space left on device"}
+        shown = show_nodes(a.nodes(), ListNodes(), Namespace())
+        assert isinstance(shown, Table)
+        assert shown.columns[-1].title == "trouble"
+        b._runtime.persistence._health_changed(None)
+        await eventually(lambda: "others" not in found(a))
+        assert not a.status().concerns
 
 
 async def test_a_slow_link_is_told_as_such() -> None:

@@ -13,6 +13,7 @@ from typing import Final, NoReturn, TypeAlias, get_args
 import msgspec
 
 from constraint_crdt import __version__
+from constraint_crdt.cli.output import printable
 from constraint_crdt.model import close_to
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.command import AnyCommand, Command, Flag, parse_count
@@ -175,12 +176,13 @@ class _Parser(argparse.ArgumentParser):
             near = f" (it is `{PROGRAM} {other[choice[1]]}`)" if choice[1] in other else _near(choice[1], _WORD.findall(choice[2]))
             if near or "argument COMMAND" in message:  # the help has the commands in groups
                 message = f"{message[: choice.start(2)]}{near}"
-        self.exit(2, f"{self.prog}: {message}; see `{self.prog} --help`\n")
+        self.exit(2, f"{self.prog}: {printable(message)}; see `{self.prog} --help`\n")
 
 
 _CHOICE = re.compile(r"invalid choice: '(.*)'( \(choose from .*\))$")
 
 
+_NO_VALUE = re.compile(r"--[\w-]+=--")
 _WORD = re.compile(r"[\w-]+")
 _FLAG = re.compile(r"--[\w-]+")
 
@@ -199,14 +201,29 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser()
     words = _attached(sys.argv[1:] if argv is None else argv)
     words, behind = _divided(words)
+    for word in words:
+        if _NO_VALUE.fullmatch(word):  # argparse would hand an empty list to the command
+            parser.exit(2, f"{PROGRAM}: {word[:-3]} has `--` for its value: give another; see `{PROGRAM} --help`\n")
     found, unknown = parser.parse_known_args(words)
     if behind:
         found.words = behind
     if unknown:  # argparse would say this in the name of the whole program, and show its help instead of the command's
         wrong = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
         near = _near(wrong, _FLAG.findall(found.parser.format_usage())) if wrong else ""
-        parser.exit(2, f"{found.prog}: unrecognized arguments: {' '.join(unknown)}{near}; see `{found.prog} --help`\n")
+        told = printable(f"unrecognized arguments: {' '.join(unknown)}")
+        parser.exit(2, f"{found.prog}: {told}{near}; see `{found.prog} --help`\n")
+    if empty := _empty(found):
+        parser.exit(2, f"{found.prog}: the {empty} is empty, as of an unset shell variable; see `{found.prog} --help`\n")
     return found
+
+
+def _empty(found: argparse.Namespace) -> str:
+    """The positional argument that is the empty text, by its word in the help; empty for none."""
+    for action in found.parser._get_positional_actions():
+        value, word = getattr(found, action.dest, None), str(action.metavar or action.dest).lower()
+        if word.isalpha() and (value == "" or (isinstance(value, list) and "" in value)):
+            return word
+    return ""
 
 
 def _divided(words: list[str]) -> tuple[list[str], list[str]]:

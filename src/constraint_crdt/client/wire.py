@@ -282,7 +282,7 @@ def headers_of(address: Address, token: str | None, body: bytes | None, media_ty
     if body is not None:
         headers |= {"Content-Type": media_type, "Content-Length": str(len(body))}
     if why:
-        headers[REASON.name] = quote(why)
+        headers[REASON.name] = quote(why, errors="replace")
     return headers | authorization(token)
 
 

@@ -192,6 +192,8 @@ def parse_measurements(texts: Iterable[str]) -> dict[str, object]:
             raise UsageError(f"{text!r} is not VAR=VALUE, for example gpu_temp_c=91.5")
         if name in values:
             raise UsageError(f"{name} has two values: give one")
+        if not value:
+            raise UsageError(f"{name} has no value, as of an unset shell variable: give one, or '{name}=\"\"' for the empty text")
         values[name] = _measured(value)
     return values
 

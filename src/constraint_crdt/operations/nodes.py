@@ -1,7 +1,7 @@
 """The operations on the node itself and on the other nodes of its fleet."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Literal
@@ -10,7 +10,7 @@ import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
 from constraint_crdt.model import Severity, counted
-from constraint_crdt.operations.command import Column, Command, Flag, Lines, Table, View, show_time
+from constraint_crdt.operations.command import Column, Command, Flag, Lines, Table, View, show_length, show_time
 from constraint_crdt.operations.constraints import DisabledReport, show_disabled
 from constraint_crdt.operations.evidence import PeerConvergence, standing
 from constraint_crdt.operations.operation import (
@@ -284,6 +284,8 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     """The sites that it speaks with for its own, as far as this node knows: of a node of another site only that of this node."""
     endpoints: tuple[str, ...] = ()
     """The addresses at which it told that peers reach it."""
+    uptime: float | None = None
+    """Seconds since it joined the network; null where that is not known, as of nodes that are not live."""
     trouble: str = ""
     """The fault that it tells of itself, as that its disk is full; empty for none. Nodes of 0.1.0 tell none."""
 
@@ -646,12 +648,9 @@ async def _nodes(node: "Node", request: ListNodes) -> Reply[list[NodeReport]]:
 MOST_NAMED = 3
 """Sites that a line names."""
 
-SHOWN_OFFSET = 1.0
-"""Seconds by which the clock of a peer differs at least from that of the node to be worth a column."""
-
 
 def show_nodes(answer: list[NodeReport], _: ListNodes, __: "Namespace") -> View:
-    """A row for each node. Labels, clock and link have a column where a node has some, differs, or has none that is direct."""
+    """A row for each node. Labels, clocks, sites, slow links, unusual links and troubles have a column where there are some."""
     now = time.time()
     columns = [
         Column("node"),
@@ -664,9 +663,12 @@ def show_nodes(answer: list[NodeReport], _: ListNodes, __: "Namespace") -> View:
         Column("since"),
         Column("behind", right=True),
         Column("software"),
+        Column("up", right=True),
+        Column("address"),
     ]
     unusual = any(each.link not in ("", "direct") for each in answer)
-    skewed = any(abs(each.clock_offset or 0.0) >= SHOWN_OFFSET for each in answer)
+    skewed = any(each.clock_offset is not None for each in answer)
+    troubled = any(each.trouble for each in answer)
     labelled = any(each.labels for each in answer)
     sited = len({each.site for each in answer}) > 1
     columns += [Column("labels")] if labelled else []
@@ -675,6 +677,7 @@ def show_nodes(answer: list[NodeReport], _: ListNodes, __: "Namespace") -> View:
     measured = any(each.measured is not None and each.measured.slow for each in answer)
     columns += [Column("round trip", right=True), Column("rate", right=True)] if measured else []
     columns += [Column("link")] if unusual else []
+    columns += [Column("trouble")] if troubled else []
     rows = [
         [
             each.node,
@@ -685,11 +688,14 @@ def show_nodes(answer: list[NodeReport], _: ListNodes, __: "Namespace") -> View:
             _yes(each.same_constraints),
             *standing(None if each.revoked else each.convergence, now),
             each.software,
+            "-" if each.uptime is None else show_length(each.uptime),
+            _address(each.endpoints),
             *([", ".join(f"{key}={value}" for key, value in each.labels.items()) or "-"] if labelled else []),
             *([_offset(each.clock_offset)] if skewed else []),
             *([f"{site_name(each.site)}{f', {_speaks(each)}' if each.speaks_with else ''}"] if sited else []),
             *(_link_cells(each.measured) if measured else []),
             *([each.link or "-"] if unusual else []),
+            *([each.trouble or "-"] if troubled else []),
         ]
         for each in answer
     ]
@@ -697,7 +703,12 @@ def show_nodes(answer: list[NodeReport], _: ListNodes, __: "Namespace") -> View:
 
 
 def _offset(seconds: float | None) -> str:
-    return "-" if seconds is None or abs(seconds) < SHOWN_OFFSET else f"{seconds:+.1f} s"
+    return "-" if seconds is None else f"{round(seconds, 1) + 0.0:+.1f} s"
+
+
+def _address(endpoints: Sequence[str]) -> str:
+    more = f" and {len(endpoints) - 1} more" if len(endpoints) > 1 else ""
+    return f"{endpoints[0]}{more}" if endpoints else "-"
 
 
 def _yes(value: bool) -> str:

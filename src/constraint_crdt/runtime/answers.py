@@ -380,12 +380,21 @@ class Answers:
         """See `Node.nodes`."""
         described = self._gossip.state.nodes
         revoked, speaking = self._gossip.revoked_nodes, self._exchanges.sites.speaking()
-        kinds = link_kinds(self._transport)
+        kinds, opened = link_kinds(self._transport), {peer.name: peer.opened for peer in self._transport.peers()}
         wanted = self.names if names is None else names
-        return [
+        found = [
             self._node(name, described.get(name), convergence, revoked, kinds.get(name, "none"), speaking.get(name, ()))
             for name in wanted
         ]
+        return [msgspec.structs.replace(each, uptime=self._uptime(each, opened.get(each.node))) for each in found]
+
+    def _uptime(self, report: NodeReport, opened: int | None) -> float | None:
+        """Seconds since a live node joined, by the clock of this node; None where that is not known."""
+        if report.node == self._gossip.node_id:
+            return time.monotonic() - self._began
+        if opened is None or not report.live:
+            return None
+        return max(0.0, time.time() + (report.clock_offset or 0.0) - opened / SECOND)
 
     def parameters(self, name: str | None) -> list[ParameterReport]:
         """See `Node.parameters`."""
