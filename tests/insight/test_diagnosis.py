@@ -87,6 +87,55 @@ async def test_a_fault_of_a_node_is_told_by_the_others() -> None:
         assert not a.status().concerns
 
 
+async def test_a_status_names_what_no_node_can_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The defect: `1 unknown on this node`, and neither which nor why."""
+    monkeypatch.setattr(evaluation, "VARIABLES_NONE", 0)
+    monkeypatch.setattr(evaluation, "VARIABLES_EVERY", 0)
+    async with fleet("a", "b") as (a, b):
+        await b.measure({"temp": 1.0})
+        await a.add_constraint("brake", when="presure_kpa > 400.0", severity="critical")
+        await a.add_constraint("warm", when="temp < 85.0")
+        await eventually(lambda: a.status().concerns)
+        (told,) = a.status().concerns
+        assert (told.kind, told.command) == ("undecidable", "explain brake")
+        assert told.what == "brake (critical) on every node: no node measures presure_kpa"
+        assert check_status(a.status())[0] == 1
+        await b.measure({"presure_kpa": 500.0})
+        await eventually(lambda: not a.status().concerns)
+
+
+async def test_a_status_names_what_flaps_on_another_node() -> None:
+    async with fleet("a", "b") as nodes:
+        a, b = nodes
+        await a.add_constraint("load", when="x < 1.0")
+        await eventually(lambda: agreed(nodes))
+        for turn in range(1, 4):
+            await b.measure({"x": 2.0})
+            await eventually(lambda: "load" in a.gossip.state.verdicts.violated)
+            assert [each.kind for each in a.status().concerns] == (["flapping"] if turn == 3 else [])
+            await b.measure({"x": 0.0})
+            await eventually(lambda: "load" not in a.gossip.state.verdicts.violated)
+        (told,) = a.status().concerns
+        assert (told.what, told.command) == (
+            "load on b: violated 3 times in 10 min; `for` and `clear_when` calm it",
+            "explain load",
+        )
+
+
+async def test_a_status_tells_the_last_change_of_a_constraint_alone() -> None:
+    """The defect: a constraint that was added again was told of as removed, with `revert`, which would end it."""
+    async with fleet("a") as (a,):
+        await a.add_constraint("x")
+        await a.remove_constraint("x")
+        await eventually(lambda: [each.what[:13] for each in a.status().concerns] == ["x was removed"])
+        await a.add_constraint("x", when="y < 1")
+        assert not [each for each in a.status().concerns if each.kind == "changed"]
+        await a.edit_constraint("x", when="y < 2")
+        await a.edit_constraint("x", when="y < 3")
+        (told,) = [each for each in a.status().concerns if each.kind == "changed"]
+        assert told.what.endswith("when: y < 2 -> y < 3")
+
+
 async def test_a_slow_link_is_told_as_such() -> None:
     async with fleet("a", "b") as nodes:
         await eventually(lambda: agreed(nodes))
