@@ -61,7 +61,7 @@ CLIENT_COMMANDS = "add", "apply", "remove", "record", "check", "status", "constr
         (["add", "x", "--ttl", "-5m"], "'-5m'"),
         (["add", "x", "--when=--"], "--when has `--` for its value"),
         (["budget", "list"], "(it is `constraint-crdt budget`)"),
-        (["tile", "delete", "a", "b"], "(it is `constraint-crdt tile remove`)"),
+        (["tile", "delete", "a", "b"], "(it is `constraint-crdt tile rm`)"),
         (["rate", "--constraint", "x"], "unrecognized arguments: --constraint;"),
         (["measure", "speed="], "speed has no value, as of an unset shell variable"),
         (["decide", "speed="], "speed has no value, as of an unset shell variable"),

@@ -58,7 +58,7 @@ OWN: Final = {
 """The functions of declared commands that wait, follow a stream, or use the files and settings of this machine."""
 
 ACTIONS: Final = {
-    "tile": "put, get or remove a tile: a piece of content that the fleet shares",
+    "tile": "put, get, delete or tag a tile: a piece of content that the fleet shares",
     "budget": "limit, held by whom since when, free here, free elsewhere, stranded; or add, set, remove a budget",
     "alerts": "what the node's alerts have found; or add, remove, list the alert rules of the fleet",
     "fleet": "make the root of a fleet and the identities of its nodes, invite machines, list members",
@@ -78,7 +78,7 @@ OTHER_WORDS: Final = {
 OTHER_ACTIONS: Final = {
     "budget": {"list": "budget", "show": "budget", "delete": "budget remove", "create": "budget add", "edit": "budget set",
                "explain": "explain NAME", "acquire": "acquire NAME", "release": "release HOLD"},
-    "tile": {"list": "tiles", "show": "tile get", "delete": "tile remove", "add": "tile put"},
+    "tile": {"list": "tiles", "show": "tile get", "delete": "tile rm", "remove": "tile rm", "add": "tile put"},
     "alerts": {"show": "alerts", "delete": "alerts remove", "create": "alerts add", "silence": "silence NAME",
                "acknowledge": "acknowledge ALERT"},
     "token": {"show": "token list", "delete": "token remove", "create": "token add"},

@@ -265,8 +265,7 @@ def show_length(seconds: float) -> str:
 
 def show_distance(seconds: float) -> str:
     """How far off a point in time is: `in 29 min`, or `29 min ago`."""
-    amount = show_length(abs(seconds))
-    return f"in {amount}" if seconds > 0 else f"{amount} ago"
+    return f"in {show_length(seconds + 0.5)}" if seconds > 0 else f"{show_length(-seconds)} ago"
 
 
 def show_time(time: int | None, now: float) -> str:
