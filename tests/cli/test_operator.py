@@ -48,7 +48,22 @@ def test_an_address(text: str, address: Address) -> None:
     assert read_address(text) == address
 
 
-@pytest.mark.parametrize("text", ["http://proxy/crdt?x=1", "http://proxy/a b", "http://proxy/#x", "99999", "0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        " ",
+        "zone in (",
+        "a b:8470",
+        "x <",
+        "a\nb",
+        "\udcff",
+        "http://proxy/crdt?x=1",
+        "http://proxy/a b",
+        "http://proxy/#x",
+        "99999",
+        "0",
+    ],
+)
 def test_no_address(text: str) -> None:
     with pytest.raises(ValueError, match="is no address of a node"):
         read_address(text)

@@ -25,7 +25,7 @@ from constraint_crdt.operations.constraints import AddConstraint
 from constraint_crdt.operations.fleet import InvitationReport, show_invitation
 from constraint_crdt.operations.nodes import ListNodes, check_status, show_nodes
 from constraint_crdt.operations.service import Finding, worst_of
-from constraint_crdt.runtime import evaluation
+from constraint_crdt.runtime import answers, evaluation
 from constraint_crdt.runtime.lifecycle import MissedNodes
 from constraint_crdt.transport import zenoh_session
 from constraint_crdt.types import VariableKind
@@ -248,8 +248,22 @@ async def test_trouble_and_damage_and_refusals_are_reported(monkeypatch: pytest.
         assert found(a)["agreement"].level == "warn"
         monkeypatch.setattr(type(a._runtime.persistence), "trouble", "the disk is full")
         assert found(a)["store"].what == "writes are refused: the disk is full"
-        a._runtime.exchanges._refused = 2
+        a._runtime.exchanges._refuse("c speaks wire version 2")
         assert found(a)["messages"].level == "warn"
+        assert found(a)["messages"].what == "1 message was refused since the start; the last: c speaks wire version 2"
+        assert "a message was refused: c speaks wire version 2" in [each.what for each in a.status().concerns]
+
+
+async def test_a_status_names_a_live_peer_that_is_behind_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fleet("a", "b") as nodes:
+        a, _ = nodes
+        await eventually(lambda: agreed(nodes))
+        monkeypatch.setattr(answers, "BEHIND_FOR", -1.0)
+        (told,) = a.status().concerns
+        assert (told.kind, told.command) == ("behind", "convergence")
+        assert told.what == "no evidence that the changes known here have arrived: b for 0 s"
+        monkeypatch.setattr(answers, "BEHIND_FOR", 60.0)
+        assert not a.status().concerns, "no flicker of changes on their way"
 
 
 async def test_a_retired_node_is_told() -> None:

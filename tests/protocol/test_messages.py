@@ -368,8 +368,9 @@ def test_the_default_fleet_costs_one_byte_on_the_wire() -> None:
 def test_another_major_version_is_refused_by_name(version: int) -> None:
     data = bytearray(encode_message(node("a").ping()))
     data[1] = 16 * version + 1
-    sentence = f"the message speaks wire version {version}, this node speaks 1: run the same major version on both"
+    sentence = f"a speaks wire version {version}, this node speaks 1: run the same major version on both"
     assert refusal(bytes(data)) == sentence
+    assert refusal(bytes(data[:2])).startswith("the message speaks wire version"), "its sender is not where it is in this version"
 
 
 def test_a_message_beyond_the_limit_is_refused_unread() -> None:

@@ -114,6 +114,10 @@ class Inbox(LivePeers, Protocol):
         """Messages refused since the start."""
 
     @property
+    def refusal(self) -> str:
+        """Why the last of them was; empty where that is not known."""
+
+    @property
     def size_limits(self) -> Sequence[SizeLimit]:
         """The peers that only short messages reach."""
 
@@ -683,7 +687,8 @@ class Diagnosis:
         else:
             yield Finding(check="agreement", level="ok", what="no two nodes were found to differ at equal clocks")
         if self._inbox.refused:
-            what = f"{counted(self._inbox.refused, 'message', 'was', 'were')} refused since the start"
+            last = f"; the last: {self._inbox.refusal}" if self._inbox.refusal else ""
+            what = f"{counted(self._inbox.refused, 'message', 'was', 'were')} refused since the start{last}"
             advice = "the log of this node says why: another version, another fleet, or beyond a limit"
             yield Finding(check="messages", level="warn", what=what, advice=advice)
         trouble = self._store.trouble

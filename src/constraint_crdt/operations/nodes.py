@@ -136,7 +136,7 @@ class Concern(msgspec.Struct, frozen=True, kw_only=True):
     """Something that an operator may have to see to, beside violations and the state of this node's disk and clock."""
 
     kind: str
-    """unknown, undecidable, not live, conflict, clock, duplicate, trouble, flapping, changed, other fleet."""
+    """unknown, undecidable, not live, behind, conflict, clock, duplicate, trouble, refused, flapping, changed, other fleet."""
     what: str
     command: str
     """The command that leads to the remedy, without the name of the program."""
@@ -497,7 +497,9 @@ LEVELS: Final = ("OK", "WARNING", "CRITICAL")
 """The results of a check in the order of their exit codes, as monitoring plugins have them."""
 
 
-CHECKED: Final = frozenset({"conflict", "clock", "duplicate", "trouble", "undecidable", "flapping", "other fleet"})
+CHECKED: Final = frozenset(
+    ("conflict", "clock", "duplicate", "trouble", "refused", "behind", "undecidable", "flapping", "other fleet")
+)
 """The kinds of concerns that a check warns of; it has others of its own."""
 
 

@@ -322,9 +322,17 @@ def _check_runs(runs: Sequence[WireRun], most_items: int | None, most_cells: int
 
 def _check_version(data: bytes) -> None:
     if len(data) >= 2 and 0x90 <= data[0] <= 0x9F and data[1] < 0x80 and data[1] >> 4 != WIRE_VERSION:
-        raise ConstraintCrdtError(
-            f"the message speaks wire version {data[1] >> 4}, this node speaks {WIRE_VERSION}: run the same major version on both"
-        )
+        theirs = f"{_sender(data)} speaks wire version {data[1] >> 4}"
+        raise ConstraintCrdtError(f"{theirs}, this node speaks {WIRE_VERSION}: run the same major version on both")
+
+
+def _sender(data: bytes) -> str:
+    """The node that a message of another wire version names, where it is at the same place as in this version."""
+    try:
+        name = msgspec.msgpack.decode(_decode_fields(data)[2], type=str)
+    except (msgspec.DecodeError, IndexError, UnicodeError, RecursionError):
+        return "the message"
+    return name if name and len(name.encode()) <= ID_BYTES and name.isprintable() else "the message"
 
 
 # --- the forms of fields ---------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ from constraint_crdt.operations.constraints import (
     reported_time,
     reported_verdict,
 )
+from constraint_crdt.operations.evidence import ConvergenceReport
 from constraint_crdt.operations.nodes import (
     LINK_KINDS,
     MOST_LINKS,
@@ -110,6 +111,9 @@ def standing(transport: Transport) -> Standing:
 
 LATELY = 600.0
 """Seconds of events that a status tells of."""
+
+BEHIND_FOR = 60.0
+"""Seconds without evidence that a live peer has a change, from which on that is unusual. Of links that are slow some are."""
 
 LOOKED_AT = 500
 """Events that are looked at for that, at most."""
@@ -230,7 +234,7 @@ class Answers:
             sites=1 + len(exchanges.sites.others),
             away=len(exchanges.away),
             speaks_with=tuple(exchanges.sites.speaks_with()),
-            concerns=tuple(self._concerns()),
+            concerns=tuple(self._concerns(fleet)),
             uptime=time.monotonic() - self._began,
         )
 
@@ -263,11 +267,11 @@ class Answers:
             for _, _, id_, severity, nodes, since in heapq.nsmallest(MOST_WORST, found)
         )
 
-    def _concerns(self) -> Iterator[Concern]:
+    def _concerns(self, fleet: ConvergenceReport) -> Iterator[Concern]:
         """See `Concern`. O(nodes)."""
         state, now, me = self._gossip.state, time.time(), self._gossip.node_id
-        for fleet, name in standing(self._transport).foreign.items():
-            what = f"{name} of fleet {fleet} is at the other end of a link, and this node is of fleet {self._gossip.fleet}"
+        for other, name in standing(self._transport).foreign.items():
+            what = f"{name} of fleet {other} is at the other end of a link, and this node is of fleet {self._gossip.fleet}"
             yield Concern(kind="other fleet", what=what, command="doctor")
         some = islice(state.verdicts.unknown, UNKNOWN_LOOKED_AT)
         found = [(-severity.rank, id_, severity) for id_ in some if (severity := self._severity(id_))]
@@ -283,6 +287,12 @@ class Answers:
         missing = sorted(set(self._in_service()) - self._exchanges.live - self._exchanges.away)
         if missing and self._exchanges.live:
             yield Concern(kind="not live", what=named(missing), command="doctor")
+        live = [each for each in fleet.peers if each.node in self._exchanges.live]
+        late = {each.node: each.staleness for each in live if each.staleness is not None}
+        behind = [f"{name} for {show_length(late[name])}" for name in sorted(late) if late[name] >= BEHIND_FOR]
+        if behind:
+            what = f"no evidence that the changes known here have arrived: {named(behind)}"
+            yield Concern(kind="behind", what=what, command="convergence")
         for id_ in sorted(self._feed.definitions.conflicts)[:MOST_WORST]:
             nodes = sorted({each.dot.replica.node_id for each in state.constraints.additions(id_)})
             yield Concern(kind="conflict", what=f"{id_} has several definitions, by {named(nodes)}", command=f"resolve {id_}")
@@ -290,6 +300,8 @@ class Answers:
         off = [f"{name} {offset / SECOND:+.1f} s" for name, offset in offsets if abs(offset) > self._gossip.time.max_skew]
         if off:
             yield Concern(kind="clock", what=f"{named(off)} from this node's", command="doctor")
+        if time.monotonic() - self._exchanges.refused_at < LATELY:
+            yield Concern(kind="refused", what=f"a message was refused: {self._exchanges.refusal}", command="doctor")
         for name in sorted(self._exchanges.live):
             if trouble := self._gossip.tracker.trouble(name):
                 yield Concern(kind="trouble", what=f"{name} tells: {trouble}", command="doctor")
