@@ -136,6 +136,30 @@ async def test_a_status_tells_the_last_change_of_a_constraint_alone() -> None:
         assert told.what.endswith("when: y < 2 -> y < 3")
 
 
+async def test_a_status_names_a_seed_that_was_never_reached() -> None:
+    """The defect: `there is no other node`, and OK for a monitor."""
+    settings = msgspec.structs.replace(QUICK, connect=("tcp/127.0.0.1:1",))
+    async with Node(name="a", settings=settings, transport=MemoryNetwork().transport()) as a:
+        (told,) = a.status().concerns
+        assert (told.kind, told.what, told.command) == ("fault", "this node sees no other one", "doctor")
+        assert check_status(a.status()) == (1, ["fault: this node sees no other one"])
+
+
+async def test_a_status_names_a_probe_without_values_and_alerts_that_are_not_taken() -> None:
+    class Broken:
+        name = "lidar"
+
+        def read(self) -> dict[str, object]:
+            raise OSError("no such device")
+
+    async with Node(name="a", settings=QUICK, transport=MemoryNetwork().transport(), probes=[Broken()]) as a:
+        await eventually(lambda: a.status().concerns)
+        assert [each.what for each in a.status().concerns] == ["no values come from lidar (no such device)"]
+        a._runtime.teller.webhooks._failing["https://ops.example/…"] = "Connection refused", time.monotonic()
+        assert found(a)["alerts"].what == "alerts are not taken by https://ops.example/… (Connection refused); 0 messages wait"
+        assert len(a.status().concerns) == 2
+
+
 async def test_a_slow_link_is_told_as_such() -> None:
     async with fleet("a", "b") as nodes:
         await eventually(lambda: agreed(nodes))

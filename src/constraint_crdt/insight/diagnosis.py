@@ -13,7 +13,7 @@ import socket
 import ssl
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from constraint_crdt.crdt.cells import CORE
 from constraint_crdt.crdt.clock import SECOND, ClockDoubt
@@ -69,6 +69,12 @@ _TLS_REASONS = {
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a certificate",
 }
 """The reasons of OpenSSL in terms of nodes."""
+
+SHOWN: Final = frozenset(("name", "clock", "agreement", "store", "fleet", "rollback"))
+"""The checks with a line of their own in a status; and `peers`, where other nodes are known."""
+
+WARNED: Final = frozenset(("probes", "sources", "actions", "alerts", "view", "size"))
+"""The checks of which a status names warnings, too."""
 
 SEEDS = 16
 """Seeds tried, at most."""
@@ -405,6 +411,20 @@ class Diagnosis:
         findings += [self._constraints(), self._conflicts()]
         findings += [finding for check in self.further for finding in check()]
         return DiagnosisReport(node=self._gossip.node_id, worst=worst_of(findings), findings=tuple(findings))
+
+    def faults(self) -> list[Finding]:
+        """The findings that a status names: faults that it has no line of its own for, and values and alerts that do not come.
+
+        O(nodes).
+        """
+        found = [*self._identity(), *self._fleet(), *self._state(), self._measuring()]
+        found += [finding for check in self.further for finding in check()]
+        shown = SHOWN | {"peers"} if set(self._evidence.names) - {self._gossip.node_id} else SHOWN
+        return [
+            each
+            for each in found
+            if (each.level == "fail" and each.check not in shown) or (each.level == "warn" and each.check in WARNED)
+        ]
 
     def look_outside(self) -> list[Finding]:
         """The findings on seeds and disk. Blocks: call it in a thread."""

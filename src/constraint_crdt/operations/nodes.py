@@ -132,11 +132,17 @@ class ViolatedConstraint(msgspec.Struct, frozen=True, kw_only=True):
     """The beginning of that violation, in ns since the epoch; null if the node did not tell it."""
 
 
+FAULT: Final = "fault"
+"""The kind of a concern that is a finding of `doctor`."""
+
+
 class Concern(msgspec.Struct, frozen=True, kw_only=True):
     """Something that an operator may have to see to, beside violations and the state of this node's disk and clock."""
 
     kind: str
-    """unknown, undecidable, not live, behind, conflict, clock, duplicate, trouble, refused, flapping, changed, other fleet."""
+    """fault (of the node itself), unknown, undecidable, not live, behind, conflict, clock, duplicate, trouble (that another node
+    tells), refused, flapping, changed, other fleet.
+    """
     what: str
     command: str
     """The command that leads to the remedy, without the name of the program."""
@@ -498,7 +504,7 @@ LEVELS: Final = ("OK", "WARNING", "CRITICAL")
 
 
 CHECKED: Final = frozenset(
-    ("conflict", "clock", "duplicate", "trouble", "refused", "behind", "undecidable", "flapping", "other fleet")
+    (FAULT, "conflict", "clock", "duplicate", "trouble", "refused", "behind", "undecidable", "flapping", "other fleet")
 )
 """The kinds of concerns that a check warns of; it has others of its own."""
 

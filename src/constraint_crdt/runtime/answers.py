@@ -46,6 +46,7 @@ from constraint_crdt.operations.constraints import (
 )
 from constraint_crdt.operations.evidence import ConvergenceReport
 from constraint_crdt.operations.nodes import (
+    FAULT,
     LINK_KINDS,
     MOST_LINKS,
     MOST_WORST,
@@ -64,6 +65,7 @@ from constraint_crdt.operations.nodes import (
     link_reports,
     slow_links,
 )
+from constraint_crdt.operations.service import Finding
 from constraint_crdt.operations.variables import (
     MOST_CHANGED,
     MOST_READERS,
@@ -149,8 +151,12 @@ class Answers:
         log: EventLog,
         history: VerdictHistory,
         undecidable_of: Callable[[Iterable[str]], Mapping[str, str]],
+        faults: Callable[[], Iterable[Finding]],
     ) -> None:
-        """`undecidable_of`: gives the reasons of those of some constraints that no node can decide."""
+        """`undecidable_of`: gives the reasons of those of some constraints that no node can decide. `faults`: gives the findings
+        that a status names.
+        """
+        self._faults = faults
         self._undecidable_of = undecidable_of
         self._log = log
         self._history = history
@@ -281,8 +287,11 @@ class Answers:
                 name = min(told, key=lambda each: (told[each].since, each))
                 since = f" since {show_time(told[name].since, now)}" if told[name].since else ""
                 more = f", and on {counted(len(told) - 1, 'more node')}" if len(told) > 1 else ""
-                what = f"{id_} ({severity}) on {name}{since}{more}: {told[name].reason or 'it cannot be decided'}"
+                last = self._evaluator.last(id_) if name == me else None  # its reason may have changed since it was told
+                reason = (told[name].reason if last is None else last.reason) or "it cannot be decided"
+                what = f"{id_} ({severity}) on {name}{since}{more}: {reason}"
                 yield Concern(kind="unknown", what=what, command=f"explain {id_}")
+        yield from (Concern(kind=FAULT, what=each.what, command="doctor") for each in self._faults())
         yield from self._undecidable()
         missing = sorted(set(self._in_service()) - self._exchanges.live - self._exchanges.away)
         if missing and self._exchanges.live:

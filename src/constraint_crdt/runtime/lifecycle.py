@@ -32,11 +32,11 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.gossip import GossipNode as MachineNode
 from constraint_crdt.gossip import steady_ns
-from constraint_crdt.insight.diagnosis import Diagnosis
+from constraint_crdt.insight.diagnosis import Diagnosis, named
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.explain import Decisions, Explanations, NodeOverview
 from constraint_crdt.insight.history import SAMPLE_EVERY, DefinitionClock, NodeRates, VerdictHistory
-from constraint_crdt.model import EventKind
+from constraint_crdt.model import EventKind, counted
 from constraint_crdt.operations.budgets import BudgetReport
 from constraint_crdt.operations.nodes import away_nodes
 from constraint_crdt.operations.service import Finding
@@ -611,6 +611,7 @@ class Runtime:
             self.events.log,
             self.verdict_history,
             lambda ids: self.diagnosis.undecidable(ids)[0],
+            self.diagnosis.faults,
         )
         self.metrics = RuntimeMetrics(
             self.gossip, self.exchanges, self.evaluator, self.persistence, self.events, self.lag, self.sources
@@ -644,7 +645,9 @@ class Runtime:
         self.persistence.subscribe(self.publisher.health_changed)
         self.persistence.subscribe(self.membership.tell_trouble)
         self.persistence.on_rollback = self.publisher.rolled_back
-        self.diagnosis.further += [self.persistence.findings, self.budgets.findings, self.actions.findings, self._source_findings]
+        self.diagnosis.further += [
+            self.persistence.findings, self.budgets.findings, self.actions.findings, self._source_findings, self._alert_findings,
+        ]  # fmt: skip
 
     def _replaced(self, change: NodeChange) -> None:
         """Write again the cells that only the replaced row of this node had, soon: a subscriber does not write."""
@@ -777,6 +780,16 @@ class Runtime:
     def _source_findings(self) -> Iterator[Finding]:
         if self.sources:
             yield find_trouble(self.sources)
+
+    def _alert_findings(self) -> Iterator[Finding]:
+        hooks = self.teller.webhooks
+        if failed := hooks.failing():
+            failing = named([f"{place} ({why})" for place, why in failed.items()])
+            what = f"alerts are not taken by {failing}; {counted(hooks.waiting, 'message', 'waits', 'wait')}"
+            advice = (
+                "see that these addresses are right and answer: the messages are sent again, also by other nodes that have them"
+            )
+            yield Finding(check="alerts", level="warn", what=what, advice=advice)
 
     def rule_steps(self) -> Sequence[tuple[str, float, Callable[[], Coroutine[object, object, None]]]]:
         """The steps by which time moves verdicts and alerts, in their order: the name, the seconds between two, and the step."""
