@@ -136,7 +136,12 @@ def test_constraints_are_listed_and_removed_by_id_and_by_pattern(node: NodeProce
     assert "no constraint 'nope' is active" in err
     assert run(capsys, "remove", "thermal*", "door", *asked)[:2] == (0, "thermal-a: removed\nthermal-b: removed\ndoor: removed\n")
     assert run(capsys, "remove", "thermal*", *asked)[0] == 1
-    assert run(capsys, "remove", "power", *asked)[:2] == (0, "power: removed\n")
+    for id_ in ("*", "thermal?"):
+        code, _, err = run(capsys, "add", id_, *asked)
+        assert (code, "is a pattern where constraints are named" in err) == (2, True)
+    code, _, err = run(capsys, "remove", "*", *asked)
+    assert (code, err) == (2, "constraint-crdt remove: there is no terminal to ask on: give --yes\n"), "an unset variable before *"
+    assert run(capsys, "remove", "*", "--yes", *asked)[:2] == (0, "power: removed\n")
 
 
 @pytest.mark.processes

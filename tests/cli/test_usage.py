@@ -60,6 +60,7 @@ CLIENT_COMMANDS = "add", "apply", "remove", "record", "check", "status", "constr
         (["simulate", "--loss", "-1e-3"], "not '-1e-3'"),
         (["add", "x", "--ttl", "-5m"], "'-5m'"),
         (["add", "x", "--when=--"], "--when has `--` for its value"),
+        (["mode", "--", "x", "--"], "the mode is empty"),
         (["budget", "list"], "(it is `constraint-crdt budget`)"),
         (["tile", "delete", "a", "b"], "(it is `constraint-crdt tile rm`)"),
         (["rate", "--constraint", "x"], "unrecognized arguments: --constraint;"),

@@ -1021,7 +1021,11 @@ REMOVE: Final = Operation(
         help="remove constraints from the fleet",
         group="constraints",
         flags={"id": None},
-        options={"ids": Flag(metavar="ID", nargs="+", help="an id, or a pattern as 'thermal*'"), **_WAIT},
+        options={
+            "ids": Flag(metavar="ID", nargs="+", help="an id, or a pattern as 'thermal*'"),
+            "yes": Flag("--yes", action="store_true", help="do not ask, where a pattern matches whatever there is"),
+            **_WAIT,
+        },
     ),
 )
 
