@@ -23,7 +23,7 @@ from constraint_crdt.insight.diagnosis import check_certificates, check_disk, ch
 from constraint_crdt.operations.command import Table
 from constraint_crdt.operations.constraints import AddConstraint
 from constraint_crdt.operations.fleet import InvitationReport, show_invitation
-from constraint_crdt.operations.nodes import ListNodes, check_status, show_nodes
+from constraint_crdt.operations.nodes import ListNodes, check_status, show_nodes, show_worst
 from constraint_crdt.operations.service import Finding, worst_of
 from constraint_crdt.runtime import answers, evaluation
 from constraint_crdt.runtime.lifecycle import MissedNodes
@@ -134,6 +134,25 @@ async def test_a_status_tells_the_last_change_of_a_constraint_alone() -> None:
         await a.edit_constraint("x", when="y < 3")
         (told,) = [each for each in a.status().concerns if each.kind == "changed"]
         assert told.what.endswith("when: y < 2 -> y < 3")
+
+
+async def test_a_violation_of_a_node_that_is_gone_is_told_as_last_heard() -> None:
+    """The defect: the violation of a node that was switched off was told as one of now."""
+    network = MemoryNetwork()
+    async with fleet("a", "b", "c", network=network) as nodes:
+        a, b, c = nodes
+        await a.add_constraint("x", when="y < 1", severity="critical")
+        await eventually(lambda: agreed(nodes))
+        await b.measure({"y": 2})
+        await eventually(lambda: a.status().worst)
+        network.cut(["b"], ["a", "c"])
+        await eventually(lambda: not a.status().worst[0].live)
+        (told,) = a.status().worst
+        assert show_worst(told, told.since / 1e9) == "x (critical) on b since 0 s ago, as last heard: it is not live"  # type: ignore[operator]
+        assert check_status(a.status())[0] == 2
+        await c.measure({"y": 3})
+        await eventually(lambda: a.status().worst[0].nodes == 2)
+        assert (a.status().worst[0].node, a.status().worst[0].live) == ("c", True), "the one that lasts now"
 
 
 async def test_a_status_names_a_seed_that_was_never_reached() -> None:

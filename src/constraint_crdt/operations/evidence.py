@@ -639,7 +639,10 @@ def _verdicts(answer: ExplainReport, now: float) -> list[str]:
     """A sentence for each node with another state than `holds`, and the longest violated first."""
     found = [each for each in answer.violations if each.state in _TOLD]
     found.sort(key=lambda each: (_TOLD.index(each.state or ""), each.since or 0, each.node))
-    sentences = [f"{each.state} on {show_verdict(each, now)}{_held_by(each, answer)}" for each in found[:MOST_TOLD]]
+    sentences = [
+        f"{'' if each.live else 'when last heard '}{each.state} on {show_verdict(each, now)}{_held_by(each, answer)}"
+        for each in found[:MOST_TOLD]
+    ]
     return [*sentences, f"and on {counted(len(found) - MOST_TOLD, 'more node')}"] if len(found) > MOST_TOLD else sentences
 
 

@@ -127,9 +127,11 @@ class ViolatedConstraint(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int
     """The number of nodes with a violation."""
     node: str
-    """The node with the longest violation."""
+    """The node with the longest violation, a live one if there is one."""
     since: int | None
     """The beginning of that violation, in ns since the epoch; null if the node did not tell it."""
+    live: bool = True
+    """False: no node with a violation is live, so the violation is as they last told."""
 
 
 FAULT: Final = "fault"
@@ -496,7 +498,8 @@ def show_worst(each: ViolatedConstraint, now: float) -> str:
     """A violated constraint: `thermal (critical) on forge since 3 min ago, and on 2 more nodes`."""
     since = "" if each.since is None else f" since {show_time(each.since, now)}"
     more = "" if each.nodes < 2 else f", and on {counted(each.nodes - 1, 'more node')}"
-    return f"{each.id} ({each.severity}) on {each.node}{since}{more}"
+    gone = "" if each.live else ", as last heard: it is not live"
+    return f"{each.id} ({each.severity}) on {each.node}{since}{gone}{more}"
 
 
 LEVELS: Final = ("OK", "WARNING", "CRITICAL")

@@ -266,12 +266,17 @@ class Answers:
         for id_ in self._violated():
             severity, nodes = self._severity(id_), verdicts.violated_on(id_)
             if severity is not None and nodes:
-                since = verdicts.of(id_)[nodes[0]].since
-                found.append((-severity.rank, since or 0, id_, severity.value, nodes, since))
+                node = next((each for each in nodes if self._is_live(each)), nodes[0])
+                since = verdicts.of(id_)[node].since
+                found.append((-severity.rank, since or 0, id_, severity.value, len(nodes), node, since))
         return tuple(
-            ViolatedConstraint(id=id_, severity=severity, nodes=len(nodes), node=nodes[0], since=since)
-            for _, _, id_, severity, nodes, since in heapq.nsmallest(MOST_WORST, found)
+            ViolatedConstraint(id=id_, severity=severity, nodes=nodes, node=node, since=since, live=self._is_live(node))
+            for _, _, id_, severity, nodes, node, since in heapq.nsmallest(MOST_WORST, found)
         )
+
+    def _is_live(self, name: str) -> bool:
+        """True for this node and for live ones, of other sites too."""
+        return name == self._gossip.node_id or name in self._exchanges.live or name in self._exchanges.away
 
     def _concerns(self, fleet: ConvergenceReport) -> Iterator[Concern]:
         """See `Concern`. O(nodes)."""
@@ -650,7 +655,7 @@ class Answers:
         counts = state.metrics.node(name)
         return NodeReport(
             node=name,
-            live=me or name in self._exchanges.live or name in self._exchanges.away,
+            live=self._is_live(name),
             satisfied=counts.satisfied,
             violations=counts.violated,
             position=state.register.node_position(name),
