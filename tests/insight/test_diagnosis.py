@@ -134,6 +134,14 @@ async def test_a_status_tells_the_last_change_of_a_constraint_alone() -> None:
         await a.edit_constraint("x", when="y < 3")
         (told,) = [each for each in a.status().concerns if each.kind == "changed"]
         assert told.what.endswith("when: y < 2 -> y < 3")
+        await a.set_parameter("limit", 1.5)
+        await a.set_parameter("limit", 150)
+        await a.budgets.define("dock", 3)
+        await a.budgets.define("dock", 4)
+        await eventually(lambda: len(a.status().concerns) == 3)
+        assert [(each.what.rpartition(": ")[2], each.command) for each in a.status().concerns] == [
+            ("limit 3 -> 4", "budget"), ("limit = 150.0, before 1.5", "params"), ("y < 2 -> y < 3", "revert x"),
+        ]  # fmt: skip
 
 
 async def test_a_violation_of_a_node_that_is_gone_is_told_as_last_heard() -> None:

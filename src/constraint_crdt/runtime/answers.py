@@ -29,7 +29,7 @@ from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.evidence import Convergence
 from constraint_crdt.insight.explain import state_here, violated_nodes
 from constraint_crdt.insight.history import DefinitionClock, VerdictHistory
-from constraint_crdt.model import DurationHistogram, EventKind, Mode, Severity, VerdictState, counted
+from constraint_crdt.model import DurationHistogram, Event, EventKind, Mode, Severity, VerdictState, counted
 from constraint_crdt.model.selectors import Selector
 from constraint_crdt.operations.command import show_length, show_time
 from constraint_crdt.operations.constraints import (
@@ -129,7 +129,32 @@ UNDECIDABLE_LOOKED_AT = 50
 FLAPS = 3
 """Violations of a constraint on this node in that time that make it flap."""
 
-_BY_PEOPLE = frozenset({EventKind.CHANGED, EventKind.REMOVED})
+_CHANGES: Final = {
+    EventKind.ADDED: "explain {}",
+    EventKind.CHANGED: "revert {}",
+    EventKind.REMOVED: "revert {}",
+    EventKind.EXPIRED: "history {}",
+    EventKind.PARAMETER: "params",
+    EventKind.BUDGET_CHANGED: "budget",
+    EventKind.BUDGET_REMOVED: "budget",
+}
+"""The kinds of events by which rules change, each with the command that leads on."""
+
+
+def _subject(event: Event) -> tuple[str, str]:
+    """The rule that an event is about: a constraint, a budget, or a parameter, of which the detail begins with the name."""
+    if event.kind is EventKind.PARAMETER:
+        return "parameter", event.detail.partition(" ")[0]
+    return ("constraint", event.constraint) if event.constraint else ("budget", event.budget)
+
+
+def _changed(event: Event, now: float) -> str:
+    """A change of a rule in a sentence: what, when, by whom, and the old and the new value."""
+    verbs = {EventKind.EXPIRED: "expired", EventKind.PARAMETER: "was set"}
+    verb = verbs.get(event.kind) or f"was {event.kind.value.rpartition(' ')[2]}"
+    who = f" by {event.actor} on {event.by}" if event.actor else ""
+    detail = f": {event.detail}" if event.detail else ""
+    return f"{event.constraint or event.budget or 'a parameter'} {verb} {show_time(event.time, now)}{who}{detail}"
 
 
 class Answers:
@@ -354,14 +379,10 @@ class Answers:
                     f"{id_} on {node}: violated {counted(times, 'time')} in {show_length(LATELY)}; `for` and `clear_when` calm it"
                 )
                 yield Concern(kind="flapping", what=what, command=f"explain {id_}")
-        last = {each.constraint: each for each in events if each.kind in _BY_PEOPLE or each.kind is EventKind.ADDED}
-        changed = sorted((each for each in last.values() if each.kind in _BY_PEOPLE), key=lambda each: each.time)
+        last = {_subject(each): each for each in events if each.kind in _CHANGES}
+        changed = sorted((each for each in last.values() if each.kind is not EventKind.ADDED), key=lambda each: each.time)
         for each in reversed(changed[-MOST_WORST:]):
-            who = f" by {each.actor} on {each.by}" if each.actor else ""
-            what = f"{each.constraint} was {each.kind.value} {show_time(each.time, now)}{who}"
-            yield Concern(
-                kind="changed", what=f"{what}{f': {each.detail}' if each.detail else ''}", command=f"revert {each.constraint}"
-            )
+            yield Concern(kind="changed", what=_changed(each, now), command=_CHANGES[each.kind].format(each.constraint))
 
     def disabled_ids(self) -> list[str]:
         """The active constraints that are disabled, ordered. O(disabled constraints)."""
