@@ -25,7 +25,7 @@ from constraint_crdt.operations.constraints import AddConstraint
 from constraint_crdt.operations.fleet import InvitationReport, show_invitation
 from constraint_crdt.operations.nodes import ListNodes, check_status, show_nodes, show_worst
 from constraint_crdt.operations.service import Finding, worst_of
-from constraint_crdt.runtime import answers, evaluation
+from constraint_crdt.runtime import answers, evaluation, persistence
 from constraint_crdt.runtime.lifecycle import MissedNodes
 from constraint_crdt.transport import zenoh_session
 from constraint_crdt.types import VariableKind
@@ -67,7 +67,7 @@ async def test_a_seed_of_another_fleet_is_told_by_the_names_of_both(monkeypatch:
         assert "--fleet" in told.advice
 
 
-async def test_a_fault_of_a_node_is_told_by_the_others() -> None:
+async def test_a_fault_of_a_node_is_told_by_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     async with fleet("a", "b") as nodes:
         a, b = nodes
         await eventually(lambda: agreed(nodes))
@@ -83,6 +83,11 @@ async def test_a_fault_of_a_node_is_told_by_the_others() -> None:
         assert isinstance(shown, Table)
         assert shown.columns[-1].title == "trouble"
         b._runtime.persistence._health_changed(None)
+        often = "writes are refused now and then: No space left on device"
+        await eventually(lambda: [each.what for each in a.status().concerns] == [f"b tells: {often}"])
+        assert (found(b)["store"].level, found(b)["store"].what) == ("fail", often), "a full disk takes some writes again"
+        assert [each.what for each in b.status().concerns] == [often]
+        monkeypatch.setattr(persistence, "LATELY", -1.0)
         await eventually(lambda: "others" not in found(a))
         assert not a.status().concerns
 

@@ -151,6 +151,10 @@ class StoreHealth(Protocol):
     def trouble(self) -> str | None:
         """Why writes are refused; None if they are taken."""
 
+    @property
+    def lately(self) -> str | None:
+        """Why writes are refused, or were in the last seconds; None if they were taken."""
+
 
 class CertifiedNode(Protocol):
     """The certificates of a node with an identity."""
@@ -401,6 +405,8 @@ class Diagnosis:
         """The fault of this node that the other nodes are told, in a sentence; empty for none."""
         if self._store.trouble is not None:
             return f"writes are refused: {self._store.trouble}"
+        if self._store.lately is not None:
+            return f"writes are refused now and then: {self._store.lately}"
         if self._namesake_at is not None and self._evidence.now() - self._namesake_at < NAMESAKE_TOLD:
             return f"another live node was called {self._gossip.node_id} too, as a copy would be"
         return ""
@@ -420,6 +426,7 @@ class Diagnosis:
         found = [*self._identity(), *self._fleet(), *self._state(), self._measuring()]
         found += [finding for check in self.further for finding in check()]
         shown = SHOWN | {"peers"} if set(self._evidence.names) - {self._gossip.node_id} else SHOWN
+        shown = shown if self._store.trouble is not None else shown - {"store"}
         return [
             each
             for each in found
@@ -715,6 +722,9 @@ class Diagnosis:
         if trouble is not None:
             advice = "make room, or make the disk writable: the node tries again by itself"
             yield Finding(check="store", level="fail", what=f"writes are refused: {trouble}", advice=advice)
+        elif self._store.lately is not None:
+            what = f"writes are refused now and then: {self._store.lately}"
+            yield Finding(check="store", level="fail", what=what, advice="make room: the store finds some for a while by itself")
         else:
             yield Finding(check="store", level="ok", what=f"writes are taken ({self._store.path})")
         yield from check_name(self._gossip.node_id, socket.gethostname(), in_memory=self._file is None)
