@@ -168,6 +168,24 @@ async def test_a_violation_of_a_node_that_is_gone_is_told_as_last_heard() -> Non
         assert (a.status().worst[0].node, a.status().worst[0].live) == ("c", True), "the one that lasts now"
 
 
+async def test_a_violation_whose_sensor_died_is_told_as_such_everywhere() -> None:
+    """The defect: the others went on to tell the value at which it began, for ever."""
+    async with fleet("a", "b") as nodes:
+        a, b = nodes
+        await a.add_constraint("x", when="y < 1", severity="critical", max_age=0.3)
+        await eventually(lambda: agreed(nodes))
+        await b.measure({"y": 2})
+        await eventually(lambda: [each.reason for each in a.status().worst] == [""])
+        await eventually(lambda: [each.reason for each in a.status().worst] != [""])
+        (told,) = a.status().worst
+        assert told.reason.startswith("y is older than 0.3 s")
+        assert "(y is older than 0.3 s)" in show_worst(told, time.time())
+        await b.measure({"y": 3})
+        await eventually(lambda: [each.reason for each in a.status().worst] == [""])
+        await b.measure({"y": 0})
+        await eventually(lambda: not a.status().worst)
+
+
 async def test_a_status_names_a_seed_that_was_never_reached() -> None:
     """The defect: `there is no other node`, and OK for a monitor."""
     settings = msgspec.structs.replace(QUICK, connect=("tcp/127.0.0.1:1",))

@@ -615,7 +615,7 @@ class VerdictHistory:
             return  # of a former life
         if turns and (verdict.since == turns[-1].since or verdict.state is turns[-1].state):
             # A violation keeps its beginning from pending on; a new life restates the old spell.
-            if verdict.since == turns[-1].since:
+            if verdict.since == turns[-1].since and (verdict.inputs or not turns[-1].inputs):
                 turns[-1] = verdict
             return
         turns.append(verdict)

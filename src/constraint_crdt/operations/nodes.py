@@ -132,6 +132,8 @@ class ViolatedConstraint(msgspec.Struct, frozen=True, kw_only=True):
     """The beginning of that violation, in ns since the epoch; null if the node did not tell it."""
     live: bool = True
     """False: no node with a violation is live, so the violation is as they last told."""
+    reason: str = ""
+    """Why the node cannot tell now whether it goes on, as a dead sensor; empty where it can."""
 
 
 FAULT: Final = "fault"
@@ -499,7 +501,8 @@ def show_worst(each: ViolatedConstraint, now: float) -> str:
     since = "" if each.since is None else f" since {show_time(each.since, now)}"
     more = "" if each.nodes < 2 else f", and on {counted(each.nodes - 1, 'more node')}"
     gone = "" if each.live else ", as last heard: it is not live"
-    return f"{each.id} ({each.severity}) on {each.node}{since}{gone}{more}"
+    unsure = f" ({each.reason})" if each.reason and each.live else ""
+    return f"{each.id} ({each.severity}) on {each.node}{since}{unsure}{gone}{more}"
 
 
 LEVELS: Final = ("OK", "WARNING", "CRITICAL")

@@ -292,11 +292,13 @@ class Answers:
             severity, nodes = self._severity(id_), verdicts.violated_on(id_)
             if severity is not None and nodes:
                 node = next((each for each in nodes if self._is_live(each)), nodes[0])
-                since = verdicts.of(id_)[node].since
-                found.append((-severity.rank, since or 0, id_, severity.value, len(nodes), node, since))
+                told = verdicts.of(id_)[node]
+                found.append((-severity.rank, told.since or 0, id_, severity.value, len(nodes), node, told.since, told.reason))
         return tuple(
-            ViolatedConstraint(id=id_, severity=severity, nodes=nodes, node=node, since=since, live=self._is_live(node))
-            for _, _, id_, severity, nodes, node, since in heapq.nsmallest(MOST_WORST, found)
+            ViolatedConstraint(
+                id=id_, severity=severity, nodes=nodes, node=node, since=since, live=self._is_live(node), reason=reason
+            )
+            for _, _, id_, severity, nodes, node, since, reason in heapq.nsmallest(MOST_WORST, found)
         )
 
     def _is_live(self, name: str) -> bool:
