@@ -73,7 +73,7 @@ OTHER_WORDS: Final = {
     "start": "node", "run": "node", "serve": "node", "lock": "acquire", "log": "events", "logs": "events",
     "members": "fleet members", "peers": "nodes", "health": "doctor", "version": "--version", "info": "status",
 }  # fmt: skip
-"""What other tools call a command, and ours for it."""
+"""The names of commands in other tools, and ours for them."""
 
 OTHER_ACTIONS: Final = {
     "budget": {"list": "budget", "show": "budget", "delete": "budget remove", "create": "budget add", "edit": "budget set",
@@ -188,7 +188,7 @@ _FLAG = re.compile(r"--[\w-]+")
 
 
 def _near(wrong: str, choices: Sequence[str]) -> str:
-    """The word of `choices` most similar to a wrong one, as a hint; empty if none is similar."""
+    """The word of `choices` most similar to a wrong word, as a hint; empty if none is similar."""
     near = close_to(wrong, choices)
     return f" ({near[0]} may be meant)" if near else ""
 
