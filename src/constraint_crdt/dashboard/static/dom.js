@@ -53,6 +53,14 @@ export function fitted(canvas) {
   return { context, width, height };
 }
 
+// Other children, with the focus where it was, if the element that had it comes again.
+export function replace(box, children) {
+  const active = box.contains(document.activeElement) ? document.activeElement : null;
+  const focused = active && (active.dataset.focus ? `[data-focus="${CSS.escape(active.dataset.focus)}"]` : active.getAttribute("href") && `[href="${CSS.escape(active.getAttribute("href"))}"]`);
+  box.replaceChildren(...children.filter(Boolean));
+  if (focused) box.querySelector(focused)?.focus();
+}
+
 export function announce(text) {
   byId("live").textContent = text;
 }
