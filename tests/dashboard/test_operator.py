@@ -219,7 +219,7 @@ def test_the_line_on_top_says_what_lasts_only(browser: Chromium, fleet: LiveFlee
                 for (let frame = 0; frame < 3; frame += 1) await new Promise(requestAnimationFrame);
                 said.push(truth.innerText);
             };
-            new Truth(model);
+            new Truth(model, () => {});
             model.setStatus({node: 'a', trouble: null, clock_in_doubt: false, lost_writes: 0});
             model.setNodes([node('a'), node('b', {same_constraints: false, same_state: false})]);
             await look();
@@ -228,7 +228,8 @@ def test_the_line_on_top_says_what_lasts_only(browser: Chromium, fleet: LiveFlee
             model.setNodes([node('a'), node('b', {same_constraints: false}), node('c', {live: false, convergence: {since}})]);
             await look();
             model.setNodes([node('a'), node('b', {live: false, convergence: {since}})]);
-            model.setStatus({node: 'a', trouble: 'the disk is full', clock_in_doubt: true, lost_writes: 0});
+            model.setStatus({node: 'a', trouble: 'the disk is full', clock_in_doubt: true, lost_writes: 0,
+                concerns: [{kind: 'trouble', what: 'c tells: no space'}, {kind: 'changed', what: 'that is in the events'}]});
             await look();
             Date.now = clock;
             done(said);
@@ -238,7 +239,7 @@ def test_the_line_on_top_says_what_lasts_only(browser: Chromium, fleet: LiveFlee
     assert passing == "2 of 2 nodes reachable · the same constraints everywhere"
     assert lasting == "2 of 3 nodes reachable · b lacks changes of constraints · c away 3 min"
     assert alone.startswith("writes are refused: the disk is full · cut off: none of 1 other nodes reachable")
-    assert alone.endswith("b away 3 min · the clock of this node is in doubt")
+    assert alone.endswith("b away 3 min · the clock of this node is in doubt · c tells: no space")
 
 
 # --- a drill: what happens at night, what the first screen says of it, and what leads to the remedy ------------------------------

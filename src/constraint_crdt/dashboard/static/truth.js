@@ -9,7 +9,8 @@ import { count, duration, plural } from "./format.js";
 const LASTING = 5000; // ms
 const NAMED = 2; // nodes
 const DOCTOR = null; // in place of a node
-const CONCERNS = { clock: ["warn", "clock: "], duplicate: ["bad", ""], trouble: ["bad", ""], "other fleet": ["warn", ""] };
+// What a node notices beside what is said anyhow: [tone, words before it]. The rest is in the list, or in the events.
+const CONCERNS = { fault: ["bad", ""], clock: ["warn", "clock: "], duplicate: ["bad", ""], trouble: ["bad", ""], refused: ["warn", ""], "other fleet": ["warn", ""] };
 
 export class Truth {
   #lacking = new Map(); // node: since when, in ms
