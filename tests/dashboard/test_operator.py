@@ -414,6 +414,12 @@ def test_alerts_are_acknowledged_and_silenced_from_the_page(page: Chromium, flee
     page.until(lambda: "unsafe alerting_3" in page.text("#alerts-now"), "it is open again")
 
     page.click('#alerts-list [data-focus="silence unsafe/alerting_3"]')
+    anew = "const at = document.querySelector(arguments[0]); at.replaceWith(at.cloneNode(true))"
+    page.run(anew, '#alerts-list [data-focus="silence unsafe/alerting_3"]')
+    page.press(Keys.ESCAPE)
+    page.until(lambda: not page.count("dialog[open]"), "it closes")
+    assert page.run("return document.activeElement.dataset.focus") == "silence unsafe/alerting_3", "also if it was put in anew"
+    page.click('#alerts-list [data-focus="silence rule unsafe"]')
     page.click("#reason-yes")
     page.until(lambda: page.text("#reason-error") == "Say why, for the others.", "a silence needs a reason")
     assert page.run("return document.activeElement.id") == "reason-why"

@@ -1,7 +1,7 @@
 // Asking before something is done that others will notice, and for the token, where the node asks for one.
 
 import { Problem, sentence } from "./api.js";
-import { byId, h, setText } from "./dom.js";
+import { byId, h, openDialog, setText } from "./dom.js";
 
 export class Dialogs {
   #act = null;
@@ -23,7 +23,7 @@ export class Dialogs {
     setText(byId("confirm-yes"), yes);
     byId("confirm-yes").className = danger ? "danger" : "primary";
     setText(byId("confirm-no"), no);
-    byId("confirm-dialog").showModal();
+    openDialog(byId("confirm-dialog"));
   }
 
   #confirmed(event) {
@@ -49,7 +49,7 @@ export class Dialogs {
     setText(byId("reason-why-title"), needed ? "Why" : "Why (optional)");
     setText(byId("reason-error"), "");
     setText(byId("reason-yes"), yes);
-    byId("reason-dialog").showModal();
+    openDialog(byId("reason-dialog"));
     byId("reason-why").focus();
   }
 

@@ -61,6 +61,16 @@ export function replace(box, children) {
   if (focused) box.querySelector(focused)?.focus();
 }
 
+// Opens a dialog. Once it closes, the focus is where it was, also if that was put in anew meanwhile.
+export function openDialog(dialog) {
+  const opener = document.activeElement;
+  const back = () => {
+    if (!opener.isConnected && opener.dataset.focus) document.querySelector(`[data-focus="${CSS.escape(opener.dataset.focus)}"]`)?.focus();
+  };
+  dialog.addEventListener("close", back, { once: true });
+  dialog.showModal();
+}
+
 export function announce(text) {
   byId("live").textContent = text;
 }
