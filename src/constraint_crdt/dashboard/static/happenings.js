@@ -5,13 +5,14 @@
 // often, and comes to the top with each turn.
 
 import { byId, fitted, h, perFrame, setAttribute, setText } from "./dom.js";
-import { at, duration } from "./format.js";
+import { at, duration, plural } from "./format.js";
 import { colour, onTheme } from "./theme.js";
 
 const SHOWN = 120;
 const STRIPS = [600, 3600, 21600, 86400]; // s
 const WHEEL_EVERY = 150; // ms
 const FLAPPING = 4; // turns from which on they have one line
+const TOGETHER = 2e9; // ns
 const CALM = 600e9; // ns without a turn after which the next is told by itself
 
 // Kind: [glyph, tone, words]. `{b}` is the budget, `{c}` the constraint, `{n}` the node.
@@ -76,6 +77,7 @@ const tone = (event) => (WORDS[event.kind] ?? [])[1] ?? "calm";
 
 export class Happenings {
   #known = new WeakSet(); // events that were looked at
+  #undecided = new Map(); // node: {event, count, line}, of constraints that became unknown together
   #turns = new Map(); // "constraint\nnode": {lines, count, first, last}
   #wanted = null;
   #turnedAt = 0;
@@ -119,6 +121,7 @@ export class Happenings {
     if (byId("events-about").value !== this.address.get("about")) byId("events-about").value = this.address.get("about");
     this.list.replaceChildren();
     this.#turns.clear();
+    this.#undecided.clear();
     this.#known = new WeakSet();
     this.#show();
   }
@@ -142,6 +145,10 @@ export class Happenings {
   }
 
   #put(event) {
+    if (event.kind === "unknown") {
+      this.#putUnknown(event);
+      return;
+    }
     const turned = (event.kind === "violated" || event.kind === "satisfied") && event.constraint;
     if (!turned) {
       this.#insert(line(event), event.time);
@@ -164,6 +171,20 @@ export class Happenings {
     }
     turns.lines.push(flaps ? flapping(event, turns) : line(event));
     this.#insert(turns.lines.at(-1), event.time);
+  }
+
+  // A sensor that fails, or a node that starts, leaves many constraints unknown at once: they have one line.
+  #putUnknown(event) {
+    let together = this.#undecided.get(event.node);
+    if (together === undefined || Math.abs(event.time - together.event.time) > TOGETHER) {
+      together = { event, count: 0, line: null };
+      this.#undecided.set(event.node, together);
+      if (this.#undecided.size > SHOWN) this.#undecided.delete(this.#undecided.keys().next().value);
+    }
+    together.count += 1;
+    together.line?.remove();
+    together.line = line(together.event, together.count - 1);
+    this.#insert(together.line, together.event.time);
   }
 
   #insert(element, time) {
@@ -226,10 +247,11 @@ function flapping(event, { count, first }) {
   return h("li", { class: bad ? "bad" : "warn", "data-kind": "flapping" }, when(event.time), h("i", { "aria-hidden": "true" }, "⇅"), words);
 }
 
-function line(event) {
+// `others`: constraints of which the same is to be said.
+function line(event, others = 0) {
   const [glyph, kind, words] = WORDS[event.kind] ?? ["•", "calm", event.kind];
-  const parts = words.split(/(\{[bcn]\})/).map((part) => {
-    if (part === "{c}" && event.constraint) return subject("constraint", event.constraint);
+  const parts = words.split(/(\{[bcn]\})/).flatMap((part) => {
+    if (part === "{c}" && event.constraint) return others ? [subject("constraint", event.constraint), ` and ${plural(others, "other", "others")}`] : subject("constraint", event.constraint);
     if (part === "{n}" && event.node) return subject("node", event.node);
     return part === "{b}" && event.budget ? event.budget : part.replace(/\{[bcn]\}/, "…");
   });
