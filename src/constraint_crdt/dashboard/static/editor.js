@@ -6,7 +6,7 @@
 
 import { Problem, sentence } from "./api.js";
 import { differences, inForce, inFull, requestOf, selectorOf } from "./definition.js";
-import { announce, byId, h, setText } from "./dom.js";
+import { announce, byId, h, openDialog, setText } from "./dom.js";
 import { at, shownFields } from "./format.js";
 
 const CHECK_AFTER = 200; // ms without a key
@@ -68,7 +68,7 @@ export class Editor {
     setText(byId("add-error"), "");
     this.#verdict("", "");
     this.#show();
-    byId("add-dialog").showModal();
+    openDialog(byId("add-dialog"));
   }
 
   // What is in force for an id; null if nothing is.
