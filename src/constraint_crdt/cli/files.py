@@ -421,7 +421,7 @@ def _import_constraints(client: Client, arguments: argparse.Namespace, content: 
     if torn:
         told = ", ".join(torn[:MOST_STRANGERS])
         raise MisuseError(printable(f"{arguments.file}: {told}: the definitions are in conflict there: settle that first"))
-    done = [change for change, _ in applied(client, wanted, prune=False, dry_run=arguments.dry_run)]
+    done = [change for change, _ in applied(client, wanted, prune=False, dry_run=arguments.dry_run, loosen=arguments.loosen)]
     if arguments.json:
         return present(done, None)
     for change in done:
