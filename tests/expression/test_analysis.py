@@ -257,3 +257,35 @@ def test_pairs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     found = lint(rules(**{f"c{number}": f"x < {number}.0 || y < {-number}.0" for number in range(4)}))
     assert found[-1].fault is Fault.UNDECIDED
     assert "more than 2 pairs" in found[-1].text
+
+
+def test_definitions_of_a_constraint_in_conflict_are_one_finding() -> None:
+    [found] = lint([Rule("a", Definition("x < 1.0")), Rule("a", Definition("x < 2.0")), Rule("b", Definition("y < 2.0"))])
+    assert (found.fault, found.ids) == (Fault.CONFLICT, ("a",))
+    assert "2 definitions by concurrent edits" in found.text
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "slips"),
+    [
+        ("speed_mps", "sped_mps", True),
+        ("battery_percent", "battery_precent", True),
+        ("battery_percent", "battery_percentt", True),
+        ("temp_a", "temp_b", False),
+        ("joint_1", "joint_12", False),
+        ("left", "lift", False),
+        ("temp_in", "temp_ni", False),
+        ("door_open", "door_opened", False),
+    ],
+)
+def test_two_names_that_differ_by_a_slip_of_the_keys_are_told(one: str, other: str, slips: bool) -> None:
+    found = lint(rules(a=f"{one} < 1.0", b=f"{other} < 1.0"))
+    assert [each.fault for each in found] == ([Fault.MISSPELT] if slips else [])
+    assert not slips or set(found[0].ids) == {"a", "b"}
+
+
+def test_parameters_and_instances_have_their_names_looked_at() -> None:
+    found = lint(rules(a="v <= param.sped_limit", b="v >= param.low"), parameters=["speed_limit"])
+    assert [(each.ids, each.text) for each in found] == [(("a",), "the parameter sped_limit is not set: is it param.speed_limit?")]
+    [found_instance] = lint(rules(a="joint_tmp < 1.0"), measured=['joint_temp{joint="j1"}'])
+    assert "is it joint_temp?" in found_instance.text

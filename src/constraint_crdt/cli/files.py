@@ -839,11 +839,6 @@ def read_toml(file: str) -> tuple[str, dict[str, Any]]:
     return text, content
 
 
-def read_constraints(file: str) -> dict[str, WantedConstraint]:
-    """The constraints of `file` by id. Raises as `read_wanted`."""
-    return read_wanted(file).constraints
-
-
 def read_wanted(file: str, beside: Collection[str] = frozenset()) -> WantedFile:
     """The content of a file. `beside`: the names of tables that the caller reads by itself.
 

@@ -18,7 +18,8 @@ The solver is Z3 (`z3-solver`, the extra `analysis`), imported at first use. The
 
 import enum
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import combinations
 from typing import Any, Final, NamedTuple
@@ -26,11 +27,12 @@ from typing import Any, Final, NamedTuple
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import Expression, compile_expression, parts
+from constraint_crdt.expression.instances import variable_of
 from constraint_crdt.expression.syntax import Node, is_window, unparse
 from constraint_crdt.model import IfUnknown, Mode, Scope, close_to
 from constraint_crdt.model.selectors import Selector
 from constraint_crdt.types.definition import Definition
-from constraint_crdt.types.parameters import literal
+from constraint_crdt.types.parameters import PARAM, literal, measured_names, read_parameters
 
 STEPS: Final = 200_000
 """The budget of one question, in the solver's units: some 50 ms."""
@@ -144,6 +146,7 @@ class Fault(enum.StrEnum):
 
     ALWAYS = "always true"
     NEVER = "never true"
+    CONFLICT = "conflict"
     CONTRADICTION = "contradiction"
     IMPLIED = "implied"
     MISSPELT = "misspelt"
@@ -673,6 +676,9 @@ def _compare_texts(old: Definition, new: Definition, kinds: Mapping[str, str] | 
 
 
 _STRICTNESS = {IfUnknown.SATISFIED: 0, IfUnknown.UNKNOWN: 1, IfUnknown.VIOLATED: 2}
+_SAME_END: Final = 1_000_000
+"""Ends that differ by less, in ns, are the same: forms and files have microseconds."""
+
 _FORCE = {Mode.AUDIT: 0, Mode.WARN: 1, Mode.ENFORCE: 2}
 
 
@@ -690,7 +696,8 @@ def _compare_fields(old: Definition, new: Definition) -> Iterator[tuple[str, boo
         yield "mode", _FORCE[new.mode] < _FORCE[old.mode]
     if old.expires_at != new.expires_at:
         ends = [math.inf if each.expires_at is None else each.expires_at for each in (old, new)]
-        yield "until", ends[1] < ends[0]
+        if abs(ends[1] - ends[0]) >= _SAME_END:
+            yield "until", ends[1] < ends[0]
 
 
 def _compare_ages(old: Definition, new: Definition) -> Part:
@@ -773,7 +780,7 @@ def _example_node(wide: Selector, narrow: Selector) -> str:
 def _label(key: str, values: set[str | None]) -> str:
     """A label with a value of these, as text."""
     named = sorted(each for each in values if each)
-    return f"{key}={named[0]}" if named else f"a label {key}" if _ANY in values else f"no label {key}"
+    return f"{key}={named[0]}" if named else f"no label {key}" if None in values else f"a label {key}"
 
 
 def _meet(one: Selector, other: Selector) -> bool:
@@ -790,15 +797,21 @@ def lint(
     ranges: Mapping[str, Range] | None = None,
     kinds: Mapping[str, str] | None = None,
     measured: Iterable[str] = (),
+    parameters: Iterable[str] = (),
 ) -> list[Finding]:
     """The faults of these constraints, each alone and in pairs that apply to a common node.
 
     `ranges`: the lowest and highest value of variables. `kinds`: as of `compile_expression`. `measured`: the names that some node
-    measures. Raises `AnalysisUnavailable`.
+    measures. `parameters`: the names of those that are set. Several rules of one id are definitions in conflict. Raises
+    `AnalysisUnavailable`.
     """
     _solver_library()
     checker = _Checker(ranges or {}, kinds or {})
-    findings = [*_misspelt(rules, measured)]
+    findings = [
+        *_conflicts(rules),
+        *_misspelt(rules, {variable_of(name) for name in measured}),
+        *_misspelt_parameters(rules, parameters),
+    ]
     decided: list[tuple[Rule, Expression]] = []
     for rule in rules:
         if rule.definition.when is None or rule.definition.scope is Scope.FLEET:
@@ -809,7 +822,9 @@ def lint(
             decided.append((rule, _compiled(rule.definition.when)))
     pairs = 0
     for (one, first), (other, second) in combinations(decided, 2):
-        if not first.variables & second.variables or not _meet(one.definition.selector, other.definition.selector):
+        if one.id == other.id or not first.variables & second.variables:
+            continue
+        if not _meet(one.definition.selector, other.definition.selector):
             continue
         pairs += 1
         if pairs > MOST_PAIRS:
@@ -860,14 +875,64 @@ class _Checker:
             yield Finding(Fault.IMPLIED, (one.id, other.id), f"it holds wherever {other.id} holds")
 
 
-def _misspelt(rules: Sequence[Rule], measured: Iterable[str]) -> Iterator[Finding]:
-    """Variables of one constraint that are nearly named as a variable that a node measures, or that several constraints read."""
+def _conflicts(rules: Sequence[Rule]) -> Iterator[Finding]:
+    for id_, count in Counter(rule.id for rule in rules).items():
+        if count > 1:
+            text = (
+                f"it has {count} definitions by concurrent edits, all in force: keep one, or join them (`constraint-crdt resolve`)"
+            )
+            yield Finding(Fault.CONFLICT, (id_,), text)
+
+
+def _misspelt(rules: Sequence[Rule], measured: Collection[str]) -> Iterator[Finding]:
+    """Variables of one constraint that are nearly named as a variable that a node measures, or that several constraints read; and
+    pairs of names that differ by a slip of the keys, of which each is read by one constraint.
+    """
     readers: dict[str, list[str]] = {}
     for rule in rules:
         if rule.definition.when is not None and rule.definition.scope is not Scope.FLEET:
-            for name in _compiled(rule.definition.when).variables:
+            for name in measured_names(_compiled(rule.definition.when).variables):
                 readers.setdefault(name, []).append(rule.id)
-    sure = {name for name, ids in readers.items() if len(ids) > 1} | set(measured)
+    sure = {name for name, ids in readers.items() if len(set(ids)) > 1} | set(measured)
+    unsure = list[str]()
     for name, ids in sorted(readers.items()):
-        if name not in sure and (near := close_to(name, sure, cutoff=0.8)):
-            yield Finding(Fault.MISSPELT, tuple(ids), f"nothing else reads or measures {name}: is it {near[0]}?")
+        if name in sure:
+            continue
+        if near := close_to(name, sure, cutoff=0.8):
+            yield Finding(Fault.MISSPELT, tuple(dict.fromkeys(ids)), f"nothing else reads or measures {name}: is it {near[0]}?")
+        else:
+            unsure.append(name)
+    for one, other in combinations(unsure, 2):
+        if _is_slip(one, other):
+            both = tuple(dict.fromkeys([*readers[one], *readers[other]]))
+            yield Finding(
+                Fault.MISSPELT, both, f"{one} and {other} are read once each, and nearly the same: is one of them the other?"
+            )
+
+
+def _misspelt_parameters(rules: Sequence[Rule], known: Iterable[str]) -> Iterator[Finding]:
+    """Parameters that are not set, and are nearly named as one that is."""
+    names = set(known)
+    for rule in rules:
+        for name in sorted(read_parameters(rule.definition) - names):
+            if near := close_to(name, names, cutoff=0.8):
+                text = f"the parameter {name} is not set: is it {PARAM}.{near[0]}?"
+                yield Finding(Fault.MISSPELT, (rule.id,), text)
+
+
+def _is_slip(one: str, other: str) -> bool:
+    """True if a letter of a long word was left out, typed twice or changed places with the next one. Another letter or digit may be
+    meant, as in `temp_a` and `temp_b`.
+    """
+    short, long = sorted((one, other), key=len)
+    if len(long) - len(short) == 1:
+        place = next((at for at, letter in enumerate(short) if letter != long[at]), len(short))
+        slips = short[place:] == long[place + 1 :] and long[place].isalpha()
+    else:
+        apart = [at for at, (before, after) in enumerate(zip(one, other, strict=False)) if before != after]
+        slips = len(one) == len(other) and len(apart) == 2 and apart[1] - apart[0] == 1
+        place = apart[0] if apart else 0
+        slips = slips and one[place] == other[place + 1] and one[place + 1] == other[place]
+    end = long.find("_", place)
+    word = long[long.rfind("_", 0, place) + 1 : len(long) if end < 0 else end]
+    return slips and len(word) > 4

@@ -432,10 +432,14 @@ class EditEffects:
         pairs = dict[Pair, None]()
         for old in olds:
             names = sorted(read_parameters(old) ^ read_parameters(after))
-            for labels in self._labels() if names else [{}]:
-                values = {name: self._gossip.state.parameters.value(name, labels) for name in names}
+            found = [self._values(names, labels) for labels in (self._labels() if names else [{}])]
+            whole = [values for values in found if all(each.value is not None for each in values.values())]
+            for values in whole or found[:1]:  # where a parameter has no value, it is unknown
                 pairs[_bound(old, values), _bound(after, values)] = None
         return list(pairs)[: MOST_SETTINGS * len(olds)]
+
+    def _values(self, names: Iterable[str], labels: Mapping[str, str]) -> dict[str, Bound]:
+        return {name: self._gossip.state.parameters.value(name, labels) for name in names}
 
     def _labels(self) -> list[Mapping[str, str]]:
         """The different labels of the known nodes in service, this one first."""
@@ -474,7 +478,6 @@ class EditEffects:
         self, name: str, changed: Sequence[_ChangedValue], readers: Mapping[str, Sequence[Definition]]
     ) -> tuple[EditEffect, ...]:
         found = list[EditEffect]()
-        parameters = self._gossip.state.parameters
         ends = time.monotonic() + LONGEST_ANALYSIS
         for id_, definitions in readers.items():
             edits, pairs = list[Edit](), dict[Pair, None]()
@@ -485,7 +488,7 @@ class EditEffects:
                     if change.before.value is None or change.after.value is None:
                         edits.append(_undefined(each, name, change))
                         continue
-                    others = {other: parameters.value(other, change.labels) for other in read_parameters(each) - {name}}
+                    others = self._values(read_parameters(each) - {name}, change.labels)
                     old, new = ({**others, name: bound} for bound in (change.before, change.after))
                     pairs[_bound(each, old), _bound(each, new)] = None
             if pairs and time.monotonic() < ends:
@@ -503,10 +506,12 @@ def _bound(definition: Definition, values: Mapping[str, Bound]) -> Definition:
 
 def _undefined(definition: Definition, name: str, change: _ChangedValue) -> Edit:
     """The effect of a parameter that gets its first value, or loses its value: without one, the constraint may be unknown."""
-    loses = change.after.value is None
-    loosens = loses is not (definition.if_unknown is IfUnknown.VIOLATED)
-    why = f"without a value of param.{name} it is unknown" if loses else f"param.{name} gets a value: it is unknown no more"
-    return Edit((Part("when", Effect.LOOSENS if loosens else Effect.TIGHTENS, why=why),))
+    if change.after.value is not None:
+        return Edit((Part("when", Effect.UNDECIDED, why=f"param.{name} had no value"),))
+    loosens = definition.if_unknown is not IfUnknown.VIOLATED
+    return Edit(
+        (Part("when", Effect.LOOSENS if loosens else Effect.TIGHTENS, why=f"without a value of param.{name} it is unknown"),)
+    )
 
 
 def _is_critical(definitions: Iterable[Definition]) -> bool:

@@ -1146,11 +1146,7 @@ BATCH: Final = Operation(
 
 
 async def _effects(node: "Node", request: Batch) -> list[EditEffect]:
-    try:
-        return await node.preview(request.flat())
-    except BatchError as error:
-        place = f"changes[{error.index}].{error.field}"
-        raise wrong(f"`{place}`: {error}", place) from None
+    return await node.preview(request.flat())
 
 
 EFFECTS: Final = Operation(

@@ -59,7 +59,14 @@ from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireR
 from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, RevertReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import ParameterChange, ParameterReport, ReadingsReport, VariableReport
-from constraint_crdt.runtime.change_feed import BatchResult, apply_changes, check_definitions, is_cheap, new_definitions
+from constraint_crdt.runtime.change_feed import (
+    BatchResult,
+    apply_changes,
+    check_definitions,
+    is_cheap,
+    new_definitions,
+    sound_definitions,
+)
 from constraint_crdt.runtime.event_log import EventStream
 from constraint_crdt.runtime.lifecycle import Runtime
 from constraint_crdt.runtime.measurement import Probe
@@ -562,13 +569,14 @@ class Node:
     async def preview(self, changes: Sequence[BatchChange]) -> list[EditEffect]:
         """What these changes of active constraints would mean: which loosen or tighten them, ordered by id. Nothing is changed.
 
-        Additions of new constraints, removals and counts are left out. Raises `BatchError` for a wrong definition.
+        Additions of new constraints, removals and counts are left out, and definitions that a write would refuse.
         """
-        bind = self.gossip.binding(*(text for each in changes if isinstance(each, AddConstraint) for text in _texts(each)))
-        kinds = dict(self.gossip.state.variables.kinds())
-        await asyncio.to_thread(check_definitions, changes, kinds, len(self.node_names()), bind)
-        wanted = [msgspec.structs.replace(each, loosen=False) for each in changes if isinstance(each, AddConstraint)]
-        return list((await self.edit_effects.of_all(new_definitions(self.gossip, wanted))).values())
+        adds = [msgspec.structs.replace(each, loosen=False) for each in changes if isinstance(each, AddConstraint)]
+        active = [each for each in adds if each.id in self.gossip.state.constraints]
+        bind = self.gossip.binding(*(text for each in active for text in _texts(each)))
+        kinds, nodes = dict(self.gossip.state.variables.kinds()), len(self.node_names())
+        sound = await asyncio.to_thread(sound_definitions, active, kinds, nodes, bind)
+        return list((await self.edit_effects.of_all(new_definitions(self.gossip, sound))).values())
 
     async def measure(self, values: Mapping[str, object]) -> None:
         """Take measurements in. The latest value of each variable counts until its maximum age; None withdraws it at once.
