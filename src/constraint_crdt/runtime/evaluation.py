@@ -543,7 +543,7 @@ class Evaluator:
 
     async def _load_library(self) -> None:
         """Load the CEL library in a thread, if an expression needs it and none did yet: the loop would stand still."""
-        if not is_loaded() and self.judge.need_library(self.judge.stale(RENEWED_AT_ONCE)):
+        if not is_loaded() and (stale := self.judge.stale(RENEWED_AT_ONCE)) and self.judge.need_library(stale):
             await asyncio.to_thread(environment)
 
     def _renew_some(self) -> bool:
