@@ -518,6 +518,7 @@ class Judge:
         self._judged: dict[str, _Judged] = {}
         self._readers: dict[str, set[str]] = {}
         self._read_by: tuple[tuple[str, ...], list[str]] | None = None
+        self._beside: tuple[list[str], frozenset[str]] | None = None
         """The last answer of `readers`: variables are measured together again and again."""
         self._stale: dict[str, None] = dict.fromkeys(constraints)
         self._running: set[str] = set()
@@ -645,7 +646,7 @@ class Judge:
 
     def _index(self, judged: _Judged, before: _Judged | None) -> None:
         self._judged[judged.id] = judged
-        self._read_by = None
+        self._read_by = self._beside = None
         for name in judged.tops:
             self._readers.setdefault(name, set()).add(judged.id)
         for name in judged.parameters:
@@ -686,7 +687,7 @@ class Judge:
         if judged is None:
             return None
         judged.add_up(now)
-        self._read_by = None
+        self._read_by = self._beside = None
         self._spans_changed |= bool(judged.spans)
         for name in judged.tops:
             readers = self._readers[name]
@@ -750,7 +751,10 @@ class Judge:
 
     def read_beside(self, names: Iterable[str]) -> frozenset[str]:
         """The variables of the constraints that read one of these, these among them."""
-        return frozenset().union(names, *(self._judged[id_].variables for id_ in self.readers(names)))
+        ids = self.readers(names)
+        if self._beside is None or self._beside[0] != ids:
+            self._beside = ids, frozenset().union(*(self._judged[id_].variables for id_ in ids))
+        return self._beside[1].union(names)
 
     def rests(self, now: int) -> bool:
         """True if `look` would move nothing, but for values that age: as if it was called. O(constraints with windows)."""

@@ -462,7 +462,8 @@ class Evaluator:
             if self._recorder is not None:
                 self._recorder.tick(at)
         self.fleet.follow()
-        await self.judge_fleet()
+        if self.judge.fleet_ids:
+            await self.judge_fleet()
         self._verdicts.take_over()
         self._verdicts.note(self.judge.fleet_ids)
         await self._verdicts.tell()
