@@ -50,6 +50,7 @@ export class ConstraintPage {
       { class: "lead" },
       h("p", { class: "line" }, h("span", { class: `badge ${state}` }, `${STATE_GLYPHS[state]} ${STATE_WORDS[state]}`), h("span", { class: `severity ${data.severity}` }, data.severity), explained.conflict && h("span", { class: "conflict" }, "conflict")),
       data.longest.length > 0 && h("ul", { class: "pairs now" }, data.longest.map((each) => h("li", null, h("b", null, situation(each) || each.reason || each.state), h("small", null, `${sinceWords(each.since)} on `, link("node", each.node))))),
+      explained.disabled && h("p", { class: "error", id: "detail-disabled" }, disabledWords(explained.disabled)),
       data.about && h("p", null, data.about),
       here(data),
       !data.applies_here && h("p", { class: "note" }, `Only on nodes labelled ${selectorOf(data)}; this one is not.`),
@@ -106,6 +107,12 @@ export class ConstraintPage {
       this.act.written(other);
     });
   }
+}
+
+// Who stopped it, since and until when, and why.
+function disabledWords(disabled) {
+  const by = `${disabled.actor ? `${disabled.actor} on ` : ""}${disabled.by}, ${ago(disabled.at)}`;
+  return `Disabled${disabled.all ? ", with all others," : ""} by ${by}${disabled.until ? `, until ${at(disabled.until)}` : ""}: ${disabled.why}. No node evaluates it.`;
 }
 
 function definition(each) {
