@@ -30,7 +30,7 @@ INSTANCES = 250
 PARAMETERS = 500
 MOST = 5.0
 """% of a core a node."""
-WARM_UP, SECONDS = 2, 4
+WARM_UP, SECONDS = 1, 4
 """Rounds before, and rounds that are measured."""
 WINDOW_SECONDS, EVERY = 300, 2
 """Of the windows, and between two samples that fill them."""

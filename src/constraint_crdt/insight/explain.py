@@ -419,7 +419,7 @@ class EditEffects:
                 break
         if not loosen:
             _refuse(effects)
-        return effects
+        return effects[:MOST_EFFECTS]
 
     def _pairs(self, before: Sequence[Definition], after: Definition) -> list[Pair]:
         """The definitions to compare: parameters that both read stay, others get the values that they have on some node."""
@@ -457,13 +457,14 @@ class EditEffects:
     # --- parameters ----------------------------------------------------------------------------------------------------
 
     def _readers(self, name: str) -> dict[str, tuple[Definition, ...]]:
-        """The active constraints that read a parameter, the critical ones first."""
+        """The active constraints that read a parameter: all critical ones, and as many others as are told."""
         constraints = self._gossip.state.constraints
         rows, needle = self._gossip.state.rows, name.encode()
         likely = [id_ for id_ in constraints if any(needle in cell.data for cell in rows.held(ADD, id_))]
         found = {id_: tuple(each for each in constraints.definitions(id_) if name in read_parameters(each)) for id_ in likely}
         readers = sorted((id_ for id_ in found if found[id_]), key=lambda id_: (not _is_critical(found[id_]), id_))
-        return {id_: found[id_] for id_ in readers[:MOST_EFFECTS]}
+        critical = sum(_is_critical(found[id_]) for id_ in readers)
+        return {id_: found[id_] for id_ in readers[: max(critical, MOST_EFFECTS)]}
 
     def _changed_values(self, name: str, on: Selector, value: Scalar | None) -> list[_ChangedValue]:
         """The values that a setting, or its removal, changes on known nodes."""
