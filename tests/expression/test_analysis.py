@@ -1,6 +1,7 @@
 """The analysis of edits and of sets of constraints: never a wrong label against brute force, and findings that are true."""
 
 import itertools
+from random import Random
 from time import process_time
 from typing import Any
 
@@ -88,6 +89,34 @@ def test_no_label_is_wrong(old: str, new: str) -> None:
         given_values = {**{name: choices[0] for name, choices in GRID.items()}, **part.example}
         loosened = part.effect is not Effect.TIGHTENS
         assert (allows(old, given_values), allows(new, given_values)) == (not loosened, loosened)
+
+
+def drawn(random: Random, depth: int = 3) -> str:
+    """An expression over five variables."""
+    number = lambda: str(random.randrange(-8, 9) / 2)  # noqa: E731
+    sort = random.randrange(8 if depth else 4)
+    if sort < 2:
+        return f"{random.choice('xyz')} {random.choice(['<', '<=', '>', '>=', '==', '!='])} {number()}"
+    if sort == 2:
+        return f"{number()} * x + y - {number()} * z {random.choice(['<', '>='])} {number()}"
+    if sort == 3:
+        return random.choice(["s == 'a'", "s in ['a', 'b']", "s != 'c'", "b", "x in [1.0, 2.5]"])
+    if sort == 7:
+        return f"({drawn(random, 0)} ? {drawn(random, depth - 1)} : {drawn(random, depth - 1)})"
+    parts = [drawn(random, depth - 1) for _ in range(2)]
+    return f"!({parts[0]})" if sort == 6 else f"({parts[0]} {'&&' if sort == 4 else '||'} {parts[1]})"
+
+
+@pytest.mark.slow
+def test_95_of_100_random_pairs_take_at_most_50_ms() -> None:
+    random, spent = Random(7), list[float]()
+    compare_expressions("x < 1.0 || y < 2.0", "x < 2.0")  # the import
+    for _ in range(PAIRS):
+        old, new = drawn(random), drawn(random)
+        began = process_time()
+        compare_expressions(old, new)
+        spent.append(process_time() - began)
+    assert sorted(spent)[PAIRS * 95 // 100] <= 0.05
 
 
 @pytest.mark.slow
