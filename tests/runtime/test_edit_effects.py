@@ -153,6 +153,8 @@ async def test_a_parameter_is_labelled_for_each_constraint_that_reads_it() -> No
         await a.set_parameter("limit", 1.5)
         with pytest.raises(LooseningRefused, match=r"without a value of param\.limit it is unknown"):
             await a.unset_parameter("limit")
+        with pytest.raises(LooseningRefused, match=r'param\.limit = "fast" is compared with other values than 1\.5'):
+            await a.set_parameter("limit", "fast")
         async with client_of(a) as client:
             assert (await client.delete("/v1/parameters/limit")).status_code == 409
             assert (await client.delete("/v1/parameters/limit?loosen=1")).status_code == 200

@@ -73,7 +73,7 @@ from constraint_crdt.types.budgets import NO_HOLDS, NO_LEDGER, borrowed, held, l
 from constraint_crdt.types.counters import ZERO, Seconds, Times
 from constraint_crdt.types.definition import ADD, Addition, Definition, joined
 from constraint_crdt.types.orset import is_conflict
-from constraint_crdt.types.parameters import Bound, Setting, SetValue, bind, choose, read_parameters
+from constraint_crdt.types.parameters import Bound, Setting, SetValue, bind, choose, literal, read_parameters
 from constraint_crdt.types.readings import Scalar
 from constraint_crdt.types.verdicts import VIOLATED_STATES, ConstraintVerdicts, NodeVerdict, value_text
 
@@ -486,7 +486,7 @@ class EditEffects:
                 for change in changed:
                     if not each.applies_to(change.labels):
                         continue
-                    if change.before.value is None or change.after.value is None:
+                    if type(change.before.value) is not type(change.after.value):
                         edits.append(_undefined(each, name, change))
                         continue
                     others = self._values(read_parameters(each) - {name}, change.labels)
@@ -506,13 +506,17 @@ def _bound(definition: Definition, values: Mapping[str, Bound]) -> Definition:
 
 
 def _undefined(definition: Definition, name: str, change: _ChangedValue) -> Edit:
-    """The effect of a parameter that gets its first value, or loses its value: without one, the constraint may be unknown."""
-    if change.after.value is not None:
+    """The effect of a parameter that gets its first value, or loses it, or has one of another type: the values that were compared
+    with it are compared no more, so the constraint may be unknown.
+    """
+    if change.before.value is None:
         return Edit((Part("when", Effect.UNDECIDED, why=f"param.{name} had no value"),))
+    value = change.after.value
+    why = f"without a value of param.{name} it is unknown"
+    if value is not None:
+        why = f"param.{name} = {literal(value)} is compared with other values than {literal(change.before.value)}"
     loosens = definition.if_unknown is not IfUnknown.VIOLATED
-    return Edit(
-        (Part("when", Effect.LOOSENS if loosens else Effect.TIGHTENS, why=f"without a value of param.{name} it is unknown"),)
-    )
+    return Edit((Part("when", Effect.LOOSENS if loosens else Effect.TIGHTENS, why=why),))
 
 
 def _is_critical(definitions: Iterable[Definition]) -> bool:
