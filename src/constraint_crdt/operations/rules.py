@@ -1,8 +1,8 @@
 """The operations on the life of rules: decide by them, disable and enable them, their modes, history, and the way
 back.
 
-A decision says what the constraints would say of given values, on top of what the node measures now. Nothing is counted, and no
-window, state or cell changes. `check` is for judgements that count.
+A decision is the outcome of the constraints for given values, on top of the present measurements of the node. Nothing is counted,
+and no window, state or cell changes. `check` is for judgements that count.
 """
 
 import time
@@ -62,7 +62,7 @@ class Proposed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class RulingReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a constraint says of the values. Of several definitions, the gravest verdict."""
+    """The ruling of a constraint on the values. Of several definitions, the gravest verdict."""
 
     constraint: str
     severity: str
@@ -80,7 +80,7 @@ class RulingReport(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...]
     """The variables without a usable value, of an unknown verdict of scope node."""
     margin: float | None
-    """The signed distance to the threshold; negative for a violation; null for an expression without one."""
+    """The signed distance to the threshold; negative for a violation; null for an expression without a threshold."""
     margin_share: float | None
     """The margin as a share of the threshold."""
     margin_variable: str | None
@@ -91,7 +91,7 @@ class RulingReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DecisionReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What the constraints say of values. Violated and undecided constraints: those that forbid first, then by severity and id."""
+    """The rulings of the constraints. Violated and undecided constraints: those that forbid first, then by severity and id."""
 
     id: str
     """Of this decision on this node, in the order of the decisions."""
@@ -101,7 +101,7 @@ class DecisionReport(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     """Who asked: a token, a person, a program."""
     allowed: bool
-    """No constraint of mode enforce counts as violated. An undecided one forbids only where its `if_unknown` is violated."""
+    """No constraint of mode enforce counts as violated. An undecided constraint forbids only where its `if_unknown` is violated."""
     values: dict[str, str]
     """The given values, as texts."""
     violated: tuple[RulingReport, ...]
@@ -155,7 +155,7 @@ DECIDE: Final = Operation(
     right=Right.MEASURE,
     own_node=True,
     summary="What the constraints say of values, without counting.",
-    about="What the constraints say of these values, on top of what the node measures now. Nothing is counted or changed.",
+    about="Apply the constraints to these values, on top of the present measurements. Nothing is counted or changed.",
     request=Proposed,
     response=DecisionReport,
     run=_decide,
@@ -355,7 +355,7 @@ class NewMode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     id: str
     mode: Mode
-    """audit: evaluated and counted apart, nobody is told. warn: a violation is told. enforce: it is told, and acted on."""
+    """audit: evaluated and counted apart, and not told. warn: a violation is told. enforce: it is told, and acted on."""
     why: str = ""
     loosen: bool = False
     """Take it also where it loosens a critical constraint."""
@@ -399,7 +399,7 @@ MODE: Final = Operation(
     method=POST,
     path="/v1/mode",
     summary="What follows from a violation of a constraint.",
-    about="What follows from a violation of a constraint: audit, warn, enforce. All else of its definition stays.",
+    about="Set the consequence of a violation of a constraint: audit, warn, enforce. All else of its definition stays.",
     request=NewMode,
     response=ModeReport,
     run=_mode,
@@ -489,7 +489,7 @@ HISTORY: Final = Operation(
     method=GET,
     path="/v1/history",
     summary="Who changed rules and membership, when, why, and what they were.",
-    about="Who changed rules and membership, when, why, and what they were; the newest last. Kept for 90 days.",
+    about="Who changed rules and membership, when, why, and the former state; the newest last. Kept for 90 days.",
     request=ReadHistory,
     response=list[HistoryEntry],
     run=_history,
@@ -525,7 +525,7 @@ class Reverted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     to: int | None = None
     """The version of the definition; null: undo the last change."""
     time: datetime | None = None
-    """Without an id: make all constraints and disablings what they were then."""
+    """Without an id: put all constraints and disablings back to their state then."""
     dry_run: bool = False
     why: str = ""
     loosen: bool = False
@@ -533,7 +533,7 @@ class Reverted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class RevertStep(msgspec.Struct, frozen=True, kw_only=True):
-    """What a revert does with a constraint, or with all of them."""
+    """The step of a revert for a constraint, or for all of them."""
 
     id: str
     """Empty for all constraints together."""
@@ -550,7 +550,7 @@ class RevertReport(msgspec.Struct, frozen=True, kw_only=True):
     """False for a dry run, and where nothing is to be done."""
     steps: tuple[RevertStep, ...]
     notes: tuple[str, ...]
-    """Sentences on what cannot be as it was."""
+    """Sentences on parts that cannot be as before."""
 
 
 async def _revert(node: "Node", request: Reverted) -> RevertReport:
@@ -579,7 +579,7 @@ REVERT: Final = Operation(
     method=POST,
     path="/v1/revert",
     summary="Make a constraint, or all, what they were.",
-    about="Undo the last change of a constraint, go back to a version (`to`), or make all what they were at a time.",
+    about="Undo the last change of a constraint, go back to a version (`to`), or put all back to their state at a time.",
     request=Reverted,
     response=RevertReport,
     run=_revert,

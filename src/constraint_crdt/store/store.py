@@ -28,6 +28,7 @@ from constraint_crdt.store.files import (
     Marker,
     Session,
     StoreLock,
+    check_regular,
     damaged,
     make_private,
     refused,
@@ -108,7 +109,7 @@ class Store:
         fresh_incarnation: Callable[[], int],
         factory: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> Self:
-        """Open the store of a node, or create one with a first life from `fresh_incarnation`. `factory`: injects faults in tests.
+        """Open the store of a node, or create it with a first life from `fresh_incarnation`. `factory`: injects faults in tests.
 
         Raises `StoreError` for a store in use, without permission, of another node, damaged, of a newer version, or on a disk
         refusing writes.
@@ -117,6 +118,7 @@ class Store:
         try:
             make_private(path.parent)
             path = path.resolve()
+            check_regular(path)
             lock = StoreLock.take(path)
         except OSError as error:
             raise unusable(error, path) from error
@@ -391,9 +393,9 @@ def check_backup(path: Path) -> StoreCopy:
 
 
 def back_up(path: Path, target: Path) -> StoreCopy:
-    """Copy the last committed state of a store to one file, and check the copy. The store may be in use, and is not changed.
+    """Copy the last committed state of a store to a file, and check the copy. The store may be in use, and is not changed.
 
-    One transaction of SQLite reads it all (`VACUUM INTO`), so commits meanwhile neither wait nor start the copy again. Raises
+    A single transaction of SQLite reads it all (`VACUUM INTO`), so commits meanwhile neither wait nor start the copy again. Raises
     `StoreError` for a store that cannot be read, or a file that cannot be written; the former file is as it was then.
     """
     path, target = path.absolute(), target.absolute()
@@ -403,6 +405,7 @@ def back_up(path: Path, target: Path) -> StoreCopy:
         raise StoreError(f"{target} is the store itself: give the backup another name")
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
+        check_regular(target)
         schema.check_header(path)
         os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     except OSError as error:
@@ -427,7 +430,7 @@ def back_up(path: Path, target: Path) -> StoreCopy:
 
 
 def put_back(backup: Path, path: Path) -> tuple[StoreCopy, Path | None]:
-    """Make a backup the store at a path, after it was checked. Returns it, and where the former store is now; None without one.
+    """Make a backup the store at a path, after it was checked. Returns it, and where the former store is now, if any.
 
     The next start begins a new life, as the writes since the backup may be known to others, and peers bring these back. Raises
     `StoreError` if the backup is damaged, or the store is in use or of another node.
@@ -440,6 +443,8 @@ def put_back(backup: Path, path: Path) -> tuple[StoreCopy, Path | None]:
         path = path.resolve()
         if backup.resolve() == path:
             raise StoreError(f"{path} is the store itself: name a backup of it")
+        if not path.is_dir():  # `set_aside` has more to say of a directory
+            check_regular(path)
         _check_owner(path, found)
         back_up(backup, fresh)
         former = set_aside(path)
@@ -454,7 +459,7 @@ def put_back(backup: Path, path: Path) -> tuple[StoreCopy, Path | None]:
 
 
 def _check_owner(path: Path, backup: StoreCopy) -> None:
-    """Raise `StoreError` if the store at a path is of another node than the backup. One that cannot be read is no obstacle."""
+    """Raise `StoreError` if the store at a path is of another node than the backup. An unreadable store is no obstacle."""
     try:
         owner = check_backup(path)
     except (StoreError, *SQLITE_FAILURES):
