@@ -492,8 +492,9 @@ class Node:
         """Undo the last change of a constraint; with `to` make this version of its definition the present version again.
 
         `time`, without `id_`: put all constraints and disablings back to their state then (an aware `datetime`, or ns since the
-        epoch). A revert is an edit, in a single transaction. `dry_run`: only report. `loosen`: also where it loosens a critical constraint.
-        Raises `NotKept` for a version or a time that is not kept, and `LooseningRefused` without `loosen`; nothing changes then.
+        epoch). A revert is an edit, in a single transaction. `dry_run`: only report. `loosen`: also where it loosens a critical
+        constraint. Raises `NotKept` for a version or a time that is not kept, and `LooseningRefused` without `loosen`; nothing changes
+        then.
         """
         if (id_ is None) == (time is None) or (to is not None and id_ is None):
             raise ConstraintCrdtError("name a constraint, perhaps with a version, or a time for all of them", field="id")
