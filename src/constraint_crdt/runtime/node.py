@@ -493,8 +493,8 @@ class Node:
 
         `time`, without `id_`: put all constraints and disablings back to their state then (an aware `datetime`, or ns since the
         epoch). A revert is an edit, in a single transaction. `dry_run`: only report. `loosen`: also where it loosens a critical
-        constraint. Raises `NotKept` for a version or a time that is not kept, and `LooseningRefused` without `loosen`; nothing changes
-        then.
+        constraint. Raises `NotKept` for a version or a time that is not kept, and `LooseningRefused` without `loosen`; nothing
+        changes then.
         """
         if (id_ is None) == (time is None) or (to is not None and id_ is None):
             raise ConstraintCrdtError("name a constraint, perhaps with a version, or a time for all of them", field="id")
