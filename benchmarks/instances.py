@@ -100,13 +100,15 @@ async def share(nodes: list[Node], work: Callable[[Node, int], Awaitable[None]],
     for second in range(WARM_UP):
         for node in nodes:
             await work(node, second)
-    begun, spent = time.monotonic(), time.process_time()
+    begun, before, worked = time.monotonic(), time.process_time(), 0.0
     for second in range(SECONDS):
+        began = time.process_time()
         for node in nodes:
             await work(node, second)
+        worked += time.process_time() - began
         await asyncio.sleep(max(0.0, begun + second + 1 - time.monotonic()))
-    spent, passed = time.process_time() - spent, time.monotonic() - begun
-    return (spent * 100 / NODES - rest * passed) / SECONDS  # a busy machine takes longer for the rounds
+    beside = (time.process_time() - before - worked) / (time.monotonic() - begun)  # on a busy machine a round takes longer
+    return (worked / SECONDS + beside) * 100 / NODES - rest
 
 
 async def nothing(_: Node, __: int) -> None:
