@@ -409,12 +409,27 @@ class _Group:
         self._choose = itemgetter(*read) if len(read) > 1 else lambda values: tuple(values[place] for place in read)
         chosen = [bands.get(name, _NOWHERE) for name in self.names]
         self.lows, self.highs = [low for low, _ in chosen], [high for _, high in chosen]
+        self._beside: dict[tuple[str, ...], tuple[Sequence[int], bool]] = {}
+
+    def beside(self, restless: tuple[str, ...], judge: Judge) -> tuple[Sequence[int], bool]:
+        """The places of the variables that are read beside these, and whether all of them are in the group."""
+        found = self._beside.get(restless)
+        if found is None:
+            if len(self._beside) >= MOST_BESIDE:
+                self._beside.clear()
+            wanted = judge.read_beside(restless)
+            places = [place for place, name in enumerate(self.names) if name in wanted]
+            found = self._beside[restless] = places, len(places) == len(wanted)
+        return found
 
     def choose(self, values: Sequence[object]) -> tuple[Any, ...]:
         """Those of the values that rules read."""
         chosen: tuple[Any, ...] = self._choose(values)
         return chosen
 
+
+MOST_BESIDE = 1000
+"""Sets of restless variables of a group that are kept."""
 
 _NOWHERE = (math.nan, math.nan)
 _FLOATS = {float}
@@ -484,11 +499,10 @@ class _Calm:
             self._since = self._since if self._off else self._clock.passed
             self._off[names] = self._clock.passed, chosen
         if restless:
-            taken = dict(zip(group.names, chosen, strict=True))
-            beside = self._evaluator.judge.read_beside(restless)
-            if not beside <= taken.keys():
+            places, whole = group.beside(tuple(restless), self._evaluator.judge)
+            if not whole:
                 await self.flush()
-            await self._measure({name: value for name, value in taken.items() if name in beside})
+            await self._measure({group.names[place]: chosen[place] for place in places})
 
     async def _measure(self, values: Mapping[str, object]) -> None:
         await self._evaluator.measure(values)
