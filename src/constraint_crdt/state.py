@@ -38,6 +38,7 @@ from constraint_crdt.types.orset import Change, ConstraintORSet
 from constraint_crdt.types.parameters import Parameters
 from constraint_crdt.types.readings import SharedReadings
 from constraint_crdt.types.register import EisensteinRegister, Position
+from constraint_crdt.types.rollouts import Rollouts, StagedNodes
 from constraint_crdt.types.sketch import DELTA, EPSILON, BloomCRDT, Blooms, BloomShape, SketchCRDT, Sketches, SketchShape
 from constraint_crdt.types.tiles import FleetTiles
 from constraint_crdt.types.variables import MeasuredVariables
@@ -173,6 +174,16 @@ class ConstraintState(Merge):
     def changes(self) -> ChangeHistory:
         """What rules were before they were changed."""
         return ChangeHistory(self.rows, now=self.now)
+
+    @cached_property
+    def rollouts(self) -> Rollouts:
+        """The definitions that reach the fleet in stages."""
+        return Rollouts(self.rows)
+
+    @cached_property
+    def staged(self) -> StagedNodes:
+        """What the nodes of the stages tell."""
+        return StagedNodes(self.rows)
 
     @property
     def position(self) -> Position | None:

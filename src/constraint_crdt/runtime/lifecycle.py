@@ -55,6 +55,8 @@ from constraint_crdt.runtime.holds import NodeBudgets
 from constraint_crdt.runtime.maintenance import REMOVE_EVERY, Maintenance, Tasks
 from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, ProbeReader, SharedMeasurements
 from constraint_crdt.runtime.persistence import FileRecorder, MeasurementRecorder, Persistence, SpellFile, StateFiles, store_path
+from constraint_crdt.runtime.rollouts import LOOK_EVERY as ROLLOUTS_EVERY
+from constraint_crdt.runtime.rollouts import NodeRollouts
 from constraint_crdt.runtime.settings import NodeSettings, is_loopback
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
 from constraint_crdt.sources.reader import SourceReader, find_trouble, reader_of
@@ -540,6 +542,10 @@ class Runtime:
             self.gossip, self.alerts, self.teller, commit=self._commit_as, actor=lambda: self.feed.actor
         )
         self.gossip.state.silences.watch(self.publisher.silence)
+        self.rollouts = NodeRollouts(
+            self.gossip, self.feed, self.evaluator.judge, others=self.evidence, push=self.exchanges.push,
+            publish=self.publisher.publish, now=self.evaluator.now, check_call=check_call,
+        )  # fmt: skip
         self.notices = Notices(self.gossip, self.exchanges, self.evaluator, self.persistence)
 
         # The background.
@@ -631,7 +637,9 @@ class Runtime:
         self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)
         self.persistence.on_rollback = self.publisher.rolled_back
-        self.diagnosis.further += [self.persistence.findings, self.budgets.findings, self.actions.findings, self._source_findings]
+        self.diagnosis.further += [
+            self.persistence.findings, self.budgets.findings, self.actions.findings, self.rollouts.findings, self._source_findings,
+        ]  # fmt: skip
 
     def _replaced(self, change: NodeChange) -> None:
         """Write again the cells that only the replaced row of this node had, soon: a subscriber does not write."""
@@ -685,6 +693,7 @@ class Runtime:
         if abs(clock_set_by) >= STEP:
             self.maintenance.clock.tell_step(clock_set_by, " while this node was down")
         self.evaluator.begin()
+        self.rollouts.recall()
         self.evidence.begin()
         await self.alerts.load()
         await self.actions.load()
@@ -738,6 +747,7 @@ class Runtime:
             tasks.repeat("actions", ACTIONS_EVERY, self.actions.keep)
         for name, every, step in self.rule_steps():
             tasks.repeat(name, every, step)
+        tasks.repeat("rollouts", ROLLOUTS_EVERY, self.rollouts.step)
         tasks.run("verdicts", self.evaluator.run_verdicts)
         tasks.repeat("spells", settings.count_every, self.spell_file.save)
         tasks.repeat("times", TIMES_EVERY, self.evaluator.write_times)

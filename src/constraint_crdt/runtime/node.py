@@ -167,6 +167,8 @@ class Node:
         """The actions of this node's settings."""
         self.fleet_alerts = runtime.fleet_alerts
         """The alert rules of the fleet, silences and acknowledgements."""
+        self.rollouts = runtime.rollouts
+        """Definitions that reach the fleet in stages."""
         self.notices = runtime.notices
         """Which readings changed."""
         self.metrics = runtime.metrics
