@@ -512,14 +512,11 @@ def _apply_staged(
         raise MisuseError(printable(f"only constraints are staged, and {arguments.file} also changes {named}: apply that first"))
     timeout = None if arguments.stage_timeout is None else parse_duration(arguments.stage_timeout)
     done = [each for each in applied(client, wanted, prune=False, dry_run=True) if each[0].change != "unchanged"]
-    if not arguments.json:
-        for change, edits in done:
-            for line in (f"{change.id}: {change.change}", *edits):
-                print(printable(line))
+    edited = [printable(line) for change, edits in done for line in (f"{change.id}: {change.change}", *edits)]
     if not done or arguments.dry_run:
         changes = [change for change, _ in done]
         told = [f"stage {number}: {on}" for number, on in enumerate(stages, start=1)] if done else []
-        return present(changes, None if arguments.json else [*told, show_changes(changes, dry_run=arguments.dry_run)])
+        return present(changes, None if arguments.json else [*edited, *told, show_changes(changes, dry_run=arguments.dry_run)])
     report = client.begin_rollout(
         [{"id": change.id, **wanted[str(change.id)].as_request()} for change, _ in done],
         stages=stages,
@@ -527,7 +524,7 @@ def _apply_staged(
         timeout=timeout,
         why=arguments.why or "",
     )
-    said = [] if arguments.json else list(show_rollout(report))
+    said = [] if arguments.json else [*edited, *show_rollout(report)]
     return present(report, None if arguments.json else [*said, f"`{PROGRAM} rollout show {report.id}` tells how it goes on"])
 
 

@@ -441,6 +441,17 @@ def show_instances(found: InstancesReport) -> str:
     return ", ".join([f"{told[0]} of {named}", *told[1:]]) if told else named
 
 
+class StagedReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A new definition that reaches the fleet in stages."""
+
+    rollout: str
+    """The id of the rollout."""
+    when: str | None
+    """The new expression."""
+    here: bool
+    """This node is in a stage that began: it judges by the new definition."""
+
+
 class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """An active or expired constraint. Of several definitions, the fields of the first."""
 
@@ -510,6 +521,8 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """Null for an enabled constraint. The state of a disabled one is disabled."""
     instances: InstancesReport | None = None
     """Those on this node, of which the ten worst; null without a definition with `each`, and before the first judgement."""
+    staged: StagedReport | None = None
+    """Null for a constraint of no active rollout."""
 
 
 class FieldChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -623,13 +636,19 @@ def show_constraints(found: list[ConstraintReport], _: ListConstraints, __: "Nam
     rows: list[list[object]] = []
     for each in found:
         first, *others = each.definitions
-        line = [each.id, first.severity, first.when or "-", _here(each, now), each.satisfied, each.violations, each.unknown]
+        line = [each.id, first.severity, _when(each), _here(each, now), each.satisfied, each.violations, each.unknown]
         more: list[object] = [*(show(first) for show in extra.values()), show_violated(each.violated_on, each.violated_now, now)]
         rows.append([*line, show_share(each.held), first.added_by, *more][: len(columns)])
         for also in others:
             blank: list[object] = ["  and also", also.severity, also.when or "-", "", "", "", "", ""]
             rows.append([*blank, also.added_by, *(show(also) for show in extra.values()), ""][: len(columns)])
     return Table(columns, rows)
+
+
+def _when(each: ConstraintReport) -> str:
+    """The expression, with that of a rollout."""
+    staged, when = each.staged, each.when or "-"
+    return when if staged is None else f"{when} (rollout {staged.rollout}{', here' if staged.here else ''}: {staged.when or '-'})"
 
 
 def _here(each: ConstraintReport, now: float) -> str:

@@ -136,7 +136,7 @@ class Concern(msgspec.Struct, frozen=True, kw_only=True):
     """Something that an operator may have to see to, beside violations and the state of this node's disk and clock."""
 
     kind: str
-    """unknown, not live, conflict, clock, duplicate, flapping, changed, other fleet."""
+    """unknown, not live, conflict, clock, duplicate, flapping, rollout, rollout stopped, changed, other fleet."""
     what: str
     command: str
     """The command that leads to the remedy, without the name of the program."""
@@ -493,7 +493,7 @@ LEVELS: Final = ("OK", "WARNING", "CRITICAL")
 """The results of a check in the order of their exit codes, as monitoring plugins have them."""
 
 
-CHECKED: Final = frozenset({"conflict", "clock", "duplicate", "flapping", "other fleet"})
+CHECKED: Final = frozenset({"conflict", "clock", "duplicate", "flapping", "other fleet", "rollout stopped"})
 """The kinds of concerns that a check warns of; it has others of its own."""
 
 

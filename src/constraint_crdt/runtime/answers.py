@@ -37,6 +37,7 @@ from constraint_crdt.operations.constraints import (
     MOST_VIOLATED,
     ConstraintReport,
     DefinitionReport,
+    StagedReport,
     ViolatedNode,
     reported_disabling,
     reported_fields,
@@ -63,6 +64,7 @@ from constraint_crdt.operations.nodes import (
     link_reports,
     slow_links,
 )
+from constraint_crdt.operations.rules import RolloutReport, show_step
 from constraint_crdt.operations.variables import (
     MOST_CHANGED,
     MOST_READERS,
@@ -140,8 +142,10 @@ class Answers:
         alerts: AlertEngine,
         links: LinkProtection,
         log: EventLog,
+        rollouts: Callable[[], Sequence[RolloutReport]],
     ) -> None:
         self._log = log
+        self._rollouts = rollouts
         self._gossip = gossip
         self._feed = feed
         self._exchanges = exchanges
@@ -277,6 +281,9 @@ class Answers:
         for id_ in sorted(self._feed.definitions.conflicts)[:MOST_WORST]:
             nodes = sorted({each.dot.replica.node_id for each in state.constraints.additions(id_)})
             yield Concern(kind="conflict", what=f"{id_} has several definitions, by {named(nodes)}", command=f"resolve {id_}")
+        for rollout in self._rollouts():
+            kind = "rollout" if rollout.phase == "running" else "rollout stopped"
+            yield Concern(kind=kind, what=show_step(rollout), command=f"rollout show {rollout.id}")
         offsets = sorted(self._gossip.time.offsets.items())
         off = [f"{name} {offset / SECOND:+.1f} s" for name, offset in offsets if abs(offset) > self._gossip.time.max_skew]
         if off:
@@ -613,11 +620,12 @@ class Answers:
         reports = tuple(map(_definition, additions))
         ends = [each.expires_at for each in definitions if each.expires_at is not None]
         first, counts, last = reports[0], state.metrics.constraint(id_), self._evaluator.last(id_)
+        by_now = state.rollouts.staged(id_, tuple(definitions), self._gossip.labels)
         active = id_ in state.constraints  # if not, the end has passed, and the evaluator may still have to look
         own = self._evaluator.verdict(id_) if active else None
         verdict = reported_verdict(own)
         verdict["reason"] = last.reason if last else ""
-        verdict["state"] = state_here(last, definitions, self._gossip.labels) if active else VerdictState.OFF.value
+        verdict["state"] = state_here(last, by_now, self._gossip.labels) if active else VerdictState.OFF.value
         disabled = reported_disabling(state.switches.disabling(id_))
         if disabled is not None:
             verdict["state"] = DISABLED
@@ -636,7 +644,7 @@ class Answers:
             added_at=first.added_at,
             expires_at=max(ends) if len(ends) == len(definitions) else None,
             **reported_fields(definitions[0]),
-            applies_here=any(each.applies_to(self._gossip.labels) for each in definitions),
+            applies_here=any(each.applies_to(self._gossip.labels) for each in by_now),
             conflict=is_conflict(definitions),
             definitions=reports,
             satisfied=counts.satisfied,
@@ -650,7 +658,15 @@ class Answers:
             violated_on=tuple([ViolatedNode(node=node, **reported_verdict(each)) for node, each in named]),
             disabled=disabled,
             instances=reported_instances(self._evaluator.instances(id_, MOST_VIOLATED)) if active else None,
+            staged=self._staged(id_),
         )
+
+    def _staged(self, id_: str) -> StagedReport | None:
+        """What a rollout does with a constraint; None without one."""
+        for rollout in self._gossip.state.rollouts.covering(id_)[:1]:
+            here = rollout.plan.reaches(self._gossip.labels, rollout.stage)
+            return StagedReport(rollout=rollout.id, when=rollout.plan.changes[id_].after.when, here=here)
+        return None
 
 
 _VARIABLE_ID = re.compile(r"(.*)/([A-Za-z0-9_.]+(?:\{[^{}]*\})?)", re.DOTALL)

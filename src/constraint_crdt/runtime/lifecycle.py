@@ -605,6 +605,7 @@ class Runtime:
             self.alerts,
             settings.links,
             self.events.log,
+            self.rollouts.active,
         )
         self.metrics = RuntimeMetrics(
             self.gossip, self.exchanges, self.evaluator, self.persistence, self.events, self.lag, self.sources

@@ -76,7 +76,7 @@ SUSPENDED: Final = 10 * SECOND
 STUCK_AFTER: Final = 60 * SECOND
 """ns of waiting for nodes after which `doctor` tells it."""
 
-_GATE: Final = re.compile(r"(?P<expression>.+?)(?:\s+for\s+(?P<time>[0-9][0-9.]*\s?[smhd]?))?\s*", re.DOTALL)
+_GATE: Final = re.compile(r"(?P<expression>.+?)(?:\s+for\s+(?P<time>.+))?", re.DOTALL)
 
 _PHASES: Final = {Phase.RUNNING: "running", Phase.STOPPED: "stopped", Phase.COMPLETE: "complete", Phase.BACK: "rolled back"}
 
@@ -110,7 +110,7 @@ def parse_gate(text: str) -> Gate:
         raise ConstraintCrdtError(f"the gate {text[:40]!r} is no gate: {example}", field="gate")
     try:
         expression = compile_written(found["expression"], kinds=dict.fromkeys(GATE_VARIABLES, "double"))
-        lasts = parse_delay((found["time"] or "0").replace(" ", ""))
+        lasts = parse_delay(found["time"] or "0")
     except ConstraintCrdtError as error:
         raise ConstraintCrdtError(f"the gate {text!r}: {error}", field="gate") from None
     strange = sorted(expression.variables - set(GATE_VARIABLES))
@@ -644,8 +644,15 @@ class NodeRollouts:
 
     def reports(self) -> list[RolloutReport]:
         """The rollouts of the fleet, the newest last. O(rollouts x nodes)."""
-        labels = self._labels()
-        return [self._report(each, labels) for each in self._state.rollouts]
+        return self._reports(list(self._state.rollouts))
+
+    def active(self) -> list[RolloutReport]:
+        """Those of them that run or are stopped."""
+        return self._reports(self._state.rollouts.active)
+
+    def _reports(self, rollouts: Sequence[Rollout]) -> list[RolloutReport]:
+        labels = self._labels() if rollouts else {}
+        return [self._report(each, labels) for each in rollouts]
 
     def report(self, id_: str) -> RolloutReport:
         """A rollout, by its id or the beginning of it. Raises `UnknownName`."""

@@ -16,6 +16,7 @@ import { Model } from "./model.js";
 import { NodePage } from "./node.js";
 import { Panels } from "./panels.js";
 import { Refresher } from "./refreshing.js";
+import { Rollouts } from "./rollout.js";
 import { startTheme } from "./theme.js";
 import { Truth } from "./truth.js";
 
@@ -50,6 +51,7 @@ const detail = new Detail(
 );
 new Happenings(model, address);
 new Truth(model);
+new Rollouts(api, model, confirm);
 
 function remove(id) {
   const lines = [`No node of the fleet will enforce ${id} any more. Its counts stay.`];
