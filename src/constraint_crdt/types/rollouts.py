@@ -278,12 +278,12 @@ def check_stages(stages: Sequence[str]) -> tuple[str, ...]:
         raise ConstraintCrdtError(f"a rollout has 1 to {MOST_STAGES} stages, not {len(stages)}", field="stages")
     found = list[str]()
     for number, each in enumerate(stages, start=1):
+        if not each.strip():
+            raise ConstraintCrdtError(f"stage {number} is empty: write a selector of nodes, as in zone=a", field="stages")
         try:
             text = str(parse_selector(each))
         except ConstraintCrdtError as error:
             raise ConstraintCrdtError(f"stage {number}: {error}", field="stages") from None
-        if not text:
-            raise ConstraintCrdtError(f"stage {number} is empty: write a selector of nodes, as in zone=a", field="stages")
         if len(text.encode()) > SELECTOR_BYTES:
             raise ConstraintCrdtError(f"stage {number}: a selector has at most {SELECTOR_BYTES} bytes", field="stages")
         if text in found:
