@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, Replica
@@ -91,6 +91,7 @@ class Model:
 what = st.sampled_from(("merge", "merge", "advance", "advance", "fail", "stop", "continue", "complete", "back"))
 
 
+@example([("complete", 0, 0), ("complete", 1, 0), ("back", 0, 0)])
 @given(st.lists(st.tuples(what, st.integers(0, 2), st.integers(0, 2)), max_size=24))
 def test_the_steps_that_count_are_a_join_of_all_that_a_node_knows(done: list[tuple[str, int, int]]) -> None:
     states, id_ = fleet_with_rollout()

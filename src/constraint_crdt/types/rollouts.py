@@ -515,7 +515,7 @@ class Rollouts(IndexedView):
             standing = frozenset(constraints.definitions(id_))
             if standing == frozenset(change.before):
                 restored.append(id_)
-            elif standing not in (change.standing, {change.after}):
+            elif not standing or not standing <= {*change.standing, change.after}:
                 kept.append(id_)
             else:
                 restored.append(id_)
