@@ -431,7 +431,7 @@ class NodeRollouts:
     async def stop(self, id_: str, *, why: str = "") -> RolloutReport:
         """Stop a rollout where it is. Raises `UnknownName`, and `ConstraintCrdtError` for one that does not run."""
         rollout = self._find(id_, Phase.RUNNING)
-        return await self._command(rollout, Phase.STOPPED, "stop rollout", why, f"stopped{': ' + why if why else ' by hand'}")
+        return await self._command(rollout, Phase.STOPPED, "stop rollout", why, why or "by hand")
 
     async def go_on(self, id_: str, *, why: str = "") -> RolloutReport:
         """Have a stopped rollout go on in its stage. Raises `UnknownName`, and `ConstraintCrdtError` for one that is not stopped,
