@@ -13,7 +13,7 @@ pytestmark = pytest.mark.processes
 
 OLD = '[[constraint]]\nid = "speed"\nwhen = "v <= 2.0"\n'
 NEW = '[[constraint]]\nid = "speed"\nwhen = "v <= 1.0"\n\n[[constraint]]\nid = "fresh"\nwhen = "v >= 0.0"\n'
-GATE = "violations == 0 && reachable >= nodes - 1.0 for 2s"
+GATE = "violations == 0 && reachable >= nodes - 1.0 for 4s"
 
 
 def rollout(node: NodeProcess) -> dict[str, Any]:
