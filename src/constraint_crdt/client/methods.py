@@ -233,10 +233,11 @@ class BlockingMethods(ABC):
         return self.do(rules.HISTORY, rules.ReadHistory(id=id_, since=since))
 
     def revert(
-        self, id_: str | None = None, *, to: int | None = None, time: datetime | None = None, dry_run: bool = False, why: str = "",
+        self, id_: str | None = None, *, kind: str = "constraint", on: str = "", to: int | None = None,
+        time: datetime | None = None, dry_run: bool = False, why: str = "",
     ) -> RevertReport:
         """Undo the last change of a constraint, go back to a version (`to`), or make all what they were at a time."""
-        return self.do(rules.REVERT, rules.Reverted(id=id_, to=to, time=time, dry_run=dry_run, why=why))
+        return self.do(rules.REVERT, rules.Reverted(id=id_, kind=kind, on=on, to=to, time=time, dry_run=dry_run, why=why))
 
     def begin_rollout(
         self, constraints: Sequence[Mapping[str, object]], *, stages: Sequence[str], gate: str = "violations == 0 for 10m",
@@ -661,10 +662,11 @@ class AsyncMethods(ABC):
         return await self.do(rules.HISTORY, rules.ReadHistory(id=id_, since=since))
 
     async def revert(
-        self, id_: str | None = None, *, to: int | None = None, time: datetime | None = None, dry_run: bool = False, why: str = "",
+        self, id_: str | None = None, *, kind: str = "constraint", on: str = "", to: int | None = None,
+        time: datetime | None = None, dry_run: bool = False, why: str = "",
     ) -> RevertReport:
         """Undo the last change of a constraint, go back to a version (`to`), or make all what they were at a time."""
-        return await self.do(rules.REVERT, rules.Reverted(id=id_, to=to, time=time, dry_run=dry_run, why=why))
+        return await self.do(rules.REVERT, rules.Reverted(id=id_, kind=kind, on=on, to=to, time=time, dry_run=dry_run, why=why))
 
     async def begin_rollout(
         self, constraints: Sequence[Mapping[str, object]], *, stages: Sequence[str], gate: str = "violations == 0 for 10m",

@@ -470,7 +470,7 @@ def show_history(answer: list[HistoryEntry], request: ReadHistory, _: "Namespace
     view: list[str] = []
     for each in answer:
         of = "" if each.kind in ("constraint", "change") else f" ({each.kind})"
-        version = "" if each.version is None or each.kind != "constraint" else f", version {each.version}"
+        version = "" if each.version is None or each.kind == "switch" else f", version {each.version}"
         by = " on ".join(part for part in (each.actor, each.node) if part) or "unknown"
         why = f": {each.why}" if each.why else ""
         view += [f"{local_time(each.time)}  {each.operation} {each.subject}{of}{version}, by {by}{why}"]
@@ -512,14 +512,22 @@ HISTORY: Final = Operation(
 )
 
 
+REVERTED: Final = ("constraint", "parameter", "alert rule", "silence")
+
+
 class Reverted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """`POST /v1/revert`: a constraint, or all with a time."""
+    """`POST /v1/revert`: a constraint or another rule, or all with a time."""
 
     id: str | None = None
+    """Of a constraint or a silence, or the name of a parameter or of an alert rule."""
+    kind: str = "constraint"
+    """Of `REVERTED`."""
+    on: str = ""
+    """The selector of the setting of a parameter; empty: of all nodes."""
     to: int | None = None
-    """The version of the definition; null: undo the last change."""
+    """The version, which silences have none of; null: undo the last change."""
     time: datetime | None = None
-    """Without an id: make all constraints and disablings what they were then."""
+    """Without an id: make all constraints, disablings, parameters, alert rules and silences what they were then."""
     dry_run: bool = False
     why: str = ""
 
@@ -528,9 +536,11 @@ class RevertStep(msgspec.Struct, frozen=True, kw_only=True):
     """What a revert does with a constraint, or with all of them."""
 
     id: str
-    """Empty for all constraints together."""
+    """Empty for all constraints together; of a parameter with the selector, as `limit on zone=a`."""
     change: str
-    """added, replaced, removed, disabled, enabled."""
+    """added, replaced, removed, disabled, enabled; of a silence in force again, ended."""
+    kind: str = "constraint"
+    """constraint, parameter, alert rule, silence."""
 
 
 class RevertReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -545,14 +555,17 @@ class RevertReport(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _revert(node: "Node", request: Reverted) -> RevertReport:
     try:
-        return await node.revert(request.id, to=request.to, time=request.time, why=request.why, dry_run=request.dry_run)
-    except NotKept as error:
+        return await node.revert(
+            request.id, kind=request.kind, on=request.on, to=request.to, time=request.time, why=request.why, dry_run=request.dry_run
+        )
+    except (NotKept, UnknownName) as error:
         raise not_found(str(error), error.field) from None
 
 
 def show_revert(answer: RevertReport, _: Any, __: "Namespace") -> View:
     """A line for each step."""
-    view = [f"{each.id or 'all constraints'}: {each.change}" for each in answer.steps]
+    kinds = {kind: f"{kind} " for kind in REVERTED[1:]}
+    view = [f"{kinds.get(each.kind, '')}{each.id or 'all constraints'}: {each.change}" for each in answer.steps]
     view += [f"note: {note}" for note in answer.notes]
     if not answer.steps:
         return [*view, "nothing was to be done"]
@@ -574,10 +587,12 @@ REVERT: Final = Operation(
     command=Command(
         name="revert",
         example="revert max_speed --dry-run",
-        help="undo the last change of a constraint, go back to a version of it, or make all what they were at a time",
+        help="undo the last change of a constraint or another rule, go back to a version, or make all what they were at a time",
         group="constraints",
         flags={
-            "id": Flag(nargs="?", metavar="ID", help="the constraint"),
+            "id": Flag(nargs="?", metavar="ID", help="the constraint, or what --kind says"),
+            "kind": Flag("--kind", choices=REVERTED, help="what ID names; default: constraint"),
+            "on": Flag("--on", metavar="SELECTOR", help="of a parameter: its setting for these nodes"),
             "to": None,
             "time": None,
             "dry_run": Flag("--dry-run", action="store_true", help="say what would be done, and do nothing"),
@@ -589,7 +604,7 @@ REVERT: Final = Operation(
                 metavar="N|TIME",
                 help="the version that `history` tells; with --all a time, as in 10m or 2026-12-01T00:00:00Z",
             ),
-            "all_": Flag("--all", action="store_true", help="all constraints, as they were at the time of --to; asks first"),
+            "all_": Flag("--all", action="store_true", help="all rules, as they were at the time of --to; asks first"),
             "yes": Flag("--yes", action="store_true", help="do not ask"),
         },
     ),

@@ -61,6 +61,7 @@ from constraint_crdt.runtime.settings import NodeSettings, is_loopback
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
 from constraint_crdt.sources.reader import SourceReader, find_trouble, reader_of
 from constraint_crdt.transport import LinkingTransport, Peer, Sought, Transport, Unreachable
+from constraint_crdt.types.changes import Subject
 from constraint_crdt.types.nodes import NODE, REVOKE, node_value, revoke_value
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
@@ -657,10 +658,12 @@ class Runtime:
         self._check_call()
         return await self.feed.commit(mutate)
 
-    async def _commit_as(self, mutate: Callable[[], Result], operation: str, subject: str) -> Result:
-        """The same, with an entry of the audit."""
+    async def _commit_as(
+        self, mutate: Callable[[], Result], operation: str, subject: str, subjects: Sequence[Subject] = ()
+    ) -> Result:
+        """The same, with an entry of the audit, and what the subjects were in the history."""
         self._check_call()
-        return await self.feed.commit(mutate, operation, subject)
+        return await self.feed.commit(mutate, operation, subject, subjects=subjects)
 
     # --- life --------------------------------------------------------------------------------------------------------
 

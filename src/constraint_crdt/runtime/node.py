@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Literal, Self, Unpack
 import msgspec
 
 from constraint_crdt.crdt.cells import make_key
-from constraint_crdt.crdt.digest import Dot, check_id
+from constraint_crdt.crdt.digest import Dot, Replica, check_id
 from constraint_crdt.errors import (
     ConstraintCrdtError,
     ConstraintExists,
@@ -40,7 +40,7 @@ from constraint_crdt.errors import (
 from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation, is_known
 from constraint_crdt.expression.instances import flattened, read_instance
-from constraint_crdt.insight.history import RuleHistory
+from constraint_crdt.insight.history import RevertPlan, RuleHistory
 from constraint_crdt.model import Event, IfUnknown, Mode, Scope, Severity, counted, html_fields
 from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import MAX_CHANGES, AddConstraint, BatchChange, ConstraintReport, RecordCounts
@@ -48,7 +48,7 @@ from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
-from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, RevertReport
+from constraint_crdt.operations.rules import REVERTED, DecisionReport, HistoryEntry, RevertReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import ParameterChange, ParameterReport, ReadingsReport, VariableReport
 from constraint_crdt.runtime.change_feed import BatchResult, apply_changes, check_definitions, is_cheap
@@ -59,6 +59,7 @@ from constraint_crdt.runtime.settings import RELOADED, NodeSettings
 from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
+from constraint_crdt.types.alerts import ALERT_RULE
 from constraint_crdt.types.changes import ALL, SWITCH, Subject
 from constraint_crdt.types.definition import ADD, DefinitionFields, Selection, check_selector, duration_ns, time_ns, with_mode
 from constraint_crdt.types.nodes import AuditEntry
@@ -441,6 +442,8 @@ class Node:
         self,
         id_: str | None = None,
         *,
+        kind: str = "constraint",
+        on: Selection | None = None,
         to: int | None = None,
         time: datetime | int | None = None,
         why: str = "",
@@ -448,18 +451,14 @@ class Node:
     ) -> RevertReport:
         """Undo the last change of a constraint; with `to` make this version of its definition the present one again.
 
-        `time`, without `id_`: make all constraints and disablings what they were then (an aware `datetime`, or ns since the epoch).
-        A revert is an edit, in one transaction. `dry_run`: only report. Raises `NotKept` for a version or a time that is
-        not kept; nothing changes then.
+        `kind`: `id_` names a constraint, a parameter (`on`: its setting for these nodes), an alert rule or a silence. `time`,
+        without `id_`: make all constraints, disablings, parameters, alert rules and silences what they were then (an aware
+        `datetime`, or ns since the epoch). A revert is an edit, in one transaction. `dry_run`: only report. Raises `NotKept` for a
+        version or a time that is not kept, and `UnknownName` for an unknown silence; nothing changes then.
         """
         if (id_ is None) == (time is None) or (to is not None and id_ is None):
             raise ConstraintCrdtError("name a constraint, perhaps with a version, or a time for all of them", field="id")
-        if id_ is not None:
-            check_id(id_, "a constraint id", field="id")  # an empty one is the key of all switches
-        if time is not None:
-            plan = self.rules.to_time(time_ns(time, "time"))
-        else:
-            plan = self.rules.undo(str(id_)) if to is None else self.rules.to_version(str(id_), to)
+        plan = self._revert_plan(id_, kind, on, to) if time is None else self.rules.to_time(time_ns(time, "time"))
         report = plan.report()
         if dry_run or not report.steps:
             return report
@@ -468,10 +467,36 @@ class Node:
             raise ConstraintCrdtError(f"a revert has at most {MAX_CHANGES} steps, not {len(report.steps)}")
         definitions, switches = {each.id: each.definition for each in plan.constraints}, dict(plan.switches)
         feed, at = self._runtime.feed, self.gossip.time.stamp()
-        restore = partial(self.gossip.restore, definitions, switches, actor=feed.actor, why=why or feed.why, at=at)
-        subjects = _subjects(ADD, definitions) + _subjects(SWITCH, {**definitions, **switches})
-        await feed.commit(restore, "revert", _subject([*definitions, *switches]), why=why, subjects=subjects)
+        state, actor = self.gossip.state, feed.actor
+
+        def further(me: Replica) -> None:
+            plan.write(state, at=at, actor=actor, node=me)
+
+        restore = partial(self.gossip.restore, definitions, switches, further, actor=actor, at=at)
+        subject = report.steps[0].id or "all constraints"
+        if len(report.steps) > 1:
+            subject = f"{len(report.steps)} {'rules' if plan.settings or plan.silences else 'constraints'}"
+        await feed.commit(restore, "revert", subject, why=why, subjects=plan.subjects())
+        self.alerts.read_rules()
         return msgspec.structs.replace(report, done=True)
+
+    def _revert_plan(self, id_: str | None, kind: str, on: Selection | None, to: int | None) -> RevertPlan:
+        name = check_id(
+            id_ or "", f"{'an' if kind[:1] in 'ae' else 'a'} {kind} id", field="id"
+        )  # an empty one is the key of all switches
+        if kind not in REVERTED:
+            raise ConstraintCrdtError(f"kind must be one of {', '.join(REVERTED)}, not {kind!r}", field="kind")
+        if on and kind != "parameter":
+            raise ConstraintCrdtError("only settings of parameters are for some nodes: leave `on` out", field="on")
+        if kind == "parameter":
+            return self.rules.setting(Subject(PARAMETER, make_key(name, str(check_selector(on or None)))), to)
+        if kind == "alert rule":
+            return self.rules.setting(Subject(ALERT_RULE, name), to)
+        if kind == "silence":
+            if to is not None:
+                raise ConstraintCrdtError("a silence has no versions: leave `to` out", field="to")
+            return self.rules.silence(name)
+        return self.rules.undo(name) if to is None else self.rules.to_version(name, to)
 
     async def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None
