@@ -130,7 +130,7 @@ def contents(node: GossipNode) -> set[tuple[int, object, Replica, int, bytes]]:
 
 def staged_rollout(state: ConstraintState, me: Replica) -> None:
     new = {"x": Definition("v < 1.0")}
-    begun = state.rollouts.begin(new, state.constraints, stages=["zone=a", "zone=b"], gate="g", patience=5, node=me, at=5)
+    begun = state.rollouts.begin(new, state.constraints, stages=["zone=a", "zone=b"], gate="g", timeout=5, node=me, at=5)
     state.rollouts.step(begun, Phase.STOPPED, stage=1, node=me, at=6, reason="it is hot")
     state.staged.put([StagedValue(begun.id, 0, 1, 2, 1, 0, "x is violated")], node=me)
 

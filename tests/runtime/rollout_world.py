@@ -24,9 +24,9 @@ ZONES = "abc"
 STAGES = ("zone=a", "zone=b", "zone=c")
 GATE_LASTS = 8
 GATE = f"violations == 0 for {GATE_LASTS}s"
-PATIENCE = 60.0
+TIMEOUT = 60.0
 SETTLE = 110
-"""Seconds without faults at the end of a history: more than all stages take, or the patience of one."""
+"""Seconds without faults at the end of a history: more than all stages take, or the timeout of one."""
 
 KNOWN_AFTER = 7
 """Seconds after which what a node found is known to all that it is connected with."""
@@ -196,7 +196,7 @@ class RolloutWorld:
             self._exchange()
             if self.second == 12:
                 added = [AddConstraint(id="x", when=NEW)]
-                await first.rollouts.begin(added, stages=STAGES, gate=GATE, timeout=PATIENCE)
+                await first.rollouts.begin(added, stages=STAGES, gate=GATE, timeout=TIMEOUT)
             if self.second > 20 and self.commands and self.second < self.seconds:
                 await self._command()
             await self._step()

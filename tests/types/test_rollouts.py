@@ -33,7 +33,7 @@ OLD, NEW, OTHER = (Definition(when) for when in ("v < 1.0", "v < 2.0", "v < 3.0"
 def begun(state: ConstraintState, *, ids: dict[str, Definition] | None = None, node: Replica = NODES[0], at: int = 10) -> Rollout:
     changes = {"x": NEW, "y": NEW} if ids is None else ids
     return state.rollouts.begin(
-        changes, state.constraints, stages=STAGES, gate="violations == 0 for 5s", patience=7, node=node, at=at, actor="o", why="w"
+        changes, state.constraints, stages=STAGES, gate="violations == 0 for 5s", timeout=7, node=node, at=at, actor="o", why="w"
     )
 
 
@@ -236,13 +236,13 @@ def noise(number: int) -> str:
 def test_mistakes_in_stages_are_told_with_their_place(stages: tuple[str, ...], message: str) -> None:
     state = ConstraintState()
     with pytest.raises(ConstraintCrdtError, match=message):
-        state.rollouts.begin({"x": NEW}, state.constraints, stages=stages, gate="g", patience=1, node=NODES[0], at=1)
+        state.rollouts.begin({"x": NEW}, state.constraints, stages=stages, gate="g", timeout=1, node=NODES[0], at=1)
     assert not len(state.rollouts)
 
 
 def plan_cell(**changed: object) -> Cell:
     fields = {
-        "id": "r", "at": 1, "actor": "o", "why": "", "stages": ["zone=a"], "gate": "g", "patience": 5, "size": 1,
+        "id": "r", "at": 1, "actor": "o", "why": "", "stages": ["zone=a"], "gate": "g", "timeout": 5, "size": 1,
         "changes": zlib.compress(msgspec.msgpack.encode([["x", [], ["v < 1.0"]]])),
     } | changed  # fmt: skip
     return make_cell(ROLLOUT, "0", [PLAN, list(fields.values())])

@@ -64,10 +64,10 @@ LOOK_EVERY: Final = 1.0
 STAND_IN: Final = 3 * SECOND
 """ns for which each node waits longer than the node before it in weight."""
 
-DEFAULT_PATIENCE: Final = 600.0
+DEFAULT_TIMEOUT: Final = 600.0
 """Seconds for which a stage waits for its gate, beyond the time that the gate has to hold for."""
 
-LONGEST_PATIENCE: Final = 30 * 86_400.0
+LONGEST_TIMEOUT: Final = 30 * 86_400.0
 """Seconds."""
 
 SUSPENDED: Final = 10 * SECOND
@@ -252,7 +252,7 @@ class Following:
         if holds is False:
             return Move(Phase.STOPPED, rollout.stage, reason)
         self.waits_for = reason
-        if now - self._began <= gate.lasts + rollout.plan.value.patience:
+        if now - self._began <= gate.lasts + rollout.plan.value.timeout:
             return None
         return Move(Phase.STOPPED, rollout.stage, f"the gate did not hold in time: {reason}")
 
@@ -363,8 +363,8 @@ class NodeRollouts:
         out. Raises `BatchError` for a definition at fault, and `ConstraintCrdtError` for other mistakes; nothing changes then.
         """
         self._check_call()
-        patience = DEFAULT_PATIENCE if timeout is None else timeout
-        if not 0 < patience <= LONGEST_PATIENCE:
+        timeout = DEFAULT_TIMEOUT if timeout is None else timeout
+        if not 0 < timeout <= LONGEST_TIMEOUT:
             raise ConstraintCrdtError("the timeout of a stage is above 0 seconds and at most 30 days", field="timeout")
         texts = check_stages(stages)
         await asyncio.to_thread(parse_gate, gate)
@@ -377,7 +377,7 @@ class NodeRollouts:
         at, actor = self._gossip.time.stamp(), self._feed.actor
         begin = partial(
             self._state.rollouts.begin, changes, self._state.constraints,
-            stages=texts, gate=gate.strip(), patience=round(patience * SECOND), at=at, actor=actor, why=why or self._feed.why,
+            stages=texts, gate=gate.strip(), timeout=round(timeout * SECOND), at=at, actor=actor, why=why or self._feed.why,
         )  # fmt: skip
         rollout = await self._feed.commit(
             lambda: self._gossip.write(lambda me: begin(node=me)),
@@ -675,7 +675,7 @@ class NodeRollouts:
             stage=rollout.stage + 1,
             stages=tuple(stages),
             gate=value.gate,
-            timeout=value.patience / SECOND,
+            timeout=value.timeout / SECOND,
             began=value.at,
             begun_by=value.actor,
             begun_on=plan.dot.replica.node_id,

@@ -684,7 +684,7 @@ def stage(rollouts: Rollouts, name: str, step: tuple[Any, ...]) -> None:
     match step:
         case ("begin", id_, definition) if not rollouts.covering(id_):
             at = rows_of(rollouts).seq(node)  # so the ids of rollouts in a slot differ
-            rollouts.begin({id_: definition}, constraints, stages=STAGES, gate="violations == 0", patience=5, node=node, at=at)
+            rollouts.begin({id_: definition}, constraints, stages=STAGES, gate="violations == 0", timeout=5, node=node, at=at)
         case (str(what), int(number)):
             chosen = list(rollouts)[number : number + 1]
             for each in chosen:

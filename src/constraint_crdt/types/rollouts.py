@@ -2,11 +2,11 @@
 
 | kind | key | value |
 |---|---|---|
-| 47 ROLLOUT | slot: 0 to 15 | a plan: `[0, [id, at, actor, why, [stage, …], gate, patience, size, changes]]` |
+| 47 ROLLOUT | slot: 0 to 15 | a plan: `[0, [id, at, actor, why, [stage, …], gate, timeout, size, changes]]` |
 | 47 ROLLOUT | slot, incarnation, node | a step of the plan there: `[1, [id, epoch, phase, stage, at, actor, reason, undoes]]` |
 | 49 STAGED | "" | `[[id, epoch, stage, violations, violated, unknown, detail], …]`: what a node of the stages tells |
 
-A stage is a selector of nodes, as text. `at` is in ns since the epoch, `patience` in ns. `changes` has, deflated, for each
+A stage is a selector of nodes, as text. `at` is in ns since the epoch, `timeout` in ns. `changes` has, deflated, for each
 constraint `[constraint, [former definition, …], new definition]`, as values of ADD cells. Rules kept here:
 
 - While a rollout is active, the former definitions stand as ADD cells. The nodes of the stages begun put the new ones in their
@@ -106,7 +106,7 @@ class PlanValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     why: str
     stages: tuple[str, ...]
     gate: str
-    patience: int
+    timeout: int
     """ns for which a stage waits for its gate, beyond the time that the gate has to hold for."""
     size: int
     """The number of the constraints."""
@@ -185,7 +185,7 @@ def _check_rollout(key: str, value: RolloutValue) -> None:
         check_dots(body.undoes)
         return
     require(not rest, "the key of a plan of a rollout")
-    require_counts((body.at, body.patience, body.size), "a number of a rollout")
+    require_counts((body.at, body.timeout, body.size), "a number of a rollout")
     require_text(body.why, "the reason of a rollout", WHY_BYTES)
     require_text(body.gate, "the gate of a rollout", GATE_BYTES)
     require(0 < len(body.stages) <= MOST_STAGES, "the number of the stages of a rollout")
@@ -412,13 +412,13 @@ class Rollouts(IndexedView):
         *,
         stages: Sequence[str],
         gate: str,
-        patience: int,
+        timeout: int,
         node: Replica,
         at: int,
         actor: str = "",
         why: str = "",
     ) -> Rollout:
-        """Begin a rollout in its first stage. `changes`: the new definitions. `patience`: in ns.
+        """Begin a rollout in its first stage. `changes`: the new definitions. `timeout`: in ns.
 
         Raises `ConstraintCrdtError` for parts out of bounds, for a constraint of another rollout, and beyond the number of
         rollouts; nothing is written then.
@@ -439,7 +439,7 @@ class Rollouts(IndexedView):
         if len(packed) > PLAN_BYTES:
             raise ConstraintCrdtError(f"the definitions of a rollout have at most {PLAN_BYTES} bytes, deflated: divide the file")
         value = PlanValue(
-            id_of, at, cut(actor, ACTOR_BYTES), cut(why, WHY_BYTES), texts, gate, patience, len(changes), packed
+            id_of, at, cut(actor, ACTOR_BYTES), cut(why, WHY_BYTES), texts, gate, timeout, len(changes), packed
         )  # fmt: skip
         cell = make_cell(ROLLOUT, str(slot), [PLAN, value])
         read_cell(cell.data)  # within its bounds
