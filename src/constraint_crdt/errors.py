@@ -33,14 +33,14 @@ __all__ = [
 class ConstraintCrdtError(Exception):
     """Input is refused: malformed, oversized, of another fleet or version, or against a limit.
 
-    Nothing has changed when it is raised. `str()` is one sentence for the person who has to act on it.
+    Nothing has changed when it is raised. `str()` is a sentence for the person who has to act on it.
     """
 
     field: str | None = None
-    """The field or parameter at fault, if one is known."""
+    """The field or parameter at fault, if known."""
 
     def __init__(self, *message: object, field: str | None = None) -> None:
-        """`message`: one sentence. `field`: the field or parameter at fault."""
+        """`message`: a sentence. `field`: the field or parameter at fault."""
         super().__init__(*message)
         if field is not None:
             self.field = field
@@ -84,7 +84,7 @@ class UnknownConstraint(UnknownName):
 
 
 class ConstraintExists(ConstraintCrdtError):
-    """A constraint to be added as a new one is active here."""
+    """A constraint to be added as new is active here."""
 
     def __init__(self, name: str) -> None:
         """`name`: the id of the constraint."""
@@ -93,7 +93,7 @@ class ConstraintExists(ConstraintCrdtError):
 
 
 class ConstraintInConflict(ConstraintCrdtError):
-    """A constraint has several different definitions, by concurrent edits, where an operation needs one."""
+    """A constraint has several different definitions, by concurrent edits, where an operation needs a single definition."""
 
     def __init__(self, name: str, count: int) -> None:
         """`name`: the id of the constraint. `count`: the number of its definitions."""
@@ -139,7 +139,7 @@ class WrongThread(ConstraintCrdtError, RuntimeError):
 
 
 class StoreError(ConstraintCrdtError):
-    """A store cannot be opened or used. `str()` is one sentence with advice."""
+    """A store cannot be opened or used. `str()` is a sentence with advice."""
 
 
 class WritesRefused(StoreError):

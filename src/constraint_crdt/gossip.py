@@ -95,7 +95,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(__name__, dict.fromkeys(__all__, "constraint_crdt.protocol"))
 
 INCARNATION_BITS = 48
-"""Bits of a random incarnation, 9 bytes in a message. Two lives of one node collide once in 10^7 nodes with a thousand lives
+"""Bits of a random incarnation, 9 bytes in a message. Two lives of a node collide once in 10^7 nodes with a thousand lives
 each."""
 
 

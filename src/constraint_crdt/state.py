@@ -137,7 +137,7 @@ class ConstraintState(Merge):
 
     @cached_property
     def told_alerts(self) -> ToldAlerts:
-        """What was told of alerts, to whom."""
+        """The messages told of alerts, by destination."""
         return ToldAlerts(self.rows)
 
     @cached_property
@@ -172,7 +172,7 @@ class ConstraintState(Merge):
 
     @cached_property
     def changes(self) -> ChangeHistory:
-        """What rules were before they were changed."""
+        """The former states of rules, from before their changes."""
         return ChangeHistory(self.rows, now=self.now)
 
     @cached_property
@@ -281,7 +281,7 @@ class ConstraintState(Merge):
         return self.constraints.add(id_, node=node)
 
     def remove_constraint(self, id_: str, *, node: str | Replica) -> None:
-        """Remove a constraint, as `node`. Raises `UnknownConstraint` for an inactive one."""
+        """Remove a constraint, as `node`. Raises `UnknownConstraint` for an inactive constraint."""
         self.constraints.remove(id_, node=node)
 
     def update_position(self, position: Position, *, node: str | Replica) -> None:

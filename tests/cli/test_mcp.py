@@ -11,7 +11,7 @@ import pytest
 
 from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.cli import main
-from constraint_crdt.cli.mcp import AgentsUnavailable, make_server
+from constraint_crdt.cli.mcp import SdkUnavailable, make_server
 from constraint_crdt.client import AsyncClient
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.http.tokens import Tokens
@@ -112,5 +112,5 @@ def test_mistakes_of_the_command_are_a_sentence(capsys: pytest.CaptureFixture[st
     assert main(["mcp", "--http", "0.0.0.0:8480"]) == 2
     assert "give a loopback address" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "mcp.server", None)
-    with pytest.raises(AgentsUnavailable, match=r"pip install 'constraint-crdt\[mcp\]'"):
+    with pytest.raises(SdkUnavailable, match=r"pip install 'constraint-crdt\[mcp\]'"):
         make_server(AsyncClient("1"))

@@ -29,7 +29,7 @@ from constraint_crdt.runtime.backtest import (
 )
 from constraint_crdt.runtime.change_feed import ChangeOrigin, NodeChange
 from constraint_crdt.runtime.persistence import Begun, Named, Taken, Ticked, _framed, read_measurements
-from constraint_crdt.runtime.rule_tests import EPOCH, Rules, SeenTurn, VirtualClock, virtual_fleet
+from constraint_crdt.runtime.rule_tests import EPOCH, Rules, TimedTurn, VirtualClock, virtual_fleet
 from constraint_crdt.runtime.settings import NUMBERS, NodeSettings, VariableSettings
 from constraint_crdt.simulation.recorder import RecordingError
 from constraint_crdt.types.definition import ADD, Definition, wire_definition
@@ -68,7 +68,7 @@ EDITS = {
 
 async def recorded(
     folder: Path, happened: Sequence[tuple[str, object]], ids: Collection[str] = DEFINITIONS.keys(), **fields: object
-) -> list[SeenTurn]:
+) -> list[TimedTurn]:
     """The verdict changes of a recorded node in virtual time, to which all of this happened. `ids`: its constraints."""
     told = NodeSettings(
         name="live", max_age=10.0, variables={"y": VariableSettings(max_age=4.0)}, record_measurements=str(folder), store="memory"
@@ -96,7 +96,7 @@ async def recorded(
         return list(node.turns)
 
 
-def told(turns: Sequence[SeenTurn]) -> list[tuple[object, ...]]:
+def told(turns: Sequence[TimedTurn]) -> list[tuple[object, ...]]:
     return [(each.at, each.turn, each.verdict) for each in turns]
 
 
@@ -182,9 +182,9 @@ async def test_a_recording_is_bounded_and_goes_on_where_the_file_before_ended(
 async def test_each_start_of_a_node_is_a_recording_of_its_own(tmp_path: Path) -> None:
     await recorded(tmp_path, BUSY[:9])
     await recorded(tmp_path, BUSY[:19])
-    first, second = sorted(read_recordings([str(tmp_path)]), key=lambda each: len(list(each.happenings())))
+    first, second = sorted(read_recordings([str(tmp_path)]), key=lambda each: len(list(each.inputs())))
     assert (first.defined_once().keys(), second.defined_once().keys()) == (DEFINITIONS.keys(),) * 2
-    assert len(list(first.happenings())) < len(list(second.happenings()))
+    assert len(list(first.inputs())) < len(list(second.inputs()))
 
 
 async def test_a_deadband_leaves_out_what_moved_little_until_it_would_age(tmp_path: Path) -> None:
@@ -222,15 +222,15 @@ async def test_a_file_that_is_none_is_refused_in_a_sentence(tmp_path: Path, dama
     assert callable(damage)
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(RecordingError, match=sentence):
-        list(Recording([file]).happenings())
+        list(Recording([file]).inputs())
 
 
 async def test_a_file_that_ends_within_a_frame_is_read_up_to_there(tmp_path: Path) -> None:
     await recorded(tmp_path, BUSY[:9])
     file = tmp_path / "live.measurements"
-    count = len(list(Recording([file]).happenings()))
+    count = len(list(Recording([file]).inputs()))
     file.write_bytes(file.read_bytes()[:-1])
-    assert len(list(Recording([file]).happenings())) == count - 1
+    assert len(list(Recording([file]).inputs())) == count - 1
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:

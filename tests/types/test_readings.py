@@ -134,7 +134,7 @@ def test_what_is_read_is_what_was_put_last(moves: list[tuple[int, dict[str, Scal
     assert repr(sorted(late.of("a").items())) == repr(sorted(view.of("a").items()))
 
 
-def test_the_number_of_a_withdrawn_variable_is_given_again() -> None:
+def test_the_number_of_a_withdrawn_variable_is_given_again_where_none_is_left() -> None:
     view = SharedReadings()
     for number in range(3 * MOST_NAMES):
         view.put_all({f"v{number}": Reading(1.0, NOW + number * SECOND)}, node="a")
@@ -142,6 +142,18 @@ def test_the_number_of_a_withdrawn_variable_is_given_again() -> None:
     assert not view.of("a")
     view.put_all({"x": Reading(1.0, NOW)}, node="a")
     assert view.of("a") == {"x": Reading(1.0, NOW)}
+
+
+def test_a_withdrawal_overrules_a_former_life_that_the_writer_does_not_know() -> None:
+    former, later = GossipNode("a", incarnation=1), GossipNode("a", incarnation=2)
+    for life in (former, later):
+        life.share_readings({"door": Reading(1.0, NOW)})
+    later.share_readings({"door": None})
+    later.share_readings({"notes": Reading(2.0, NOW)})
+    reader = GossipNode("b")
+    for life in (former, later):
+        reader.receive(life.delta_since(reader.clock))
+    assert reader.state.readings.of("a") == {"notes": Reading(2.0, NOW)}
 
 
 # --- nodes and lives -----------------------------------------------------------------------------------------------------

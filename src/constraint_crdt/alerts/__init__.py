@@ -8,7 +8,7 @@
     above = 6                         # violated judgements a minute; or above_share = 0.01, of the judgements
     for = 30                          # seconds for which the condition must hold; default: 0
     keep_firing_for = 60              # seconds for which it must be over before the alert ends; default: 15
-    repeat = "4h"                     # told again while it fires and nobody acknowledged it; default: never
+    repeat = "4h"                     # told again while it fires unacknowledged; default: never
     to = ["log", "ops", "https://ops.example/hook"]
 
 | kind | subject | condition | parameters |
@@ -68,7 +68,7 @@ MOST_TEXT = 256
 LOG: Final = "log"
 
 KEEPS: Final = 15.0
-"""Seconds: the default of `keep_firing_for`. A value that turns every few seconds is one alert."""
+"""Seconds: the default of `keep_firing_for`. A value that turns every few seconds is a single alert."""
 
 WITHIN: Final = 7 * 86_400.0
 """Seconds before the end of a certificate: the default of `within`."""
@@ -114,7 +114,7 @@ class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     keep_firing_for: float = KEEPS
     """Seconds for which the condition must be over before the alert ends."""
     repeat: float | None = None
-    """Seconds after which a firing alert that nobody acknowledged is told again. None: it is told once."""
+    """Seconds after which a firing alert without an acknowledgement is told again. None: it is told once."""
     within: float | None = None
     """Seconds to the end of a certificate."""
 
@@ -252,7 +252,7 @@ class AlertKind(ABC):
     longest_unknown: ClassVar[float | None] = None
     """Seconds without evidence after which an alert ends as unknown; None: it waits for evidence."""
     of_verdicts: ClassVar[bool] = False
-    """The condition is about verdicts on a constraint: none of a disabled one, or of mode audit, is told."""
+    """The condition is about verdicts on a constraint: none of a disabled constraint, or of mode audit, is told."""
 
     def misuse(self, rule: AlertRule) -> str | None:  # noqa: ARG002 - most kinds take any combination of their parameters
         """The reason why parameters of a rule exclude each other. None for a valid rule."""
@@ -529,7 +529,7 @@ KINDS: dict[str, AlertKind] = {kind.name: kind for kind in _ALL_KINDS}
 
 
 class Conditions:
-    """Evaluates the conditions of rules on one node."""
+    """Evaluates the conditions of rules on a node."""
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
@@ -554,7 +554,7 @@ def read_rules(tables: object) -> tuple[AlertRule, ...]:
 
 
 def check_rules(rules: tuple[AlertRule, ...]) -> tuple[AlertRule, ...]:
-    """Return the rules. Raises `ConstraintCrdtError` for a wrong rule, or two of one name."""
+    """Return the rules. Raises `ConstraintCrdtError` for a wrong rule, or two rules of one name."""
     if len(rules) > MOST_RULES:
         raise ConstraintCrdtError(f"at most {MOST_RULES} alerts, not {len(rules)}")
     names = [rule.name for rule in rules]
@@ -701,7 +701,7 @@ def _wrong_place(place: str) -> str | None:
 
 
 def wrong_address(place: str) -> str | None:
-    """The reason why an address cannot be notified; None for a valid one. Does not repeat the address, which may hold a secret."""
+    """The reason why an address cannot be notified; None if it can. Does not repeat the address, which may hold a secret."""
     try:
         parts = urllib.parse.urlsplit(place)
         fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

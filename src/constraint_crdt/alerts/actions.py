@@ -1,4 +1,4 @@
-"""Actions: what a node does when a constraint turns on it. The settings of an action, its turns, and its messages.
+"""Actions: the reactions of a node when a constraint turns on it. The settings of an action, its turns, and its messages.
 
     [[action]]
     name = "stop"
@@ -6,7 +6,7 @@
     turns = ["violated", "holds again"]         # the default; also "unknown"
     command = ["/usr/local/bin/stop", "--now"]  # or: webhook = ADDRESS or a destination; or: zenoh = "plant/actions"
 
-An action has one way out: a command, a webhook, or a key expression of Zenoh. Rules kept here:
+An action has a single way out: a command, a webhook, or a key expression of Zenoh. Rules kept here:
 
 - A turn is kept as facts. Its message is made for each attempt, as some receivers ask for times in relation to the attempt.
 - The templates of messages are those of `TEMPLATES`, or a table `body` of the settings. Values stand in texts as `${name}`. A text
@@ -111,7 +111,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def repeats(self) -> float | None:
-        """Seconds between two messages about a turn that is still so; None: there is one."""
+        """Seconds between two messages about a turn that is still so; None: there is a single message."""
         return RESENT if self.repeat is None and self.template == "alertmanager" and self.body is None else self.repeat
 
 

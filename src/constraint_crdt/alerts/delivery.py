@@ -1,23 +1,23 @@
-"""Telling alerts: who tells what to whom, and delivery to webhooks.
+"""Telling alerts: the node that tells an alert to a destination, and delivery to webhooks.
 
-An alert is told to each destination of its rule by one node: of the live nodes with a way to the destination that of the highest
-weight (rendezvous hashing, Thaler and Ravishankar, 1998). What was told is a cell (`types.alerts`), so it survives restarts and is
-known to all nodes. Rules kept here:
+An alert is told to each destination of its rule by a single node: of the live nodes with a way to the destination that of the
+highest weight (rendezvous hashing, Thaler and Ravishankar, 1998). The last message is a cell (`types.alerts`), so it survives
+restarts and is known to all nodes. Rules kept here:
 
 - A destination is told once that an alert fires, and once that it ended, if no fault comes between. It is told again where a node
   is killed between the delivery and its cell, where a destination takes longer than `STAND_IN` to answer, and where the sides of a
-  partition do not know of each other. No alert is lost: what no cell says was delivered is told again.
+  partition do not know of each other. No alert is lost: an alert without a cell of its delivery is told again.
 - The node next in weight tells an alert that the nodes before it did not tell for `STAND_IN` each: they may not see it, or have
   lost their way out.
 - The end of an alert is told by the node that told its begin, or, once that node is not live or has tried in vain, by the first of
   the others.
-- A node that still sees an alert that another node ended waits for `DISAGREEMENT`, and then tells it as a new one.
-- A silenced alert is not told, neither its begin nor its end; what is so when the silence ends is told then. A message that waits
-  for its delivery when the silence comes is withdrawn, and so is one whose alerts ended meanwhile.
+- A node that still sees an alert that another node ended waits for `DISAGREEMENT`, and then tells it as a new alert.
+- A silenced alert is not told, neither its begin nor its end; the state when the silence ends is told then. A message that waits
+  for its delivery when the silence comes is withdrawn, and so is a message whose alerts ended meanwhile.
 - An acknowledged alert is told no more until it ends.
-- Alerts of a rule that turn together are told in one message; after a message the next ones of the rule wait for `GROUP_EVERY`.
+- Alerts of a rule that turn together are told in one message; after it the next alerts of the rule wait for `GROUP_EVERY`.
 - Time is measured by a monotonic clock, except for the end of silences, which is in hybrid time, and for `repeat`.
-- A node tells nothing before its first contact with a peer, as it may not know what was told meanwhile.
+- A node tells nothing before its first contact with a peer, as it may not know the messages told meanwhile.
 - A webhook gets a POST of JSON per message, in order for each address, with retries. The event loop never waits; two threads send.
   Each address has a bounded queue. A full queue drops its oldest message. Addresses may hold secrets, so the log has only their
   scheme, host and port.
@@ -94,7 +94,7 @@ class Alert(msgspec.Struct, kw_only=True):
     """In ns since the epoch; None before the rule's time has passed."""
     detail: str = ""
     elapsed: int = 0
-    """The counted time of the rule in ns: of `for` for an alert about to fire, of `keep_firing_for` for one about to end."""
+    """The counted time of the rule in ns: of `for` for an alert about to fire, of `keep_firing_for` for an alert about to end."""
     untold: list[str] = []
     """Of a fired alert: the destinations that do not know of it."""
     clearing: bool = False
@@ -321,14 +321,14 @@ def post(url: str, message: bytes, headers: Mapping[str, str]) -> int | str:
 
 
 class Outlook(NamedTuple):
-    """What a node sees of its fleet."""
+    """The fleet as a node sees it."""
 
     live: Callable[[], Set[str]]
     """The live peers."""
     unreached: Callable[[], Sequence[str]]
     """The nodes of the fleet that are not heard."""
     waits: Callable[[], bool]
-    """True before the first contact: the node does not know yet what was told."""
+    """True before the first contact: the node does not know yet the messages told."""
 
 
 ALONE: Final = Outlook(live=frozenset, unreached=tuple, waits=lambda: False)
@@ -336,7 +336,7 @@ ALONE: Final = Outlook(live=frozenset, unreached=tuple, waits=lambda: False)
 
 
 def selects(selector: str, labels: Mapping[str, str]) -> bool:
-    """True if a selector, as text, selects a node with these labels. One that cannot be read selects none."""
+    """True if a selector, as text, selects a node with these labels. An unreadable selector selects none."""
     try:
         return parse_selector(selector).matches(labels)
     except ConstraintCrdtError:  # of a later version: an alert is told rather than lost
@@ -358,13 +358,13 @@ class Look(NamedTuple):
 
 
 class Knowledge(NamedTuple):
-    """What was told of an alert to a destination, as far as is known. In a partition each side may have told something."""
+    """The messages told of an alert to a destination, as far as is known. In a partition each side may have told something."""
 
     heads: tuple[Told, ...]
 
     @property
     def delivered(self) -> bool:
-        """The destination knows that the alert fires, and nobody told its end meanwhile."""
+        """The destination knows that the alert fires, and no node told its end meanwhile."""
         return any(each.phase == DELIVERED for each in self.heads) and all(each.firing for each in self.heads)
 
     @property
@@ -439,7 +439,7 @@ class Teller:
         self._write = write or (lambda mutate: mutate())
         self._now = now
         self._mine: dict[Unit, Told] = {}
-        """What this node told, also where it cannot write cells."""
+        """The messages that this node told, also where it cannot write cells."""
         self._due: dict[Unit, tuple[_Due, int]] = {}
         """Since when a message waits, by the monotonic clock."""
         self._flying: list[_Flying] = []
@@ -460,7 +460,7 @@ class Teller:
         return self._webhooks
 
     def known(self, unit: Unit) -> Knowledge | None:
-        """What was told of an alert to a destination; None: nothing."""
+        """The messages told of an alert to a destination; None: nothing."""
         heads, mine = self._state.told_alerts.of(unit), self._mine.get(unit)
         found = heads if mine is None else [*heads, mine]
         return Knowledge(tuple(found)) if found else None
@@ -494,7 +494,7 @@ class Teller:
         return found if nodes and covered.issuperset(nodes) else []
 
     def acknowledgement(self, rule: str, subject: str) -> Silence | None:
-        """The acknowledgement in force of an alert; None without one, and once the alert ended."""
+        """The acknowledgement in force of an alert; None without an acknowledgement, and once the alert ended."""
         found = (self.known(unit) for unit in self._units(rule, subject))
         episode = max((head.episode for each in found if each is not None for head in each.heads if head.firing), default=None)
         if episode is None:
@@ -524,7 +524,7 @@ class Teller:
     # --- deciding ----------------------------------------------------------------------------------------------------------
 
     def recall(self, alerts: Iterable[Alert], rules: Mapping[str, AlertRule]) -> None:
-        """Take over what the alerts of a file say: their destinations were told of them, but for `untold`."""
+        """Take over the alerts of a file: their destinations were told of them, but for `untold`."""
         for alert in alerts:
             rule = rules.get(alert.rule)
             for place in () if rule is None or alert.fired_at is None else rule.to:
@@ -542,7 +542,7 @@ class Teller:
         return sorted(found)
 
     def look(self, look: Look, at: int) -> None:
-        """Decide what this node has to tell now, `at` in ns of a monotonic clock, and write it down. O(alerts x destinations)."""
+        """Decide on the messages to tell now, `at` in ns of a monotonic clock, and write them down. O(alerts x destinations)."""
         self._put(self._collect(at))
         self._outbox.clear()
         if (look.rules or self._destinations) and not self._outlook.waits():
@@ -556,7 +556,7 @@ class Teller:
         self._seen = {unit: told for unit, told in self._seen.items() if self.known(unit) is not None}
 
     def send(self) -> None:
-        """Send what `look` decided."""
+        """Send the messages that `look` decided on."""
         for each in self._outbox:
             if each.place == LOG:
                 _to_log(each.content, firing=each.firing)
@@ -578,7 +578,7 @@ class Teller:
         self._put(writes)
 
     def _wanted(self, look: Look, at: int) -> Iterator[tuple[Unit, _Due]]:
-        """The messages that some node of the fleet has to send, as far as this one sees."""
+        """The messages that some node of the fleet has to send, as far as this node sees."""
         flying = {unit for each in self._flying for unit in each.outgoing.units}
         now, acknowledged = self._now(), dict[tuple[str, str], bool]()
         for key, alert in look.fired.items():
@@ -622,7 +622,7 @@ class Teller:
                 self._heard[unit.rule, unit.place] = at
 
     def _take(self, look: Look, due: Mapping[Unit, _Due], at: int) -> dict[Unit, tuple[int, int]]:
-        """Take the messages that this node has to send now into the outbox. Returns what is to be written."""
+        """Take the messages that this node has to send now into the outbox. Returns the cells to be written."""
         writes: dict[Unit, tuple[int, int]] = {}
         batches: dict[tuple[str, str, bool, bool], dict[Unit, _Due]] = {}
         orders: dict[tuple[str, str], list[str]] = {}
@@ -703,7 +703,7 @@ class Teller:
         return wait
 
     def _withdraw(self, look: Look) -> None:
-        """Take back messages that wait for delivery while one of their alerts was silenced, or all are over."""
+        """Take back messages that wait for delivery while any of their alerts was silenced, or all are over."""
         for message, sent in self._flying:
             if message.attempted or message.withdrawn:
                 continue
@@ -716,7 +716,7 @@ class Teller:
         return bool(self.silences_of(unit.rule, unit.subject, () if alert is None else alert.nodes))
 
     def _collect(self, at: int) -> dict[Unit, tuple[int, int]]:
-        """What came of the messages on their way."""
+        """The results of the messages on their way."""
         writes: dict[Unit, tuple[int, int]] = {}
         still: list[_Flying] = []
         for message, sent in self._flying:

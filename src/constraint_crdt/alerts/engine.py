@@ -8,7 +8,7 @@ Rules kept here:
 - Time is measured by a monotonic clock. A condition without evidence stops both times and ends no alert. A pause between
   two evaluations beyond `MAX_PAUSE` is time without evidence.
 - A kind may bound the time without evidence (`longest_unknown`): an alert ends then, and says so.
-- The rules are those of the settings and those of the fleet. A rule of the settings stands in place of one of the fleet of its
+- The rules are those of the settings and those of the fleet. A rule of the settings stands in place of a rule of the fleet of its
   name. The alerts of a rule that is removed end.
 - An alert is sent before it is saved: a node killed in between sends the alert twice, but never loses the alert.
 - Alerts are saved in a small file beside the store, replaced as a whole. So after a restart no alert fires again, every alert is
@@ -94,7 +94,7 @@ KEPT_OVER: Final = 1_000
 """Alerts that ended here and are kept until all were told of it, at most."""
 
 MOST_ACKNOWLEDGED: Final = 100
-"""Alerts acknowledged by one command."""
+"""Alerts acknowledged by a command."""
 
 Result = TypeVar("Result")
 
@@ -217,7 +217,7 @@ class AlertEngine:
         await self._save()
 
     def evaluate(self, at: float) -> bool:
-        """Evaluate all rules once, `at` in monotonic seconds, and tell what changed. Returns True if an alert fired or resolved."""
+        """Evaluate all rules once, `at` in monotonic seconds, and tell the changes. Returns True if an alert fired or resolved."""
         changed = self._evaluate(at)
         self._teller.send()
         return changed
@@ -433,7 +433,7 @@ class Commit(Protocol):
 
 
 class FleetAlerts:
-    """What people do about alerts: rules of the fleet, silences and acknowledgements."""
+    """The actions of people on alerts: rules of the fleet, silences and acknowledgements."""
 
     def __init__(
         self,
@@ -562,7 +562,7 @@ def _silence_report(silence: Silence) -> SilenceReport:
 
 
 def _means(known: FleetRule, rule: AlertRule) -> bool:
-    """True if a rule of the fleet means the same as another one. One that cannot be read here does not."""
+    """True if a rule of the fleet means the same as another. An unreadable rule does not."""
     try:
         return same_rule(read_text(rule.name, known.text), rule)
     except ConstraintCrdtError:

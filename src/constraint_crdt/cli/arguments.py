@@ -73,7 +73,7 @@ OTHER_WORDS: Final = {
     "start": "node", "run": "node", "serve": "node", "lock": "acquire", "log": "events", "logs": "events",
     "members": "fleet members", "peers": "nodes", "health": "doctor", "version": "--version", "info": "status",
 }  # fmt: skip
-"""What other tools call a command, and ours for it."""
+"""The names of commands in other tools, and ours for them."""
 
 DEPLOYED: Final = {
     "example": "node.example.toml",
@@ -171,7 +171,7 @@ _CHOICE = re.compile(r"invalid choice: '(.*)'( \(choose from .*\))$")
 
 
 def _near(wrong: str, choices: str) -> str:
-    """The word of `choices` most similar to a wrong one, as a hint; empty if none is similar."""
+    """The word of `choices` most similar to a wrong word, as a hint; empty if none is similar."""
     if other := OTHER_WORDS.get(wrong):
         return f" (it is `{PROGRAM} {other}`)"
     near = close_to(wrong, re.findall(r"[\w-]+", choices))

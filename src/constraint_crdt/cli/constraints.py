@@ -23,7 +23,7 @@ import msgspec
 
 from constraint_crdt.cli.arguments import PROGRAM
 from constraint_crdt.cli.connection import connect, fields_of, request_of
-from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, printable
+from constraint_crdt.cli.output import CommandFailedError, MisuseError, confirm, present, printable
 from constraint_crdt.client import ClientError, NotFound, Refused, WrongInput
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.operations.alerts import DEFINE_ALERT, DefineRule
@@ -91,7 +91,7 @@ _ADDED = {
 
 
 def add(arguments: argparse.Namespace) -> int:
-    """Add a constraint, or change the fields that are said of an active one; with `--wait`, wait for acknowledgements."""
+    """Add a constraint, or change the given fields of an active constraint; with `--wait`, wait for acknowledgements."""
     request: NewConstraint = request_of(arguments)
     if request.when == "":
         raise MisuseError("--when is empty, as of an unset shell variable: give an expression, or leave it out")
@@ -111,7 +111,7 @@ def _said(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def _added_or_edited(client: Client, request: NewConstraint, fields: Mapping[str, object]) -> Added:
-    """Edit an active constraint, or add a new one. A node of 0.1.0 knows no edits: it takes the whole definition."""
+    """Edit an active constraint, or add a new constraint. A node of 0.1.0 knows no edits: it takes the whole definition."""
     for _ in range(ADD_TRIES):
         try:
             return client.edit_constraint(request.id, fields)
@@ -136,7 +136,7 @@ def show_add(answer: Added) -> str:
 
 
 def _changed_fields(answer: Added) -> list[str]:
-    """The changed fields of a definition, a line for each. The sentence has the end of an extended one."""
+    """The changed fields of a definition, a line for each. The sentence has the end of an extended definition."""
     told = [] if answer.change == "extended" else answer.fields
     return [f"  {each.field}: {each.before or '-'} -> {each.after or '-'}" for each in told]
 
@@ -195,7 +195,7 @@ def remove(arguments: argparse.Namespace) -> int:
 
 
 def _named(client: Client, wanted: Sequence[str]) -> list[str]:
-    """The ids of active constraints that these ids and patterns name. Raises `CommandFailedError` for a pattern without one."""
+    """The ids of active constraints that these ids and patterns name. Raises `CommandFailedError` for a pattern without a match."""
     if len(wanted) == 1 and not is_pattern(wanted[0]):
         return list(wanted)
     ids: dict[str, None] = {}
@@ -232,7 +232,7 @@ def _present_write(
 
 
 def decide(arguments: argparse.Namespace) -> int:
-    """Ask what the constraints say of values. Returns 1 if these are not allowed."""
+    """Ask for the ruling of the constraints on values. Returns 1 if these are not allowed."""
     request: Proposed = request_of(arguments)
     with connect(arguments) as client:
         answer = client.do(DECIDE, request)
@@ -259,7 +259,7 @@ def disable(arguments: argparse.Namespace) -> int:
     request: Disabled = request_of(arguments)
     with connect(arguments) as client:
         if request.all_ and not arguments.yes:
-            _ask(f"disable all {client.status().constraints} constraints on all nodes of the fleet?")
+            confirm(f"disable all {client.status().constraints} constraints on all nodes of the fleet")
         answer = client.do(DISABLE, request)
     return present(answer, None if arguments.json else show_switched(answer, request, arguments))
 
@@ -281,7 +281,7 @@ def revert(arguments: argparse.Namespace) -> int:
             planned = client.do(REVERT, msgspec.structs.replace(request, dry_run=True))
             if planned.steps:
                 present(planned, show_revert(planned, request, arguments))
-                _ask(f"make these {len(planned.steps)} changes?")
+                confirm(f"make these {len(planned.steps)} changes")
         answer = client.do(REVERT, request)
     return present(answer, None if arguments.json else show_revert(answer, request, arguments))
 
@@ -294,19 +294,10 @@ def _moment(text: str) -> datetime:
         return parse_moment(text)
 
 
-def _ask(question: str) -> None:
-    """Go on after a yes on the terminal. Raises `CommandFailedError` for another answer, `MisuseError` without a terminal."""
-    if not sys.stdin.isatty():
-        raise MisuseError("there is no terminal to ask on: give --yes")
-    print(f"{question} Type yes to go on: ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip() != "yes":
-        raise CommandFailedError("nothing was changed")
-
-
 # --- acquire ----------------------------------------------------------------------------------------------------------------
 
 RENEW_AFTER = 1 / 3
-"""Of what is left of a hold: it is renewed then."""
+"""The part of the rest of a hold after which it is renewed."""
 
 RETRY_AFTER = 0.5
 """Seconds to another try of a renewal that found no answer."""
@@ -407,7 +398,7 @@ def _keep(client: Client, report: HoldReport, process: "subprocess.Popen[bytes]"
 
 
 def apply(arguments: argparse.Namespace) -> int:
-    """Add and edit the constraints of the file in one transaction; with `--prune` remove the others; with `--dry-run` only tell it.
+    """Add and edit the constraints of the file in a transaction; with `--prune` remove the others; with `--dry-run` only tell it.
 
     With `--wait` it returns when enough nodes have acknowledged all changes of definitions that the node knows then.
     """
@@ -607,9 +598,9 @@ def _check_expressions(client: Client, file: str, wanted: Mapping[str, "WantedCo
 def applied(
     client: Client, wanted: Mapping[str, "WantedConstraint"], *, prune: bool, dry_run: bool
 ) -> list[tuple[Changed, list[str]]]:
-    """Carry out what is wanted in one batch, whole or not at all. Returns the changes, each with its edits as lines.
+    """Carry out the wanted changes in a single batch, whole or not at all. Returns the changes, each with its edits as lines.
 
-    `dry_run`: send nothing. A batch is refused if another node removed one of the constraints meanwhile: it is made again then.
+    `dry_run`: send nothing. A batch is refused if another node removed any of the constraints meanwhile: it is made again then.
     """
     for tries_left in reversed(range(APPLY_TRIES)):
         active = {each.id: each for each in client.constraints()}

@@ -1,6 +1,6 @@
 """`demo`: a fleet of node processes on this machine, and the effect of the changes made on it.
 
-Constraints are added on one node and edited on another; a node is killed, misses a change, and is started again. After each step
+Constraints are added on a node and edited on another; a node is killed, misses a change, and is started again. After each step
 every node has to have the change. A time is that of the first answer, every 10 ms, in which a node enforces the same as the node
 that was written to. On a terminal a table stays in place; anywhere else there are lines with the time. A summary ends it.
 
@@ -188,7 +188,7 @@ _MISSED = DemoChange("load_bearable", "load_1m < 256.0", "warning", "added while
 
 
 class Scene(NamedTuple):
-    """The fleet at one moment."""
+    """The fleet at a moment."""
 
     nodes: Sequence[str]
     statuses: Mapping[str, Status]

@@ -1,7 +1,7 @@
 """Files: read whole within a bound, and written whole or not at all. The commands on files, and the file of `apply`.
 
 Rules of writing: a file is written under a temporary name beside its place, synced to disk, and then renamed. So a reader sees the
-old file or the new one, and a full disk leaves the old one. The file keeps the mode of its predecessor. A device or a pipe is
+old file or the new file, and a full disk leaves the old one. The file keeps the mode of its predecessor. A device or a pipe is
 written to in place. `-` is standard input or output.
 
 The commands on state files are merge, export and import; docs/reference/state-files.md describes the format. `export --store` reads
@@ -33,7 +33,7 @@ and budgets:
     lease = "2m"                      # or none, for what is used up; left out: two minutes
     on = ["forge", "gate"]            # the nodes with a share; left out: those live when it is made
 
-The whole file is checked before anything is sent, and is applied in one transaction of the node: a file with a mistake changes
+The whole file is checked before anything is sent, and is applied in a single transaction of the node: a file with a mistake changes
 nothing. `export --constraints` writes such a file.
 """
 
@@ -251,7 +251,7 @@ def _export_constraints(arguments: argparse.Namespace) -> int:
 
 
 def _asked_parameters(client: Client) -> dict[str, list[tuple[str, list[float | str | bool]]]]:
-    """The settings of the parameters of a node; none of one of 0.1.0, which has no parameters."""
+    """The settings of the parameters of a node; none of a node of 0.1.0, which has no parameters."""
     try:
         found = client.parameters()
     except NotFound:
@@ -404,7 +404,7 @@ def _changed_by(id_: str, before: ConstraintState, after: ConstraintState) -> st
 
 
 def _import_constraints(client: Client, arguments: argparse.Namespace, content: bytes) -> int:
-    """Take the active constraints of a state file in one transaction of the node, as if they were applied from a file."""
+    """Take the active constraints of a state file in a single transaction of the node, as if they were applied from a file."""
     from constraint_crdt.cli.constraints import applied, show_changes
 
     state = _read_state(arguments, content)
@@ -691,7 +691,7 @@ def _read_setting(name: str, entry: object) -> GivenParameter:
 
 
 def _read_parameters(file: str, table: object) -> list[GivenParameter]:
-    """The parameters of a file. Raises `MisuseError` for the first mistake in one."""
+    """The parameters of a file. Raises `MisuseError` for the first mistake in a parameter."""
     if not isinstance(table, dict):
         raise MisuseError(f"{file}: write the parameters under [parameters], as in speed_limit = 1.5")
     found: list[GivenParameter] = []
@@ -806,7 +806,7 @@ def _read_budget(entry: dict[str, object], before: Collection[str], place: str) 
 
 
 def _read_alerts(file: str, entries: object) -> list[dict[str, object]]:
-    """The alert rules of a file, as tables. Raises `MisuseError` for a mistake in one."""
+    """The alert rules of a file, as tables. Raises `MisuseError` for a mistake in a rule."""
     from constraint_crdt.alerts import check_of_fleet, read_rules  # for files with alerts only
 
     try:

@@ -5,7 +5,7 @@ Rules:
 - The program runs in a process group of its own, and is stopped by SIGTERM to the group, and by SIGKILL after the grace. On Linux
   the kernel kills the program if the guard itself is killed.
 - The guard asks the node for a change and waits at the node, so it hears of a violation with the sample that causes it.
-- A node that does not answer for `--lost-after` is lost: `--if-lost` says what then. The guard goes on asking.
+- A node that does not answer for `--lost-after` is lost: `--if-lost` says how to go on. The guard goes on asking.
 - SIGTERM, SIGHUP and Ctrl-C to the guard stop the program, and end the guard with its code.
 
 Exit codes beside those of the program: 121 violated, 122 undecided, 123 node lost.
@@ -88,7 +88,7 @@ def _tell(found: GuardReport | None, arguments: argparse.Namespace) -> int:
 
 
 def _code(standing: str, if_unknown: str) -> int:
-    """The exit code of a standing that stops the program; 0 for another one."""
+    """The exit code of a standing that stops the program; 0 for another standing."""
     if standing == "violated":
         return VIOLATED
     return UNDECIDED if standing == "unknown" and if_unknown == "stop" else 0

@@ -2,10 +2,10 @@
 
 The tools ask before acting, read and change constraints, hold budgets, and share tiles. On stdio the node is asked with the token
 of the command. By HTTP each request is passed on with its own bearer token, so the rights of a client are those of its token;
-without a token file of the node none is needed. The descriptions are written for a language model: what a tool does, when to call
-it, what its answer means. Rules:
+without a token file of the node none is needed. The descriptions are written for a language model: the effect of a tool, when to
+call it, the meaning of its answer. Rules:
 
-- A tool calls one operation of a node, with the rights of the token. A refusal is an error result with the node's sentence.
+- A tool calls a single operation of a node, with the rights of the token. A refusal is an error result with the node's sentence.
 - Answers are the reports of the API. Lists are cut at `MOST_LISTED`, and say so.
 - `check_action` counts nothing and changes nothing.
 
@@ -118,18 +118,18 @@ Value = bool | float | str
 """A value of a variable."""
 
 
-class AgentsUnavailable(ConstraintCrdtError):
+class SdkUnavailable(ConstraintCrdtError):
     """The SDK is not installed."""
 
 
 def make_server(node: AsyncMethods) -> "MCPServer[Any]":
-    """A server whose tools ask this node. Raises `AgentsUnavailable` without the SDK."""
+    """A server whose tools ask this node. Raises `SdkUnavailable` without the SDK."""
     try:
         from mcp.server import MCPServer
         from mcp.server.mcpserver.exceptions import ToolError
         from mcp.types import ToolAnnotations
     except ImportError:
-        raise AgentsUnavailable(
+        raise SdkUnavailable(
             "tools for agents need the SDK of the Model Context Protocol: `pip install 'constraint-crdt[mcp]'`"
         ) from None
     server: MCPServer[Any] = MCPServer(
@@ -179,7 +179,7 @@ def _telling(tool: _Tool, as_told: type[Exception]) -> _Tool:
 
 
 def _plain(report: object) -> Any:
-    """A report as JSON values, without what is empty."""
+    """A report as JSON values, without empty values."""
     return _without_empty(msgspec.to_builtins(report))
 
 
@@ -196,7 +196,7 @@ def _listed(found: list[Any], what: str) -> dict[str, Any]:
 
 
 class _Tools:
-    """The tools. Their names, parameters and docstrings are what a model sees."""
+    """The tools. Their names, parameters and docstrings are shown to a model."""
 
     def __init__(self, node: AsyncMethods) -> None:
         self._node = node
@@ -204,8 +204,8 @@ class _Tools:
     async def check_action(self, values: Mapping[str, Value]) -> dict[str, Any]:
         """Ask whether an intended action is allowed by the constraints, before doing it. Nothing is counted, changed or started.
 
-        values: the variables as the action would make them, for example {"speed_mps": 1.2, "gripper": "open"}. What is not given is
-        taken as the node measures it now. The answer has `allowed`; `violated`: each constraint that would be violated, with
+        values: the variables as the action would make them, for example {"speed_mps": 1.2, "gripper": "open"}. Other variables are
+        taken as the node measures them now. The answer has `allowed`; `violated`: each constraint that would be violated, with
         `margin`, the signed distance to its limit (negative: by how much it is broken); `undecided`: constraints that cannot be
         decided, with the `missing` variables. If `allowed` is false, do not act. If
         something is undecided, find out the missing value first.
@@ -223,7 +223,7 @@ class _Tools:
         return _listed(rows, "constraints")
 
     async def explain_constraint(self, id: str) -> dict[str, Any]:  # noqa: A002 - the name that a model sees
-        """Explain one constraint: who added it and when, where it is violated, since when, by which values, who has not heard."""
+        """Explain a constraint: who added it and when, where it is violated, since when, by which values, who has not heard."""
         return dict(_plain(await self._node.explain(id)))
 
     async def add_constraint(
@@ -237,7 +237,7 @@ class _Tools:
         """Add a constraint for the whole fleet. It is enforced on every node that it applies to, at once, so be sure.
 
         when: a CEL expression that must hold, for example "speed_mps <= 0.5". about: why, for people. severity: info, warning or
-        critical. ttl_seconds: how long it lasts; prefer an end where the reason has one. An id that exists is refused.
+        critical. ttl_seconds: how long it lasts; prefer an end where the reason has an end. An id that exists is refused.
         """
         with suppress(ClientError):
             if await self._node.constraints(id_=(id,)):
@@ -245,16 +245,16 @@ class _Tools:
         return dict(_plain(await self._node.add(id, when=when, about=about, severity=severity, ttl=ttl_seconds)))
 
     async def measure(self, values: Mapping[str, Value]) -> str:
-        """Report values as measured now on this machine; constraints are judged by them. Only for what was really measured."""
+        """Report values as measured now on this machine; constraints are judged by them. Only for really measured values."""
         await self._node.measure(values)
         return "taken in"
 
     async def list_budgets(self) -> dict[str, Any]:
-        """List the budgets, limits on how many may do something at once: limit, who holds, what is free here and elsewhere."""
+        """List the budgets, limits on how many may do something at once: limit, who holds, how much is free here and elsewhere."""
         return _listed(await self._node.budgets(), "budgets")
 
     async def acquire_budget(self, name: str, amount: int = 1, wait_seconds: float = 0.0, holder: str = "agent") -> dict[str, Any]:
-        """Hold an amount of a budget before doing what it limits. The answer has `hold`, to renew or release it, and `ttl`.
+        """Hold an amount of a budget before the work that it limits. The answer has `hold`, to renew or release it, and `ttl`.
 
         It is refused with the reason if nothing is free, after waiting wait_seconds (60 at most). The hold ends by itself after
         `ttl` seconds: renew it in time, or stop the work. Release it when the work is done.

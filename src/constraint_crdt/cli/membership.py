@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from constraint_crdt.cli.arguments import PROGRAM
 from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.node import default_identity
-from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_view, printable
+from constraint_crdt.cli.output import CommandFailedError, MisuseError, confirm, present, print_view, printable
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.identity import SECOND, IdentityError, check_name, check_role, fingerprint, moment, public_key_of, read_request
 from constraint_crdt.identity.directory import (
@@ -151,7 +151,7 @@ def renew(arguments: argparse.Namespace) -> int:
 
 
 def rotate(arguments: argparse.Namespace) -> int:
-    """`fleet rotate`: make a new root, which follows the present one."""
+    """`fleet rotate`: make a new root, which follows the present root."""
     both = round(parse_duration(arguments.both) * SECOND)
     if arguments.both.strip()[-1].isdecimal():
         raise MisuseError(f"--both takes a time with its unit, as in 7d, not {arguments.both}")
@@ -268,7 +268,7 @@ def retire(arguments: argparse.Namespace) -> int:
         names = _chosen(client, arguments, undo=request.undo)
         reports = []
         if arguments.away is not None or names != arguments.nodes:
-            _confirm(names, request, sure=arguments.yes)
+            _ask(names, request, sure=arguments.yes)
         for name in names:
             one = msgspec.structs.replace(request, node=name)
             report = client.do(RETIRE, one)
@@ -301,12 +301,8 @@ def _matches(node: NodeReport, patterns: list[str]) -> bool:
     return not patterns or any(fnmatchcase(node.node, each) for each in patterns)
 
 
-def _confirm(names: list[str], request: Retiring, *, sure: bool) -> None:
-    """Ask whether these nodes are meant. Raises `CommandFailedError` if not, and `MisuseError` without a terminal."""
-    if sure or request.dry_run:
-        return
-    what = printable(f"{'undo the retirement of' if request.undo else 'retire for good'}: {', '.join(names)}")
-    if not sys.stdin.isatty():
-        raise MisuseError(f"would {what}: say --yes, or look with --dry-run first")
-    if input(f"{what}? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise CommandFailedError("nothing was done")
+def _ask(names: list[str], request: Retiring, *, sure: bool) -> None:
+    """Ask whether these nodes are meant."""
+    if not sure and not request.dry_run:
+        planned = f"{'undo the retirement of' if request.undo else 'retire for good'}: {', '.join(names)}"
+        confirm(planned, f"would {printable(planned)}: say --yes, or look with --dry-run first")

@@ -293,7 +293,7 @@ def tell_supervisor(message: str, environ: Mapping[str, str] = os.environ) -> bo
 
 
 def watchdog_pause(environ: Mapping[str, str] = os.environ, process: int | None = None) -> float | None:
-    """Seconds between two signs of life for the supervisor, half of what it allows; None if it expects none of this process."""
+    """Seconds between two signs of life for the supervisor, half of the time it allows; None if it expects none of this process."""
     allowed, of = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
     if not allowed.isdecimal() or not int(allowed) or of not in ("", str(os.getpid() if process is None else process)):
         return None

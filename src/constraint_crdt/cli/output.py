@@ -8,9 +8,10 @@ A failed command ends with a sentence on stderr and an exit code.
 The log of a node has a budget, because a fault of the network repeats its lines for as long as it lasts (`LogBudget`). Lines of a
 statement in the code are a *kind*, and those of an event of the fleet. Rules:
 
-- A kind has `KIND_LINES` lines at once, then one each `KIND_SECONDS`.
-- All kinds together have `BURST_BYTES` at once, then `HOUR_BYTES` an hour. A kind without a line for an hour has one in any case.
-- Lines left out are counted. The next line of the kind tells their number; without one, a line of its own does after
+- A kind has `KIND_LINES` lines at once, then a line each `KIND_SECONDS`.
+- All kinds together have `BURST_BYTES` at once, then `HOUR_BYTES` an hour. A kind without a line for an hour has a line in any
+  case.
+- Lines left out are counted. The next line of the kind tells their number; without such a line, a line of its own does after
   `COUNT_SECONDS`, with any other line, within the next `LOOK_SECONDS`.
 """
 
@@ -60,6 +61,17 @@ class MisuseError(CommandFailedError):
     """The arguments of the command cannot be right, whatever the state of the fleet."""
 
     exit_code = 2
+
+
+def confirm(question: str, advice: str = "there is no terminal to ask on: give --yes") -> None:
+    """Go on after a yes on the terminal. Raises `CommandFailedError` for another answer, and `MisuseError` with `advice` without a
+    terminal. The question goes to stderr, so the output of the command stays whole.
+    """
+    if not sys.stdin.isatty():
+        raise MisuseError(advice)
+    print(f"{printable(question)}? Type yes to go on: ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() != "yes":
+        raise CommandFailedError("nothing was changed")
 
 
 def present(answer: object, view: "View | None") -> int:
@@ -252,7 +264,7 @@ class LogBudget:
         return found
 
     def _budget(self, kind: Hashable, now: float) -> _Kind:
-        """The budget of a kind, with what came in since its last line."""
+        """The budget of a kind, refilled for the time since its last line."""
         budget = self._kinds.get(kind)
         if budget is None:
             if len(self._kinds) >= KINDS:

@@ -1,6 +1,7 @@
-"""`simulate`, a fleet in virtual time; `plan`, what a fleet would cost; and `replay`, the recording of a node run again.
+"""`simulate`, a fleet in virtual time; `plan`, the cost of a fleet; and `replay`, the recording of a node run again.
 
-By its flags `simulate` runs scenarios, searches for a history that breaks an invariant (`--chaos`), or repeats one (`--replay`).
+By its flags `simulate` runs scenarios, searches for a history that breaks an invariant (`--chaos`), or repeats a history
+(`--replay`).
 
 Exit codes: 0 the fleet settled, 1 it did not, an invariant broke, or a file cannot be written, 130 interrupted. An interrupted run
 prints its results so far.
@@ -8,8 +9,8 @@ prints its results so far.
 The ending of the file of `--plot` decides: SVG or PNG. Rules: a mistake in the name, a place that cannot be written, or a missing
 library is reported before the fleet runs. Pillow is imported for a PNG only.
 
-`plan` prints figures with their sources, what breaks first, and the settings to use. Exit codes: 0 the plan works, 1 something
-breaks in it, or a file cannot be written.
+`plan` prints figures with their sources, the first part to break, and the settings to use. Exit codes: 0 the plan works, 1
+something breaks in it, or a file cannot be written.
 
 `replay` runs the flight recording of a node again, step by step, and compares the states. Its exit code is 0 if they agree, 1 if
 they do not, or if two recordings of a fleet differ at equal clocks.

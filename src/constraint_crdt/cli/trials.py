@@ -1,7 +1,7 @@
 """The commands that try things before they count: `test` runs cases of series and expectations in virtual time, `backtest` replays
 recordings, `lint` examines constraints, `source try` reads the sources of a settings file.
 
-None needs a node; `lint` without a file asks one for its constraints and its variables. Rule files are those that `apply` reads,
+None needs a node; `lint` without a file asks a node for its constraints and its variables. Rule files are those that `apply` reads,
 with `[[alert]]` as in the settings of a node beside. Files of cases are TOML, or YAML where PyYAML is installed (extra `yaml`).
 Exit codes of `test`: 0 all as expected, 1 not, 2 a mistake in a file, which is a sentence with its place.
 """
@@ -82,7 +82,7 @@ ALERT = frozenset({"alert"})
 
 
 def test(arguments: argparse.Namespace) -> int:
-    """Run the cases of files. Raises `MisuseError` for the first mistake in one."""
+    """Run the cases of files. Raises `MisuseError` for the first mistake in a file."""
     if arguments.junit is not None:
         check_place(arguments.junit)
     with _silence():
@@ -98,7 +98,7 @@ def test(arguments: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Nodes in virtual time log nothing: what they would say is not so."""
+    """Nodes in virtual time log nothing: their lines would not be true."""
     log = logging.getLogger("constraint_crdt")
     before = log.level
     log.setLevel(logging.CRITICAL + 1)
@@ -216,7 +216,7 @@ def backtest(arguments: argparse.Namespace) -> int:
 
 
 def _read_sources(arguments: argparse.Namespace) -> Sequence[Source]:
-    """What is to be replayed. Raises `MisuseError` for none, and for one that cannot be read."""
+    """The sources to be replayed. Raises `MisuseError` for none, and for an unreadable source."""
     if not arguments.recordings and not arguments.from_prometheus:
         raise MisuseError("name a recording of `node --record-measurements`, or --from-prometheus FILE|URL")
     if arguments.from_prometheus and arguments.against is None:
@@ -508,13 +508,13 @@ class Trial:
 
     @property
     def is_over(self) -> bool:
-        """The source has said all that it will for now: one that sends by itself may say more."""
+        """The source has said all that it will for now: a source that sends by itself may say more."""
         is_asked = KINDS[self.settings.kind].every >= 1
         has_rate = any(field.rate for field in self.settings.fields.values())
         return is_asked and not has_rate and (self.reader.trouble is not None or self.reader.values > 0)
 
     def report(self) -> dict[str, object]:
-        """What the source gave."""
+        """The values and figures of the source."""
         reader = self.reader
         silent = None if reader.intake.messages or reader.trouble else "nothing came"
         return {

@@ -201,7 +201,7 @@ class BlockingMethods(ABC):
         return self.do(constraints.REMOVE, constraints.RemovedConstraint(id=id_))
 
     def batch(self, changes: Iterable[Mapping[str, Mapping[str, object]]]) -> Batched:
-        """Make up to 10,000 changes in one go, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`."""
+        """Make up to 10,000 changes as a whole, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`."""
         return self.do(constraints.BATCH, constraints.batch_of(changes))
 
     def check_expression(self, when: str, *, scope: str = "node") -> ExpressionReport:
@@ -209,7 +209,7 @@ class BlockingMethods(ABC):
         return self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when, scope=scope))
 
     def decide(self, values: Mapping[str, object]) -> DecisionReport:
-        """What the constraints say of these values, on top of what the node measures now. Nothing is counted or changed."""
+        """Apply the constraints to these values, on top of the present measurements. Nothing is counted or changed."""
         return self.do(rules.DECIDE, rules.Proposed(values=values))
 
     def decisions(self) -> list[DecisionReport]:
@@ -225,18 +225,18 @@ class BlockingMethods(ABC):
         return self.do(rules.ENABLE, rules.Enabled(ids=ids, all_=all_, why=why))
 
     def mode(self, id_: str, mode: str, *, why: str = "") -> ModeReport:
-        """What follows from a violation of a constraint: audit, warn, enforce. All else of its definition stays."""
+        """Set the consequence of a violation of a constraint: audit, warn, enforce. All else of its definition stays."""
         return self.do(rules.MODE, rules.new_mode(id_, mode, why=why))
 
     def history(self, *, id_: str | None = None, since: float | None = None) -> list[HistoryEntry]:
-        """Who changed rules and membership, when, why, and what they were; the newest last. Kept for 90 days."""
+        """Who changed rules and membership, when, why, and the former state; the newest last. Kept for 90 days."""
         return self.do(rules.HISTORY, rules.ReadHistory(id=id_, since=since))
 
     def revert(
         self, id_: str | None = None, *, kind: str = "constraint", on: str = "", to: int | None = None,
         time: datetime | None = None, dry_run: bool = False, why: str = "",
     ) -> RevertReport:
-        """Undo the last change of a constraint, go back to a version (`to`), or make all what they were at a time."""
+        """Undo the last change of a constraint, go back to a version (`to`), or put all back to their state at a time."""
         return self.do(rules.REVERT, rules.Reverted(id=id_, kind=kind, on=on, to=to, time=time, dry_run=dry_run, why=why))
 
     def begin_rollout(
@@ -248,7 +248,7 @@ class BlockingMethods(ABC):
 
     def rollouts(self) -> list[RolloutReport]:
         """The rollouts of the fleet, the newest last. Those that are over are kept until their place is needed."""
-        return self.do(rules.ROLLOUTS, rules.ListRollouts())
+        return self.do(rules.ROLLOUTS, Empty())
 
     def rollout(self, id_: str) -> RolloutReport:
         """A rollout, by its id or the beginning of it."""
@@ -281,11 +281,11 @@ class BlockingMethods(ABC):
         return self.do(counts.MEASURE, counts.Measured(values=values))
 
     def overview(self, *, after: str | None = None, limit: int | None = None, node: str | None = None) -> OverviewReport:
-        """The constraints at a glance, one page."""
+        """The constraints at a glance, a page at a time."""
         return self.do(counts.OVERVIEW, counts.overview_page(after=after, limit=limit, node=node))
 
     def urgent(self, *, after: str | None = None, limit: int | None = None, node: str | None = None) -> OverviewReport:
-        """The constraints at a glance that a node tells as violated or unknown now, one page. As `overview`."""
+        """The constraints at a glance that a node tells as violated or unknown now, a page at a time. As `overview`."""
         return self.do(counts.URGENT, counts.GetUrgent(after=after, limit=limit, node=node))
 
     def lately(self) -> LatelyReport:
@@ -630,7 +630,7 @@ class AsyncMethods(ABC):
         return await self.do(constraints.REMOVE, constraints.RemovedConstraint(id=id_))
 
     async def batch(self, changes: Iterable[Mapping[str, Mapping[str, object]]]) -> Batched:
-        """Make up to 10,000 changes in one go, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`."""
+        """Make up to 10,000 changes as a whole, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`."""
         return await self.do(constraints.BATCH, constraints.batch_of(changes))
 
     async def check_expression(self, when: str, *, scope: str = "node") -> ExpressionReport:
@@ -638,7 +638,7 @@ class AsyncMethods(ABC):
         return await self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when, scope=scope))
 
     async def decide(self, values: Mapping[str, object]) -> DecisionReport:
-        """What the constraints say of these values, on top of what the node measures now. Nothing is counted or changed."""
+        """Apply the constraints to these values, on top of the present measurements. Nothing is counted or changed."""
         return await self.do(rules.DECIDE, rules.Proposed(values=values))
 
     async def decisions(self) -> list[DecisionReport]:
@@ -654,18 +654,18 @@ class AsyncMethods(ABC):
         return await self.do(rules.ENABLE, rules.Enabled(ids=ids, all_=all_, why=why))
 
     async def mode(self, id_: str, mode: str, *, why: str = "") -> ModeReport:
-        """What follows from a violation of a constraint: audit, warn, enforce. All else of its definition stays."""
+        """Set the consequence of a violation of a constraint: audit, warn, enforce. All else of its definition stays."""
         return await self.do(rules.MODE, rules.new_mode(id_, mode, why=why))
 
     async def history(self, *, id_: str | None = None, since: float | None = None) -> list[HistoryEntry]:
-        """Who changed rules and membership, when, why, and what they were; the newest last. Kept for 90 days."""
+        """Who changed rules and membership, when, why, and the former state; the newest last. Kept for 90 days."""
         return await self.do(rules.HISTORY, rules.ReadHistory(id=id_, since=since))
 
     async def revert(
         self, id_: str | None = None, *, kind: str = "constraint", on: str = "", to: int | None = None,
         time: datetime | None = None, dry_run: bool = False, why: str = "",
     ) -> RevertReport:
-        """Undo the last change of a constraint, go back to a version (`to`), or make all what they were at a time."""
+        """Undo the last change of a constraint, go back to a version (`to`), or put all back to their state at a time."""
         return await self.do(rules.REVERT, rules.Reverted(id=id_, kind=kind, on=on, to=to, time=time, dry_run=dry_run, why=why))
 
     async def begin_rollout(
@@ -678,7 +678,7 @@ class AsyncMethods(ABC):
 
     async def rollouts(self) -> list[RolloutReport]:
         """The rollouts of the fleet, the newest last. Those that are over are kept until their place is needed."""
-        return await self.do(rules.ROLLOUTS, rules.ListRollouts())
+        return await self.do(rules.ROLLOUTS, Empty())
 
     async def rollout(self, id_: str) -> RolloutReport:
         """A rollout, by its id or the beginning of it."""
@@ -711,11 +711,11 @@ class AsyncMethods(ABC):
         return await self.do(counts.MEASURE, counts.Measured(values=values))
 
     async def overview(self, *, after: str | None = None, limit: int | None = None, node: str | None = None) -> OverviewReport:
-        """The constraints at a glance, one page."""
+        """The constraints at a glance, a page at a time."""
         return await self.do(counts.OVERVIEW, counts.overview_page(after=after, limit=limit, node=node))
 
     async def urgent(self, *, after: str | None = None, limit: int | None = None, node: str | None = None) -> OverviewReport:
-        """The constraints at a glance that a node tells as violated or unknown now, one page. As `overview`."""
+        """The constraints at a glance that a node tells as violated or unknown now, a page at a time. As `overview`."""
         return await self.do(counts.URGENT, counts.GetUrgent(after=after, limit=limit, node=node))
 
     async def lately(self) -> LatelyReport:

@@ -96,7 +96,7 @@ class Address(NamedTuple):
 
 def read_address(text: str) -> Address:
     """The address in `http://HOST:PORT`, `https://HOST:PORT` or `HOST:PORT`, each with a path if a proxy serves the node below
-    one; or in `PORT` alone, of this machine. Raises `AddressError`.
+    the path; or in `PORT` alone, of this machine. Raises `AddressError`.
     """
     wrong = AddressError(
         f"{text!r} is no address of a node: give http://HOST:PORT, https://HOST:PORT, HOST:PORT, or a port of here"

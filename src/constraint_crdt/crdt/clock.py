@@ -131,7 +131,7 @@ class VectorClock(Merge):
         return msgspec.json.encode(_ClockFile({str(replica): seq for replica, seq in sorted(self.items())})).decode()
 
     def increment(self, node: str | Replica) -> int:
-        """Account for one mutation more of a node; returns its seq. O(entries).
+        """Account for another mutation of a node; returns its seq. O(entries).
 
         The clock of a state follows from its cells, so this is for clocks that stand alone.
         """
@@ -381,14 +381,14 @@ class HybridClock:
         """The number of steps of my own clock, as far as a steady clock shows them."""
         self._steady = steady
         self._heard: dict[str, deque[_Heard]] = {}
-        """The measurements of each peer in order: later ones are lower, since a higher one replaces those before it."""
+        """The measurements of each peer in order: later measurements are lower, as a higher one replaces those before."""
         self._skewed: set[str] = set()
         self._far: set[str] = set()
         """The peers with a measurement beyond the bound."""
         self._doubt: ClockDoubt | None = None
         self._lead = _Heard(0, 0)
         self._hidden_until = NEVER
-        """The time at which a measurement expires and may uncover a lower one of the same clock that counts otherwise."""
+        """The time at which a measurement expires and may uncover a lower measurement of the same clock that counts otherwise."""
         self._last = 0
         self._last_steady = 0
         self._steps: list[int] = []

@@ -81,7 +81,7 @@ def check_id(text: str, what: str, *, field: str | None = None) -> str:
 def check_replica(node_id: str, incarnation: int) -> Replica:
     """Make a `Replica`, or raise `ConstraintCrdtError` for a part out of bounds.
 
-    Remembered, because each message names the same few. One object for each is also compared faster.
+    Remembered, because each message names the same few replicas. A single object for each is also compared faster.
     """
     if not 0 <= incarnation <= MAX_COUNT:
         raise ConstraintCrdtError(f"an incarnation must be between 0 and 2**63 - 1, not {incarnation}")
@@ -118,7 +118,7 @@ class StateHash(bytes):
 
     @classmethod
     def zero(cls) -> Self:
-        """32 zeros, which stand for no hash: no state has it, the empty one included."""
+        """32 zeros, which stand for no hash: no state has it, the empty state included."""
         return cls(STATE_HASH_BYTES)
 
     @property

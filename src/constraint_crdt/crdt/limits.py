@@ -90,7 +90,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Parts of incomplete transfers, over all senders. The memory is taken as the parts arrive."""
 
     message_items: int = 262_144
-    """Items of a message: cells, remains of cells, runs and clock entries. One more is allowed for each byte as it travels."""
+    """Items of a message: cells, remains of cells, runs and clock entries. A further item is allowed per byte as it travels."""
 
     burst_bytes: int = 1024 * 1024
     """Parts of a large message sent at once; the reader asks for the next ones."""

@@ -124,7 +124,7 @@ def read_cells(raw: Any, _: Callable[[bytes], Cell], read_all: Callable[[Any], t
 def bind_cells(cells: Sequence[Cell], replica: Replica, lo: int, hi: int, gaps: Sequence[int]) -> bool:
     """Bind cells in ascending order to the mutations of a run, see `cells`. `gaps`: none, or for as many cells.
 
-    False, and nothing is bound, where one is not above `lo`.
+    False, and nothing is bound, where a seq is not above `lo`.
     """
     above = hi + 1
     seqs = [above := above - gap - 1 for gap in _expanded(gaps)][::-1] if gaps else range(hi - len(cells) + 1, hi + 1)
@@ -195,7 +195,7 @@ def hash_blocks(cells: Iterable[Cell], left_out: int, fan: int, size: int, perso
 
 
 def hash_level(below: dict[int, bytes], fan: int, size: int, person: bytes) -> dict[int, bytes]:
-    """The hashes of each `fan` hashes of the level below. `below`: by place, in ascending order; a missing one counts as zeros."""
+    """The hashes of each `fan` hashes of the level below. `below`: by place, in ascending order; a missing hash counts as zeros."""
     found, empty = {}, bytes(size)
     for place in dict.fromkeys([each // fan for each in below]):
         parts = [below.get(each, empty) for each in range(place * fan, (place + 1) * fan)]
@@ -293,7 +293,7 @@ def counts_of(cell: Cell) -> tuple[int, int]:
 def deflate(data: bytes, most: int) -> bytes | None:
     """The data compressed in the zlib format to at most so many bytes; None where that cannot be had.
 
-    Both modules write what any reader of the format reads, but not the same bytes.
+    Any reader of the format reads the output of both modules, but the bytes differ.
     """
     packed = zlib.compress(data, 1)
     return packed if len(packed) <= most else None
@@ -305,7 +305,7 @@ def ahead(mine: dict[Any, int], theirs: dict[Any, int]) -> list[tuple[Any, int]]
 
 
 def lowered(at: dict[Any, int], entries: Iterable[tuple[Any, int]]) -> int | None:
-    """The sum by which these entries are below those of `at`; None if one is not."""
+    """The sum by which these entries are below those of `at`; None if an entry is not."""
     by = [at.get(key, 0) - seq for key, seq in entries]
     return sum(by) if min(by, default=1) > 0 else None
 

@@ -115,7 +115,7 @@ class Applied(NamedTuple):
     gap: bool
     """A run started above my clock, so nothing was applied."""
     exact: bool = False
-    """Every run started at my clock, so the clock is the earlier one with the ends of the runs put in."""
+    """Every run started at my clock, so the clock is the earlier clock with the ends of the runs put in."""
 
 
 class ClockLog:
@@ -610,7 +610,7 @@ class Rows(Tables):
             self.signed.died(cell)
 
     def _take_whole(self, runs: Sequence[Run], known: Iterable[Run]) -> None:
-        """Take over what the runs of a Sync say about the cells that they do not list. `known`: those of rows known before."""
+        """Take over the statements of a Sync's runs about the cells that they do not list. `known`: those of rows known before."""
         if self.signed is None:
             self._drop_unlisted(known)
         self._raise_floors({run.replica: run.floor for run in runs})

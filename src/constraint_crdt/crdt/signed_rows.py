@@ -71,7 +71,7 @@ _slot_of = attrgetter("kind", "key")
 
 
 def check_slots(run: Run) -> None:
-    """Raise `ConstraintCrdtError` for a run with two covered cells of one slot or seq: a row covers the later one alone."""
+    """Raise `ConstraintCrdtError` for a run with two covered cells of one slot or seq: a row covers the later cell alone."""
     cells, stubs = run.cells, run.stubs
     if not stubs:
         require(not core.has_repeats(cells), "a row with two cells of one slot")
@@ -190,7 +190,7 @@ class SignedRows:
         return twin
 
     def begin(self, replica: Replica, stubs: Iterable[Stub] = ()) -> None:
-        """Follow a row: a new one, or one from a store, with its stubs."""
+        """Follow a row: a new row, or a row from a store, with its stubs."""
         tree = self._trees[replica] = _Tree()
         for each in stubs:
             tree.put(each)
@@ -208,7 +208,7 @@ class SignedRows:
         return tree.above(lo) if tree is not None and tree.by_seq else []
 
     def covers(self, cell: Cell) -> bool:
-        """True if the cell is one of those that the writer signed, standing here or a stub."""
+        """True if the cell is among those that the writer signed, standing here or a stub."""
         tree = self._trees.get(cell.replica)
         if tree is None:
             return False

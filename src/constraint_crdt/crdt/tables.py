@@ -20,7 +20,7 @@ Watcher = Callable[[Cell | None, Cell | None], None]
 """A callback with the cell before and the cell after a change; at least one is given, both with the same replica and key."""
 
 BulkWatcher = Callable[[Sequence[Cell]], None]
-"""A callback with new cells, each the only one under its key, in place of the watcher for each."""
+"""A callback with new cells, each the only cell under its key, in place of the watcher for each."""
 
 NO_TABLES: Mapping[int, Table] = MappingProxyType({})
 

@@ -496,8 +496,8 @@ def compile_written(
     """Check and compile an expression where it is written. `nodes`: those that it is about now. `bind`: gives the text with the
     values of the parameters in place of their names, which is checked as well.
 
-    Raises `ExpressionError` as `compile_expression` does, for functions over nodes in scope node, and in scope fleet for what is no
-    expression over nodes, and for one that takes too many steps.
+    Raises `ExpressionError` as `compile_expression` does, for functions over nodes in scope node, and in scope fleet for a text
+    that is no expression over nodes, and for an expression that takes too many steps.
     """
     bound = bind(source) if parameters_of(source) else source
     if bound != source and (scope == Scope.FLEET or compile_expression(source, kinds=kinds)):

@@ -1,8 +1,8 @@
 """The effect of an edit, and the faults of a set of constraints, decided by an SMT solver. Pure.
 
 The decidable part of CEL: comparisons, linear arithmetic, bools, equality of texts, `in` a list, and `&&`, `||`, `!`, `?:` over
-them, over variables of one kind each. A function over samples counts as a variable of its own. Anything else is undecided, with
-the reason. Rules:
+them, over variables of a single kind each. A function over samples counts as a variable of its own. Anything else is undecided,
+with the reason. Rules:
 
 - The questions are about values: all variables are measured, and each has the kind that the expression needs. A missing value
   makes a constraint unknown, and no effect is stated for that.
@@ -30,7 +30,7 @@ from constraint_crdt.model.selectors import Selector
 from constraint_crdt.types.definition import Definition
 
 STEPS: Final = 200_000
-"""The budget of one question, in the solver's units: some 50 ms."""
+"""The budget of a question, in the solver's units: some 50 ms."""
 
 MOST_PAIRS: Final = 100_000
 """The pairs of constraints that `lint` compares. Pairs beyond are reported as not compared."""
@@ -58,7 +58,7 @@ class _Undecided(Exception):
 
 
 class Effect(enum.StrEnum):
-    """What an edit does to the values that are allowed."""
+    """The effect of an edit on the allowed values."""
 
     SAME = "same"
     TIGHTENS = "tightens"
@@ -68,13 +68,13 @@ class Effect(enum.StrEnum):
 
 
 class Part(NamedTuple):
-    """The effect of one field of an edit."""
+    """The effect of a field of an edit."""
 
     field: str
     effect: Effect
     """Never `SAME`."""
     example: Values | None = None
-    """Values on which the old and the new `when` differ: allowed by the new one only, for `LOOSENS` and `BOTH`. None for another
+    """Values on which the old and the new `when` differ: allowed by the new `when` only, for `LOOSENS` and `BOTH`. None for another
     field.
     """
     why: str = ""
@@ -82,7 +82,7 @@ class Part(NamedTuple):
 
 
 class Edit(NamedTuple):
-    """What an edit of a definition means."""
+    """The meaning of an edit of a definition."""
 
     parts: tuple[Part, ...] = ()
 
@@ -161,12 +161,12 @@ def _variable(node: Node) -> str | None:
 
 
 def _measured(text: str, node: Node) -> str:
-    """The measured variable, or the field of one, that a variable of the formula depends on."""
+    """The measured variable, or its field, that a variable of the formula depends on."""
     return text if node.sort != "call" else next(str(each.value) for each in node.nodes if isinstance(each.value, str))
 
 
 def _check_independent(variables: Iterable[tuple[str, Node]]) -> None:
-    """Raise `_Undecided` for two variables of which one says something about the other."""
+    """Raise `_Undecided` for two variables where a value of either says something about the other."""
     seen: dict[str, str] = {}
     for text, node in variables:
         path = _measured(text, node)
@@ -201,7 +201,7 @@ def _plain(node: Node) -> Node:
 class _Kinds:
     """The kind of each variable, from the places where the expressions use it.
 
-    The expressions of one question have one `_Kinds`: a variable of two kinds is undecided.
+    The expressions of a question share a `_Kinds`: a variable of two kinds is undecided.
     """
 
     def __init__(self, roots: Sequence[Node], known: Mapping[str, str]) -> None:
@@ -215,7 +215,7 @@ class _Kinds:
                 self._visit(root, BOOL)
 
     def of(self, text: str) -> str:
-        """The kind of a variable. One without any evidence is a number."""
+        """The kind of a variable. A variable without any evidence is a number."""
         return self._kinds.get(text, self._known.get(text, NUMBER))
 
     def of_node(self, node: Node) -> str | None:
@@ -274,7 +274,7 @@ def _kind_of(value: object) -> str | None:
 
 
 class _Translator:
-    """Turns the trees of one question into terms of the solver. Texts are integers, one for each text of the expressions."""
+    """Turns the trees of a question into terms of the solver. Texts are integers, a number for each text of the expressions."""
 
     def __init__(self, kinds: _Kinds) -> None:
         self._z3 = _solver_library()
@@ -454,7 +454,7 @@ def _nested(values: Values) -> dict[str, object]:
 
 
 def compare_expressions(old: str, new: str, kinds: Mapping[str, str] | None = None) -> Part:
-    """The effect of a new `when` in place of the old one, with an example of each direction in turn: of the loosening first.
+    """The effect of a new `when` in place of the old, with an example of each direction in turn: of the loosening first.
 
     `kinds`: the kinds of variables where they are known, as of `compile_expression`. Raises `AnalysisUnavailable`.
     """
@@ -474,7 +474,7 @@ def compare_expressions(old: str, new: str, kinds: Mapping[str, str] | None = No
 
 
 def compare_definitions(old: Definition, new: Definition, kinds: Mapping[str, str] | None = None) -> Edit:
-    """What replacing a definition means: by its `when`, and by the fields that say where, how long and how severely it holds.
+    """The meaning of replacing a definition: by its `when`, and by the fields that say where, how long and how severely it holds.
 
     A longer `for`, a shorter `clear_after`, a lower severity, an earlier end, a choice for unknown or a mode that is less strict,
     and a selector that fewer nodes can match loosen it. Raises `AnalysisUnavailable` if the expressions differ and the solver is
@@ -512,7 +512,7 @@ _FORCE = {Mode.AUDIT: 0, Mode.WARN: 1, Mode.ENFORCE: 2}
 
 
 def _compare_fields(old: Definition, new: Definition) -> Iterator[tuple[str, bool]]:
-    """The fields whose change has a direction, with True for one that loosens."""
+    """The fields whose change has a direction, with True for a field that loosens."""
     if old.for_ != new.for_:
         yield "for", new.for_ > old.for_
     if old.clear_after != new.clear_after:
@@ -552,7 +552,7 @@ def _values_of(selectors: Iterable[Selector]) -> dict[str, set[str]]:
 
 
 def _allowed(selector: Selector, key: str, values: Iterable[str]) -> set[str | None]:
-    """The values of one label, None for a missing one, with which a node can match the selector."""
+    """The values of a label, None for a missing label, with which a node can match the selector."""
     equal = tuple(pair for pair in selector.equal if pair[0] == key)
     own = Selector(equal, tuple(each for each in selector.requirements if each.key == key))
     choices = [*values, _ANY]
@@ -625,7 +625,7 @@ class _Checker:
         return _Question([_compiled(each.when or "true") for each in definitions], self._kinds, self._ranges)
 
     def alone(self, rule: Rule) -> list[Finding]:
-        """The fault of one constraint, if it has one."""
+        """The fault of a single constraint; empty without a fault."""
         try:
             question = self._question(rule.definition)
             if question.example(True) is None:
@@ -654,7 +654,7 @@ class _Checker:
 
 
 def _misspelt(rules: Sequence[Rule], measured: Iterable[str]) -> Iterator[Finding]:
-    """Variables of one constraint that are nearly named as a variable that a node measures, or that several constraints read."""
+    """Variables of a constraint that are nearly named as a variable that a node measures, or that several constraints read."""
     readers: dict[str, list[str]] = {}
     for rule in rules:
         if rule.definition.when is not None and rule.definition.scope is not Scope.FLEET:

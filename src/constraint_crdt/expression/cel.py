@@ -77,7 +77,7 @@ class Outcome(NamedTuple):
 MAX_DEPTH = 32
 """The levels of nesting that the library parses. 32 levels take a fraction of a 256 KiB thread stack."""
 ENVIRONMENTS_KEPT = 64
-"""Sets of variables whose declarations are kept: constraints of one fleet often read the same."""
+"""Sets of variables whose declarations are kept: constraints of a fleet often read the same."""
 MAX_ITERATIONS = 10_000
 """The steps of all macros of one evaluation together, a budget of the library."""
 
@@ -320,7 +320,7 @@ class UnusableError(ConstraintCrdtError):
 
 
 class _Coercion:
-    """The conversion of one value, which counts its items."""
+    """The conversion of a value, which counts its items."""
 
     def __init__(self) -> None:
         self._items = 0
@@ -519,7 +519,7 @@ def coerced(values: Mapping[str, object]) -> tuple[dict[str, object], dict[str, 
 
 
 def assembled(usable: Mapping[str, object], unusable: Mapping[str, str], windows: WindowReader = NO_SAMPLES) -> Measurements:
-    """Measurements of what `coerced` gives."""
+    """Measurements of the values from `coerced`."""
     values = {name: value for name, value in usable.items() if "." not in name}
     for name in sorted(usable.keys() - values.keys()):
         _add_field(values, name.split("."), usable[name])

@@ -94,7 +94,7 @@ class Place(NamedTuple):
 
 
 def place_of(text: str, error: RuntimeError) -> Place | None:
-    """The first error that the library found in this text; None for one without a place."""
+    """The first error that the library found in this text; None for an error without a place."""
     return next(places_of(text, error), None)
 
 
@@ -114,7 +114,7 @@ def numeric_comparison(message: str) -> bool:
 
 
 def only_numeric(message: str) -> bool:
-    """True if the type checker refuses types that differ in the kind of number only, where evaluation has one number line: in
+    """True if the type checker refuses types that differ in the kind of number only, where evaluation has a single number line: in
     comparisons, `in`, indexes, the branches of `?:`, and `orValue`.
     """
     overload = _OVERLOAD.match(message)
@@ -546,7 +546,7 @@ def _calls(node: Node, loops: frozenset[str]) -> Iterator[tuple[Node, frozenset[
 
 
 def _is_measured(node: Node, loops: frozenset[str]) -> bool:
-    """True if the value can only be a measurement, or a part of one."""
+    """True if the value can only be a measurement, or a part of a measurement."""
     if is_path(node):
         name = next(each for each in _leftmost(node) if each.sort == "name").name
         return name not in loops and name != "@result"
@@ -568,7 +568,7 @@ _CHOICES = frozenset({"math.@max", "math.@min", "math.abs", "optional.of", "opti
 
 
 def _sources(node: Node) -> tuple[Node, ...]:
-    """The operands of which a call gives one, as the branches of `?:`; none for other calls and values."""
+    """The operands among which a call chooses, as the branches of `?:`; none for other calls and values."""
     if node.sort != "call":
         return ()
     if node.name == "_?_:_":
@@ -633,7 +633,7 @@ def _check_measured(source: str, tree: Tree, node: Node, loops: frozenset[str], 
 
 
 def _check_mixed(source: str, tree: Tree, node: Node, loops: frozenset[str]) -> None:
-    """Refuse arithmetic with an operand that is a measurement or an int, as `m.?x.orValue(0) * 2.0`: one of them always fails."""
+    """Refuse arithmetic with an operand that is a measurement or an int, as `m.?x.orValue(0) * 2.0`: for either kind it fails."""
     kinds = [tree.types.get(each.id, "dyn") for each in node.nodes]
     mixed = []
     for each in node.nodes:
@@ -661,13 +661,13 @@ _NUMERIC_OR_ANY = frozenset({"int", "uint", "double", "dyn"})
 
 
 def _leaves(node: Node) -> tuple[Node, ...]:
-    """The values of which the value of a node is one: the sources of its sources."""
+    """The values among which the value of a node is chosen: the sources of its sources."""
     sources = _sources(node)
     return tuple(leaf for each in sources for leaf in _leaves(each)) if sources else (node,)
 
 
 def _doubled(tree: Tree, node: Node) -> Node:
-    """The node with each int of which its value may be one as a double."""
+    """The node with each int among its possible values as a double."""
     sources = _sources(node)
     if not sources:
         return _double(node, tree.types.get(node.id, "dyn"))

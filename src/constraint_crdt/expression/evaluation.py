@@ -4,7 +4,8 @@ The library compiles the patterns of `matches` once with an expression that pass
 evaluation. Patterns are string literals of a bounded cost, and stand in no loop of an expression that does not pass.
 
 Comparisons of variables and literals (`syntax.read_comparisons`) pass the check as they are, and are decided here while the values
-are of the types of the literals, or missing. The library compiles one only for other values. Its outcomes are the specification.
+are of the types of the literals, or missing. The library compiles such an expression only for other values. Its outcomes are the
+specification.
 
 Evaluation of the active constraints against measurements. Pure.
 
@@ -201,7 +202,7 @@ def _calculator(node: Node) -> Callable[[Mapping[str, Any]], Any]:
 
 
 def _operands(node: Node, name: str) -> Iterator[Node]:
-    """The operands of a balanced tree of one operator, in order."""
+    """The operands of a balanced tree of the same operator, in order."""
     for each in node.nodes:
         if each.name == name:
             yield from _operands(each, name)
@@ -520,10 +521,10 @@ NO_KINDS: Mapping[str, str] = {}
 def compile_expression(source: str, *, checked: bool = True, kinds: Mapping[str, str] = NO_KINDS) -> Expression:
     """Check and compile a `when`. Compiled expressions are cached, so asking again costs nothing.
 
-    `checked`: refuse also what the bounds allow and no measurement can decide, as where an expression is written. Definitions in
-    force are compiled without, so that definitions of other versions keep their meaning. `kinds`: the types of variables where they
-    are known (`double`, `string`, `bool`, `list`, `map`; others are ignored), for that check. Raises `ExpressionError` with the
-    column.
+    `checked`: refuse also an expression that the bounds allow and no measurement can decide, as where an expression is written.
+    Definitions in force are compiled without, so that definitions of other versions keep their meaning. `kinds`: the types of
+    variables where they are known (`double`, `string`, `bool`, `list`, `map`; others are ignored), for that check. Raises
+    `ExpressionError` with the column.
     """
     compiled = _compiled(source)
     if not checked or (compiled.is_comparisons and _fits(source, compiled, kinds)):
@@ -566,7 +567,7 @@ _Kept = TypeVar("_Kept")
 
 
 class _Cache(Generic[_Key, _Kept]):
-    """A function with its last results, as `functools.lru_cache`, which tells what it has. For any thread."""
+    """A function with its last results, as `functools.lru_cache`, which tells its content. For any thread."""
 
     def __init__(self, make: Callable[[_Key], _Kept]) -> None:
         self._make = make
@@ -757,8 +758,8 @@ _NUMBER = re.compile(r"-?\s*(?:0x[0-9a-fA-F]+[uU]?|[0-9]*\.?[0-9]+(?:[eE][+-]?[0
 def _type_checked(source: str, parsed: Tree) -> "tuple[cel.Expression | None, _Edits, Place | None]":
     """The expression with types, or the error of the type checker.
 
-    Two errors are none here. A name of a type that does not fit as one is a variable: `type == 'agv'`. And the type checker refuses
-    to compare `x * 2.0` with `3`, which evaluation does on one number line: the literal is made dynamic.
+    Two errors are none here. A name of a type that does not fit as a type is a variable: `type == 'agv'`. And the type checker
+    refuses to compare `x * 2.0` with `3`, which evaluation does on a single number line: the literal is made dynamic.
     """
     library, edits, renamed = environment(), _Edits(source), False
     literals = {parsed.positions[node.id] for node in parsed.root.walk() if node.sort == "constant" and _is_number(node.value)}
@@ -816,7 +817,7 @@ class Evaluation(NamedTuple):
     by_default: bool = False
     """The outcome was undecided, and `if_unknown` gave the verdict."""
     margin: float | None = None
-    """The signed distance to the threshold, of `Node.check`; negative for a violation; None for an expression without one."""
+    """The signed distance to the threshold, of `Node.check`; negative for a violation; None where there is no threshold."""
     margin_share: float | None = None
     """The margin as a share of the threshold."""
     margin_variable: str | None = None
@@ -899,7 +900,7 @@ def outcome_of(definition: Definition, values: Mapping[str, object]) -> Outcome:
 
 
 def condition_outcome(condition: str, values: Mapping[str, object]) -> Outcome:
-    """The outcome of a `when` or `clear_when`, also of one that does not compile here."""
+    """The outcome of a `when` or `clear_when`, also of an expression that does not compile here."""
     try:
         return compile_expression(condition, checked=False).evaluate(values)
     except ExpressionError as error:

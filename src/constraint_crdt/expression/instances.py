@@ -1,13 +1,13 @@
-"""Instances: measurements with a label, as one value for each joint of a robot. Pure.
+"""Instances: measurements with a label, as a value for each joint of a robot. Pure.
 
 A variable measured by a label has a value for each value of the label, its *instance*: `joint_temp_c{joint="j1"}` is the name of
 that measurement. A definition with `each = "joint"` has a verdict for each instance.
 
 Rules kept here:
 
-- A measurement is written as a map with the keys `by` and `values` alone, or by the name of an instance. Any other map stays what
+- A measurement is written as a map with the keys `by` and `values` alone, or by the name of an instance. Any other map stays as
   it is.
-- A variable can be measured by several labels, and without one. A measurement has one label.
+- A variable can be measured by several labels, and without a label. A measurement has a single label.
 - In a definition with `each`, a variable that was measured by the label has the value of the instance. An instance without a usable
   value of such a variable has none, whatever other instances have. Other variables have the same value for all instances.
 - An instance is there while one of its values counts. It goes with the last of them.
@@ -68,7 +68,7 @@ def variable_of(name: str) -> str:
 
 
 def read_instance(name: str) -> Instance | None:
-    """The parts of the name of an instance; None for a name without a label. Raises `ConstraintCrdtError` for a wrong one."""
+    """The parts of the name of an instance; None for a name without a label. Raises `ConstraintCrdtError` for a wrong name."""
     return _read_instance(name) if isinstance(name, str) and "{" in name else None
 
 
@@ -160,7 +160,7 @@ class InstanceValues(NamedTuple):
 
     values: Measurements
     until: int
-    """The time after which one of them is too old, in ns of a monotonic clock."""
+    """The time after which the first of them is too old, in ns of a monotonic clock."""
 
 
 FOREVER: Final = 2**63 - 1

@@ -11,13 +11,13 @@ Rules kept here:
 - Each definition in force has its own `Spell`, since each has its own `for`. The states are combined for the constraint.
 - An edit of the expression or of a field of time starts anew; an edit of severity, text or labels does not.
 - An index from variables to constraints bounds the work of a sample by the constraints that read the variable.
-- A definition is evaluated with the values of the parameters in place of their names, which are put there once per change of one.
-  Another value goes on with the same spell. A parameter without a value leaves what depends on it unknown, for its reason.
+- A definition is evaluated with the values of the parameters in place of their names, which are put there once per change of a
+  value. Another value goes on with the same spell. A parameter without a value leaves what depends on it unknown, for its reason.
 - A definition with `each` has a spell for each instance (`_EachRule`). A sample judges the instances that it touches; all are
   judged once a value is too old, at ticks with windows, and by a check. An instance that is no longer measured is dropped with
   its spell. The state of the definition is the most severe of its instances, its verdict the gravest.
 - A constraint of scope fleet is judged when something that it reads of the nodes moved (`judge_fleet`). Each node judges it, by its
-  own view of the fleet; its counts, its time and its cell are those of the one node that `writes` names.
+  own view of the fleet; its counts, its time and its cell are those of the node that `writes` names.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
@@ -84,7 +84,7 @@ class Values(Protocol):
     def read_each(
         self, names: Collection[str], label: str, now: int, max_age: int | None = None, only: Collection[str] | None = None
     ) -> dict[str, InstanceValues]:
-        """The values of each instance by this label that has one of its own now. `only`: of these instances; None: of all."""
+        """The values of each instance by this label that has a value of its own now. `only`: of these instances; None: of all."""
 
 
 Milliseconds = tuple[int, int, int]
@@ -114,7 +114,7 @@ class Turn(NamedTuple):
 
 
 class Ruling(NamedTuple):
-    """What a definition says of given values. The constraint was not judged."""
+    """The outcome of a definition for given values. The constraint was not judged."""
 
     constraint: str
     definition: Definition
@@ -166,7 +166,7 @@ class _Rule:
 
     def take(self, bound: BoundDefinition, compiled: Expression | None) -> None:
         """Take over the values of the parameters. `compiled`: the `when` with them; None for a definition that does not compile
-        here, and beyond the number of cached expressions for one that the library evaluates: a program takes some 4 KB.
+        here, and beyond the number of cached expressions for a `when` that the library evaluates: a program takes some 4 KB.
         """
         self.bound, self.parameters, self.reason = bound.definition, bound.values, bound.reason
         self.compiled = compiled
@@ -241,7 +241,7 @@ class _EachRule(_Rule):
         resume: Callable[[DefinitionKey, int], Spell],
         now: int,
     ) -> None:
-        """`resume`: gives the spell of the time before a restart, or a new one."""
+        """`resume`: gives the spell of the time before a restart, or a new spell."""
         self.members: dict[str, _Rule] = {}
         self.label = definition.each or ""
         self._resume = resume
@@ -419,7 +419,7 @@ class _Judged:
         self.verdict = Verdict.UNKNOWN
         self.evaluation = Evaluation(id_, Verdict.UNKNOWN, _NOT_JUDGED.reason)
         self.known = False
-        """True once the constraint was decided here, or a sample of one of its variables was there."""
+        """True once the constraint was decided here, or there was a sample of a variable of it."""
         self.looked: int | None = None
         self.added_to = 0
         """The time up to which `spent` is added up: the last look or later."""
@@ -432,7 +432,7 @@ class _Judged:
         only = rules[0] if len(rules) == 1 and not self.each and rules[0].fleet is None else None
         only = None if only is None or only.definition.max_age is not None else only
         self.quick = None if only is None or only.compiled is None else only.compiled.decides
-        """Decides comparisons, of a constraint with one definition."""
+        """Decides comparisons, of a constraint with a single definition."""
 
     def bands(self) -> Mapping[str, tuple[float, float]] | None:
         """Of a constraint that holds, the numbers by which it goes on to; None where these are not known."""
@@ -466,7 +466,7 @@ class _Judged:
         self.looked = now
 
     def add_up(self, now: int) -> None:
-        """Add the time up to now to the sum of the verdict. No look: a reading does not change what the next look finds."""
+        """Add the time up to now to the sum of the verdict. No look: a reading does not change the result of the next look."""
         verdict = self.verdict
         if self.looked is not None:
             self.spent[0 if verdict is Verdict.SATISFIED else 1 if verdict is Verdict.VIOLATED else 2] += now - self.added_to
@@ -529,7 +529,7 @@ class Judge:
         self._violated: set[str] = set()
         self._undecided: set[str] = set()
         self.turns = 0
-        """The turns of states since the start; a new spell of the same state counts as one."""
+        """The turns of states since the start; a new spell of the same state counts as a turn."""
 
     def __len__(self) -> int:
         return len(self._judged)
@@ -555,7 +555,7 @@ class Judge:
         return list(islice(self._stale, most))
 
     def need_library(self, ids: Iterable[str]) -> bool:
-        """True if one of these constraints has an expression that is not made of comparisons. O(definitions)."""
+        """True if any of these constraints has an expression that is not made of comparisons. O(definitions)."""
         definitions = (self._bind(each).definition for each in chain.from_iterable(map(self._definitions, ids)))
         return any(needs_library(text) for each in definitions for text in (each.when, each.clear_when))
 
@@ -569,7 +569,7 @@ class Judge:
         return fresh
 
     def _read(self, id_: str, now: int) -> bool:
-        """Read the definitions of a constraint. True if one of them is new here."""
+        """Read the definitions of a constraint. True if any of them is new here."""
         before = self._drop(id_, now)
         labels = self._labels()
         definitions = self._definitions(id_)
@@ -616,8 +616,8 @@ class Judge:
         return self._saved.resume(id_, key, now, self._wall())
 
     def _follow(self, rule: _Rule, definition: Definition) -> bool:
-        """Have a rule follow the edits of its definition, and the parameters. True for one that has other values of these, or goes
-        through other nodes of the fleet from now on.
+        """Have a rule follow the edits of its definition, and the parameters. True for a rule that has other values of these, or
+        goes through other nodes of the fleet from now on.
         """
         before, rule.definition = rule.definition, definition
         bound, last = self._bind(definition), rule.bound
@@ -720,7 +720,7 @@ class Judge:
     # --- judging -----------------------------------------------------------------------------------------------------------
 
     def readers(self, names: Iterable[str]) -> list[str]:
-        """The constraints that read one of these measurements, ordered."""
+        """The constraints that read any of these measurements, ordered."""
         names = tuple(names)
         if self._read_by is None or self._read_by[0] != names:
             found = set[str]().union(*[self._readers.get(top_of(name), _NONE) for name in names])
@@ -745,7 +745,7 @@ class Judge:
         return {name: band for name, band in found.items() if name not in restless}
 
     def read_beside(self, names: Iterable[str]) -> frozenset[str]:
-        """The variables of the constraints that read one of these, these among them."""
+        """The variables of the constraints that read any of these, these among them."""
         return frozenset().union(names, *(self._judged[id_].variables for id_ in self.readers(names)))
 
     def rests(self, now: int) -> bool:
@@ -758,7 +758,7 @@ class Judge:
         return True
 
     def is_known(self, id_: str) -> bool:
-        """True once the constraint was decided here, or a sample of one of its variables was there."""
+        """True once the constraint was decided here, or there was a sample of a variable of it."""
         judged = self._judged.get(id_)
         return judged is not None and judged.known
 
@@ -785,9 +785,10 @@ class Judge:
     def decide(
         self, ids: Iterable[str], now: int, values: Values, fleet: FleetView, given: Set[str] = frozenset()
     ) -> list[list[Ruling]]:
-        """What the definitions of these constraints say of values: a list for each constraint. Nothing is counted, timed or kept.
+        """The rulings of these constraints' definitions on values: a list for each constraint. Nothing is counted, timed or kept.
 
-        `fleet`: the nodes, of which one has given readings, for definitions that read one of the top-level variables `given`.
+        `fleet`: the nodes, a single node of them with given readings, for definitions that read any of the top-level variables
+        `given`.
         """
         there = [self._judged[id_] for id_ in ids if id_ in self._judged]
         chosen = [each for each in there if not (self._constraints.ends and each.id not in self._constraints)]
@@ -1061,7 +1062,7 @@ class Judge:
         return NodeVerdict(member.spell.state, since, texts, distance, share, variable, reason, member.by_default)
 
     def is_about(self, id_: str, reason: str) -> bool:
-        """False if a reason names another instance than the gravest one of a constraint with `each`."""
+        """False if a reason names another instance than the gravest instance of a constraint with `each`."""
         judged = self._judged.get(id_)
         found = [each.gravest for each in judged.each if each.members] if judged is not None else []
         return not found or any(reason == each or reason.startswith(f"{each}:") for each in found)
@@ -1168,12 +1169,12 @@ def _ruling(judged: _Judged, rule: _Rule, given: Measurements) -> Ruling:
 
 
 def _with_reason(rule: _Rule, outcome: Outcome) -> Outcome:
-    """The outcome; an unknown one for the reason that a parameter has no value, where there is one."""
+    """The outcome; an unknown outcome for the reason that a parameter has no value, where there is one."""
     return Outcome(Verdict.UNKNOWN, rule.reason) if rule.reason and outcome.verdict is Verdict.UNKNOWN else outcome
 
 
 def _worst_ruling(judged: _Judged, rule: _EachRule, found: Mapping[str, InstanceValues]) -> Ruling:
-    """The ruling of the instance with the gravest outcome, of equal ones the one nearest to the limit or farthest beyond it."""
+    """The ruling of the instance with the gravest outcome, of equal outcomes that nearest to the limit or farthest beyond it."""
     if not found:
         outcome = Outcome(Verdict.UNKNOWN, missing_instances(rule.label))
         verdict, read = by_default(outcome.verdict, rule.definition.if_unknown), judged.variables

@@ -346,8 +346,9 @@ _BUILDERS = frozenset({"format", "reverse", "split", "lowerAscii", "upperAscii",
 
 
 class Growth(NamedTuple):
-    """What loops build: the number of building parts, the factor by which they can multiply sizes, whether the values bound the
-    steps, the variables that loops range over and read, the bytes of literals, and the variables of which the last sample is read.
+    """The growth that loops cause: the number of building parts, the factor by which they can multiply sizes, whether the values
+    bound the steps, the variables that loops range over and read, the bytes of literals, and the variables of which the last sample
+    is read.
     """
 
     builders: int
@@ -382,7 +383,7 @@ def _factor(source: str, tree: Tree, node: Node) -> int:
 
 
 def growth(tree: Tree) -> Growth | None:
-    """What the loops build; None if they build nothing."""
+    """The growth that the loops cause; None if they build nothing."""
     loops = _Loops(tree)
     loops.visit(tree.root, inside=False)
     if not loops.builders:
@@ -437,7 +438,7 @@ def _built(tree: Tree, node: Node) -> int:
 
 
 def is_path(node: Node) -> bool:
-    """True for a name, and for fields and items of one."""
+    """True for a name, and for fields and items of a name."""
     if node.sort == "field" or (node.sort == "call" and node.name in ("_[_]", "_[?_]", "_?._")):
         return is_path(node.nodes[0])
     return node.sort == "name"
@@ -488,7 +489,7 @@ def read_comparisons(source: str) -> Node | None:
     """The tree of comparisons, joined by `&&`, `||`, `!` and brackets: of a variable with a number or a text, of two variables, or
     of sums and products of variables and doubles.
 
-    None for any other text, valid or not, and for one that is close to a bound: the library decides about it. The nodes have no
+    None for any other text, valid or not, and for a text that is close to a bound: the library decides about it. The nodes have no
     serialized form. Numbers are finite, and ints are exact as doubles.
     """
     reader = _ComparisonReader(source)

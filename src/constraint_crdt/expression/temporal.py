@@ -451,7 +451,7 @@ def _share(value: float, threshold: object) -> float | None:
 
 
 def _measurement(side: Node, variables: frozenset[str]) -> str:
-    """The first measurement that a side reads, as it is written; the side for one that names none."""
+    """The first measurement that a side reads, as it is written; the side for a side that names none."""
     free = {each.id for each in side.free() if each.name.removeprefix(ALIAS) in variables}
     for each in side.walk():
         if each.sort == "call" and each.name in WINDOW_FUNCTIONS and not each.member:

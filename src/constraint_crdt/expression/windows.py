@@ -130,7 +130,7 @@ class _Ring:
         return len(times) if times and times[-1] <= until else bisect_right(times, until, self.begin)
 
     def value(self, index: int) -> object:
-        """The sample at this index. Raises `KeyError` for one that is not kept whole."""
+        """The sample at this index. Raises `KeyError` for a sample that is not kept whole."""
         value = self.values[index]
         if not isinstance(value, _Other):
             return value
@@ -189,7 +189,7 @@ class Samples:
         return sum(map(len, self._rings.values()))
 
     def put(self, values: Mapping[str, object], now: int) -> None:
-        """Take in what was measured at this time. Variables that are not required, None and unusable values are ignored. A
+        """Take in the values measured at this time. Variables that are not required, None and unusable values are ignored. A
         variable `robot.speed` is a measurement of that name, or a field of the measured map `robot`.
         """
         rings = self._rings

@@ -2,7 +2,7 @@
 
 The application is here: all operations, routed and guarded, and the pages beside them. `security` guards requests, `endpoint`
 decodes them, runs the operation, and encodes and caches the response. `event_stream` streams, `metrics` and `openapi` describe, and
-`server` runs the application beside a node in one event loop.
+`server` runs the application beside a node in a single event loop.
 
 Refused before they reach an operation, in this order: requests on a connection beyond the bounds, beyond the rate limit, for
 another host, from another origin, without the right.

@@ -233,7 +233,7 @@ Own = Callable[[Any, Request], Awaitable[Response]]
 
 
 class Resource:
-    """The operations at one path, by method."""
+    """The operations at a path, by method."""
 
     def __init__(self, node: Node, endpoints: Mapping[str, Endpoint], cached: Cached, own: Mapping[str, Own]) -> None:
         """`cached` answers operations with an `ETag`. `own`: the operations served from the parts of the server, by name."""
@@ -525,7 +525,7 @@ def _held(request: Request) -> list[str]:
 
 
 class PlainRoutes(BaseRoute):
-    """The routes of paths without parameters, found by one look-up."""
+    """The routes of paths without parameters, found by a single look-up."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._by_path = {route.path: route for route in routes}

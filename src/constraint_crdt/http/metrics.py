@@ -323,7 +323,7 @@ _OF_BUDGETS: Final = {
     "stranded": "Shares of nodes that are away, or not in force.",
     "waiting": "What processes wait for, on live nodes.",
 }
-"""The fields of a budget that are metrics, with what they say."""
+"""The fields of a budget that are metrics, with their meanings."""
 
 
 def _budgets(reports: Sequence[BudgetReport], node: Node) -> Iterator[Metric]:

@@ -101,7 +101,7 @@ class Slot:
 
 
 class ConnectionBounds:
-    """The bounds on connections, in all and of an address. Each connection gets a slot within the bounds, or a reserved one."""
+    """The bounds on connections, in all and of an address. Each connection gets a slot within the bounds, or a reserved slot."""
 
     def __init__(self, per_address: int) -> None:
         """`per_address`: the bound of an address (see `address_group`) other than loopback."""
@@ -426,7 +426,7 @@ def client_of(scope: Scope) -> str:
 
 
 def address_group(host: str) -> str:
-    """The group of addresses of one client: an IPv4 address, or the /64 network of an IPv6 address."""
+    """The group of addresses of a client: an IPv4 address, or the /64 network of an IPv6 address."""
     if ":" not in host:
         return host
     try:

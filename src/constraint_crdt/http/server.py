@@ -93,7 +93,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(config, state, {RESERVED: slot.reserved})
         self._slot = slot
         self._open: deque[RequestResponseCycle] = deque()
-        """Requests without a whole response. uvicorn keeps the last one only."""
+        """Requests without a whole response. uvicorn keeps the last of them only."""
         self._head_bytes = 0
         """Bytes of a head, or between the parts of a body, that are not whole."""
         self._patience = RESERVED_SECONDS if slot.reserved else HEAD_SECONDS
@@ -128,7 +128,7 @@ class Connection(HttpToolsProtocol):
             self.send_400_response("the head of a request is too long")
 
     def on_headers_complete(self) -> None:
-        """Begin to answer, or have the request wait for the one before it. Raises `InvalidValue` for a head that is not HTTP."""
+        """Begin to answer, or have the request wait for that before it. Raises `InvalidValue` for a head that is not HTTP."""
         self._head_bytes = 0
         version = self.parser.get_http_version()
         hosts = sum(name == b"host" for name, _ in self.headers)
@@ -214,7 +214,7 @@ BACKLOG = 128
 GRACE = 0.5
 """Seconds for open requests at a stop."""
 LAST_BOUND: Final = 1.0
-"""Seconds after which a stop waits for no request more, not even for one that ignores its cancellation."""
+"""Seconds after which a stop waits for no request more, not even for a request that ignores its cancellation."""
 CLOSED_SECONDS: Final = 0.01
 """Seconds between two looks at the open connections, during a stop."""
 

@@ -15,8 +15,8 @@ Rules:
 4. A *proof* binds a name to a session of the transport and to the session's key for messages: the chain of certificates, and a
    signature of fleet, name, session and key. A proof convinces without a question, and also through routers. A copied proof says
    only the answer to its first use, and is of no use without the key: see `credentials`.
-5. A *rotation* is the statement of two roots that one follows the other: three certificates, of the new root by itself, of the new
-   root by the former one, and of the former root by the new one. The second ends when links are no longer accepted for the former
+5. A *rotation* is the statement that a new root follows the former: three certificates, of the new root by itself, of the new
+   root by the former root, and of the former root by the new root. The second ends when links are no longer accepted for the former
    root. Who knows either root thereby knows the other.
 6. The functions here are pure: time (ns since the epoch) and random bytes are arguments. `directory` has the files, `invitations`
    the way of a new node into the fleet.
@@ -161,8 +161,8 @@ class Member:
     root: str
     """The fingerprint of the root."""
     since: int = field(default=0, compare=False)
-    """The begin of the certificate, in ns since the epoch; of one that an operator made for its own key that of its issuing
-    certificate, which the root signed: so an operator cannot choose it."""
+    """The begin of the certificate, in ns since the epoch; of a certificate that an operator made for its own key that of its
+    issuing certificate, which the root signed: so an operator cannot choose it."""
 
 
 def read_chain(chain: bytes, roots: Sequence[x509.Certificate]) -> Member:
@@ -351,7 +351,7 @@ def rotate(former: Root, *, both: int, now: int, random: RandomBytes) -> tuple[R
 
 
 def read_rotation(statement: bytes, roots: Sequence[x509.Certificate]) -> Rotation:
-    """The rotation of a statement. Raises `IdentityError` for another content, and unless one of `roots` is part of it."""
+    """The rotation of a statement. Raises `IdentityError` for another content, and unless `roots` has a root that is part of it."""
     try:
         with warnings.catch_warnings():  # it may be of a stranger: the library's warnings about it are of no use
             warnings.simplefilter("ignore")

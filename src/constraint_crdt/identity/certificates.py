@@ -42,7 +42,7 @@ MALFORMED = (
     ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.ExtensionNotFound, x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
 )  # fmt: skip
-"""The errors of the library for content that is no certificate, or one of an unknown form."""
+"""The errors of the library for content that is no certificate, or a certificate of an unknown form."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _URI = re.compile(r"constraint-crdt://([^/]+)/([^/]+)/([^/]+)", re.ASCII)
@@ -216,7 +216,7 @@ def create_request(node: str, key: Ed25519PrivateKey) -> bytes:
 
 
 def read_request(pem: bytes) -> tuple[str, Ed25519PublicKey]:
-    """The node of a request, and its public key. Raises `IdentityError` for a malformed request, and for one of another key."""
+    """The node of a request, and its public key. Raises `IdentityError` for a malformed request, and for another key."""
     try:
         request = x509.load_pem_x509_csr(pem)
         key = request.public_key()
@@ -342,7 +342,7 @@ def _uris(certificate: x509.Certificate) -> list[str]:
 
 
 def read_certificates(pem: bytes) -> list[x509.Certificate]:
-    """All certificates, one at least. Raises `IdentityError` for another content."""
+    """All certificates, at least one. Raises `IdentityError` for another content."""
     try:
         return x509.load_pem_x509_certificates(pem)
     except MALFORMED:
@@ -376,13 +376,13 @@ def within(signer: Signer, of: str, now: int, valid: int) -> tuple[int, int]:
 
 
 def issuers_below(certificate: x509.Certificate) -> int | None:
-    """How many certificates in a row below this one may sign others; None if this one may not sign. Raises the library's errors."""
+    """How many certificates in a row below the given may sign others; None if it may not sign. Raises the library's errors."""
     constraints = _constraints(certificate)
     return constraints.path_length if constraints.ca else None
 
 
 def authority_of(unsigned: x509.CertificateBuilder, path_length: int | None) -> x509.CertificateBuilder:
-    """The certificate made one that signs others. `path_length`: how many of these may sign others in turn, in a row."""
+    """The certificate made able to sign others. `path_length`: how many of these may sign others in turn, in a row."""
     usage = x509.KeyUsage(*(each in (5, 6) for each in range(9)))  # the sixth and seventh: signing certificates and their lists
     constraints = x509.BasicConstraints(ca=True, path_length=path_length)
     return unsigned.add_extension(constraints, critical=True).add_extension(usage, critical=True)

@@ -6,16 +6,16 @@ The certificates and signatures of rows, as `protocol.authority` asks for them. 
 - A chain and a key are parsed once. The number of those that are kept is bounded.
 
 Messages are authenticated between two sessions, end to end: also through routers. The proof of a session has its public key of
-X25519, signed by its node (`Identity.prove`). Two sessions derive two keys from these by HKDF-SHA256, one for the messages of each.
-Every request and every reply has a *tag*: 12 bytes of keyed BLAKE2b over the message, its place in the exchange, and the counter of
-its request. A signature of each message would cost ten times the CPU and five times the bytes.
+X25519, signed by its node (`Identity.prove`). Two sessions derive two keys from these by HKDF-SHA256, one for the messages of
+each. Every request and every reply has a *tag*: 12 bytes of keyed BLAKE2b over the message, its place in the exchange, and the
+counter of its request. A signature of each message would cost ten times the CPU and five times the bytes.
 
 Rules:
 
 1. A tag is checked before a message is read. A message with a wrong tag has no effect.
 2. A request counts once: the receiver remembers the last `WINDOW` counters of each session, and refuses older ones. So requests may
-   overtake each other, and a repeated one is refused.
-3. A reply belongs to one request, by its counter. The requester waits for it, so a late or repeated one finds no request.
+   overtake each other, and a repeated request is refused.
+3. A reply belongs to one request, by its counter. The requester waits for it, so a late or repeated reply finds no request.
 4. Keys live as long as their sessions. Recorded messages open nothing later, also to a holder of the node's own key.
 5. Pure: random bytes are an argument.
 """
@@ -105,7 +105,7 @@ class Request(NamedTuple):
 
 
 class _Pair:
-    """The keys of this session with another one, short names of the keys, and the counters of requests."""
+    """The keys of this session with another session, short names of the keys, and the counters of requests."""
 
     def __init__(self, peer: tuple[str, str], own: bytes, other: bytes) -> None:
         self.peer = peer

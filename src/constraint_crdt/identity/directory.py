@@ -159,7 +159,7 @@ def certify_again(
 
 
 def rotate_root(folder: Path, *, both: int, now: int, random: RandomBytes) -> tuple[Root, list[Path]]:
-    """Replace the root in `folder` by a new one, with new issuing certificates of its operators.
+    """Replace the root in `folder` by a new root, with new issuing certificates of its operators.
 
     `both`: how long both roots are accepted, in ns. Returns the new root and the folders of the operators. Raises `IdentityError`.
     """
@@ -249,7 +249,7 @@ def load_identity(folder: Path, now: int) -> Identity:
 
 
 def read_identity_of(folder: Path, now: int) -> Identity:
-    """The identity in `folder`, also one that is not valid at `now`. Raises `IdentityError`."""
+    """The identity in `folder`, also an identity that is not valid at `now`. Raises `IdentityError`."""
     return _at(folder, lambda: _read_identity(folder, now))
 
 
@@ -282,7 +282,7 @@ def own_key(folder: Path, random: RandomBytes) -> Ed25519PrivateKey:
 
 
 def save_certificate(folder: Path, chain: bytes, identity: Identity | None = None, *, roots: bytes = b"") -> None:
-    """Put a new certificate in place, for the key that is there. `identity`: the present one. `roots`: those of a node that joins.
+    """Put a new certificate in place, for the key that is there. `identity`: the present. `roots`: those of a node that joins.
 
     Raises `IdentityError` if the disk takes no file.
     """

@@ -15,7 +15,7 @@ Rules:
    certificate for the same key, without another use, so a lost answer costs nothing, and a replayed request gives nothing.
 3. Only a hash of the secret is kept. An invitation ends after `WRONG_SECRETS` requests with another secret.
 
-The join endpoint of an operator's node, and the two requests for a certificate: of a node that joins, and of one that renews.
+The join endpoint of an operator's node, and the two requests for a certificate: of a node that joins, and of a node that renews.
 
 Rules:
 
@@ -280,7 +280,7 @@ class Invitations:
         return sorted((each for each in self._book.invitations if each.is_open(now)), key=lambda each: (each.ends, each.id))
 
     def find(self, id_: str) -> Invitation | None:
-        """The invitation, also an ended one for a while."""
+        """The invitation, also an ended invitation for a while."""
         return next((each for each in self._book.invitations if each.id == id_), None)
 
     def add(self, invitation: Invitation, now: int) -> None:

@@ -12,6 +12,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -169,7 +170,7 @@ class _Nodes(NamedTuple):
     measured: Set[str]
     """The variables that some of them measure, and the first parts of the names with fields (`robot` of `robot.speed`)."""
     complete: bool
-    """False if one of them measures further variables, without room in its cell."""
+    """False if any of them measures further variables, without room in its cell."""
 
 
 class Undecidable:
@@ -178,21 +179,30 @@ class Undecidable:
     def __init__(
         self,
         gossip: GossipNode,
-        measured: Collection[str] = (),
+        measured: Callable[[], Collection[str]] = tuple,
         last: Callable[[str], Evaluation | None] = lambda _: None,
     ) -> None:
         """`measured`: the variables of this node now, some of which it may not have told yet. `last`: the last evaluation of a
-        constraint here. O(nodes).
+        constraint here. The first definition with an expression or a selector costs O(nodes).
         """
         self._last = last
-        state = gossip.state
-        self._here, self._measured = gossip.node_id, measured
+        self._gossip, state = gossip, gossip.state
+        self._here, self._measure = gossip.node_id, measured
         self._constraints, self._variables, self._verdicts = state.constraints, state.variables, state.verdicts
-        described = {name: dict(each.labels) for name, each in state.nodes.items() if name not in state.retirements}
-        self._labels = {**described, gossip.node_id: gossip.labels}
         self._readings, self._parameters = state.readings, state.parameters
         self._chosen: dict[Selector, _Nodes] = {}
         self._near: dict[str, list[str]] = {}
+
+    @cached_property
+    def _measured(self) -> Collection[str]:
+        return self._measure()
+
+    @cached_property
+    def _labels(self) -> Mapping[str, Mapping[str, str]]:
+        """The labels of the nodes in service."""
+        state = self._gossip.state
+        described = {name: dict(each.labels) for name, each in state.nodes.items() if name not in state.retirements}
+        return {**described, self._here: self._gossip.labels}
 
     def _nodes(self, definition: Definition) -> _Nodes:
         found = self._chosen.get(definition.selector)
@@ -212,6 +222,8 @@ class Undecidable:
         return tuple(found)
 
     def _notes(self, definition: Definition) -> Iterator[str]:
+        if not definition.when and not definition.clear_when and definition.selector.is_everything:
+            return
         expressions, nodes = list(expressions_of(definition)), self._nodes(definition)
         if expressions and expressions[0].source == definition.when and not expressions[0].variables:
             verdict = expressions[0].evaluate({}).verdict
@@ -301,7 +313,7 @@ class Undecidable:
         return found, untold
 
     def _is_shared(self, name: str, nodes: Iterable[str]) -> bool:
-        """True if one of the nodes shares this variable, or a field of it."""
+        """True if any of the nodes shares this variable, or a field of it."""
         return any(each == name or each.startswith(f"{name}.") for node in nodes for each in self._readings.of(node))
 
 
@@ -429,7 +441,7 @@ class Diagnosis:
 
     def notes(self, ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The notes on these constraints, see `Node.notes_on`. O(nodes + constraints)."""
-        undecidable = Undecidable(self._gossip, self._measured(), self.last)
+        undecidable = Undecidable(self._gossip, self._measured, self.last)
         return {id_: (self._staged_note(id_) or undecidable.notes(id_)) + self._disabled_note(id_) for id_ in ids}
 
     def _staged_note(self, id_: str) -> tuple[str, ...]:
@@ -481,7 +493,7 @@ class Diagnosis:
         live = {self._gossip.node_id, *self._inbox.live, *self._inbox.away}
         state = self._gossip.state
         ids = [id_ for id_ in sorted(state.constraints) if not state.rollouts.covering(id_)]
-        found, untold = Undecidable(self._gossip, self._measured(), self.last).reasons(ids, live)
+        found, untold = Undecidable(self._gossip, self._measured, self.last).reasons(ids, live)
         if found:
             what = f"no node can decide {named([f'{id_} ({reason})' for id_, reason in found.items()])}"
             advice = (
@@ -695,7 +707,7 @@ def _size_finding(limits: Sequence[SizeLimit]) -> Finding:
 
 
 def check_name(name: str, host: str, *, in_memory: bool) -> Iterator[Finding]:
-    """Whether the name of a node without a store is one that its container gets at random: each start is another node then."""
+    """Whether the name of a node without a store is a name that its container gets at random: each start is another node then."""
     if in_memory and name == host and _RANDOM_NAME.fullmatch(name):
         what = (
             f"the name {name} is that of this container, which looks random, and the state is in memory: each start is another "
@@ -796,7 +808,7 @@ def _host(endpoint: str) -> str:
 
 
 def _refusal(endpoint: str, identity: str, accept_plain: bool) -> str | None:
-    """Why no node answers there that this node can link with; None if one does."""
+    """Why no node answers there that this node can link with; None if a node does."""
     host, port = _address(endpoint)
     try:
         with socket.create_connection((host, int(port)), SEED_TIMEOUT) as connection:

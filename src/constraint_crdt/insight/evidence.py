@@ -6,7 +6,7 @@ the time since which the peer lacks a change known here, and the time at which e
 A peer *has all* while its last clock covers this node's clock. A peer *lacks* changes from the first change here beyond its clock,
 until its clock covers all changes again.
 
-A node that this node does not hear may be *reachable through* another one. Each Ping asks for some nodes that are not live here,
+A node that this node does not hear may be *reachable through* another. Each Ping asks for some nodes that are not live here,
 and the answer names those of them that its sender hears itself. Such evidence ages, too (`reachable_for`). In a fleet with
 identities it is taken from proven senders only, as all evidence.
 
@@ -124,7 +124,7 @@ class Evidence:
         self._through: dict[str, tuple[int, str]] = {}
         """When another peer heard a node, by the monotonic clock, and that peer."""
         self._lost: dict[str, int] = {}
-        """When a node that spoke with this one was found away, by the monotonic clock."""
+        """When a node that spoke with this node was found away, by the monotonic clock."""
         self._away: Sequence[str] = ()
         """The nodes of the fleet that are not live here."""
         self._asked = ""

@@ -3,12 +3,13 @@
 An explanation lists the mutations keeping the constraint active and their authors, the removals and the additions ended by each,
 the nodes with violations and since when, the recent rates, and the nodes lacking the constraint.
 
-A constraint of scope fleet is told by one node, so what a node that is not live told of it counts no more.
+A constraint of scope fleet is told by a single node, so a verdict on it from a node that is not live counts no more.
 
-The verdict of a node is what the node told in its cell; nothing is inferred from counts. A node that evaluated a constraint and
-told no verdict has seen it hold only. The verdict of this node is from its evaluations.
+The verdict of a node is the verdict that the node told in its cell; nothing is inferred from counts. A node that evaluated a
+constraint and told no verdict has seen it hold only. The verdict of this node is from its evaluations.
 
-A decision says what the constraints say of given values. The last ones are kept in memory, as bytes, in bounds of number and size.
+A decision is the outcome of the constraints for given values. The last decisions are kept in memory, as bytes, in bounds of number
+and size.
 
 The overview has the constraints of a large fleet in pages, for screens. The size of a page depends on the number of constraints
 asked for, not on the number of constraints. A page names few nodes and counts the others. The coverage of a constraint is given
@@ -400,7 +401,7 @@ _read_decision = msgspec.msgpack.Decoder(DecisionReport).decode
 
 
 def _gravest(rulings: Sequence[Ruling]) -> Ruling:
-    """Of several definitions, one that forbids, else the one with the gravest verdict."""
+    """Of several rulings, the first that forbids, else that with the gravest verdict."""
     return min(rulings, key=lambda each: (not _forbids(each), GRAVITY.index(each.counts_as), GRAVITY.index(each.outcome.verdict)))
 
 

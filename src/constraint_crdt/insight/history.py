@@ -17,13 +17,16 @@ every node, as these told. The samples of a constraint are bounded: when they ar
 sample, that with the lower margin. So the recent past is fine and the older past coarse, and a sampled peak is never smoothed away.
 A violation between two samples is in the turns.
 
-`RuleHistory` puts the audit and the changes together: who changed which rule, when, why, and what it was. A version is made by the
-change of its number, and is what the next change found. A revert is an ordinary edit: it changes the future, not the past.
+`RuleHistory` puts the audit and the changes together: who changed which rule, when, why, and the former rule. A version is made by
+the change of its number, and is the state that the next change found. A revert is an ordinary edit: it changes the future, not the
+past.
 
 `MessageSizes` compares the requests that a peer answered lately with those that it did not. A path that drops long packets without
-a word passes each short request and no long one: a long one stalls its link until the link ends, and so again on the next. Rules:
+a word passes each short request and no long request: a long request stalls its link until the link ends, and so again on the next.
+Rules:
 
-- A short request (`SHORT`) fits into a packet of any path. One that fails says nothing: it may be queued behind a long one.
+- A short request (`SHORT`) fits into a packet of any path. A failed short request says nothing: it may be queued behind a long
+  request.
 - Nothing is concluded from fewer than `FEWEST_FAILURES`, nor while nothing passes.
 - Answers are not counted. A node that has much to tell a peer tells it in requests of its own rounds, too.
 """
@@ -454,7 +457,7 @@ class _Course:
         self.margins = array("d")
 
     def append(self, time: int, verdict: NodeVerdict, most: int) -> None:
-        """Keep a sample. One like the last two moves the last in time."""
+        """Keep a sample. A sample like the last two moves the last in time."""
         margin = nan if verdict.margin is None else verdict.margin
         value = _number(dict(verdict.inputs).get(verdict.variable or "", ""))
         limit = _limit(value, margin, verdict.share)
@@ -565,7 +568,7 @@ class VerdictHistory:
                 self._courses.setdefault(id_, _Course()).append(now, verdict, self._most)
 
     def report(self, id_: str, points: int) -> SeriesReport:
-        """The course of a constraint, with so many samples at most. Raises `KeyError` for one without a course and not active."""
+        """The course of a constraint, with so many samples at most. Raises `KeyError` if inactive and without a course."""
         self._take_fresh()
         course, turns = self._courses.get(id_, _Course()), self._turns.get(id_, {})
         if not course.times and not turns and id_ not in self._gossip.state.constraints:
@@ -706,7 +709,7 @@ KINDS: Final[Mapping[int, str]] = {
 
 
 class _Version(NamedTuple):
-    """What a subject was at a time."""
+    """The state of a subject at a time."""
 
     lines: tuple[str, ...]
     """A line for each field, or for each of several definitions."""
@@ -716,7 +719,7 @@ _ABSENT: Final = _Version(())
 
 
 class Restored(NamedTuple):
-    """What a revert makes of a constraint."""
+    """The result of a revert for a constraint."""
 
     id: str
     definition: Definition | None
@@ -750,7 +753,7 @@ class RevertPlan(NamedTuple):
     switches: list[tuple[str, Switch | None]]
     """Constraints to be disabled as before, or with None enabled; `ALL` for all."""
     notes: list[str]
-    """Sentences on what cannot be as before."""
+    """Sentences on parts that cannot be as before."""
     settings: Sequence[RestoredSetting] = ()
     silences: Sequence[RestoredSilence] = ()
 
@@ -795,7 +798,7 @@ class RevertPlan(NamedTuple):
 
 
 class RuleHistory:
-    """The history of rules, from the audit and the changes in the state; and what a revert has to do."""
+    """The history of rules, from the audit and the changes in the state; and the steps of a revert."""
 
     def __init__(self, gossip: GossipNode) -> None:
         self._state = gossip.state
@@ -811,7 +814,7 @@ class RuleHistory:
         return [self.entry(each) for each in self.find(id_, since).values()]
 
     def find(self, id_: str | None = None, since: int = 0) -> "dict[str, RecordedChange | AuditEntry | HistoryEntry]":
-        """What `entries` is made of, each with an id, in their order."""
+        """The items that `entries` shows, each with an id, in their order."""
         state, found = self._state, list[tuple[int, Dot, str, RecordedChange | AuditEntry | HistoryEntry]]()
         changes, told = list(state.changes), set[tuple[Replica, int]]()
         for change in changes:
@@ -829,7 +832,7 @@ class RuleHistory:
         return {f"{time:019d}-{dot.replica}-{dot.seq}-{subject}": each for time, dot, subject, each in found}
 
     def entry(self, each: "RecordedChange | AuditEntry | HistoryEntry") -> HistoryEntry:
-        """The entry of what `find` found."""
+        """The entry of an item from `find`."""
         if isinstance(each, RecordedChange):
             return self._entry(each)
         return self._first(each) if isinstance(each, AuditEntry) else each
@@ -850,7 +853,7 @@ class RuleHistory:
         )
 
     def _after(self, change: RecordedChange) -> _Version:
-        """The version that a change made: what the next change found, else what stands now."""
+        """The version that a change made: the state that the next change found, else the present state."""
         later = [each for each in self._state.changes.of(change.subject) if each.number == change.number + 1]
         if later:
             return self._version(change.subject, later[0].before)
@@ -900,7 +903,7 @@ class RuleHistory:
         return self._version(subject, changes[0].before) if changes else self._present(subject)
 
     def _unaudited(self, id_: str) -> Iterator[tuple[int, Dot, HistoryEntry]]:
-        """The addition of a constraint of which the audit has no entry by its name, such as one in a batch."""
+        """The addition of a constraint of which the audit has no entry by its name, such as an addition in a batch."""
         state, subject = self._state, Subject(ADD, id_)
         changes = state.changes.of(subject)
         if changes:
@@ -941,7 +944,7 @@ class RuleHistory:
         return self._plan_of(id_, last.before)
 
     def to_version(self, id_: str, version: int) -> RevertPlan:
-        """Make a version of a definition the present one again. Raises `NotKept` for a version that is not kept."""
+        """Make a version of a definition the present version again. Raises `NotKept` for a version that is not kept."""
         before = self._version_values(Subject(ADD, id_), version)
         return self._is_present(id_, version) if before is None else self._plan_of(id_, before)
 
@@ -996,9 +999,9 @@ class RuleHistory:
         raise NotKept(f"there is no version {version} of {id_} alone: {told}", field="to")
 
     def to_time(self, at: int) -> RevertPlan:
-        """Make all constraints, switches, parameters, alert rules and silences what they were at a time, in ns since the epoch.
+        """Put all constraints, switches, parameters, alert rules and silences back to their state at a time, in ns since the epoch.
 
-        Raises `NotKept` for a time of which not all changes are kept, and `ConstraintCrdtError` for one that has not come.
+        Raises `NotKept` for a time of which not all changes are kept, and `ConstraintCrdtError` for a time that has not come.
         """
         state = self._state
         if at > self._now():
@@ -1065,7 +1068,7 @@ class RuleHistory:
         return self._plan(id_, None if newest is None else newest.definition, [])
 
     def _plan_of(self, id_: str, values: Sequence[bytes], by: int | None = None) -> RevertPlan:
-        """The plan for a constraint to be what it was, without the definitions that were added after the time `by`."""
+        """The plan to put a constraint back to its former state, without the definitions that were added after the time `by`."""
         additions = read_definitions(id_, values)
         if values and not additions:
             return RevertPlan([], [], [f"{id_} stays: what it was cannot be read here"])
@@ -1149,7 +1152,7 @@ def _subject_text(subject: Subject) -> str:
 
 
 def _parameter_text(value: bytes) -> str:
-    """The value of a setting as people write it; empty for a removed one."""
+    """The value of a setting as people write it; empty for a removed parameter."""
     try:
         found = read_scalar(msgspec.msgpack.decode(msgspec.msgpack.decode(value, type=ParameterValue).value))
     except msgspec.DecodeError:

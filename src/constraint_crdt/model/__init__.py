@@ -65,9 +65,9 @@ class IfUnknown(enum.StrEnum):
     UNKNOWN = "unknown"
     """No verdict is counted."""
     VIOLATED = "violated"
-    """Fail safe: what cannot be decided is a violation."""
+    """Fail safe: an undecided constraint counts as violated."""
     SATISFIED = "satisfied"
-    """What cannot be decided is no violation."""
+    """An undecided constraint counts as satisfied."""
 
 
 class Scope(enum.StrEnum):
@@ -80,10 +80,10 @@ class Scope(enum.StrEnum):
 
 
 class Mode(enum.StrEnum):
-    """What follows from a violation. The mode has no effect on the verdict."""
+    """The consequence of a violation. The mode has no effect on the verdict."""
 
     AUDIT = "audit"
-    """The verdict is shown and counted apart, and nobody is told of it."""
+    """The verdict is shown and counted apart, and is not told."""
     WARN = "warn"
     """A violation is told."""
     ENFORCE = "enforce"
@@ -174,7 +174,7 @@ class EventKind(enum.StrEnum):
 
 
 def check_kinds(kinds: Collection[str]) -> frozenset[str]:
-    """The kinds of events, also with hyphens. Raises `ConstraintCrdtError` for an unknown one."""
+    """The kinds of events, also with hyphens. Raises `ConstraintCrdtError` for an unknown kind."""
     known = [kind.value for kind in EventKind]
     found = []
     for kind in (kinds,) if isinstance(kinds, str) else kinds:
@@ -232,7 +232,7 @@ class DurationHistogram:
         """The sum of all durations, in seconds."""
 
     def note(self, seconds: float) -> None:
-        """Count one duration, in seconds."""
+        """Count a duration, in seconds."""
         self._counts[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
 
@@ -247,14 +247,14 @@ def counted(count: int, noun: str, one: str = "", more: str = "") -> str:
 
 
 def close_to(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
-    """The known names closest to a mistyped one, the closest first: at most `most`, none if none is close to it."""
+    """The known names closest to a mistyped name, the closest first: at most `most`, none if none is close to it."""
     from difflib import get_close_matches  # rarely needed: kept out of the import of the package
 
     return get_close_matches(name, list(known), most, cutoff)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint on a mistyped name: the known one closest to it, or all of them."""
+    """A hint on a mistyped name: the known name closest to it, or all of them."""
     names = list(known)
     near = close_to(name, names)
     return f"`{near[0]}` may be meant" if near else f"there are {', '.join(names)}"

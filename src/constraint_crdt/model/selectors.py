@@ -10,7 +10,7 @@
 
 A node matches a selector if it matches each requirement. Beyond Kubernetes, keys and values are any text: a text with spaces at its
 ends, commas, brackets or quotes is written in double quotes, with the escapes of JSON. A value without them may have spaces inside.
-A selector has one canonical form, so equal selectors are equal values.
+A selector has a single canonical form, so equal selectors are equal values.
 """
 
 import enum
@@ -84,7 +84,7 @@ class Selector(NamedTuple):
 
     @property
     def specificity(self) -> int:
-        """The number of requirements. Of several selectors for a node, the one with the most is the most specific."""
+        """The number of requirements. Of several selectors for a node, that with the most is the most specific."""
         return len(self.equal) + len(self.requirements)
 
     def __str__(self) -> str:

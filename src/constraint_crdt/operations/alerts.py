@@ -1,4 +1,4 @@
-"""The operations on alerts: what fires, the rules of the fleet, silences and acknowledgements.
+"""The operations on alerts: the firing alerts, the rules of the fleet, silences and acknowledgements.
 
 Rules: a node answers about the alerts that it evaluates itself. Rules, silences and acknowledgements are those of the whole fleet,
 as far as the node has heard of them. Answers hold no address of a destination, since an address may hold a secret.
@@ -147,7 +147,7 @@ class RuleReport(msgspec.Struct, frozen=True, kw_only=True):
     added_by: str = ""
     """Who defined a rule of the fleet."""
     conflict: bool = False
-    """Several definitions were made at once; the latest counts until the next one."""
+    """Several definitions were made at once; the latest counts until the next definition."""
     lacking: tuple[str, ...] = ()
     """The destinations that no live node has."""
 
@@ -217,7 +217,7 @@ class ActionsReport(msgspec.Struct, frozen=True, kw_only=True):
     unfollowed: int = 0
     """Turns that were not followed, beyond the most constraints at once."""
     unsaved: str = ""
-    """The reason for which what waits is not on disk; empty if it is."""
+    """The reason for which waiting turns are not on disk; empty if it is."""
 
 
 class RuleChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -315,7 +315,7 @@ ALERTS: Final = Operation(
 
 
 def show_actions(answer: ActionsReport) -> View:
-    """A row for each action, and one for each turn that waits."""
+    """A row for each action, and a row for each turn that waits."""
     if not answer.actions:
         return "this node has no actions: [[action]] in its settings defines some"
     now = time.time()

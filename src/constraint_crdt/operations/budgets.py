@@ -539,7 +539,7 @@ async def _release(node: "Node", request: HoldOfBudget) -> ReleaseReport:
 
 
 def handle_of(report: HoldReport) -> str:
-    """The hold and its budget as one word, for `release`."""
+    """The hold and its budget as a single word, for `release`."""
     return f"{report.name}:{report.hold}"
 
 

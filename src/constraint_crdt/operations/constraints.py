@@ -241,7 +241,7 @@ class DefinitionReport(msgspec.Struct, frozen=True, kw_only=True):
     selector: str = ""
     """The nodes concerned, in the syntax of selectors, with the equalities of `on`; empty: all nodes."""
     mode: str = "enforce"
-    """What follows from a violation: audit, warn, enforce."""
+    """The consequence of a violation: audit, warn, enforce."""
     each: str | None = None
     """The label of measurements whose values are the instances of the constraint."""
 
@@ -299,7 +299,7 @@ class ViolatedNode(msgspec.Struct, frozen=True, kw_only=True):
     values: dict[str, str]
     """The values of the variables at the turn to the state, as texts."""
     margin: float | None
-    """The signed distance to the threshold; negative for a violation; null for an expression without one."""
+    """The signed distance to the threshold; negative for a violation; null for an expression without a threshold."""
     margin_share: float | None
     """The margin as a share of the threshold."""
     margin_variable: str | None
@@ -370,7 +370,7 @@ class DisabledReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def reported_disabling(switch: "Switch | None") -> DisabledReport | None:
-    """The report of a disabling; None without one."""
+    """The report of a disabling; None without a disabling."""
     if switch is None:
         return None
     return DisabledReport(
@@ -477,7 +477,7 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     selector: str = ""
     """The nodes concerned, in the syntax of selectors, with the equalities of `on`; empty: all nodes."""
     mode: str = "enforce"
-    """What follows from a violation: audit, warn, enforce."""
+    """The consequence of a violation: audit, warn, enforce."""
     each: str | None = None
     """The label of measurements whose values are the instances of the constraint."""
     applies_here: bool
@@ -505,7 +505,7 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     values: dict[str, str] = {}
     """The values of the variables on this node, as texts."""
     margin: float | None = None
-    """The signed distance to the threshold on this node; negative for a violation; null for an expression without one."""
+    """The signed distance to the threshold on this node; negative for a violation; null without a threshold."""
     margin_share: float | None = None
     """The margin as a share of the threshold."""
     margin_variable: str | None = None
@@ -518,7 +518,7 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     violated_on: tuple[ViolatedNode, ...] = ()
     """Ten of these at most, the longest violated first."""
     disabled: DisabledReport | None = None
-    """Null for an enabled constraint. The state of a disabled one is disabled."""
+    """Null for an enabled constraint. The state of a disabled constraint is disabled."""
     instances: InstancesReport | None = None
     """Those on this node, of which the ten worst; null without a definition with `each`, and before the first judgement."""
     staged: StagedReport | None = None
@@ -545,7 +545,7 @@ class Added(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fields: tuple[FieldChange, ...] = ()
     """The changed fields of a replaced definition; of several definitions in conflict none. Left out without any."""
     expires_at: int | None = None
-    """The end of the definition, in ns since the epoch; left out without one."""
+    """The end of the definition, in ns since the epoch; left out without an end."""
 
 
 class Removed(msgspec.Struct, frozen=True, kw_only=True):
@@ -597,11 +597,11 @@ MOST_NAMED: Final = 100
 """Ids and patterns of a request."""
 
 MOST_COMPARED: Final = 1000
-"""Ids that a wrong one is compared with, for a hint: a comparison takes some 20 µs."""
+"""Ids that a wrong id is compared with, for a hint: a comparison takes some 20 µs."""
 
 
 def inactive(id_: str, active: Sequence[str], field: str | None = None) -> Problem:
-    """The refusal of an id that no active constraint has, with the most similar one."""
+    """The refusal of an id that no active constraint has, with the most similar id."""
     near = close_to(id_, active[:MOST_COMPARED])
     return not_found(f"no constraint {id_!r} is active{f' ({near[0]} may be meant)' if near else ''}", field)
 
@@ -1088,7 +1088,7 @@ BATCH: Final = Operation(
     path="/v1/batch",
     right=Right.MEASURE,
     summary="Make up to 10,000 changes in one go, or none.",
-    about='Make up to 10,000 changes in one go, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`.',
+    about='Make up to 10,000 changes as a whole, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`.',
     right_of=right_of_batch,
     request=Batch,
     response=Batched,

@@ -127,7 +127,7 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     by_default: bool = False
     """The outcome was undecided, and `if_unknown` gave the verdict."""
     margin: float | None = None
-    """The signed distance to the threshold; negative for a violation; null for an expression without one."""
+    """The signed distance to the threshold; negative for a violation; null for an expression without a threshold."""
     margin_share: float | None = None
     """The margin as a share of the threshold."""
     margin_variable: str | None = None
@@ -169,7 +169,7 @@ class ConstraintOverview(msgspec.Struct, frozen=True, kw_only=True):
     selector: str = ""
     """The nodes concerned, in the syntax of selectors, with the equalities of `on`; empty: all nodes."""
     mode: str = "enforce"
-    """What follows from a violation: audit, warn, enforce."""
+    """The consequence of a violation: audit, warn, enforce."""
     each: str | None = None
     """The label of measurements whose values are the instances of the constraint."""
     applies_here: bool
@@ -255,7 +255,7 @@ class ConstraintRate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RatesReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Recent judgements at one half-life, as of now."""
+    """Recent judgements at a half-life, as of now."""
 
     half_life: float
     """Seconds."""
@@ -460,7 +460,7 @@ OVERVIEW: Final = Operation(
     method=GET,
     path="/v1/overview",
     summary="The constraints at a glance, a page at a time.",
-    about="The constraints at a glance, one page.",
+    about="The constraints at a glance, a page at a time.",
     request=GetOverview,
     response=OverviewReport,
     run=_overview,
@@ -490,7 +490,7 @@ URGENT: Final = Operation(
     method=GET,
     path="/v1/urgent",
     summary="The constraints that are violated or unknown now.",
-    about="The constraints at a glance that a node tells as violated or unknown now, one page. As `overview`.",
+    about="The constraints at a glance that a node tells as violated or unknown now, a page at a time. As `overview`.",
     request=GetUrgent,
     response=OverviewReport,
     run=_urgent,

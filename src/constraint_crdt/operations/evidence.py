@@ -157,7 +157,7 @@ class StandingDefinition(msgspec.Struct, frozen=True, kw_only=True):
     selector: str = ""
     """The nodes concerned, in the syntax of selectors, with the equalities of `on`; empty: all nodes."""
     mode: str = "enforce"
-    """What follows from a violation: audit, warn, enforce."""
+    """The consequence of a violation: audit, warn, enforce."""
     each: str | None = None
     """The label of measurements whose values are the instances of the constraint."""
     actor: str | None = None
@@ -196,7 +196,7 @@ class ViolationReport(msgspec.Struct, frozen=True, kw_only=True):
     values: dict[str, str] = {}
     """The values of the variables at the turn to the state, as texts."""
     margin: float | None = None
-    """The signed distance to the threshold at the turn; negative for a violation; null for an expression without one."""
+    """The signed distance to the threshold at the turn; negative for a violation; null for an expression without a threshold."""
     margin_share: float | None = None
     """The margin as a share of the threshold."""
     margin_variable: str | None = None
@@ -242,7 +242,7 @@ class FleetJudgement(msgspec.Struct, frozen=True, kw_only=True):
     basis: str
     """The same in words."""
     counted_by: str
-    """The live node that writes the counts of the fleet. In a partition each side has one, so they may grow twice as fast."""
+    """The live node that writes the counts of the fleet. In a partition each side has a writer, so they may grow twice as fast."""
 
 
 class ExplainReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -287,7 +287,7 @@ class PeerConvergence(msgspec.Struct, frozen=True, kw_only=True):
     heard: int | None
     """The last contact; null: none since the start of this node."""
     through: str | None = None
-    """The live peer that hears the node, of a node that this one does not hear; else null."""
+    """The live peer that hears the node, of a node that this node does not hear; else null."""
 
 
 class ConvergenceReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -671,7 +671,7 @@ def _violations(answer: ExplainReport, now: float) -> Table:
 
 
 def _now(each: ViolationReport, definition: StandingDefinition | None, now: float) -> str:
-    """The state of a live node; of another one the last that it told, which its measurements may have left since."""
+    """The state of a live node; of another node the last state that it told, which its measurements may have left since."""
     if each.state is None:
         state = {True: "violated", False: "holds", None: "not told"}[each.violated]
     else:

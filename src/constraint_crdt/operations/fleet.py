@@ -612,7 +612,7 @@ class RevocationReport(msgspec.Struct, frozen=True, kw_only=True):
     constraints: tuple[str, ...]
     """The constraints with a standing definition by the node, for review."""
     certified: tuple[str, ...]
-    """The nodes whose latest certificate is by it, without revoked ones: they ask other operators for another one by themselves."""
+    """The nodes whose latest certificate is by it, without revoked ones: they ask other operators for another by themselves."""
 
 
 async def _revoke(node: "Node", request: Revoking) -> RevocationReport:

@@ -1,8 +1,8 @@
 """The operation that a guard follows: whether constraints hold on a node, and from when on they do not.
 
 Rules: only constraints of mode enforce that apply to the node and are not disabled bind a guard. A pending constraint holds; a
-clearing one is violated. Without a judgement a constraint is unknown. A named constraint that is not active binds nothing, and is
-told as missing.
+clearing constraint is violated. Without a judgement a constraint is unknown. A named constraint that is not active binds nothing,
+and is told as missing.
 """
 
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from constraint_crdt.runtime.node import Node
 
 MOST_GUARDED: Final = 1_000
-"""Constraints that one guard follows."""
+"""Constraints that a guard follows."""
 
 MOST_REASONS: Final = 10
 """Reasons in a report."""
@@ -34,7 +34,7 @@ class GetGuard(msgspec.Struct, frozen=True, kw_only=True):
 
     id: tuple[str, ...] = ()
     unless: str | None = None
-    """The standing known already: the answer waits for another one."""
+    """The standing known already: the answer waits for another standing."""
     wait: float = 0.0
     """Seconds."""
 
@@ -44,7 +44,7 @@ class GuardReport(msgspec.Struct, frozen=True, kw_only=True):
 
     standing: Standing
     reasons: tuple[str, ...] = ()
-    """For each violated or undecided constraint, the violated first: its id, values and margin, or what is missing; 10 at most."""
+    """For each violated or undecided constraint, the violated first: its id, values and margin, or missing values; 10 at most."""
     constraints: int = 0
     """The constraints that bind the guard here."""
     missing: tuple[str, ...] = ()

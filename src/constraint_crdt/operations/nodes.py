@@ -53,11 +53,11 @@ LinkProtection = Literal["certificates", "mixed", "loopback", "none"]
 
 LinkState = Literal["direct", "side", "router", "none"]
 LINK_KINDS: Final[tuple[LinkState, ...]] = ("direct", "side", "router", "none")
-"""How a node is linked to another. `side`: by a session of either for this link alone, since the usual one broke or never came.
+"""How a node is linked to another. `side`: by a session of either for this link alone, since the usual link broke or never came.
 `router`: through a router. `none`: not at all; their news come through others.
 """
-"""How the links of a node are protected: by certificates of the fleet; not yet, as nodes without one are accepted; by being on one
-machine; not at all."""
+"""How the links of a node are protected: by certificates of the fleet; not yet, as nodes without a certificate are accepted; by
+being on one machine; not at all."""
 
 
 class LinkReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,9 +163,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     unknown_here: int = 0
     """Constraints unknown on this node now."""
     violated_anywhere: int = 0
-    """Constraints violated on at least one node now, as far as is known here, without those of mode audit."""
+    """Constraints violated on any node now, as far as is known here, without those of mode audit."""
     audited: int = 0
-    """Active constraints of mode audit: they are evaluated, and nobody is told."""
+    """Active constraints of mode audit: they are evaluated, and not told."""
     audited_satisfied: int = 0
     """Their judgements, which are among `satisfied` and `violations`, and not in the satisfaction rate."""
     audited_violations: int = 0
@@ -226,7 +226,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[str, ...]
     links: LinkProtection = "none"
     """How the links to other nodes are protected. `none` and `mixed`: every machine that reaches the port of a node can read and
-    change everything; `mixed`: the node has an identity and accepts nodes without one.
+    change everything; `mixed`: the node has an identity and accepts nodes without an identity.
     """
     slow_links: tuple[LinkReport, ...] = ()
     """The slowest of the slow links to live peers, 10 at most."""
@@ -239,7 +239,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     routers: tuple[str, ...] = ()
     """The routers that it has a link to; for a client that it links through."""
     site: str = ""
-    """The site of the node; empty without one."""
+    """The site of the node; empty without a site."""
     sites: int = 1
     """Sites seen now, that of the node included."""
     away: int = 0
@@ -247,7 +247,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     speaks_with: tuple[str, ...] = ()
     """The other sites that the node speaks with for its own."""
     concerns: tuple[Concern, ...] = ()
-    """What else to see to, by kind, each with a command."""
+    """Further concerns, by kind, each with a command."""
     uptime: float
     """Seconds since the start."""
 
@@ -279,7 +279,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     measured: LinkReport | None = None
     """The link to it as measured; null for this node, and before the first exchange."""
     site: str = ""
-    """Its site; empty without one."""
+    """Its site; empty without a site."""
     speaks_with: tuple[str, ...] = ()
     """The sites that it speaks with for its own, as far as this node knows: of a node of another site only that of this node."""
     endpoints: tuple[str, ...] = ()
@@ -501,8 +501,8 @@ def check_status(answer: Status) -> tuple[int, list[str]]:
     """The level of a check, as an index of `LEVELS`, with the reasons, the gravest first.
 
     Critical: a critical constraint is violated, all are disabled, writes are refused, or the state is corrupted. Warning: another
-    constraint is violated, one is unknown here, an alert fires, the node is cut off, a node in service is not live, or the clock is
-    in doubt.
+    constraint is violated, a constraint is unknown here, an alert fires, the node is cut off, a node in service is not live, or the
+    clock is in doubt.
     """
     now = time.time()
     worst = [(2 if each.severity == Severity.CRITICAL else 1, f"violated: {show_worst(each, now)}") for each in answer.worst]
@@ -549,7 +549,7 @@ def _role(status: Status) -> str:
 
 
 def site_name(site: str) -> str:
-    """The name of a site for people. Nodes without a site are one, too."""
+    """The name of a site for people. Nodes without a site are a site, too."""
     return site or "(no site)"
 
 

@@ -1,6 +1,6 @@
 """The parts of an operation's declaration.
 
-How to declare one, in the module of its subject:
+How to declare an operation, in the module of its subject:
 
 1. A request struct. Its fields are the parameters of the path and of the query, and the fields of the body. Where a path has
    parameters beside a body, the body is a struct of its own, extended by the request.

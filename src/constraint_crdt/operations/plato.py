@@ -314,7 +314,7 @@ class SyncReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SyncStatus(SyncReport, frozen=True, kw_only=True):
-    """The same, with how often this node has exchanged what it knows since its start."""
+    """The same, with how often this node has exchanged its state since its start."""
 
     events_sent: int
     """Exchanges with other nodes that this node began."""

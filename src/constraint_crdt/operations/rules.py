@@ -1,8 +1,8 @@
 """The operations on the life of rules: decide by them, disable and enable them, their modes, history, the way back, and rollouts
 in stages.
 
-A decision says what the constraints would say of given values, on top of what the node measures now. Nothing is counted, and no
-window, state or cell changes. `check` is for judgements that count.
+A decision is the outcome of the constraints for given values, on top of the present measurements of the node. Nothing is counted,
+and no window, state or cell changes. `check` is for judgements that count.
 """
 
 import contextlib
@@ -36,6 +36,7 @@ from constraint_crdt.operations.operation import (
     POST,
     SECONDS,
     Body,
+    Empty,
     Operation,
     Paged,
     Parameter,
@@ -65,7 +66,7 @@ class Proposed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class RulingReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a constraint says of the values. Of several definitions, the gravest verdict."""
+    """The ruling of a constraint on the values. Of several definitions, the gravest verdict."""
 
     constraint: str
     severity: str
@@ -83,7 +84,7 @@ class RulingReport(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...]
     """The variables without a usable value, of an unknown verdict of scope node."""
     margin: float | None
-    """The signed distance to the threshold; negative for a violation; null for an expression without one."""
+    """The signed distance to the threshold; negative for a violation; null for an expression without a threshold."""
     margin_share: float | None
     """The margin as a share of the threshold."""
     margin_variable: str | None
@@ -94,7 +95,7 @@ class RulingReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DecisionReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What the constraints say of values. Violated and undecided constraints: those that forbid first, then by severity and id."""
+    """The rulings of the constraints. Violated and undecided constraints: those that forbid first, then by severity and id."""
 
     id: str
     """Of this decision on this node, in the order of the decisions."""
@@ -104,7 +105,7 @@ class DecisionReport(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     """Who asked: a token, a person, a program."""
     allowed: bool
-    """No constraint of mode enforce counts as violated. An undecided one forbids only where its `if_unknown` is violated."""
+    """No constraint of mode enforce counts as violated. An undecided constraint forbids only where its `if_unknown` is violated."""
     values: dict[str, str]
     """The given values, as texts."""
     violated: tuple[RulingReport, ...]
@@ -158,7 +159,7 @@ DECIDE: Final = Operation(
     right=Right.MEASURE,
     own_node=True,
     summary="What the constraints say of values, without counting.",
-    about="What the constraints say of these values, on top of what the node measures now. Nothing is counted or changed.",
+    about="Apply the constraints to these values, on top of the present measurements. Nothing is counted or changed.",
     request=Proposed,
     response=DecisionReport,
     run=_decide,
@@ -358,7 +359,7 @@ class NewMode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     id: str
     mode: Mode
-    """audit: evaluated and counted apart, nobody is told. warn: a violation is told. enforce: it is told, and acted on."""
+    """audit: evaluated and counted apart, and not told. warn: a violation is told. enforce: it is told, and acted on."""
     why: str = ""
 
 
@@ -394,7 +395,7 @@ MODE: Final = Operation(
     method=POST,
     path="/v1/mode",
     summary="What follows from a violation of a constraint.",
-    about="What follows from a violation of a constraint: audit, warn, enforce. All else of its definition stays.",
+    about="Set the consequence of a violation of a constraint: audit, warn, enforce. All else of its definition stays.",
     request=NewMode,
     response=ModeReport,
     run=_mode,
@@ -483,7 +484,7 @@ HISTORY: Final = Operation(
     method=GET,
     path="/v1/history",
     summary="Who changed rules and membership, when, why, and what they were.",
-    about="Who changed rules and membership, when, why, and what they were; the newest last. Kept for 90 days.",
+    about="Who changed rules and membership, when, why, and the former state; the newest last. Kept for 90 days.",
     request=ReadHistory,
     response=list[HistoryEntry],
     run=_history,
@@ -527,13 +528,13 @@ class Reverted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     to: int | None = None
     """The version, which silences have none of; null: undo the last change."""
     time: datetime | None = None
-    """Without an id: make all constraints, disablings, parameters, alert rules and silences what they were then."""
+    """Without an id: put all constraints, disablings, parameters, alert rules and silences back to their state then."""
     dry_run: bool = False
     why: str = ""
 
 
 class RevertStep(msgspec.Struct, frozen=True, kw_only=True):
-    """What a revert does with a constraint, or with all of them."""
+    """The step of a revert for a constraint, or for all of them."""
 
     id: str
     """Empty for all constraints together; of a parameter with the selector, as `limit on zone=a`."""
@@ -550,7 +551,7 @@ class RevertReport(msgspec.Struct, frozen=True, kw_only=True):
     """False for a dry run, and where nothing is to be done."""
     steps: tuple[RevertStep, ...]
     notes: tuple[str, ...]
-    """Sentences on what cannot be as it was."""
+    """Sentences on parts that cannot be as before."""
 
 
 async def _revert(node: "Node", request: Reverted) -> RevertReport:
@@ -577,7 +578,7 @@ REVERT: Final = Operation(
     method=POST,
     path="/v1/revert",
     summary="Make a constraint, or all, what they were.",
-    about="Undo the last change of a constraint, go back to a version (`to`), or make all what they were at a time.",
+    about="Undo the last change of a constraint, go back to a version (`to`), or put all back to their state at a time.",
     request=Reverted,
     response=RevertReport,
     run=_revert,
@@ -696,10 +697,6 @@ class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds for which the gate has held, as this node sees it; null: it does not hold."""
 
 
-class ListRollouts(msgspec.Struct, frozen=True, kw_only=True):
-    """`GET /v1/rollouts`."""
-
-
 class NamedRollout(msgspec.Struct, frozen=True, kw_only=True):
     """A rollout."""
 
@@ -775,8 +772,7 @@ def show_rollout(each: RolloutReport) -> list[str | Table]:
         view.append(f"why: {each.why}")
     view.append(f"gate: {each.gate}; a stage waits for {show_duration(each.timeout)} beyond that")
     named = [f"{id_} (new)" if id_ in each.new else id_ for id_ in each.constraints]
-    more = f" and {len(named) - 20} more" if len(named) > 20 else ""
-    view.append(f"constraints: {', '.join(named[:20])}{more}")
+    view.append(f"constraints: {_some(named[:20], len(named))}")
     columns = [Column(title) for title in ("stage", "nodes with", "state", "nodes")]
     rows = [
         [
@@ -846,7 +842,7 @@ BEGIN_ROLLOUT: Final = Operation(
 )
 
 
-async def _rollouts(node: "Node", _: ListRollouts) -> list[RolloutReport]:
+async def _rollouts(node: "Node", _: Empty) -> list[RolloutReport]:
     return node.rollouts.reports()
 
 
@@ -856,7 +852,7 @@ ROLLOUTS: Final = Operation(
     path="/v1/rollouts",
     summary="The rollouts of the fleet, the newest last.",
     about="The rollouts of the fleet, the newest last. Those that are over are kept until their place is needed.",
-    request=ListRollouts,
+    request=Empty,
     response=list[RolloutReport],
     run=_rollouts,
     command=Command(

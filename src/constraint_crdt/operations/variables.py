@@ -60,7 +60,7 @@ class GetVariables(Paged, frozen=True, kw_only=True):
 
 
 class VariableReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A variable that a node measures. The fields after `kind` are null or empty for other nodes than the one that answers."""
+    """A variable that a node measures. The fields after `kind` are null or empty for other nodes than the answering node."""
 
     node: str
     name: str
@@ -208,7 +208,7 @@ def joined_readings(pages: list[ReadingsReport]) -> ReadingsReport:
 
 
 def show_readings(answer: ReadingsReport, request: GetReadings, _: "Namespace") -> View:
-    """A row for each reading, and one for each variable, or a sentence without any."""
+    """A row for each reading, and a row for each variable, or a sentence without any."""
     if not answer.readings:
         named = "" if request.name is None else f" of {request.name}"
         return f"no node shares a reading{named}: `share` in its settings or a constraint of scope fleet has it share one"
@@ -296,7 +296,7 @@ class ParameterReport(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     settings: tuple[SettingReport, ...]
     value: float | str | bool | None
-    """On the node that answers; null without one."""
+    """On the node that answers; null without a value."""
     selector: str
     """That of the setting which counts there."""
     reason: str
@@ -333,7 +333,7 @@ class UnsetParameter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeParameter(msgspec.Struct, frozen=True, kw_only=True):
-    """The value of a parameter on a node before and after a change; null without one."""
+    """The value of a parameter on a node before and after a change; null without a value."""
 
     node: str
     before: float | str | bool | None
@@ -391,7 +391,7 @@ def _readers(constraints: Sequence[str]) -> str:
 
 
 def show_scalar(value: float | str | bool | None) -> str:
-    """A value of a parameter as a person writes it; `-` without one."""
+    """A value of a parameter as a person writes it; `-` without a value."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return "-" if value is None else value if isinstance(value, str) else f"{value:.15g}"
@@ -420,7 +420,7 @@ PARAMETERS: Final = Operation(
 
 
 def _parameter_value(text: str) -> object:
-    """The value of a parameter. Raises `UsageError` for an empty one, as of an unset variable of a shell."""
+    """The value of a parameter. Raises `UsageError` for an empty value, as of an unset variable of a shell."""
     if not text:
         raise UsageError("VALUE is empty, as of an unset shell variable: give a number, true, false or a text")
     return parse_scalar(text)
@@ -431,7 +431,7 @@ async def _set(node: "Node", request: SetParameter) -> ParameterChange:
 
 
 def show_change(answer: ParameterChange, _: Any, __: "Namespace") -> View:
-    """What a setting changes: the nodes by their values before and after, and the constraints."""
+    """The effect of a setting: the nodes by their values before and after, and the constraints."""
     where = f" on {answer.selector}" if answer.selector else ""
     if answer.change == "unchanged":
         return f"{answer.name}{where}: unchanged: it has this value"

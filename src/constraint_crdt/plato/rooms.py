@@ -4,13 +4,14 @@ tile under the hash of its question and answer.
 Rules:
 
 - A repeated tile or delta, at this node or at another with knowledge of the first, changes nothing.
-- Each is one transaction: applied whole or, beyond a limit, not at all.
+- Each is a transaction: applied whole or, beyond a limit, not at all.
 - The content and position of a tile win if they are later than the known ones, by the clock of the client. Between two contents of
   the same ms the higher bytes win, so that nodes choose alike.
 - Tags are united. Constraints are merged by their tags, counts by the maximum per node, creation by the minimum.
 - Claims of a client about replicas of this fleet are ignored: the fleet has the true values, and invented numbers would stay.
 - Deltas belong to the room: to a tile of their own, `ROOM_TILE`, and their counts to the increments of the room.
-- An answer is one tile, however often and wherever it is submitted: its content is JSON, its id the hash of question and answer.
+- An answer is a single tile, however often and wherever it is submitted: its content is JSON, its id the hash of question and
+  answer.
 - A client holds text, so a tile with a content other than UTF-8 is not rendered: the client would send back another content.
 """
 
@@ -121,7 +122,7 @@ def answer_id(question: str, answer: str) -> str:
 
 
 def submit_answer(state: ConstraintState, sent: PlatoSubmission, replica: Replica, *, now: int) -> tuple[FleetTile, bool]:
-    """Put a validated answer, as `replica`. The tile, and whether it is new: a known one stays as it is.
+    """Put a validated answer, as `replica`. The tile, and whether it is new: a known tile stays as it is.
 
     `now`: ns since the epoch. Raises `PlatoFieldError` beyond a limit, and for a timestamp more than a day ahead.
     """

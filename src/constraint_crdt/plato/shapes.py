@@ -54,7 +54,7 @@ class PlatoPosition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlatoTile(msgspec.Struct, frozen=True, kw_only=True):
-    """One tile. Times in ms since the epoch."""
+    """A tile. Times in ms since the epoch."""
 
     id: str
     room: str
@@ -71,7 +71,7 @@ class PlatoTile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlatoRoom(msgspec.Struct, frozen=True, kw_only=True):
-    """One room, as `GET /room/{id}` answers."""
+    """A room, as `GET /room/{id}` answers."""
 
     id: str
     tiles: list[PlatoTile]
@@ -121,7 +121,7 @@ class PlatoMove(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlatoDelta(msgspec.Struct, frozen=True, kw_only=True):
-    """What one node did since its delta before this one. A (node, seq) is taken in once, however often it is sent."""
+    """The actions of a node since its previous delta. A (node, seq) is taken in once, however often it is sent."""
 
     node: str
     seq: int
@@ -134,7 +134,7 @@ ANSWER_CHARACTERS = 20
 """An answer has at least so many, without the spaces around it."""
 
 NOT_GIVEN = 0.5
-"""The confidence of an answer that is submitted without one, as by the SDK."""
+"""The confidence of an answer that is submitted without any, as by the SDK."""
 
 
 class PlatoSubmission(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,7 +161,7 @@ class PlatoSubmission(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def created(self) -> int | None:
-        """The timestamp in ns since the epoch, in whole ms; None without one."""
+        """The timestamp in ns since the epoch, in whole ms; None without a timestamp."""
         if self.timestamp is None:
             return None
         return round(self.timestamp if self.timestamp >= SECONDS_BELOW else self.timestamp * 1000) * MS
@@ -206,10 +206,10 @@ class PlatoDeltaTracker:
         added: Iterable[str] = (),
         removed: Iterable[str] = (),
     ) -> PlatoDelta:
-        """The delta from the last one of the node to these totals, and to this position, None for none.
+        """The delta from the last delta of the node to these totals, and to this position, None for none.
 
         `added`, `removed`: constraints since then. A removal names no tags, so it ends all known adds. A total below the last
-        one adds nothing.
+        total adds nothing.
         """
         last = self._last.get(node, _Sent())
         seq = last.seq + 1

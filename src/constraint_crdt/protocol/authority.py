@@ -8,7 +8,7 @@ credentials nothing here is used.
 3. The role in the certificate says which kinds of cells the row may have. A row with another cell is refused, with its message.
 4. A REVOKE cell in the row of an operator ends all rows of a key, and of the keys that it certified, at the seqs that it names.
    Longer copies are forgotten, and taken again from nodes that have the row up to its end. A revocation beyond the end of its own
-   row does not count: of two operators who revoke each other, the one with the earlier certificate wins, on every node.
+   row does not count: of two operators who revoke each other, the holder of the earlier certificate wins, on every node.
 5. A row without a certificate was written before the fleet had identities. It counts as far as a VOUCH cell of an operator says so;
    longer copies are left out of a transfer.
 6. A row may turn out not to continue the copy here: its writer signed two different cells with one seq, as a lying node or two
@@ -178,11 +178,11 @@ _Ends = Mapping[str, Mapping[Replica, _End]]
 
 
 class OwnReplaced(NamedTuple):
-    """A row of this node that was replaced by a longer one of the same key: this node had been put back, or runs twice."""
+    """A row of this node that was replaced by a longer row of the same key: this node had been put back, or runs twice."""
 
     replica: Replica
     cells: Sequence[Cell]
-    """The cells of the former row that are not in the other one."""
+    """The cells of the former row that are not in the other row."""
     resumed: int = 0
     """The seq of the former row at the start of the process, if it was that of the present life."""
 
@@ -636,7 +636,7 @@ class Authority:
         return wins
 
     def take_own_replaced(self) -> "OwnReplaced | None":
-        """The row of this node that another one of its key replaced since the last call; None without any."""
+        """The row of this node that another row of its key replaced since the last call; None without any."""
         taken, self._own_replaced = self._own_replaced, None
         return taken
 

@@ -5,14 +5,14 @@ after Almeida, Shoker and Baquero, "Delta state replicated data types" (2018). A
 order messages arrive:
 
 1. A `begin`s with a Ping, or with a Delta where B's last clock is known to be a little behind.
-2. If B has the hash A stated, it Acks, and both know that they agree. Otherwise B sends what A lacks above A's clock, and in
-   the same message asks for the rows in which A is ahead.
+2. If B has the hash A stated, it Acks, and both know that they agree. Otherwise B sends the runs that A lacks above A's clock, and
+   in the same message asks for the rows in which A is ahead.
 3. A applies that as a whole. It answers with the rows B asked for (a Delta against the clock B just stated), else an Ack.
 4. B applies that and Acks. Both are equal, and both have evidence of it.
 
 Rules kept here:
 
-- The only evidence of a peer's state is what the peer stated: its clock in a Ping, Delta or Sync, its hash by stating or echoing
+- The only evidence of a peer's state is its own statement: its clock in a Ping, Delta or Sync, its hash by stating or echoing
   it.
 - A transfer is the sender's whole state above one clock, as of an instant. The whole is applied at once, after its last part
   arrived.
@@ -105,9 +105,9 @@ class GossipResult(msgspec.Struct, kw_only=True):
     outlived: Replica | None = None
     """A life of this node of which others know more than the node itself: the next write starts a new life."""
     unknown: tuple[int, int] = (0, 0)
-    """The seq of that life here, and the higher one that others know."""
+    """The seq of that life here, and the higher seq that others know."""
     replaced: OwnReplaced | None = None
-    """A row of this node was replaced by a longer one that it signed. `GossipNode.write_again` takes the former's own cells."""
+    """A row of this node was replaced by a longer row that it signed. `GossipNode.write_again` takes the former's own cells."""
 
 
 def read_parts(data: bytes, part: Part, limits: Limits) -> GossipMessage:
@@ -568,7 +568,7 @@ class Exchange:
         raise ConstraintCrdtError(f"node {message.node.node_id} was retired: nothing is taken from it any more")
 
     def _tells_of_retirements(self, message: Delta | Sync) -> bool:
-        """True if a transfer has a cell that decides who is retired, of a Sync one that is new here. O(cells)."""
+        """True if a transfer has a cell that decides who is retired, of a Sync a cell that is new here. O(cells)."""
         if isinstance(message, Delta):
             return any(is_about_retirements(cell) for run in message.delta.runs for cell in run.cells)
         seq = self._local.state.rows.seq
@@ -760,8 +760,8 @@ class Exchange:
         """The sender's state was applied: send the runs it lacks, or confirm equality.
 
         `proves`: the stated hash is the local hash. `lacks`: its entries in the rows where it is behind, if known. `stripped`: runs
-        were left out, so a sender that lacks nothing gets no answer, which would only ask for them again; nor does one get the same
-        answer twice before its next Ping: two nodes may each leave out the row of the other.
+        were left out, so a sender that lacks nothing gets no answer, which would only ask for them again; nor does a sender get the
+        same answer twice before its next Ping: two nodes may each leave out the row of the other.
         """
         rows, talk = self._local.state.rows, self._tracker.conversation(peer.replica.node_id)
         if theirs.total != rows.clock_mark.total:
@@ -773,10 +773,12 @@ class Exchange:
                 if not rows.ahead_of(theirs) or talk.stripped == clocks:
                     return GossipResult(state_changed=changed)
                 talk.stripped = clocks
-            if self._outbound.is_sending(peer.replica, self._composer.step_timeout(peer.replica.node_id)):
-                # It sent a small Delta in between, and asks for the rest of the transfer after this evidence.
-                evidence: list[GossipMessage] = [self._composer.ping(peer.replica.node_id)] if changed else []
-                return GossipResult(responses=evidence, state_changed=changed)
+            sending = self._outbound.is_sending(peer.replica, self._composer.step_timeout(peer.replica.node_id))
+            if sending or (changed and self._outbound.keeps(peer.replica)):
+                # It sent a small Delta in between, and asks for the rest of the transfer after this evidence: also where nothing in
+                # the Delta was new here, since the peer sends the Delta again until it has the evidence. After a break the evidence
+                # comes once: a peer that no longer has the parts gets another transfer.
+                return GossipResult(responses=[self._composer.ping(peer.replica.node_id)], state_changed=changed)
             return GossipResult(responses=[self._composer.transfer(peer, theirs, talk, lacks)], state_changed=changed)
         if proves is not None and not proves():
             result = self._on_divergence(peer, proves)

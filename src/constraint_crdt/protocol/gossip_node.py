@@ -1,4 +1,4 @@
-"""GossipNode: one replica of a fleet's state and its side of the exchange, without I/O (docs/design/exchange.md).
+"""GossipNode: a replica of a fleet's state and its side of the exchange, without I/O (docs/design/exchange.md).
 
 A `GossipNode` is put together from parts, each with a subject of its own:
 
@@ -121,7 +121,7 @@ class GossipNode:
         self.tracker = DeltaTracker(limits)
         """The clocks and hashes of the peers."""
         self.escrow = Escrow(self.local)
-        """The budgets: what this node holds, lends and borrows."""
+        """The budgets: the holds of this node, and its loans to and from others."""
         self.labels: Mapping[str, str] = {}
         """The labels of this node: a constraint may apply to some labels only."""
         self.links = LinkEstimates(limits.links)
@@ -305,7 +305,7 @@ class GossipNode:
         return self._put_definition(id_, self.edited_definition(id_, fields), at)
 
     def resolve_conflict(self, id_: str, keep: Dot | None = None, *, at: int | None = None) -> Change:
-        """Replace the definitions of a constraint by one: the one of the dot `keep`, or all of them, joined.
+        """Replace the definitions of a constraint by a single definition: that of the dot `keep`, or all of them, joined.
 
         Raises `UnknownConstraint` for an inactive constraint, and `ConstraintCrdtError` for a dot of no definition in force, and
         for definitions that cannot be joined.
@@ -380,7 +380,7 @@ class GossipNode:
         actor: str = "",
         at: int | None = None,
     ) -> None:
-        """Give constraints definitions that they had, and None to remove one; disable constraints as before, with None enable them.
+        """Give constraints definitions that they had, None to remove them; disable constraints as before, with None enable them.
 
         A disabling has its former end and reason. `further`: other writes of the same transaction. Raises `ClockInDoubt` for a
         definition with an end, and `ConstraintCrdtError` beyond a limit; nothing changes then.
@@ -481,7 +481,7 @@ class GossipNode:
         return self.write(lambda me: self.local.state.variables.put(variables, node=me, even_none=even_none))
 
     def share_readings(self, readings: Mapping[str, Reading | None]) -> int:
-        """Share the last values of variables, None to withdraw one, as a single transaction; returns the number of cells written.
+        """Share the last values of variables, None to withdraw a reading, as a transaction; returns the number of cells written.
 
         Raises as `SharedReadings.put_all` does.
         """
@@ -490,7 +490,7 @@ class GossipNode:
     def check(self, values: Mapping[str, object]) -> "list[Evaluation]":
         """Evaluate every active constraint that has a `when` against measurements, and count the results.
 
-        One evaluation per such constraint that applies here, ordered by id; `unknown` counts neither way, nor does an evaluation
+        An evaluation per such constraint that applies here, ordered by id; `unknown` counts neither way, nor does an evaluation
         beyond a total of 2**63 - 1. Raises `ConstraintCrdtError` for the name of a measurement that no expression can read.
         """
         from constraint_crdt.expression import check_names
@@ -511,7 +511,7 @@ class GossipNode:
     def retire(self, node_id: str) -> list[Dot]:
         """Retire a node, in all of its lives; returns each life with its last known seq. Its counts stay.
 
-        The nodes of the fleet agree on it, also if the node retired this one meanwhile (docs/design/forgetting.md).
+        The nodes of the fleet agree on it, also if that node retired this node meanwhile (docs/design/forgetting.md).
 
         Raises `KeyError` for a node that never wrote, and `ConstraintCrdtError` for this node.
         """
@@ -695,7 +695,7 @@ class GossipNode:
 
     def encoded(self, message: GossipMessage, peer: str, max_bytes: int = MESSAGE_BYTES) -> list[bytes]:
         """A message to `peer` as bytes, each at most `max_bytes` long: the message itself, or a first burst of parts. Where `links`
-        has a time, parts and bursts are what passes in about a second.
+        has a time, parts and bursts are the bytes that pass in about a second.
 
         The other parts are kept until the peer asks for them.
         """

@@ -9,9 +9,9 @@ Rules:
 - The end by time is that of any constraint: agreed in hybrid time by the whole fleet. (In the crate it never leaves its node.)
 - Only `evaluate` ends a constraint earlier. That is a removal, so it reaches every node, and a concurrent renewal wins.
 - A use is a recorded evaluation of the constraint, on any node.
-- The audit of the fleet has the cause of an early end, so other nodes tell the same one while the audit has the entry. Of an end
+- The audit of the fleet has the cause of an early end, so other nodes tell the same cause while the audit has the entry. Of an end
   by time every node knows by itself.
-- Ids of a type count, whoever added them: the type is in the id.
+- Ids of a type count, by any writer: the type is in the id.
 """
 
 import enum
@@ -37,7 +37,7 @@ LEAST_SHARE: Final = 0.1
 
 
 class TtlType(enum.StrEnum):
-    """What a constraint is about, which decides how long it lives."""
+    """The subject of a constraint, which decides how long it lives."""
 
     TILE = "tile"
     TASK = "task"
@@ -56,7 +56,7 @@ class TtlType(enum.StrEnum):
         return _HALF_LIVES[self]
 
     def lifespan_secs(self, load: float = 1.0, uses: int = 0) -> float:
-        """The life at this load, 1 for a usual one, and after so many uses. Raises `ConstraintCrdtError` for a negative number."""
+        """The life at this load, 1 for a usual load, and after so many uses. Raises `ConstraintCrdtError` for a negative number."""
         if not (load >= 0 and math.isfinite(load)) or uses < 0:
             raise ConstraintCrdtError(f"load and uses are 0 or more, not {load} and {uses}")
         share = max(LEAST_SHARE, 1.0 - math.log2(uses + 1) / 100.0)
@@ -160,7 +160,7 @@ class TtlCrdtNode:
         return id_
 
     def terminate(self, id_: str) -> None:
-        """End a constraint now. Raises `UnknownConstraint` for an inactive one."""
+        """End a constraint now. Raises `UnknownConstraint` for an inactive constraint."""
         self._end(id_, DeathContext.EXPLICIT_TERMINATION)
 
     def constraints(self) -> list[TtlCrdtConstraint]:
@@ -178,7 +178,7 @@ class TtlCrdtNode:
         return len(self._ended)
 
     def state(self, id_: str) -> TtlState:
-        """A constraint now. Raises `UnknownConstraint` for one that was never active here, or is forgotten."""
+        """A constraint now. Raises `UnknownConstraint` for a constraint that was never active here, or is forgotten."""
         if id_ in self._active():
             return TtlState((self._constraint(id_).expires - self.node.time.now()) / SECOND)
         context = self._ended.get(id_) or self._context(id_)
@@ -189,7 +189,7 @@ class TtlCrdtNode:
     def evaluate(self, load: float = 1.0) -> list[EmergenceEvent]:
         """End the constraints whose life at this load is over. An event if any have ended since the last call, else none.
 
-        `load`: 1 for a usual one; a lower one prolongs nothing. Raises `ConstraintCrdtError` for a negative load, and where this
+        `load`: 1 for a usual load; a lower load prolongs nothing. Raises `ConstraintCrdtError` for a negative load, and where this
         node may not remove constraints.
         """
         now = self.node.time.now()
@@ -212,7 +212,7 @@ class TtlCrdtNode:
         return [id_ for id_ in self.node.state.constraints if _type_of(id_) is not None and self._expiry(id_) is not None]
 
     def _expiry(self, id_: str) -> int | None:
-        """The end by time of the definition that lasts longest; None without one."""
+        """The end by time of the definition that lasts longest; None without an end."""
         ends = [each.definition.expires_at for each in self.node.state.constraints.additions(id_)]
         return max((end for end in ends if end is not None), default=None) if None not in ends else None
 
@@ -236,7 +236,7 @@ class TtlCrdtNode:
             self._ended.popitem(last=False)
 
     def _context(self, id_: str) -> DeathContext | None:
-        """The cause of an end, from the state: the expiry of what still stands, or the last entry of the audit."""
+        """The cause of an end, from the state: the expiry of the standing definition, or the last entry of the audit."""
         state = self.node.state
         if state.constraints.expired(id_):
             return DeathContext.TIME_EXPIRED
@@ -245,6 +245,6 @@ class TtlCrdtNode:
 
 
 def _type_of(id_: str) -> TtlType | None:
-    """The type in an id; None for an id without one."""
+    """The type in an id; None for an id without a type."""
     kind, separator, _ = id_.partition(":")
     return TtlType(kind) if separator and kind in _LIVES else None

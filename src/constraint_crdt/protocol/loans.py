@@ -6,8 +6,8 @@ Rules kept here:
   Owners read it in the exchanges that go on anyhow, and lend. A loan is a cell, so it leaves only after it is on disk.
 - The first in line is served first, over the whole fleet, by the times that nodes state: best effort, since clocks differ. A node
   with processes that wait lends nothing to nodes that wait for a shorter time.
-- The owners with the most to spare lend to the first in line, the next ones to the next, by what each knows of the others. An owner
-  lends out of turn after `PATIENCE`. So a single demand is rarely met several times.
+- The owners with the most to spare lend to the first in line, the next ones to the next, by the knowledge that each has of the
+  others. An owner lends out of turn after `PATIENCE`. So a single demand is rarely met several times.
 - A borrower gives back surplus loans, once others wait, or once its owner has to lend less. Of two nodes with a part each
   the later gives its part back.
 - A loan in use is renewed by its owner in the second half of the lease. An unused loan runs out.
@@ -62,14 +62,14 @@ PATIENCE: Final = SECOND // 5
 
 
 KEPT_ANEW: Final = 8
-"""What is kept back is moved on after this part of a lease, by the next hold."""
+"""The amount kept back is moved on after this part of a lease, by the next hold."""
 
 RESUMED_GAP: Final = 1 << 20
 """Ids left out where a life is resumed: holds that are not on disk may have them."""
 
 
 class Kept(NamedTuple):
-    """The part of `Holds` on what is kept back."""
+    """The part of `Holds` on the amount kept back."""
 
     amount: int
     until: int
@@ -91,9 +91,9 @@ class Escrow:
         self._local = local
         self._waiting: dict[str, Waiting] = {}
         self._kept: dict[tuple[str, Replica], list[Kept]] = {}
-        """What the states that may be on disk keep back, the oldest first, by budget and life of this process."""
+        """The amounts kept back by the states that may be on disk, the oldest first, by budget and life of this process."""
         self._most: dict[str, int] = {}
-        """The most that was held at once since what is kept back was moved on."""
+        """The most that was held at once since the amount kept back was moved on."""
         self._steady_offset: int | None = None
         self._concerned: set[str] = set()
         self._due: int | None = None
@@ -104,7 +104,7 @@ class Escrow:
         return concerned
 
     def take_due(self) -> int | None:
-        """The own time in ns at which this node may lend what another owner did not by then; None: nothing waits for that."""
+        """The own time in ns at which this node may lend in place of an owner that has not by then; None: nothing waits."""
         due, self._due = self._due, None
         return due
 
@@ -187,7 +187,7 @@ class Escrow:
         return 0 < hold.until <= sure.until and sum(each.amount for each in holds.holds) <= sure.amount
 
     def kept(self, name: str) -> Kept:
-        """What the present state keeps back. Given to `synced` once the state is on disk."""
+        """The amount that the present state keeps back. Given to `synced` once the state is on disk."""
         return self._kept_by(name)[-1]
 
     def synced(self, name: str, kept: Kept) -> None:
@@ -197,7 +197,7 @@ class Escrow:
             del found[: found.index(kept)]
 
     def is_synced(self, name: str) -> bool:
-        """True if the last change of what is kept back is on disk."""
+        """True if the last change of the amount kept back is on disk."""
         return len(self._kept_by(name)) == 1
 
     def keep_nothing(self) -> None:
@@ -214,7 +214,7 @@ class Escrow:
         return self._kept.get((name, self._local.replica)) or [Kept(0, 0)]
 
     def _sure(self, name: str) -> Kept:
-        """What each state that may be on disk keeps back, at least."""
+        """The least amount that each state that may be on disk keeps back."""
         found = self._kept_by(name)
         return Kept(min(each.amount for each in found), min(each.until for each in found))
 
@@ -234,8 +234,8 @@ class Escrow:
         return msgspec.structs.replace(holds, kept=kept.amount, kept_until=kept.until)
 
     def _resumed(self, name: str, known: Known) -> Known:
-        """`known`, with as held what a former process of this life may have granted without a trace on disk. The next write of the
-        own holds has it.
+        """`known`, and as held also the holds that a former process of this life may have granted without a trace on disk. The next
+        write of the own holds has it.
         """
         me, now = self._local.replica, self.now
         holds = known.holds.get(me, NO_HOLDS)
@@ -411,7 +411,7 @@ class Escrow:
     # --- loans -------------------------------------------------------------------------------------------------------------
 
     def _queue(self, known: Known, me: Replica, now: int) -> list[tuple[int, str, Replica, int]]:
-        """Since when, name, life and need of the other nodes that wait, the first one first."""
+        """Since when, name, life and need of the other nodes that wait, the first in line first."""
         over = self._local.state.retirements.is_over
         return sorted(
             (holds.since, life.node_id, life, need)

@@ -14,7 +14,7 @@ removal that names the expired adds. Any node may write the removal and duplicat
 early nor from all nodes:
 
 - An add is not removed before it has been over for twice the bound on clock skew: then all clocks within the bound agree.
-- The writer of an add removes the add. If the writer is gone, the others do, later and one after the other in order of their
+- The writer of an add removes the add. If the writer is gone, the others do, later and in turn, in order of their
   names.
 - A node whose own clock is in doubt removes nothing: its own clock may be ahead. Neither does a node that knows of
   others but has heard none of their clocks lately.
@@ -247,7 +247,7 @@ class LocalReplica:
             self.on_write(*self._before)
 
     def check_clock(self) -> None:
-        """Raise `ClockInDoubt` if this node cannot say what time it is: its clock is in doubt, and the others do not agree."""
+        """Raise `ClockInDoubt` if this node cannot tell the time: its clock is in doubt, and the others do not agree."""
         doubt = self.time.doubt
         if doubt is not None and not doubt.agreed:
             raise ClockInDoubt(

@@ -18,7 +18,7 @@ hash, which is computed over the reader's replica and so means nothing to anothe
 A clock both sides know is *named* by `base`, and the message gives differences from it. So `clock` may be None in a decoded
 message; the receiver derives it. A message composed here always has a clock.
 
-Wire form: one msgpack array per message, `[16 * wire version + type, fleet, node id, incarnation, *body]`. `_WIRE` has a row per
+Wire form: a msgpack array per message, `[16 * wire version + type, fleet, node id, incarnation, *body]`. `_WIRE` has a row per
 type with the fields of the body in their order. Encoding, decoding, validation and equality all follow from that row. Trailing
 optional fields are left out where they are empty, and a reader ignores those that it does not know, so new fields come last.
 `fleet` is nil for the default fleet; an entry is `[ref, seq]` with `ref` as in a run (`crdt.cells`); `auth` is reserved for an
@@ -195,7 +195,7 @@ class Part(GossipMessage, frozen=True, kw_only=True, eq=False):
     """Bytes of the whole message after decompression; None without compression."""
     unit: int | None = None
     """Bytes of each slice but the last. The chunk then holds one slice or several, from `index` on: several only for a reader that
-    has sent a `Resume` with `held`, since a node of 0.1.0 reads one. None: the chunk is one slice."""
+    has sent a `Resume` with `held`, since a node of 0.1.0 reads a single slice. None: the chunk is one slice."""
 
 
 class Resume(GossipMessage, frozen=True, kw_only=True, eq=False):

@@ -7,8 +7,8 @@ are kept apart:
   it.
 - *Links*, for recent peers: the round trip, rate and loss of the way to a peer. Measured by the caller, who passes times in.
 - *Conversations*, for recent peers: the last few clocks either side stated to the other, so messages can name a clock in
-  8 bytes. Several clocks, because messages are lost and overtake each other: with one kept, 37 % of the Pings at 30 % loss had to
-  spell out the whole clock, with four 7 %.
+  8 bytes. Several clocks, because messages are lost and overtake each other: with a single clock kept, 37 % of the Pings at 30 %
+  loss had to spell out the whole clock, with four 7 %.
 
 Rules of clocks:
 
@@ -24,7 +24,7 @@ Policies of peer selection, some of which place the nodes on a lattice:
 | `Nearby` | costly links: most exchanges are with neighbours, a few reach far |
 | `ByDistance` | the same for peers that come and go, at measured distances; every peer gets its turn within a bound |
 
-Why 3^r: in an exchange both sides learn, and in a round each node takes part in two, one as initiator and one as partner. A node
+Why 3^r: in an exchange both sides learn, and in a round each node takes part in two, as initiator and as partner. A node
 that knows the state of k neighbours on either side, and exchanges with the nodes 2k + 1 away on either side, knows three times as
 much.
 
@@ -324,7 +324,7 @@ MANY_PEERS = 30
 
 
 class RoundInterval:
-    """The interval of a node's rounds: it lengthens while a node is at rest, and is the least one otherwise.
+    """The interval of a node's rounds: it lengthens while a node is at rest, and is the least interval otherwise.
 
     A node is at rest while it knows all its peers to have its state: rounds bring no news then. Changes do not wait for rounds, and
     a node that knows of a change, or misses a peer, is not at rest.
@@ -373,7 +373,7 @@ SMALL = 512
 
 TELLING = 8192
 TELLING_SECONDS = 0.25
-"""A message of so many bytes, or one that took so long, tells a rate. In less time the work of the nodes has too large a part."""
+"""A message of so many bytes, or so long on the way, tells a rate. In less time the work of the nodes has too large a part."""
 
 RECENT = 8
 """Round trips kept for the least of them."""
@@ -394,7 +394,7 @@ FIRST_DOUBLINGS = 3
 """The same, of a peer that has never answered."""
 
 REQUEST_TRIES = 3
-"""Tries of a request. The last one of a known peer waits as long as an unknown peer is waited for: the way may have changed."""
+"""Tries of a request. The last try of a known peer waits as long as an unknown peer is waited for: the way may have changed."""
 
 LEAST_RATE = 1200.0
 """Bytes per second, 9.6 kbit/s: the assumed rate of a message of `FIRST_BURST` where no round trip is known yet."""
@@ -456,7 +456,7 @@ class LinkEstimate:
 
     @property
     def part(self) -> int:
-        """Bytes of a part, of which a burst has one or several: what passes in `PART_SECONDS`."""
+        """Bytes of a part, of which a burst has one or several: as many as pass in `PART_SECONDS`."""
         return max(FIRST_BURST, int(self.burst * PART_SECONDS / (PART_SECONDS + self._way)))
 
     @property
@@ -523,7 +523,7 @@ class LinkEstimate:
             self.lost()
 
     def lost(self) -> None:
-        """A burst did not arrive, as far as is known: the next one is shorter, but not shorter than the one that passed before.
+        """A burst did not arrive, as far as is known: the next burst is shorter, but not shorter than the burst that passed before.
 
         That rate is trusted less with each loss: it may have been of another route.
         """
@@ -560,8 +560,8 @@ class LinkEstimates:
         self._most = most
         self._links: OrderedDict[str, LinkEstimate] = OrderedDict()
         self.at: float | None = None
-        """The time in seconds of a clock that never steps, told by the caller before it passes a message in or has one encoded.
-        None: there is no time, and large messages are sent in bursts of the full size."""
+        """The time in seconds of a clock that never steps, told by the caller before it passes a message in or has a message
+        encoded. None: there is no time, and large messages are sent in bursts of the full size."""
 
     def __len__(self) -> int:
         return len(self._links)
@@ -595,7 +595,7 @@ UNITS: tuple[Position, ...] = ((1, 0), (1, 1), (0, 1), (-1, 0), (-1, -1), (0, -1
 
 
 def ring_point(centre: Position, distance: int, place: int) -> Position:
-    """The point at `distance` (at least 1) from `centre` at one of the 6 x `distance` places of that ring."""
+    """The point at `distance` (at least 1) from `centre` at any of the 6 x `distance` places of that ring."""
     side, step = divmod(place, distance)
     corner, along = UNITS[side], UNITS[(side + 2) % 6]
     return centre[0] + corner[0] * distance + along[0] * step, centre[1] + corner[1] * distance + along[1] * step

@@ -11,7 +11,7 @@ Rules kept here:
 
 - Each step names the clock both are at. If that clock has moved since, or another step is expected, the step has no
   effect.
-- One repair at a time, one attempt per exchange. After each attempt the next has to wait for `PAUSE` messages, and for twice as
+- One repair at a time, and one attempt per exchange. After each attempt the next has to wait for `PAUSE` messages, and for twice as
   many after each attempt that changed nothing: a difference that cannot be repaired stays an alarm and costs little. The other side
   goes along with each attempt, but audits itself no more often than that.
 - A node doubts its damaged buckets until some peer agrees with it.

@@ -1,7 +1,7 @@
 """Sites: groups of nodes that gossip with each other, and the few nodes of each site that speak with the other sites.
 
-A node belongs to the site in the label `site` of its description; nodes without the label form a site of their own. A fleet of one
-site knows none of this.
+A node belongs to the site in the label `site` of its description; nodes without the label form a site of their own. A fleet of a
+single site knows none of this.
 
 Between two sites only *speakers* begin exchanges: `SPEAKERS` nodes of each site, chosen anew for each pair of sites by rendezvous
 hashing (Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998). Every node computes a weight of each node
@@ -16,10 +16,10 @@ Rules:
 - The choice is about the beginning of exchanges only. A request of any node is answered: views of liveness differ.
 - Nodes that failed count no more, until they speak. A node that sees no other node of its site speaks, so each part of a
   partitioned site has speakers of its own.
-- The nodes next in rank speak too, each more seldom than the one before. Without these *stand-ins* two sites whose speakers cannot
+- The nodes next in rank speak too, each more seldom than the node before. Without these *stand-ins* two sites whose speakers cannot
   reach each other would stay apart, though other nodes of them could.
-- A node whose site is not known here, as all are to a blank node, is asked like one of the own site. So no site keeps a node from
-  joining.
+- A node whose site is not known here, as all are to a blank node, is asked like a node of the own site. So no site keeps a node
+  from joining.
 - Orders of nodes are kept, and follow each node that comes or goes: a round costs O(sites).
 """
 
@@ -168,7 +168,7 @@ class Sites:
         return self._site_of.get(node) not in (None, self._site)
 
     def move(self, site: str) -> None:
-        """This node belongs to this site from now on. O(nodes) for another one."""
+        """This node belongs to this site from now on. O(nodes) for another site."""
         if site != self._site:
             self._site = site
             self._orders.clear()
@@ -280,7 +280,7 @@ class Sites:
     # --- whom to ask -----------------------------------------------------------------------------------------------------
 
     def choose(self, chance: RandomSource, *, alone: bool) -> str | None:
-        """The other site to speak with in this round; None: stay in the own one. `alone`: no node of it can be asked now."""
+        """The other site to speak with in this round; None: stay in the own site. `alone`: no node of it can be asked now."""
         shares = self.shares
         total = sum(shares.values())
         if not total:
@@ -305,7 +305,7 @@ class Sites:
         return sum(1 for _ in islice((node for node in self._members[self._site] if node not in self._failed), SPEAKERS))
 
     def witnesses(self, other: str) -> list[str]:
-        """The nodes whose evidence counts for another site: its speakers, and the one that spoke last."""
+        """The nodes whose evidence counts for another site: its speakers, and the node that spoke last."""
         known = self.speakers(other, self._site)
         last = self._spoke.get(other)
         return known if last is None or last in known else [*known, last]

@@ -6,12 +6,12 @@ Rules of the sender (`OutboundTransfers`):
   even as the only part. A smaller message is sent unchanged: the envelope of a part would cost more than compression saves.
 - Parts go out in bursts of bounded size. The last part of a burst says that its sender pauses; the reader then asks for the rest
   with a `Resume`, also after a broken connection or a day later.
-- Where the caller tells the time (`LinkEstimates.at`), a burst is what passes in about a second at the measured rate, and so is
-  each part. A peer of unknown rate gets a kilobyte first. The message is split into slices of half a kilobyte, so that the size of
-  parts can change in the middle of a transfer; a part has one slice or several (`Part.unit`), several only for a reader that knows
-  them.
+- Where the caller tells the time (`LinkEstimates.at`), a burst is the bytes that pass in about a second at the measured rate, and
+  so is each part. A peer of unknown rate gets a kilobyte first. The message is split into slices of half a kilobyte, so that the
+  size of parts can change in the middle of a transfer; a part has one slice or several (`Part.unit`), several only for a reader
+  that knows them.
 - A `Resume` names the slices that arrived beyond a gap (`Resume.held`); these are not sent again.
-- A kept message is sent on, instead of another one, to a peer that asks again at the clock that it was made for.
+- A kept message is sent on, instead of another message, to a peer that asks again at the clock that it was made for.
 - One encoded message per peer is kept, so that a resumed transfer goes on with the same bytes: the sender's state as of an instant.
   The message is dropped once the peer has given evidence of its clock, when a newer message replaces it, and when all kept messages
   exceed their bound (least recently asked for first).
@@ -556,6 +556,11 @@ class OutboundTransfers:
         message = kept.cut.message
         fits = not serves(theirs) if isinstance(message, Sync) else message.basis == theirs
         return self._burst(kept, again=True) if fits else None
+
+    def keeps(self, reader: Replica) -> bool:
+        """True if a message for this life of a peer is kept. False without a time."""
+        kept = self._kept.get(reader.node_id)
+        return self._links.at is not None and kept is not None and kept.reader == reader
 
     def is_sending(self, reader: Replica, seconds: float) -> bool:
         """True if parts of a message were sent to this life of a peer less than so many seconds ago. False without a time."""

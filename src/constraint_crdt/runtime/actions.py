@@ -2,16 +2,16 @@
 
 Rules kept here:
 
-- A turn is found in the turn of the loop of the judgement. What changes without a judgement, such as the removal of a definition,
-  and what needs time, such as `unknown_for` and `repeat`, is found by a look each `LOOK_EVERY` seconds.
-- An action is told of a constraint only while a definition of mode enforce binds the node. What an action was told last is kept, so
-  it is told each turn once, also over a restart, and never the end of what it was not told the begin of.
+- A turn is found in the turn of the loop of the judgement. A change without a judgement, such as the removal of a definition,
+  and a turn that needs time, such as `unknown_for` and `repeat`, is found by a look each `LOOK_EVERY` seconds.
+- An action is told of a constraint only while a definition of mode enforce binds the node. The last turn that an action was told is
+  kept, so it is told each turn once, also over a restart, and never the end of a violation whose begin it was not told.
 - Turns of a constraint are told to an action one after another, in their order, by `Deliveries`. Of different constraints
   `AT_ONCE` are told at once.
-- The queue, and what actions were told, are a small file beside the store, replaced as a whole. A turn is in it before the first
-  attempt, and leaves it after success, so each turn is told at least once. The number of its attempts is in it before each attempt:
-  a command that ends the node, such as a reboot, is repeated `attempts` times at most. Repeated messages are not kept.
-- A queue that is full drops its oldest turn. Beyond `MOST_WAITING` in all, the queue that has been waiting longest drops one.
+- The queue, and the last turns told to actions, are a small file beside the store, replaced as a whole. A turn is in it before the
+  first attempt, and leaves it after success, so each turn is told at least once. The number of its attempts is in it before each
+  attempt: a command that ends the node, such as a reboot, is repeated `attempts` times at most. Repeated messages are not kept.
+- A queue that is full drops its oldest turn. Beyond `MOST_WAITING` in all, the queue that has been waiting longest drops a turn.
 - A command runs in a process group of its own, which is ended with it, at its timeout, and when the node stops. On Linux the kernel
   kills the command if the node is killed.
 """
@@ -63,7 +63,7 @@ from constraint_crdt.transport import PublishingTransport, Transport, TransportE
 from constraint_crdt.types.verdicts import VIOLATED_STATES
 
 LOOK_EVERY: Final = 1.0
-"""Seconds between two looks at what time moves."""
+"""Seconds between two looks at the changes by time."""
 
 AT_ONCE: Final = 4
 """Attempts of an action at once."""
@@ -98,7 +98,7 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class Followed(msgspec.Struct, array_like=True):
-    """What an action was told of a constraint last."""
+    """The last turn of a constraint that an action was told."""
 
     turn: str
     since: int
@@ -206,7 +206,7 @@ class Actions(Deliveries[TurnMessage]):
         return found
 
     async def look(self) -> None:
-        """Find what changed without a judgement, and what time moves. O(constraints that are violated or unknown)."""
+        """Find changes without a judgement, and changes by time. O(constraints that are violated or unknown)."""
         for name, id_ in list(self._told):
             self._look(self._actions[name], id_)
         redefined, self._redefined = self._redefined, {}
@@ -307,7 +307,7 @@ class Actions(Deliveries[TurnMessage]):
         return f"action {name} on {id_}"
 
     def most_attempts(self, message: TurnMessage) -> int:
-        """See `Action.tries`. A repeated message has one: the next one follows."""
+        """See `Action.tries`. A repeated message has a single attempt: the next message follows."""
         return 1 if message.turn.repeated else self._actions[message.turn.action].tries
 
     def settled(self, key: str, message: TurnMessage) -> None:  # noqa: ARG002 - of the base class
@@ -384,7 +384,7 @@ class Actions(Deliveries[TurnMessage]):
     # --- file --------------------------------------------------------------------------------------------------------------
 
     async def load(self) -> None:
-        """Load what waits and what was told of the file. A file that cannot be read is ignored with a warning."""
+        """Load the waiting and the told turns of the file. A file that cannot be read is ignored with a warning."""
         if self._file is None or not self._actions:
             return
         try:
@@ -404,13 +404,13 @@ class Actions(Deliveries[TurnMessage]):
     _loaded: Sequence[Turn] = ()
 
     def begin(self) -> None:
-        """The node joined its fleet: go on with what waited when it stopped."""
+        """The node joined its fleet: go on with the turns that waited when it stopped."""
         for turn in self._loaded:
             self._queue(turn)
         self._loaded = ()
 
     async def keep(self) -> None:
-        """Save what changed, once a second."""
+        """Save the changes, once a second."""
         await self.look()
         self._changes += bool(self._unsaved)  # the disk may take it now
         await self.save()
@@ -439,7 +439,7 @@ class Actions(Deliveries[TurnMessage]):
         self._saved = changes
 
     async def close(self) -> None:
-        """End running commands, and save what waits."""
+        """End running commands, and save the waiting turns."""
         self._closed = True
         for command in self._running:
             command.stop()
@@ -455,7 +455,7 @@ class Actions(Deliveries[TurnMessage]):
     # --- report ------------------------------------------------------------------------------------------------------------
 
     def report(self) -> ActionsReport:
-        """The actions, and what waits."""
+        """The actions, and the waiting turns."""
         waiting = sorted((each for queue in self._queues.values() for each in queue), key=lambda each: each.turn.at)
         return ActionsReport(
             actions=tuple(self._report(action, waiting) for action in self._actions.values()),
@@ -488,7 +488,7 @@ class Actions(Deliveries[TurnMessage]):
         )
 
     def findings(self) -> Iterator[Finding]:
-        """The findings of `doctor`: actions that fail, and what was dropped. None without an action."""
+        """The findings of `doctor`: actions that fail, and dropped turns. None without an action."""
         wrong = False
         for name, figures in self._figures.items():
             if not figures.working:

@@ -99,7 +99,7 @@ from constraint_crdt.types.verdicts import value_text
 
 
 def link_kinds(transport: Transport) -> Mapping[str, LinkState]:
-    """The names of the peers, each with its link. A transport that makes no links on its own has a direct one to each."""
+    """The names of the peers, each with its link. A transport that makes no links on its own has a direct link to each."""
     if isinstance(transport, LinkingTransport):
         return transport.links()
     return {peer.name: "direct" for peer in transport.peers()}
@@ -390,7 +390,7 @@ class Answers:
         return ParameterValueReport(value=value.value, set_by=value.dot.replica.node_id, set_at=value.at, actor=actor)
 
     def _parameter_readers(self, names: Collection[str]) -> dict[str, list[str]]:
-        """The active constraints that read these parameters. O(constraints), and decodes those that may read one only."""
+        """The active constraints that read these parameters. O(constraints), and decodes those that may read a parameter only."""
         state = self._gossip.state
         found: dict[str, list[str]] = {name: [] for name in names}
         needle = next(iter(names)).encode() if len(names) == 1 else PARAM.encode()
@@ -796,7 +796,7 @@ class SourceFigures(msgspec.Struct, frozen=True, kw_only=True):
     values: int
     """Values taken in."""
     dropped: int
-    """Values that were followed by another one within `every`, or of variables beyond the bound."""
+    """Values that were followed by another within `every`, or of variables beyond the bound."""
     faults: int
     """Messages that could not be decoded."""
     unknown: int

@@ -1,7 +1,8 @@
-"""Backtests: what rules would have said of recorded measurements, against what others said.
+"""Backtests: the outcome of rules for recorded measurements, against the outcome of other rules.
 
-A source (`Source`) is what a node measured in one life: a recording (`persistence.MeasurementRecorder`), or answers of Prometheus.
-Each set of rules runs on a node in virtual time (`rule_tests`), which takes the same samples, ticks and checks at the same times.
+A source (`Source`) has the measurements of a node in one life: a recording (`persistence.MeasurementRecorder`), or answers of
+Prometheus. Each set of rules runs on a node in virtual time (`rule_tests`), which takes the same samples, ticks and checks at the
+same times.
 
 Rules kept here:
 
@@ -9,7 +10,7 @@ Rules kept here:
 - The rules of before are those of the recording, each from the time at which it was in force there, unless others are given. New
   rules are in force from the begin.
 - A variable that no rule reads is not replayed. A constraint that both sets define alike is judged once.
-- Constraints of scope fleet are left out: a recording is of one node.
+- Constraints of scope fleet are left out: a recording is of a single node.
 """
 
 import math
@@ -42,7 +43,7 @@ from constraint_crdt.runtime.persistence import (
     Ticked,
     read_measurements,
 )
-from constraint_crdt.runtime.rule_tests import Rules, SeenAlert, SeenTurn, VirtualClock, VirtualFleet, VirtualNode, silent
+from constraint_crdt.runtime.rule_tests import Rules, TimedAlert, TimedTurn, VirtualClock, VirtualFleet, VirtualNode, silent
 from constraint_crdt.runtime.settings import NodeSettings, VariableSettings
 from constraint_crdt.simulation.recorder import RecordingError
 from constraint_crdt.types.definition import Definition, read_addition
@@ -74,7 +75,7 @@ class Samples(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """The node looked at what time moves."""
+    """The node looked for changes by time."""
 
     passed: int
 
@@ -93,7 +94,7 @@ class Redefinition(NamedTuple):
     definitions: Definitions
 
 
-Happening = Samples | Tick | Check | Redefinition
+Input = Samples | Tick | Check | Redefinition
 
 
 class Beginning(NamedTuple):
@@ -116,24 +117,24 @@ class Beginning(NamedTuple):
 
 
 class Source(Protocol):
-    """What a node measured."""
+    """The measurements of a node."""
 
     @property
     def beginning(self) -> Beginning:
         """The node at the begin."""
 
-    def happenings(self) -> Iterator[Happening]:
-        """What happened, by time. Raises `RecordingError`."""
+    def inputs(self) -> Iterator[Input]:
+        """The inputs of the node, by time. Raises `RecordingError`."""
 
     def defined_once(self) -> Definitions | None:
         """The definitions of constraints that were in force from the begin to the end; None if the source has none at all."""
 
 
 class Recording:
-    """The files of a life of a node, one after the other."""
+    """The files of a life of a node, in their order."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        """`paths`: parts of the same life, each following the one before. Raises `RecordingError`."""
+        """`paths`: parts of the same life, each following the part before. Raises `RecordingError`."""
         self._paths = paths
         begun = _head(paths[0])
         self.beginning = Beginning(
@@ -148,7 +149,7 @@ class Recording:
         for path in self._paths:
             yield from read_measurements(path)
 
-    def happenings(self) -> Iterator[Happening]:
+    def inputs(self) -> Iterator[Input]:
         """See `Source`."""
         names: list[tuple[str, ...]] = []
         at, begin = 0, self.beginning.steady
@@ -271,7 +272,7 @@ class PrometheusSeries:
         self._period = max(1, round(check_every * SECOND))
         self.beginning = Beginning(node, begin, SECOND, {}, max_age, {}, check_every)
 
-    def happenings(self) -> Iterator[Happening]:
+    def inputs(self) -> Iterator[Input]:
         """See `Source`. Samples come before the tick of their time."""
         begin, by_time = self.beginning.wall, dict[int, dict[str, object]]()
         for name, series in self._series.items():
@@ -337,13 +338,13 @@ def _number(source: str, text: str) -> float:
 
 
 class Outcome:
-    """What a set of rules said of a source."""
+    """The outcome of a set of rules for a source."""
 
     def __init__(self) -> None:
-        self.turns: list[SeenTurn] = []
+        self.turns: list[TimedTurn] = []
         """The changes of verdict states, by time; at most `MOST_TURNS`."""
         self.more_turns = 0
-        self.alerts: list[SeenAlert] = []
+        self.alerts: list[TimedAlert] = []
         self.end = 0
         """ns since the begin of the source."""
 
@@ -395,7 +396,7 @@ class _Calm:
         self._ticked: int | None = None
 
     async def redefine(self) -> None:
-        """Definitions are going to change: take in what was put off, and the last values of the variables that no rule read."""
+        """Definitions are going to change: take in the samples put off, and the last values of the variables that no rule read."""
         await self.flush()
         self._changes, now = -1, self._clock.passed
         last, self._last = self._last, {}
@@ -444,7 +445,7 @@ class _Calm:
         self._ages_at = until if self._ages_at is None else min(self._ages_at, until)
 
     async def flush(self) -> None:
-        """Take in what was put off, at its time."""
+        """Take in the samples put off, at their times."""
         off, self._off = self._off, {}
         now = self._clock.passed
         for names, (at, chosen) in sorted(off.items(), key=lambda each: each[1][0]):
@@ -463,7 +464,7 @@ class _Calm:
             self._groups.clear()
 
     async def tick(self) -> None:
-        """Look at what time moves."""
+        """Look for changes by time."""
         now = self._clock.steady()
         aging = self._ages_at is not None and self._ages_at <= now
         if aging or (self._ticked is not None and now - self._ticked > self._evaluator.suspended_after):
@@ -498,7 +499,7 @@ class _Side:
         """Constraints of scope fleet."""
 
     async def begin(self, source: Source) -> None:
-        """Open the node, and give it what was known at the begin of the source."""
+        """Open the node, and give it the knowledge at the begin of the source."""
         await self.fleet.open()
         begun = source.beginning
         by_time = dict[int, dict[str, object]]()
@@ -520,18 +521,18 @@ class _Side:
                 self._node.define(id_, chosen)
         await self._evaluator.renew()
 
-    async def take(self, happening: Happening) -> None:
-        """Replay what happened."""
+    async def take(self, input_: Input) -> None:
+        """Replay an input."""
         fleet, clock = self.fleet, self._clock
-        await fleet.advance(happening.passed, inclusive=False)
-        clock.passed = self.outcome.end = happening.passed
-        if type(happening) is Samples:
-            await self._calm.measure(happening.names, happening.values)
-        elif type(happening) is Tick:
+        await fleet.advance(input_.passed, inclusive=False)
+        clock.passed = self.outcome.end = input_.passed
+        if type(input_) is Samples:
+            await self._calm.measure(input_.names, input_.values)
+        elif type(input_) is Tick:
             await self._calm.tick()
-        elif type(happening) is Check:
+        elif type(input_) is Check:
             await self._calm.redefine()
-            await self._evaluator.check(happening.values)
+            await self._evaluator.check(input_.values)
         if self._node.turns or self._node.alerts:
             self._keep()
 
@@ -544,14 +545,14 @@ class _Side:
         node.turns, node.alerts = [], []
 
     async def end(self) -> None:
-        """What was put off, and the steps of the last instant."""
+        """Take in the samples put off, and the steps of the last instant."""
         await self._calm.flush()
         await self.fleet.advance(self.outcome.end, inclusive=True)
         self._keep()
 
 
 class Replayed(NamedTuple):
-    """What two sets of rules said of a source."""
+    """The outcomes of two sets of rules for a source."""
 
     source: Source
     old: Outcome
@@ -592,15 +593,15 @@ async def replay(source: Source, new: Rules, old: Rules | None) -> Replayed:
         await one.define(before if before is not None else source.beginning.definitions)
         await other.define(given)
         seen |= before.keys() if before is not None else source.beginning.definitions.keys()
-        for happening in source.happenings():
-            if type(happening) is Redefinition:
+        for input_ in source.inputs():
+            if type(input_) is Redefinition:
                 if before is None:
-                    seen |= happening.definitions.keys()
-                    await one.take(happening)
-                    await one.define(happening.definitions)
+                    seen |= input_.definitions.keys()
+                    await one.take(input_)
+                    await one.define(input_.definitions)
                 continue
-            await one.take(happening)
-            await other.take(happening)
+            await one.take(input_)
+            await other.take(input_)
         await one.end()
         await other.end()
     if not judged_twice:
@@ -633,7 +634,7 @@ class Difference(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """What a set of rules said of a constraint."""
+    """The figures of a set of rules for a constraint."""
 
     turns: int
     """Changes of its state."""
@@ -678,7 +679,7 @@ def compare(replayed: Replayed) -> list[Comparison]:
 
 
 _WELL = frozenset({VerdictState.HOLDS, VerdictState.OFF})
-"""Of a constraint that one set lacks, nothing is different while it holds."""
+"""Of a constraint that either set lacks, nothing is different while it holds."""
 
 
 def differences(replayed: Replayed) -> Iterator[Difference]:
@@ -709,5 +710,5 @@ def differences(replayed: Replayed) -> Iterator[Difference]:
     yield from sorted(found, key=lambda each: (each.begin, each.constraint))
 
 
-def _values(seen: SeenTurn) -> str:
+def _values(seen: TimedTurn) -> str:
     return "" if seen.verdict is None else ", ".join(f"{name}={text}" for name, text in seen.verdict.inputs)

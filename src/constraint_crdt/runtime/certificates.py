@@ -4,7 +4,7 @@
   by a request over the transport. An operator with an issuing certificate answers, and renews its own. The new certificate is put
   to use by opening the session of the transport again: the life and the row of the node go on.
 - *Invitations.* An operator's node keeps them in its folder, and listens at the join endpoint while one is open.
-- *Rotation.* `fleet rotate` makes a new root and a statement of the former one about it. An operator's node finds the statement in
+- *Rotation.* `fleet rotate` makes a new root and a statement of the former root about it. An operator's node finds the statement in
   its folder and writes it as a ROOT cell. Each node takes it into its own folder, and accepts both roots from then on. After a
   quarter of the time for which both are accepted, nodes ask for certificates of the new root; operators after three quarters, so
   that a node that was away still finds some that it accepts, and learns of the new root from them.
@@ -250,7 +250,7 @@ class Certificates:
                 yield read_rotation(statement, identity.known)
 
     async def _renew(self, *, forced: bool = False) -> bool:
-        """Ask for a new certificate and put it to use. True if there is one; else the reason is kept, and a retry is planned."""
+        """Ask for a new certificate and put it to use. True for success; else the reason is kept, and a retry is planned."""
         identity, now = self.identity, self._now()
         request, troubles = renewal_request(identity), list[str]()
         async for answer in self._answers(request):
@@ -308,7 +308,7 @@ class Certificates:
             raise IdentityError(f"the issuing certificate of {member.certified_by} ends on {moment(member.ends)}")
 
     async def _answers(self, request: bytes) -> AsyncIterator[bytes]:
-        """The answers to a request for renewal: of this node if it certifies, else of the operators, one after the other."""
+        """The answers to a request for renewal: of this node if it certifies, else of the operators, in turn."""
         if self._registrar is not None and self.identity.subject.role == "operator":
             # Of all roots: an operator that was away keeps the issuing certificate of the newest root, and comes back by it.
             yield self._registrar.renew(request, self.identity.known, self._now())

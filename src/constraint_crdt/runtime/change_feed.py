@@ -19,7 +19,7 @@ skew of clocks (a wrong clock was set right), the constraint is published as add
 definition differs. An addition that had ended before it was heard of is published as an expiry, with this in its detail.
 
 The audit: an entry after a change of constraints or membership tells its actor and its reason. The actor is that of `acting_as`,
-else that of the node. The history keeps what the change replaced, in the same write (`types.changes`).
+else that of the node. The history keeps the state that the change replaced, in the same write (`types.changes`).
 
 Batches of changes: for writers faster than a commit to disk per change.
 
@@ -200,7 +200,8 @@ class ChangeFeed:
         """Call `mutate`, a write by this node. A write may begin a new incarnation, also if `mutate` raises.
 
         `operation`: with a text, an entry of the audit about this operation on `subject` follows the mutations, if there are any.
-        `why`: the reason for people, of `because` if empty. `subjects`: what `mutate` may change; the history gets what changed.
+        `why`: the reason for people, of `because` if empty. `subjects`: the subjects that `mutate` may change; the history gets the
+        changes.
         """
         local, rows = self._local, self._local.state.rows
         before = Dot(local.replica, local.written)
@@ -234,7 +235,7 @@ class ChangeFeed:
             return self._local.time.stamp()
 
     def _keep(self, operation: str, why: str, time: int, earlier: Sequence[Before]) -> None:
-        """Keep in the history what changed. A first definition is no change: its cell tells all of it."""
+        """Keep the changes in the history. A first definition is no change: its cell tells all of it."""
         local, changes = self._local, self._local.state.changes
         known = [each for each in earlier if each.values or each.subject.kind != ADD or each.subject in changes.subjects]
         changed = [each for each in known if before_change(local.state.rows, each.subject) != each]
@@ -508,7 +509,7 @@ class DefinitionChanges:
         return DefinitionChange(kind, id_, now[0].when or "", len(now) if began else 0, former if len(now) == 1 else None)
 
     def _lasts(self, definitions: Sequence[Definition]) -> bool:
-        """True if one of these is in force for longer than two clocks may differ."""
+        """True if any of these is in force for longer than two clocks may differ."""
         by = self._now_by() + self._max_skew
         return any(each.expires_at is None or each.expires_at > by for each in definitions)
 

@@ -8,7 +8,7 @@ Rules kept here:
 - A sample is judged when it comes in, before `measure` returns. A look at each tick moves the verdicts that depend on time alone.
 - A tick that comes late by more than `SUSPENDED` means that the node was not running: nothing is known of the time between.
 - A constraint of scope fleet is judged when something moved that it reads of the nodes: soon, but all of them together take at most
-  `FLEET_SHARE` of a core. Every node judges; one of the live nodes writes counts, times and the cell, chosen by rendezvous hashing
+  `FLEET_SHARE` of a core. Every node judges; a single live node writes counts, times and the cell, chosen by rendezvous hashing
   without a word between them. A partition has one such node on each side. A node that is no longer chosen empties its cell.
 - The state of a constraint is told in a cell when it turns. After a calm time, `TOLD_AT_ONCE` turns are told at once; a constraint
   that turns often is told every `TOLD_EVERY`, always with its last state.
@@ -84,7 +84,7 @@ TOLD_TOGETHER = 1_000
 """Verdicts told as one transaction. Other tasks run while they are prepared."""
 
 SAME_SPELL = SECOND // 2
-"""The difference of the begins of one spell before and after a restart, at most, in ns: the clocks are read again."""
+"""The difference of the begins of a spell before and after a restart, at most, in ns: the clocks are read again."""
 
 MOST_TOLD = 10_000
 """Constraints with a verdict cell of this node. Further constraints are told by their counts alone."""
@@ -118,7 +118,7 @@ def _machine_ns() -> int:
 
 
 class FleetWatch:
-    """The nodes of the fleet as this node sees them, and the one that writes the counts of a constraint of scope fleet."""
+    """The nodes of the fleet as this node sees them, and the node that writes the counts of a constraint of scope fleet."""
 
     def __init__(self, gossip: GossipNode, live: Set[str]) -> None:
         """`live`: the other live nodes, as a changing view."""
@@ -240,7 +240,7 @@ class Evaluator:
     ) -> None:
         """`live`: the other live nodes, as a changing view. `shared`: the readings of this node. `push` has peers learn of a
         verdict at once. `every`: seconds between two ticks. `steady`: the clock of samples and ticks, in ns, never set; None: that
-        of the machine. `recorder`: records what verdicts follow from.
+        of the machine. `recorder`: records the inputs of verdicts.
         """
         self._recorder = recorder
         self._steady = _machine_ns if steady is None else steady
@@ -317,7 +317,7 @@ class Evaluator:
         return self.judge.basis(id_)
 
     def writer(self, id_: str) -> str | None:
-        """The node that writes the counts of a constraint of scope fleet, as this node sees the fleet; None for another one."""
+        """The node that writes the counts of a constraint of scope fleet, as this node sees the fleet; None for others."""
         return self.fleet.writer(id_) if id_ in self.judge.fleet_ids else None
 
     def times(self, id_: str) -> tuple[int, int, int]:
@@ -396,10 +396,10 @@ class Evaluator:
         return evaluations
 
     async def decide(self, values: Mapping[str, object]) -> list[list[Ruling]]:
-        """What the constraints say of these values, on top of what is measured now: a list of rulings for each constraint.
+        """The rulings of the constraints on these values, on top of the present measurements: a list for each constraint.
 
         Nothing is counted, and neither windows nor states change. A window has a given value as its newest sample. The readings
-        that other nodes have of this one are replaced by the given values for this question only.
+        that other nodes have of this node are replaced by the given values for this question only.
         """
         values = flattened(values)
         await self.renew()
@@ -594,7 +594,7 @@ class Evaluator:
     async def write_counts(self, *, at_once: bool = False) -> None:
         """Write the counts. A count beyond 2**63 - 1 is refused alone, and dropped: the other count of its constraint goes on.
 
-        `at_once`: as one transaction. Else other tasks run in between.
+        `at_once`: as a single transaction. Else other tasks run in between.
         """
         most = None if at_once else WRITTEN_AT_ONCE
         for _ in range(self.judge.counted // WRITTEN_AT_ONCE + 1):
@@ -706,7 +706,7 @@ class _Turn(NamedTuple):
 
 
 class _VerdictCells:
-    """The cells on the verdicts of this node: the constraints that have one, the waiting verdicts, and when they may be told."""
+    """The cells on the verdicts of this node: the constraints that have a cell, the waiting verdicts, and when they may be told."""
 
     def __init__(
         self, gossip: GossipNode, feed: ChangeFeed, judge: Judge, push: Callable[[], None], steady: Callable[[], int]
@@ -717,7 +717,7 @@ class _VerdictCells:
         self._judge = judge
         self._push = push
         self._told: dict[str, _Turn | None] = {}
-        """The last turn told of each constraint with a cell of this node, or with one that waits."""
+        """The last turn told of each constraint with a cell of this node, or with a turn that waits."""
         self._recalled: set[str] = set()
         """Those of them whose turn was told before the start, or by another life."""
         self._waiting: dict[str, None] = {}
@@ -725,7 +725,7 @@ class _VerdictCells:
         self._fresh: dict[str, None] = {}
         """Those that began to wait since the last call of `tell`."""
         self._paced: dict[str, int] = {}
-        """The time until which the cells of a constraint fill the rate of one in `TOLD_EVERY`."""
+        """The time until which the cells of a constraint fill the rate of a cell per `TOLD_EVERY`."""
         self._restated: dict[str, int] = {}
         """The time before which a constraint is not told for another reason alone."""
         self._lives: tuple[Replica, Mapping[Replica, int]] | None = None
@@ -738,7 +738,7 @@ class _VerdictCells:
                 self._wait(id_)
 
     def _turned(self, id_: str) -> bool:
-        """True if a constraint turned since it was told, or one of scope fleet has another reason: it concerns all nodes.
+        """True if a constraint turned since it was told, or a constraint of scope fleet has another reason: it concerns all nodes.
 
         Another reason of a node in the same state is no turn.
         """

@@ -392,7 +392,7 @@ class EventPublisher:
         self.publish(EventKind.ALERT if fired else EventKind.ALERT_RESOLVED, detail=detail, **subject)
 
     def silence(self, before: Silence | None, after: Silence | None) -> None:
-        """Publish a silence or an acknowledgement, new or ended early. One that is over already is not told."""
+        """Publish a silence or an acknowledgement, new or ended early. A silence that is over already is not told."""
         silence = after or before
         if silence is None or silence.value.until <= self._gossip.time.now():
             return
@@ -596,7 +596,7 @@ class Notices:
             self._nodes.add(name)
 
     def _cells_came(self, cells: Sequence[Cell]) -> None:
-        """Note new cells of a kind, each the only one under its key."""
+        """Note new cells of a kind, each the only cell under its key."""
         for replica, _, _ in core.row_spans(cells):
             self._nodes.add(replica.node_id)
         if cells[0].kind in _ABOUT_A_CONSTRAINT:

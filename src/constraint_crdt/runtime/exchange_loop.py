@@ -10,8 +10,8 @@ Rules of exchanges:
   is a retired node, which may run and speak on: nothing waits for it.
 - A peer that comes is asked soon, or asks first, so that nodes that start together are live to each other at once.
 - A change is pushed at once, to more peers in a larger fleet. The rate of pushes is bounded, so that each node can answer the
-  pushes of all others. Rounds bring missed changes, at one interval for all sizes: each node begins a round and answers a round on
-  average, and rounds keep the clocks of peers known (see `crdt.clock`).
+  pushes of all others. Rounds bring missed changes, at the same interval for all sizes: each node begins a round and answers a
+  round on average, and rounds keep the clocks of peers known (see `crdt.clock`).
 - The interval of rounds lengthens while the node is at rest: all peers are live and have its state, by their own evidence, and
   clocks of peers are known and not in doubt. Rounds then ask the peers in turn, so each hears the clock of this node. A change, a
   peer that comes, goes or fails, and evidence of another state end the rest at once.
@@ -200,7 +200,7 @@ TURN = HASTE
 """Share of `request_timeout` after which an exchange goes on beside the next ones."""
 
 ASIDE = 64
-"""Exchanges that go on beside others, at most. Further ones wait for one of them."""
+"""Exchanges that go on beside others, at most. Further exchanges wait for a place."""
 
 ROUND_BYTES = 400
 """Bytes of a round without news on a link, with those that the transport adds, about."""
@@ -290,7 +290,7 @@ class ExchangeLoop:
         self._reads = asyncio.Lock()
         """Held while a thread reads a large message."""
         self._encodes = asyncio.Lock()
-        """Held while a thread encodes one."""
+        """Held while a thread encodes a message."""
         self._dirty = asyncio.Event()
         self.interval = RoundInterval(every)
         """The interval of rounds."""
@@ -365,7 +365,7 @@ class ExchangeLoop:
         return self._speaks_with(name)
 
     async def answer(self, payload: bytes, sender: Peer | None = None) -> list[bytes]:
-        """Handle a request of a peer. Returns the replies. `sender`: the proven sender, if the transport proves one."""
+        """Handle a request of a peer. Returns the replies. `sender`: the proven sender, if the transport proves senders."""
         peer, responses = await self._receive(payload, sender)
         replies = [data for response in responses for data in await self._encoded(response, peer)]
         if self.sites.is_away(peer):
@@ -435,7 +435,7 @@ class ExchangeLoop:
                 self.interval.shorten()
 
     async def _rest_until_round(self) -> None:
-        """Wait for an interval, or for the least one from the end of the rest on."""
+        """Wait for an interval, or for the least interval from the end of the rest on."""
         jitter = self._random.uniform(0.8, 1.2)
         if self.interval.is_long:
             with contextlib.suppress(TimeoutError):
@@ -764,7 +764,7 @@ class ExchangeLoop:
     async def _receive(self, payload: bytes, sender: Peer | None) -> tuple[str, list[GossipMessage]]:
         """Merge a message, if it names its sender. Returns its sender and the responses.
 
-        A large message is read in a thread, one at a time, and merged in a turn of the loop: what it changes is seen as a whole.
+        A large message is read in a thread, one at a time, and merged in a turn of the loop: its changes are seen as a whole.
         """
         rows = self._gossip.state.rows
         self.received += 1

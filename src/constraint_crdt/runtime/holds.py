@@ -6,7 +6,8 @@ Rules kept here:
   rights are is a matter of this node: nothing is sent for it. The next exchange carries it.
 - The end of a hold with a lease waits for no disk: a process that resumes counts it as held for longer.
 - Processes of this node are served in the order in which they came. `protocol.loans` has the order over the fleet.
-- A node that waits begins an exchange with the node that has the most to lend, and an owner that lent begins one with the borrower.
+- A node that waits begins an exchange with the node that has the most to lend, and an owner that lent begins an exchange with the
+  borrower.
 - A node that has resumed its life holds and lends nothing before its first contact (`lifecycle`).
 """
 
@@ -99,7 +100,7 @@ class NodeBudgets:
         once: Callable[[str, Coroutine[object, object, None]], None],
         publish: Callable[..., None],
     ) -> None:
-        """`check_call` refuses a write outside of the life of the node. `once(name, coroutine)` runs one in the background.
+        """`check_call` refuses a write outside of the life of the node. `once(name, coroutine)` runs a coroutine in the background.
         `publish`: that of `EventPublisher`.
         """
         self._gossip = gossip
@@ -116,7 +117,7 @@ class NodeBudgets:
         self._timer: asyncio.TimerHandle | None = None
         """For loans that wait for other owners."""
         self._syncing: set[str] = set()
-        """The budgets for which what is kept back is being written."""
+        """The budgets for which the amount kept back is being written."""
         self._told: dict[str, tuple[Head, ...]] = {}
         """The definitions of each budget in force, as the events told them."""
         self._away: dict[str, str] = {}
@@ -125,7 +126,7 @@ class NodeBudgets:
         """The budgets with stranded rights, as the events told them."""
         self._look_at = 0.0
         self.waits = DurationHistogram(WAIT_BOUNDS)
-        """How long processes waited for what they acquired."""
+        """How long processes waited until they acquired."""
         self.acquired = 0
         """Amounts acquired since the start, by number."""
         self.released = 0
@@ -277,7 +278,7 @@ class NodeBudgets:
             self._syncing.discard(name)
 
     async def _sync(self, name: str) -> None:
-        """Wait until all up to now is on disk, and note what is kept back there. Raises `WritesRefused`."""
+        """Wait until all up to now is on disk, and note the amount kept back there. Raises `WritesRefused`."""
         kept = self._escrow.kept(name)
         await self._persistence.durable()
         self._escrow.synced(name, kept)
@@ -476,7 +477,7 @@ class NodeBudgets:
         self._tell()
 
     def _serve(self) -> None:
-        """Grant what is free here to the processes that wait, the first one first."""
+        """Grant the free amounts here to the processes that wait, the first in line first."""
         for waited, queue in self._queues.items():
             while queue and not self._feed.held:
                 waiter = queue[0]

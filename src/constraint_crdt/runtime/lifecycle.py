@@ -7,10 +7,10 @@ intervals. The public operations are in `node`. All parts belong to the same eve
 `Membership` is the place of the node in its fleet: arriving and leaving peers, missing links, duplicate names, and the end of a
 node for good. It names the nodes of the state, with their endpoints, to a transport that makes links on its own
 (`LinkingTransport`), and which of them others give evidence of. With an identity, endpoints are taken from rows of members only.
-Without one, a node whose own endpoints are all on this machine takes no others. An exchange with a peer whose link has come back
-begins at once. A node ends for good, with a reason, if retired, or if another live node has its name. Of two nodes of the same name
-the node with the later session ends. A node whose store says that it was retired hears a peer first, as that may be over: undone,
-or settled otherwise.
+Without an identity, a node whose own endpoints are all on this machine takes no others. An exchange with a peer whose link has come
+back begins at once. A node ends for good, with a reason, if retired, or if another live node has its name. Of two nodes of the same
+name the node with the later session ends. A node whose store says that it was retired hears a peer first, as that may be over:
+undone, or settled otherwise.
 """
 
 import asyncio
@@ -830,7 +830,7 @@ class Runtime:
             _log.warning("%s was not heard of for %g s and is retired (retire_away_after)", name, after)
 
     def _facts(self, frontier: DefinitionClock) -> Facts:
-        """What the kinds of alerts read."""
+        """The facts that the kinds of alerts read."""
         return Facts(
             self.gossip, self.evidence, self.coverage, self.convergence, self.rates, frontier,
             budgets=self._budget_reports,
@@ -849,12 +849,12 @@ class Runtime:
         return {node for node in self.gossip.state.ways_out if evidence.is_seen(node) or evidence.through(node) is not None}
 
     def _write_told(self, mutate: Callable[[], object]) -> None:
-        """Write what was told of alerts, and let peers know at once."""
+        """Write the messages told of alerts, and let peers know at once."""
         self.feed.write(mutate)
         self.exchanges.push()
 
     async def _told_is_on_disk(self) -> None:
-        """Wait until what was told of alerts is on disk; not for long, since a disk that hangs must not silence alerts."""
+        """Wait until the messages told of alerts are on disk; not for long, since a disk that hangs must not silence alerts."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DISK_PATIENCE):
                 await self.persistence.settled()
@@ -865,7 +865,7 @@ class Runtime:
         return [name for name in evidence.names if not evidence.is_seen(name) and evidence.through(name) is None]
 
     def _waits_to_tell(self) -> bool:
-        """Peers are there and none has spoken yet, so what was told of alerts meanwhile is not known."""
+        """Peers are there and none has spoken yet, so messages told of alerts meanwhile are not known."""
         if time.monotonic() - self._began > FIRST_CONTACT:
             return self.feed.held
         live = set(self.exchanges.live)

@@ -10,7 +10,7 @@ Rules kept here:
 - Values are converted and checked once, where they come in. None withdraws a variable at once.
 - Of the variables that a node shares, a sample that moved is told to the fleet (`types/readings`), at most `MOST_READINGS` of them:
   first those of the settings, then those that constraints of scope fleet need.
-- At most `MAX_VARIABLES` variables: an aged one makes room for a new one, and without an aged one the new one is refused.
+- At most `MAX_VARIABLES` variables: an aged variable makes room for a new one, and without an aged variable the new one is refused.
 - An instance (`joint_temp_c{joint="j1"}`) is a variable, at most `MAX_INSTANCES` of them of the same name by the same rule. It is
   not shared. Its value is a number, a text, true or false. None for the name withdraws its instances, too.
 """
@@ -166,7 +166,7 @@ class LatestMeasurements:
         ]
 
     def explain(self, reasons: Mapping[str, str | None]) -> None:
-        """State why variables have no value, in words that follow their names: told while they have no usable one, until the next
+        """State why variables have no value, in words that follow their names: told while they have no usable value, until the next
         value. None: no reason. Reasons beyond `MAX_VARIABLES` first parts of names are left out.
         """
         for name, reason in reasons.items():
@@ -309,7 +309,7 @@ class LatestMeasurements:
         return found
 
     def _until(self, name: str, max_age: int | None) -> int:
-        """The time after which the value of a variable, or of one of its fields, is too old."""
+        """The time after which the value of a variable, or of a field of it, is too old."""
         there = [self._samples[each] for each in (name, *self._fields.get(name, ())) if each in self._samples]
         ends = [sample.until if max_age is None else sample.at + max_age for sample in there]
         return min(ends, default=FOREVER)
@@ -363,7 +363,7 @@ class LatestMeasurements:
         return {variable_of(name): kind_of(sample.value) for name, sample in self._samples.items() if now <= sample.until}
 
     def fresh(self, now: int) -> dict[str, object]:
-        """The values within their maximum age; of a variable with instances, that of one of them."""
+        """The values within their maximum age; of a variable with instances, that of any of them."""
         return {variable_of(name): sample.value for name, sample in self._samples.items() if now <= sample.until}
 
     def ages_at(self) -> int | None:

@@ -84,7 +84,7 @@ _REFUSED = {_Life.NEW: "has not been started", _Life.STARTING: "is still startin
 
 
 class Node:
-    """One node of a fleet. Use it as an async context manager, or call `start` and `stop`, once each.
+    """A node of a fleet. Use it as an async context manager, or call `start` and `stop`, once each.
 
     Writes are for the event loop on which the node was started. They raise `WrongThread` elsewhere, and `LifecycleError` before
     `start` and after `stop`; nothing changes then. Reads work before `start` and after `stop` too; call them on the loop as well.
@@ -153,7 +153,7 @@ class Node:
         self.decisions = runtime.decisions
         """The last decisions."""
         self.rules = RuleHistory(runtime.gossip)
-        """Who changed the rules, when, and what they were."""
+        """Who changed the rules, when, and the former rules."""
         self.convergence = runtime.convergence
         """How the state of each peer compares to this node's."""
         self.overview = runtime.overview
@@ -193,7 +193,7 @@ class Node:
     async def start(self, *, rejoin: bool = False) -> None:
         """Load the store and join the fleet. `rejoin`: rename the store and begin with an empty one; peers bring its content back.
 
-        Raises `StoreError` or `TransportError` if one of them cannot open, nothing runs then and a new try is allowed, and
+        Raises `StoreError` or `TransportError` if store or transport cannot open, nothing runs then and a new try is allowed, and
         `LifecycleError` for a node that was started or stopped before.
         """
         if self._life is not _Life.NEW:
@@ -209,7 +209,7 @@ class Node:
     async def stop(self) -> None:
         """Leave: write and push the gathered counts, then close the transport. Idempotent.
 
-        Raises `WrongThread` on another event loop than the one of `start`.
+        Raises `WrongThread` on another event loop than that of `start`.
         """
         self._check_loop()
         self._life = _Life.STOPPED
@@ -284,7 +284,7 @@ class Node:
         again only once it held for so long; `clear_when`: and only if this expression holds. `if_unknown`: the verdict to count for
         an unknown outcome. `max_age`: older values are not used. Durations are a `timedelta` or a number in seconds.
         `scope`: `fleet` for a constraint over `nodes`, the nodes that `on` selects, with their shared readings.
-        `mode`: what follows from a violation; `each`: the label of measurements whose values are its instances.
+        `mode`: the consequence of a violation; `each`: the label of measurements whose values are its instances.
         `why`: the reason of the change, for the audit and the history.
         `new`: refuse a constraint that is active.
 
@@ -321,7 +321,7 @@ class Node:
         """Change the fields of an active constraint that are given, named as in `add_constraint`, and keep the others.
 
         None sets a field to its default; `until=None` takes its end away. Raises `UnknownConstraint` for an inactive constraint,
-        `ConstraintInConflict` for one with several definitions, and as `add_constraint`; nothing changes then.
+        `ConstraintInConflict` for a constraint with several definitions, and as `add_constraint`; nothing changes then.
         """
         definition = self.gossip.edited_definition(id_, fields)
         await self._check_expressions(definition.when, definition.clear_when, definition.scope, definition.selector)
@@ -330,7 +330,7 @@ class Node:
         return await self._runtime.feed.commit(edit, "edit", id_, subjects=_subjects(ADD, [id_]))
 
     async def resolve_conflict(self, id_: str, keep: Dot | None = None) -> Change:
-        """Replace the definitions in force for a constraint by the one of the dot `keep`, or by all of them, joined.
+        """Replace the definitions in force for a constraint by that of the dot `keep`, or by all of them, joined.
 
         Joined, each `when` must hold, with the gravest severity and the last end. Raises `UnknownConstraint` for an inactive
         constraint, and `ConstraintCrdtError` for another dot, and for definitions that differ in a further field.
@@ -342,7 +342,7 @@ class Node:
     async def set_parameter(self, name: str, value: object, on: Selection | None = None) -> ParameterChange:
         """Give a parameter a value on all nodes, or on those that `on` selects; constraints read it as `param.NAME`.
 
-        `value`: a number, a text or a bool. Of the settings for a node the one with the most requirements counts. Returns the nodes
+        `value`: a number, a text or a bool. Of the settings for a node that with the most requirements counts. Returns the nodes
         and constraints that it changes, as far as known here. Raises `TypeError` for a value of another type, and
         `ConstraintCrdtError` for values out of bounds.
         """
@@ -368,7 +368,7 @@ class Node:
         return answers.parameter_change(name, check_selector(on), what if written else "unchanged", before)
 
     def parameters(self, name: str | None = None) -> list[ParameterReport]:
-        """The parameters of the fleet, or the one of a name, with their settings and the value on this node, ordered by name."""
+        """The parameters of the fleet, or that of a name, with their settings and the value on this node, ordered by name."""
         return self._runtime.answers.parameters(name)
 
     async def remove_constraint(self, id_: str, *, why: str = "") -> None:
@@ -401,8 +401,8 @@ class Node:
     async def enable(self, ids: Sequence[str] = (), *, why: str = "", all_: bool = False) -> list[str]:
         """End disablings; returns the ids of those that were disabled. `all_`: that of all constraints together.
 
-        Raises `UnknownConstraint` for a constraint not active here, and `ConstraintCrdtError` for one that is disabled together
-        with all others only.
+        Raises `UnknownConstraint` for a constraint not active here, and `ConstraintCrdtError` for a constraint that is disabled
+        together with all others only.
         """
         self._check_call()
         wanted, switches = _switched(ids, all_), self.gossip.state.switches
@@ -414,10 +414,10 @@ class Node:
         return await feed.commit(enable, "enable", _subject(wanted), why=why, subjects=_subjects(SWITCH, wanted))
 
     async def set_mode(self, id_: str, mode: str, *, why: str = "") -> Mode:
-        """Set what follows from a violation of a constraint, `audit`, `warn` or `enforce`; returns the mode before.
+        """Set the consequence of a violation of a constraint, `audit`, `warn` or `enforce`; returns the mode before.
 
         All else of its definition stays, its end as well. Raises `UnknownConstraint` for a constraint not active here, and
-        `ConstraintCrdtError` for another mode, for a constraint without a `when`, and for one with definitions in conflict.
+        `ConstraintCrdtError` for another mode, for a constraint without a `when`, and for a constraint in conflict.
         """
         self._check_call()
         definitions = self.gossip.state.constraints.definitions(id_)
@@ -432,7 +432,7 @@ class Node:
         return definition.mode
 
     def history(self, id_: str | None = None) -> list[HistoryEntry]:
-        """Who changed the rules and the membership of the fleet, when, why, and what they were; the newest last.
+        """Who changed the rules and the membership of the fleet, when, why, and the former state; the newest last.
 
         `id_`: of a constraint, with its switch. Changes are kept for 90 days, the last of each node. O(changes).
         """
@@ -449,12 +449,12 @@ class Node:
         why: str = "",
         dry_run: bool = False,
     ) -> RevertReport:
-        """Undo the last change of a constraint; with `to` make this version of its definition the present one again.
+        """Undo the last change of a constraint; with `to` make this version of its definition the present version again.
 
         `kind`: `id_` names a constraint, a parameter (`on`: its setting for these nodes), an alert rule or a silence. `time`,
-        without `id_`: make all constraints, disablings, parameters, alert rules and silences what they were then (an aware
-        `datetime`, or ns since the epoch). A revert is an edit, in one transaction. `dry_run`: only report. Raises `NotKept` for a
-        version or a time that is not kept, and `UnknownName` for an unknown silence; nothing changes then.
+        without `id_`: put all constraints, disablings, parameters, alert rules and silences back to their state then (an aware
+        `datetime`, or ns since the epoch). A revert is an edit, in a single transaction. `dry_run`: only report. Raises `NotKept`
+        for a version or a time that is not kept, and `UnknownName` for an unknown silence; nothing changes then.
         """
         if (id_ is None) == (time is None) or (to is not None and id_ is None):
             raise ConstraintCrdtError("name a constraint, perhaps with a version, or a time for all of them", field="id")
@@ -515,7 +515,7 @@ class Node:
         self._runtime.evaluator.recorded(constraint, satisfied, violated)
 
     async def batch(self, changes: Sequence[BatchChange], *, why: str = "") -> list[BatchResult]:
-        """Add, remove and record, up to 10,000 changes, in order, at one instant, with one commit to disk.
+        """Add, remove and record, up to 10,000 changes, in order, at the same instant, with a single commit to disk.
 
         `why`: the reason of the changes, for the audit and the history.
         Raises `BatchError` (a `ConstraintCrdtError`) naming the first wrong change; no change is made then.
@@ -568,7 +568,7 @@ class Node:
         return evaluations
 
     async def decide(self, values: Mapping[str, object]) -> DecisionReport:
-        """What the constraints say of these values, on top of what is measured now. Nothing is counted, timed or written.
+        """The rulings of the constraints on these values, on top of the present measurements. Nothing is counted, timed or written.
 
         A window has a given value as its newest sample. `for` and `clear_after` are not waited for: a condition that does not hold
         counts as violated. None in place of a value: the variable is missing. `decisions` keeps the last of them. Raises
@@ -606,10 +606,10 @@ class Node:
     ) -> RetireReport:
         """Retire a node: its counts stay, its messages are refused, and its name must not be used again.
 
-        `dry_run`: only report. `undo`: the node is in service again; started again, it goes on in a new life with what its store
-        has. `why`: the reason, for the audit. Raises `UnknownName` for a node without writes, and `ConstraintCrdtError` for this
-        node, for a live node unless `force` is given (writes not received by any peer stay in its store), and with `undo` for a
-        node in service.
+        `dry_run`: only report. `undo`: the node is in service again; started again, it goes on in a new life with the content of
+        its store. `why`: the reason, for the audit. Raises `UnknownName` for a node without writes, and `ConstraintCrdtError` for
+        this node, for a live node unless `force` is given (writes not received by any peer stay in its store), and with `undo` for
+        a node in service.
         """
         report = self._runtime.answers.retirement(node)
         if undo and not report.done:
@@ -665,7 +665,7 @@ class Node:
     def events(self, *, last: int = 0, kinds: Collection[str] = ()) -> AsyncIterator[Event]:
         """The events from now on, until the node stops.
 
-        `last`: begin with so many that have happened since the start, such as what was added before. `kinds`: only events of these
+        `last`: begin with so many that have happened since the start, such as earlier additions. `kinds`: only events of these
         kinds; empty: all. Raises `ConstraintCrdtError` for a number beyond the events that are kept and for an unknown kind.
         """
         return self._runtime.events.subscribe(last, kinds)

@@ -8,11 +8,11 @@ contents.
 Rules of the recording: each frame is a write call, so that a kill loses no frame. A file of half the bound is renamed to
 `FILE.1`, replacing the file before, and a new file begins with a checkpoint.
 
-A recording of measurements (`MeasurementRecorder`, for `constraint-crdt backtest`) has what verdicts follow from: the samples, the
-ticks, the checks, and the definitions in force, each with its time. It is bounded as the other one. The frames of a second are a
-write call: a killed node loses as much.
+A recording of measurements (`MeasurementRecorder`, for `constraint-crdt backtest`) has the inputs of verdicts: the samples, the
+ticks, the checks, and the definitions in force, each with its time. It is bounded as the other recording. The frames of a second
+are a write call: a killed node loses as much.
 
-The spells of verdicts (`temporal`) are in a small file beside the store. Without the file, or with a damaged one, the clocks of
+The spells of verdicts (`temporal`) are in a small file beside the store. Without the file, or with a damaged file, the clocks of
 `for` and `clear_after` begin anew; nothing else is lost.
 
 A state file is encoded and parsed in a thread, from cells that never change, and merged on the loop, at an instant: newer data here
@@ -392,14 +392,14 @@ BUFFERED = 64 * 1024
 
 
 class Begun(msgspec.Struct, tag=1, array_like=True, frozen=True):
-    """The first frame of a file: the node, and what it knows by then."""
+    """The first frame of a file: the node, and its knowledge by then."""
 
     format: int
     node: str
     life: int
     """Of the process: files of the same life belong together."""
     part: int
-    """The number of the file in this life. A file other than the first begins with what the file before ended with."""
+    """The number of the file in this life. A file other than the first begins with the state at the end of the file before."""
     steady: int
     """The time of samples and ticks, in ns."""
     wall: int
@@ -467,8 +467,8 @@ def _framed(frame: MeasurementFrame) -> bytes:
 
 
 def read_measurements(path: Path) -> Iterator[MeasurementFrame]:
-    """The frames of a file, without an incomplete last one. Raises `RecordingError`, with the path, for another or a damaged file,
-    for a later version, and if the file cannot be read.
+    """The frames of a file, without an incomplete last frame. Raises `RecordingError`, with the path, for another or a damaged
+    file, for a later version, and if the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -574,7 +574,7 @@ class MeasurementRecorder:
         self._put(Taken(self._passed(now), number, list(values.values())))
 
     def _is_within_deadband(self, name: str, value: object, now: int) -> bool:
-        """True for a number that moved little since the last one, which is of use still."""
+        """True for a number that moved little since the last number, which is of use still."""
         share = self._settings.record_deadband
         if not share or type(value) is not float or self._measured is None:
             self._kept.pop(name, None)
@@ -610,7 +610,7 @@ class MeasurementRecorder:
             self._put(Defined(self._passed(now), self._cells(ids)))
 
     def close(self) -> None:
-        """Write what waits, and close the file. Idempotent."""
+        """Write the waiting frames, and close the file. Idempotent."""
         self._flush()
         file, self._file = self._file, None
         if file is not None:

@@ -8,7 +8,7 @@ A case (`RuleTest`) is a table of a file in TOML or YAML: series of values, and 
 
 Rules kept here:
 
-- At an instant the samples come first, then the steps, then the expectations. So a sample counts for what is expected at its time.
+- At an instant the samples come first, then the steps, then the expectations. So a sample counts for the expectations at its time.
 - Nodes of a case exchange after each tick, in memory. A step costs no virtual time.
 - Alerts are written nowhere and sent nowhere.
 - Everything has a limit: a case with more is refused, with its place.
@@ -85,7 +85,7 @@ class VirtualClock:
         return self.epoch + self.passed
 
 
-class SeenTurn(NamedTuple):
+class TimedTurn(NamedTuple):
     """A change of the verdict state of a constraint on a node."""
 
     at: int
@@ -96,7 +96,7 @@ class SeenTurn(NamedTuple):
     """The state, with the values of the judgement; None where no definition applies any more."""
 
 
-class SeenAlert(NamedTuple):
+class TimedAlert(NamedTuple):
     """An alert that fired or resolved."""
 
     at: int
@@ -122,8 +122,8 @@ class VirtualNode:
             settings, network.transport(), (), random, clock.wall, _machine_calls, "constraint-crdt test", clock.steady,
             clock=clock.steady,
         )  # fmt: skip
-        self.turns: list[SeenTurn] = []
-        self.alerts: list[SeenAlert] = []
+        self.turns: list[TimedTurn] = []
+        self.alerts: list[TimedAlert] = []
         self._firing: frozenset[tuple[str, str]] = frozenset()
         self.runtime.feed.subscribe(self._note, ChangeOrigin.EVALUATED)
         self.steps = self._steps()
@@ -131,7 +131,7 @@ class VirtualNode:
     def _note(self, change: NodeChange) -> None:
         evaluator = self.runtime.evaluator
         for turn in change.turns:
-            self.turns.append(SeenTurn(self._clock.passed, self.name, turn, evaluator.verdict(turn.constraint)))
+            self.turns.append(TimedTurn(self._clock.passed, self.name, turn, evaluator.verdict(turn.constraint)))
 
     def _steps(self) -> Sequence[tuple[float, Callable[[], Coroutine[object, object, None]]]]:
         """The steps with the seconds between two. Counts and rates are for alerts only: without any they are left out."""
@@ -150,7 +150,7 @@ class VirtualNode:
     async def _note_alerts(self) -> None:
         firing = frozenset((each.rule, each.subject) for each in self.alerts_now() if each.firing)
         for rule, subject in sorted(firing ^ self._firing):
-            self.alerts.append(SeenAlert(self._clock.passed, rule, subject, (rule, subject) in firing))
+            self.alerts.append(TimedAlert(self._clock.passed, rule, subject, (rule, subject) in firing))
         self._firing = firing
 
     async def _expire(self) -> None:
@@ -225,7 +225,7 @@ class VirtualFleet:
             await node.runtime.stop()
 
     async def apply(self, definitions: Mapping[str, Definition], parameters: Sequence[GivenParameter] = ()) -> None:
-        """Have these constraints in force on all nodes, with these parameters, and judge them by what is measured."""
+        """Have these constraints in force on all nodes, with these parameters, and judge them by the measurements."""
         first = next(iter(self.nodes.values()))
         for each in parameters:
             first.set_parameter(each)
@@ -257,7 +257,7 @@ class VirtualFleet:
                 break
 
     @property
-    def turns(self) -> list[SeenTurn]:
+    def turns(self) -> list[TimedTurn]:
         """The changes of verdict states on all nodes, by time."""
         return sorted((turn for node in self.nodes.values() for turn in node.turns), key=lambda each: each.at)
 
@@ -379,7 +379,7 @@ class CaseNode(_Table, frozen=True, kw_only=True):
 
 
 class ExpectedVerdict(_Table, frozen=True, kw_only=True):
-    """What a constraint is on a node at a time. A field that is left out may be anything."""
+    """The state of a constraint on a node at a time. A field that is left out may be anything."""
 
     at: str | float
     constraint: str
@@ -421,7 +421,7 @@ class ExpectedAlerts(_Table, frozen=True, kw_only=True):
     at: str | float
     alert: str
     node: str | None = None
-    """The node that evaluates the rules; the first one if left out."""
+    """The node that evaluates the rules; the first if left out."""
     firing: list[str | Firing] = []
     pending: list[str | Firing] | None = None
     """About to fire; anything if left out."""
@@ -446,7 +446,7 @@ class CaseFile(_Table, frozen=True, kw_only=True):
     """A file of cases."""
 
     rule_files: list[str]
-    """Files with `[[constraint]]` and `[[alert]]`, relative to this one."""
+    """Files with `[[constraint]]` and `[[alert]]`, relative to this file."""
     interval: str | float = "1m"
     check_every: str | float = "1s"
     """The time between two ticks, as of a node."""

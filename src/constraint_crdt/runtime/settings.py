@@ -77,7 +77,7 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
 
 
 class SettingsError(ConstraintCrdtError, ValueError):
-    """A wrong setting. `str()` is one sentence naming the key and, if known, its source."""
+    """A wrong setting. `str()` is a sentence naming the key and, if known, its source."""
 
     def __init__(self, message: str, *, from_flag: bool = False) -> None:
         super().__init__(message)
@@ -126,7 +126,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     routers: int = 2
     """The routers of a fleet whose nodes choose their role. More carry more clients. With three or more, Zenoh 1.10.2 has a defect
-    that may break one router when another ends. All nodes should have the same number.
+    that may break a router when another ends. All nodes should have the same number.
     """
 
     routers_above: int = 40
@@ -150,15 +150,17 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     join_listen: str = ""
     """`HOST:PORT` of the join endpoint of an operator's node, which listens while an invitation is open; port 0 takes a free one.
-    By default the host of the first endpoint in `listen` (loopback without one), and port 7448, or a free port if that is taken.
+    By default the host of the first endpoint in `listen` (loopback without an endpoint), and port 7448, or a free port if that is
+    taken.
     """
 
     insecure: bool = False
     """Listen beyond loopback without an identity: every machine that reaches the port can change everything."""
 
     accept_plain: bool = False
-    """With an identity: link also to nodes without one, while a fleet gets its identities node by node. Then `tcp/HOST:PORT` in
-    `listen` is plain TCP, with TLS at a free port beside it: every machine that reaches the port can change everything.
+    """With an identity: link also to nodes without an identity, while a fleet gets its identities node by node. Then
+    `tcp/HOST:PORT` in `listen` is plain TCP, with TLS at a free port beside it: every machine that reaches the port can change
+    everything.
     """
 
     discover: bool = True
@@ -208,7 +210,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     count_every: float = 2.0
-    """Seconds between two writes of counts, with one cell per constraint. Longer sends less and shows counts later; a killed node
+    """Seconds between two writes of counts, with a cell per constraint. Longer sends less and shows counts later; a killed node
     loses the counts of this time.
     """
 
@@ -224,7 +226,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     peer_choice: PeerChoiceRule = "auto"
     """The selection of the peer of a round. `uniform`: at random, without further knowledge; `near`: preferring near peers, by
-    position if all have one, else by round-trip time, which keeps most traffic on short links; `auto`: `near` from 16 peers.
+    position if all have a position, else by round-trip time, which keeps most traffic on short links; `auto`: `near` from 16 peers.
     """
 
     max_age: float = 30.0
@@ -244,7 +246,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     share_on_request: bool = True
-    """Share also what a constraint of scope fleet reads. If not, such a constraint lacks the readings of this node."""
+    """Share also the variables that a constraint of scope fleet reads. Else such a constraint lacks the readings of this node."""
 
     request_timeout: float = 1.0
     """Seconds to wait for the first answer of a peer; doubled with each timeout, up to 8 times. After that timeouts follow the
@@ -312,7 +314,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     record_measurements: str = ""
     """A file to record the measurements of the node with the definitions in force, for `constraint-crdt backtest`; or a directory,
-    with a file for the node. A file of before is kept as `FILE.1`, in place of the one before it.
+    with a file for the node. A file of before is kept as `FILE.1`, in place of the file before it.
     """
 
     record_measurements_bytes: int = 256 * 1024 * 1024
@@ -321,7 +323,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     record_deadband: float = 0.0
-    """A number that moved by no more than this share since the last recorded one is left out of the recording of measurements,
+    """A number that moved by no more than this share since the last recorded number is left out of the recording of measurements,
     until that one is half as old as its maximum age. 0: each sample is recorded, and a replay is exact. More saves room, and a
     replay is as exact as that.
     """
@@ -342,8 +344,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     action: tuple[Action, ...] = ()
-    """What the node does when a constraint turns on it, each under `[[action]]` in the file: a command, a webhook, or a message by
-    Zenoh. Only constraints of mode enforce count. See docs/how-to/actions.md.
+    """The reactions of the node when a constraint turns on it, each under `[[action]]` in the file: a command, a webhook, or a
+    message by Zenoh. Only constraints of mode enforce count. See docs/how-to/actions.md.
     """
 
     def __post_init__(self) -> None:
@@ -388,7 +390,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     @property
     def max_ages(self) -> dict[str, float]:
-        """The maximum ages of variables that have one of their own, in seconds: by their tables, else by their sources."""
+        """The maximum ages of variables that have an age of their own, in seconds: by their tables, else by their sources."""
         by_source = {name: each.lasts for each in self.source for name in each.fields if "{" not in name}
         return by_source | {name: each.max_age for name, each in self.variables.items() if each.max_age is not None}
 

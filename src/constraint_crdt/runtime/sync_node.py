@@ -168,7 +168,7 @@ class SyncNode:
     def read(self, work: Callable[[Node], Result]) -> Result:
         """The result of a function of the node, called on its loop: `node.read(lambda n: n.counters.reports())`.
 
-        The function sees one state of the node: nothing changes while it runs. Raises as `run`, and `InvalidType` if `work`
+        The function sees a single state of the node: nothing changes while it runs. Raises as `run`, and `InvalidType` if `work`
         makes an asynchronous call.
         """
 

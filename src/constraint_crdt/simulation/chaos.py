@@ -10,8 +10,8 @@ direction or both), single links cut, and nodes that only send or only hear. Bef
 have to become equal within `AGREE_NS` of the last fault.
 
 A history *with budgets* keeps all clocks within the bound, since budgets promise nothing beyond it. One node defines a leased
-budget and one without a lease, over all nodes that it knows; then processes on all nodes acquire, renew and release, and operators
-move the limits and retire nodes that left.
+budget and a budget without a lease, over all nodes that it knows; then processes on all nodes acquire, renew and release, and
+operators move the limits and retire nodes that left.
 
 In a quarter of the histories nodes share readings.
 
@@ -82,7 +82,7 @@ FEWEST = 4
 
 STEPS = (1_500_000_000, 10_000_000_000, 3_600_000_000_000)
 LEAST_STEP = 1_000_000_000
-"""ns: how far clocks are set, within the bound on skew and beyond, and what counts as a step."""
+"""ns: how far clocks are set, within the bound on skew and beyond, and the least change that counts as a step."""
 
 DISKS = ("kept", "doubtful", "copied", "lost")
 
@@ -123,7 +123,7 @@ _BUDGET_MIX: Sequence[tuple[str, int]] = (("tend", 10), ("acquire", 8), ("renew"
 
 AGREE_NS = 30 * 10**9
 """Virtual time after the last fault, in ns, within which all nodes of a history of the network have to be equal. A round of a node
-takes a second, and an exchange up to 1 s of round trip and what its bytes need at 2 kB/s."""
+takes a second, and an exchange up to 1 s of round trip and the time of its bytes at 2 kB/s."""
 
 IDS = ("x", "y", "z", "xy", "fence")
 DEFINITIONS: Sequence[Mapping[str, object]] = (
@@ -183,7 +183,7 @@ READERS = 0.25
 """The share of histories in which nodes share readings."""
 
 READING_STREAM = 641 << 32
-"""Put into the seed of a history, to draw whether it is one of them, and what concerns its readings."""
+"""Put into the seed of a history, to draw whether it is among them, and its draws for readings."""
 
 READING_GAP_NS = 150_000_000
 """The mean time between two readings."""
@@ -191,10 +191,10 @@ READING_GAP_NS = 150_000_000
 READINGS = (20.0, 20.0, -1.5, 1e300, True, "charging", None)
 
 BUDGET_STREAM = 523 << 32
-"""Put into the seed of a history, to draw what concerns its budgets."""
+"""Put into the seed of a history, to draw for its budgets."""
 
 FEUD_STREAM = 419 << 32
-"""Added to the seed of a history, to draw whether it is one of them."""
+"""Added to the seed of a history, to draw whether it is among them."""
 
 UNSAVED = 0.3
 """The probability a write is not acknowledged at once."""
@@ -423,7 +423,7 @@ class Chaos:
         self._world.after(0, self._write)
         if self._budgets:
             self._world.after(DEFINED_AT_NS, self._define_budgets)
-        happenings: list[tuple[Callable[[], None], float]] = [
+        faults: list[tuple[Callable[[], None], float]] = [
             (self._partition, 3.0),
             (self._cut, 1.5),
             (self._pause, 2.0),
@@ -436,20 +436,20 @@ class Chaos:
             (self._stale, 0.6),
         ]
         if self._network:
-            happenings += [(self._slow, 1.0), (self._cut_pair, 2.0), (self._half_cut, 3.0)]
+            faults += [(self._slow, 1.0), (self._cut_pair, 2.0), (self._half_cut, 3.0)]
         if self._sites:
-            happenings += [(self._cut_site, 3.0), (self._restart_site, 3.0), (self._kill_speakers, 3.0), (self._change_site, 2.0)]
-        for happen, seconds in happenings:
+            faults += [(self._cut_site, 3.0), (self._restart_site, 3.0), (self._kill_speakers, 3.0), (self._change_site, 2.0)]
+        for fault, seconds in faults:
             if self._rng.happens(0.6):
-                self._again(happen, seconds * 10**9 * (0.5 + self._rng.random()), self._rng)
+                self._again(fault, seconds * 10**9 * (0.5 + self._rng.random()), self._rng)
         if SimRng(self.seed + FEUD_STREAM).happens(FEUDS):  # drawn apart: the other histories are as they were before
             self._again(self._feud, 5 * 10**9, self._rng)
             self._again(self._undo, 3 * 10**9, self._rng)
         if self._of_readings.happens(READERS):  # drawn apart, too
             self._again(self._share, READING_GAP_NS, self._of_readings)
-        for happen, seconds in ((self._set_clock, 1.0), (self._put_back, 1.0)):
+        for fault, seconds in ((self._set_clock, 1.0), (self._put_back, 1.0)):
             if self._further.happens(0.5):
-                self._again(happen, seconds * 10**9 * (0.5 + self._further.random()), self._further)
+                self._again(fault, seconds * 10**9 * (0.5 + self._further.random()), self._further)
 
     def _again(self, happen: Callable[[], None], mean_ns: float, rng: SimRng) -> None:
         def now() -> None:
@@ -557,7 +557,7 @@ class Chaos:
             self._kill(sites.speakers(sites.site, other), "speakers killed")
 
     def _kill(self, names: Sequence[str], fault: str) -> None:
-        """Kill some nodes, but never the last one that runs, for a while."""
+        """Kill some nodes, but never the last running node, for a while."""
         lasts = self._some_time(0.7)
         for name in names:
             if self._world.is_up(name) and len(self._up()) > 1:
@@ -614,7 +614,7 @@ class Chaos:
         self._world.perform(Budget, actor, act=act, name=name, at=at, **what)
 
     def _define_budgets(self) -> None:
-        """Define each budget once, on one node; then processes begin."""
+        """Define each budget once, on a single node; then processes begin."""
         rng, up = self._of_budgets, self._up()
         if not up:
             self._world.after(DEFINED_AT_NS, self._define_budgets)
@@ -710,7 +710,7 @@ class Chaos:
         self._world.after(self._some_time(1.0), self._world.links.part, [])
 
     def _undo(self) -> None:
-        """Have a retired node in service again, mostly one that runs."""
+        """Have a retired node in service again, mostly a running node."""
         up = self._up()
         nodes = [self._world.fleet.nodes[actor.name] for actor in up]
         found = [

@@ -11,7 +11,7 @@ clock:
 - **counts**: each reading is the sum of the counts within the clock, so none decreases and none is counted twice; each (client,
   seq) of the increments counts once, whichever node accepted it; times likewise;
 - **statements**: a verdict, and the variables of a node, read as last stated by the life that took over from all others; a shared
-  reading is the last one that its node wrote, as far as it is within the clock;
+  reading is the last reading that its node wrote, as far as it is within the clock;
 - **estimates**: the total of a sketch is the number of items recorded within the clock, and no estimate is lower than the count of
   its item; a name with several dimensions stands for those of most rows;
 - **members**: a Bloom filter finds all items inserted within the clock, and has no other bits set;
@@ -133,7 +133,7 @@ class BudgetJudge:
 
     @staticmethod
     def _agree(known: Known, budget: HeldBudget, own: int, skew: int) -> None:
-        """Take a limit as reached once all participants go by it, and what retired ones held is over."""
+        """Take a limit as reached once all participants go by it, and the holds of retired participants are over."""
         mark, root = mark_of(known.heads), len(known.heads) == 1 and not known.heads[0].value.overwrites
         gone = max((head.value.made for head in known.heads if head.value.without), default=0)
         if (root and budget.limit is None) or (

@@ -7,7 +7,7 @@ Rules kept here:
   stretches or merging.
 - Exact readings are compared exactly (floats up to their last digits), approximate ones with the bounds they promise.
 - Of several lives of a node, the last statement of a life counts if no other life made a statement with knowledge of that life.
-  Lives without knowledge of each other may both count; nodes at equal clocks agree on one of them.
+  Lives without knowledge of each other may both count; nodes at equal clocks agree on the same statement.
 - Times are those of the node's own clock: a decaying value ages from its timestamp, or from its arrival if that was earlier.
 """
 
@@ -38,7 +38,7 @@ ROOM = "depot"
 TABLES = (SKETCH, SKETCH_PAGE, BLOOM, BLOOM_PAGE)
 TILES = (TILE, CONTENT, CONTENT_PAGE, ELEMENT, TOMBSTONES, TILE_COUNTS, TILE_POSITION, DELETED)
 STATEMENTS = (VERDICT, VARIABLES, SECONDS, ADD, RETIRE, UNDO, READING)
-"""Kinds of cells with an effect on what is read of verdicts, variables, times and shared readings."""
+"""Kinds of cells with an effect on the readings of verdicts, variables, times and shared readings."""
 
 OTHERS = (POSITION, COUNTER)
 """Kinds of cells whose views are read only after a change, because reading is slow."""
@@ -312,7 +312,7 @@ class Readings:
         self._told: dict[tuple[str, str], dict[Replica, tuple[int, object]]] = {}
 
     def take(self, replica: Replica, shared: SharedValue) -> None:
-        """A life shared a value, in place of its last one."""
+        """A life shared a value, in place of its last value."""
         self._told.setdefault((replica.node_id, shared.name), {})[replica] = shared.time, shared.value
 
     def last(self, node_id: str, name: str) -> tuple[int, Replica, object] | None:
@@ -321,7 +321,7 @@ class Readings:
         return max(((time, replica, value) for replica, (time, value) in lives.items()), key=lambda each: each[:2], default=None)
 
     def next_time(self, replica: Replica, name: str, now: int | None) -> int:
-        """The time of the next reading of a life: `now`, but not before its last one, and after those of former lives.
+        """The time of the next reading of a life: `now`, but not before its last reading, and after those of former lives.
 
         None for `now`: the reading is withdrawn.
         """

@@ -213,7 +213,7 @@ def _bytes(size: int, wire: Wire) -> float:
 
 
 class Messages(NamedTuple):
-    """Exchanges of nodes with the state of the fleet. Of each pair: with a recent peer, and with one whose clocks are not kept."""
+    """Exchanges of nodes with the state of the fleet. Of each pair: with a recent peer, and with a peer whose clocks are lost."""
 
     quiet: tuple[Exchange, Exchange]
     push: tuple[Exchange, Exchange]
@@ -223,7 +223,7 @@ class Messages(NamedTuple):
     blank: Exchange
     """A node without a state asks."""
     count_bytes: float
-    """Of one more count of the same node."""
+    """Of another count of the same node."""
 
 
 class _Measured:
@@ -349,7 +349,7 @@ class Load(NamedTuple):
     counts: float
     """For the counts of judged constraints."""
     away: float
-    """Between a site and the others at rest, each way; 0 in a fleet of one site."""
+    """Between a site and the others at rest, each way; 0 in a fleet of a single site."""
     cpu: float
     router: float
     """Sent by a router at rest and for counts; 0 without routers."""
@@ -499,7 +499,7 @@ class _Change:
             self._at(now, self._push, node)
 
     def _push(self, now: float, node: int) -> None:
-        """Tell a few nodes, one after the other."""
+        """Tell a few nodes, in turn."""
         told, chosen, tries = self._told[node], list[int](), 0
         while len(chosen) < self._fanout and len(told) + len(chosen) < self._fleet.near - 1 and tries < MOST_TRIES:
             peer = self._near(node)
@@ -539,7 +539,7 @@ class _Change:
         return self._site(node) + sites * (place + (place >= node // sites))
 
     def _begin(self, now: float, a: int, b: int, *, is_round: bool = False) -> float:
-        """Begin an exchange. Returns when the next one of this node begins: after it, or after its turn. Rounds count as rest."""
+        """Begin an exchange. Returns when the next of this node begins: after it, or after its turn. Rounds count as rest."""
         messages, cold = self._load.messages, not self._rngs[a].happens(self._recent)
         knows, told = a in self._known, b in self._known
         if knows and b not in self._told[a] and (not cold or not told):
@@ -614,7 +614,7 @@ def _speakers(fleet: PlannedFleet, rng: SimRng) -> dict[int, list[int]]:
 
 
 def spread(load: FleetModel, rate: float, busy: float) -> Spread:
-    """Let changes spread, one after the other. `rate`: bytes per second left on a link. `busy`: the share of the cores in use."""
+    """Let changes spread, in turn. `rate`: bytes per second left on a link. `busy`: the share of the cores in use."""
     fleet = load.fleet
     many = min(MOST_CHANGES, max(FEWEST_CHANGES, EVENTS // (fleet.nodes * fanout(fleet.near))))
     rng = SimRng(fleet.seed)

@@ -10,7 +10,7 @@ Rules kept here:
 - A frame carries its length and a checksum. A file that ends within a frame (its node was killed) is valid up to there; a file that
   is damaged before its end is refused.
 - A recording may begin with a *checkpoint* of the state. Knowledge of peers is not part of a checkpoint, so the node drops that
-  knowledge at a checkpoint, which costs each peer one whole Ping.
+  knowledge at a checkpoint, which costs each peer a whole Ping.
 """
 
 import zlib

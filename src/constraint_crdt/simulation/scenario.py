@@ -384,7 +384,7 @@ def png_writer() -> Callable[[Picture, IO[bytes]], None]:
     """The function that writes a picture as PNG into an open file. Loads Pillow, which no other code here does.
 
     Raises `ImportError` without Pillow, or with a Pillow before 10.1, which has no font of any size. The font is Pillow's own,
-    because the fonts of a machine are not known; it has one weight, so bold text has an outline.
+    because the fonts of a machine are not known; it has a single weight, so bold text has an outline.
     """
     import PIL
     from PIL import Image, ImageDraw, ImageFont

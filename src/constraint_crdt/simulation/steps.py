@@ -172,7 +172,7 @@ class Decay(Write, frozen=True, kw_only=True, tag="decay"):
 class Increment(Write, frozen=True, kw_only=True, tag="increment"):
     """A PLATO client sends the increment with this number, and those after it in order.
 
-    The counts have no default: a client counts the same under one number in all steps, also in shrunk ones.
+    The counts have no default: a client counts the same under one number in all steps, also in shrunk steps.
     """
 
     client: str

@@ -283,7 +283,7 @@ def _told(node: GossipNode, step: Tell | Spend | Measure, model: Model) -> Contr
 
 
 def _shared(node: GossipNode, step: ShareReading, model: Model, *, writes_on: bool) -> Expected:
-    """The reading, with the time it is to have. Nothing where it is the last one of this life already, or withdrawn already."""
+    """The reading, with the time it is to have. Nothing where it is the last reading of this life already, or withdrawn already."""
     last = model.readings.last(node.node_id, step.name)
     if step.value is None and (last is None or last[2] is None):
         return Expected({}, set(), nothing=True)

@@ -83,7 +83,7 @@ KINDS: Final[Mapping[str, SourceKind]] = {
 
 
 class FieldSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A field of what a source sends, for a variable: `value * scale + offset`."""
+    """A field in the messages of a source, for a variable: `value * scale + offset`."""
 
     path: str
     """A key; keys joined by points, with the index in a list (`cells.0.voltage`); a JSON pointer (`/cells/0/voltage`); for kind
@@ -157,7 +157,7 @@ class SourceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 def read_sources(tables: object) -> tuple[SourceSettings, ...]:
-    """The sources of a settings file. Raises `ConstraintCrdtError` naming the first wrong one."""
+    """The sources of a settings file. Raises `ConstraintCrdtError` naming the first wrong source."""
     if not isinstance(tables, list | tuple) or not all(isinstance(table, Mapping | SourceSettings) for table in tables):
         raise ConstraintCrdtError("write each source under [[source]], with double brackets")
     if len(tables) > MOST_SOURCES:

@@ -1,4 +1,4 @@
-"""Formats of payloads: decoding, and what of a payload means *unknown*.
+"""Formats of payloads: decoding, and the values of a payload that mean *unknown*.
 
 A decoder turns a payload into a document: mappings, lists and scalars, as of JSON. A value that the format declares as unknown is
 an `Unknown` with the reason there. Numbers that are not finite are `Unknown` wherever they come from. Pure, but for the libraries.
@@ -90,7 +90,7 @@ _NO_VALUE: Final = frozenset(
 
 
 def parse_quantity(text: str) -> object:
-    """The number of a text such as `-71 dBm` or `42%`; `Unknown` for an empty one and words for no value; else the text."""
+    """The number of a text such as `-71 dBm` or `42%`; `Unknown` for an empty text and words for no value; else the text."""
     stripped = text.strip()
     if stripped.lower() in _NO_VALUE:
         return Unknown(f"it says {text!r}")
@@ -273,7 +273,7 @@ _DELTA: Final = 1
 
 
 class OtlpDecoder:
-    """Metrics in the JSON form of OTLP, by name: gauges, and sums as totals. Deltas are added up, since the first one here."""
+    """Metrics in the JSON form of OTLP, by name: gauges, and sums as totals. Deltas are added up, since the first here."""
 
     def __init__(self) -> None:
         self._totals: dict[str, float] = {}
@@ -414,5 +414,5 @@ _DECODERS: Final[Mapping[str, Decoder]] = {
 
 
 def make_decoder(name: str) -> Decoder:
-    """A decoder with a state of its own, if the format has one."""
+    """A decoder with a state of its own, if the format has a state."""
     return OtlpDecoder() if name == "otlp" else decoder(name)

@@ -63,7 +63,7 @@ _LIMITS: Final = {
 
 
 class _Field(NamedTuple):
-    """What the XML says of a field."""
+    """A field as the XML describes it."""
 
     divisor: float
     invalid: float | None
@@ -189,7 +189,7 @@ _MENDED: Final[Mapping[str, Callable[[Mapping[str, Any], dict[str, object]], dic
 
 
 class StreamParser:
-    """Parses the bytes of a link. What is no message is left out."""
+    """Parses the bytes of a link. Bytes outside of messages are left out."""
 
     def __init__(self) -> None:
         self._parser = _dialect().MAVLink(None)

@@ -3,12 +3,12 @@
 Rules kept here:
 
 - The client speaks MQTT 5.0. It connects again by itself, after 1 s, later after 30 s at most, and subscribes anew.
-- A session without a `client_id` ends with its connection. With one the broker keeps it for an hour and sends what was missed, with
-  quality of service 1.
-- A retained message is one of any age: it counts from its arrival, as nothing tells its time.
+- A session without a `client_id` ends with its connection. With a `client_id` the broker keeps it for an hour and sends the missed
+  messages, with quality of service 1.
+- A retained message may have any age: it counts from its arrival, as nothing tells its time.
 - In a flood, when a whole piece of `PIECE` bytes waits, only the last message of each topic in that piece is decoded, of those of
-  quality 0; those before are dropped and counted. Not of Sparkplug, whose messages have only what has changed: the broker waits
-  when this end does not keep up. What is decoded is dropped by the rule of `reader`.
+  quality 0; those before are dropped and counted. Not of Sparkplug, whose messages have only the changed metrics: the broker waits
+  when this end does not keep up. Decoded messages are dropped by the rule of `reader`.
 """
 
 import socket
@@ -41,7 +41,7 @@ PUBLISH = 0x30
 """The first byte of a message of quality 0."""
 
 PACKETS = 1000
-"""Packets that are read before the client looks for what it has to send."""
+"""Packets that are read before the client looks for packets to send."""
 
 SESSION_SECONDS = 3600
 """Seconds for which the broker keeps a session."""
@@ -105,7 +105,7 @@ class _ClosedOnFailure(ssl.SSLSocket):
 
 def split_packets(data: bytes) -> tuple[list[tuple[int, int, int]], int]:
     """The places of the whole packets, each with its beginning, its body and its end; and the end of the last. Raises `SourceError`
-    for what is no packet, and one beyond `MAX_PAYLOAD`.
+    for bytes that are no packet, and for a packet beyond `MAX_PAYLOAD`.
     """
     places: list[tuple[int, int, int]] = []
     at, size = 0, len(data)
@@ -128,7 +128,7 @@ def split_packets(data: bytes) -> tuple[list[tuple[int, int, int]], int]:
 
 
 def thin(data: bytes, places: Sequence[tuple[int, int, int]]) -> tuple[bytes, int]:
-    """The packets without the messages of quality 0 that are followed by another one of their topic; and how many these were."""
+    """The packets without the messages of quality 0 that are followed by another of their topic; and how many these were."""
     kept: dict[object, tuple[int, int]] = {}
     for start, body, end in places:
         key: object = start
@@ -158,8 +158,8 @@ class BufferedSocket:
         return getattr(self._inner, name)
 
     def recv(self, size: int) -> bytes:
-        """The next bytes of whole packets, fewer than `size` at the end of a piece; none at the end, and for what is no packet.
-        Raises as the socket does.
+        """The next bytes of whole packets, fewer than `size` at the end of a piece; none at the end, and for bytes that are no
+        packet. Raises as the socket does.
         """
         while self._at >= len(self._buffer):
             piece = self._inner.recv(PIECE)

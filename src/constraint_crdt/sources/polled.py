@@ -5,7 +5,7 @@ Rules kept here:
 - A program has no input, and a group of processes of its own, which is killed at the timeout, and when the node stops.
 - A document is taken with status 200 only. Redirects are not followed, as they would carry the token elsewhere.
 - Of a growing file the lines that are new since the last reading count, and at first its last line. A line without its end waits.
-  After a rotation the rest of the former file is read, then the new one from its beginning. The same for a file that was cut.
+  After a rotation the rest of the former file is read, then the new file from its beginning. The same for a file that was cut.
 """
 
 import contextlib
@@ -86,7 +86,7 @@ def _ending(code: int) -> str:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a program, and what it left running in its group."""
+    """End a program, and the processes that it left running in its group."""
     with contextlib.suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -206,7 +206,7 @@ class HttpReader:
 
 
 class FileReader:
-    """Reads what is added to a file."""
+    """Reads the lines added to a file."""
 
     complete = False
 

@@ -50,7 +50,7 @@ def _holds(operator: str, found: str, value: str) -> bool:
 
 
 def parse_path(path: str) -> tuple[str, _Wanted]:
-    """The name of a metric, and what is wanted of it. Raises `SourceError` for a path that is no metric."""
+    """The name of a metric, and the wanted part of it. Raises `SourceError` for a path that is no metric."""
     found = _PATH.fullmatch(path.strip())
     labels: list[tuple[str, str, str]] = []
     rest = (found[2] or "") if found is not None else ""

@@ -1,4 +1,4 @@
-"""The reader of a source: its threads, the mapping of fields to variables, the bound on what comes in, and being down.
+"""The reader of a source: its threads, the mapping of fields to variables, the bound on incoming values, and being down.
 
 A source is read in threads of its own, so that no source holds up the event loop, however long a reading takes. `Polled` sources
 are asked every `every` seconds; `Pushed` ones send by themselves. Both hand documents to an `Intake`, which a task of the loop
@@ -9,10 +9,10 @@ Rules kept here:
 - Of the values of a variable that come within `every`, the last counts; those before are dropped, and counted. So memory and the
   work of the loop are bounded by the number of variables, `most`, whatever a source sends. Further variables are dropped and
   counted.
-- A value that the source says not to know, one in the field's `unknown`, and a number that is not finite make the variable unknown
-  at once, with the reason.
+- A value that the source says not to know, a value in the field's `unknown`, and a number that is not finite make the variable
+  unknown at once, with the reason.
 - A source that is down leaves the last values, until their maximum age. Then the variables are unknown, with the reason of the
-  source. The log has one line when it goes down or fails otherwise, and one when it works again.
+  source. The log has a line when it goes down or fails otherwise, and a line when it works again.
 - A rate needs two readings of its counter. A counter that falls began again at 0, or at `wraps_at` if it fell by more than half
   of that.
 """
@@ -58,10 +58,10 @@ class Polled(Protocol):
     """A source that is asked."""
 
     complete: bool
-    """Each message has all fields: a missing one is unknown."""
+    """Each message has all fields: a missing field is unknown."""
 
     def read(self) -> Iterable[Message]:
-        """What it says now. Blocks. Raises `SourceError`."""
+        """The present messages. Blocks. Raises `SourceError`."""
 
     def close(self) -> None:
         """Give up a reading, from another thread."""
@@ -87,7 +87,7 @@ class _Pending(NamedTuple):
 
 
 class Intake:
-    """What came from a source and was not taken yet. Its methods may be called in any thread."""
+    """The values that came from a source and were not taken yet. Its methods may be called in any thread."""
 
     def __init__(self, settings: SourceSettings, wake: Callable[[], None]) -> None:
         """`wake` is called after something came, or the source is down."""
@@ -98,7 +98,7 @@ class Intake:
         self._prefix = settings.name if settings.prefix is None else settings.prefix
         self._automatic: dict[tuple[str, ...], str] = {}
         self.complete = False
-        """Each message has all fields: a missing one is unknown."""
+        """Each message has all fields: a missing field is unknown."""
         self.names: dict[str, None] = {name: None for name in settings.fields if "{" not in name}
         """The variables of the source, as far as they are known."""
         self.failure: str | None = None
@@ -106,7 +106,7 @@ class Intake:
         self.last_at: float | None = None
         """When the last message came."""
         self.dropped = 0
-        """Values that were followed by another one before they were taken, or are of variables beyond the bound."""
+        """Values that were followed by another before they were taken, or are of variables beyond the bound."""
         self.faults = 0
         """Messages that could not be decoded."""
         self.last_fault: str | None = None
@@ -149,7 +149,7 @@ class Intake:
         self._wake()
 
     def take(self) -> dict[str, _Pending]:
-        """What came since the last call."""
+        """The values that came since the last call."""
         with self._lock:
             taken, self._pending = self._pending, {}
         return taken
@@ -169,7 +169,7 @@ class Intake:
                 yield _numbered(name, message.levels), field, value
 
     def _name_of(self, path: tuple[str, ...]) -> str | None:
-        """The variable of a field that is not in `fields`; None for one beyond the bound, and one that no expression can read."""
+        """The variable of a field that is not in `fields`; None beyond the bound, and for a name that no expression can read."""
         if path not in self._automatic:
             if len(self._automatic) >= 2 * self._settings.most:
                 return None
@@ -267,7 +267,7 @@ class SourceReader:
 
     @property
     def dropped(self) -> int:
-        """Values dropped: followed by another one within `every`, or of variables beyond the bound."""
+        """Values dropped: followed by another within `every`, or of variables beyond the bound."""
         return self.intake.dropped
 
     @property
@@ -293,7 +293,7 @@ class SourceReader:
         return None
 
     async def run(self) -> None:
-        """Take in what comes from the source. Never returns."""
+        """Take in the values of the source. Never returns."""
         loop, ready, stop = asyncio.get_running_loop(), asyncio.Event(), Event()
 
         def wake() -> None:
@@ -319,7 +319,7 @@ class SourceReader:
                 Thread(target=each.close, name=f"closing source {self.name}", daemon=True).start()
 
     def _wake(self) -> None:
-        """Wake the task of the loop, once until it has looked: a flood makes one call."""
+        """Wake the task of the loop, once until it has looked: a flood makes a single call."""
         if not self._is_waking:
             self._is_waking = True
             self._wakes()
@@ -346,13 +346,13 @@ class SourceReader:
         return f"is unknown to the source {self.name}: {why}"
 
     def _reasons(self, trouble: str | None) -> dict[str, str | None]:
-        """Why each variable of the source has no value, once its last one is too old."""
+        """Why each variable of the source has no value, once its last value is too old."""
         if trouble is not None:
             return dict.fromkeys(self.intake.names, f"is not told: the source {self.name} is down ({trouble})")
         return {name: self._not_known(self.unknown[name]) if name in self.unknown else None for name in self.intake.names}
 
     async def _hand_over(self, values: dict[str, object], reasons: dict[str, str | None]) -> None:
-        """Measure the values; one by one if one of them is refused."""
+        """Measure the values; one by one if any of them is refused."""
         measure, lasts = self._measure, self.settings.lasts
         self._refused = None
         try:

@@ -1,10 +1,10 @@
-"""Messages of robots: VDA 5050 in JSON, and ROS 2 in CDR, each with what its fields say for *unknown*.
+"""Messages of robots: VDA 5050 in JSON, and ROS 2 in CDR, each with the values of its fields that mean *unknown*.
 
 Rules kept here:
 
 - VDA 5050, 2.x and 3.0: a battery outside of 0 to 100 % is unknown, and so is a position that is not initialized. Both versions
   give `battery_percent`, `charging`, `emergency_stop`, and counts of errors by level; lists are left out but for their lengths. A
-  connection that is broken or offline makes what the robot said unknown; a robot that hibernates is silent, and well.
+  connection that is broken or offline makes the robot's values unknown; a robot that hibernates is silent, and well.
 - ROS 2: the charge of a `BatteryState` is also `percent`, from 0 to 100; without a battery all is unknown. A `DiagnosticArray` has
   the status of each name, where STALE is unknown, and the values with units are numbers. A `NavSatFix` without a fix has no
   position, and a `Range` out of its bounds no range. Stamps are left out.
@@ -60,7 +60,7 @@ class VdaDecoder:
 
 
 def vda_state(state: Mapping[str, object]) -> dict[str, object]:
-    """A state of VDA 5050 without its lists, and with what versions 2.x and 3.0 call differently."""
+    """A state of VDA 5050 without its lists, and with the fields that versions 2.x and 3.0 call differently."""
     found: dict[str, object] = {key: value for key, value in state.items() if not isinstance(value, list)}
     found |= {f"{key}_count": len(value) for key, value in state.items() if isinstance(value, list)}
     for key in ("batteryState", "powerSupply"):

@@ -2,10 +2,10 @@
 
 Rules kept here:
 
-- A metric that is null is unknown, and a historical one is left out: it is old on purpose.
+- A metric that is null is unknown, and a historical metric is left out: it is old on purpose.
 - Signed integers of 8, 16 and 32 bits are taken from their low bits: writers sign-extend them to 32 bits, or do not.
 - Data may name a metric by its alias and leave out its type: both are of its birth. A metric without a birth is left out then.
-- A death makes all metrics of its device unknown, that of an edge node also those of its devices; not one of a former session.
+- A death makes all metrics of its device unknown, that of an edge node also those of its devices; not a death of a former session.
 """
 
 import struct
@@ -112,7 +112,7 @@ def signed(value: object, kind: int) -> object:
 
 
 Place = tuple[str, ...]
-"""Group, edge node, and device if there is one."""
+"""Group, edge node, and device if there is any."""
 
 
 class SparkplugDecoder:
@@ -126,7 +126,7 @@ class SparkplugDecoder:
         """The session of each edge node, as of its birth."""
 
     def __call__(self, topic: str, payload: bytes) -> list[Message]:
-        """The messages with the values of a payload, one for each place. Raises `SourceError`."""
+        """The messages with the values of a payload, a message for each place. Raises `SourceError`."""
         parts = topic.split("/")
         if len(parts) not in (4, 5) or parts[0] != NAMESPACE:
             return []

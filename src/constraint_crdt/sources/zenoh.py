@@ -1,4 +1,4 @@
-"""The source `zenoh`: what other programs publish in a network of Zenoh, by key expressions; with ROS 2 over Zenoh its topics.
+"""The source `zenoh`: publications of other programs in a network of Zenoh, by key expressions; with ROS 2 over Zenoh its topics.
 
 It is on the session of the node, which finds its way through the network anyhow. With `connect` it has a session of its own, as the
 links of a node with an identity carry the messages of its fleet only.

@@ -1,8 +1,8 @@
 """The committer: follows the changes of a node's rows since the last commit, and commits them in a thread, in groups.
 
 Rules (docs/design/identity-and-durability.md#durability): a single commit runs at a time, and later changes form the next group, so
-a change waits for one other commit at most. A batch is made on the loop, at an instant, and written in the thread. A failed batch
-is kept and retried every second, and with each change, until the disk takes writes again.
+a change waits for one other commit at most. A batch is made on the loop, at an instant, and written in the thread. A failed
+batch is kept and retried every second, and with each change, until the disk takes writes again.
 
 A disk may hang, neither taking a write nor failing. After `STALL_SECONDS` writes are refused, those that wait included; they stay
 in memory, and are on disk once the disk goes on. Gossip waits meanwhile (`patient`), since the marker still vouches for the store.
@@ -304,7 +304,7 @@ class Committer:
             self._on_health(trouble)
 
     async def _watched(self, commit: "asyncio.Future[float]") -> float:
-        """Wait for a commit. Raises what it raises, and `WritesRefused` if the disk still hangs when the committer closes."""
+        """Wait for a commit. Raises its error, and `WritesRefused` if the disk still hangs when the committer closes."""
         await asyncio.wait({commit}, timeout=self._stall_seconds)
         while not commit.done():
             sentence = f"the disk under {self._store.path} does not answer, and {{}}: look whether it is mounted, frozen or failing"

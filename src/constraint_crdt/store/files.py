@@ -14,7 +14,7 @@ Marker: a small file outside of the store, to detect a store restored from a cop
 Nothing inside the store can show the loss, because the copy holds everything the store held. The marker lies in memory (tmpfs: the
 runtime directory, else /dev/shm), which no snapshot of a disk puts back with the store, and holds values a copy cannot keep:
 
-- the boot of the machine, its machine id, and its VM generation where the kernel has one: another boot, or a cloned machine, is not
+- the boot of the machine, its machine id, and its VM generation where the kernel has it: another boot, or a cloned machine, is not
   vouched for;
 - the device and inode of the store file: a copy in its place, also inside a copied container, is another file;
 - the session nonce, renewed at each opening: a copy from an earlier session has another nonce;
@@ -27,7 +27,7 @@ Rules of the marker: `note` returns before the seq is sent. A marker is removed 
 raises, and nothing is sent. A missing or unreadable marker vouches for nothing, which is safe and costs the node a new incarnation.
 
 A note of a higher seq is written in place, by a single call: a killed process leaves it whole or not at all. Numbers have a fixed
-width, with the digits of the seq last and in order, so that even a part of a note names no seq below the one before. A new session
+width, with the digits of the seq last and in order, so that even a part of a note names no seq below the previous. A new session
 or incarnation replaces the file.
 """
 

@@ -108,7 +108,7 @@ class Store:
         fresh_incarnation: Callable[[], int],
         factory: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> Self:
-        """Open the store of a node, or create one with a first life from `fresh_incarnation`. `factory`: injects faults in tests.
+        """Open the store of a node, or create it with a first life from `fresh_incarnation`. `factory`: injects faults in tests.
 
         Raises `StoreError` for a store in use, without permission, of another node, damaged, of a newer version, or on a disk
         refusing writes.
@@ -391,9 +391,9 @@ def check_backup(path: Path) -> StoreCopy:
 
 
 def back_up(path: Path, target: Path) -> StoreCopy:
-    """Copy the last committed state of a store to one file, and check the copy. The store may be in use, and is not changed.
+    """Copy the last committed state of a store to a file, and check the copy. The store may be in use, and is not changed.
 
-    One transaction of SQLite reads it all (`VACUUM INTO`), so commits meanwhile neither wait nor start the copy again. Raises
+    A single transaction of SQLite reads it all (`VACUUM INTO`), so commits meanwhile neither wait nor start the copy again. Raises
     `StoreError` for a store that cannot be read, or a file that cannot be written; the former file is as it was then.
     """
     path, target = path.absolute(), target.absolute()
@@ -427,7 +427,7 @@ def back_up(path: Path, target: Path) -> StoreCopy:
 
 
 def put_back(backup: Path, path: Path) -> tuple[StoreCopy, Path | None]:
-    """Make a backup the store at a path, after it was checked. Returns it, and where the former store is now; None without one.
+    """Make a backup the store at a path, after it was checked. Returns it, and where the former store is now, if any.
 
     The next start begins a new life, as the writes since the backup may be known to others, and peers bring these back. Raises
     `StoreError` if the backup is damaged, or the store is in use or of another node.
@@ -454,7 +454,7 @@ def put_back(backup: Path, path: Path) -> tuple[StoreCopy, Path | None]:
 
 
 def _check_owner(path: Path, backup: StoreCopy) -> None:
-    """Raise `StoreError` if the store at a path is of another node than the backup. One that cannot be read is no obstacle."""
+    """Raise `StoreError` if the store at a path is of another node than the backup. An unreadable store is no obstacle."""
     try:
         owner = check_backup(path)
     except (StoreError, *SQLITE_FAILURES):

@@ -619,7 +619,7 @@ noted = st.lists(st.builds(Before, _subjects, _kept), min_size=1, unique_by=lamb
 
 
 def note_changes(changes: ChangeHistory, name: str, step: list[Before]) -> None:
-    """Note what subjects were."""
+    """Note the former state of subjects."""
     changes.note(step, operation="add", actor="alice", why="w", time=5, node=writer(name))
 
 

@@ -113,7 +113,7 @@ class Laws(Generic[State, LawStep]):
     encode: Callable[[State], bytes] | None = None
     """A state as bytes."""
     decode: Callable[[bytes], State] | None = None
-    """The state encoded by bytes; raises one of `refusals` for invalid bytes."""
+    """The state encoded by bytes; raises an error of `refusals` for invalid bytes."""
     canonical: bool = False
     """The type promises equal encodings for equal readings, independent of the history."""
     refusals: tuple[type[Exception], ...] = (ValueError,)

@@ -163,10 +163,10 @@ class LinkingTransport(Protocol):
 
 @runtime_checkable
 class SubscribingTransport(Protocol):
-    """A transport whose network carries what other programs publish."""
+    """A transport whose network carries the publications of other programs."""
 
     def subscribe(self, keys: Sequence[str], take: Callable[[str, bytes], None]) -> Callable[[], None]:
-        """Call `take(key, payload)` for what is published at these key expressions, in threads of the transport, over all changes
+        """Call `take(key, payload)` for each publication at these key expressions, in threads of the transport, over all changes
         of its sessions. Returns a function that ends it. Raises `TransportError` for a key expression that is none, and for links
         that carry nothing else than the messages of nodes.
         """

@@ -2,9 +2,9 @@
 
 An endpoint is `tcp/HOST:PORT` or `tls/HOST:PORT`. Rules:
 
-- A node that listens at a wildcard tells others the addresses of its interfaces: those with a default route first, link-local ones
-  only where there are no others, loopback only where there is nothing else. Nodes on one machine know each other by an address that
-  both have, and then also try loopback, which stays when an interface goes.
+- A node that listens at a wildcard tells others the addresses of its interfaces: those with a default route first, link-local
+  addresses only where there are no others, loopback only where there is nothing else. Nodes on one machine know each other by an
+  address that both have, and then also try loopback, which stays when an interface goes.
 - A link-local address may have a zone, `[fe80::1%eth0]`. Zones are names of one machine. So a node that is told a link-local
   address tries it at each of its own interfaces. Zenoh takes zones as numbers only.
 - Endpoints told by others are checked before use: well-formed, no wildcard, not this node itself, a bounded number.
@@ -15,11 +15,11 @@ An endpoint is `tcp/HOST:PORT` or `tls/HOST:PORT`. Rules:
   process. Without the option closing takes no time, and the system goes on sending the rest.
 - `TCP_THIN_LINEAR_TIMEOUTS`: the first six repetitions of a lost packet come at the same interval, so a link that a cut did not end
   goes on soon after it. Linux only.
-- `TCP_USER_TIMEOUT`: a link on which nothing is acknowledged for `DEAD_SECONDS` is closed, and for longer on a slow or lossy one,
-  by the round trip and the repetitions that the system has counted. So the lease of Zenoh, which is one for all links of a session,
+- `TCP_USER_TIMEOUT`: a link on which nothing is acknowledged for `DEAD_SECONDS` is closed, and for longer on a slow or lossy link,
+  by the round trip and the repetitions that the system has counted. So the lease of Zenoh, which all links of a session share,
   can be that of the worst. Linux only.
 
-The limit of connections is for Linux only. Zenoh works off refused handshakes one by one, with 0.1 s after each, and keeps their
+The limit of connections is for Linux only. Zenoh works off refused handshakes in turn, with 0.1 s after each, and keeps their
 connections until then. So an address that opened ten connections per second kept members from linking, and 60 per second filled the
 table of open files (1,024) in 20 s.
 
@@ -56,7 +56,7 @@ if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
 # --- endpoints ----------------------------------------------------------------------------------------------------------
 
 MOST_ADDRESSES = 8
-"""Endpoints that a node tells others, and that are tried of one that others told of, at most."""
+"""Endpoints that a node tells others, and that are tried of a node that others told of, at most."""
 
 MOST_INTERFACES = 4
 """Interfaces at which a link-local address is tried, at most."""
@@ -148,7 +148,7 @@ def _resolved(endpoint: str) -> list[tuple[str, str, int]]:
 
 
 MOST_KNOCKS = 16
-"""Connections that are tried at a time to the endpoints of one node, at most."""
+"""Connections that are tried at a time to the endpoints of a node, at most."""
 
 
 async def first_answering(endpoints: Sequence[str], every: float) -> str:
@@ -460,7 +460,7 @@ def _descriptors() -> list[int]:
 
 
 def _set_filter(descriptor: int, ports: Collection[int], networks: Sequence[Network]) -> None:
-    """Set the filter of a listening socket on one of `ports`. Another file, and one closed meanwhile, stays as it is."""
+    """Set the filter of a listening socket on one of `ports`. Another file, and a socket closed meanwhile, stays as it is."""
     with contextlib.suppress(OSError):
         copy = os.dup(descriptor)
         try:

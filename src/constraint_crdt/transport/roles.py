@@ -1,16 +1,17 @@
 """The role that a node takes by itself: peer in a small fleet, router or client in a large one.
 
 In a fleet of peers every node has a link to every other, and the keep-alives of these links are most of the bytes at rest. So
-beyond `above` live nodes a few nodes are routers, and all others have a link to one of these. `RoleRule` chooses, from what the
-node knows: the endpoints and roles that nodes told, and the nodes that are live. Nodes with equal views choose alike. Rules:
+beyond `above` live nodes a few nodes are routers, and all others have a link to a router. `RoleRule` chooses, from the
+knowledge of the node: the endpoints and roles that nodes told, and the nodes that are live. Nodes with equal views choose alike.
+Rules:
 
 1. A node *serves* with an address that others reach. Public addresses come first, then private ones, then link-local ones; an
    address of loopback serves in a fleet that is on loopback as a whole. Of equal addresses a port that was chosen comes first, as
    other nodes may have it in their settings. The rest is rendezvous hashing, so a node that comes or goes moves little.
 2. The first `routers` of the live nodes are the routers. Nodes that are routers already come first, so a choice stays. A router
-   becomes one a moment after the one before it in rank, once it knows most nodes, and tells so.
+   becomes a router a moment after the router before it in rank, once it knows most nodes, and tells so.
 3. The others are clients of nodes that have told to be routers, each in an order of its own. All are in its settings, so Zenoh goes
-   on to the next when one is gone. The changes of many nodes are spread over `SPREAD` seconds.
+   on to the next when a router is gone. The changes of many nodes are spread over `SPREAD` seconds.
 4. A client without a link to a router for `LOST` seconds takes these routers as gone, and chooses among the nodes that were live
    before, as the others do. After `GIVE_UP` seconds it is a peer again.
 5. Below three quarters of `above` for `SETTLED` seconds the fleet is small again: clients become peers, then routers without
@@ -56,7 +57,7 @@ SPREAD: Final = 3.0
 """Seconds over which the nodes of a fleet become clients, or peers."""
 
 SECOND_ROUTER: Final = 4.0
-"""Seconds for which a node waits for a second router before it becomes a client of one."""
+"""Seconds for which a node waits for a second router before it becomes a client of the first."""
 
 LOST: Final = 1.5
 GIVE_UP: Final = 12.0

@@ -10,7 +10,7 @@ link alone, which connects to an endpoint of the node and does not listen. It re
 session is never closed for a link, so a missing link costs only that link. `SidePlan` has the rules:
 
 1. A side session is opened once the peer has been missing for a moment: first by the node with the lesser name, later by the other,
-   in case only one of the two can connect.
+   in case the first cannot connect.
 2. It is closed once the main sessions of both ends are linked again, or the node is no longer sought. Of two side sessions between
    two nodes, that of the greater name is closed.
 3. A bounded number of side sessions tries at a time. Each tries for a while, then others have their turn: those with the fewest
@@ -19,10 +19,11 @@ session is never closed for a link, so a missing link costs only that link. `Sid
    later turns, and with several endpoints, the first endpoint that takes a TCP connection is found before, with tries that overlap.
    Then Zenoh has the time that the worst link needs.
 
-With the role `auto` the node is what `roles.RoleRule` says. Zenoh's mode is fixed for a session, so another main session opens:
+With the role `auto` the node has the role from `roles.RoleRule`. Zenoh's mode is fixed for a session, so another main session
+opens:
 
 5. To become a client, the new session opens beside the former one. Once it has a link to a router and sees the peers, it is the
-   main one, and the former is closed `HANDOVER` seconds later, that of a router once its clients have left.
+   main session, and the former is closed `HANDOVER` seconds later, that of a router once its clients have left.
 6. A router and a peer need the port. The session with the port closes first, as others know the address; the port is without a
    listener for some 0.6 s. Requests meanwhile are repeated.
 7. A client by choice keeps listening with a session of its own (the *door*), so its address goes on for nodes that are new, or do
@@ -139,7 +140,7 @@ ANSWERED_TURN = 150.0
 LEAST_LOOK = 0.05
 LOOK_EVERY = 0.25
 SLOW_LOOK_EVERY = 1.0
-"""Seconds between two looks at the links: at least; while one is missing; and while those are missing only that were for long."""
+"""Seconds between two looks at the links: at least; while a link is missing; and while only links missing for long are."""
 
 ADDRESSES_EVERY = 30.0
 """Seconds between two looks at the addresses of this machine, of a node that listens at a wildcard."""
@@ -149,7 +150,7 @@ ROLE_EVERY = 0.5
 
 HANDOVER = 3.0
 LONGEST_HANDOVER = 15.0
-"""Seconds for which the former main session goes on beside the new one; and at most, while clients are linked to it."""
+"""Seconds for which the former main session goes on beside the new session; and at most, while clients are linked to it."""
 
 SEES_WITHIN = 3.0
 """Seconds within which a new main session has to see the peers."""
@@ -157,7 +158,7 @@ SEES_WITHIN = 3.0
 ROUTER_PAUSE = 0.3
 
 ROUTERS_APART = 10.0
-"""Seconds without a link to a router before this one, after which a router opens again."""
+"""Seconds without a link to a router before this router, after which a router opens again."""
 
 MOST_TRIES = 20
 """Times that a port which is still taken is tried."""
@@ -193,7 +194,7 @@ class _Subscription:
         self._declared: list[zenoh.Subscriber[None]] = []
 
     def declare(self, session: zenoh.Session) -> None:
-        """Subscribe in this session, and no longer in the one before. Raises `ZError`."""
+        """Subscribe in this session, and no longer in the session before. Raises `ZError`."""
         with self._lock:
             if session is not self._session:
                 self._undeclare()
@@ -348,7 +349,7 @@ class ZenohTransport:
             where the system tells of dead connections sooner (Linux), else 4.
         answers_at_once: the limit of running handlers; a request beyond the limit stays unanswered.
         identity: the identity of the node, for links by TLS with nodes of its fleet alone.
-        accept_plain: with an identity, link also to nodes without one.
+        accept_plain: with an identity, link also to nodes without an identity.
 
     Raises `TransportError` for an invalid role, endpoint, lease or limit.
     """
@@ -487,7 +488,7 @@ class ZenohTransport:
 
     @property
     def proofs(self) -> Mapping[Peer, str]:
-        """The present peers, each with the proof of its session; "" for a peer without one."""
+        """The present peers, each with the proof of its session; "" for a peer without a proof."""
         return self._session.peers if self._session else {}
 
     def shut_out(self, is_shut_out: Callable[[str], bool]) -> None:
@@ -721,7 +722,7 @@ class ZenohTransport:
         return not had.issuperset(set(linked) & set(self._choice.routers)) or len(had) < min(2, len(choice.routers))
 
     def _lacks_router(self, choice: Choice, linked: Collection[str]) -> bool:
-        """Whether a router before this one has had no link to it for a while. Clients of both reach each other through it."""
+        """Whether a router before this router has had no link to it for a while. Clients of both reach each other through it."""
         now = asyncio.get_running_loop().time()
         if all(name in linked for name in choice.before):
             self._routers_linked = now
@@ -756,7 +757,7 @@ class ZenohTransport:
         return declared
 
     async def _to_client(self, session: ZenohSession, me: Peer, choice: Choice, settings: Settings) -> bool:
-        """Become a client, or one of other routers. Returns False, and changes nothing, if no router answers."""
+        """Become a client, or a client of other routers. Returns False, and changes nothing, if no router answers."""
         try:
             declared = await self._attach_main(session, settings, me)
         except RouterUnreachableError:
@@ -784,7 +785,7 @@ class ZenohTransport:
         return True
 
     async def _to_listener(self, session: ZenohSession, me: Peer, choice: Choice, settings: Settings) -> bool:
-        """Become a router or a peer: close the session with the port, then open another one there."""
+        """Become a router or a peer: close the session with the port, then open another there."""
         was_client = self._present.role == CLIENT
         if not was_client:
             if not session.lacks_main:

@@ -1,9 +1,9 @@
 """The open Zenoh sessions of a node: tokens, peers, requests, and the bridge to asyncio.
 
-A `ZenohSession` is one life of the node on the network. It has a main Zenoh session, and side sessions, each for the link to a
+A `ZenohSession` is a life of the node on the network. It has a main Zenoh session, and side sessions, each for the link to a
 single peer that the main session has no link to (`zenoh`). All declare the same token and the same answering key, so others see
-one peer. Where the role of the node changes, another session becomes the main one (`promote`), and where the port has to be free
-for it, the former is closed before, while the peers stay listed (`hold`). Rules:
+a single peer. Where the role of the node changes, another session becomes the main one (`promote`), and where the port has to be
+free for it, the former is closed before, while the peers stay listed (`hold`). Rules:
 
 1. A peer is listed while any of the sessions sees its token. Requests go through the main session if it sees the peer.
 2. The answering key is declared as complete, so of two sessions of a node only one gets a request.
@@ -203,13 +203,13 @@ MOST_FOREIGN = 4
 """Other fleets that are named."""
 
 MOST_SESSIONS = 16
-"""Sessions of one name that are listed, at most. A node has one, and for a moment those before it."""
+"""Sessions of one name that are listed, at most. A node has a single session, and for a moment those before it."""
 
 EASE_SECONDS = 0.05
 EASE_AGAIN_SECONDS = 3.0
 EASE_EVERY = 30.0
 """Seconds from a new link until the options of its connection are set: those of others that come at once are set with them. And
-until they are set again, by what the system has measured since.
+until they are set again, by the measurements of the system since.
 """
 
 EARLY_SECONDS = 2.0
@@ -376,7 +376,7 @@ class ZenohSession:
     # --- the main session ---------------------------------------------------------------------------------------------
 
     def promote(self, declared: Declared) -> Declared:
-        """Make an attached session the main one. Returns the former, which goes on as a side session."""
+        """Make an attached session the main session. Returns the former, which goes on as a side session."""
         former, self._main = self._main, declared
         self._sides.pop(declared, None)
         if not former.is_closed:
@@ -388,7 +388,7 @@ class ZenohSession:
 
     @property
     def main(self) -> zenoh.Session:
-        """The Zenoh session that is the main one."""
+        """The Zenoh session that is the main session."""
         return self._main.raw
 
     @property
@@ -425,7 +425,7 @@ class ZenohSession:
             self._forget(peer)
 
     def routers(self, declared: Declared | None = None) -> set[str]:
-        """The names of the routers with a link to a session, the main one if left out; "" for one of another name. O(peers)."""
+        """The names of the routers with a link to a session, the main if left out; "" for those of another name. O(peers)."""
         linked = (self._main if declared is None else declared).linked
         found = {other[:MARK] for other, what in linked.items() if what == zenoh.WhatAmI.ROUTER}
         named = {main_id(peer.session): peer.name for peer in self.peers}
@@ -730,7 +730,7 @@ class ZenohSession:
         return self._authenticator is not None and self._authenticator.is_reply(request, header, payload, tag)
 
     def _tagged(self, request: "Request | None", header: bytes, payload: bytes) -> bytes:
-        """The attachment of a reply: its header, with a tag if the request had one."""
+        """The attachment of a reply: its header, with a tag if the request had a tag."""
         if request is None or self._authenticator is None:
             return header
         if header[_TOKEN_BYTES:] == _WHOLE[_TOKEN_BYTES:]:  # a list of one reply has no further page: no header travels

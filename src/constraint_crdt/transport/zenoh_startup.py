@@ -284,7 +284,7 @@ def zenoh_config(settings: Settings, listening: Sequence[str], id_: str) -> dict
 
 
 def side_config(settings: Settings, endpoint: str, id_: str, open_seconds: float, retry_seconds: float) -> Mapping[str, object]:
-    """Zenoh's configuration of a side session, for the link to one peer at `endpoint`. Of several endpoints of one peer Zenoh
+    """Zenoh's configuration of a side session, for the link to a peer at `endpoint`. Of several endpoints of a peer Zenoh
     would try the others for ever.
     """
     config = zenoh_config(replace(settings, role="peer", connect=()), (), id_)

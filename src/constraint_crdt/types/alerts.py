@@ -1,4 +1,4 @@
-"""Alerts of a fleet: silences and acknowledgements, what was told to whom, the fleet's rules, and the ways out of each node.
+"""Alerts of a fleet: silences, acknowledgements, the messages told to destinations, the fleet's rules, and the ways out of nodes.
 
 | kind | key | value |
 |---|---|---|
@@ -11,10 +11,10 @@ Times are in ns since the epoch. Trailing defaults may be left out. Rules kept h
 
 - No cell is removed: 0.1.0 refuses a removal of a kind that it does not know. A slot is used again once its content is over, so
   each life has a bounded number of cells.
-- A silence and an acknowledgement end by themselves (`until`). Another node ends one earlier by a cell of its own (sort `END`),
-  which names it. Its slot is not used again before the silence would have ended.
+- A silence and an acknowledgement end by themselves (`until`). Another node ends a silence earlier by a cell of its own (sort
+  `END`), which names it. Its slot is not used again before the silence would have ended.
 - A TOLD cell names the cells of other lives on the same alert and destination that its writer saw: these count no more. Cells that
-  no other one names are the *heads*; several are those of the sides of a partition. An alert is open at a destination while a head
+  no other cell names are the *heads*; several are those of the sides of a partition. An alert is open at a destination while a head
   says so. No clock takes part.
 - An *episode* is the time from the firing of an alert to its end, numbered per alert.
 - A rule overwrites the definitions that its writer saw. Of several definitions made at once the latest counts, by time and dot, and
@@ -121,7 +121,7 @@ class ToldValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     phase: int
     at: int = 0
     seen: tuple[WireDot, ...] = ()
-    """The cells of other lives that this one overrules."""
+    """The cells of other lives that this cell overrules."""
 
 
 class RuleValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -131,7 +131,7 @@ class RuleValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     at: int = 0
     actor: str = ""
     overwrites: tuple[WireDot, ...] = ()
-    """The definitions that this one replaces, with all that they replaced."""
+    """The definitions that this cell replaces, with all that they replaced."""
     removed: bool = False
 
 
@@ -323,7 +323,7 @@ class Unit(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What a life told of an alert to a destination."""
+    """The last message of a life about an alert to a destination."""
 
     episode: int
     phase: int
@@ -344,13 +344,13 @@ class Told(NamedTuple):
 
 
 class ToldAlerts(IndexedView):
-    """What was told of each alert to each destination. Iteration is over the pairs, in no order."""
+    """The messages about each alert to each destination. Iteration is over the pairs, in no order."""
 
     KINDS = (TOLD,)
 
     def _clear(self) -> None:
         self._units: dict[Unit, dict[tuple[Replica, int], Told]] = {}
-        """By unit what each slot of a life says."""
+        """By unit the content of each slot of a life."""
         self._overruled: dict[Unit, dict[tuple[Replica, int], tuple[WireDot, ...]]] = {}
         self._alerts: dict[tuple[str, str], set[Unit]] = {}
         self._slots: dict[Replica, dict[int, Unit]] = {}
@@ -387,7 +387,7 @@ class ToldAlerts(IndexedView):
         return f"ToldAlerts({len(self)})"
 
     def of(self, unit: Unit) -> list[Told]:
-        """What no other life overruled, in order; empty: nothing was told. O(rows that told it)."""
+        """The messages that no other life overruled, in order; empty: nothing was told. O(rows with a message)."""
         held = self._units.get(unit)
         if not held:
             return []
@@ -399,7 +399,7 @@ class ToldAlerts(IndexedView):
         return self._alerts.get((rule, subject), ())
 
     def put_all(self, told: Mapping[Unit, tuple[int, int, int]], *, node: Replica) -> None:
-        """Write what was told: episode, phase and time, by unit. The oldest of this life make room, those that ended first."""
+        """Write the messages: episode, phase and time, by unit. The oldest of this life make room, those that ended first."""
         held = self._slots.get(node, {})
         slots = {unit: slot for slot, unit in held.items()}
         spare = iter([slot for slot in range(TOLD_SLOTS) if slot not in held][: len(told)])
@@ -482,7 +482,7 @@ class FleetRules(IndexedView):
         return FleetRule(value.text, at, value.actor, dot.replica.node_id, len(heads))
 
     def _heads(self, name: str) -> list[tuple[Dot, RuleValue]]:
-        """The definitions that no other one overwrites."""
+        """The definitions that no other definition overwrites."""
         held = self._definitions.get(name, {})
         over = _latest(dot for value in held.values() for dot in value.overwrites)
         return [(dot, value) for dot, value in sorted(held.items()) if over.get(dot.replica, 0) < dot.seq]

@@ -99,7 +99,7 @@ class BudgetValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """ns; 0: amounts are used up."""
     shares: tuple[Share, ...]
     overwrites: tuple[WireDot, ...] = ()
-    """The definitions that this one replaces, with all that they replaced."""
+    """The definitions that this definition replaces, with all that they replaced."""
     made: int = 0
     """The time in ns, by the writer's own clock."""
     without: tuple[str, ...] = ()
@@ -136,7 +136,7 @@ class Ledger(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The time in ns at which this life began to wait; 0: named by the first definition."""
     admitted: bool = False
     acks: tuple[tuple[str, int], ...] = ()
-    """Lives of other participants that this one knows of, until they are admitted."""
+    """Lives of other participants that this life knows of, until they are admitted."""
     next: int = 1
     loans: tuple[Loan, ...] = ()
 
@@ -304,7 +304,7 @@ def target(known: Known, life: Replica) -> int:
 
 
 def is_root(known: Known, life: Replica) -> bool:
-    """True if the first definition is the only one, and names this life."""
+    """True if the first definition is the only definition, and names this life."""
     value = known.heads[0].value
     return len(known.heads) == 1 and not value.overwrites and any(each.replica == life for each in value.shares)
 
@@ -455,7 +455,7 @@ def begins(known: Known, ledger: Ledger, skew: int) -> int:
 
 
 def settled(known: Known, life: Replica, now: int, skew: int) -> Ledger:
-    """The ledger of a life as it is to be now; equal to the present one if there is nothing to write."""
+    """The ledger of a life as it is to be now; equal to the present ledger if there is nothing to write."""
     mark, goal = mark_of(known.heads), target(known, life)
     ledger = known.ledgers.get(life)
     if ledger is None:
@@ -640,7 +640,7 @@ class Budgets(IndexedView):
         return Known(heads, self._ledgers.get(name, {}), self._holds.get(name, {}), by_node)
 
     def other_lives(self, life: Replica) -> list[Replica]:
-        """The lives of the same node whose end is not known, except this one."""
+        """The lives of the same node whose end is not known, except the given life."""
         entries = self._rows.clock_mark.entries
         return sorted(
             each for each in entries if each.node_id == life.node_id and each != life and not self._retirements.is_over(each)

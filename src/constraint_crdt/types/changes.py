@@ -1,4 +1,4 @@
-"""The life of rules: switches that disable constraints, and the history of what was changed.
+"""The life of rules: switches that disable constraints, and the history of changes to rules.
 
 | kind | key | value |
 |---|---|---|
@@ -15,13 +15,13 @@ Switches. A constraint is disabled while its switch, or that of all constraints,
   counts, then the order of the replicas.
 - A disabling that ends needs no cell: its end is a reading, as that of a definition.
 
-Changes. A change says what a subject was before: the wire values of its standing cells of a kind, none where it was absent. The
+Changes. A change has the former state of a subject: the wire values of its standing cells of a kind, none where it was absent. The
 first definition of a constraint makes no change, since its ADD cell tells all of it.
 
 - The change with the number n made version n of its subject. The first version has the number 1, so changes begin with 2.
 - Each life keeps its last changes: `CHANGE_SLOTS` cells, `CHANGE_BYTES` in all, the oldest are emptied first. Changes older than
   `KEPT` are not read, and are emptied with the next change of that life.
-- A cell has all changes of an operation that fit. What does not fit into a cell alone is left out.
+- A cell has all changes of an operation that fit. A change too large for a cell is left out.
 """
 
 import contextlib
@@ -171,7 +171,7 @@ class Switches(IndexedView):
         return None if found is None or (found.until is not None and found.until <= now) else found
 
     def disabling(self, id_: str) -> Switch | None:
-        """Why a constraint is disabled now: its own switch, else that of all; None for an enabled one."""
+        """Why a constraint is disabled now: its own switch, else that of all; None for an enabled constraint."""
         if not self.disabled:
             return None
         now = self._now()
@@ -205,7 +205,7 @@ class Switches(IndexedView):
         return any(each.until is not None and each.until <= now for each in self._told.values())
 
     def take_turned(self) -> list[Turned]:
-        """What turned since the last call, by cells or by time, ordered by id. O(cells changed, and disabled constraints)."""
+        """The constraints switched since the last call, by cells or by time, by id. O(cells changed, and disabled constraints)."""
         if not self.touched and not self._told:
             return []
         now, found = self._now(), []
@@ -288,7 +288,7 @@ def read_definitions(id_: str, values: Sequence[bytes]) -> list[Addition]:
 
 
 class SubjectValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What a subject was, in a CHANGE cell."""
+    """The former state of a subject, in a CHANGE cell."""
 
     kind: int
     subject: str
@@ -346,7 +346,7 @@ class RecordedChange(NamedTuple):
 
 
 class Before(NamedTuple):
-    """What a subject is, right before a change of it."""
+    """The state of a subject, right before a change of it."""
 
     subject: Subject
     values: tuple[bytes, ...]
@@ -445,7 +445,7 @@ class ChangeHistory(IndexedView):
     # --- writing -------------------------------------------------------------------------------------------------------
 
     def note(self, changes: Sequence[Before], *, operation: str, actor: str, why: str, time: int, node: Replica) -> None:
-        """Note what subjects, each once, were before an operation, in place of the oldest changes if there is no room."""
+        """Note the former state of subjects, each once, before an operation, in place of the oldest changes if there is no room."""
         head: list[object] = [time, cut(operation, OPERATION_BYTES), cut(actor, ACTOR_BYTES), cut(why, WHY_BYTES)]
         packed, room = list[list[object]]([]), 0
         for each in changes:

@@ -7,8 +7,8 @@
 | 25 SECONDS | constraint id, "" for the node | `[satisfied, violated, unknown]` in ms, cumulative; trailing zeros left out |
 
 A cell holds the *cumulative* counts of its writer, so a repeated message counts nothing twice, and the next message makes up for
-a lost one. The value of a `PNCounter` is all increments less all decrements; both only grow (Shapiro et al., 2011, specification
-7). Rules kept here:
+a lost message. The value of a `PNCounter` is all increments less all decrements; both only grow (Shapiro et al., 2011,
+specification 7). Rules kept here:
 
 - The time of a constraint has a kind of its own. The value of COUNTS has two elements in 0.1.0, which would refuse a third; a cell
   of a kind unknown there is kept and forwarded.

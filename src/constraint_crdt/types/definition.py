@@ -14,8 +14,8 @@ Times and durations are in ns. Trailing defaults are left out. All knowledge abo
   Fields of a later meaning version are not decoded. The definition keeps them as bytes, and evaluation reads it as unknown.
 - The selector is `[[label, value], …]` for equalities, which all versions read, and `[[label, operator, [value, …]], …]` in the
   fields for the other requirements. `operator`: 0 exists, 1 absent, 2 in, 3 notin.
-- The bounds hold where a definition is written. A cell beyond them, from a version that raised one, is kept, passed on and read as
-  far as this version can; an unknown severity or choice reads as a later meaning version. What is not of the right form is refused.
+- The bounds hold where a definition is written. A cell beyond them, from a version that raised a bound, is kept, passed on and read
+  as far as this version can; an unknown severity or choice reads as a later meaning version. A cell of a wrong form is refused.
 """
 
 import enum
@@ -61,7 +61,7 @@ FLEET_MEANING: Final = 2
 
 MEANING: Final = 3
 """The meaning version of definitions with a selector beyond equality, a mode or an `each`, the highest known here. A version that
-changes the meaning of a definition writes a higher one."""
+changes the meaning of a definition writes a higher number."""
 
 LATER: Final = MAX_COUNT
 """Stands for the meaning version of a definition with a severity or a choice that this version does not know."""
@@ -104,7 +104,7 @@ class DefinitionValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     meaning: int = 0
     """The meaning version."""
     fields: msgspec.Raw = msgspec.Raw()
-    """A `FieldsValue` for the meaning versions 1 to 3; of any form for a later one."""
+    """A `FieldsValue` for the meaning versions 1 to 3; of any form for a later version."""
 
 
 class RequirementValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -235,11 +235,11 @@ class Definition(NamedTuple):
     """The fields of a later meaning version, as received."""
 
     def applies_to(self, labels: Mapping[str, str]) -> bool:
-        """True if a node with these labels has to evaluate the definition. One of scope fleet is evaluated by every node."""
+        """True if a node with these labels has to evaluate the definition. Every node evaluates a definition of scope fleet."""
         return self.scope is Scope.FLEET or self.selects(labels)
 
     def selects(self, labels: Mapping[str, str]) -> bool:
-        """True if the selector matches a node with these labels: in scope fleet, if the node is one of `nodes`."""
+        """True if the selector matches a node with these labels: in scope fleet, if the node is among `nodes`."""
         return self.selector.matches(labels) if self.requirements else all(labels.get(key) == value for key, value in self.on)
 
     @property
@@ -298,8 +298,8 @@ def check_definition(
 ) -> Definition:
     """Make a `Definition`. Durations are in ns, see `duration_ns`. Does not compile `when` and `clear_when`.
 
-    Raises `TypeError` for a part of another type, and `ConstraintCrdtError` for a part out of bounds, and for a field that needs a
-    `when` without one.
+    Raises `TypeError` for a part of another type, and `ConstraintCrdtError` for a part out of bounds, and for a field that
+    needs a `when` where there is no `when`.
     """
     level, choice = _choice(Severity, severity, "severity"), _choice(IfUnknown, if_unknown, "if_unknown")
     for what, text, limit in (("when", when, WHEN_BYTES), ("about", about, ABOUT_BYTES), ("clear_when", clear_when, WHEN_BYTES)):
@@ -370,7 +370,7 @@ def edited(definition: Definition, fields: DefinitionFields, expires_at: int | N
 
 
 def joined(definitions: Sequence[Definition]) -> Definition:
-    """One definition that holds where all of these do: each `when` must hold, the gravest severity, the last end.
+    """A single definition that holds where all of these do: each `when` must hold, the gravest severity, the last end.
 
     Raises `ConstraintCrdtError` for definitions that differ in another field, or of a later meaning version, and where the result
     is out of bounds.

@@ -245,7 +245,7 @@ def is_about_retirements(cell: Cell) -> bool:
 
 
 class Retirement(NamedTuple):
-    """What a RETIRE cell says of a node."""
+    """The content of a RETIRE cell about a node."""
 
     dot: Dot
     nodes: frozenset[str]
@@ -254,21 +254,21 @@ class Retirement(NamedTuple):
     """The lives of the node, each with its highest seq known to the writer."""
 
     def contradicts(self, other: "Retirement") -> bool:
-        """True if the other one was written by the node retired here, beyond the end known here."""
+        """True if the other was written by the node retired here, beyond the end known here."""
         life, seq = other.dot
         return life.node_id in self.nodes and seq > self.ends.get(life, 0)
 
 
 def standing(retirements: Collection[Retirement]) -> set[Dot]:
-    """The retirements that count: none of them contradicts another one. A function of the set alone. O(their contradictions).
+    """The retirements that count: none of them contradicts another. A function of the set alone. O(their contradictions).
 
-    1. A retirement counts if no other one contradicts it, or only such as do not count.
-    2. A retirement does not count if one that counts contradicts it.
-    3. Of retirements that contradict each other in a circle the first one counts, in the order of: the number of nodes that its
-       writer retires, the name of the writer, the dot. Those that contradict the first one do not count.
+    1. A retirement counts if no other contradicts it, or only such as do not count.
+    2. A retirement does not count if a retirement that counts contradicts it.
+    3. Of retirements that contradict each other in a circle the first counts, in the order of: the number of nodes that its
+       writer retires, the name of the writer, the dot. Those that contradict the first do not count.
 
-    Not all nodes are retired by them. Else some nodes would retire each other in a circle, each after it saw that the one before
-    it was retired, as nothing here contradicts another one: each retirement of the circle would come before itself.
+    Not all nodes are retired by them. Else some nodes would retire each other in a circle, each after it saw that the node before
+    it was retired, as nothing here contradicts another: each retirement of the circle would come before itself.
     """
     against, contradicted = _contradictions(retirements)
     targets = Counter(writer for writer, _ in {(each.dot.replica.node_id, node) for each in retirements for node in each.nodes})
@@ -308,7 +308,7 @@ def _contradictions(retirements: Collection[Retirement]) -> tuple[dict[Dot, list
 
 
 def _circle(left: Collection[Dot], against: Mapping[Dot, list[Dot]], contradicted: Mapping[Dot, list[Dot]]) -> set[Dot]:
-    """Of these retirements, each contradicted by another one: a strong component that only its own members contradict."""
+    """Of these retirements, each contradicted by another: a strong component that only its own members contradict."""
     start = min(left)
     while True:
         before, after = _reached(start, against, left), _reached(start, contradicted, left)
@@ -485,7 +485,7 @@ class Retirements(IndexedView):
     def retire_node(self, node_id: str, *, node: str | Replica) -> list[Dot]:
         """Retire a node, in all of its lives known here; returns them. Raises `KeyError` if none is known.
 
-        The retirements that do not count are undone for good: what the operator saw settled stays settled.
+        The retirements that do not count are undone for good: a decision that the operator saw stays.
         """
         clock = self._rows.clock_mark.entries
         lives = [Dot(replica, seq) for replica, seq in sorted(clock.items()) if replica.node_id == node_id]

@@ -128,7 +128,7 @@ class Expiries:
 
     @property
     def next(self) -> int | None:
-        """The next expiry of an add, possibly of a removed one; None if there is none."""
+        """The next expiry of an add, possibly of a removed add; None if there is none."""
         return self._coming[0][0] if self._coming else None
 
     def take_expired(self, by: int, most: int) -> list[tuple[int, Cell]]:
@@ -288,7 +288,7 @@ class ConstraintORSet(IndexedView):
         return strictest(self.definitions(id_))
 
     def definition(self, id_: str) -> Definition:
-        """The definition in force for a constraint; of several that differ in their ends only, the one that lasts longest.
+        """The definition in force for a constraint; of several that differ in their ends only, the longest lasting.
 
         Raises `UnknownConstraint` for an inactive constraint, and `ConstraintInConflict` for other definitions.
         """

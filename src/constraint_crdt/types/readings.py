@@ -7,17 +7,19 @@
 
 A reading costs each node of the fleet its bytes, so the readings of a node that move together share a cell, without their names.
 `time` is the hybrid time of the latest measurement in tenths of a second since 2026-01-01, and an age is how much earlier another
-one was. An integer n stands for n x 10^exponent; a value is also a bool, a text, a double, or `[mantissa, exponent]`; nil for
-none. `every` is the longest time between two cells in tenths of a second. Ages of 0 only are left out, as is `EVERY` for all. Rules
-kept here:
+measurement was. An integer n stands for n x 10^exponent; a value is also a bool, a text, a double, or `[mantissa, exponent]`; nil
+for none. `every` is the longest time between two cells in tenths of a second. Ages of 0 only are left out, as is `EVERY` for all.
+Rules kept here:
 
 - A node has at most `MOST_READINGS` readings. No cell is removed: 0.1.0 refuses a removal of a kind that it does not know. A
   withdrawn reading has no value, and a time.
-- The number of a variable stays for the life of the writer. That of a withdrawn variable is given to another one where no former
-  life told of it. Both cells are of one write, so no reader has one without the other.
+- The number of a variable stays for the life of the writer, so a withdrawal stays as well: it overrules the reading of a former
+  life that the writer does not know yet. Beyond `MOST_NAMES` variables the number of the one withdrawn first is given to another; a
+  reading of it by a former life may be shown again then, as aged. Both cells are of one write, so no reader has one without the
+  other.
 - A reading counts for `LIFETIME` times its `every`, in hybrid time. It is shown for longer, as aged.
 - Of several lives of a node, the reading with the latest time counts, then the order of the replicas. A life writes no time before
-  that of a former life, nor before its own last one.
+  that of a former life, nor before its own last time.
 - A value of a form that is not known here, from a later version, reads as missing. Further elements and keys are ignored.
 - The readings of retired nodes are left out. Readings are updated with each cell, and never recomputed.
 - A value is due if it moved by more than the deadband, or if the last told value is `every` old. Of a variable that moves all the
@@ -133,7 +135,7 @@ def check_scalar(name: str, value: object) -> Scalar:
 
 
 def _decimal(value: float) -> tuple[int, int] | None:
-    """Mantissa and exponent of a number with few digits, none for any other one. `read_scalar` gives an equal number."""
+    """Mantissa and exponent of a number with few digits, none for any other. `read_scalar` gives an equal number."""
     if not math.isfinite(value) or (not value and math.copysign(1, value) < 0):
         return None
     if value.is_integer() and abs(value) < 1 << 53:
@@ -335,7 +337,7 @@ class SharedReadings(IndexedView):
     # --- writing -------------------------------------------------------------------------------------------------------
 
     def put_all(self, readings: Mapping[str, Reading | None], *, node: str | Replica) -> int:
-        """Share these readings of a node; None withdraws one. Returns the number of the readings that changed.
+        """Share these readings of a node; None withdraws a reading. Returns the number of the readings that changed.
 
         Raises `ConstraintCrdtError` for a name or a value out of bounds, and for more than `MOST_READINGS` readings; nothing is
         written then.
@@ -362,7 +364,7 @@ class SharedReadings(IndexedView):
         names, every = list(row.names), dict(row.every)
         for name, held in new.items():
             if name not in names:
-                self._number(name, names, row, replica, new.keys())
+                self._number(name, names, row, new.keys())
             if held.reading is not None:
                 every[name] = max(1, round(held.reading.every / TENTH))
         numbers = [every.get(name, EVERY // TENTH) for name in names]
@@ -379,17 +381,16 @@ class SharedReadings(IndexedView):
             cells.append(make_cell(READING, str(number), [time, exponent, forms, *([ages] if any(ages) else [])]))
         return cells
 
-    def _number(self, name: str, names: list[str], row: _Row, replica: Replica, told: Set[str]) -> None:
-        """Give a variable a number: that of a withdrawn one of which no former life told, or the next. `told`: those told now."""
-        for place, other in enumerate(names):
-            held = None if other in told else row.held.get(other)
-            others = (each.held for life, each in self._lives.get(replica.node_id, {}).items() if life != replica)
-            if held is not None and held.reading is None and not any(other in each for each in others):
-                names[place] = name
-                return
-        if len(names) >= MOST_NAMES:
+    def _number(self, name: str, names: list[str], row: _Row, told: Set[str]) -> None:
+        """Give a variable the next number; with `MOST_NAMES` numbers given, that of a withdrawn one. `told`: those told now."""
+        if len(names) < MOST_NAMES:
+            names.append(name)
+            return
+        withdrawn = [held for each, held in row.held.items() if held.reading is None and each not in told]
+        if not withdrawn:
             raise ConstraintCrdtError(f"a node shares at most {MOST_NAMES} variables in a life: restart it to share others")
-        names.append(name)
+        earliest = min(withdrawn, key=lambda held: held.time)
+        names[next(place for place, each in enumerate(names) if row.held.get(each) is earliest)] = name
 
 
 def _next(reading: Reading | None, before: _Held | None, replica: Replica) -> _Held | None:
@@ -470,7 +471,7 @@ class _Told:
         self.sample: Sample | None = None
         """The last sample told; None: nothing, or withdrawn."""
         self.paced = 0
-        """The time until which the cells told fill the pace of one in `PACE`."""
+        """The time until which the cells told fill the pace of a cell per `PACE`."""
 
 
 class Sharing:

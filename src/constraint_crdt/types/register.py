@@ -231,7 +231,7 @@ class EisensteinRegister(IndexedView):
         return winner.time if winner else None
 
     def to_json(self) -> str:
-        """`{"position": [a, b], "timestamp": NS, "node": REPLICA, "norm": NORM}`, as the Rust crate writes; `null` without one."""
+        """`{"position": [a, b], "timestamp": NS, "node": REPLICA, "norm": NORM}`, as the Rust crate writes; `null` if empty."""
         winner, leader = self._positions.winner, self._positions.leader
         if winner is None:
             return "null"

@@ -213,7 +213,7 @@ class SketchCRDT(PagedView[SketchShape]):
         return min([table[place] for place in self._places(item)])
 
     def exceeds(self, item: str, threshold: int) -> bool:
-        """True if the estimate of an item is `threshold` or more: for each item so frequent, and possibly for a rarer one."""
+        """True if the estimate of an item is `threshold` or more: for each item so frequent, and possibly for a rarer item."""
         return self.estimate(item) >= threshold
 
     def about(self, item: str) -> Frequent:

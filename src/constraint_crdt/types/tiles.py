@@ -110,7 +110,7 @@ class FleetTile(View):
 
     @property
     def content(self) -> bytes:
-        """The content; of a deleted tile the content for `restore`. Empty without a content, and for a damaged one. O(content)."""
+        """The content; of a deleted tile the content for `restore`. Empty for a missing or damaged content. O(content)."""
         header = self._header()
         return (read_content(self._rows, header) or b"") if header is not None else b""
 

@@ -4,7 +4,7 @@
 |---|---|---|
 | 26 VARIABLES | "" | `[[[name, kind], …], left out, life]`, ordered by name; trailing defaults left out |
 
-`kind` is a number of `VARIABLE_KINDS`. A node has one cell, written when the names or kinds change. Rules kept here:
+`kind` is a number of `VARIABLE_KINDS`. A node has a single cell, written when the names or kinds change. Rules kept here:
 
 - A cell has at most 1,000 variables, and at most `VARIABLES_BYTES` of them. Of more, the first by name are told, and the number of
   the others. `nodes`, `kinds` and `near` do not know the others.

@@ -11,8 +11,8 @@ by default. Trailing defaults are left out. Rules kept here:
 - A reader ignores further elements of a value, and reads the number of an unknown state as `unknown`. Later versions may add both.
 - No cell is removed: 0.1.0 refuses a message with a removal of a kind that it does not know. A cell with nothing more to tell is
   overwritten by a value without content.
-- Of several lives of a node, one cell counts per constraint: the highest `life`, then the latest `since`, then the order of the
-  replicas. `life` is the number of takeovers: a writer takes the cells of other lives over with their highest number plus 1.
+- Of several lives of a node, a single cell counts per constraint: the highest `life`, then the latest `since`, then the order of
+  the replicas. `life` is the number of takeovers: a writer takes the cells of other lives over with their highest number plus 1.
   The order thus needs no clock, and a life without knowledge of the former ones (a lost store) takes over as soon as it hears of
   them. `restated` lists the verdicts to take over, `told_by` all that the node told.
 - Verdicts of retired nodes are left out, and inside a state also those of constraints without a standing add. A constraint after
@@ -201,7 +201,7 @@ def _number(value: float | None) -> float | None:
 
 
 def check_verdict(verdict: NodeVerdict) -> NodeVerdict:
-    """The verdict as its cell can hold it: texts shortened, and no margin in place of an infinite one.
+    """The verdict as its cell can hold it: texts shortened, and no margin in place of an infinite margin.
 
     Raises `TypeError` for a part of another type, and `ConstraintCrdtError` for a time out of bounds.
     """
