@@ -163,6 +163,8 @@ class RolloutWorld:
         self.stops: list[tuple[int, str]] = []
         """The stops by people: when, and on which node."""
         self.went_on = self.went_back = False
+        self.lost = False
+        """The node that began the rollout lost its disk, perhaps before it told anybody."""
         self.furthest = 0
 
     @property
@@ -245,7 +247,9 @@ class RolloutWorld:
             if node.up and self.rng.happens(0.012) and sum(each.up for each in self.nodes.values()) > 2:
                 node.kill()
             elif not node.up and self.rng.happens(0.12):
-                node.restart(lost=self.rng.happens(0.2))
+                lost = self.rng.happens(0.2)
+                self.lost |= lost and node.name == "n0"
+                node.restart(lost=lost)
 
     async def _command(self) -> None:
         up = [node for node in self.nodes.values() if node.up and node.rollout is not None]
@@ -294,6 +298,8 @@ class RolloutWorld:
         places = {name: node.rollout and node.rollout.place for name, node in self.nodes.items()}
         hashes = {node.gossip.state.rollouts.__repr__() for node in self.nodes.values()}
         found = self.nodes["n0"].rollout
+        if self.lost and not any(places.values()):
+            return
         if found is None or len(hashes) != 1:
             self.problems.append(f"the nodes do not agree: {places}")
             return

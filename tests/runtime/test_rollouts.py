@@ -1,5 +1,8 @@
 """Rollouts on a node: gates, what is refused, what the nodes of the stages tell, and the end of one."""
 
+from pathlib import Path
+
+import msgspec
 import pytest
 
 from constraint_crdt import ConstraintCrdtError, MemoryNetwork, Node
@@ -164,3 +167,15 @@ def told_by(rollouts: NodeRollouts) -> list[StagedValue]:
     """What a node tells of its own part."""
     rollouts._take()
     return rollouts._report_own()
+
+
+async def test_labels_count_from_the_start_also_before_a_node_that_resumes_meets_a_peer(tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(QUICK, name="forge", store=str(tmp_path / "forge.db"), labels={"zone": "a"})
+    network = MemoryNetwork()
+    async with node(network, "anvil", "b") as anvil, Node(settings=settings, transport=network.transport()) as forge:
+        await forge.add_constraint("here", when="v <= 1.0", on={"zone": "a"})
+        await forge.rollouts.begin([AddConstraint(id="there", when="v <= 1.8")], **STAGED)  # type: ignore[arg-type]
+        await eventually(lambda: "there" in anvil.gossip.state.constraints and anvil.rollouts.reports())
+    async with Node(settings=settings, transport=MemoryNetwork().transport()) as forge:  # cut off, so it has met nobody yet
+        await forge.measure({"v": 1.5})
+        await eventually(lambda: [each.state for each in forge.constraints()] == ["violated", "holds"])

@@ -450,6 +450,7 @@ class Runtime:
         node = self.recorder.node if settings.record else _gossip_node
         # A program with a clock of its own says itself how that clock is set.
         self.gossip = node(settings, now, credentials, steady_ns if steady is None and now is time.time_ns else steady)
+        self.gossip.labels = dict(settings.all_labels)  # before the constraints of the store are read
         self.persistence = Persistence(settings, self.gossip)
         self.feed = ChangeFeed(self.gossip, self.persistence, actor)
         self.transport = transport if transport is not None else _zenoh(settings, self.identity)
