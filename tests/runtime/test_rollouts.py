@@ -109,6 +109,12 @@ async def test_what_cannot_be_staged_is_refused_and_nothing_changes() -> None:
                 await command("r")
 
 
+def told(node: Node) -> list[str]:
+    """The operation, the actor and the reason of the last change of `there` in the history."""
+    entry = [each for each in node.history("there") if each.kind == "constraint"][-1]
+    return [entry.operation, entry.actor, entry.why]
+
+
 async def test_a_rollout_completes_by_itself_and_is_rolled_back_afterwards() -> None:
     network = MemoryNetwork()
     async with node(network) as forge, node(network, "anvil", "b") as anvil:
@@ -122,8 +128,8 @@ async def test_a_rollout_completes_by_itself_and_is_rolled_back_afterwards() -> 
         await eventually(lambda: anvil.rollouts.reports() and anvil.rollouts.report(began.id).phase == "complete", within=30.0)
         await eventually(lambda: [each.when for each in anvil.constraints()] == ["v > 1.0", "v <= 1.8"])
         assert anvil.constraints(["there"])[0].severity == "warning", "the file says all of a definition"
-        entry = [each for each in forge.history("there") if each.kind == "constraint"][-1]
-        assert (entry.operation, entry.actor, entry.why) == ("complete rollout", "rollout", "a wet floor")
+        await eventually(lambda: told(forge)[:1] == ["complete rollout"])
+        assert told(forge) == ["complete rollout", "rollout", "a wet floor"]
         done = await anvil.rollouts.back(began.id, why="dry again")
         assert (done.restored, done.kept, done.rollout.reason) == (("more", "there"), (), "dry again")
         await eventually(lambda: [(each.when, each.severity) for each in forge.constraints()] == [("v <= 2.0", "critical")])

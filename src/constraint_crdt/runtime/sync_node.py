@@ -283,13 +283,15 @@ class SyncNode:
         self,
         id_: str | None = None,
         *,
+        kind: str = "constraint",
+        on: Selection | None = None,
         to: int | None = None,
         time: datetime | int | None = None,
         why: str = "",
         dry_run: bool = False,
     ) -> RevertReport:
         """See `Node.revert`."""
-        return self._wait(self._node.revert(id_, to=to, time=time, why=why, dry_run=dry_run))
+        return self._wait(self._node.revert(id_, kind=kind, on=on, to=to, time=time, why=why, dry_run=dry_run))
 
     def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None
