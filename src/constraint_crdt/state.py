@@ -12,7 +12,7 @@ State files: whole states as JSON, for files and pipes. docs/reference/state-fil
 - The part for people and `jq`, `reading`, is derived, and never parsed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from typing import Final
@@ -189,6 +189,10 @@ class ConstraintState(Merge):
     def position(self) -> Position | None:
         """The fleet's position, or None before the first write."""
         return self.register.position
+
+    def definitions_on(self, id_: str, labels: Mapping[str, str]) -> tuple[Definition, ...]:
+        """The definitions in force for a constraint on a node with these labels: by a rollout, others than elsewhere."""
+        return self.rollouts.staged(id_, self.constraints.definitions(id_), labels)
 
     def decay(self, name: str, half_life: float) -> DecayCounter:
         """A decaying counter: half of the recorded amount goes in each half-life, in seconds.

@@ -7,7 +7,8 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError, MemoryNetwork, Node
 from constraint_crdt.errors import UnknownName
-from constraint_crdt.operations.constraints import AddConstraint
+from constraint_crdt.model import EventKind, Severity
+from constraint_crdt.operations.constraints import AddConstraint, StagedReport
 from constraint_crdt.operations.rules import StagedFigures
 from constraint_crdt.runtime.rollouts import Gate, NodeRollouts, Sight, judge_gate, parse_gate
 from constraint_crdt.types.rollouts import Phase, StagedValue
@@ -135,6 +136,23 @@ async def test_a_rollout_completes_by_itself_and_is_rolled_back_afterwards() -> 
         await eventually(lambda: [(each.when, each.severity) for each in forge.constraints()] == [("v <= 2.0", "critical")])
         with pytest.raises(ConstraintCrdtError, match="is rolled back"):
             await forge.rollouts.back(began.id)
+
+
+async def test_on_the_nodes_of_a_stage_the_new_definition_counts_for_guards_events_and_checks() -> None:
+    async with node(MemoryNetwork()) as forge:
+        await forge.add_constraint("there", when="v <= 2.0", mode="audit")
+        await forge.measure({"v": 1.5})
+        assert forge.guards.standing(["there"]).constraints == 0
+        staged = AddConstraint(id="there", when="v <= 1.0", severity=Severity.CRITICAL)
+        began = await forge.rollouts.begin([staged], stages=["zone=a"], gate="violations >= 0 for 1h")
+        await eventually(lambda: forge.guards.standing().standing == "violated")
+        await eventually(lambda: forge.event_stream.counts[EventKind.VIOLATED] == 1)
+        explained = forge.explanations.report("there")
+        assert explained.staged == StagedReport(rollout=began.id, when="v <= 1.0", here=True)
+        assert [each.verdict.value for each in await forge.check({"v": 1.5})] == ["violated"]
+        assert [each.verdict.value for each in forge.gossip.check({"v": 1.5})] == ["violated"]
+        assert "rollout" in [each.kind for each in forge.status().concerns]
+        assert not [each for each in forge.diagnosis.look().findings if each.check == "undecidable" and each.level != "ok"]
 
 
 async def test_it_stops_where_somebody_changes_a_definition_and_cannot_go_on() -> None:

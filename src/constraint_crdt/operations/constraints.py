@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from constraint_crdt.types.changes import Switch
     from constraint_crdt.types.counters import Seconds
     from constraint_crdt.types.definition import Definition, DefinitionFields
+    from constraint_crdt.types.rollouts import Rollouts
     from constraint_crdt.types.verdicts import NodeVerdict
 
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
@@ -452,6 +453,19 @@ class StagedReport(msgspec.Struct, frozen=True, kw_only=True):
     """This node is in a stage that began: it judges by the new definition."""
 
 
+def reported_staging(rollouts: "Rollouts", id_: str, labels: Mapping[str, str]) -> StagedReport | None:
+    """What a rollout does with a constraint on a node with these labels; None without one."""
+    for rollout in rollouts.covering(id_)[:1]:
+        here = rollout.plan.reaches(labels, rollout.stage)
+        return StagedReport(rollout=rollout.id, when=rollout.plan.changes[id_].after.when, here=here)
+    return None
+
+
+def show_staging(staged: StagedReport) -> str:
+    """The new expression, and whether it counts here: `rollout b6223fa4, here: v <= 0.8`."""
+    return f"rollout {staged.rollout}{', here' if staged.here else ''}: {staged.when or '-'}"
+
+
 class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """An active or expired constraint. Of several definitions, the fields of the first."""
 
@@ -648,7 +662,7 @@ def show_constraints(found: list[ConstraintReport], _: ListConstraints, __: "Nam
 def _when(each: ConstraintReport) -> str:
     """The expression, with that of a rollout."""
     staged, when = each.staged, each.when or "-"
-    return when if staged is None else f"{when} (rollout {staged.rollout}{', here' if staged.here else ''}: {staged.when or '-'})"
+    return when if staged is None else f"{when} ({show_staging(staged)})"
 
 
 def _here(each: ConstraintReport, now: float) -> str:

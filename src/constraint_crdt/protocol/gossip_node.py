@@ -502,8 +502,9 @@ class GossipNode:
         state = self.local.state
         enabled = [id_ for id_ in sorted(state.constraints) if id_ not in state.switches]
         evaluations = evaluate(
-            state.constraints, values, self.labels, enabled, bind=lambda definition: state.parameters.bind(definition, self.labels)
-        )
+            state.constraints, values, self.labels, enabled, bind=lambda definition: state.parameters.bind(definition, self.labels),
+            definitions=lambda id_: state.definitions_on(id_, self.labels),
+        )  # fmt: skip
         for each in evaluations:
             self.record_each({each.constraint: each.counts})
         return evaluations

@@ -37,11 +37,11 @@ from constraint_crdt.operations.constraints import (
     MOST_VIOLATED,
     ConstraintReport,
     DefinitionReport,
-    StagedReport,
     ViolatedNode,
     reported_disabling,
     reported_fields,
     reported_instances,
+    reported_staging,
     reported_time,
     reported_verdict,
 )
@@ -620,7 +620,7 @@ class Answers:
         reports = tuple(map(_definition, additions))
         ends = [each.expires_at for each in definitions if each.expires_at is not None]
         first, counts, last = reports[0], state.metrics.constraint(id_), self._evaluator.last(id_)
-        by_now = state.rollouts.staged(id_, tuple(definitions), self._gossip.labels)
+        by_now = state.rollouts.staged(id_, tuple(definitions), self._gossip.labels)  # of an expired one, too
         active = id_ in state.constraints  # if not, the end has passed, and the evaluator may still have to look
         own = self._evaluator.verdict(id_) if active else None
         verdict = reported_verdict(own)
@@ -658,15 +658,8 @@ class Answers:
             violated_on=tuple([ViolatedNode(node=node, **reported_verdict(each)) for node, each in named]),
             disabled=disabled,
             instances=reported_instances(self._evaluator.instances(id_, MOST_VIOLATED)) if active else None,
-            staged=self._staged(id_),
+            staged=reported_staging(state.rollouts, id_, self._gossip.labels),
         )
-
-    def _staged(self, id_: str) -> StagedReport | None:
-        """What a rollout does with a constraint; None without one."""
-        for rollout in self._gossip.state.rollouts.covering(id_)[:1]:
-            here = rollout.plan.reaches(self._gossip.labels, rollout.stage)
-            return StagedReport(rollout=rollout.id, when=rollout.plan.changes[id_].after.when, here=here)
-        return None
 
 
 _VARIABLE_ID = re.compile(r"(.*)/([A-Za-z0-9_.]+(?:\{[^{}]*\})?)", re.DOTALL)
