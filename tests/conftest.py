@@ -8,7 +8,7 @@ Rules kept here:
 - A test is `quick` unless it is marked `processes`, `browser` or `slow`, or uses a fixture that is (`FIXTURES`).
 - A quick test that starts a process fails.
 - A quick run does not import a test module that is marked as a whole.
-- A quick run takes `QUICK_CASES` of the cases of a parametrized test: others in each run, as the seed of the order draws them.
+- A quick run takes `QUICK_CASES` of the cases of a parametrized test: another in each run, as the seed of the order draws it.
 - In a quick run, a test that takes more than `QUICK_SECONDS` of processor time is named at the end, and one that takes more than
   `SLOW_SECONDS` fails. Elapsed time would depend on how busy the machine is.
 """
@@ -38,13 +38,13 @@ FIXTURES = {"node_url": "processes", "browser": "browser"}
 QUICK_SECONDS = 0.25
 SLOW_SECONDS = 2.0
 """In a quick run on a busy machine. On an idle one a test of more than 0.1 s, or with waits of more than 0.4 s, is `slow`."""
-QUICK_CASES = 2
+QUICK_CASES = 1
 _PROPERTY = "quick test took too long"
 _MARKED_AS_A_WHOLE = re.compile(rf"^pytestmark = \[?pytest\.mark\.({'|'.join(NOT_QUICK)})\b", re.MULTILINE)
 
 # A slow machine is no finding (deadline), and neither is a state machine whose example takes long to draw (too_slow).
 _ANY_SPEED = settings(deadline=None, print_blob=True, derandomize=False, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("default", _ANY_SPEED, max_examples=30, stateful_step_count=25)  # mutation testing needs fewer
+settings.register_profile("default", _ANY_SPEED, max_examples=15, stateful_step_count=25)  # mutation testing needs fewer
 settings.register_profile("nightly", _ANY_SPEED, max_examples=2000, stateful_step_count=60)
 settings.register_profile("quick", _ANY_SPEED, max_examples=5, stateful_step_count=12)
 settings.register_profile(  # for `mutmut`: the same examples for each mutant, and a failure is all that is asked for

@@ -11,6 +11,10 @@ that moment, is its parent and can wait for it.
 Two forked processes share no state that should differ: Python seeds `random` anew in each child, ids come from the operating
 system, and Zenoh is loaded without a session, thread or socket. A child inherits its three streams and no other descriptor. The
 hash seed of Python is the same in all processes of a server.
+
+The server also builds the parser of the command line once: it depends on no argument, and nothing changes it. A command that is
+done runs the callbacks of the exit, and leaves out the teardown of all modules, which takes as long as a short command. A node
+ends as Python ends: its threads are part of what its tests see.
 """
 
 import atexit
@@ -41,8 +45,9 @@ LOADED = (
     "uvicorn.protocols.http.httptools_impl",
     "encodings.idna",
     "stringprep",
+    "tests.network.switch",
 )
-"""What a node loads, most of which the other commands load too."""
+"""What a node loads, most of which the other commands load too; and what a process needs to enter namespaces."""
 
 _REQUEST_BYTES = 1 << 20
 _SET_CHILD_SUBREAPER = 36
@@ -141,6 +146,7 @@ def _serve(control: socket.socket) -> None:
     """Fork a process for each request, until pytest is gone."""
     for name in LOADED:
         importlib.import_module(name)
+    _keep_parser()
     gc.collect()
     gc.freeze()
     threads = os.listdir("/proc/self/task")
@@ -168,6 +174,14 @@ def _serve(control: socket.socket) -> None:
         os.close(reading)
 
 
+def _keep_parser() -> None:
+    """Build the parser here, for all processes."""
+    from constraint_crdt.cli import arguments
+
+    arguments.make_parser = cache(arguments.make_parser)
+    arguments.make_parser()
+
+
 def _become(
     streams: Sequence[int], arguments: list[str], environment: dict[str, str], folder: str, namespaces: Sequence[str]
 ) -> NoReturn:
@@ -179,13 +193,20 @@ def _become(
         os.dup2(descriptor, own)
     for descriptor in streams:
         os.close(descriptor)
-    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
+    buffering = 1 if environment.get("PYTHONUNBUFFERED") else -1
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", buffering, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["constraint-crdt", *arguments]
-    sys.exit(main())
+    code = main()
+    if arguments[:1] == ["node"]:
+        sys.exit(code)
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as Python does first when it ends
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

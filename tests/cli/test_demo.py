@@ -5,12 +5,14 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
 import pytest
 
+from tests import fork_server
 from tests.cli.process import command, environment
 
 pytestmark = pytest.mark.processes
@@ -19,13 +21,19 @@ GONE_SECONDS = 60.0
 """How long an end is waited for. A node ends within two seconds, on a machine that is busy with nothing else."""
 
 
+def as_a_user(arguments: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(command(*arguments), text=True, **options)
+
+
 @contextmanager
-def running_demo(nodes: int = 2) -> Iterator[subprocess.Popen[str]]:
-    """A demo, ended however the block ends."""
-    line = command("demo", "--nodes", str(nodes), "--seconds", "8")
+def running_demo(
+    nodes: int = 2, started: Callable[..., subprocess.Popen[str]] = fork_server.start
+) -> Iterator[subprocess.Popen[str]]:
+    """A demo, ended however the block ends. Its nodes are started as a user starts them."""
+    line = ["demo", "--nodes", str(nodes), "--seconds", "8"]
     # Settings of ours must not reach its nodes: with this one they would all refuse to start.
     own = environment(CONSTRAINT_CRDT_ROLE="king", PYTHONUNBUFFERED="1")
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=own) as process:
+    with started(line, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             yield process
         finally:
@@ -46,7 +54,7 @@ def wait_for_a_change(process: subprocess.Popen[str]) -> None:
 
 
 def test_it_comes_to_its_summary() -> None:
-    with running_demo(nodes=3) as process:
+    with running_demo(nodes=3, started=as_a_user) as process:
         out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert "3 nodes are up, and each sees the others" in out

@@ -1,4 +1,7 @@
-"""One browser and one live fleet for all tests in the browser: they take seconds to start. A test begins without constraints."""
+"""One browser and one live fleet for all tests in the browser: they take seconds to start. A test begins without constraints.
+
+They end with the last of these tests, as a page that stays open would take processor time from the tests of other packages.
+"""
 
 from collections.abc import Iterator
 
@@ -10,14 +13,14 @@ from tests.dashboard.live_fleet import LiveFleet, live_fleet
 from tests.runtime.fleet import eventually
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Chromium]:
     need_browser()
     with chromium() as one:
         yield one
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def fleet() -> Iterator[LiveFleet]:
     with live_fleet() as running:
         yield running

@@ -380,7 +380,7 @@ def test_events_are_filtered_and_those_that_flap_have_one_line(page: Chromium, f
     page.until(lambda: page.count("#detail .u-wrap canvas"), "the chart")
     page.until(lambda: "w 9, limit 1" in page.text("#detail .course .note"), "the worst of it in words")
     page.until(lambda: page.count("#detail .timeline-row[data-node=forge] i.violated"), "a spell")
-    assert "violated since" in page.text("#detail .timeline-row[data-node=forge]")
+    page.until(lambda: "violated since" in page.text("#detail .timeline-row[data-node=forge]"), "the last spell, which lasts")
     page.click("#detail [data-shows=margin]")
     page.until(lambda: "margin" in page.text("#detail .u-legend"), "the margin")
 

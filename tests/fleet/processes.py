@@ -127,7 +127,7 @@ def processes(fleet: str | None = None) -> Iterator[Callable[..., NodeProcess]]:
 FAR = 60.0
 """Seconds for which a fleet is waited for: a busy machine may stand still for a while."""
 
-LOOK_EVERY = 0.02
+LOOK_EVERY = 0.05
 """Seconds between two looks: without a pause they take the processor from the processes that are waited for."""
 
 

@@ -1,6 +1,7 @@
 """The bounds that the document tells: of fields that there are, and where the API draws them, inside and outside."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import httpx
@@ -77,6 +78,13 @@ INSIDE_AND_OUTSIDE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 ]
 
 
+@cache
+def validator_of(shape: str, components: bytes) -> jsonschema_rs.Draft202012Validator:
+    """Of a shape in the document. Made once for the tests of a shape: it takes longer than the rest of one."""
+    schema = {"$ref": f"#/components/schemas/{shape}", "components": msgspec.json.decode(components)}
+    return jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
+
+
 @pytest.fixture
 async def document(client: httpx.AsyncClient) -> dict[str, Any]:
     found: dict[str, Any] = (await client.get("/openapi.json")).json()
@@ -91,8 +99,7 @@ async def test_the_api_draws_a_bound_where_the_document_does(
     [operation] = [each for each in OPERATIONS if each.name == name]
     assert operation.body is not None
     target = operation.path.replace("{room}", "x").replace("{id}", "x").replace("{name:any_text}", "x")
-    schema = {"$ref": f"#/components/schemas/{operation.body.shape.__name__}", "components": document["components"]}
-    validator = jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
+    validator = validator_of(operation.body.shape.__name__, msgspec.json.encode(document["components"]))
     for body, fits in ((outside, False), (inside, True)):
         answer = await client.request(operation.method, target, json=body)
         assert answer.status_code in ((200, 201) if fits else (422,)), answer.text

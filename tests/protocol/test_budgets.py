@@ -17,7 +17,7 @@ from tests.conftest import BUDGET
 from tests.protocol.budget_world import NAME, TinyWorld, Violated, exhaust, explore, history, lagging_history
 
 HALF = SECOND // 2 - 1
-HISTORIES = 3_000 if BUDGET == "nightly" else 40
+HISTORIES = 3_000 if BUDGET == "nightly" else 20
 DEPTH = 6 if BUDGET == "nightly" else 3
 
 

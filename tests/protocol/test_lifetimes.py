@@ -22,7 +22,7 @@ from tests.conftest import BUDGET
 BEGAN = 1_700_000_000 * SECOND
 ROUND = SECOND // 5
 HOUR = 3600 * SECOND
-MANY = 100_000 if BUDGET == "nightly" else 20_000
+MANY = 100_000 if BUDGET == "nightly" else 10_000
 """Constraints that are removed and collected."""
 
 

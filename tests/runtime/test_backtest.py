@@ -153,6 +153,7 @@ BUSY: list[tuple[str, object]] = [
 ]
 
 
+@pytest.mark.slow
 async def test_a_recording_is_bounded_and_goes_on_where_the_file_before_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from constraint_crdt.operations.budgets import notes_on, show_budgets, show_expl
 from constraint_crdt.runtime.sync_node import SyncNode
 from tests.runtime.fleet import QUICK, eventually
 
-SOON = 10.0
+SOON = 60.0
 
 
 @asynccontextmanager

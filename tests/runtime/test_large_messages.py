@@ -35,6 +35,7 @@ def bomb(cells: int) -> bytes:
     return head + b"".join([b"\x92\x63\xa1" + bytes((each,)) for each in drawn]) + b"\x92\x63\xa1k" * (cells - len(drawn))
 
 
+@pytest.mark.slow
 async def test_a_bomb_is_refused_aloud_at_the_cost_of_unpacking_it(caplog: pytest.LogCaptureFixture) -> None:
     """1.5 million cells in some 70 kB. To read them would cost some 40 times as much as to unpack them, or 200 times in Python."""
     data = bomb(1_500_000)

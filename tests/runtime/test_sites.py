@@ -114,6 +114,7 @@ async def test_a_fleet_without_sites_shows_none() -> None:
         assert nodes["a"].metrics.report().sent_away_bytes == 0
 
 
+@pytest.mark.slow
 async def test_a_blank_node_of_a_new_site_joins_and_is_spoken_with() -> None:
     network = MemoryNetwork()
     async with sites(network, **TWO) as nodes:

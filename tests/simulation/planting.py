@@ -51,6 +51,7 @@ def find_and_shrink(plant: Plant, seed: int, monkeypatch: pytest.MonkeyPatch) ->
     found = search(first_seed=1 if BUDGET == "nightly" else seed)
     assert found is not None, "not found in time"
     shrunk = from_json(to_json(shrink(found)).encode())
+    assert shrunk.invariant != "error", f"the plant itself fails: {shrunk.sentence}"
     assert len(shrunk.steps) <= MOST_STEPS, "\n".join(map(str, shrunk.steps))
     again = replay(shrunk.members, shrunk.steps)
     assert again is not None

@@ -225,6 +225,16 @@ def test_what_is_not_a_number_is_unknown() -> None:
     }  # fmt: skip
 
 
+def test_a_counter_is_found_by_its_name_on_the_page() -> None:
+    page = "# TYPE jobs counter\njobs 3\n# TYPE done_total counter\ndone_total 4\n# TYPE up_total gauge\nup_total 1\n"
+    assert scraped("jobs", "done_total", "up_total", page=page) == {"jobs": 3.0, "done_total": 4.0, "up_total": 1.0}
+    assert scraped("jobs_total", "done", "up", page=page) == {}, "no name of the page"
+    assert scraped("jobs", "jobs_total", page=f"{page}# TYPE jobs_total counter\njobs_total 5\n") == {
+        "jobs": 3.0,
+        "jobs_total": 5.0,
+    }
+
+
 def test_times_are_in_milliseconds_in_text_and_in_seconds_in_openmetrics() -> None:
     """The wrong parser gives no error, and a time in 1970 or far ahead."""
     assert scraped("old", now=1_796_000_001.0) == {"old": 5.0}

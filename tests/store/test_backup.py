@@ -12,6 +12,7 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import StoreError
 from constraint_crdt.store import Marker, Store, back_up, check_backup, put_back, set_aside
 from constraint_crdt.store.committer import Changes
+from constraint_crdt.store.files import replace_file
 from tests.store.disk import BOOT, account, add, open_store, reopened, taken
 from tests.store.test_read_store import contents, cut, flip, read, written
 
@@ -35,6 +36,7 @@ def test_a_backup_of_a_store_in_use_is_its_last_commit_in_one_private_file(tmp_p
     assert reopened(tmp_path / "a.db") == account(rows)
 
 
+@pytest.mark.slow
 def test_commits_go_on_while_backups_are_made_and_each_backup_is_one_of_them(tmp_path: Path) -> None:
     store, rows, changes = written(tmp_path / "a.db")
     states = {rows.state_hash}
@@ -123,6 +125,27 @@ def test_a_directory_is_neither_replaced_nor_set_aside(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="is a directory: name a file in it"):
             refused()
     assert {each for each in tmp_path.rglob("*") if each.suffix != ".lock"} == before
+
+
+def test_a_device_or_a_pipe_is_neither_replaced_nor_renamed(tmp_path: Path) -> None:
+    """The defect: `restore --store /dev/null`, and `--rejoin`, renamed the device; `backup` put a file in its place."""
+    written(tmp_path / "a.db")[0].close()
+    back_up(tmp_path / "a.db", tmp_path / "copy.db")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    before = {each for each in tmp_path.rglob("*") if each.suffix != ".lock"}
+    for refused in (
+        lambda: put_back(tmp_path / "copy.db", pipe),
+        lambda: set_aside(pipe),
+        lambda: back_up(tmp_path / "a.db", pipe),
+        lambda: Store.open(pipe, node="a", fleet="f", marker=Marker(None, BOOT), fresh_incarnation=lambda: 1),
+    ):
+        with pytest.raises(StoreError, match="it is no regular file"):
+            refused()
+    with pytest.raises(OSError, match="it is no regular file"):
+        replace_file(pipe, b"x")
+    assert {each for each in tmp_path.rglob("*") if each.suffix != ".lock"} == before
+    assert pipe.is_fifo()
 
 
 def test_a_store_is_not_its_own_backup(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_the_database_of_another_program_is_refused(tmp_path: Path) -> None:
 def test_a_directory_in_its_place_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     path.mkdir()
-    assert refusal(path).startswith(f"the store {path} cannot be used (Is a directory")
+    assert refusal(path).startswith(f"the store {path} cannot be used (it is no regular file")
 
 
 def test_a_file_where_its_directory_should_be_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from constraint_crdt.types.tiles import FleetTile, FleetTiles
 from .tile_model import Tag, TileModel, Write
 
 NIGHTLY = os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly"
-HISTORIES = 2000 if NIGHTLY else 30
+HISTORIES = 2000 if NIGHTLY else 15
 PLACES = [("r", "x"), ("r", "x\ny")]
 NAMES = ["c", "d"]
 REPLICAS = [Replica(name, 1) for name in "abc"]

@@ -51,7 +51,7 @@ from constraint_crdt.runtime.settings import DEFAULT_STORE, MEMORY_STORE, NodeSe
 from constraint_crdt.simulation.recorder import HEADER_BYTES, LONGEST_FRAME, Frame, RecordedNode, RecordingError, encode_frame
 from constraint_crdt.state import ConstraintState, from_json, to_json
 from constraint_crdt.store import Committer, Life, Rollback, Store, WritesRefused, default_path, marker_for, set_aside
-from constraint_crdt.store.files import read_bounded, replace_file
+from constraint_crdt.store.files import check_regular, read_bounded, replace_file
 from constraint_crdt.types.definition import ADD, wire_definition
 
 _log = logging.getLogger("constraint_crdt.node")
@@ -338,6 +338,7 @@ class FileRecorder:
         if self._node is None:
             return
         try:
+            check_regular(self._path)
             self._begin(self._node)
         except OSError as error:
             raise ConstraintCrdtError(f"cannot record to {self._path}: {error.strerror or error}") from None
@@ -539,6 +540,7 @@ class MeasurementRecorder:
             return
         self._judge, self._measured = judge, measured
         try:
+            check_regular(self.path)
             if self.path.exists() and self.path.stat().st_size:
                 self.path.replace(self._aside)
             self._begin(steady)

@@ -13,7 +13,7 @@ import math
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from prometheus_client import Metric
@@ -26,6 +26,9 @@ from constraint_crdt.sources.polled import Fetcher
 from constraint_crdt.sources.reader import Polled
 
 OPENMETRICS = "application/openmetrics-text"
+_COUNTER = re.compile(r"^([ \t]*#[ \t]*TYPE[ \t]+\S+[ \t]+)counter\b", re.MULTILINE)
+"""A type that the parser of the text form would take as a reason to add `_total` to the name of a series."""
+
 ACCEPT = f"{OPENMETRICS};version=1.0.0;q=0.5,text/plain;version=0.0.4;q=1.0,*/*;q=0.1"
 
 _PATH = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)\s*(?:\{(.*)\})?")
@@ -103,9 +106,10 @@ class PrometheusReader:
         """The values of the wanted paths. Raises `SourceError` for a page that is malformed. `now`: seconds since the epoch."""
         found: dict[str, object] = {}
         is_openmetrics = media_type.partition(";")[0].strip().lower() == OPENMETRICS
-        families: Iterable[Metric] = (parse_openmetrics if is_openmetrics else parse_text_form)(page)
+        text = page if is_openmetrics else _COUNTER.sub(r"\1untyped", page)
+        parse: Callable[[str], Iterable[Metric]] = parse_openmetrics if is_openmetrics else parse_text_form
         try:
-            for family in families:
+            for family in parse(text):
                 for sample in family.samples:
                     for wanted in self._wanted.get(sample.name, ()):
                         if wanted.matches(sample.labels):

@@ -234,6 +234,15 @@ def sync_file(file: Path) -> None:
         os.close(handle)
 
 
+def check_regular(file: Path) -> None:
+    """Raise `OSError` if a path is that of something else than a regular file: a device, a pipe or a directory is neither replaced
+    nor renamed. A path where nothing is passes.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise OSError(errno.ENOTSUP, "it is no regular file", str(file))
+
+
 def read_bounded(file: Path, most: int) -> bytes:
     """The content of a file. Raises `OSError`, and `StoreError` for a file of more than `most` bytes."""
     with file.open("rb") as opened:
@@ -248,6 +257,7 @@ def replace_file(file: Path, content: bytes, *, mode: int = 0o600, prepare: Call
 
     `mode`: the permissions, less the umask; for the owner only by default. `prepare` is called with the open file, still empty.
     """
+    check_regular(file)
     temporary = file.with_name(f".{secrets.token_hex(8)}.tmp")  # without the name of the file, which may be as long as names can be
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
@@ -276,6 +286,7 @@ def set_aside(path: Path) -> Path | None:
     try:
         if not path.parent.is_dir():
             return None
+        check_regular(path)
         with StoreLock.take(path):
             found = False
             # The file first: without its log it would pass for an older state, a log alone is never taken for a store.

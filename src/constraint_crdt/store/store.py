@@ -28,6 +28,7 @@ from constraint_crdt.store.files import (
     Marker,
     Session,
     StoreLock,
+    check_regular,
     damaged,
     make_private,
     refused,
@@ -117,6 +118,7 @@ class Store:
         try:
             make_private(path.parent)
             path = path.resolve()
+            check_regular(path)
             lock = StoreLock.take(path)
         except OSError as error:
             raise unusable(error, path) from error
@@ -403,6 +405,7 @@ def back_up(path: Path, target: Path) -> StoreCopy:
         raise StoreError(f"{target} is the store itself: give the backup another name")
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
+        check_regular(target)
         schema.check_header(path)
         os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     except OSError as error:
@@ -440,6 +443,8 @@ def put_back(backup: Path, path: Path) -> tuple[StoreCopy, Path | None]:
         path = path.resolve()
         if backup.resolve() == path:
             raise StoreError(f"{path} is the store itself: name a backup of it")
+        if not path.is_dir():  # `set_aside` has more to say of a directory
+            check_regular(path)
         _check_owner(path, found)
         back_up(backup, fresh)
         former = set_aside(path)
