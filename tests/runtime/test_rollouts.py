@@ -116,6 +116,7 @@ def told(node: Node) -> list[str]:
     return [entry.operation, entry.actor, entry.why]
 
 
+@pytest.mark.slow
 async def test_a_rollout_completes_by_itself_and_is_rolled_back_afterwards() -> None:
     network = MemoryNetwork()
     async with node(network) as forge, node(network, "anvil", "b") as anvil:
@@ -155,6 +156,7 @@ async def test_on_the_nodes_of_a_stage_the_new_definition_counts_for_guards_even
         assert not [each for each in forge.diagnosis.look().findings if each.check == "undecidable" and each.level != "ok"]
 
 
+@pytest.mark.slow
 async def test_it_stops_where_somebody_changes_a_definition_and_cannot_go_on() -> None:
     async with node(MemoryNetwork()) as forge:
         await forge.add_constraint("there", when="v <= 2.0")
@@ -169,6 +171,7 @@ async def test_it_stops_where_somebody_changes_a_definition_and_cannot_go_on() -
         assert forge.constraints()[0].when == "v <= 5.0"
 
 
+@pytest.mark.slow
 def test_the_count_of_violations_goes_on_after_a_restart() -> None:
     world = RolloutWorld(3, faults=False, commands=False, bad={"n0": 0}, seconds=0)
     world.run()

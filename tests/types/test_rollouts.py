@@ -91,6 +91,7 @@ class Model:
 what = st.sampled_from(("merge", "merge", "advance", "advance", "fail", "stop", "continue", "complete", "back"))
 
 
+@pytest.mark.slow
 @example([("complete", 0, 0), ("complete", 1, 0), ("back", 0, 0)])
 @given(st.lists(st.tuples(what, st.integers(0, 2), st.integers(0, 2)), max_size=24))
 def test_the_steps_that_count_are_a_join_of_all_that_a_node_knows(done: list[tuple[str, int, int]]) -> None:
