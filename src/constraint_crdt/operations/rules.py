@@ -617,8 +617,8 @@ REVERT: Final = Operation(
 DEFAULT_GATE: Final = "violations == 0 for 10m"
 
 GATE_VARIABLES: Final = ("violations", "violated", "unknown", "nodes", "reachable")
-"""Of the staged constraints on the nodes of the stages begun: violated judgements since the stage began, pairs of a constraint and
-a node that are violated now and that are undecided now, the nodes, and those that judge by the new definitions and are heard of."""
+"""Of the staged constraints on the nodes of the stages begun: violated judgements since the begin of the stage, pairs of a
+constraint and a node violated now, pairs undecided now, the nodes, and the live nodes with a judgement by the new definitions."""
 
 MOST_NAMED: Final = 10
 """Nodes of a stage named in a report."""
@@ -633,7 +633,7 @@ class BeginRollout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Selectors of nodes, in their order. After the last one the definitions are in force everywhere."""
     gate: str = DEFAULT_GATE
     timeout: float | None = None
-    """Seconds for which a stage may wait, beyond the time for which its gate has to hold; null: 10 minutes."""
+    """Seconds for which a stage may wait, beyond the time of its gate; null: 10 minutes."""
     why: str = ""
 
 
@@ -645,12 +645,12 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     """done, begun, waiting, rolled back."""
     nodes: tuple[str, ...]
-    """The nodes that it selects, as this node sees the fleet; 10 at most."""
+    """The selected nodes, as this node sees the fleet; 10 at most."""
     nodes_in_all: int
 
 
 class StagedFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gate reads, as this node sees the nodes of the stages begun."""
+    """The figures of the gate, as this node sees the nodes of the stages begun."""
 
     violations: int = 0
     violated: int = 0
@@ -681,20 +681,20 @@ class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
     since: int
     """When the stage began, or the rollout stopped or ended."""
     by: str
-    """Who took the last step: a person, a token, a program, or the rollout itself."""
+    """The actor of the last step: a person, a token, a program, or the rollout itself."""
     by_node: str
     reason: str
     """Why it stopped, or went back."""
     constraints: tuple[str, ...]
     new: tuple[str, ...]
-    """Those of them that no definition was in force of."""
+    """The constraints without a definition in force before."""
     applies_here: bool
-    """This node is in one of the stages begun."""
+    """This node is in a stage begun."""
     figures: StagedFigures
     waits_for: str
-    """Why a running rollout does not go on yet, as this node sees it."""
+    """Why a running rollout does not go on yet, as this node sees the fleet."""
     holds_for: float | None
-    """Seconds for which the gate has held, as this node sees it; null: it does not hold."""
+    """Seconds for which the gate has held, as this node sees the fleet; null: the gate does not hold."""
 
 
 class NamedRollout(msgspec.Struct, frozen=True, kw_only=True):
@@ -733,9 +733,9 @@ class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
 
     rollout: RolloutReport
     restored: tuple[str, ...]
-    """The constraints that are what they were."""
+    """The constraints with their former definitions."""
     kept: tuple[str, ...]
-    """Those that somebody else changed meanwhile: they stay as they are."""
+    """The constraints with another edit meanwhile, which stay as they are."""
 
 
 def begin_rollout(
@@ -969,7 +969,7 @@ async def _roll_back(node: "Node", request: RollBack) -> RolledBack:
 
 
 def show_rolled_back(answer: RolledBack) -> View:
-    """The result, in a sentence; a line for each constraint that somebody else changed."""
+    """The result, in a sentence; a line for each constraint with another edit."""
     done = f"as before: {_some(answer.restored[:20], len(answer.restored))}" if answer.restored else "nothing to restore"
     kept = [f"note: {id_} was changed by somebody else meanwhile, and stays as it is" for id_ in answer.kept]
     return [f"{answer.rollout.id}: rolled back, {done}", *kept]

@@ -1,18 +1,18 @@
-"""Rollouts on a node: what it tells of the stages that it is in, and the steps from stage to stage.
+"""Rollouts on a node: its report on the stages begun, and the steps from stage to stage.
 
-Each node of the stages begun tells how the new definitions do on it (`types.rollouts.StagedNodes`). Each node that may change
-constraints looks at that once a second, and finds for itself since when the gate has held. One of those that are heard of writes
-the steps, chosen by rendezvous hashing without a word between them. A node waits for `STAND_IN` longer than the node before it, so
-the next one takes over where that is gone. Rules kept here:
+Each node of the stages begun reports how the new definitions do there (`types.rollouts.StagedNodes`). Each node with the right to
+change constraints reads these reports once a second, and measures by itself how long the gate has held. A single live node writes
+the steps, chosen by rendezvous hashing, without any election. Each node waits for `STAND_IN` longer than its predecessor in
+weight, so the next node takes over from a dead driver. Rules kept here:
 
-- A node is *reachable* where it is heard of, directly or through a peer, and tells of the present stage: it has judged by the new
-  definitions then. A gate that does not read `reachable` is undecided while one of the nodes is not, and one that does not read
-  `unknown` while a staged constraint is undecided. Nothing goes on while the gate is undecided.
-- A gate fails where it would not hold either if all nodes could be reached and nothing were undecided. The rollout then stops.
-- It also stops where somebody else changed one of the definitions, and where the gate has not held in time.
-- A violation counts from the cells on that begin the stage, before the node judges by the new definitions. A constraint that is
-  violated counts as violated once at least. The count goes on after a restart of the node.
-- A step back that came together with a completion of the other side of a partition is carried out once they meet.
+- A node is *reachable* while it is live, directly or through a peer, and reports on the present stage: it has judged by the new
+  definitions then. Unless the gate reads `reachable`, an unreachable node leaves the gate undecided; unless it reads `unknown`, an
+  undecided constraint does. No rollout goes on while its gate is undecided.
+- A gate fails if it does not hold with all nodes reachable and no constraint undecided either. The rollout then stops.
+- A rollout also stops after a change of its definitions by another edit, and if the gate has not held in time.
+- Violations count from the arrival of the cells of a stage on, before the node judges by the new definitions. A constraint in a
+  violated state counts at least once. The count goes on after a restart of the node.
+- A step back and a completion on two sides of a partition: the step back is carried out once the sides meet.
 """
 
 import asyncio
@@ -62,19 +62,19 @@ LOOK_EVERY: Final = 1.0
 """Seconds between two looks."""
 
 STAND_IN: Final = 3 * SECOND
-"""ns for which each node waits longer than the node before it in weight."""
+"""ns for which each node waits longer than its predecessor in weight."""
 
 DEFAULT_TIMEOUT: Final = 600.0
-"""Seconds for which a stage waits for its gate, beyond the time that the gate has to hold for."""
+"""Seconds for which a stage waits for its gate, beyond the time of the gate."""
 
 LONGEST_TIMEOUT: Final = 30 * 86_400.0
 """Seconds."""
 
 SUSPENDED: Final = 10 * SECOND
-"""ns between two looks beyond which nothing is known of the time between: the gate has to hold anew."""
+"""ns between two looks beyond which the gate has to hold anew: the node was not running."""
 
 STUCK_AFTER: Final = 60 * SECOND
-"""ns of waiting for nodes after which `doctor` tells it."""
+"""ns of waiting for nodes before a finding of `doctor`."""
 
 _GATE: Final = re.compile(r"(?P<expression>.+?)(?:\s+for\s+(?P<time>.+))?", re.DOTALL)
 
@@ -89,14 +89,14 @@ Result = TypeVar("Result")
 
 
 class Gate(NamedTuple):
-    """What has to hold before a rollout goes on."""
+    """The condition for the next stage of a rollout."""
 
     expression: Expression
     lasts: int
     """ns for which it has to hold."""
 
     def outcome(self, figures: StagedFigures) -> Verdict:
-        """Whether the gate holds by these figures alone."""
+        """Whether the gate holds by these figures."""
         values = {name: float(getattr(figures, name)) for name in GATE_VARIABLES}
         return self.expression.evaluate(measurements(values)).verdict
 
@@ -121,7 +121,7 @@ def parse_gate(text: str) -> Gate:
 
 
 def read_gate(text: str) -> Gate | None:
-    """The gate of a plan; None for one of a later version."""
+    """The gate of a plan; None for a gate of a later version."""
     try:
         return parse_gate(text)
     except ConstraintCrdtError:
@@ -136,7 +136,7 @@ class Sight(NamedTuple):
 
     figures: StagedFigures
     unreached: str = ""
-    """Those that are not reachable, for people; empty: all are."""
+    """The unreachable nodes, for people; empty: there are none."""
     violated: str = ""
     """A violated constraint with its node."""
     undecided: str = ""
@@ -144,7 +144,7 @@ class Sight(NamedTuple):
 
 
 def see(state: ConstraintState, rollout: Rollout, nodes: Iterable[str], is_heard: Callable[[str], bool]) -> Sight:
-    """What is seen of a rollout. `nodes`: those of the stages begun. O(nodes)."""
+    """The sight of a rollout. `nodes`: the nodes of the stages begun. O(nodes)."""
     counts, silent, behind = dict.fromkeys(GATE_VARIABLES, 0), list[str](), list[str]()
     violated = undecided = ""
     for node in sorted(nodes):
@@ -176,7 +176,7 @@ def _names(nodes: Sequence[str]) -> str:
 
 
 def trouble(state: ConstraintState, rollout: Rollout) -> str:
-    """Why a rollout cannot go on, by the definitions that stand; empty: it can. O(constraints of the rollout)."""
+    """Why a rollout cannot go on, by the standing definitions; empty: it can. O(constraints of the rollout)."""
     for id_, change in rollout.plan.changes.items():
         first = state.rollouts.covering(id_)
         if first and first[0].id != rollout.id:
@@ -201,23 +201,23 @@ class Move(NamedTuple):
 
 
 class Following:
-    """What a node knows of the course of a running rollout. Times are arguments, in ns of a clock that is never set."""
+    """The course of a running rollout, as a node sees it. Times are arguments, in ns of a monotonic clock."""
 
     def __init__(self) -> None:
         self.place: tuple[int, Phase, int] | None = None
         """Of the rollout at the last look, see `Rollout.place`."""
         self._began = self._looked = 0
         self.held_since: int | None = None
-        """Since when the gate has held."""
+        """The begin of the time for which the gate has held."""
         self.due_since: int | None = None
-        """Since when a step is due."""
+        """The time at which a step became due."""
         self.waits_since: int | None = None
-        """Since when the gate has been undecided."""
+        """The begin of the time for which the gate has been undecided."""
         self.waits_for = ""
         self.sight = Sight(StagedFigures())
 
     def look(self, rollout: Rollout, sight: Sight, wrong: str, now: int) -> Move | None:
-        """Take in what is seen. `wrong`: of `trouble`. Returns the step that is due; None: none is."""
+        """Take in a sight. `wrong`: of `trouble`. Returns the step due now; None without any."""
         if rollout.place != self.place:
             self.place, self._began, self._looked = rollout.place, now, now
             self.held_since = self.due_since = self.waits_since = None
@@ -284,11 +284,11 @@ def judge_gate(gate: Gate, sight: Sight) -> tuple[bool | None, str]:
 
 
 class Neighbours(Protocol):
-    """What a node knows of the others, as `insight.evidence.Evidence`."""
+    """The other nodes, as in `insight.evidence.Evidence`."""
 
     @property
     def names(self) -> Sequence[str]:
-        """The nodes of the fleet in service, this one included."""
+        """The nodes of the fleet in service, with this node."""
 
     def is_seen(self, name: str) -> bool:
         """A node is live, or of another site that the transport lists."""
@@ -342,7 +342,7 @@ class NodeRollouts:
         return f"NodeRollouts({self._state.rollouts!r})"
 
     def recall(self) -> None:
-        """The state was loaded: what happened before is not told again."""
+        """The state was loaded: events from before are not published again."""
         self._told = {each.id: each.place for each in self._state.rollouts}
 
     # --- commands ----------------------------------------------------------------------------------------------------------
@@ -405,7 +405,7 @@ class NodeRollouts:
                 raise BatchError(index, field, "a definition with an end is not staged: leave it out, and edit it afterwards")
 
     def _changes(self, constraints: Sequence[AddConstraint]) -> dict[str, Definition]:
-        """The definitions that are not in force yet. Raises for one that cannot be replaced in stages."""
+        """The definitions not in force yet. Raises for a constraint with a definition of scope fleet, or in conflict."""
         found = {}
         for index, each in enumerate(constraints):
             definition = _definition(each)
@@ -429,13 +429,13 @@ class NodeRollouts:
                 raise ConstraintCrdtError(f"stage {number}, {text}: no node with these labels is known here", field="stages")
 
     async def stop(self, id_: str, *, why: str = "") -> RolloutReport:
-        """Stop a rollout where it is. Raises `UnknownName`, and `ConstraintCrdtError` for one that does not run."""
+        """Stop a rollout in its stage. Raises `UnknownName`, and `ConstraintCrdtError` unless it runs."""
         rollout = self._find(id_, Phase.RUNNING)
         return await self._command(rollout, Phase.STOPPED, "stop rollout", why, why or "by hand")
 
     async def go_on(self, id_: str, *, why: str = "") -> RolloutReport:
-        """Have a stopped rollout go on in its stage. Raises `UnknownName`, and `ConstraintCrdtError` for one that is not stopped,
-        and where somebody else changed one of its definitions.
+        """Have a stopped rollout go on in its stage. Raises `UnknownName`, and `ConstraintCrdtError` unless it is stopped, and
+        after a change of its definitions by another edit.
         """
         rollout = self._find(id_, Phase.STOPPED)
         wrong = trouble(self._state, rollout)
@@ -454,9 +454,9 @@ class NodeRollouts:
         return self.report(rollout.id)
 
     async def back(self, id_: str, *, why: str = "") -> RolledBack:
-        """Give the constraints of a rollout their former definitions, in one transaction; of a complete one, too.
+        """Give the constraints of a rollout their former definitions, in a single transaction; also after its completion.
 
-        Raises `UnknownName`, and `ConstraintCrdtError` for one that was rolled back.
+        Raises `UnknownName`, and `ConstraintCrdtError` for a rollout rolled back before.
         """
         rollout = self._find(id_, Phase.RUNNING, Phase.STOPPED, Phase.COMPLETE)
         self._check_call()
@@ -483,17 +483,17 @@ class NodeRollouts:
     # --- the node's own part -----------------------------------------------------------------------------------------------
 
     def _moved(self, ids: Sequence[str]) -> None:
-        """Rollouts of these constraints moved: their definitions are to be read again, and violations counted from now on."""
+        """Rollouts of these constraints moved: read their definitions again, and count violations from now on."""
         self._take()
         self._feed.definitions.tell(ids)
 
     def _own(self) -> Iterator[Rollout]:
-        """The active rollouts that this node takes part in."""
+        """The active rollouts with a part of this node."""
         labels = self._gossip.labels
         return (each for each in self._state.rollouts.active if each.plan.reaches(labels, each.stage))
 
     def _take(self) -> None:
-        """Begin to count for the stages that began."""
+        """Begin to count for new stages."""
         own = {each.id: each for each in self._own()}
         for id_ in set(self._taken) - own.keys():
             del self._taken[id_]
@@ -510,7 +510,7 @@ class NodeRollouts:
             del self._judge.tallies[id_]
 
     def _report_own(self) -> list[StagedValue]:
-        """What this node tells, of the rollouts whose definitions it judges by."""
+        """The reports of this node, on the rollouts whose definitions it judges by."""
         found = []
         for rollout in self._own():
             if any(map(self._judge.is_stale, rollout.plan.changes)):
@@ -537,7 +537,7 @@ class NodeRollouts:
         return found
 
     def _state_of(self, id_: str, definition: Definition) -> tuple[VerdictState | None, str]:
-        """The state of a staged constraint here, and why it is unknown; None: it does not apply here, or is not evaluated."""
+        """The state of a staged constraint here, and why unknown; None: it does not apply here, or is not evaluated."""
         if not definition.when or not definition.applies_to(self._gossip.labels):
             return None, ""
         if id_ in self._state.switches:
@@ -546,7 +546,7 @@ class NodeRollouts:
         return (VerdictState.UNKNOWN, "not evaluated yet") if found is None else (found.state, found.reason)
 
     async def step(self) -> None:
-        """Look at all rollouts: tell what this node sees of its own part, and take the steps that are its turn."""
+        """Look at all rollouts: report on this node, and take the steps due here."""
         if not len(self._state.rollouts):
             return
         async with self._stepping:
@@ -573,14 +573,14 @@ class NodeRollouts:
         self._tell_steps()
 
     def _tell(self, told: Sequence[StagedValue]) -> bool:
-        """Write what this node tells, if it changed. A node that takes part in nothing begins no life for that."""
+        """Write changed reports. A node without a part in any rollout begins no life for them."""
         state, before = self._state, [self._state.staged.of(self._gossip.node_id, each.id) for each in told]
         if before == list(told) and len(state.staged.told_by(self._gossip.replica)) == len(told):
             return False
         return self._gossip.write(lambda me: state.staged.put(told, node=me))
 
     def _is_turn(self, rollout: Rollout, waited: int) -> bool:
-        """True if this node is to take a step that has been due for so many ns."""
+        """True if this node is to take a step due for so many ns."""
         local = self._gossip.local
         if not self._feed.writable or not local.may_change_constraints:
             return False
@@ -628,7 +628,7 @@ class NodeRollouts:
         return self._others.is_seen(name) or self._others.through(name) is not None
 
     def _labels(self) -> dict[str, Mapping[str, str]]:
-        """The labels of the nodes in service that evaluate and tell, by name. O(nodes)."""
+        """The labels of the nodes in service, without observers, by name. O(nodes)."""
         gossip, authority = self._gossip, self._gossip.authority
         found: dict[str, Mapping[str, str]] = {name: dict(each.labels) for name, each in self._state.nodes.items()}
         found[gossip.node_id] = dict(gossip.labels)
@@ -647,7 +647,7 @@ class NodeRollouts:
         return self._reports(list(self._state.rollouts))
 
     def active(self) -> list[RolloutReport]:
-        """Those of them that run or are stopped."""
+        """The running and stopped rollouts."""
         return self._reports(self._state.rollouts.active)
 
     def _reports(self, rollouts: Sequence[Rollout]) -> list[RolloutReport]:
@@ -693,7 +693,7 @@ class NodeRollouts:
         )
 
     def _tell_steps(self) -> None:
-        """Publish what moved since the last look."""
+        """Publish the steps since the last look."""
         for rollout in self._state.rollouts:
             before = self._told.get(rollout.id)
             if before == rollout.place:
@@ -714,7 +714,7 @@ class NodeRollouts:
         self._told = {id_: place for id_, place in self._told.items() if id_ in kept}
 
     def findings(self) -> Iterator[Finding]:
-        """The findings of `doctor`: rollouts that stopped, or wait for nodes. None without an active rollout."""
+        """The findings of `doctor`: stopped rollouts, and those waiting for nodes. None without an active rollout."""
         active, wrong = self._state.rollouts.active, False
         for rollout in active:
             following = self._following.get(rollout.id, Following())

@@ -4,22 +4,22 @@
 |---|---|---|
 | 47 ROLLOUT | slot: 0 to 15 | a plan: `[0, [id, at, actor, why, [stage, …], gate, timeout, size, changes]]` |
 | 47 ROLLOUT | slot, incarnation, node | a step of the plan there: `[1, [id, epoch, phase, stage, at, actor, reason, undoes]]` |
-| 49 STAGED | "" | `[[id, epoch, stage, violations, violated, unknown, detail], …]`: what a node of the stages tells |
+| 49 STAGED | "" | reports of a node: `[[id, epoch, stage, violations, violated, unknown, detail], …]` |
 
 A stage is a selector of nodes, as text. `at` is in ns since the epoch, `timeout` in ns. `changes` has, deflated, for each
 constraint `[constraint, [former definition, …], new definition]`, as values of ADD cells. Rules kept here:
 
 - While a rollout is active, the former definitions stand as ADD cells. The nodes of the stages begun put the new ones in their
   place when they judge (`Rollouts.staged`), by the cells and the labels alone. A node that lacks a cell judges by the former ones.
-- They do so only while the definitions that stand are the former ones. An edit by anybody else is in force at once, everywhere.
-- A new constraint is added for no node at first: its definition has a selector which no node matches (`placeholder`).
+- They do so only while the former definitions stand. Any other edit is in force at once, everywhere.
+- A new constraint is added for no node at first: its definition has a selector without a matching node (`placeholder`).
 - The steps of a rollout are a join: of all steps the greatest epoch and the greatest stage count. A step back counts for good, a
   completion for good unless there is a step back, and in an epoch a stop counts before going on. So two nodes that go on at once
-  agree, and a stop by a person, which begins an epoch, is not overruled by a node that did not hear of it.
-- Complete: the new definitions are ordinary additions, in one transaction with the step. Back: the former ones. A step back names
-  the completions that it has undone (`undoes`); one that came from the other side of a partition is undone once.
-- No cell is removed: 0.1.0 refuses a removal of a kind that it does not know. A slot is used again once its rollout is over, and a
-  step for another rollout than that in its slot counts no more.
+  agree, and a stop by a person, which begins an epoch, is not overruled by a node without knowledge of the stop.
+- Complete: the new definitions are ordinary additions, in the transaction of the step. Back: so are the former ones. A step back
+  names the completions undone by it (`undoes`); a completion from the other side of a partition is undone once.
+- No cell is removed: 0.1.0 refuses a removal of an unknown kind. A slot is used again after the end of its rollout, and steps for
+  the former rollout in a slot no longer count.
 """
 
 import contextlib
@@ -107,7 +107,7 @@ class PlanValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     stages: tuple[str, ...]
     gate: str
     timeout: int
-    """ns for which a stage waits for its gate, beyond the time that the gate has to hold for."""
+    """ns for which a stage waits for its gate, beyond the time of the gate."""
     size: int
     """The number of the constraints."""
     changes: bytes
@@ -141,7 +141,7 @@ PLAN, STEP = 0, 1
 
 
 class StagedValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What a node says of a rollout that it takes part in."""
+    """The report of a node on a rollout."""
 
     id: str
     epoch: int
@@ -153,7 +153,7 @@ class StagedValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     unknown: int
     """Constraints undecided now."""
     detail: str = ""
-    """A violated constraint, else an undecided one, with the reason."""
+    """A violated constraint, else an undecided constraint, with the reason."""
 
 
 _read_plan: Final = msgspec.msgpack.Decoder(PlanValue).decode
@@ -210,9 +210,9 @@ class StagedChange(NamedTuple):
     """A constraint of a rollout."""
 
     before: tuple[Definition, ...]
-    """The definitions that stood; several: in conflict. Empty for a new constraint."""
+    """The definitions before; several: in conflict. Empty for a new constraint."""
     standing: frozenset[Definition]
-    """Those that stand while the rollout is active."""
+    """The standing definitions of an active rollout."""
     after: Definition
 
 
@@ -226,10 +226,10 @@ class Plan(NamedTuple):
     changes: Mapping[str, StagedChange]
     """By constraint."""
     stages: tuple[Selector | None, ...]
-    """None: of a later version, which matches no node here."""
+    """None: a selector of a later version, without a matching node here."""
 
     def reaches(self, labels: Mapping[str, str], stage: int) -> bool:
-        """True if a node with these labels is in one of the stages up to this one."""
+        """True for a node with these labels in a stage up to this number."""
         return any(each is not None and each.matches(labels) for each in self.stages[: stage + 1])
 
 
@@ -242,13 +242,13 @@ class Rollout(NamedTuple):
     stage: int
     """From 0."""
     at: int
-    """ns since the epoch: of the step that counts, or of the plan."""
+    """ns since the epoch: of the counting step, or of the plan."""
     actor: str
     reason: str
     node: str
-    """The writer of that step."""
+    """The writer of the step."""
     completions: tuple[WireDot, ...]
-    """Those that no step back has undone."""
+    """The completions not undone by a step back."""
 
     @property
     def id(self) -> str:
@@ -257,17 +257,17 @@ class Rollout(NamedTuple):
 
     @property
     def place(self) -> tuple[int, Phase, int]:
-        """Grows with each step, of which it has all that moves a rollout."""
+        """Epoch, phase and stage: other after each step."""
         return self.epoch, self.phase, self.stage
 
 
 def placeholder(id_: str, definition: Definition) -> Definition:
-    """The definition of a new constraint as it stands while its rollout is active: no node matches its selector."""
+    """The standing definition of a new constraint of an active rollout: no node matches its selector."""
     return definition._replace(on=((LABEL, id_),), requirements=())
 
 
 def rollout_id(node: Replica, slot: int, at: int) -> str:
-    """The id of a plan that a life puts into a slot at a time in ns."""
+    """The id of the plan of a life in a slot, at a time in ns."""
     data = replica_bytes(node) + bytes((slot,)) + at.to_bytes(8, "big")
     return blake2b(data, digest_size=4, person=b"rollout").hexdigest()
 
@@ -293,7 +293,7 @@ def check_stages(stages: Sequence[str]) -> tuple[str, ...]:
 
 
 class Rollouts(IndexedView):
-    """The rollouts of a fleet, those that are over included while their slots are not used again."""
+    """The rollouts of a fleet, with ended rollouts until the next use of their slots."""
 
     KINDS = (ROLLOUT,)
 
@@ -303,7 +303,7 @@ class Rollouts(IndexedView):
         super().__init__(rows)
 
     def watch(self, watcher: Callable[[Sequence[str]], None]) -> None:
-        """Call `watcher` with the constraints of each rollout that begins, goes on or ends."""
+        """Call `watcher` with the constraints of each rollout at its begin and with each step."""
         self._watchers.append(watcher)
 
     def _clear(self) -> None:
@@ -364,11 +364,11 @@ class Rollouts(IndexedView):
 
     @property
     def active(self) -> list[Rollout]:
-        """Those that are neither complete nor rolled back."""
+        """The running and stopped rollouts."""
         return [each for each in self if each.phase.active] if self._plans else []
 
     def find(self, id_: str) -> Rollout:
-        """The rollout of this id, or the only one whose id begins so. Raises `UnknownName`."""
+        """The rollout of this id, or the only rollout whose id begins so. Raises `UnknownName`."""
         found = [each for each in self if each.id.startswith(id_)] if id_ else []
         exact = [each for each in found if each.id == id_]
         if len(exact or found) != 1:
@@ -382,7 +382,7 @@ class Rollouts(IndexedView):
         return found
 
     def covering(self, id_: str) -> Sequence[Rollout]:
-        """The active rollouts with this constraint; the first of them, by its begin, counts."""
+        """The active rollouts with this constraint, the first by its begin: the others do not count."""
         if not self._plans:
             return ()
         if self._covering is None:
@@ -473,7 +473,7 @@ class Rollouts(IndexedView):
         reason: str = "",
         undoes: Sequence[WireDot] = (),
     ) -> None:
-        """Write a step. `stage`: None for the present one. `by_command`: of a person, which begins an epoch."""
+        """Write a step. `stage`: None for the present stage. `by_command`: of a person, which begins an epoch."""
         plan = rollout.plan
         epoch = rollout.epoch + by_command
         place = rollout.stage if stage is None else max(stage, rollout.stage)
@@ -508,7 +508,7 @@ class Rollouts(IndexedView):
     ) -> tuple[list[str], list[str]]:
         """Put the former definitions back where the new ones stand, and end the rollout.
 
-        Returns the constraints that are what they were, and those that somebody else changed meanwhile, which stay.
+        Returns the restored constraints, and those with another edit meanwhile, which stay.
         """
         restored, kept = [], []
         for id_, change in rollout.plan.changes.items():
@@ -531,14 +531,14 @@ class Rollouts(IndexedView):
         return restored, kept
 
     def _undone(self, rollout: Rollout) -> list[WireDot]:
-        """The completions undone by all steps back, those that are to be undone now included."""
+        """The completions undone by all steps back, with those to be undone now."""
         steps = self._steps.get((rollout.plan.dot.replica, rollout.plan.slot), {})
         before = {each for step in steps.values() if step.id == rollout.id for each in step.undoes}
         return sorted({*before, *rollout.completions}, key=lambda each: (each.node_id, each.incarnation, each.seq))
 
 
 def _plan(slot: int, dot: Dot, value: PlanValue) -> Plan | None:
-    """The plan in a cell; None for one that cannot be read here: it has no effect."""
+    """The plan in a cell; None for an unreadable plan, which has no effect."""
     inflating = zlib.decompressobj()
     try:
         data = inflating.decompress(value.changes, UNPACKED_BYTES)
@@ -604,7 +604,7 @@ def _phase_of(step: StepValue) -> Phase:
 
 
 class StagedNodes(IndexedView):
-    """What each node of the stages of active rollouts tells."""
+    """The reports of the nodes of the stages of active rollouts."""
 
     KINDS = (STAGED,)
 
@@ -624,7 +624,7 @@ class StagedNodes(IndexedView):
         return f"StagedNodes({sorted(self._lives)})"
 
     def of(self, node: str, id_: str) -> StagedValue | None:
-        """What a node tells of a rollout, in its last life of those furthest; None: nothing."""
+        """The report of a node on a rollout: of its furthest lives, the last. None without any."""
         found = [
             ((each.epoch, each.stage, each.violations, not self._rows.held(RETIRE, str(life)), self._rows.seq(life), life), each)
             for life, told in self._lives.get(node, {}).items()
@@ -634,11 +634,11 @@ class StagedNodes(IndexedView):
         return max(found)[1] if found else None
 
     def told_by(self, life: Replica) -> Sequence[StagedValue]:
-        """What a life tells of all rollouts."""
+        """The reports of a life on all rollouts."""
         return self._lives.get(life.node_id, {}).get(life, ())
 
     def put(self, told: Sequence[StagedValue], *, node: Replica) -> bool:
-        """Tell of all rollouts that a node takes part in. True if a cell was written: for a change only."""
+        """Report on all rollouts with a part of this node. True if a cell was written: for a change only."""
         value = sorted(told, key=lambda each: each.id)[:MOST_ROLLOUTS]
         cell = make_cell(STAGED, "", value)
         standing = self._rows.get(STAGED, "", node)
