@@ -186,14 +186,32 @@ def test_the_count_of_violations_goes_on_after_a_restart() -> None:
     n0.restart(lost=False)
     assert n0.definition() == NEW
     n0.measure()
-    (told,) = told_by(n0.rollouts)
-    assert (told.violations, told.violated) == (before.violations, 0)
+    (report,) = reports_of(n0.rollouts)
+    assert (report.violations, report.violated) == (before.violations, 0)
 
 
-def told_by(rollouts: NodeRollouts) -> list[StagedValue]:
+def reports_of(rollouts: NodeRollouts) -> list[StagedValue]:
     """What a node tells of its own part."""
     rollouts._take()
     return rollouts._report_own()
+
+
+@pytest.mark.slow
+async def test_the_count_goes_on_with_the_store_of_a_node(tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(QUICK, name="forge", store=str(tmp_path / "forge.db"), labels={"zone": "a"})
+    async with Node(settings=settings, transport=MemoryNetwork().transport()) as forge:
+        began = await forge.rollouts.begin(
+            [AddConstraint(id="x", when="v <= 1.0")], stages=["zone=a"], gate="violations < 9 for 1h"
+        )
+        await forge.measure({"v": 0.5})
+        await eventually(lambda: forge.rollouts.report(began.id).figures.reachable == 1)
+        await forge.measure({"v": 1.5})
+        await forge.measure({"v": 0.5})
+        await eventually(lambda: forge.rollouts.report(began.id).figures.violations == 1)
+    async with Node(settings=settings, transport=MemoryNetwork().transport()) as forge:
+        await forge.measure({"v": 0.5})
+        await eventually(lambda: "x" in [each.id for each in forge.constraints() if each.state == "holds"])
+        assert [each.violations for each in reports_of(forge.rollouts)] == [1]
 
 
 async def test_labels_count_from_the_start_also_before_a_node_that_resumes_meets_a_peer(tmp_path: Path) -> None:

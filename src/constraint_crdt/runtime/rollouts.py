@@ -344,6 +344,8 @@ class NodeRollouts:
     def recall(self) -> None:
         """The state was loaded: events from before are not published again."""
         self._told = {each.id: each.place for each in self._state.rollouts}
+        self._taken.clear()  # the report of the former process may have been loaded after the rollout
+        self._take()
 
     # --- commands ----------------------------------------------------------------------------------------------------------
 
