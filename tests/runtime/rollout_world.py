@@ -162,9 +162,11 @@ class RolloutWorld:
             self.bad = {name: self.rng.below(self.seconds) for name in drawn}
         self.stops: list[tuple[int, str]] = []
         """The stops by people: when, and on which node."""
-        self.went_on = self.went_back = False
-        self.lost = False
-        """The node that began the rollout lost its disk, perhaps before it told anybody."""
+        self.went_on = False
+        self.backs: list[tuple[int, str]] = []
+        """When and where it was rolled back."""
+        self.lost: dict[str, list[int]] = {}
+        """When a node lost its disk, perhaps before it told anybody what it wrote last."""
         self.furthest = 0
 
     @property
@@ -248,7 +250,8 @@ class RolloutWorld:
                 node.kill()
             elif not node.up and self.rng.happens(0.12):
                 lost = self.rng.happens(0.2)
-                self.lost |= lost and node.name == "n0"
+                if lost:
+                    self.lost.setdefault(node.name, []).append(self.second)
                 node.restart(lost=lost)
 
     async def _command(self) -> None:
@@ -267,7 +270,8 @@ class RolloutWorld:
         if what == "stop":
             self.stops.append((self.second, node.name))
         self.went_on |= what == "go_on"
-        self.went_back |= what == "back"
+        if what == "back":
+            self.backs.append((self.second, node.name))
 
     # --- the judge ---------------------------------------------------------------------------------------------------------
 
@@ -291,6 +295,8 @@ class RolloutWorld:
             if bad <= since and since > node.began and self._together(by, name, since):
                 self.problems.append(f"{self.second}: {by} went on to {after.place} although {name} violates since {bad}")
         for at, where in self.stops:
+            if any(when >= at for when in self.lost.get(where, ())):
+                continue
             if not self.went_on and at + KNOWN_AFTER < self.second and self._together(by, where, at):
                 self.problems.append(f"{self.second}: {by} went on after the stop at {at} on {where}")
 
@@ -298,7 +304,7 @@ class RolloutWorld:
         places = {name: node.rollout and node.rollout.place for name, node in self.nodes.items()}
         hashes = {node.gossip.state.rollouts.__repr__() for node in self.nodes.values()}
         found = self.nodes["n0"].rollout
-        if self.lost and not any(places.values()):
+        if "n0" in self.lost and not any(places.values()):
             return
         if found is None or len(hashes) != 1:
             self.problems.append(f"the nodes do not agree: {places}")
@@ -311,8 +317,9 @@ class RolloutWorld:
                 self.problems.append(f"{node.name} judges by {node.definition()!r}, and it is {phase.name} at {found.stage}")
         if phase is Phase.RUNNING:
             self.problems.append(f"it still runs: {found.place}, {self.nodes['n0'].rollouts.reports()}")
-        if self.went_back is not (phase is Phase.BACK):
-            self.problems.append(f"it was rolled back: {self.went_back}, and is {phase.name}")
+        told = [name for at, name in self.backs if not any(0 <= when - at <= KNOWN_AFTER for when in self.lost.get(name, ()))]
+        if (told and phase is not Phase.BACK) or (phase is Phase.BACK and not self.backs):
+            self.problems.append(f"it was rolled back on {told}, and is {phase.name}")
         if phase is Phase.STOPPED and not found.reason:
             self.problems.append("it stopped without a reason")
         if not self.faults and not self.commands and (phase is Phase.COMPLETE) is bool(self.bad):
