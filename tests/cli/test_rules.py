@@ -126,4 +126,12 @@ def test_the_history_and_the_way_back(node_url: str, capsys: Capture, monkeypatc
     assert "v < 2" in run(capsys, node_url, "constraints")[1]
     entries = json.loads(run(capsys, node_url, "history", "pace", "--since", "1h", "--json")[1])
     assert [each["operation"] for each in entries] == ["add", "edit", "remove", "revert", "revert"]
+    for value in ("1.5", "0.8"):
+        assert run(capsys, node_url, "set", "top_speed", value, "--on", "zone=a")[0] == 0
+    back = ("revert", "top_speed", "--kind", "parameter")
+    assert run(capsys, node_url, *back, "--on", "zone=a")[1] == "parameter top_speed on zone=a: replaced\n"
+    assert "no earlier version of parameter top_speed is kept" in run(capsys, node_url, *back)[2]
+    assert "top_speed on zone=a (parameter), version 4, by local" in run(capsys, node_url, "history", "top_speed on zone=a")[1]
+    out = run(capsys, node_url, "revert", "--all", "--to", at.isoformat())[1]
+    assert out.splitlines()[-1] == "parameter top_speed on zone=a: removed"
     assert run(capsys, node_url, "remove", "pace")[0] == 0

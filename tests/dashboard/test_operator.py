@@ -12,6 +12,7 @@ from constraint_crdt import Definition, MemoryNetwork, Node
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.model import IfUnknown, Severity
+from constraint_crdt.operations.constraints import AddConstraint
 from constraint_crdt.operations.operation import Right
 from tests.dashboard.chromium import Chromium, need_axe
 from tests.dashboard.conftest import in_force
@@ -749,3 +750,27 @@ def test_an_incident_is_seen_to_with_the_keyboard_alone(page: Chromium, fleet: L
     page.press(Keys.ESCAPE)
     page.until(lambda: page.run("return detail.hidden"), "it closes")
     assert page.run("return document.activeElement.dataset.id") == "keyed"
+
+
+# --- rollouts ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_rollout_is_told_above_the_constraints_and_can_be_stopped_and_rolled_back(page: Chromium, fleet: LiveFleet) -> None:
+    node = fleet.nodes[1]
+    fleet.do(node.add_constraint("paced", when="pace < 9.0"))
+    shown(page, "paced")
+    assert page.run("return document.getElementById('rollouts-now').hidden") is True
+    staged = [AddConstraint(id="paced", when="pace < 5.0")]
+    rollout = fleet.do(node.rollouts.begin(staged, stages=["!never", "!ever"], gate="violations == 0 for 10m"))
+    page.until(lambda: f"Rollout {rollout.id}: stage 1 of 2, !never: 1 constraint" in page.text("#rollouts-now"), "the rollout")
+    page.click("#rollouts-now button")
+    page.until(lambda: page.count("#confirm-dialog[open]"), "it asks")
+    assert page.text("#confirm-title") == f"Stop: rollout {rollout.id}?"
+    page.click("#confirm-yes")
+    page.until(lambda: "stopped in stage 1 of 2, !never: by hand" in page.text("#rollouts-now"), "it is stopped")
+    assert [each.phase for each in fleet.ask(node.rollouts.reports)][-1:] == ["stopped"]
+    page.click("#rollouts-now button:last-of-type")
+    page.until(lambda: page.text("#confirm-title") == f"Roll back: rollout {rollout.id}?", "it asks")
+    page.click("#confirm-yes")
+    page.until(lambda: page.run("return document.getElementById('rollouts-now').hidden"), "none is active")
+    assert [each.when for each in definitions(fleet, "paced")] == ["pace < 9.0"]

@@ -21,7 +21,7 @@ Rules kept here:
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -60,6 +60,7 @@ from constraint_crdt.store.files import read_bounded, replace_file
 from constraint_crdt.types.alerts import (
     ACKNOWLEDGED,
     ACTOR_BYTES,
+    ALERT_RULE,
     LONGEST_SILENCE,
     QUIET,
     SELECTOR_BYTES,
@@ -69,6 +70,7 @@ from constraint_crdt.types.alerts import (
     Silence,
     SilenceValue,
 )
+from constraint_crdt.types.changes import Subject
 from constraint_crdt.types.nodes import cut
 
 LOOK_EVERY = 1.0
@@ -430,8 +432,10 @@ class AlertEngine:
 class Commit(Protocol):
     """Writes for a user, see `ChangeFeed.commit`."""
 
-    async def __call__(self, mutate: Callable[[], Result], operation: str, subject: str) -> Result:
-        """Call `mutate`, and wait until the change is on disk."""
+    async def __call__(
+        self, mutate: Callable[[], Result], operation: str, subject: str, subjects: Sequence[Subject] = ()
+    ) -> Result:
+        """Call `mutate`, and wait until the change is on disk. `subjects`: what the history keeps."""
 
 
 class FleetAlerts:
@@ -467,7 +471,7 @@ class FleetAlerts:
             change = "unchanged"
         else:
             at = self._gossip.time.stamp()
-            await self._write(lambda me: self._rule(rule.name, text, at, me), "alert rule", rule.name)
+            await self._write(lambda me: self._rule(rule.name, text, at, me), "alert rule", rule.name, rule=True)
             self._engine.read_rules()
             change = "added" if before is None else "replaced"
         return RuleChange(name=rule.name, change=change, lacking=self._teller.lacking(rule))
@@ -477,7 +481,7 @@ class FleetAlerts:
         if name not in self._state.alert_rules:
             raise UnknownName(name, "alert rule", field="name")
         at = self._gossip.time.stamp()
-        await self._write(lambda me: self._rule(name, "", at, me, removed=True), "remove alert rule", name)
+        await self._write(lambda me: self._rule(name, "", at, me, removed=True), "remove alert rule", name, rule=True)
         self._engine.read_rules()
         return RuleChange(name=name, change="removed")
 
@@ -543,8 +547,9 @@ class FleetAlerts:
         put = msgspec.structs.replace(value, until=until, at=at, actor=actor)
         return _silence_report(await self._write(lambda me: self._state.silences.put(put, node=me), operation, value.alert))
 
-    async def _write(self, mutate: Callable[[Replica], Result], operation: str, subject: str) -> Result:
-        return await self._commit(lambda: self._gossip.write(mutate), operation, subject)
+    async def _write(self, mutate: Callable[[Replica], Result], operation: str, subject: str, *, rule: bool = False) -> Result:
+        subjects = [Subject(ALERT_RULE, subject)] if rule else []
+        return await self._commit(lambda: self._gossip.write(mutate), operation, subject, subjects)
 
 
 def _silence_report(silence: Silence) -> SilenceReport:

@@ -63,6 +63,7 @@ ACTIONS: Final = {
     "tile": "put, get, delete or tag a tile: a piece of content that the fleet shares",
     "budget": "limit, held by whom since when, free here, free elsewhere, stranded; or add, set, remove a budget",
     "alerts": "what the node's alerts have found; or add, remove, list the alert rules of the fleet",
+    "rollout": "list, show, stop, continue or roll back definitions that reach the fleet in stages (apply --stage)",
     "fleet": "make the root of a fleet and the identities of its nodes, invite machines, list members",
     "source": "try the sources of a settings file",
     "token": "make, list or withdraw the tokens of the API of a node",
@@ -115,6 +116,7 @@ EXAMPLES: Final = {
     "fleet rotate": "fleet rotate --both 7d",
     "mcp": "mcp --token-file agent.token",
     "apply": "apply fleet.toml --dry-run",
+    "rollout": "rollout list",
     "source": "source try node.toml",
     "source try": "source try node.toml --name battery",
     "test": "test rules_test.toml",
@@ -555,6 +557,19 @@ def _apply(commands: _Commands, client: _Parser) -> None:
     apply.add_argument("--prune", action="store_true", help="remove the constraints that the file does not list")
     apply.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     apply.add_argument("--loosen", action="store_true", help=LOOSEN.options["help"])
+    apply.add_argument(
+        "--stage",
+        action="append",
+        metavar="SELECTOR",
+        help="in stages: first the nodes with these labels, as zone=a. Repeat it for each stage, or separate stages by `;`, or by "
+        "commas as in zone=a,zone=b",
+    )
+    apply.add_argument("--gate", metavar="GATE", help="what has to hold before it goes on; default: 'violations == 0 for 10m'")
+    apply.add_argument(
+        "--stage-timeout",
+        metavar="TIME",
+        help="how long a stage may wait beyond the time of its gate before it stops; default: 10m",
+    )
     _why(apply)
     _waits(apply)
 

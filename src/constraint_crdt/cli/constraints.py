@@ -50,6 +50,7 @@ from constraint_crdt.operations.counts import CHECK, Given, show_evaluations
 from constraint_crdt.operations.evidence import CoverageReport, NodeCoverage, StandingDefinition, acknowledged_by
 from constraint_crdt.operations.rules import (
     DECIDE,
+    DEFAULT_GATE,
     DISABLE,
     REVERT,
     Disabled,
@@ -58,6 +59,7 @@ from constraint_crdt.operations.rules import (
     show_decision,
     show_decisions,
     show_revert,
+    show_rollout,
     show_switched,
 )
 
@@ -430,6 +432,7 @@ def apply(arguments: argparse.Namespace) -> int:
     With `--wait` it returns when enough nodes have acknowledged all changes of definitions that the node knows then.
     """
 
+    stages = _stages(arguments)
     from constraint_crdt.cli.files import read_wanted  # the parser of expressions takes longer than the other commands
 
     check_wait(arguments)
@@ -441,6 +444,12 @@ def apply(arguments: argparse.Namespace) -> int:
     client = connect(arguments)
     _check_expressions(client, arguments.file, wanted, {each.name for each in parameters})
     planned = _planned_budgets(client, budgets)
+    if stages:
+        beside = [
+            *_applied_parameters(client, parameters, dry_run=True, loosen=True), *(change for change, *_ in planned),
+            *_applied_alerts(client, alerts, dry_run=True),
+        ]  # fmt: skip
+        return _apply_staged(arguments, client, wanted, stages, [str(each.id) for each in beside if each.change != "unchanged"])
     done: list[tuple[Changed, list[str]]] = []
     dry_run, loosen = arguments.dry_run, arguments.loosen
     done += [(each, []) for each in _applied_parameters(client, parameters, dry_run=dry_run, loosen=loosen)]
@@ -469,6 +478,83 @@ def apply(arguments: argparse.Namespace) -> int:
     if refused:
         raise CommandFailedError(f"it would be refused: it loosens what is critical: {_some(refused)}: say --loosen if it is meant")
     return 0
+
+
+def _stages(arguments: argparse.Namespace) -> list[str]:
+    """The stages of `apply`; empty without `--stage`. Raises `MisuseError` for flags that do not go together."""
+    if arguments.stage is None:
+        for flag, value in (("--gate", arguments.gate), ("--stage-timeout", arguments.stage_timeout)):
+            if value is not None:
+                raise MisuseError(f"{flag} is for stages, and there are none: give --stage, as in --stage zone=a,zone=b")
+        return []
+    if arguments.prune:
+        raise MisuseError("--prune removes constraints at once, and --stage replaces them in stages: give one of them")
+    if arguments.wait is not None:
+        raise MisuseError(f"stages go on by themselves, so there is nothing to wait for: leave out --wait, see `{PROGRAM} rollout`")
+    return parse_stages(arguments.stage)
+
+
+def parse_stages(texts: Sequence[str]) -> list[str]:
+    """The stages of `--stage`: repeated, a stage each; once, several separated by `;`, or by commas where there is no `;`.
+
+    Commas in parentheses and in double quotes separate nothing.
+    """
+    if len(texts) != 1:
+        return list(texts)
+    text = texts[0]
+    semicolons = _split(text, ";")
+    found = [each.strip() for each in (semicolons if len(semicolons) > 1 else _split(text, ","))]
+    return found[:-1] if len(semicolons) > 1 and not found[-1] else found
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """The parts of a text between separators outside of parentheses and quotes."""
+    parts, depth, quoted, escaped = [""], 0, False, False
+    for char in text:
+        if char == separator and not depth and not quoted:
+            parts.append("")
+            continue
+        parts[-1] += char
+        if quoted:
+            escaped, quoted = char == "\\" and not escaped, char != '"' or escaped
+        elif char == '"':
+            quoted = True
+        else:
+            depth = max(0, depth + (char == "(") - (char == ")"))
+    return parts
+
+
+def _apply_staged(
+    arguments: argparse.Namespace,
+    client: Client,
+    wanted: Mapping[str, "WantedConstraint"],
+    stages: Sequence[str],
+    beside: Sequence[str],
+) -> int:
+    """Begin a rollout of the changed constraints of the file. `beside`: what else the file changes."""
+    if beside:
+        named = ", ".join(beside[:SHOWN])
+        raise MisuseError(printable(f"only constraints are staged, and {arguments.file} also changes {named}: apply that first"))
+    timeout = None if arguments.stage_timeout is None else parse_duration(arguments.stage_timeout)
+    done = [
+        each
+        for each in applied(client, wanted, prune=False, dry_run=True, loosen=arguments.loosen)
+        if each[0].change != "unchanged"
+    ]
+    edited = [printable(line) for change, edits in done for line in (f"{change.id}: {change.change}", *edits)]
+    if not done or arguments.dry_run:
+        changes = [change for change, _ in done]
+        told = [f"stage {number}: {on}" for number, on in enumerate(stages, start=1)] if done else []
+        return present(changes, None if arguments.json else [*edited, *told, show_changes(changes, dry_run=arguments.dry_run)])
+    report = client.begin_rollout(
+        [{"id": change.id, **wanted[str(change.id)].as_request(), "loosen": arguments.loosen} for change, _ in done],
+        stages=stages,
+        gate=DEFAULT_GATE if arguments.gate is None else arguments.gate,
+        timeout=timeout,
+        why=arguments.why or "",
+    )
+    said = [] if arguments.json else [*edited, *show_rollout(report)]
+    return present(report, None if arguments.json else [*said, f"`{PROGRAM} rollout show {report.id}` tells how it goes on"])
 
 
 def _applied_parameters(client: Client, wanted: Sequence["GivenParameter"], *, dry_run: bool, loosen: bool) -> list[Changed]:

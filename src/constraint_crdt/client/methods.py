@@ -48,7 +48,15 @@ from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.operation import Empty, Operation, Paged
 from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
-from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, ModeReport, RevertReport, Switched
+from constraint_crdt.operations.rules import (
+    DecisionReport,
+    HistoryEntry,
+    ModeReport,
+    RevertReport,
+    RolledBack,
+    RolloutReport,
+    Switched,
+)
 from constraint_crdt.operations.service import AuditReport, DiagnosisReport, Health, ImportReport, SessionReport
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
@@ -231,11 +239,39 @@ class BlockingMethods(ABC):
         return self.do(rules.HISTORY, rules.ReadHistory(id=id_, since=since))
 
     def revert(
-        self, id_: str | None = None, *, to: int | None = None, time: datetime | None = None, dry_run: bool = False, why: str = "",
-        loosen: bool = False,
+        self, id_: str | None = None, *, kind: str = "constraint", on: str = "", to: int | None = None,
+        time: datetime | None = None, dry_run: bool = False, why: str = "", loosen: bool = False,
     ) -> RevertReport:
         """Undo the last change of a constraint, go back to a version (`to`), or put all back to their state at a time."""
-        return self.do(rules.REVERT, rules.Reverted(id=id_, to=to, time=time, dry_run=dry_run, why=why, loosen=loosen))
+        request = rules.Reverted(id=id_, kind=kind, on=on, to=to, time=time, dry_run=dry_run, why=why, loosen=loosen)
+        return self.do(rules.REVERT, request)
+
+    def begin_rollout(
+        self, constraints: Sequence[Mapping[str, object]], *, stages: Sequence[str], gate: str = "violations == 0 for 10m",
+        timeout: float | None = None, why: str = "",
+    ) -> RolloutReport:
+        """Give constraints new definitions in stages of nodes: each goes on once the gate has held on the nodes so far."""
+        return self.do(rules.BEGIN_ROLLOUT, rules.begin_rollout(constraints, stages=stages, gate=gate, timeout=timeout, why=why))
+
+    def rollouts(self) -> list[RolloutReport]:
+        """The rollouts of the fleet, the newest last. Those that are over are kept until their place is needed."""
+        return self.do(rules.ROLLOUTS, Empty())
+
+    def rollout(self, id_: str) -> RolloutReport:
+        """A rollout, by its id or the beginning of it."""
+        return self.do(rules.ROLLOUT, rules.NamedRollout(id=id_))
+
+    def stop_rollout(self, id_: str, *, why: str = "") -> RolloutReport:
+        """Stop a rollout where it is: the nodes of the stages begun keep the new definitions, no other node gets them."""
+        return self.do(rules.STOP_ROLLOUT, rules.StopRollout(id=id_, why=why))
+
+    def continue_rollout(self, id_: str, *, why: str = "") -> RolloutReport:
+        """Have a stopped rollout go on in its stage, whose violations are counted anew."""
+        return self.do(rules.CONTINUE_ROLLOUT, rules.ContinueRollout(id=id_, why=why))
+
+    def roll_back(self, id_: str, *, why: str = "") -> RolledBack:
+        """Give the constraints of a rollout their former definitions, in one transaction; of a complete rollout, too."""
+        return self.do(rules.ROLL_BACK, rules.RollBack(id=id_, why=why))
 
     def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,
@@ -645,11 +681,40 @@ class AsyncMethods(ABC):
         return await self.do(rules.HISTORY, rules.ReadHistory(id=id_, since=since))
 
     async def revert(
-        self, id_: str | None = None, *, to: int | None = None, time: datetime | None = None, dry_run: bool = False, why: str = "",
-        loosen: bool = False,
+        self, id_: str | None = None, *, kind: str = "constraint", on: str = "", to: int | None = None,
+        time: datetime | None = None, dry_run: bool = False, why: str = "", loosen: bool = False,
     ) -> RevertReport:
         """Undo the last change of a constraint, go back to a version (`to`), or put all back to their state at a time."""
-        return await self.do(rules.REVERT, rules.Reverted(id=id_, to=to, time=time, dry_run=dry_run, why=why, loosen=loosen))
+        request = rules.Reverted(id=id_, kind=kind, on=on, to=to, time=time, dry_run=dry_run, why=why, loosen=loosen)
+        return await self.do(rules.REVERT, request)
+
+    async def begin_rollout(
+        self, constraints: Sequence[Mapping[str, object]], *, stages: Sequence[str], gate: str = "violations == 0 for 10m",
+        timeout: float | None = None, why: str = "",
+    ) -> RolloutReport:
+        """Give constraints new definitions in stages of nodes: each goes on once the gate has held on the nodes so far."""
+        request = rules.begin_rollout(constraints, stages=stages, gate=gate, timeout=timeout, why=why)
+        return await self.do(rules.BEGIN_ROLLOUT, request)
+
+    async def rollouts(self) -> list[RolloutReport]:
+        """The rollouts of the fleet, the newest last. Those that are over are kept until their place is needed."""
+        return await self.do(rules.ROLLOUTS, Empty())
+
+    async def rollout(self, id_: str) -> RolloutReport:
+        """A rollout, by its id or the beginning of it."""
+        return await self.do(rules.ROLLOUT, rules.NamedRollout(id=id_))
+
+    async def stop_rollout(self, id_: str, *, why: str = "") -> RolloutReport:
+        """Stop a rollout where it is: the nodes of the stages begun keep the new definitions, no other node gets them."""
+        return await self.do(rules.STOP_ROLLOUT, rules.StopRollout(id=id_, why=why))
+
+    async def continue_rollout(self, id_: str, *, why: str = "") -> RolloutReport:
+        """Have a stopped rollout go on in its stage, whose violations are counted anew."""
+        return await self.do(rules.CONTINUE_ROLLOUT, rules.ContinueRollout(id=id_, why=why))
+
+    async def roll_back(self, id_: str, *, why: str = "") -> RolledBack:
+        """Give the constraints of a rollout their former definitions, in one transaction; of a complete rollout, too."""
+        return await self.do(rules.ROLL_BACK, rules.RollBack(id=id_, why=why))
 
     async def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,

@@ -20,7 +20,7 @@ import functools
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -902,21 +902,22 @@ def evaluate(
     ids: Iterable[str] | None = None,
     windows: WindowReader = NO_SAMPLES,
     bind: Callable[[Definition], BoundDefinition] = BoundDefinition,
+    definitions: Callable[[str], Sequence[Definition]] | None = None,
 ) -> list[Evaluation]:
     """An evaluation per active constraint with a `when` (or of a later version) and a selector for these labels, ordered by id;
     without those of scope fleet.
 
     `ids`: only these, in this order. `windows`: the samples at the instant of the evaluation. `bind`: gives a definition with the
-    parameters. O(active constraints), or O(ids).
+    parameters. `definitions`: gives those of a constraint on this node; None: they are the same on all nodes. O(active
+    constraints), or O(ids).
     """
     values = flattened(values)
     prepared = measurements({name: value for name, value in values.items() if "{" not in name}, windows)
     evaluations = []
     for id_ in sorted(constraints) if ids is None else ids:
-        definitions = constraints.definitions(id_)
         found = [
             _evaluated(id_, bind(each), prepared) if each.each is None else _evaluated_each(id_, bind(each), values, windows)
-            for each in definitions
+            for each in (definitions or constraints.definitions)(id_)
             if of_node(each) and each.applies_to(labels)
         ]
         if found:

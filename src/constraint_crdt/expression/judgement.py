@@ -497,11 +497,12 @@ class Judge:
         writes: Callable[[str], bool] = lambda _: True,
         switches: Switches | None = None,
         bind: Callable[[Definition], BoundDefinition] = BoundDefinition,
+        staged: Callable[[str, tuple[Definition, ...]], tuple[Definition, ...]] = lambda _, definitions: definitions,
     ) -> None:
         """`labels`: gives the labels of this node. `wall`: the time in ns since the epoch, for saved spells. `fleet`: the nodes for
         constraints of scope fleet; `writes`: whether this node writes the counts of such a constraint. `switches`: disabled
         constraints are not judged at all; a change of that is told by `redefine`. `bind`: gives a definition with the parameters of
-        this node.
+        this node. `staged`: gives the definitions of this node, where other ones reach it by a rollout.
         """
         self._switches = Switches() if switches is None else switches
         self._fleet = FleetView(tuple, lambda _: None) if fleet is None else fleet
@@ -512,6 +513,9 @@ class Judge:
         self._values = values
         self._labels = labels
         self._bind = bind
+        self._staged = staged
+        self.tallies: dict[str, int] = {}
+        """Violated judgements of the constraints in it, which its reader chooses."""
         self._parameters: dict[str, set[str]] = {}
         """The constraints by the parameters that they read."""
         self._wall = wall
@@ -565,7 +569,7 @@ class Judge:
 
     def need_library(self, ids: Iterable[str]) -> bool:
         """True if any of these constraints has an expression that is not made of comparisons. O(definitions)."""
-        definitions = (self._bind(each).definition for each in chain.from_iterable(map(self._constraints.definitions, ids)))
+        definitions = (self._bind(each).definition for each in chain.from_iterable(map(self._definitions, ids)))
         return any(needs_library(text) for each in definitions for text in (each.when, each.clear_when))
 
     def renew(self, ids: Iterable[str], now: int) -> list[str]:
@@ -581,7 +585,7 @@ class Judge:
         """Read the definitions of a constraint. True if any of them is new here."""
         before = self._drop(id_, now)
         labels = self._labels()
-        definitions = self._constraints.definitions(id_)
+        definitions = self._definitions(id_)
         was_audited = id_ in self.audited
         if definitions and all(each.mode is Mode.AUDIT for each in definitions):
             self.audited.add(id_)
@@ -616,6 +620,10 @@ class Judge:
         if not anew and keyed.keys() != known.keys():
             self._checked[id_] = None  # by the edited maximum age, a value can be there again
         return anew
+
+    def _definitions(self, id_: str) -> tuple[Definition, ...]:
+        """The definitions of a constraint that are in force on this node, if they apply to it."""
+        return self._staged(id_, self._constraints.definitions(id_))
 
     def _resume(self, id_: str, key: DefinitionKey, now: int) -> Spell:
         return self._saved.resume(id_, key, now, self._wall())
@@ -969,6 +977,8 @@ class Judge:
         satisfied, violated = self._counts.get(id_, (0, 0))
         holds = verdict is Verdict.SATISFIED
         self._counts[id_] = (satisfied + 1, violated) if holds else (satisfied, violated + 1)
+        if not holds and id_ in self.tallies and id_ not in self._stale:
+            self.tallies[id_] += 1
 
     # --- persistence -------------------------------------------------------------------------------------------------------
 

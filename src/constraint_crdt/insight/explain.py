@@ -54,6 +54,7 @@ from constraint_crdt.operations.constraints import (
     reported_disabling,
     reported_fields,
     reported_instances,
+    reported_staging,
     reported_time,
     reported_verdict,
 )
@@ -154,6 +155,7 @@ class Explanations:
             coverage=coverage,
             fleet=self._judgement(id_),
             disabled=reported_disabling(state.switches.disabling(id_)),
+            staged=reported_staging(state.rollouts, id_, self._gossip.labels),
             instances=reported_instances(self._evaluations.instances(id_, MOST_EXPLAINED)),
         )
 
@@ -742,6 +744,7 @@ class NodeOverview:
         state = self._gossip.state
         additions = sorted(state.constraints.additions(id_), key=lambda each: -each.definition.severity.rank)
         definitions = [each.definition for each in additions]
+        by_now = state.rollouts.staged(id_, tuple(definitions), self._gossip.labels)
         ends = [each.expires_at for each in definitions if each.expires_at is not None]
         first, counts, last = definitions[0], state.metrics.constraint(id_), self._evaluations.last(id_)
         lately = [self._rates.of(id_, half_life, node) for half_life in self._rates.half_lives]
@@ -773,7 +776,7 @@ class NodeOverview:
             worst=tuple(sorted(violated, key=lambda name: (name not in now, -violated[name], name))[:NAMED]),
             longest=_longest(now or told),
             unknown_now=len(told) - len(now),
-            state=DISABLED if id_ in state.switches else state_here(last, definitions, self._gossip.labels),
+            state=DISABLED if id_ in state.switches else state_here(last, by_now, self._gossip.labels),
             since=self._evaluations.since(id_) if last else None,
             by_default=last is not None and last.by_default,
             **reported_time(state.metrics.time(id_).plus(self._evaluations.times(id_))),

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from constraint_crdt.types.changes import Switch
     from constraint_crdt.types.counters import Seconds
     from constraint_crdt.types.definition import Definition, DefinitionFields
+    from constraint_crdt.types.rollouts import Rollouts
     from constraint_crdt.types.verdicts import NodeVerdict
 
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
@@ -447,6 +448,30 @@ def show_instances(found: InstancesReport) -> str:
     return ", ".join([f"{told[0]} of {named}", *told[1:]]) if told else named
 
 
+class StagedReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A new definition that reaches the fleet in stages."""
+
+    rollout: str
+    """The id of the rollout."""
+    when: str | None
+    """The new expression."""
+    here: bool
+    """This node is in a stage that began: it judges by the new definition."""
+
+
+def reported_staging(rollouts: "Rollouts", id_: str, labels: Mapping[str, str]) -> StagedReport | None:
+    """What a rollout does with a constraint on a node with these labels; None without one."""
+    for rollout in rollouts.covering(id_)[:1]:
+        here = rollout.plan.reaches(labels, rollout.stage)
+        return StagedReport(rollout=rollout.id, when=rollout.plan.changes[id_].after.when, here=here)
+    return None
+
+
+def show_staging(staged: StagedReport) -> str:
+    """The new expression, and whether it counts here: `rollout b6223fa4, here: v <= 0.8`."""
+    return f"rollout {staged.rollout}{', here' if staged.here else ''}: {staged.when or '-'}"
+
+
 class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """An active or expired constraint. Of several definitions, the fields of the first."""
 
@@ -516,6 +541,8 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """Null for an enabled constraint. The state of a disabled constraint is disabled."""
     instances: InstancesReport | None = None
     """Those on this node, of which the ten worst; null without a definition with `each`, and before the first judgement."""
+    staged: StagedReport | None = None
+    """Null for a constraint of no active rollout."""
 
 
 class FieldChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -661,13 +688,19 @@ def show_constraints(found: list[ConstraintReport], _: ListConstraints, __: "Nam
     rows: list[list[object]] = []
     for each in found:
         first, *others = each.definitions
-        line = [each.id, first.severity, first.when or "-", _here(each, now), each.satisfied, each.violations, each.unknown]
+        line = [each.id, first.severity, _when(each), _here(each, now), each.satisfied, each.violations, each.unknown]
         more: list[object] = [*(show(first) for show in extra.values()), show_violated(each.violated_on, each.violated_now, now)]
         rows.append([*line, show_share(each.held), first.added_by, *more][: len(columns)])
         for also in others:
             blank: list[object] = ["  and also", also.severity, also.when or "-", "", "", "", "", ""]
             rows.append([*blank, also.added_by, *(show(also) for show in extra.values()), ""][: len(columns)])
     return Table(columns, rows)
+
+
+def _when(each: ConstraintReport) -> str:
+    """The expression, with that of a rollout."""
+    staged, when = each.staged, each.when or "-"
+    return when if staged is None else f"{when} ({show_staging(staged)})"
 
 
 def _here(each: ConstraintReport, now: float) -> str:

@@ -30,10 +30,12 @@ from constraint_crdt.operations.constraints import (
     DisabledReport,
     InstancesReport,
     SecondsReport,
+    StagedReport,
     show_disabled,
     show_fields,
     show_instances,
     show_selector,
+    show_staging,
     show_verdict,
 )
 from constraint_crdt.operations.operation import (
@@ -266,6 +268,8 @@ class ExplainReport(msgspec.Struct, frozen=True, kw_only=True):
     """Null for a constraint that no definition has the scope fleet of, and before it was read here."""
     disabled: DisabledReport | None = None
     """Null for an enabled constraint."""
+    staged: StagedReport | None = None
+    """Null for a constraint of no active rollout."""
     instances: InstancesReport | None = None
     """Those on the answering node, at most 256; null without a definition with `each`, and before the first judgement."""
 
@@ -538,6 +542,8 @@ def show_explain(answer: ExplainReport, _: ExplainConstraint, __: "Namespace") -
         lines += _definition(each, now)
     if answer.disabled is not None:
         lines.append(("evaluated", f"nowhere: {show_disabled(answer.disabled, now)}"))
+    if answer.staged is not None:
+        lines.append(("staged", show_staging(answer.staged)))
     lines += [("removal", _removal(each, now)) for each in answer.removals]
     lines += [("lately", _lately(each)) for each in answer.lately]
     if answer.coverage is not None:

@@ -435,7 +435,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     check: str
     """The check: name, clock, seeds, peers, view, silent, store, disk, agreement, messages, software, certificates,
-    undecidable, retired, budgets, actions, api, tokens; by the command line also node, settings, port."""
+    undecidable, retired, budgets, actions, rollouts, api, tokens; by the command line also node, settings, port."""
     level: Level
     what: str
     """The finding, a sentence."""

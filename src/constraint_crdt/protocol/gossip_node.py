@@ -383,14 +383,15 @@ class GossipNode:
         self,
         definitions: Mapping[str, Definition | None],
         switches: Mapping[str, Switch | None],
+        further: Callable[[Replica], None] = lambda _: None,
         *,
         actor: str = "",
-        why: str = "",
         at: int | None = None,
     ) -> None:
         """Give constraints definitions that they had, None to remove them; disable constraints as before, with None enable them.
 
-        Raises `ClockInDoubt` for a definition with an end, and `ConstraintCrdtError` beyond a limit; nothing changes then.
+        A disabling has its former end and reason. `further`: other writes of the same transaction. Raises `ClockInDoubt` for a
+        definition with an end, and `ConstraintCrdtError` beyond a limit; nothing changes then.
         """
         state, time = self.local.state, self.local.time.stamp()
         if any(each is not None and each.expires_at is not None for each in definitions.values()):
@@ -403,8 +404,9 @@ class GossipNode:
                 elif id_ in state.constraints:
                     self._remove(id_, me)
             for id_, switch in switches.items():
-                until = None if switch is None else switch.until
+                until, why = (None, "") if switch is None else (switch.until, switch.why)
                 state.switches.put_all([id_], disabled=switch is not None, until=until, time=time, actor=actor, why=why, node=me)
+            further(me)
 
         self.write(write)
 
@@ -508,8 +510,9 @@ class GossipNode:
         state = self.local.state
         enabled = [id_ for id_ in sorted(state.constraints) if id_ not in state.switches]
         evaluations = evaluate(
-            state.constraints, values, self.labels, enabled, bind=lambda definition: state.parameters.bind(definition, self.labels)
-        )
+            state.constraints, values, self.labels, enabled, bind=lambda definition: state.parameters.bind(definition, self.labels),
+            definitions=lambda id_: state.definitions_on(id_, self.labels),
+        )  # fmt: skip
         for each in evaluations:
             self.record_each({each.constraint: each.counts})
         return evaluations

@@ -276,8 +276,8 @@ class Actions(Deliveries[TurnMessage]):
         return now - self._unknown.setdefault(id_, now) >= action.unknown_for
 
     def _tell(self, action: Action, id_: str, turn: str, begun: int, *, repeated: bool = False) -> None:
-        constraints, verdict = self._gossip.state.constraints, self._evaluator.verdict(id_)
-        given = [each.definition.severity for each in constraints.additions(id_)] if id_ in constraints else []
+        verdict = self._evaluator.verdict(id_)
+        given = [each.severity for each in self._gossip.state.definitions_on(id_, self._gossip.labels)]
         severity = max(given, key=lambda each: each.rank, default=None)
         told = Turn(
             action=action.name,

@@ -258,6 +258,7 @@ class Evaluator:
             gossip.state.constraints, measurements, lambda: gossip.labels, gossip.time.now, self.fleet.view, self.fleet.writes,
             gossip.state.switches,
             lambda definition: gossip.state.parameters.bind(definition, gossip.labels),
+            lambda id_, definitions: gossip.state.rollouts.staged(id_, definitions, gossip.labels),
         )  # fmt: skip
         self._reset = asyncio.Event()
         """Set when a parameter changed that a constraint reads."""

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Literal, Self, Unpack
 import msgspec
 
 from constraint_crdt.crdt.cells import make_key
-from constraint_crdt.crdt.digest import Dot, check_id
+from constraint_crdt.crdt.digest import Dot, Replica, check_id
 from constraint_crdt.errors import (
     ConstraintCrdtError,
     ConstraintExists,
@@ -41,7 +41,7 @@ from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation, is_known
 from constraint_crdt.expression.instances import flattened, read_instance
 from constraint_crdt.insight.explain import EditEffects
-from constraint_crdt.insight.history import RuleHistory
+from constraint_crdt.insight.history import RevertPlan, RuleHistory
 from constraint_crdt.model import Event, IfUnknown, Mode, Scope, Severity, counted, html_fields
 from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import (
@@ -56,7 +56,7 @@ from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
-from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, RevertReport
+from constraint_crdt.operations.rules import REVERTED, DecisionReport, HistoryEntry, RevertReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import ParameterChange, ParameterReport, ReadingsReport, VariableReport
 from constraint_crdt.runtime.change_feed import (
@@ -74,6 +74,7 @@ from constraint_crdt.runtime.settings import RELOADED, NodeSettings
 from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
+from constraint_crdt.types.alerts import ALERT_RULE
 from constraint_crdt.types.changes import ALL, SWITCH, Subject
 from constraint_crdt.types.definition import ADD, DefinitionFields, Selection, check_selector, duration_ns, time_ns, with_mode
 from constraint_crdt.types.nodes import AuditEntry
@@ -184,6 +185,8 @@ class Node:
         """The actions of this node's settings."""
         self.fleet_alerts = runtime.fleet_alerts
         """The alert rules of the fleet, silences and acknowledgements."""
+        self.rollouts = runtime.rollouts
+        """Definitions that reach the fleet in stages."""
         self.notices = runtime.notices
         """Which readings changed."""
         self.metrics = runtime.metrics
@@ -485,6 +488,8 @@ class Node:
         self,
         id_: str | None = None,
         *,
+        kind: str = "constraint",
+        on: Selection | None = None,
         to: int | None = None,
         time: datetime | int | None = None,
         why: str = "",
@@ -493,24 +498,23 @@ class Node:
     ) -> RevertReport:
         """Undo the last change of a constraint; with `to` make this version of its definition the present version again.
 
-        `time`, without `id_`: put all constraints and disablings back to their state then (an aware `datetime`, or ns since the
-        epoch). A revert is an edit, in a single transaction. `dry_run`: only report. `loosen`: also where it loosens a critical
-        constraint. Raises `NotKept` for a version or a time that is not kept, and `LooseningRefused` without `loosen`; nothing
-        changes then.
+        `kind`: `id_` names a constraint, a parameter (`on`: its setting for these nodes), an alert rule or a silence. `time`,
+        without `id_`: put all constraints, disablings, parameters, alert rules and silences back to their state then (an aware
+        `datetime`, or ns since the epoch). A revert is an edit, in a single transaction. `dry_run`: only report. `loosen`: also
+        where it loosens a critical constraint. Raises `NotKept` for a version or a time that is not kept, `UnknownName` for an
+        unknown silence, and `LooseningRefused` without `loosen`; nothing changes then.
         """
         if (id_ is None) == (time is None) or (to is not None and id_ is None):
             raise ConstraintCrdtError("name a constraint, perhaps with a version, or a time for all of them", field="id")
-        if id_ is not None:
-            check_id(id_, "a constraint id", field="id")  # an empty one is the key of all switches
-        if time is not None:
-            plan = self.rules.to_time(time_ns(time, "time"))
-        else:
-            plan = self.rules.undo(str(id_)) if to is None else self.rules.to_version(str(id_), to)
+        plan = self._revert_plan(id_, kind, on, to) if time is None else self.rules.to_time(time_ns(time, "time"))
         report = plan.report()
         definitions, switches = {each.id: each.definition for each in plan.constraints}, dict(plan.switches)
         stopped = [id_ for id_, switch in switches.items() if switch is not None and id_]
         effects = await self.edit_effects.of_all(definitions, stopped)
-        steps = tuple(msgspec.structs.replace(each, effect=effects.get(each.id)) for each in report.steps)
+        steps = tuple(
+            msgspec.structs.replace(each, effect=effects.get(each.id)) if each.kind == REVERTED[0] else each
+            for each in report.steps
+        )
         report = msgspec.structs.replace(report, steps=steps)
         if dry_run or not report.steps:
             return report
@@ -519,10 +523,36 @@ class Node:
             raise ConstraintCrdtError(f"a revert has at most {MAX_CHANGES} steps, not {len(report.steps)}")
         await self.edit_effects.permit(definitions, loosen=loosen, disabled=stopped)
         feed, at = self._runtime.feed, self.gossip.time.stamp()
-        restore = partial(self.gossip.restore, definitions, switches, actor=feed.actor, why=why or feed.why, at=at)
-        subjects = _subjects(ADD, definitions) + _subjects(SWITCH, {**definitions, **switches})
-        await feed.commit(restore, "revert", _subject([*definitions, *switches]), why=why, subjects=subjects)
+        state, actor = self.gossip.state, feed.actor
+
+        def further(me: Replica) -> None:
+            plan.write(state, at=at, actor=actor, node=me)
+
+        restore = partial(self.gossip.restore, definitions, switches, further, actor=actor, at=at)
+        subject = report.steps[0].id or "all constraints"
+        if len(report.steps) > 1:
+            subject = f"{len(report.steps)} {'rules' if plan.settings or plan.silences else 'constraints'}"
+        await feed.commit(restore, "revert", subject, why=why, subjects=plan.subjects())
+        self.alerts.read_rules()
         return msgspec.structs.replace(report, done=True)
+
+    def _revert_plan(self, id_: str | None, kind: str, on: Selection | None, to: int | None) -> RevertPlan:
+        name = check_id(
+            id_ or "", f"{'an' if kind[:1] in 'ae' else 'a'} {kind} id", field="id"
+        )  # an empty one is the key of all switches
+        if kind not in REVERTED:
+            raise ConstraintCrdtError(f"kind must be one of {', '.join(REVERTED)}, not {kind!r}", field="kind")
+        if on and kind != "parameter":
+            raise ConstraintCrdtError("only settings of parameters are for some nodes: leave `on` out", field="on")
+        if kind == "parameter":
+            return self.rules.setting(Subject(PARAMETER, make_key(name, str(check_selector(on or None)))), to)
+        if kind == "alert rule":
+            return self.rules.setting(Subject(ALERT_RULE, name), to)
+        if kind == "silence":
+            if to is not None:
+                raise ConstraintCrdtError("a silence has no versions: leave `to` out", field="to")
+            return self.rules.silence(name)
+        return self.rules.undo(name) if to is None else self.rules.to_version(name, to)
 
     async def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None

@@ -284,6 +284,8 @@ class SyncNode:
         self,
         id_: str | None = None,
         *,
+        kind: str = "constraint",
+        on: Selection | None = None,
         to: int | None = None,
         time: datetime | int | None = None,
         why: str = "",
@@ -291,7 +293,7 @@ class SyncNode:
         loosen: bool = False,
     ) -> RevertReport:
         """See `Node.revert`."""
-        return self._wait(self._node.revert(id_, to=to, time=time, why=why, dry_run=dry_run, loosen=loosen))
+        return self._wait(self._node.revert(id_, kind=kind, on=on, to=to, time=time, why=why, dry_run=dry_run, loosen=loosen))
 
     def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None

@@ -57,6 +57,7 @@ const WORDS = {
   "alert resolved": ["✓", "good", "alert over"],
   silenced: ["–", "calm", "alerts are silenced"],
   "silence ended": ["•", "calm", "a silence was ended"],
+  rollout: ["~", "new", "rollout"],
   gap: ["…", "calm", "events were missed"],
   dropped: ["…", "calm", "this page was too slow, and was disconnected"],
 };
@@ -64,7 +65,7 @@ const WORDS = {
 // Which kinds a filter shows.
 const FILTERS = {
   violations: ["violated", "satisfied", "unknown"],
-  constraints: ["added", "changed", "removed", "expired", "conflict", "parameter", "disabled", "enabled"],
+  constraints: ["added", "changed", "removed", "expired", "conflict", "parameter", "disabled", "enabled", "rollout"],
   nodes: ["peer up", "peer down", "duplicate name", "new life", "retired", "retirement undone", "revoked", "forked"],
   alerts: ["alert", "alert resolved", "silenced", "silence ended"],
   budgets: ["budget added", "budget changed", "budget removed", "budget conflict", "budget stranded", "budget reachable"],

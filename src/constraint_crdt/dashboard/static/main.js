@@ -17,6 +17,7 @@ import { Model } from "./model.js";
 import { NodePage } from "./node.js";
 import { Panels } from "./panels.js";
 import { Refresher } from "./refreshing.js";
+import { Rollouts } from "./rollout.js";
 import { startTheme } from "./theme.js";
 import { Truth } from "./truth.js";
 
@@ -53,6 +54,7 @@ const detail = new Detail(
 new Alerts(api, model, { mark: (number, tone) => panels.mark("alerts", number, tone), open: () => panels.open("alerts"), confirm, reason, moved: () => refresher.soon("alerts") });
 new Happenings(model, address);
 new Truth(model, () => panels.open("doctor"));
+new Rollouts(api, model, confirm);
 
 function remove(id) {
   const lines = [`No node of the fleet will enforce ${id} any more. Its counts stay.`];
