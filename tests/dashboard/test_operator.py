@@ -297,6 +297,10 @@ async def _disk_full(fleet: LiveFleet) -> None:
     fleet.nodes[0]._runtime.persistence._health_changed("the disk is full")
 
 
+async def _disk_full_elsewhere(fleet: LiveFleet) -> None:
+    fleet.nodes[5]._runtime.persistence._health_changed("the disk is full")
+
+
 async def _clone(fleet: LiveFleet) -> None:
     copy = fleet.clone("forge")
     await copy.start()
@@ -332,6 +336,7 @@ DRILL = [
     ("told before the cut", _nothing, row("drill_last"), "on tongs (away)", [row("drill_last"), WHERE], RETIRE),
     ("clock", _clock, "#truth", "clock: hammer +60", [DOCTOR], advice("clock")),
     ("disk full", _disk_full, "#truth", "writes are refused: the disk is full", [DOCTOR], advice("store")),
+    ("disk full elsewhere", _disk_full_elsewhere, "#truth", "vise tells: ", [DOCTOR], advice("others")),
     ("clone", _clone, "#truth", "another live node has the name forge", [DOCTOR], advice("name")),
 ]
 """What happens, where the first screen says it and how, the clicks, and what stands there then."""
