@@ -74,6 +74,14 @@ def test_an_edit_keeps_all_that_is_not_changed_and_shows_the_difference_first(pa
     assert page.text('#add-changes [data-field="for"] dd') == "2.5 s → 30 s"
     assert page.text('#add-changes [data-field="clear_when"] dd') == "speed_mps <= 1.2 → speed_mps <= 1.0"
     assert page.count("#add-changes [data-field]") == 2
+    page.until(lambda: page.text("#add-effect").startswith("Loosens and tightens: a violation does not clear"), "the label")
+    assert "speed_mps = 1.2, which sufficed; `for` is longer: it is violated later." in page.text("#add-effect")
+    page.click("#add-submit")
+    page.until(lambda: "is critical, and this loosens it" in page.text("#add-error"), "the node refuses it")
+    assert page.run("return document.activeElement.id") == "add-loosen"
+    assert ["409" in each for each in page.complaints()] == [True]
+    page.complaints().clear()
+    page.click("#add-loosen")
     page.click("#add-submit")
     page.until(lambda: not page.count("dialog[open]"), "the dialog closes")
     page.until(lambda: "30 s" in page.text("#detail dl"), "the detail says so")
@@ -112,6 +120,10 @@ def test_what_was_changed_or_exists_meanwhile_is_not_replaced_without_a_word(pag
     page.until(lambda: "constraint shared exists already" in page.text("#add-error"), "it says so")
     assert [each.when for each in definitions(fleet, "shared")] == ["x < 2"]
     assert page.text("#add-submit") == "Replace shared"
+    page.until(
+        lambda: page.text("#add-effect").startswith("Loosens: it allows x = 2.0, which was forbidden; it is less"), "the label"
+    )
+    page.click("#add-loosen")
     page.click("#add-submit")
     page.until(lambda: not page.count("dialog[open]"), "the dialog closes")
     assert [each.when for each in definitions(fleet, "shared")] == ["x < 9"]
@@ -143,8 +155,13 @@ def test_a_conflict_shows_both_sides_and_keeps_one_or_both(page: Chromium, fleet
     shown(page, "elbow")
     page.run("location.hash = '#/constraint/elbow'")
     page.until(lambda: page.count("#detail .side") == 2, "both sides")
+    page.click('#detail .side[data-dot^="anvil-9~"] button')
+    page.until(lambda: page.text("#confirm-yes") == "Keep this one, and loosen it", "what ends is critical")
+    assert "it allows joint_c = 70.0, which was forbidden" in page.text("#confirm-loosens")
+    page.click("#confirm-no")
     page.click('#detail .side[data-dot^="forge-9~"] button')
     page.until(lambda: "joint_c < 95.0 → joint_c < 70.0" in page.text("#confirm-lines"), "what ends")
+    assert page.text("#confirm-yes") == "Keep this one"
     page.click("#confirm-yes")
     page.until(lambda: not page.count("#detail .side"), "one is left")
     assert [(each.when, each.severity) for each in definitions(fleet, "elbow")] == [("joint_c < 70.0", Severity.CRITICAL)]

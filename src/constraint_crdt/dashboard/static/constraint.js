@@ -87,6 +87,7 @@ export class ConstraintPage {
       { class: "lead" },
       h("p", { class: "line" }, h("span", { class: `badge ${state}` }, `${STATE_GLYPHS[state]} ${STATE_WORDS[state]}`), h("span", { class: `severity ${data.severity}` }, data.severity), explained.conflict && h("span", { class: "conflict" }, "conflict")),
       data.longest.length > 0 && h("ul", { class: "pairs now" }, data.longest.map((each) => h("li", null, h("b", null, situation(each) || each.reason || each.state), h("small", null, `${sinceWords(each.since)} on `, link("node", each.node))))),
+      explained.disabled && h("p", { class: "error", id: "detail-disabled" }, disabledWords(explained.disabled)),
       data.about && h("p", null, data.about),
       here(data),
       !data.applies_here && h("p", { class: "note" }, `Only on nodes labelled ${selectorOf(data)}; this one is not.`),
@@ -116,30 +117,39 @@ export class ConstraintPage {
     ];
   }
 
-  #keep(id, kept, sides, who) {
+  async #keep(id, kept, sides, who) {
+    const change = inFull({ ...requestOf(kept), id });
+    const [effect] = await this.api.send("POST", "/v1/effects", { changes: [{ add: change }] }).catch(() => []);
+    const loosens = effect?.needs_loosen && h("p", { class: "error", id: "confirm-loosens" }, `What ends is critical, and this loosens it: ${effect.parts.map((each) => each.text).join("; ")}.`);
     const ended = sides.filter((each) => each !== kept);
     const differs = (each) => {
       const lines = differences(requestOf(each), requestOf(kept)).map(({ title, before, after }) => h("div", null, h("dt", null, title), h("dd", null, h("del", null, before || "nothing"), " → ", h("ins", null, after || "nothing"))));
       return h("div", null, h("p", { class: "note" }, `What ${who(each)} said ends:`), h("dl", { class: "changes" }, lines));
     };
-    this.act.confirm({ title: `Keep what ${who(kept)} said of ${id}?`, lines: ended.map(differs), yes: "Keep this one" }, async () => {
-      await this.api.send("POST", "/v1/constraints", inFull({ ...requestOf(kept), id }));
+    this.act.confirm({ title: `Keep what ${who(kept)} said of ${id}?`, lines: [...ended.map(differs), loosens], yes: loosens ? "Keep this one, and loosen it" : "Keep this one" }, async () => {
+      await this.api.send("POST", "/v1/constraints", { ...change, ...(loosens ? { loosen: true } : {}) });
       this.act.written(id);
     });
   }
 
-  // Two constraints, each with its definition: exact whatever they say, and both at once or none.
+  // Two constraints, each with its definition: exact whatever they say, and both at once or none. Nothing is loosened by both.
   #keepBoth(id, [first, second]) {
     let other = `${id}-2`;
     for (let number = 3; this.model.rows.has(other); number += 1) other = `${id}-${number}`;
     const line = (name, each) => h("li", null, h("span", { class: "id" }, name), h("code", null, each.when ?? "evaluated outside of the node"));
     this.act.confirm({ title: `Keep both as two constraints?`, lines: [h("ul", { class: "pairs" }, line(id, first), line(other, second))], yes: "Keep both" }, async () => {
-      const changes = [[id, first], [other, second]].map(([name, each]) => ({ add: inFull({ ...requestOf(each), id: name }) }));
+      const changes = [[id, first], [other, second]].map(([name, each]) => ({ add: { ...inFull({ ...requestOf(each), id: name }), loosen: true } }));
       await this.api.send("POST", "/v1/batch", { changes });
       this.act.written(id);
       this.act.written(other);
     });
   }
+}
+
+// Who stopped it, since and until when, and why.
+function disabledWords(disabled) {
+  const by = `${disabled.actor ? `${disabled.actor} on ` : ""}${disabled.by}, ${ago(disabled.at)}`;
+  return `Disabled${disabled.all ? ", with all others," : ""} by ${by}${disabled.until ? `, until ${at(disabled.until)}` : ""}: ${disabled.why}. No node evaluates it.`;
 }
 
 function definition(each) {
