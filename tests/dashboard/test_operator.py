@@ -315,6 +315,10 @@ async def _disk_full(fleet: LiveFleet) -> None:
     fleet.nodes[0]._runtime.persistence._health_changed("the disk is full")
 
 
+async def _disk_full_elsewhere(fleet: LiveFleet) -> None:
+    fleet.nodes[5]._runtime.persistence._health_changed("the disk is full")
+
+
 async def _clone(fleet: LiveFleet) -> None:
     copy = fleet.clone("forge")
     await copy.start()
@@ -350,6 +354,7 @@ DRILL = [
     ("told before the cut", _nothing, row("drill_last"), "on tongs (away)", [row("drill_last"), WHERE], RETIRE),
     ("clock", _clock, "#truth", "clock: hammer +60", [DOCTOR], advice("clock")),
     ("disk full", _disk_full, "#truth", "writes are refused: the disk is full", [DOCTOR], advice("store")),
+    ("disk full elsewhere", _disk_full_elsewhere, "#truth", "vise tells: ", [DOCTOR], advice("others")),
     ("clone", _clone, "#truth", "another live node has the name forge", [DOCTOR], advice("name")),
 ]
 """What happens, where the first screen says it and how, the clicks, and what stands there then."""
@@ -706,12 +711,10 @@ def test_the_tabulator_reaches_every_control(page: Chromium, fleet: LiveFleet) -
         "return [...document.querySelectorAll(some)].filter("
         "(each) => each.checkVisibility() && !each.disabled && each.tabIndex === 0 && !each.closest('dialog')).map(name)"
     )
-    reached = []
-    for _ in range(len(wanted) + 20):
+    reached: list[str] = []
+    while set(wanted) - set(reached) and len(reached) < 3 * len(wanted):  # what is put in anew meanwhile may be passed twice
         page.press(Keys.TAB)
         reached.append(page.run(f"{name} return name(document.activeElement)"))
-        if len(reached) > 3 and reached[-1] == reached[0]:
-            break
     assert set(wanted) - set(reached) == set(), "not reached"
     assert len(wanted) > 20
 
@@ -725,13 +728,13 @@ def test_an_incident_is_seen_to_with_the_keyboard_alone(page: Chromium, fleet: L
         return str(page.run("const at = document.activeElement; return at.dataset.focus ?? at.id"))
 
     page.press("/", "keyed", Keys.TAB)
-    for _ in range(20):
+    for _ in range(100):
         if page.run("return document.activeElement.matches('tr[data-id]')"):
             break
         page.press(Keys.TAB)
     page.press(Keys.ENTER)
     page.until(lambda: focused() == "title", "the page of the constraint has the focus")
-    for _ in range(6):
+    for _ in range(100):
         if focused() == "edit":
             break
         page.press(Keys.TAB)
@@ -739,7 +742,7 @@ def test_an_incident_is_seen_to_with_the_keyboard_alone(page: Chromium, fleet: L
     page.until(lambda: focused() == "add-when", "the dialog has the focus")
     page.run("document.activeElement.select()")
     page.press("v < 5.0")
-    for _ in range(20):
+    for _ in range(100):
         if focused() == "add-submit":
             break
         page.press(Keys.TAB)

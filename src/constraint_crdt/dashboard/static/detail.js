@@ -61,6 +61,7 @@ export class Detail {
     this.#shownAt = Date.now();
     const scrolled = this.box.scrollTop;
     const focused = document.activeElement?.closest("#detail") ? document.activeElement.dataset.focus : undefined;
+    const number = focused ? this.#focusable(focused).indexOf(document.activeElement) : 0; // several links may lead to a node
     const { kind, id } = this.#subject;
     const close = h("button", { type: "button", class: "quiet close", "aria-label": "Close", "data-focus": "close", click: () => this.close() }, "✕");
     const head = h("header", null, h("p", { class: "note" }, kind === "node" ? "Node" : "Constraint"), close);
@@ -70,7 +71,13 @@ export class Detail {
     for (const each of this.box.querySelectorAll("details > summary")) each.parentElement.open = open.includes(each.dataset.focus);
     drawn?.();
     this.box.scrollTop = scrolled;
-    if (focused && !this.box.contains(document.activeElement)) this.box.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+    if (!focused || this.box.contains(document.activeElement)) return;
+    const found = this.#focusable(focused);
+    found[Math.min(number, found.length - 1)]?.focus({ preventScroll: true });
+  }
+
+  #focusable(name) {
+    return [...this.box.querySelectorAll(`[data-focus="${CSS.escape(name)}"]`)];
   }
 
   // Puts the children in. An element that is kept takes the place of `[data-kept]`, and is not moved if it is there already: what is
