@@ -25,6 +25,7 @@ restarts and is known to all nodes. Rules kept here:
 
 import asyncio
 import logging
+import time
 import urllib.parse
 from abc import ABC, abstractmethod
 from collections import deque
@@ -43,6 +44,9 @@ from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.model.selectors import parse_selector
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.alerts import ATTEMPTED, DELIVERED, ENDED, ENDING, Silence, Told, Unit
+
+FAILING_FOR = 3600.0
+"""Seconds for which a failed attempt is told of."""
 
 QUEUED = 256
 """Messages in the queue of an address, at most."""
@@ -169,6 +173,8 @@ class Deliveries(ABC, Generic[Queued]):
         """Messages in all queues."""
         self.delivered = 0
         self.dropped = 0
+        self._failing: dict[str, tuple[str, float]] = {}
+        """The keys, as shown, whose last attempt failed: the reason, and the monotonic time in seconds."""
 
     @abstractmethod
     async def attempt(self, key: str, message: Queued) -> Failure | None:
@@ -184,6 +190,11 @@ class Deliveries(ABC, Generic[Queued]):
 
     def settled(self, key: str, message: Queued) -> None:
         """A message left its queue: it was delivered or dropped."""
+
+    def failing(self) -> dict[str, str]:
+        """The keys, as shown, whose last attempt failed within `FAILING_FOR`, each with the reason."""
+        after = time.monotonic() - FAILING_FOR
+        return {shown: why for shown, (why, at) in sorted(self._failing.items()) if at >= after}
 
     def put(self, key: str, message: Queued) -> None:
         """Queue a message. Returns at once."""
@@ -253,8 +264,11 @@ class Deliveries(ABC, Generic[Queued]):
             message.tries += 1
             failure = await self.attempt(key, message)
             if failure is None:
+                self._failing.pop(self.shown(key), None)
                 return None
             message.attempted, message.why = False, failure.why
+            if len(self._failing) < QUEUED:
+                self._failing[self.shown(key)] = failure.why, time.monotonic()
             if failure.final:
                 break
         return message.why or "no attempt is left"

@@ -26,7 +26,7 @@ from constraint_crdt.cli.connection import connect, fields_of, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, confirm, present, printable
 from constraint_crdt.client import ClientError, NotFound, Refused, WrongInput
 from constraint_crdt.client.blocking import Client
-from constraint_crdt.model import Mode
+from constraint_crdt.model import Mode, counted
 from constraint_crdt.operations.alerts import DEFINE_ALERT, DefineRule
 from constraint_crdt.operations.budgets import HoldReport, handle_of
 from constraint_crdt.operations.command import UsageError, is_pattern, parse_duration, parse_moment, show_distance, show_time
@@ -95,6 +95,8 @@ def add(arguments: argparse.Namespace) -> int:
     request: NewConstraint = request_of(arguments)
     if request.when == "":
         raise MisuseError("--when is empty, as of an unset shell variable: give an expression, or leave it out")
+    if is_pattern(request.id):
+        raise MisuseError(printable(f"the id {request.id!r} is a pattern where constraints are named: take one without * and ?"))
     if request.new and arguments.replace:
         raise MisuseError("--new and --replace exclude each other: give one of them")
     check_wait(arguments)
@@ -182,6 +184,8 @@ def remove(arguments: argparse.Namespace) -> int:
     check_wait(arguments)
     with connect(arguments) as client:
         ids = _named(client, arguments.ids)
+        if not arguments.yes and any(not each.strip("*?") for each in arguments.ids):  # as of "$PREFIX*" without the variable
+            confirm(f"remove {counted(len(ids), 'constraint')}, as many as there are")
         if len(ids) == 1:
             answer = client.do(REMOVE, RemovedConstraint(id=ids[0]))
             return _present_write(arguments, client, answer, show_remove(answer), ())

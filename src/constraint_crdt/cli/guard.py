@@ -70,6 +70,8 @@ def guard(arguments: argparse.Namespace) -> int:
     words: list[str] = arguments.words
     if not words and not arguments.dry_run:
         raise MisuseError("give the program after --, as in `guard --on max_speed -- ./drive.sh`")
+    if "" in arguments.on:
+        raise MisuseError("--on is empty, as of an unset shell variable: name a constraint, or leave it out")
     grace, lost_after = parse_duration(arguments.grace), parse_duration(arguments.lost_after)
     with connect(arguments, timeout=lost_after) as client:
         try:

@@ -46,7 +46,7 @@ from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, NotKept, UnknownName
-from constraint_crdt.model import IfUnknown, Mode, Scope
+from constraint_crdt.model import IfUnknown, Mode, Scope, VerdictState
 from constraint_crdt.operations.command import show_duration
 from constraint_crdt.operations.counts import ConstraintRate, NodeRate, RatesReport
 from constraint_crdt.operations.evidence import NodeSpells, SeriesPoint, SeriesReport, SpellReport
@@ -438,6 +438,9 @@ ALL_SAMPLES = 200_000
 TURNS = 100
 """Turns kept of a constraint on a node, at most: the latest."""
 
+FLAPPING_LOOKED_AT = 200
+"""Constraints among which those that flap are found, at most: those told of last."""
+
 ALL_TURNS = 50_000
 """Turns kept in all. Those of the constraint without a turn for the longest time are dropped first."""
 
@@ -584,6 +587,15 @@ class VerdictHistory:
             ),
         )
 
+    def flapping(self, after: int, least: int) -> Iterator[tuple[int, str, str]]:
+        """The violations since a time, with constraint and node, of those with `least` at least. O(constraints told of since)."""
+        self._take_fresh()
+        for id_, by_node in islice(reversed(self._turns.items()), FLAPPING_LOOKED_AT):
+            for node, turns in by_node.items():
+                began = sum(each.since >= after and each.state is VerdictState.VIOLATED for each in turns)
+                if began >= least:
+                    yield began, id_, node
+
     def _told(self, _old: Cell | None, new: Cell | None) -> None:
         if new is not None:
             self._fresh.append(new)
@@ -606,7 +618,7 @@ class VerdictHistory:
             return  # of a former life
         if turns and (verdict.since == turns[-1].since or verdict.state is turns[-1].state):
             # A violation keeps its beginning from pending on; a new life restates the old spell.
-            if verdict.since == turns[-1].since:
+            if verdict.since == turns[-1].since and (verdict.inputs or not turns[-1].inputs):
                 turns[-1] = verdict
             return
         turns.append(verdict)

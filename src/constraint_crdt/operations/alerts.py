@@ -494,7 +494,8 @@ async def _remove(node: "Node", request: NamedRule) -> RuleChange:
     try:
         return await node.fleet_alerts.remove(request.name)
     except KeyError:
-        raise not_found(f"the fleet has no alert rule {request.name!r}, as far as known here", "name") from None
+        detail = f"the fleet has no alert rule {request.name!r}, as far as known here"
+        raise not_found(detail, "name", name=request.name, known=node.gossip.state.alert_rules) from None
 
 
 REMOVE_ALERT: Final = Operation(

@@ -535,9 +535,10 @@ LATELY: Final = Operation(
 async def _rates(node: "Node", request: GetRates) -> Reply[RatesReport]:
     constraint, name = request.constraint, request.node
     if constraint is not None and not node.rates.knows_constraint(constraint):
-        raise not_found(f"no constraint {constraint!r} is active, and none of that id was evaluated", "constraint")
+        detail = f"no constraint {constraint!r} is active, and none of that id was evaluated"
+        raise not_found(detail, "constraint", name=constraint, known=node.constraint_ids())
     if name is not None and not node.rates.knows_node(name):
-        raise not_found(f"no node {name!r} ever wrote, as far as is known here", "node")
+        raise not_found(f"no node {name!r} ever wrote, as far as is known here", "node", name=name, known=node.node_names())
     with in_field("half_life"):
         report = node.rates.report(request.half_life, constraint, name)
     listed = [each for each in report.constraints if request.after is None or (each.constraint or "") > request.after]

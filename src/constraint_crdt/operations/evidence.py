@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -379,11 +380,11 @@ async def _coverage(node: "Node", request: GetFleetCoverage) -> CoverageReport:
             return coverage.report(id_)
         return await coverage.wait(id_, _wanted(request.wait), request.timeout)
     except KeyError:
-        raise _unknown(str(id_)) from None
+        raise _unknown(str(id_), node.constraint_ids()) from None
 
 
-def _unknown(id_: str) -> Problem:
-    return not_found(f"no constraint {id_!r} is active, and no removal of one is remembered here")
+def _unknown(id_: str, known: Iterable[str]) -> Problem:
+    return not_found(f"no constraint {id_!r} is active, and no removal of one is remembered here", name=id_, known=known)
 
 
 def _wanted(wait: str | int) -> Wanted:
@@ -502,7 +503,7 @@ async def _explain(node: "Node", request: ExplainConstraint) -> ExplainReport:
     try:
         return node.explanations.report(request.id)
     except KeyError:
-        raise _unknown(request.id) from None
+        raise _unknown(request.id, [*node.constraint_ids(), *node.gossip.escrow.budgets]) from None
 
 
 def show_explain(answer: ExplainReport, _: ExplainConstraint, __: "Namespace") -> View:
@@ -638,7 +639,10 @@ def _verdicts(answer: ExplainReport, now: float) -> list[str]:
     """A sentence for each node with another state than `holds`, and the longest violated first."""
     found = [each for each in answer.violations if each.state in _TOLD]
     found.sort(key=lambda each: (_TOLD.index(each.state or ""), each.since or 0, each.node))
-    sentences = [f"{each.state} on {show_verdict(each, now)}{_held_by(each, answer)}" for each in found[:MOST_TOLD]]
+    sentences = [
+        f"{'' if each.live else 'when last heard '}{each.state} on {show_verdict(each, now)}{_held_by(each, answer)}"
+        for each in found[:MOST_TOLD]
+    ]
     return [*sentences, f"and on {counted(len(found) - MOST_TOLD, 'more node')}"] if len(found) > MOST_TOLD else sentences
 
 
@@ -711,7 +715,8 @@ async def _series(node: "Node", request: GetSeries) -> SeriesReport:
     try:
         return node.verdict_history.report(request.id, request.points or DEFAULT_POINTS)
     except KeyError:
-        raise not_found(f"no constraint {request.id!r} is active, and nothing is remembered of its course here") from None
+        detail = f"no constraint {request.id!r} is active, and nothing is remembered of its course here"
+        raise not_found(detail, name=request.id, known=node.constraint_ids()) from None
 
 
 def _parse_points(text: str) -> int:

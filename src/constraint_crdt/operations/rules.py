@@ -265,7 +265,7 @@ async def _disable(node: "Node", request: Disabled) -> Switched:
     try:
         ids = await node.disable(request.ids, why=request.why, for_=request.for_, all_=request.all_)
     except UnknownConstraint as error:
-        raise not_found(str(error), "ids") from None
+        raise not_found(str(error), "ids", name=str(error.name), known=node.constraint_ids()) from None
     return Switched(change="disabled", ids=tuple(each for each in ids if each), all=request.all_)
 
 
@@ -273,7 +273,7 @@ async def _enable(node: "Node", request: Enabled) -> Switched:
     try:
         ids = await node.enable(request.ids, why=request.why, all_=request.all_)
     except UnknownConstraint as error:
-        raise not_found(str(error), "ids") from None
+        raise not_found(str(error), "ids", name=str(error.name), known=node.constraint_ids()) from None
     return Switched(change="enabled", ids=tuple(each for each in ids if each), all=request.all_ and bool(ids))
 
 
@@ -376,7 +376,7 @@ async def _mode(node: "Node", request: NewMode) -> ModeReport:
     try:
         before = await node.set_mode(request.id, request.mode, why=request.why)
     except UnknownConstraint:
-        raise not_found(f"no constraint {request.id!r} is active", "id") from None
+        raise not_found(f"no constraint {request.id!r} is active", "id", name=request.id, known=node.constraint_ids()) from None
     return ModeReport(id=request.id, mode=request.mode, before=before)
 
 

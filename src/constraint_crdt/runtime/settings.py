@@ -573,7 +573,7 @@ def _converted(key: str, value: object, source: str, *, strict: bool = False) ->
         if key == "probe" and converted == ("none",):
             converted = ()
         _check(key, converted)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):  # the second: a text of the command line that is no UTF-8
         shown = "this" if key == "destinations" else repr(value)
         raise SettingsError(f"{source}: {shown} is not {_wanted(key)}") from None
     except (SettingsError, UsageError) as error:

@@ -456,7 +456,7 @@ def marker_for(store: Path, environ: Mapping[str, str] = os.environ, *, steady: 
     `steady`: a clock in ns that is never set.
     """
     machine = Machine.this()
-    name = blake2b(str(store.resolve()).encode(), digest_size=16).hexdigest()
+    name = blake2b(os.fsencode(store.resolve()), digest_size=16).hexdigest()
     for parent, directory in _directories(environ):
         with contextlib.suppress(OSError):
             if not is_in_memory(parent):
