@@ -36,7 +36,8 @@ def test_add_says_what_it_did(node_url: str, capsys: Capture) -> None:
     assert run(capsys, node_url, "add", *flags) == (0, "a/1 %é: added\n", "")
     assert run(capsys, node_url, "add", *flags) == (0, "a/1 %é: unchanged: it is active with this definition\n", "")
     code, out, _ = run(capsys, node_url, "add", "a/1 %é", "--when", "t < 80.0")
-    assert (code, out) == (0, "a/1 %é: replaced: it was active with another definition\n  when: t < 85.0 -> t < 80.0\n")
+    lines = ["a/1 %é: replaced: it was active with another definition", "  when: t < 85.0 -> t < 80.0"]
+    assert (code, out.splitlines()) == (0, [*lines, "  tightens: it forbids t = 80.0, which was allowed"])
     assert constraint(capsys, node_url, "a/1 %é")["when"] == "t < 80.0"
     assert read(capsys, node_url, "add", "a/1 %é", "--when", "t < 80.0") == {"id": "a/1 %é", "change": "unchanged"}
     assert run(capsys, node_url, "remove", "a/1 %é") == (0, "a/1 %é: removed\n", "")

@@ -111,7 +111,7 @@ async def test_the_history_says_who_when_and_why_on_every_node() -> None:
             await a.add_constraint("x", when="v < 1", severity="critical")
         await eventually(lambda: "x" in b.constraint_ids())
         with acting_as("bob"):
-            await b.add_constraint("x", when="v < 2", severity="critical", why="too tight")
+            await b.add_constraint("x", when="v < 2", severity="critical", why="too tight", loosen=True)
             await b.disable(["x"], why="noise", for_=3600)
         await b.batch([AddConstraint(id="y"), AddConstraint(id="z")], why="more")
         await eventually(lambda: agreed([a, b]))

@@ -401,7 +401,7 @@ class AlertEngine:
 
     def _shown(self, alert: Alert) -> AlertReport:
         rule, fired = self._rules[alert.rule], alert.fired_at is not None
-        acknowledged = self._teller.acknowledgement(alert.rule, alert.subject) if fired else None
+        acknowledged = self._teller.acknowledgement(alert) if fired else None
         return AlertReport(
             rule=alert.rule,
             kind=rule.kind,

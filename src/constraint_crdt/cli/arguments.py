@@ -17,6 +17,7 @@ from constraint_crdt.cli.output import printable
 from constraint_crdt.model import close_to
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.command import AnyCommand, Command, Flag, parse_count
+from constraint_crdt.operations.constraints import LOOSEN
 from constraint_crdt.operations.operation import AnyOperation
 
 PROGRAM = "constraint-crdt"
@@ -553,6 +554,7 @@ def _apply(commands: _Commands, client: _Parser) -> None:
     )
     apply.add_argument("--prune", action="store_true", help="remove the constraints that the file does not list")
     apply.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    apply.add_argument("--loosen", action="store_true", help=LOOSEN.options["help"])
     _why(apply)
     _waits(apply)
 

@@ -29,7 +29,6 @@ from constraint_crdt.cli.files import (
     WantedConstraint,
     check_place,
     definition_of,
-    read_constraints,
     read_toml,
     read_wanted,
     read_whole,
@@ -52,6 +51,7 @@ from constraint_crdt.runtime.backtest import (
     Source,
     compare,
     differences,
+    labels_read,
     read_prometheus,
     read_recordings,
     replay,
@@ -233,7 +233,9 @@ def _read_sources(arguments: argparse.Namespace) -> Sequence[Source]:
             if max_age <= 0 or every <= 0:
                 raise MisuseError("--max-age and --check-every must be above 0")
             answers = [_read_answer(text) for text in arguments.from_prometheus]
-            found += read_prometheus(answers, check_every=every / SECOND, max_age=max_age / SECOND)
+            definitions = read_rule_files(arguments.new, EPOCH).constraints, read_rule_files(arguments.against, EPOCH).constraints
+            labels = labels_read([each for both in definitions for each in both.values()])
+            found += read_prometheus(answers, check_every=every / SECOND, max_age=max_age / SECOND, labels=labels)
     except (RecordingError, RuleTestError) as error:
         raise MisuseError(printable(str(error))) from None
     return found
@@ -433,8 +435,8 @@ NOTES = frozenset({Fault.UNDECIDED})
 def lint(arguments: argparse.Namespace) -> int:
     """Find faults of a set of constraints. Exit code 1 if there are any."""
     ranges = dict(map(_read_range, arguments.range))
-    rules, kinds = _rules_of_files(arguments.files) if arguments.files else _rules_of_node(arguments)
-    findings = find_faults(rules, ranges=ranges, kinds=kinds, measured=kinds)
+    rules, kinds, parameters = _rules_of_files(arguments.files) if arguments.files else _rules_of_node(arguments)
+    findings = find_faults(rules, ranges=ranges, kinds=kinds, measured=kinds, parameters=parameters)
     answer = {"constraints": len(rules), "findings": [each._asdict() for each in findings]}
     present(answer, None if arguments.json else show_findings(len(rules), findings))
     return int(any(each.fault not in NOTES for each in findings))
@@ -460,21 +462,25 @@ def _read_range(text: str) -> tuple[str, Range]:
     return name, found
 
 
-def _rules_of_files(files: Sequence[str]) -> tuple[list[Rule], dict[str, str]]:
+def _rules_of_files(files: Sequence[str]) -> tuple[list[Rule], dict[str, str], set[str]]:
+    """The constraints of files, no kinds of variables, and the names of the parameters that they set."""
     rules: dict[str, Rule] = {}
+    parameters = set[str]()
     for file in files:
-        for id_, wanted in read_constraints(file).items():
+        found = read_wanted(file)
+        parameters |= {each.name for each in found.parameters}
+        for id_, wanted in found.constraints.items():
             if id_ in rules:
                 raise MisuseError(printable(f"{file}: {wanted.place}: the id is in a file before"))
             rules[id_] = Rule(id_, wanted.definition)
-    return list(rules.values()), {}
+    return list(rules.values()), {}, parameters
 
 
-def _rules_of_node(arguments: argparse.Namespace) -> tuple[list[Rule], dict[str, str]]:
-    """The constraints of a node, each definition of a conflict for itself, and the kinds of the variables of the fleet."""
+def _rules_of_node(arguments: argparse.Namespace) -> tuple[list[Rule], dict[str, str], set[str]]:
+    """The constraints of a node, each definition of a conflict for itself, the kinds of variables, and the names of parameters."""
     client = connect(arguments)
     rules = [Rule(report.id, definition_of(each)) for report in client.constraints() for each in report.definitions]
-    return rules, {each.name: each.kind for each in client.variables()}
+    return rules, {each.name: each.kind for each in client.variables()}, {each.name for each in client.parameters()}
 
 
 MOST_PATHS = 20

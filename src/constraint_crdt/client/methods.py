@@ -32,9 +32,9 @@ from constraint_crdt.operations import (
 )
 from constraint_crdt.operations.alerts import ActionsReport, AlertsReport, RuleChange, SilenceReport
 from constraint_crdt.operations.budgets import BudgetExplanation, BudgetReport, HoldReport, ReleaseReport
-from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, ExpressionReport, Removed
+from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, EditEffect, ExpressionReport, Removed
 from constraint_crdt.operations.counts import Checked, LatelyReport, Nothing, OverviewReport, RatesReport, Recorded
-from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport, SeriesReport
+from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport, SeriesReport, TurnReport
 from constraint_crdt.operations.fleet import (
     CounterReport,
     InvitationReport,
@@ -172,11 +172,13 @@ class BlockingMethods(ABC):
         on: Mapping[str, str] | str | None = None, ttl: float | None = None, until: datetime | None = None,
         for_: float | None = None, clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown",
         max_age: float | None = None, scope: str = "node", mode: str = "enforce", each: str | None = None, new: bool = False,
+        loosen: bool = False,
     ) -> Added:
         """Make a constraint active, or give it this definition. Durations in seconds."""
         request = constraints.new_constraint(
             id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
             clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope, mode=mode, each=each, new=new,
+            loosen=loosen,
         )
         return self.do(constraints.ADD, request)
 
@@ -184,9 +186,9 @@ class BlockingMethods(ABC):
         """Change some fields of a constraint, by their names in the API, and keep the others. None: to the default of the field."""
         return self.do(constraints.EDIT_CONSTRAINT, constraints.edited_constraint(id_, fields))
 
-    def resolve(self, id_: str, *, keep: str | None = None) -> Added:
+    def resolve(self, id_: str, *, keep: str | None = None, loosen: bool = False) -> Added:
         """Keep one of the definitions of a constraint in conflict, or join them."""
-        return self.do(constraints.RESOLVE, constraints.ResolveConflict(id=id_, keep=keep))
+        return self.do(constraints.RESOLVE, constraints.ResolveConflict(id=id_, keep=keep, loosen=loosen))
 
     def remove(self, id_: str) -> Removed:
         """End a constraint in the fleet. Raises `NotFound` for an inactive constraint."""
@@ -195,6 +197,10 @@ class BlockingMethods(ABC):
     def batch(self, changes: Iterable[Mapping[str, Mapping[str, object]]]) -> Batched:
         """Make up to 10,000 changes as a whole, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`."""
         return self.do(constraints.BATCH, constraints.batch_of(changes))
+
+    def effects(self, changes: Iterable[Mapping[str, Mapping[str, object]]]) -> list[EditEffect]:
+        """What the additions among changes, as of `batch`, would mean for active constraints. Nothing is changed."""
+        return self.do(constraints.EFFECTS, constraints.batch_of(changes))
 
     def check_expression(self, when: str, *, scope: str = "node") -> ExpressionReport:
         """Whether a `when` would be taken."""
@@ -216,9 +222,9 @@ class BlockingMethods(ABC):
         """Evaluate disabled constraints again."""
         return self.do(rules.ENABLE, rules.Enabled(ids=ids, all_=all_, why=why))
 
-    def mode(self, id_: str, mode: str, *, why: str = "") -> ModeReport:
+    def mode(self, id_: str, mode: str, *, why: str = "", loosen: bool = False) -> ModeReport:
         """Set the consequence of a violation of a constraint: audit, warn, enforce. All else of its definition stays."""
-        return self.do(rules.MODE, rules.new_mode(id_, mode, why=why))
+        return self.do(rules.MODE, rules.new_mode(id_, mode, why=why, loosen=loosen))
 
     def history(self, *, id_: str | None = None, since: float | None = None) -> list[HistoryEntry]:
         """Who changed rules and membership, when, why, and the former state; the newest last. Kept for 90 days."""
@@ -226,9 +232,10 @@ class BlockingMethods(ABC):
 
     def revert(
         self, id_: str | None = None, *, to: int | None = None, time: datetime | None = None, dry_run: bool = False, why: str = "",
+        loosen: bool = False,
     ) -> RevertReport:
         """Undo the last change of a constraint, go back to a version (`to`), or put all back to their state at a time."""
-        return self.do(rules.REVERT, rules.Reverted(id=id_, to=to, time=time, dry_run=dry_run, why=why))
+        return self.do(rules.REVERT, rules.Reverted(id=id_, to=to, time=time, dry_run=dry_run, why=why, loosen=loosen))
 
     def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,
@@ -272,13 +279,15 @@ class BlockingMethods(ABC):
         """The parameters that constraints read as `param.NAME`, with their settings, and the value on the node that answers."""
         return self.do(variables.PARAMETERS, variables.GetParameters(name=name))
 
-    def set_parameter(self, name: str, value: float | str | bool, *, on: Mapping[str, str] | str | None = None) -> ParameterChange:
+    def set_parameter(
+        self, name: str, value: float | str | bool, *, on: Mapping[str, str] | str | None = None, loosen: bool = False,
+    ) -> ParameterChange:
         """Give a parameter a value, on all nodes or on those that `on` selects. Of several settings the most specific counts."""
-        return self.do(variables.SET_PARAMETER, variables.SetParameter(name=name, value=value, on=on))
+        return self.do(variables.SET_PARAMETER, variables.SetParameter(name=name, value=value, on=on, loosen=loosen))
 
-    def unset_parameter(self, name: str, *, on: str | None = None) -> ParameterChange:
+    def unset_parameter(self, name: str, *, on: str | None = None, loosen: bool = False) -> ParameterChange:
         """Remove the setting of a parameter for this selector. Raises `NotFound` if none stands."""
-        return self.do(variables.UNSET_PARAMETER, variables.UnsetParameter(name=name, on=on))
+        return self.do(variables.UNSET_PARAMETER, variables.UnsetParameter(name=name, on=on, loosen=loosen))
 
     def budgets(self) -> list[BudgetReport]:
         """The budgets, who holds them, and where rights are free."""
@@ -348,6 +357,10 @@ class BlockingMethods(ABC):
     def series(self, id_: str, *, points: int | None = None) -> SeriesReport:
         """The recent course of a constraint: margins on the node that answers, sampled, and the states told by every node."""
         return self.do(evidence.SERIES, evidence.GetSeries(id=id_, points=points))
+
+    def turns(self, *, last: int | None = None) -> list[TurnReport]:
+        """The latest turns of constraints to another state on all nodes, of those that the node has in memory; the newest last."""
+        return self.do(evidence.TURNS, evidence.GetTurns(last=last))
 
     def convergence(self) -> ConvergenceReport:
         """How each peer stands to the node."""
@@ -573,11 +586,13 @@ class AsyncMethods(ABC):
         on: Mapping[str, str] | str | None = None, ttl: float | None = None, until: datetime | None = None,
         for_: float | None = None, clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown",
         max_age: float | None = None, scope: str = "node", mode: str = "enforce", each: str | None = None, new: bool = False,
+        loosen: bool = False,
     ) -> Added:
         """Make a constraint active, or give it this definition. Durations in seconds."""
         request = constraints.new_constraint(
             id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
             clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope, mode=mode, each=each, new=new,
+            loosen=loosen,
         )
         return await self.do(constraints.ADD, request)
 
@@ -585,9 +600,9 @@ class AsyncMethods(ABC):
         """Change some fields of a constraint, by their names in the API, and keep the others. None: to the default of the field."""
         return await self.do(constraints.EDIT_CONSTRAINT, constraints.edited_constraint(id_, fields))
 
-    async def resolve(self, id_: str, *, keep: str | None = None) -> Added:
+    async def resolve(self, id_: str, *, keep: str | None = None, loosen: bool = False) -> Added:
         """Keep one of the definitions of a constraint in conflict, or join them."""
-        return await self.do(constraints.RESOLVE, constraints.ResolveConflict(id=id_, keep=keep))
+        return await self.do(constraints.RESOLVE, constraints.ResolveConflict(id=id_, keep=keep, loosen=loosen))
 
     async def remove(self, id_: str) -> Removed:
         """End a constraint in the fleet. Raises `NotFound` for an inactive constraint."""
@@ -596,6 +611,10 @@ class AsyncMethods(ABC):
     async def batch(self, changes: Iterable[Mapping[str, Mapping[str, object]]]) -> Batched:
         """Make up to 10,000 changes as a whole, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`."""
         return await self.do(constraints.BATCH, constraints.batch_of(changes))
+
+    async def effects(self, changes: Iterable[Mapping[str, Mapping[str, object]]]) -> list[EditEffect]:
+        """What the additions among changes, as of `batch`, would mean for active constraints. Nothing is changed."""
+        return await self.do(constraints.EFFECTS, constraints.batch_of(changes))
 
     async def check_expression(self, when: str, *, scope: str = "node") -> ExpressionReport:
         """Whether a `when` would be taken."""
@@ -617,9 +636,9 @@ class AsyncMethods(ABC):
         """Evaluate disabled constraints again."""
         return await self.do(rules.ENABLE, rules.Enabled(ids=ids, all_=all_, why=why))
 
-    async def mode(self, id_: str, mode: str, *, why: str = "") -> ModeReport:
+    async def mode(self, id_: str, mode: str, *, why: str = "", loosen: bool = False) -> ModeReport:
         """Set the consequence of a violation of a constraint: audit, warn, enforce. All else of its definition stays."""
-        return await self.do(rules.MODE, rules.new_mode(id_, mode, why=why))
+        return await self.do(rules.MODE, rules.new_mode(id_, mode, why=why, loosen=loosen))
 
     async def history(self, *, id_: str | None = None, since: float | None = None) -> list[HistoryEntry]:
         """Who changed rules and membership, when, why, and the former state; the newest last. Kept for 90 days."""
@@ -627,9 +646,10 @@ class AsyncMethods(ABC):
 
     async def revert(
         self, id_: str | None = None, *, to: int | None = None, time: datetime | None = None, dry_run: bool = False, why: str = "",
+        loosen: bool = False,
     ) -> RevertReport:
         """Undo the last change of a constraint, go back to a version (`to`), or put all back to their state at a time."""
-        return await self.do(rules.REVERT, rules.Reverted(id=id_, to=to, time=time, dry_run=dry_run, why=why))
+        return await self.do(rules.REVERT, rules.Reverted(id=id_, to=to, time=time, dry_run=dry_run, why=why, loosen=loosen))
 
     async def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,
@@ -674,14 +694,14 @@ class AsyncMethods(ABC):
         return await self.do(variables.PARAMETERS, variables.GetParameters(name=name))
 
     async def set_parameter(
-        self, name: str, value: float | str | bool, *, on: Mapping[str, str] | str | None = None,
+        self, name: str, value: float | str | bool, *, on: Mapping[str, str] | str | None = None, loosen: bool = False,
     ) -> ParameterChange:
         """Give a parameter a value, on all nodes or on those that `on` selects. Of several settings the most specific counts."""
-        return await self.do(variables.SET_PARAMETER, variables.SetParameter(name=name, value=value, on=on))
+        return await self.do(variables.SET_PARAMETER, variables.SetParameter(name=name, value=value, on=on, loosen=loosen))
 
-    async def unset_parameter(self, name: str, *, on: str | None = None) -> ParameterChange:
+    async def unset_parameter(self, name: str, *, on: str | None = None, loosen: bool = False) -> ParameterChange:
         """Remove the setting of a parameter for this selector. Raises `NotFound` if none stands."""
-        return await self.do(variables.UNSET_PARAMETER, variables.UnsetParameter(name=name, on=on))
+        return await self.do(variables.UNSET_PARAMETER, variables.UnsetParameter(name=name, on=on, loosen=loosen))
 
     async def budgets(self) -> list[BudgetReport]:
         """The budgets, who holds them, and where rights are free."""
@@ -752,6 +772,10 @@ class AsyncMethods(ABC):
     async def series(self, id_: str, *, points: int | None = None) -> SeriesReport:
         """The recent course of a constraint: margins on the node that answers, sampled, and the states told by every node."""
         return await self.do(evidence.SERIES, evidence.GetSeries(id=id_, points=points))
+
+    async def turns(self, *, last: int | None = None) -> list[TurnReport]:
+        """The latest turns of constraints to another state on all nodes, of those that the node has in memory; the newest last."""
+        return await self.do(evidence.TURNS, evidence.GetTurns(last=last))
 
     async def convergence(self) -> ConvergenceReport:
         """How each peer stands to the node."""

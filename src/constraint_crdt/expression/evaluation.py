@@ -267,6 +267,8 @@ class _Reading(NamedTuple):
 
     program: "cel.Expression"
     calls: Mapping[str, WindowCall]
+    comparisons: "_WindowComparisons | None" = None
+    """The same without the library, where calls and variables are compared alone."""
 
     def why(self, error: str, values: Measurements) -> str:
         """The reason of the call whose failure is the error; empty for another error."""
@@ -286,7 +288,53 @@ def _reading(serialized: bytes, root: Node) -> _Reading | None:
         return None
     names = {id_: f"@{id_}" for id_ in calls}
     program = environment().deserialize(with_names(serialized, names))
-    return _Reading(program, {names[id_]: call for id_, call in calls.items()})
+    return _Reading(program, {names[id_]: call for id_, call in calls.items()}, _window_comparisons(root, calls))
+
+
+class _WindowComparisons(NamedTuple):
+    """Comparisons of calls over samples and of variables, without the library: it takes ten times as long."""
+
+    decide: _Decide
+    calls: tuple[tuple[str, WindowCall], ...]
+    reads: bool
+    """Variables are read, too."""
+
+    def outcome(self, values: Measurements) -> Outcome | None:
+        """None: the library has to decide, or to say why not."""
+        found = dict(values.plain) if self.reads else {}
+        for name, call in self.calls:
+            try:
+                found[name] = call.read(values.windows)
+            except ValueError as error:
+                if len(self.calls) == 1 and not self.reads:
+                    return Outcome(Verdict.UNKNOWN, str(error))
+        decided = self.decide(found)
+        return _SATISFIED if decided is True else _VIOLATED if decided is False else None
+
+
+def _window_comparisons(root: Node, calls: Mapping[int, WindowCall]) -> _WindowComparisons | None:
+    """The comparisons of an expression whose calls over samples have names; None for any other expression, and beside `age`."""
+    if any(call.function == "age" for call in calls.values()):
+        return None
+    taken, names = {each.name for each in root.free()}, dict[int, str]()
+    for number, id_ in enumerate(calls):
+        name = f"window{number}"
+        while name in taken:
+            name += "_"
+        names[id_] = name
+    tree = read_comparisons(unparse(_with_windows(root, names)))
+    if tree is None:
+        return None
+    return _WindowComparisons(_decider(tree), tuple((names[id_], call) for id_, call in calls.items()), bool(taken))
+
+
+def _with_windows(node: Node, names: Mapping[int, str]) -> Node:
+    """The tree with names in place of calls over samples, and without the `dyn` around numbers that the type check needed."""
+    if node.id in names:
+        return Node(node.id, "name", names[node.id])
+    if node.name == "dyn" and node.sort == "call" and not node.member and node.nodes[0].sort == "constant":
+        return node.nodes[0]
+    return node._replace(nodes=tuple(_with_windows(each, names) for each in node.nodes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,6 +398,10 @@ class Expression:
                 return _VIOLATED
             if decided is not None:
                 return Outcome(Verdict.UNKNOWN, values.why_not(decided))
+        elif self._reading is not None and self._reading.comparisons is not None:
+            outcome = self._reading.comparisons.outcome(values)
+            if outcome is not None:
+                return outcome
         return self._evaluate(values)
 
     def _evaluate(self, values: Measurements) -> Outcome:
@@ -445,10 +497,10 @@ class Parts:
                 self._programs[node.id] = _Reading(library.parse(unparse(node)), {})
             elif node.id not in self._programs:
                 part = serialized_part(self._serialized, node)
-                reading = _reading(part, node)
-                self._programs[node.id] = reading or _Reading(library.deserialize(part), {})
-            program, calls = self._programs[node.id]
-            result = program.eval(values.activation_with(_read(node), calls) if calls else values.activation())
+                self._programs[node.id] = _reading(part, node) or _Reading(library.deserialize(part), {})
+            reading = self._programs[node.id]
+            calls = reading.calls
+            result = reading.program.eval(values.activation_with(_read(node), calls) if calls else values.activation())
         except RuntimeError:
             return None
         return None if result.type() == library.error_type else converted(result)

@@ -146,8 +146,8 @@ class _Rule:
     """A definition in force on this node, with its verdict state."""
 
     __slots__ = (
-        "bound", "by_default", "clear", "compiled", "definition", "fleet", "outcome", "parameters", "reason", "spell", "times",
-        "values", "verdict",
+        "bound", "by_default", "clear", "compiled", "definition", "fleet", "looked", "outcome", "parameters", "reason", "spell",
+        "times", "values", "verdict",
     )  # fmt: skip
 
     def __init__(self, definition: Definition, spell: Spell, bound: BoundDefinition, compiled: Expression | None) -> None:
@@ -161,6 +161,8 @@ class _Rule:
         self.outcome = _NOT_JUDGED
         self.verdict = self.clear = Verdict.UNKNOWN
         self.by_default = False
+        self.looked = 0
+        """The time of the last judgement of an instance."""
         self.values: Measurements | None = None
         """The values of the last judgement, but for a definition that holds."""
 
@@ -263,9 +265,17 @@ class _EachRule(_Rule):
             member.definition = self.definition
             member.take(bound, compiled)
 
-    def judge_each(self, values: Values, now: int, touched: Touched | None) -> bool:
-        """Evaluate the instances with a new sample, and move their states. `touched`: None for all. False if there is none."""
-        only = None if touched is None or now > self._until else touched.instances(self._names, self.label)
+    def judge_each(self, values: Values, now: int, touched: Touched | None, since: int | None = None) -> bool:
+        """Evaluate the instances with a new sample, and move their states. `touched`: None for all; with `since` for those that
+        were not judged since this time, and the clocks of the others go on. False if there is none.
+        """
+        only: Collection[str] | None = None
+        if touched is not None and now <= self._until:
+            only = touched.instances(self._names, self.label)
+        elif since is not None and now <= self._until and self.members:
+            only = [name for name, member in self.members.items() if member.looked <= since]
+            if len(only) < len(self.members):
+                self.look(now)
         if only is not None and not only:
             return False
         found, there = values.read_each(self._names, self.label, now, self.definition.max_age, only), only
@@ -298,6 +308,7 @@ class _EachRule(_Rule):
         spell = member.spell
         before = spell.state, spell.since, member.verdict
         member.judge(read, now)
+        member.looked = now
         self._moved |= before != (spell.state, spell.since, member.verdict)
 
     def _combine(self) -> None:
@@ -507,6 +518,7 @@ class Judge:
         self._judged: dict[str, _Judged] = {}
         self._readers: dict[str, set[str]] = {}
         self._read_by: tuple[tuple[str, ...], list[str]] | None = None
+        self._beside: tuple[list[str], frozenset[str]] | None = None
         """The last answer of `readers`: variables are measured together again and again."""
         self._stale: dict[str, None] = dict.fromkeys(constraints)
         self._running: set[str] = set()
@@ -520,6 +532,7 @@ class Judge:
         self._left: dict[str, list[int]] = {}
         self._spans_changed = False
         self._looked = 0
+        self._since = 0
         self.audited: set[str] = set()
         """The active constraints of mode audit, also those that do not apply here."""
         self._violated: set[str] = set()
@@ -633,7 +646,7 @@ class Judge:
 
     def _index(self, judged: _Judged, before: _Judged | None) -> None:
         self._judged[judged.id] = judged
-        self._read_by = None
+        self._read_by = self._beside = None
         for name in judged.tops:
             self._readers.setdefault(name, set()).add(judged.id)
         for name in judged.parameters:
@@ -674,7 +687,7 @@ class Judge:
         if judged is None:
             return None
         judged.add_up(now)
-        self._read_by = None
+        self._read_by = self._beside = None
         self._spans_changed |= bool(judged.spans)
         for name in judged.tops:
             readers = self._readers[name]
@@ -738,7 +751,10 @@ class Judge:
 
     def read_beside(self, names: Iterable[str]) -> frozenset[str]:
         """The variables of the constraints that read any of these, these among them."""
-        return frozenset().union(names, *(self._judged[id_].variables for id_ in self.readers(names)))
+        ids = self.readers(names)
+        if self._beside is None or self._beside[0] != ids:
+            self._beside = ids, frozenset().union(*(self._judged[id_].variables for id_ in ids))
+        return self._beside[1].union(names)
 
     def rests(self, now: int) -> bool:
         """True if `look` would move nothing, but for values that age: as if it was called. O(constraints with windows)."""
@@ -831,13 +847,14 @@ class Judge:
     def due(self, now: int) -> list[str]:
         """The constraints to be given to `look_at`, some at a time, all with this `now`."""
         since, self._looked = self._looked, now
+        self._since = since
         timed = [id_ for id_ in sorted(self._timed) if (self._judged[id_].looked or 0) <= since or self._judged[id_].each]
         return timed + sorted(self._running - self._timed)
 
     def look_at(self, ids: Iterable[str], now: int) -> None:
         """Look at constraints whose state moves by time alone, but for those that were redefined or looked at later meanwhile."""
         there = [id_ for id_ in ids if id_ in self._judged and (self._judged[id_].looked or 0) <= now]
-        self._evaluate([id_ for id_ in there if id_ in self._timed], now, self._values, counted=False)
+        self._evaluate([id_ for id_ in there if id_ in self._timed], now, self._values, counted=False, since=self._since)
         for id_ in there:
             judged = self._judged[id_]
             if id_ in self._timed or id_ not in self._running:
@@ -861,15 +878,26 @@ class Judge:
                 rule.suspend(at)
 
     def _evaluate(
-        self, ids: Iterable[str], now: int, values: Values, *, counted: bool, touched: Touched | None = None
+        self,
+        ids: Iterable[str],
+        now: int,
+        values: Values,
+        *,
+        counted: bool,
+        touched: Touched | None = None,
+        since: int | None = None,
     ) -> list[Evaluation]:
+        """`touched` and `since`: see `_EachRule.judge_each`."""
         with_ends, constraints = self._constraints.ends, self._constraints
         chosen = [self._judged[id_] for id_ in ids if id_ in self._judged and not (with_ends and id_ not in constraints)]
         for start in range(0, len(chosen), READ_TOGETHER):
-            self._look_at(chosen[start : start + READ_TOGETHER], now, values, counted=counted, touched=touched)
+            part = chosen[start : start + READ_TOGETHER]
+            self._look_at(part, now, values, counted=counted, touched=touched, since=since)
         return [judged.evaluation for judged in chosen]
 
-    def _look_at(self, chosen: Sequence[_Judged], now: int, values: Values, *, counted: bool, touched: Touched | None) -> None:
+    def _look_at(
+        self, chosen: Sequence[_Judged], now: int, values: Values, *, counted: bool, touched: Touched | None, since: int | None
+    ) -> None:
         """Evaluate constraints against values that are read once for all of them."""
         names = frozenset().union(*[judged.variables for judged in chosen])
         reads = any(len(judged.each) < len(judged.rules) for judged in chosen)
@@ -884,7 +912,7 @@ class Judge:
             for rule in judged.rules:
                 max_age = rule.definition.max_age
                 if isinstance(rule, _EachRule):
-                    rule.judge_each(values, now, touched)
+                    rule.judge_each(values, now, touched, since)
                     continue
                 if max_age is None:
                     rule.judge(plain, now)

@@ -144,7 +144,7 @@ class Nothing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConstraintOverview(msgspec.Struct, frozen=True, kw_only=True):
-    """An active constraint at a glance. Of several definitions, the first."""
+    """An active constraint at a glance. Of several definitions, that of the highest severity."""
 
     id: str
     when: str | None

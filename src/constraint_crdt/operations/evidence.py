@@ -47,6 +47,7 @@ from constraint_crdt.operations.operation import (
     busy,
     not_found,
     number,
+    parse_whole,
 )
 
 if TYPE_CHECKING:
@@ -345,6 +346,29 @@ class NodeSpells(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     live: bool
     spells: tuple[SpellReport, ...]
+
+
+class GetTurns(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /v1/turns`."""
+
+    last: int | None = None
+
+
+class TurnReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The turn of a constraint to another state on a node, as that node told."""
+
+    constraint: str
+    node: str
+    state: str
+    """holds, pending, violated, clearing, unknown, off."""
+    since: int
+    """In ns since the epoch by the clock of that node; of pending, violated and clearing the first violated look of the spell."""
+    values: dict[str, str]
+    """The values of the variables at the turn, as texts."""
+    margin: float | None
+    margin_share: float | None
+    margin_variable: str | None
+    reason: str
 
 
 class SeriesReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -779,6 +803,34 @@ SERIES: Final = Operation(
         group="constraints",
         flags={"id": Flag(metavar="ID")},
         show=show_series,
+    ),
+)
+
+
+MOST_TURNS: Final = 500
+DEFAULT_TURNS: Final = 100
+
+
+async def _turns(node: "Node", request: GetTurns) -> list[TurnReport]:
+    return node.verdict_history.latest(request.last or DEFAULT_TURNS)
+
+
+TURNS: Final = Operation(
+    name="turns",
+    method=GET,
+    path="/v1/turns",
+    summary="The latest turns of constraints on all nodes.",
+    about="The latest turns of constraints to another state on all nodes, of those that the node has in memory; the newest last.",
+    request=GetTurns,
+    response=list[TurnReport],
+    run=_turns,
+    parameters=(
+        Parameter(
+            name="last",
+            about="turns at most",
+            schema={"type": "integer", "minimum": 1, "maximum": MOST_TURNS, "default": DEFAULT_TURNS},
+            parse=parse_whole(1, MOST_TURNS),
+        ),
     ),
 )
 

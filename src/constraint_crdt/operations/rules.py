@@ -27,6 +27,7 @@ from constraint_crdt.operations.command import (
     show_time,
     show_values,
 )
+from constraint_crdt.operations.constraints import LOOSEN, EditEffect, show_effect
 from constraint_crdt.operations.operation import (
     GET,
     PAGED,
@@ -356,6 +357,8 @@ class NewMode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     mode: Mode
     """audit: evaluated and counted apart, and not told. warn: a violation is told. enforce: it is told, and acted on."""
     why: str = ""
+    loosen: bool = False
+    """Take it also where it loosens a critical constraint."""
 
 
 class ModeReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -365,24 +368,30 @@ class ModeReport(msgspec.Struct, frozen=True, kw_only=True):
     mode: str
     before: str
     """The mode that it had."""
+    effect: EditEffect | None = None
+    """What another mode means; null for the same mode."""
 
 
-def new_mode(id_: str, mode: str, *, why: str = "") -> NewMode:
+def new_mode(id_: str, mode: str, *, why: str = "", loosen: bool = False) -> NewMode:
     """The request of the clients' `mode`: the node checks the mode."""
-    return NewMode(id=id_, mode=cast("Mode", mode), why=why)
+    return NewMode(id=id_, mode=cast("Mode", mode), why=why, loosen=loosen)
 
 
 async def _mode(node: "Node", request: NewMode) -> ModeReport:
+    before = node.gossip.state.constraints.definitions(request.id)
     try:
-        before = await node.set_mode(request.id, request.mode, why=request.why)
+        former = await node.set_mode(request.id, request.mode, why=request.why, loosen=request.loosen)
     except UnknownConstraint:
         raise not_found(f"no constraint {request.id!r} is active", "id", name=request.id, known=node.constraint_ids()) from None
-    return ModeReport(id=request.id, mode=request.mode, before=before)
+    changed = len(before) == 1 and former != request.mode
+    effect = await node.edit_effects.of(request.id, before, before[0]._replace(mode=request.mode)) if changed else None
+    return ModeReport(id=request.id, mode=request.mode, before=former, effect=effect)
 
 
-def show_mode(answer: ModeReport, _: Any, __: "Namespace") -> str:
-    """The change, in a sentence."""
-    return f"{answer.id}: {answer.mode}" + ("" if answer.before == answer.mode else f", was {answer.before}")
+def show_mode(answer: ModeReport, _: Any, __: "Namespace") -> View:
+    """The change, in a sentence, and its label."""
+    told = f"{answer.id}: {answer.mode}" + ("" if answer.before == answer.mode else f", was {answer.before}")
+    return told if answer.effect is None else [told, f"  {show_effect(answer.effect)}"]
 
 
 MODE: Final = Operation(
@@ -407,6 +416,7 @@ MODE: Final = Operation(
             "id": Flag(metavar="ID"),
             "mode": Flag(metavar="MODE", choices=("audit", "warn", "enforce"), help="audit, warn or enforce", convert=Mode),
             "why": Flag("--why", metavar="TEXT", help="the reason, for the history"),
+            "loosen": LOOSEN,
         },
         show=show_mode,
     ),
@@ -518,6 +528,8 @@ class Reverted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Without an id: put all constraints and disablings back to their state then."""
     dry_run: bool = False
     why: str = ""
+    loosen: bool = False
+    """Do it also where it loosens a critical constraint."""
 
 
 class RevertStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -527,6 +539,8 @@ class RevertStep(msgspec.Struct, frozen=True, kw_only=True):
     """Empty for all constraints together."""
     change: str
     """added, replaced, removed, disabled, enabled."""
+    effect: EditEffect | None = None
+    """What the step means for an active constraint; null for others."""
 
 
 class RevertReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -541,14 +555,19 @@ class RevertReport(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _revert(node: "Node", request: Reverted) -> RevertReport:
     try:
-        return await node.revert(request.id, to=request.to, time=request.time, why=request.why, dry_run=request.dry_run)
+        return await node.revert(
+            request.id, to=request.to, time=request.time, why=request.why, dry_run=request.dry_run, loosen=request.loosen
+        )
     except NotKept as error:
         raise not_found(str(error), error.field) from None
 
 
 def show_revert(answer: RevertReport, _: Any, __: "Namespace") -> View:
-    """A line for each step."""
-    view = [f"{each.id or 'all constraints'}: {each.change}" for each in answer.steps]
+    """A line for each step, and its label."""
+    view = list[str]()
+    for each in answer.steps:
+        view.append(f"{each.id or 'all constraints'}: {each.change}")
+        view += [] if each.effect is None else [f"  {show_effect(each.effect)}"]
     view += [f"note: {note}" for note in answer.notes]
     if not answer.steps:
         return [*view, "nothing was to be done"]
@@ -578,6 +597,7 @@ REVERT: Final = Operation(
             "time": None,
             "dry_run": Flag("--dry-run", action="store_true", help="say what would be done, and do nothing"),
             "why": Flag("--why", metavar="TEXT", help="the reason, for the history"),
+            "loosen": LOOSEN,
         },
         options={
             "target": Flag(

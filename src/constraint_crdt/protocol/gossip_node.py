@@ -291,6 +291,23 @@ class GossipNode:
         )  # fmt: skip
         return self._put_definition(id_, definition, at)
 
+    def new_definition(self, fields: DefinitionFields) -> Definition:
+        """A definition with these fields, and the defaults of the others, not written yet. Raises as `add_constraint`."""
+        return edited(Definition(), fields, self._end(fields.get("ttl"), fields.get("until")))
+
+    def resolved_definition(self, id_: str, keep: Dot | None = None) -> Definition:
+        """The definition that `resolve_conflict` writes. Raises as that does."""
+        additions = self.local.state.constraints.additions(id_)
+        if not additions:
+            raise UnknownConstraint(id_)
+        if keep is None:
+            return joined([each.definition for each in additions])
+        kept = next((each.definition for each in additions if each.dot == keep), None)
+        if kept is None:
+            message = f"no definition of {id_} in force is of the mutation {dot_text(keep)}: look again"
+            raise ConstraintCrdtError(message, field="keep")
+        return kept
+
     def edited_definition(self, id_: str, fields: DefinitionFields) -> Definition:
         """The definition of an active constraint with other fields, not written yet. Raises as `edit_constraint`."""
         expires_at = self._end(fields.get("ttl"), fields.get("until"))
@@ -310,16 +327,7 @@ class GossipNode:
         Raises `UnknownConstraint` for an inactive constraint, and `ConstraintCrdtError` for a dot of no definition in force, and
         for definitions that cannot be joined.
         """
-        additions = self.local.state.constraints.additions(id_)
-        if not additions:
-            raise UnknownConstraint(id_)
-        if keep is None:
-            return self._put_definition(id_, joined([each.definition for each in additions]), at)
-        kept = next((each.definition for each in additions if each.dot == keep), None)
-        if kept is None:
-            message = f"no definition of {id_} in force is of the mutation {dot_text(keep)}: look again"
-            raise ConstraintCrdtError(message, field="keep")
-        return self._put_definition(id_, kept, at)
+        return self._put_definition(id_, self.resolved_definition(id_, keep), at)
 
     def _put_definition(self, id_: str, definition: Definition, at: int | None) -> Change:
         if definition.when is not None and not definition.meaning:

@@ -426,13 +426,21 @@ class Answers:
         return [name for name in self.names if selector.matches(labels.get(name, {}))]
 
     def nodes(self, convergence: Convergence, names: Sequence[str] | None = None) -> list[NodeReport]:
-        """See `Node.nodes`."""
-        described = self._gossip.state.nodes
+        """See `Node.nodes`. O(nodes)."""
+        described, positions = self._gossip.state.nodes, self._gossip.state.register.by_node
         revoked, speaking = self._gossip.revoked_nodes, self._exchanges.sites.speaking()
         kinds, opened = link_kinds(self._transport), {peer.name: peer.opened for peer in self._transport.peers()}
         wanted = self.names if names is None else names
         found = [
-            self._node(name, described.get(name), convergence, revoked, kinds.get(name, "none"), speaking.get(name, ()))
+            self._node(
+                name,
+                described.get(name),
+                positions.get(name),
+                convergence,
+                revoked,
+                kinds.get(name, "none"),
+                speaking.get(name, ()),
+            )
             for name in wanted
         ]
         return [msgspec.structs.replace(each, uptime=self._uptime(each, opened.get(each.node))) for each in found]
@@ -668,6 +676,7 @@ class Answers:
         self,
         name: str,
         described: NodeValue | None,
+        position: tuple[int, int] | None,
         convergence: Convergence,
         revoked: Set[str],
         link: LinkState,
@@ -681,7 +690,7 @@ class Answers:
             live=self._is_live(name),
             satisfied=counts.satisfied,
             violations=counts.violated,
-            position=state.register.node_position(name),
+            position=position,
             same_constraints=me or self._same_constraints(name),
             same_state=me or gossip.tracker.hash(name) == gossip.state_hash,
             software=described.software if described else "",

@@ -467,7 +467,8 @@ class Evaluator:
             if self._recorder is not None:
                 self._recorder.tick(at)
         self.fleet.follow()
-        await self.judge_fleet()
+        if self.judge.fleet_ids:
+            await self.judge_fleet()
         self._verdicts.take_over()
         self._verdicts.note(self.judge.fleet_ids)
         await self._verdicts.tell()
@@ -548,7 +549,7 @@ class Evaluator:
 
     async def _load_library(self) -> None:
         """Load the CEL library in a thread, if an expression needs it and none did yet: the loop would stand still."""
-        if not is_loaded() and self.judge.need_library(self.judge.stale(RENEWED_AT_ONCE)):
+        if not is_loaded() and (stale := self.judge.stale(RENEWED_AT_ONCE)) and self.judge.need_library(stale):
             await asyncio.to_thread(environment)
 
     def _renew_some(self) -> bool:

@@ -705,6 +705,7 @@ class Runtime:
         await self.alerts.load()
         await self.actions.load()
         await self.spell_file.load()
+        self.gossip.labels = dict(self.settings.all_labels)  # a recording begins with them, before the node joins
         try:
             self.recorder.open()
             self.measurement_recorder.open(self.evaluator.judge, self.measurements, self.evaluator.now())
