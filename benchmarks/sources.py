@@ -104,14 +104,23 @@ class Lag(NamedTuple):
 
     all: float
     own: float
-    """At most what the process computed meanwhile: the rest was other processes' on a machine that is not alone."""
+    """At most what the process computed meanwhile, and not while the thread of the loop was ready and others had the processor: the
+    rest was other processes' on a machine that is not alone.
+    """
+
+
+def delayed() -> float:
+    """The seconds for which this thread was ready to run and waited for a processor."""
+    with contextlib.suppress(OSError):
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    return 0.0
 
 
 async def lag() -> Lag:
-    began, due = time.process_time(), time.monotonic() + 0.005
+    began, waited, due = time.process_time(), delayed(), time.monotonic() + 0.005
     await asyncio.sleep(0.005)
     late = max(0.0, time.monotonic() - due)
-    return Lag(late, min(late, time.process_time() - began))
+    return Lag(late, max(0.0, min(late - (delayed() - waited), time.process_time() - began)))
 
 
 async def measure(port: int, rate: int, seconds: float, values: int) -> bool:

@@ -54,6 +54,9 @@ PUBLISH = 0x30
 PACKETS = 1000
 """Packets that are read before the client looks for packets to send."""
 
+TURN: Final = 16
+"""Packets after which other threads of the node have a turn: the interpreter would let them wait for 5 ms."""
+
 SESSION_SECONDS = 3600
 """Seconds for which the broker keeps a session."""
 
@@ -223,7 +226,9 @@ def client_type() -> Any:
 
         def loop_read(self, max_packets: int = 1) -> Any:
             outcome = super().loop_read(max_packets)
-            for _ in range(PACKETS):
+            for number in range(PACKETS):
+                if number % TURN == TURN - 1:
+                    time.sleep(0)
                 link: Any = self.socket()
                 if outcome != paho.MQTT_ERR_SUCCESS or link is None or not link.pending():
                     break
