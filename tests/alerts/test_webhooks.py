@@ -57,6 +57,7 @@ async def test_messages_arrive_in_order_and_again_after_a_failure(listener: List
     hooks.send(listener.url, {"n": 1})
     hooks.send(listener.url, {"n": 2})
     await eventually(lambda: hooks.delivered == 2)
+    assert not hooks.failing(), "the last attempt succeeded"
     assert [each["n"] for _, each in listener.got] == [1, 1, 1, 2]
     assert {path for path, _ in listener.got} == {"/hook/s3cret?token=s3cret"}
     assert (hooks.waiting, hooks.dropped) == (0, 0)
@@ -87,6 +88,11 @@ async def test_an_address_where_nobody_is_holds_up_no_other(
     hooks.send(listener.url, {"n": 1})
     await eventually(lambda: hooks.delivered == 1)
     assert (hooks.waiting, hooks.dropped) == (3, 2)
+    await eventually(hooks.failing)
+    assert "refused" in str(hooks.failing())
+    assert "s3cret" not in str(hooks.failing())
+    monkeypatch.setattr(webhooks, "FAILING_FOR", -1.0)
+    assert not hooks.failing(), "long ago"
     assert "s3cret" not in caplog.text
     await hooks.close()
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("webhook")]

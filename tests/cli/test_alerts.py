@@ -41,7 +41,7 @@ def test_rules_silences_and_acknowledgements(node_url: str, capsys: Capture, tmp
     assert run(capsys, node_url, "silences")[1] == "no silence and no acknowledgement is in force\n"
     code, out, _ = run(capsys, node_url, "silence", "th*", "--on", "zone=a", "--for", "2h", "--why", "being moved")
     id_ = out.partition(":")[0]
-    assert (code, out) == (0, f"{id_}: th* on zone=a is silenced; it ends in 119 min\n")
+    assert (code, out) == (0, f"{id_}: th* on zone=a is silenced; it ends in 2 h\n")
     listed = run(capsys, node_url, "silences")[1].splitlines()[1]
     assert listed.split()[:4] == [id_, "silence", "th*", "zone=a"]
     assert listed.endswith("being moved")

@@ -21,7 +21,7 @@ def test_what_happened_is_printed(node_url: str, capsys: Capture) -> None:
     assert main(["events", "--node", node_url, "--last", "2"]) == 0
     added, removed = capsys.readouterr().out.splitlines()
     assert added.endswith("  added           seen: x < 1.0 (by local on forge)")
-    assert removed.endswith("  removed         seen (by local on forge)")
+    assert removed.endswith("  removed         seen: was x < 1.0 (by local on forge)")
     assert main(["events", "--node", node_url, "--last", "2", "--kind", "removed", "--json"]) == 0
     (event,) = map(json.loads, capsys.readouterr().out.splitlines())
     assert (event["kind"], event["constraint"]) == ("removed", "seen")

@@ -2,9 +2,12 @@
 
 import argparse
 import importlib
+import os
 import re
 import shlex
+import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -154,3 +157,77 @@ def test_rows_stand_below_each_other_where_no_table_fits(
     ]
     assert max(map(len, lines)) <= 50
     assert lines[-4:] == ["", "id                near", "when              distance_m > 0.8", "judged satisfied  0"]
+
+
+# --- mistakes of usage: whatever is given, a sentence answers ---------------------------------------------------------------------
+
+NIGHTLY = os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly"
+
+WRONG = (
+    "", " ", "0", "-1", "1e400", "nan", "99999999999999999999999", "1_000", "05", "x" * 5000, "ü€", "a\nb", "\x1b[31m", "\udcff",
+    "--", "directory", "empty", "junk", "bad.toml", "odd.toml", "half.json", "/nope/x", "/dev/null", "1h", "-5m", "1e30d", "a=b",
+    "=", "zone in (", "*", "[", "tcp/127.0.0.1:1", "127.0.0.1:99999", "http://[::1", "x <", "%s", "{}",
+)  # fmt: skip
+"""Values, and names of files, some of which any argument refuses."""
+
+RUNS_ON = {"node", "demo", "simulate", "plan", "watch", "mcp", "completion", "test", "backtest"}
+"""Commands that go on, or compute for long, with the values that they take."""
+
+FITS = {"VAR=VALUE": "speed=1", "FILE": "file", "ID": "x", "NAME": "x", "NODE": "x"}
+
+
+def arguments_of(parser: argparse.ArgumentParser) -> Iterator[tuple[list[str], argparse.Action]]:
+    """The words of a command, each time with `WRONG` in the place of another argument."""
+    actions = [each for each in parser._actions if each.dest != "help"]
+    needed = [
+        word for each in actions if each.option_strings and each.required for word in (each.option_strings[-1], fitting(each))
+    ]
+    positional = [each for each in actions if not each.option_strings and each.dest != "words"]
+    some = [fitting(each) for each in positional if each.nargs not in ("*", "?")]
+    for action in actions:
+        if action.option_strings and action.nargs != 0 and action.dest not in ("node", "ca", "token_file"):
+            yield [*needed, f"{action.option_strings[-1]}=WRONG", *some], action
+        elif action in positional:
+            yield [*needed, *("WRONG" if each is action else fitting(each) for each in positional)], action
+
+
+def fitting(action: argparse.Action) -> str:
+    """A value that an argument takes."""
+    return str(next(iter(action.choices))) if action.choices else FITS.get(str(action.metavar), "1")
+
+
+@pytest.fixture(scope="module")
+def messy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with files that no command can use."""
+    folder = tmp_path_factory.mktemp("messy")
+    (folder / "directory").mkdir()
+    (folder / "empty").touch()
+    (folder / "junk").write_bytes(bytes(range(256)) * 10)
+    (folder / "bad.toml").write_text("[[constraint]\nx")
+    (folder / "odd.toml").write_text("[[constraint]]\nid = 3\nwhen = 4\n")
+    (folder / "half.json").write_text("[1, 2")
+    return folder
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS if each and each[0] not in RUNS_ON], ids=" ".join)
+def test_a_mistake_is_a_sentence(
+    command: tuple[str, ...], messy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No node answers at port 1. Some values of each argument, all of them with the nightly budget."""
+    monkeypatch.chdir(messy)
+    parser = make_parser()
+    for name in command:
+        [subparsers] = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
+        parser = subparsers.choices[name]
+    asked = ["--node=1"] if any(each.dest == "node" for each in parser._actions if each.option_strings) else []
+    behind = ["--", "true"] if command[0] in ("acquire", "guard") else []
+    for place, (words, action) in enumerate(arguments_of(parser)):
+        first = zlib.crc32(f"{command} {action.dest}".encode())
+        for value in WRONG if NIGHTLY else [WRONG[(first + step) % len(WRONG)] for step in (0, 13)]:
+            given = [word.replace("WRONG", value) for word in words]
+            code = main([*command, *asked, *given, *behind])
+            out, err = capsys.readouterr()
+            assert code in (0, 1, 2, 3, 122, 123), (given, code, err)
+            if code not in (0, 3):
+                assert out or err.count("\n") == 1, (place, given, err)
+            assert err.replace("\n", "").isprintable(), given

@@ -48,7 +48,22 @@ def test_an_address(text: str, address: Address) -> None:
     assert read_address(text) == address
 
 
-@pytest.mark.parametrize("text", ["http://proxy/crdt?x=1", "http://proxy/a b", "http://proxy/#x", "99999", "0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        " ",
+        "zone in (",
+        "a b:8470",
+        "x <",
+        "a\nb",
+        "\udcff",
+        "http://proxy/crdt?x=1",
+        "http://proxy/a b",
+        "http://proxy/#x",
+        "99999",
+        "0",
+    ],
+)
 def test_no_address(text: str) -> None:
     with pytest.raises(ValueError, match="is no address of a node"):
         read_address(text)
@@ -121,7 +136,12 @@ def test_constraints_are_listed_and_removed_by_id_and_by_pattern(node: NodeProce
     assert "no constraint 'nope' is active" in err
     assert run(capsys, "remove", "thermal*", "door", *asked)[:2] == (0, "thermal-a: removed\nthermal-b: removed\ndoor: removed\n")
     assert run(capsys, "remove", "thermal*", *asked)[0] == 1
-    assert run(capsys, "remove", "power", *asked)[:2] == (0, "power: removed\n")
+    for id_ in ("*", "thermal?"):
+        code, _, err = run(capsys, "add", id_, *asked)
+        assert (code, "is a pattern where constraints are named" in err) == (2, True)
+    code, _, err = run(capsys, "remove", "*", *asked)
+    assert (code, err) == (2, "constraint-crdt remove: there is no terminal to ask on: give --yes\n"), "an unset variable before *"
+    assert run(capsys, "remove", "*", "--yes", *asked)[:2] == (0, "power: removed\n")
 
 
 @pytest.mark.processes
@@ -161,6 +181,7 @@ WARM = ViolatedConstraint(id="warm", severity="warning", nodes=3, node="b", sinc
         ({"trouble": "the disk is full"}, 2, ["writes are refused: the disk is full"]),
         ({"peers": 0}, 1, ["cut off: none of the 2 other nodes in service is live: what they have is not known here"]),
         ({"peers": 1}, 1, ["1 node in service is not live"]),
+        ({"peers": 1, "in_service": 4}, 1, ["2 nodes in service are not live"]),
         ({"peers": 0, "away": 2}, 1, ["cut off: none of the 2 other nodes in service is live: what they have is not known here"]),
         ({"unknown_here": 2, "firing": 1}, 1, ["2 constraints unknown on this node", "1 alert firing"]),
         ({"alarms": 1, "clock_in_doubt": True}, 2, ["a peer with the same clock had another state: one is corrupted",

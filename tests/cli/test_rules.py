@@ -59,7 +59,7 @@ def test_all_is_disabled_only_after_a_question_and_shown_loudly(
         assert (code, out) == (0, "disabled: speed\n")
         out = run(capsys, node_url, "constraints")[1]
         assert "DISABLED by local on" in out
-        assert "ends in 59 min: noise" in out
+        assert "ends in 60 min: noise" in out
         assert "nowhere: DISABLED by local" in run(capsys, node_url, "explain", "speed")[1]
         assert "DISABLED" in run(capsys, node_url, "status")[1]
         assert run(capsys, node_url, "enable", "speed")[1] == "enabled: speed\n"

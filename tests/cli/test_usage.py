@@ -59,6 +59,20 @@ CLIENT_COMMANDS = "add", "apply", "remove", "record", "check", "status", "constr
         (["simulate", "--churn", "-5/min"], "not '-5/min'"),
         (["simulate", "--loss", "-1e-3"], "not '-1e-3'"),
         (["add", "x", "--ttl", "-5m"], "'-5m'"),
+        (["add", "x", "--when=--"], "--when has `--` for its value"),
+        (["mode", "--", "x", "--"], "the mode is empty"),
+        (["node", "--request", ""], "is no name of a file"),
+        (["node", "--request", "/"], "is no name of a file"),
+        (["node", "--role", "\udcff"], "peer, router, client"),
+        (["budget", "list"], "(it is `constraint-crdt budget`)"),
+        (["tile", "delete", "a", "b"], "(it is `constraint-crdt tile rm`)"),
+        (["rate", "--constraint", "x"], "unrecognized arguments: --constraint;"),
+        (["measure", "speed="], "speed has no value, as of an unset shell variable"),
+        (["decide", "speed="], "speed has no value, as of an unset shell variable"),
+        (["history", ""], "the id is empty"),
+        (["retire", ""], "the node is empty"),
+        (["guard", "--on", "", "--", "true"], "--on is empty"),
+        (["status", "two\nlines"], "two\\nlines"),
     ],
 )
 def test_misuse_is_one_line_and_two(argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,6 +82,17 @@ def test_misuse_is_one_line_and_two(argv: list[str], says: str, capsys: pytest.C
     assert says in err
     assert err.count("\n") == 1
     assert err.startswith("constraint-crdt")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "two\nlines", "\x1b[31mred"])
+@pytest.mark.parametrize("command", ["apply", "backtest --with", "test", "lint", "restore", "merge -o x", "replay"])
+def test_a_file_that_cannot_be_is_told_in_one_line(command: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The defect: a name that is too long ended some commands with a traceback, and control characters went to the terminal."""
+    words = command.split()
+    assert main([*words, name] if words[-1] != "--with" else [words[0], name, "--with", name]) in (1, 2)
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.rstrip("\n").isprintable()
 
 
 def test_the_node_of_the_environment_is_checked_like_the_flag(

@@ -23,9 +23,9 @@ from constraint_crdt.insight.diagnosis import check_certificates, check_disk, ch
 from constraint_crdt.operations.command import Table
 from constraint_crdt.operations.constraints import AddConstraint
 from constraint_crdt.operations.fleet import InvitationReport, show_invitation
-from constraint_crdt.operations.nodes import ListNodes, show_nodes
+from constraint_crdt.operations.nodes import ListNodes, check_status, show_nodes, show_worst
 from constraint_crdt.operations.service import Finding, worst_of
-from constraint_crdt.runtime import evaluation
+from constraint_crdt.runtime import answers, evaluation, persistence
 from constraint_crdt.runtime.lifecycle import MissedNodes
 from constraint_crdt.transport import zenoh_session
 from constraint_crdt.types import VariableKind
@@ -65,6 +65,149 @@ async def test_a_seed_of_another_fleet_is_told_by_the_names_of_both(monkeypatch:
             "at the other end of its links this node of fleet work finds forge of fleet works",
         )
         assert "--fleet" in told.advice
+
+
+async def test_a_fault_of_a_node_is_told_by_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fleet("a", "b") as nodes:
+        a, b = nodes
+        await eventually(lambda: agreed(nodes))
+        assert "others" not in found(a)
+        b._runtime.persistence._health_changed("No space left on device")
+        await eventually(lambda: "others" in found(a))
+        assert found(a)["others"].what == "live nodes tell of a fault of theirs: b (writes are refused: No space left on device)"
+        (told,) = a.status().concerns
+        assert (told.kind, told.what) == ("trouble", "b tells: writes are refused: No space left on device")
+        assert check_status(a.status())[0] == 1
+        assert {each.node: each.trouble for each in a.nodes()} == {"a": "", "b": "writes are refused: No space left on device"}
+        shown = show_nodes(a.nodes(), ListNodes(), Namespace())
+        assert isinstance(shown, Table)
+        assert shown.columns[-1].title == "trouble"
+        b._runtime.persistence._health_changed(None)
+        often = "writes are refused now and then: No space left on device"
+        await eventually(lambda: [each.what for each in a.status().concerns] == [f"b tells: {often}"])
+        assert (found(b)["store"].level, found(b)["store"].what) == ("fail", often), "a full disk takes some writes again"
+        assert [each.what for each in b.status().concerns] == [often]
+        monkeypatch.setattr(persistence, "LATELY", -1.0)
+        await eventually(lambda: "others" not in found(a))
+        assert not a.status().concerns
+
+
+async def test_a_status_names_what_no_node_can_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The defect: `1 unknown on this node`, and neither which nor why."""
+    monkeypatch.setattr(evaluation, "VARIABLES_NONE", 0)
+    monkeypatch.setattr(evaluation, "VARIABLES_EVERY", 0)
+    async with fleet("a", "b") as (a, b):
+        await b.measure({"temp": 1.0})
+        await a.add_constraint("brake", when="presure_kpa > 400.0", severity="critical")
+        await a.add_constraint("warm", when="temp < 85.0")
+        await eventually(lambda: a.status().concerns)
+        (told,) = a.status().concerns
+        assert (told.kind, told.command) == ("undecidable", "explain brake")
+        assert told.what == "brake (critical) on every node: no node measures presure_kpa"
+        assert check_status(a.status())[0] == 1
+        await b.measure({"presure_kpa": 500.0})
+        await eventually(lambda: not a.status().concerns)
+
+
+async def test_a_status_names_what_flaps_on_another_node() -> None:
+    async with fleet("a", "b") as nodes:
+        a, b = nodes
+        await a.add_constraint("load", when="x < 1.0")
+        await eventually(lambda: agreed(nodes))
+        for turn in range(1, 4):
+            await b.measure({"x": 2.0})
+            await eventually(lambda: "load" in a.gossip.state.verdicts.violated)
+            assert [each.kind for each in a.status().concerns] == (["flapping"] if turn == 3 else [])
+            await b.measure({"x": 0.0})
+            await eventually(lambda: "load" not in a.gossip.state.verdicts.violated)
+        (told,) = a.status().concerns
+        assert (told.what, told.command) == (
+            "load on b: violated 3 times in 10 min; `for` and `clear_when` calm it",
+            "explain load",
+        )
+
+
+async def test_a_status_tells_the_last_change_of_a_constraint_alone() -> None:
+    """The defect: a constraint that was added again was told of as removed, with `revert`, which would end it."""
+    async with fleet("a") as (a,):
+        await a.add_constraint("x")
+        await a.remove_constraint("x")
+        await eventually(lambda: [each.what[:13] for each in a.status().concerns] == ["x was removed"])
+        await a.add_constraint("x", when="y < 1")
+        assert not [each for each in a.status().concerns if each.kind == "changed"]
+        await a.edit_constraint("x", when="y < 2")
+        await a.edit_constraint("x", when="y < 3")
+        (told,) = [each for each in a.status().concerns if each.kind == "changed"]
+        assert told.what.endswith("when: y < 2 -> y < 3")
+        await a.set_parameter("limit", 1.5)
+        await a.set_parameter("limit", 150)
+        await a.budgets.define("dock", 3)
+        await a.budgets.define("dock", 4)
+        await eventually(lambda: len(a.status().concerns) == 3)
+        assert [(each.what.rpartition(": ")[2], each.command) for each in a.status().concerns] == [
+            ("limit 3 -> 4", "budget"), ("limit = 150.0, before 1.5", "params"), ("y < 2 -> y < 3", "revert x"),
+        ]  # fmt: skip
+
+
+async def test_a_violation_of_a_node_that_is_gone_is_told_as_last_heard() -> None:
+    """The defect: the violation of a node that was switched off was told as one of now."""
+    network = MemoryNetwork()
+    async with fleet("a", "b", "c", network=network) as nodes:
+        a, b, c = nodes
+        await a.add_constraint("x", when="y < 1", severity="critical")
+        await eventually(lambda: agreed(nodes))
+        await b.measure({"y": 2})
+        await eventually(lambda: a.status().worst)
+        network.cut(["b"], ["a", "c"])
+        await eventually(lambda: not a.status().worst[0].live)
+        (told,) = a.status().worst
+        assert show_worst(told, told.since / 1e9) == "x (critical) on b since 0 s ago, as last heard: it is not live"  # type: ignore[operator]
+        assert check_status(a.status())[0] == 2
+        await c.measure({"y": 3})
+        await eventually(lambda: a.status().worst[0].nodes == 2)
+        assert (a.status().worst[0].node, a.status().worst[0].live) == ("c", True), "the one that lasts now"
+
+
+async def test_a_violation_whose_sensor_died_is_told_as_such_everywhere() -> None:
+    """The defect: the others went on to tell the value at which it began, for ever."""
+    async with fleet("a", "b") as nodes:
+        a, b = nodes
+        await a.add_constraint("x", when="y < 1", severity="critical", max_age=0.3)
+        await eventually(lambda: agreed(nodes))
+        await b.measure({"y": 2})
+        await eventually(lambda: [each.reason for each in a.status().worst] == [""])
+        await eventually(lambda: [each.reason for each in a.status().worst] != [""])
+        (told,) = a.status().worst
+        assert told.reason.startswith("y is older than 0.3 s")
+        assert "(y is older than 0.3 s)" in show_worst(told, time.time())
+        await b.measure({"y": 3})
+        await eventually(lambda: [each.reason for each in a.status().worst] == [""])
+        await b.measure({"y": 0})
+        await eventually(lambda: not a.status().worst)
+
+
+async def test_a_status_names_a_seed_that_was_never_reached() -> None:
+    """The defect: `there is no other node`, and OK for a monitor."""
+    settings = msgspec.structs.replace(QUICK, connect=("tcp/127.0.0.1:1",))
+    async with Node(name="a", settings=settings, transport=MemoryNetwork().transport()) as a:
+        (told,) = a.status().concerns
+        assert (told.kind, told.what, told.command) == ("fault", "this node sees no other one", "doctor")
+        assert check_status(a.status()) == (1, ["fault: this node sees no other one"])
+
+
+async def test_a_status_names_a_probe_without_values_and_alerts_that_are_not_taken() -> None:
+    class Broken:
+        name = "lidar"
+
+        def read(self) -> dict[str, object]:
+            raise OSError("no such device")
+
+    async with Node(name="a", settings=QUICK, transport=MemoryNetwork().transport(), probes=[Broken()]) as a:
+        await eventually(lambda: a.status().concerns)
+        assert [each.what for each in a.status().concerns] == ["no values come from lidar (no such device)"]
+        a._runtime.teller.webhooks._failing["https://ops.example/…"] = "Connection refused", time.monotonic()
+        assert found(a)["alerts"].what == "alerts are not taken by https://ops.example/… (Connection refused); 0 messages wait"
+        assert len(a.status().concerns) == 2
 
 
 async def test_a_slow_link_is_told_as_such() -> None:
@@ -179,8 +322,22 @@ async def test_trouble_and_damage_and_refusals_are_reported(monkeypatch: pytest.
         assert found(a)["agreement"].level == "warn"
         monkeypatch.setattr(type(a._runtime.persistence), "trouble", "the disk is full")
         assert found(a)["store"].what == "writes are refused: the disk is full"
-        a._runtime.exchanges._refused = 2
+        a._runtime.exchanges._refuse("c speaks wire version 2")
         assert found(a)["messages"].level == "warn"
+        assert found(a)["messages"].what == "1 message was refused since the start; the last: c speaks wire version 2"
+        assert "a message was refused: c speaks wire version 2" in [each.what for each in a.status().concerns]
+
+
+async def test_a_status_names_a_live_peer_that_is_behind_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fleet("a", "b") as nodes:
+        a, _ = nodes
+        await eventually(lambda: agreed(nodes))
+        monkeypatch.setattr(answers, "BEHIND_FOR", -1.0)
+        (told,) = a.status().concerns
+        assert (told.kind, told.command) == ("behind", "convergence")
+        assert told.what == "no evidence that the changes known here have arrived: b for 0 s"
+        monkeypatch.setattr(answers, "BEHIND_FOR", 60.0)
+        assert not a.status().concerns, "no flicker of changes on their way"
 
 
 async def test_a_retired_node_is_told() -> None:

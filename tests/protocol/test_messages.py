@@ -19,6 +19,7 @@ from constraint_crdt.crdt.repair import BUCKETS, SUM_BYTES
 from constraint_crdt.protocol.messages import (
     HELD_BYTES,
     PACKED_FROM,
+    TROUBLE_BYTES,
     Ack,
     Buckets,
     ConstraintDelta,
@@ -367,8 +368,9 @@ def test_the_default_fleet_costs_one_byte_on_the_wire() -> None:
 def test_another_major_version_is_refused_by_name(version: int) -> None:
     data = bytearray(encode_message(node("a").ping()))
     data[1] = 16 * version + 1
-    sentence = f"the message speaks wire version {version}, this node speaks 1: run the same major version on both"
+    sentence = f"a speaks wire version {version}, this node speaks 1: run the same major version on both"
     assert refusal(bytes(data)) == sentence
+    assert refusal(bytes(data[:2])).startswith("the message speaks wire version"), "its sender is not where it is in this version"
 
 
 def test_a_message_beyond_the_limit_is_refused_unread() -> None:
@@ -521,3 +523,27 @@ def test_a_cell_as_large_as_allowed_travels_and_a_larger_one_is_not_made() -> No
     assert a.state_hash == b.state_hash
     with pytest.raises(ConstraintCrdtError, match="would have 32769 bytes, more than the 32768 that a cell may have"):
         make_cell(FUTURE, "k", content + b"x")
+
+
+# --- the fault that a node tells of itself -----------------------------------------------------------------------------------
+
+
+def test_a_ping_tells_the_fault_of_its_sender_until_it_is_over() -> None:
+    a, b = GossipNode("a"), GossipNode("b")
+    plain = encode_message(a.ping())
+    assert a.tracker.trouble("b") == ""
+    b.local.trouble = lambda: "the disk is full"
+    a.receive(decode_message(encode_message(b.ping())))
+    assert a.tracker.trouble("b") == "the disk is full"
+    b.local.trouble = str
+    assert b.ping().trouble is None
+    a.receive(decode_message(encode_message(b.ping())))
+    assert a.tracker.trouble("b") == ""
+    assert len(plain) == len(encode_message(a.ping())), "a node without a fault sends what one of 0.1.0 sends"
+
+
+def test_a_fault_beyond_the_bound_is_refused() -> None:
+    a = GossipNode("a")
+    a.local.trouble = lambda: "x" * (TROUBLE_BYTES + 1)
+    with pytest.raises(ConstraintCrdtError, match="too long"):
+        decode_message(encode_message(a.ping()))

@@ -44,7 +44,9 @@ async def test_a_change_of_a_parameter_judges_its_readers_at_once_and_keeps_thei
         assert state_of(node, "speed")[1] == "the parameter speed_limit is not set"
         with pytest.raises(UnknownName):
             await node.unset_parameter("speed_limit")
-        details = [each.event.detail for each in node.event_stream.log.newest(100) if each.event.kind is EventKind.PARAMETER]
+        told = [each.event for each in node.event_stream.log.newest(100) if each.event.kind is EventKind.PARAMETER]
+        assert len({(each.actor, each.by) for each in told}) == 1, "of a removed setting, too"
+        details = [each.detail for each in told]
         assert details == [
             "speed_limit = 1.5", "speed_limit = 1.75, before 1.5", "speed_limit = 2.5, before 1.75",
             'speed_limit = "fast", before 2.5', 'speed_limit is unset, before "fast"',

@@ -21,7 +21,7 @@ Rules kept here:
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -234,14 +234,15 @@ class AlertEngine:
         return changed
 
     def read_rules(self) -> bool:
-        """Take over changed rules of the fleet. Returns True if an alert of a removed rule ended."""
+        """Take over changed rules. Returns True if an alert of a removed rule ended."""
         fleet = self._fleet_rules
-        if fleet is None or fleet.changes == self._read_at:
+        changes = 0 if fleet is None else fleet.changes
+        if changes == self._read_at:
             return False
-        self._read_at = fleet.changes
+        self._read_at = changes
         before, self._of_fleet, self._refused = self._rules, {}, {}
-        for name in fleet:
-            told = fleet.of(name)
+        for name in fleet or ():
+            told = None if fleet is None else fleet.of(name)
             if told is None or name in self._own:
                 continue
             try:
@@ -256,6 +257,11 @@ class AlertEngine:
             changed |= self._end(before[key[0]], key, "the rule was removed")
         self._unsaved = self._unsaved or changed
         return changed
+
+    def replace_rules(self, rules: Iterable[AlertRule]) -> None:
+        """The rules of the settings are these now. Alerts of a rule that goes on go on."""
+        self._own, self._read_at = {rule.name: rule for rule in rules}, -1
+        self.read_rules()
 
     def _tell(self, now: int) -> None:
         fired = {key: each.alert for key, each in self._tracked.items() if each.alert.fired_at is not None}
@@ -395,7 +401,7 @@ class AlertEngine:
 
     def _shown(self, alert: Alert) -> AlertReport:
         rule, fired = self._rules[alert.rule], alert.fired_at is not None
-        acknowledged = self._teller.acknowledgement(alert.rule, alert.subject) if fired else None
+        acknowledged = self._teller.acknowledgement(alert) if fired else None
         return AlertReport(
             rule=alert.rule,
             kind=rule.kind,

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from constraint_crdt.cli.arguments import PROGRAM, parse
-from constraint_crdt.cli.output import INTERRUPTED, NO_READER, CommandFailedError
+from constraint_crdt.cli.output import INTERRUPTED, NO_READER, CommandFailedError, printable
 from constraint_crdt.errors import ConstraintCrdtError
 
 _OUTPUT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
@@ -63,7 +63,11 @@ def _run(argv: Sequence[str] | None) -> int:
         from constraint_crdt.cli.connection import as_failure
 
         failure = as_failure(error)
+    except OSError as error:
+        if error.filename is None or error.errno in _OUTPUT_ERRORS:
+            raise
+        failure = CommandFailedError(f"cannot use {error.filename}: {error.strerror or error}")
     else:
         return code
-    print(f"{PROGRAM} {arguments.command}: {failure}", file=sys.stderr)
+    print(f"{PROGRAM} {arguments.command}: {printable(failure)}", file=sys.stderr)
     return failure.exit_code

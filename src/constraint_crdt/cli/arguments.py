@@ -13,6 +13,7 @@ from typing import Final, NoReturn, TypeAlias, get_args
 import msgspec
 
 from constraint_crdt import __version__
+from constraint_crdt.cli.output import printable
 from constraint_crdt.model import close_to
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.command import AnyCommand, Command, Flag, parse_count
@@ -41,6 +42,7 @@ GROUPS: Final = {
 OWN: Final = {
     "add": "constraints:add",
     "remove": "constraints:remove",
+    "check": "constraints:check",
     "decide": "constraints:decide",
     "disable": "constraints:disable",
     "revert": "constraints:revert",
@@ -58,7 +60,7 @@ OWN: Final = {
 """The functions of declared commands that wait, follow a stream, or use the files and settings of this machine."""
 
 ACTIONS: Final = {
-    "tile": "put, get or remove a tile: a piece of content that the fleet shares",
+    "tile": "put, get, delete or tag a tile: a piece of content that the fleet shares",
     "budget": "limit, held by whom since when, free here, free elsewhere, stranded; or add, set, remove a budget",
     "alerts": "what the node's alerts have found; or add, remove, list the alert rules of the fleet",
     "fleet": "make the root of a fleet and the identities of its nodes, invite machines, list members",
@@ -74,6 +76,18 @@ OTHER_WORDS: Final = {
     "members": "fleet members", "peers": "nodes", "health": "doctor", "version": "--version", "info": "status",
 }  # fmt: skip
 """The names of commands in other tools, and ours for them."""
+
+OTHER_ACTIONS: Final = {
+    "budget": {"list": "budget", "show": "budget", "delete": "budget remove", "create": "budget add", "edit": "budget set",
+               "explain": "explain NAME", "acquire": "acquire NAME", "release": "release HOLD"},
+    "tile": {"list": "tiles", "show": "tile get", "delete": "tile rm", "remove": "tile rm", "add": "tile put"},
+    "alerts": {"show": "alerts", "delete": "alerts remove", "create": "alerts add", "silence": "silence NAME",
+               "acknowledge": "acknowledge ALERT"},
+    "token": {"show": "token list", "delete": "token remove", "create": "token add"},
+    "fleet": {"list": "fleet members", "show": "fleet members", "nodes": "nodes", "join": "node --join TOKEN"},
+    "source": {"list": "doctor", "show": "doctor", "test": "source try"},
+}  # fmt: skip
+"""The same for the actions of commands."""
 
 DEPLOYED: Final = {
     "example": "node.example.toml",
@@ -160,20 +174,24 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         choice = _CHOICE.search(message)
         if choice:
-            near = _near(choice[1], choice[2])
+            other = OTHER_WORDS if "argument COMMAND" in message else OTHER_ACTIONS.get(self.prog.rpartition(" ")[2], {})
+            near = f" (it is `{PROGRAM} {other[choice[1]]}`)" if choice[1] in other else _near(choice[1], _WORD.findall(choice[2]))
             if near or "argument COMMAND" in message:  # the help has the commands in groups
                 message = f"{message[: choice.start(2)]}{near}"
-        self.exit(2, f"{self.prog}: {message}; see `{self.prog} --help`\n")
+        self.exit(2, f"{self.prog}: {printable(message)}; see `{self.prog} --help`\n")
 
 
 _CHOICE = re.compile(r"invalid choice: '(.*)'( \(choose from .*\))$")
 
 
-def _near(wrong: str, choices: str) -> str:
+_NO_VALUE = re.compile(r"--[\w-]+=--")
+_WORD = re.compile(r"[\w-]+")
+_FLAG = re.compile(r"--[\w-]+")
+
+
+def _near(wrong: str, choices: Sequence[str]) -> str:
     """The word of `choices` most similar to a wrong word, as a hint; empty if none is similar."""
-    if other := OTHER_WORDS.get(wrong):
-        return f" (it is `{PROGRAM} {other}`)"
-    near = close_to(wrong, re.findall(r"[\w-]+", choices))
+    near = close_to(wrong, choices)
     return f" ({near[0]} may be meant)" if near else ""
 
 
@@ -185,14 +203,31 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser()
     words = _attached(sys.argv[1:] if argv is None else argv)
     words, behind = _divided(words)
+    for word in words:
+        if _NO_VALUE.fullmatch(word):  # argparse would hand an empty list to the command
+            parser.exit(2, f"{PROGRAM}: {word[:-3]} has `--` for its value: give another; see `{PROGRAM} --help`\n")
     found, unknown = parser.parse_known_args(words)
     if behind:
         found.words = behind
     if unknown:  # argparse would say this in the name of the whole program, and show its help instead of the command's
         wrong = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
-        near = _near(wrong, found.parser.format_usage()) if wrong else ""
-        parser.exit(2, f"{found.prog}: unrecognized arguments: {' '.join(unknown)}{near}; see `{found.prog} --help`\n")
+        near = _near(wrong, _FLAG.findall(found.parser.format_usage())) if wrong else ""
+        told = printable(f"unrecognized arguments: {' '.join(unknown)}")
+        parser.exit(2, f"{found.prog}: {told}{near}; see `{found.prog} --help`\n")
+    if empty := _empty(found):
+        parser.exit(2, f"{found.prog}: the {empty} is empty, as of an unset shell variable; see `{found.prog} --help`\n")
     return found
+
+
+def _empty(found: argparse.Namespace) -> str:
+    """The positional argument that is the empty text, or none, by its word in the help; empty if all are well."""
+    for action in found.parser._get_positional_actions():
+        value, word = getattr(found, action.dest, None), str(action.metavar or action.dest).lower()
+        if word.isalpha() and (value == "" or (isinstance(value, list) and "" in value)):
+            return word
+        if action.nargs is None and value == []:  # argparse takes a second `--` away
+            return word
+    return ""
 
 
 def _divided(words: list[str]) -> tuple[list[str], list[str]]:
@@ -379,6 +414,9 @@ def _node(commands: _Commands) -> None:
     node.add_argument("--no-discover", dest="discover", action="store_const", const=False, help="link to no others than these")
     node.add_argument("--api", metavar="HOST:PORT", help="where to serve the HTTP API; default: 127.0.0.1:8470")
     node.add_argument(
+        "--wait-for-address", metavar="SECONDS", help="time to wait for an address that this machine does not have yet; default: 30"
+    )
+    node.add_argument(
         "--api-tls",
         nargs="?",
         const="identity",
@@ -386,6 +424,9 @@ def _node(commands: _Commands) -> None:
         help="serve the API by TLS, with this certificate and key; default: those of the identity",
     )
     node.add_argument("--plato", metavar="CONTRACT", help="of PLATO clients that name none: crate or server; default: crate")
+    node.add_argument(
+        "--mcp", action="store_const", const=True, help="serve tools for agents (Model Context Protocol) at /mcp of the API, too"
+    )
     node.add_argument("--base-path", metavar="PATH", help="where a proxy shows the API and its page, as in /crdt/; default: at /")
     node.add_argument("--token-file", metavar="FILE", help="tokens that the API takes; `token add` makes them")
     node.add_argument("--store", metavar="PATH", help="file for the state, memory, or default: one below the XDG state directory")

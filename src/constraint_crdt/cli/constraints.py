@@ -26,7 +26,7 @@ from constraint_crdt.cli.connection import connect, fields_of, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, confirm, present, printable
 from constraint_crdt.client import ClientError, NotFound, Refused, WrongInput
 from constraint_crdt.client.blocking import Client
-from constraint_crdt.model import Severity
+from constraint_crdt.model import Mode, Severity, counted
 from constraint_crdt.operations.alerts import DEFINE_ALERT, DefineRule
 from constraint_crdt.operations.budgets import HoldReport, handle_of
 from constraint_crdt.operations.command import UsageError, is_pattern, parse_duration, parse_moment, show_distance, show_time
@@ -46,6 +46,7 @@ from constraint_crdt.operations.constraints import (
     show_fields,
     show_selector,
 )
+from constraint_crdt.operations.counts import CHECK, Given, show_evaluations
 from constraint_crdt.operations.evidence import CoverageReport, NodeCoverage, StandingDefinition, acknowledged_by
 from constraint_crdt.operations.rules import (
     DECIDE,
@@ -97,6 +98,8 @@ def add(arguments: argparse.Namespace) -> int:
     request: NewConstraint = request_of(arguments)
     if request.when == "":
         raise MisuseError("--when is empty, as of an unset shell variable: give an expression, or leave it out")
+    if is_pattern(request.id):
+        raise MisuseError(printable(f"the id {request.id!r} is a pattern where constraints are named: take one without * and ?"))
     if request.new and arguments.replace:
         raise MisuseError("--new and --replace exclude each other: give one of them")
     check_wait(arguments)
@@ -188,6 +191,8 @@ def remove(arguments: argparse.Namespace) -> int:
     check_wait(arguments)
     with connect(arguments) as client:
         ids = _named(client, arguments.ids)
+        if not arguments.yes and any(not each.strip("*?") for each in arguments.ids):  # as of "$PREFIX*" without the variable
+            confirm(f"remove {counted(len(ids), 'constraint')}, as many as there are")
         if len(ids) == 1:
             answer = client.do(REMOVE, RemovedConstraint(id=ids[0]))
             return _present_write(arguments, client, answer, show_remove(answer), ())
@@ -235,6 +240,22 @@ def _present_write(
 
 
 # --- decisions --------------------------------------------------------------------------------------------------------------
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Evaluate the constraints against values. With `--exit-code` the worst verdict on an enforced constraint is the exit code."""
+    from constraint_crdt.cli.guard import UNDECIDED, VIOLATED
+
+    request: Given = request_of(arguments)
+    if not request.values and not arguments.exit_code:
+        raise MisuseError("give values as VAR=VALUE, or --exit-code for the verdict on the last measurements")
+    with connect(arguments) as client:
+        answer = client.do(CHECK, request)
+        active = client.constraints() if arguments.exit_code else []
+    present(answer, None if arguments.json else show_evaluations(answer, request))
+    enforced = {report.id for report in active if any(each.mode == Mode.ENFORCE for each in report.definitions)}
+    verdicts = {each.verdict for each in answer.evaluations if each.constraint in enforced}
+    return VIOLATED if "violated" in verdicts else UNDECIDED if "unknown" in verdicts else 0
 
 
 def decide(arguments: argparse.Namespace) -> int:

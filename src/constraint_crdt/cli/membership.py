@@ -117,6 +117,8 @@ def certify(arguments: argparse.Namespace) -> int:
 def request(arguments: argparse.Namespace) -> int:
     """`node --request FILE`: make a key, and write a request for a certificate."""
     node, file = arguments.name or socket.gethostname(), Path(arguments.request)
+    if not file.name:
+        raise MisuseError(f"--request {arguments.request!r} is no name of a file")
     _checked(node, "the name of a node")
     folder = Path(arguments.identity) if arguments.identity else file.with_name(node)
     if file == folder:

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import importlib
+import itertools
 import logging
 import math
 import re
@@ -71,6 +72,7 @@ from constraint_crdt.runtime.settings import NodeSettings, SettingsError, load_s
 from constraint_crdt.simulation.recorder import RecordingError
 from constraint_crdt.simulation.scenario import Band, Mark, Picture, Text
 from constraint_crdt.sources import KINDS, SourceSettings
+from constraint_crdt.sources.formats import MISSING, leaves
 from constraint_crdt.sources.reader import SourceReader, reader_of
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.parameters import GivenParameter
@@ -481,6 +483,9 @@ def _rules_of_node(arguments: argparse.Namespace) -> tuple[list[Rule], dict[str,
     return rules, {each.name: each.kind for each in client.variables()}, {each.name for each in client.parameters()}
 
 
+MOST_PATHS = 20
+"""Paths of a message that are named where a field is missing."""
+
 FOR = "5s"
 """How long the sources are read, by default."""
 
@@ -522,16 +527,49 @@ class Trial:
     def report(self) -> dict[str, object]:
         """The values and figures of the source."""
         reader = self.reader
-        silent = None if reader.intake.messages or reader.trouble else "nothing came"
         return {
             "source": self.settings.name,
             "kind": self.settings.kind,
-            "trouble": reader.trouble or silent,
+            "trouble": reader.trouble or self._silence(),
             "messages": reader.intake.messages,
             "dropped": reader.dropped,
+            "faults": reader.faults,
+            "last_fault": reader.intake.last_fault or "",
+            "missing": self._missing(),
+            "sent": self._sent(),
             "values": {name: self.values[name] for name in sorted(self.values)},
             "unknown": {name: reader.unknown[name] for name in sorted(reader.unknown)},
         }
+
+    def _silence(self) -> str | None:
+        """Why the source gives nothing, if it is not down."""
+        intake = self.reader.intake
+        if not intake.messages:
+            return "nothing came" if intake.last_fault is None else f"nothing came that can be decoded: {intake.last_fault}"
+        if self.settings.fields and not self.values and all(why == MISSING.why for why in self.reader.unknown.values()):
+            return "no path of `fields` is in what it sends"
+        return None
+
+    def _missing(self) -> list[str]:
+        """The fields without a value, with their paths."""
+        if not self.reader.intake.messages or self.settings.kind == "prometheus":  # of a page only the wanted series are read
+            return []
+        told = {*self.values, *(name for name, why in self.reader.unknown.items() if why != MISSING.why)}
+        return [
+            f"{name} at {field.path}"
+            for name, field in self.settings.fields.items()
+            if not any(re.fullmatch(_any_number(name), each) for each in told)
+        ]
+
+    def _sent(self) -> list[str]:
+        """The paths in the last message."""
+        last = self.reader.intake.last
+        return [] if last is None else [".".join(path) for path, _ in itertools.islice(leaves(last.document), MOST_PATHS)]
+
+
+def _any_number(name: str) -> str:
+    """A pattern for the name of a variable, with any text for `{1}`."""
+    return "".join(".*" if part.startswith("{") else re.escape(part) for part in re.split(r"(\{\d\})", name))
 
 
 def try_sources(arguments: argparse.Namespace) -> int:
@@ -596,6 +634,11 @@ def _show(reports: Iterable[Mapping[str, object]]) -> Iterable[str | Table | Lin
         values, unknown = report["values"], report["unknown"]
         head = f"{report['source']} ({report['kind']}): {report['messages']} messages, {report['dropped']} values dropped"
         yield f"{head}; down: {report['trouble']}" if report["trouble"] else head
+        if report["faults"] and report["messages"]:
+            yield f"{report['faults']} messages cannot be decoded; the last: {report['last_fault']}"
+        missing, sent = report["missing"], report["sent"]
+        if isinstance(missing, list) and isinstance(sent, list) and missing:
+            yield f"there is no {', '.join(missing)}; the last message has {', '.join(sent) or 'nothing'}"
         if isinstance(values, dict) and isinstance(unknown, dict) and (values or unknown):
             rows = [[name, _shown(value)] for name, value in values.items()]
             rows += [[name, f"unknown: {why}"] for name, why in unknown.items()]

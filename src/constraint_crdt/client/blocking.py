@@ -230,7 +230,8 @@ class Client(BlockingMethods):
     def _stream(self, reader: StreamReader, last: int, kinds: Sequence[str], *, follow: bool) -> Iterator[Heard]:
         """A stream, until the connection breaks."""
         reader.restart()
-        connection = self._connection(SILENCE)
+        silence = SILENCE if follow else self._timeout
+        connection = self._connection(silence)
         headers = {"Accept": "text/event-stream", **authorization(self._token)}
         if reader.last_id is not None:
             headers["Last-Event-ID"] = reader.last_id
@@ -242,7 +243,7 @@ class Client(BlockingMethods):
             while data := response.read1(65536):
                 yield from reader.feed(data)
         except OSError as error:
-            raise no_answer(self.address, error, SILENCE) from None
+            raise no_answer(self.address, error, silence) from None
         except ClientError:
             raise
         except (http.client.HTTPException, ValueError):
@@ -593,8 +594,9 @@ class AsyncClient(AsyncMethods):
         if reader.last_id is not None:
             headers["Last-Event-ID"] = reader.last_id
         connection: _Connection | None = None
+        longest = SILENCE if follow else self._timeout
         try:
-            async with asyncio.timeout(SILENCE) as silence:
+            async with asyncio.timeout(longest) as silence:
                 connection = await _Connection.open(self.address, self._trust)
                 await connection.send("GET", f"{self.address.prefix}{events_target(last, kinds, follow=follow)}", headers, None)
                 response = await connection.receive()
@@ -605,9 +607,9 @@ class AsyncClient(AsyncMethods):
                     for heard in reader.feed(data):
                         silence.reschedule(None)  # the consumer may take as long as it needs
                         yield heard
-                    silence.reschedule(asyncio.get_running_loop().time() + SILENCE)
+                    silence.reschedule(asyncio.get_running_loop().time() + longest)
         except OSError as error:
-            raise no_answer(self.address, error, SILENCE) from None
+            raise no_answer(self.address, error, longest) from None
         except ClientError:
             raise
         except (h11.RemoteProtocolError, ValueError):

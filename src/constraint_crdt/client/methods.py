@@ -34,7 +34,7 @@ from constraint_crdt.operations.alerts import ActionsReport, AlertsReport, RuleC
 from constraint_crdt.operations.budgets import BudgetExplanation, BudgetReport, HoldReport, ReleaseReport
 from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, EditEffect, ExpressionReport, Removed
 from constraint_crdt.operations.counts import Checked, LatelyReport, Nothing, OverviewReport, RatesReport, Recorded
-from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport, SeriesReport
+from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport, SeriesReport, TurnReport
 from constraint_crdt.operations.fleet import (
     CounterReport,
     InvitationReport,
@@ -357,6 +357,10 @@ class BlockingMethods(ABC):
     def series(self, id_: str, *, points: int | None = None) -> SeriesReport:
         """The recent course of a constraint: margins on the node that answers, sampled, and the states told by every node."""
         return self.do(evidence.SERIES, evidence.GetSeries(id=id_, points=points))
+
+    def turns(self, *, last: int | None = None) -> list[TurnReport]:
+        """The latest turns of constraints to another state on all nodes, of those that the node has in memory; the newest last."""
+        return self.do(evidence.TURNS, evidence.GetTurns(last=last))
 
     def convergence(self) -> ConvergenceReport:
         """How each peer stands to the node."""
@@ -768,6 +772,10 @@ class AsyncMethods(ABC):
     async def series(self, id_: str, *, points: int | None = None) -> SeriesReport:
         """The recent course of a constraint: margins on the node that answers, sampled, and the states told by every node."""
         return await self.do(evidence.SERIES, evidence.GetSeries(id=id_, points=points))
+
+    async def turns(self, *, last: int | None = None) -> list[TurnReport]:
+        """The latest turns of constraints to another state on all nodes, of those that the node has in memory; the newest last."""
+        return await self.do(evidence.TURNS, evidence.GetTurns(last=last))
 
     async def convergence(self) -> ConvergenceReport:
         """How each peer stands to the node."""

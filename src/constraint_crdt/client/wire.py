@@ -106,12 +106,13 @@ def read_address(text: str) -> Address:
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
         port = parts.port
-        (parts.hostname or "").encode("idna")
+        host = (parts.hostname or "").encode("idna").decode()
     except ValueError:  # a port out of range, an unclosed bracket; or UnicodeError, a host that no resolver could take
         raise wrong from None
     if (
-        parts.scheme not in ("http", "https")
-        or not parts.hostname
+        not text.isprintable()  # `urlsplit` leaves tabs and ends of lines out
+        or parts.scheme not in ("http", "https")
+        or not (_HOST.fullmatch(host) or ":" in host)
         or port == 0
         or not _PREFIX.fullmatch(parts.path)
         or parts.query
@@ -119,8 +120,10 @@ def read_address(text: str) -> Address:
         or parts.username
     ):
         raise wrong
-    return Address(parts.hostname, DEFAULT_PORT if port is None else port, parts.scheme == "https", parts.path.rstrip("/"))
+    return Address(host, DEFAULT_PORT if port is None else port, parts.scheme == "https", parts.path.rstrip("/"))
 
+
+_HOST = re.compile(r"[A-Za-z0-9._-]+")
 
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*/?")
 """The characters of a path of a URL."""
@@ -282,7 +285,7 @@ def headers_of(address: Address, token: str | None, body: bytes | None, media_ty
     if body is not None:
         headers |= {"Content-Type": media_type, "Content-Length": str(len(body))}
     if why:
-        headers[REASON.name] = quote(why)
+        headers[REASON.name] = quote(why, errors="replace")
     return headers | authorization(token)
 
 

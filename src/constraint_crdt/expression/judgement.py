@@ -20,7 +20,7 @@ Rules kept here:
   own view of the fleet; its counts, its time and its cell are those of the node that `writes` names.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from itertools import chain, islice
 from typing import NamedTuple, Protocol
@@ -989,7 +989,12 @@ class Judge:
     @property
     def undecided(self) -> int:
         """The number of constraints in the state `unknown`, without those of mode audit. O(constraints in this state)."""
-        return sum(id_ not in self._stale and id_ not in self.audited for id_ in self._undecided)
+        return sum(1 for _ in self.undecided_ids)
+
+    @property
+    def undecided_ids(self) -> Iterator[str]:
+        """The constraints in the state `unknown`, without those of mode audit, in no order."""
+        return (id_ for id_ in self._undecided if id_ not in self._stale and id_ not in self.audited)
 
     def evaluation(self, id_: str) -> Evaluation | None:
         """The last evaluation of a constraint; None before the first, since a redefinition, and if it does not apply here."""

@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from constraint_crdt.crdt.cells import CORE
 from constraint_crdt.crdt.clock import SECOND, ClockDoubt
@@ -71,6 +71,12 @@ _TLS_REASONS = {
 }
 """The reasons of OpenSSL in terms of nodes."""
 
+SHOWN: Final = frozenset(("name", "clock", "agreement", "store", "fleet", "rollback"))
+"""The checks with a line of their own in a status; and `peers`, where other nodes are known."""
+
+WARNED: Final = frozenset(("probes", "sources", "actions", "alerts", "view", "size"))
+"""The checks of which a status names warnings, too."""
+
 SEEDS = 16
 """Seeds tried, at most."""
 
@@ -82,6 +88,9 @@ MOST_COMPARED = 20_000
 
 NAMESAKE_FOR = 3600 * SECOND
 """A duplicate name is reported for this time after the last meeting, in ns."""
+
+NAMESAKE_TOLD = 600 * SECOND
+"""The other nodes are told of it for this time, in ns."""
 
 _SLOW = (
     "timeouts and the size of messages follow the link by themselves, and changes take longer there; before the round trip is "
@@ -112,6 +121,10 @@ class Inbox(LivePeers, Protocol):
         """Messages refused since the start."""
 
     @property
+    def refusal(self) -> str:
+        """Why the last of them was; empty where that is not known."""
+
+    @property
     def size_limits(self) -> Sequence[SizeLimit]:
         """The peers that only short messages reach."""
 
@@ -138,6 +151,10 @@ class StoreHealth(Protocol):
     @property
     def trouble(self) -> str | None:
         """Why writes are refused; None if they are taken."""
+
+    @property
+    def lately(self) -> str | None:
+        """Why writes are refused, or were in the last seconds; None if they were taken."""
 
 
 class CertifiedNode(Protocol):
@@ -234,7 +251,7 @@ class Undecidable:
             yield from (f"{reason} ({node})" for reason, node in sorted(reasons.items()) if reason)
         if not nodes.names:
             yield f"no known node {_having(definition.selector)}"
-        elif nodes.measured:
+        elif nodes.measured or any(map(self._variables.told, nodes.names)):
             missing = self.missing(definition)
             yield from (self.sentence(definition, name) for name in missing[:NAMED])
         if definition.scope is not Scope.FLEET and NODES in self._read(definition) and NODES not in nodes.measured:
@@ -395,12 +412,38 @@ class Diagnosis:
         """Another live node has this node's name."""
         self._namesake_at = self._evidence.now()
 
+    @property
+    def trouble(self) -> str:
+        """The fault of this node that the other nodes are told, in a sentence; empty for none."""
+        if self._store.trouble is not None:
+            return f"writes are refused: {self._store.trouble}"
+        if self._store.lately is not None:
+            return f"writes are refused now and then: {self._store.lately}"
+        if self._namesake_at is not None and self._evidence.now() - self._namesake_at < NAMESAKE_TOLD:
+            return f"another live node was called {self._gossip.node_id} too, as a copy would be"
+        return ""
+
     def look(self) -> DiagnosisReport:
         """All findings available at once. O(nodes + constraints)."""
         findings = [*self._identity(), *self._fleet(), *self._state(), self._measuring(), *self._disabled()]
         findings += [self._constraints(), self._conflicts()]
         findings += [finding for check in self.further for finding in check()]
         return DiagnosisReport(node=self._gossip.node_id, worst=worst_of(findings), findings=tuple(findings))
+
+    def faults(self) -> list[Finding]:
+        """The findings that a status names: faults that it has no line of its own for, and values and alerts that do not come.
+
+        O(nodes).
+        """
+        found = [*self._identity(), *self._fleet(), *self._state(), self._measuring()]
+        found += [finding for check in self.further for finding in check()]
+        shown = SHOWN | {"peers"} if set(self._evidence.names) - {self._gossip.node_id} else SHOWN
+        shown = shown if self._store.trouble is not None else shown - {"store"}
+        return [
+            each
+            for each in found
+            if (each.level == "fail" and each.check not in shown) or (each.level == "warn" and each.check in WARNED)
+        ]
 
     def look_outside(self) -> list[Finding]:
         """The findings on seeds and disk. Blocks: call it in a thread."""
@@ -481,10 +524,14 @@ class Diagnosis:
             advice = "`constraint-crdt constraints` says by whom and why; `constraint-crdt enable ID` ends it"
             yield Finding(check="disabled", level="warn", what=what, advice=advice)
 
+    def undecidable(self, ids: Iterable[str]) -> tuple[dict[str, str], set[str]]:
+        """Those of some constraints that no node can decide, each with the reason, and the nodes of which more has to be known."""
+        live = {self._gossip.node_id, *self._inbox.live, *self._inbox.away}
+        return Undecidable(self._gossip, self._measured, self.last).reasons(ids, live)
+
     def _constraints(self) -> Finding:
         """The constraints that no node can decide."""
-        live = {self._gossip.node_id, *self._inbox.live, *self._inbox.away}
-        found, untold = Undecidable(self._gossip, self._measured, self.last).reasons(sorted(self._gossip.state.constraints), live)
+        found, untold = self.undecidable(sorted(self._gossip.state.constraints))
         if found:
             what = f"no node can decide {named([f'{id_} ({reason})' for id_, reason in found.items()])}"
             advice = (
@@ -602,6 +649,7 @@ class Diagnosis:
             yield Finding(check="peers", level="fail", what=what, advice=advice)
         else:
             yield Finding(check="peers", level="ok", what="this node is alone, and was told of no other one (--connect)")
+        yield from self._others(live)
         slow = slow_links(self._gossip.links, live)
         if slow:
             yield Finding(check="links", level="warn", what=f"slow links: {named([*map(str, slow)])}", advice=_SLOW)
@@ -648,6 +696,13 @@ class Diagnosis:
             yield reach
         yield self._software()
 
+    def _others(self, live: Set[str]) -> Iterator[Finding]:
+        """The faults that live nodes tell of themselves."""
+        told = [f"{name} ({trouble})" for name in sorted(live) if (trouble := self._gossip.tracker.trouble(name))]
+        if told:
+            advice = "`constraint-crdt doctor` on these machines says what to do"
+            yield Finding(check="others", level="warn", what=f"live nodes tell of a fault of theirs: {named(told)}", advice=advice)
+
     def _software(self) -> Finding:
         described = self._gossip.state.nodes
         live = {self._gossip.node_id, *self._inbox.live, *self._inbox.away}
@@ -671,13 +726,17 @@ class Diagnosis:
         else:
             yield Finding(check="agreement", level="ok", what="no two nodes were found to differ at equal clocks")
         if self._inbox.refused:
-            what = f"{counted(self._inbox.refused, 'message', 'was', 'were')} refused since the start"
+            last = f"; the last: {self._inbox.refusal}" if self._inbox.refusal else ""
+            what = f"{counted(self._inbox.refused, 'message', 'was', 'were')} refused since the start{last}"
             advice = "the log of this node says why: another version, another fleet, or beyond a limit"
             yield Finding(check="messages", level="warn", what=what, advice=advice)
         trouble = self._store.trouble
         if trouble is not None:
             advice = "make room, or make the disk writable: the node tries again by itself"
             yield Finding(check="store", level="fail", what=f"writes are refused: {trouble}", advice=advice)
+        elif self._store.lately is not None:
+            what = f"writes are refused now and then: {self._store.lately}"
+            yield Finding(check="store", level="fail", what=what, advice="make room: the store finds some for a while by itself")
         else:
             yield Finding(check="store", level="ok", what=f"writes are taken ({self._store.path})")
         yield from check_name(self._gossip.node_id, socket.gethostname(), in_memory=self._file is None)

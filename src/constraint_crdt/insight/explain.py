@@ -740,7 +740,7 @@ class NodeOverview:
 
     def _one(self, id_: str, node: str | None, clocks: Sequence[Clock | None] | None) -> ConstraintOverview:
         state = self._gossip.state
-        additions = state.constraints.additions(id_)
+        additions = sorted(state.constraints.additions(id_), key=lambda each: -each.definition.severity.rank)
         definitions = [each.definition for each in additions]
         ends = [each.expires_at for each in definitions if each.expires_at is not None]
         first, counts, last = definitions[0], state.metrics.constraint(id_), self._evaluations.last(id_)

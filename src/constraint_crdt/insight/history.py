@@ -46,10 +46,10 @@ from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, NotKept, UnknownName
-from constraint_crdt.model import IfUnknown, Mode, Scope
+from constraint_crdt.model import IfUnknown, Mode, Scope, VerdictState
 from constraint_crdt.operations.command import show_duration
 from constraint_crdt.operations.counts import ConstraintRate, NodeRate, RatesReport
-from constraint_crdt.operations.evidence import NodeSpells, SeriesPoint, SeriesReport, SpellReport
+from constraint_crdt.operations.evidence import NodeSpells, SeriesPoint, SeriesReport, SpellReport, TurnReport
 from constraint_crdt.operations.rules import HistoryEntry, RevertReport, RevertStep
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.changes import (
@@ -438,6 +438,12 @@ ALL_SAMPLES = 200_000
 TURNS = 100
 """Turns kept of a constraint on a node, at most: the latest."""
 
+FLAPPING_LOOKED_AT = 200
+"""Constraints among which those that flap are found, at most: those told of last."""
+
+LATEST_TURNS = 500
+"""The latest turns of all constraints on all nodes, kept in their order."""
+
 ALL_TURNS = 50_000
 """Turns kept in all. Those of the constraint without a turn for the longest time are dropped first."""
 
@@ -544,6 +550,7 @@ class VerdictHistory:
         self._most = SAMPLES
         self._turns: OrderedDict[str, dict[str, deque[NodeVerdict]]] = OrderedDict()
         self._held = 0
+        self._latest: deque[tuple[str, str, NodeVerdict]] = deque(maxlen=LATEST_TURNS)
         self._fresh: deque[Cell] = deque(maxlen=ALL_TURNS)
         """Cells not read yet: of many that come together most are of no interest later."""
         gossip.state.rows.watch(VERDICT, self._told)
@@ -584,6 +591,27 @@ class VerdictHistory:
             ),
         )
 
+    def flapping(self, after: int, least: int) -> Iterator[tuple[int, str, str]]:
+        """The violations since a time, with constraint and node, of those with `least` at least. O(constraints told of since)."""
+        self._take_fresh()
+        for id_, by_node in islice(reversed(self._turns.items()), FLAPPING_LOOKED_AT):
+            for node, turns in by_node.items():
+                began = sum(each.since >= after and each.state is VerdictState.VIOLATED for each in turns)
+                if began >= least:
+                    yield began, id_, node
+
+    def latest(self, most: int) -> list[TurnReport]:
+        """The latest turns of all nodes, so many at most, in the order of their beginnings."""
+        self._take_fresh()
+        found = sorted(self._latest, key=lambda each: each[2].since)[-most:]
+        return [
+            TurnReport(
+                constraint=id_, node=node, state=turn.state.value, since=turn.since, values=dict(turn.inputs), margin=turn.margin,
+                margin_share=turn.share, margin_variable=turn.variable, reason=turn.reason,
+            )
+            for id_, node, turn in found
+        ]  # fmt: skip
+
     def _told(self, _old: Cell | None, new: Cell | None) -> None:
         if new is not None:
             self._fresh.append(new)
@@ -606,10 +634,13 @@ class VerdictHistory:
             return  # of a former life
         if turns and (verdict.since == turns[-1].since or verdict.state is turns[-1].state):
             # A violation keeps its beginning from pending on; a new life restates the old spell.
-            if verdict.since == turns[-1].since:
+            if verdict.since == turns[-1].since and (verdict.inputs or not turns[-1].inputs):
+                if verdict.state is not turns[-1].state:
+                    self._latest.append((id_, node, verdict))
                 turns[-1] = verdict
             return
         turns.append(verdict)
+        self._latest.append((id_, node, verdict))
         self._held += 1
         if len(turns) > TURNS:
             turns.popleft()

@@ -177,9 +177,9 @@ class ActionReport(msgspec.Struct, frozen=True, kw_only=True):
     """The pattern of the constraints."""
     turns: tuple[str, ...]
     way: str
-    """command, webhook or zenoh."""
+    """command, webhook, zenoh or mqtt."""
     to: str
-    """The program, the key, or the address without its secret parts."""
+    """The program, the key, the broker and the topic, or the address without its secret parts."""
     acting: tuple[str, ...]
     """The constraints that are violated or unknown, as the action was told; 100 at most."""
     waiting: int
@@ -494,7 +494,8 @@ async def _remove(node: "Node", request: NamedRule) -> RuleChange:
     try:
         return await node.fleet_alerts.remove(request.name)
     except KeyError:
-        raise not_found(f"the fleet has no alert rule {request.name!r}, as far as known here", "name") from None
+        detail = f"the fleet has no alert rule {request.name!r}, as far as known here"
+        raise not_found(detail, "name", name=request.name, known=node.gossip.state.alert_rules) from None
 
 
 REMOVE_ALERT: Final = Operation(

@@ -229,7 +229,7 @@ class ReleaseReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def _check_known(node: "Node", name: str) -> None:
     if name not in node.budgets:
-        raise not_found(f"there is no budget {name!r} here", "name")
+        raise not_found(f"there is no budget {name!r} here", "name", name=name, known=node.gossip.escrow.budgets)
 
 
 # --- definitions ------------------------------------------------------------------------------------------------------------

@@ -192,6 +192,8 @@ def parse_measurements(texts: Iterable[str]) -> dict[str, object]:
             raise UsageError(f"{text!r} is not VAR=VALUE, for example gpu_temp_c=91.5")
         if name in values:
             raise UsageError(f"{name} has two values: give one")
+        if not value:
+            raise UsageError(f"{name} has no value, as of an unset shell variable: give one, or '{name}=\"\"' for the empty text")
         values[name] = _measured(value)
     return values
 
@@ -263,8 +265,7 @@ def show_length(seconds: float) -> str:
 
 def show_distance(seconds: float) -> str:
     """How far off a point in time is: `in 29 min`, or `29 min ago`."""
-    amount = show_length(abs(seconds))
-    return f"in {amount}" if seconds > 0 else f"{amount} ago"
+    return f"in {show_length(seconds + 0.5)}" if seconds > 0 else f"{show_length(-seconds)} ago"
 
 
 def show_time(time: int | None, now: float) -> str:

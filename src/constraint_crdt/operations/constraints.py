@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import dot_text
 from constraint_crdt.errors import ConstraintCrdtError, UnknownConstraint
-from constraint_crdt.model import IfUnknown, Mode, Scope, Severity, close_to
+from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
 from constraint_crdt.model.selectors import Selector
 from constraint_crdt.operations.command import (
     Column,
@@ -625,14 +625,10 @@ class BatchError(ConstraintCrdtError, ValueError):
 MOST_NAMED: Final = 100
 """Ids and patterns of a request."""
 
-MOST_COMPARED: Final = 1000
-"""Ids that a wrong id is compared with, for a hint: a comparison takes some 20 µs."""
 
-
-def inactive(id_: str, active: Sequence[str], field: str | None = None) -> Problem:
+def inactive(id_: str, active: Iterable[str], field: str | None = None) -> Problem:
     """The refusal of an id that no active constraint has, with the most similar id."""
-    near = close_to(id_, active[:MOST_COMPARED])
-    return not_found(f"no constraint {id_!r} is active{f' ({near[0]} may be meant)' if near else ''}", field)
+    return not_found(f"no constraint {id_!r} is active", field, name=id_, known=active)
 
 
 def chosen(ids: Sequence[str], wanted: Sequence[str]) -> list[str]:
@@ -994,7 +990,7 @@ async def _edit(node: "Node", request: EditConstraint) -> Added:
     try:
         change = await node.edit_constraint(request.id, loosen=request.loosen, **fields)
     except UnknownConstraint:
-        raise not_found(f"no constraint {request.id!r} is active") from None
+        raise inactive(request.id, node.constraint_ids()) from None
     says_end = (fields.get("ttl") or fields.get("until")) is not None
     return await _written(node, request.id, change.value, before, says_end=says_end)
 
@@ -1018,7 +1014,7 @@ async def _resolve(node: "Node", request: ResolveConflict) -> Added:
     constraints = node.gossip.state.constraints
     dots = {dot_text(each.dot): each.dot for each in constraints.additions(request.id)}
     if not dots:
-        raise not_found(f"no constraint {request.id!r} is active")
+        raise inactive(request.id, node.constraint_ids())
     if request.keep is not None and request.keep not in dots:
         raise wrong(f"no definition of {request.id} in force is of the mutation {request.keep}: look again", "keep")
     before = constraints.definitions(request.id)
@@ -1077,7 +1073,11 @@ REMOVE: Final = Operation(
         help="remove constraints from the fleet",
         group="constraints",
         flags={"id": None},
-        options={"ids": Flag(metavar="ID", nargs="+", help="an id, or a pattern as 'thermal*'"), **_WAIT},
+        options={
+            "ids": Flag(metavar="ID", nargs="+", help="an id, or a pattern as 'thermal*'"),
+            "yes": Flag("--yes", action="store_true", help="do not ask, where a pattern matches whatever there is"),
+            **_WAIT,
+        },
     ),
 )
 

@@ -144,7 +144,7 @@ class Nothing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConstraintOverview(msgspec.Struct, frozen=True, kw_only=True):
-    """An active constraint at a glance. Of several definitions, the first."""
+    """An active constraint at a glance. Of several definitions, that of the highest severity."""
 
     id: str
     when: str | None
@@ -363,7 +363,8 @@ def _evaluated(each: "Evaluation") -> Evaluated:
     )
 
 
-def _evaluations(found: Checked, request: Given, __: "Namespace") -> str | Table:
+def show_evaluations(found: Checked, request: Given) -> str | Table:
+    """A row for each constraint with its verdict."""
     if not found.evaluations:
         return "nothing to evaluate: no active constraint has a `when`"
     columns = [Column("constraint"), Column("verdict"), Column("state"), Column("margin"), Column("reason")]
@@ -396,9 +397,20 @@ CHECK: Final = Operation(
         help="evaluate the constraints against values now, and count it",
         group="constraints",
         flags={
-            "values": VALUES,
+            "values": Flag(
+                nargs="*",
+                metavar="VAR=VALUE",
+                help="a number, true, false, or else a text; others count as they were measured last",
+                convert=parse_measurements,
+            ),
         },
-        show=_evaluations,
+        options={
+            "exit_code": Flag(
+                "--exit-code",
+                action="store_true",
+                help="end with 121 if an enforced constraint is violated, else with 122 if it cannot be decided, for scripts",
+            )
+        },
     ),
 )
 
@@ -523,9 +535,10 @@ LATELY: Final = Operation(
 async def _rates(node: "Node", request: GetRates) -> Reply[RatesReport]:
     constraint, name = request.constraint, request.node
     if constraint is not None and not node.rates.knows_constraint(constraint):
-        raise not_found(f"no constraint {constraint!r} is active, and none of that id was evaluated", "constraint")
+        detail = f"no constraint {constraint!r} is active, and none of that id was evaluated"
+        raise not_found(detail, "constraint", name=constraint, known=node.constraint_ids())
     if name is not None and not node.rates.knows_node(name):
-        raise not_found(f"no node {name!r} ever wrote, as far as is known here", "node")
+        raise not_found(f"no node {name!r} ever wrote, as far as is known here", "node", name=name, known=node.node_names())
     with in_field("half_life"):
         report = node.rates.report(request.half_life, constraint, name)
     listed = [each for each in report.constraints if request.after is None or (each.constraint or "") > request.after]

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -46,6 +47,7 @@ from constraint_crdt.operations.operation import (
     busy,
     not_found,
     number,
+    parse_whole,
 )
 
 if TYPE_CHECKING:
@@ -346,6 +348,29 @@ class NodeSpells(msgspec.Struct, frozen=True, kw_only=True):
     spells: tuple[SpellReport, ...]
 
 
+class GetTurns(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /v1/turns`."""
+
+    last: int | None = None
+
+
+class TurnReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The turn of a constraint to another state on a node, as that node told."""
+
+    constraint: str
+    node: str
+    state: str
+    """holds, pending, violated, clearing, unknown, off."""
+    since: int
+    """In ns since the epoch by the clock of that node; of pending, violated and clearing the first violated look of the spell."""
+    values: dict[str, str]
+    """The values of the variables at the turn, as texts."""
+    margin: float | None
+    margin_share: float | None
+    margin_variable: str | None
+    reason: str
+
+
 class SeriesReport(msgspec.Struct, frozen=True, kw_only=True):
     """The recent course of a constraint, as far as the node that answers keeps it in memory."""
 
@@ -379,11 +404,11 @@ async def _coverage(node: "Node", request: GetFleetCoverage) -> CoverageReport:
             return coverage.report(id_)
         return await coverage.wait(id_, _wanted(request.wait), request.timeout)
     except KeyError:
-        raise _unknown(str(id_)) from None
+        raise _unknown(str(id_), node.constraint_ids()) from None
 
 
-def _unknown(id_: str) -> Problem:
-    return not_found(f"no constraint {id_!r} is active, and no removal of one is remembered here")
+def _unknown(id_: str, known: Iterable[str]) -> Problem:
+    return not_found(f"no constraint {id_!r} is active, and no removal of one is remembered here", name=id_, known=known)
 
 
 def _wanted(wait: str | int) -> Wanted:
@@ -502,7 +527,7 @@ async def _explain(node: "Node", request: ExplainConstraint) -> ExplainReport:
     try:
         return node.explanations.report(request.id)
     except KeyError:
-        raise _unknown(request.id) from None
+        raise _unknown(request.id, [*node.constraint_ids(), *node.gossip.escrow.budgets]) from None
 
 
 def show_explain(answer: ExplainReport, _: ExplainConstraint, __: "Namespace") -> View:
@@ -638,7 +663,10 @@ def _verdicts(answer: ExplainReport, now: float) -> list[str]:
     """A sentence for each node with another state than `holds`, and the longest violated first."""
     found = [each for each in answer.violations if each.state in _TOLD]
     found.sort(key=lambda each: (_TOLD.index(each.state or ""), each.since or 0, each.node))
-    sentences = [f"{each.state} on {show_verdict(each, now)}{_held_by(each, answer)}" for each in found[:MOST_TOLD]]
+    sentences = [
+        f"{'' if each.live else 'when last heard '}{each.state} on {show_verdict(each, now)}{_held_by(each, answer)}"
+        for each in found[:MOST_TOLD]
+    ]
     return [*sentences, f"and on {counted(len(found) - MOST_TOLD, 'more node')}"] if len(found) > MOST_TOLD else sentences
 
 
@@ -711,7 +739,8 @@ async def _series(node: "Node", request: GetSeries) -> SeriesReport:
     try:
         return node.verdict_history.report(request.id, request.points or DEFAULT_POINTS)
     except KeyError:
-        raise not_found(f"no constraint {request.id!r} is active, and nothing is remembered of its course here") from None
+        detail = f"no constraint {request.id!r} is active, and nothing is remembered of its course here"
+        raise not_found(detail, name=request.id, known=node.constraint_ids()) from None
 
 
 def _parse_points(text: str) -> int:
@@ -774,6 +803,34 @@ SERIES: Final = Operation(
         group="constraints",
         flags={"id": Flag(metavar="ID")},
         show=show_series,
+    ),
+)
+
+
+MOST_TURNS: Final = 500
+DEFAULT_TURNS: Final = 100
+
+
+async def _turns(node: "Node", request: GetTurns) -> list[TurnReport]:
+    return node.verdict_history.latest(request.last or DEFAULT_TURNS)
+
+
+TURNS: Final = Operation(
+    name="turns",
+    method=GET,
+    path="/v1/turns",
+    summary="The latest turns of constraints on all nodes.",
+    about="The latest turns of constraints to another state on all nodes, of those that the node has in memory; the newest last.",
+    request=GetTurns,
+    response=list[TurnReport],
+    run=_turns,
+    parameters=(
+        Parameter(
+            name="last",
+            about="turns at most",
+            schema={"type": "integer", "minimum": 1, "maximum": MOST_TURNS, "default": DEFAULT_TURNS},
+            parse=parse_whole(1, MOST_TURNS),
+        ),
     ),
 )
 

@@ -108,7 +108,8 @@ async def _counter(node: "Node", request: GetCounter) -> CounterReport:
     try:
         return node.counters.report(request.name)
     except KeyError:
-        raise not_found(f"there is no counter {request.name!r} yet: the first move begins it") from None
+        detail = f"there is no counter {request.name!r} yet: the first move begins it"
+        raise not_found(detail, name=request.name, known=node.gossip.state.counters) from None
 
 
 def _value(client: "Client", flags: "Namespace") -> CounterReport:

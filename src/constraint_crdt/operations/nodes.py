@@ -1,7 +1,7 @@
 """The operations on the node itself and on the other nodes of its fleet."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Literal
@@ -10,7 +10,7 @@ import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
 from constraint_crdt.model import Severity, counted
-from constraint_crdt.operations.command import Column, Command, Flag, Lines, Table, View, show_time
+from constraint_crdt.operations.command import Column, Command, Flag, Lines, Table, View, show_length, show_time
 from constraint_crdt.operations.constraints import DisabledReport, show_disabled
 from constraint_crdt.operations.evidence import PeerConvergence, standing
 from constraint_crdt.operations.operation import (
@@ -127,16 +127,26 @@ class ViolatedConstraint(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int
     """The number of nodes with a violation."""
     node: str
-    """The node with the longest violation."""
+    """The node with the longest violation, a live one if there is one."""
     since: int | None
     """The beginning of that violation, in ns since the epoch; null if the node did not tell it."""
+    live: bool = True
+    """False: no node with a violation is live, so the violation is as they last told."""
+    reason: str = ""
+    """Why the node cannot tell now whether it goes on, as a dead sensor; empty where it can."""
+
+
+FAULT: Final = "fault"
+"""The kind of a concern that is a finding of `doctor`."""
 
 
 class Concern(msgspec.Struct, frozen=True, kw_only=True):
     """Something that an operator may have to see to, beside violations and the state of this node's disk and clock."""
 
     kind: str
-    """unknown, not live, conflict, clock, duplicate, flapping, changed, other fleet."""
+    """fault (of the node itself), unknown, undecidable, not live, behind, conflict, clock, duplicate, trouble (that another node
+    tells), refused, flapping, changed, other fleet.
+    """
     what: str
     command: str
     """The command that leads to the remedy, without the name of the program."""
@@ -284,6 +294,10 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     """The sites that it speaks with for its own, as far as this node knows: of a node of another site only that of this node."""
     endpoints: tuple[str, ...] = ()
     """The addresses at which it told that peers reach it."""
+    uptime: float | None = None
+    """Seconds since it joined the network; null where that is not known, as of nodes that are not live."""
+    trouble: str = ""
+    """The fault that it tells of itself, as that its disk is full; empty for none. Nodes of 0.1.0 tell none."""
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
@@ -486,14 +500,18 @@ def show_worst(each: ViolatedConstraint, now: float) -> str:
     """A violated constraint: `thermal (critical) on forge since 3 min ago, and on 2 more nodes`."""
     since = "" if each.since is None else f" since {show_time(each.since, now)}"
     more = "" if each.nodes < 2 else f", and on {counted(each.nodes - 1, 'more node')}"
-    return f"{each.id} ({each.severity}) on {each.node}{since}{more}"
+    gone = "" if each.live else ", as last heard: it is not live"
+    unsure = f" ({each.reason})" if each.reason and each.live else ""
+    return f"{each.id} ({each.severity}) on {each.node}{since}{unsure}{gone}{more}"
 
 
 LEVELS: Final = ("OK", "WARNING", "CRITICAL")
 """The results of a check in the order of their exit codes, as monitoring plugins have them."""
 
 
-CHECKED: Final = frozenset({"conflict", "clock", "duplicate", "flapping", "other fleet"})
+CHECKED: Final = frozenset(
+    (FAULT, "conflict", "clock", "duplicate", "trouble", "refused", "behind", "undecidable", "flapping", "other fleet")
+)
 """The kinds of concerns that a check warns of; it has others of its own."""
 
 
@@ -515,7 +533,11 @@ def check_status(answer: Status) -> tuple[int, list[str]]:
         *worst,
         *([(1, f"{counted(more, 'more constraint')} violated")] if more > 0 else []),
         *([(1, f"cut off: {_cut_off(answer)}")] if is_cut_off(answer) else []),
-        *([(1, counted(away, "node in service", "is", "are") + " not live")] if away > 0 and not is_cut_off(answer) else []),
+        *(
+            [(1, f"{counted(away, 'node')} in service {'is' if away == 1 else 'are'} not live")]
+            if away > 0 and not is_cut_off(answer)
+            else []
+        ),
         *([(1, f"{counted(answer.unknown_here, 'constraint')} unknown on this node")] if answer.unknown_here else []),
         *([(1, f"{counted(answer.firing, 'alert')} firing")] if answer.firing else []),
         *([(1, "the clock is in doubt")] if answer.clock_in_doubt else []),
@@ -523,6 +545,10 @@ def check_status(answer: Status) -> tuple[int, list[str]]:
     ]
     found.sort(key=lambda each: -each[0])
     return max((level for level, _ in found), default=0), [why for _, why in found]
+
+
+def _not_live(away: int) -> str:
+    return f"{counted(away, 'node')} in service {'is' if away == 1 else 'are'} not live"
 
 
 def show_check(answer: Status) -> str:
@@ -636,12 +662,9 @@ async def _nodes(node: "Node", request: ListNodes) -> Reply[list[NodeReport]]:
 MOST_NAMED = 3
 """Sites that a line names."""
 
-SHOWN_OFFSET = 1.0
-"""Seconds by which the clock of a peer differs at least from that of the node to be worth a column."""
-
 
 def show_nodes(answer: list[NodeReport], _: ListNodes, __: "Namespace") -> View:
-    """A row for each node. Labels, clock and link have a column where a node has some, differs, or has none that is direct."""
+    """A row for each node. Labels, clocks, sites, slow links, unusual links and troubles have a column where there are some."""
     now = time.time()
     columns = [
         Column("node"),
@@ -654,9 +677,12 @@ def show_nodes(answer: list[NodeReport], _: ListNodes, __: "Namespace") -> View:
         Column("since"),
         Column("behind", right=True),
         Column("software"),
+        Column("up", right=True),
+        Column("address"),
     ]
     unusual = any(each.link not in ("", "direct") for each in answer)
-    skewed = any(abs(each.clock_offset or 0.0) >= SHOWN_OFFSET for each in answer)
+    skewed = any(each.clock_offset is not None for each in answer)
+    troubled = any(each.trouble for each in answer)
     labelled = any(each.labels for each in answer)
     sited = len({each.site for each in answer}) > 1
     columns += [Column("labels")] if labelled else []
@@ -665,6 +691,7 @@ def show_nodes(answer: list[NodeReport], _: ListNodes, __: "Namespace") -> View:
     measured = any(each.measured is not None and each.measured.slow for each in answer)
     columns += [Column("round trip", right=True), Column("rate", right=True)] if measured else []
     columns += [Column("link")] if unusual else []
+    columns += [Column("trouble")] if troubled else []
     rows = [
         [
             each.node,
@@ -675,11 +702,14 @@ def show_nodes(answer: list[NodeReport], _: ListNodes, __: "Namespace") -> View:
             _yes(each.same_constraints),
             *standing(None if each.revoked else each.convergence, now),
             each.software,
+            "-" if each.uptime is None else show_length(each.uptime),
+            _address(each.endpoints),
             *([", ".join(f"{key}={value}" for key, value in each.labels.items()) or "-"] if labelled else []),
             *([_offset(each.clock_offset)] if skewed else []),
             *([f"{site_name(each.site)}{f', {_speaks(each)}' if each.speaks_with else ''}"] if sited else []),
             *(_link_cells(each.measured) if measured else []),
             *([each.link or "-"] if unusual else []),
+            *([each.trouble or "-"] if troubled else []),
         ]
         for each in answer
     ]
@@ -687,7 +717,12 @@ def show_nodes(answer: list[NodeReport], _: ListNodes, __: "Namespace") -> View:
 
 
 def _offset(seconds: float | None) -> str:
-    return "-" if seconds is None or abs(seconds) < SHOWN_OFFSET else f"{seconds:+.1f} s"
+    return "-" if seconds is None else f"{round(seconds, 1) + 0.0:+.1f} s"
+
+
+def _address(endpoints: Sequence[str]) -> str:
+    more = f" and {len(endpoints) - 1} more" if len(endpoints) > 1 else ""
+    return f"{endpoints[0]}{more}" if endpoints else "-"
 
 
 def _yes(value: bool) -> str:
@@ -806,7 +841,8 @@ async def _retire(node: "Node", request: Retiring) -> RetireReport:
     try:
         return await node.retire(request.node, dry_run=request.dry_run, force=request.force, undo=request.undo)
     except KeyError:
-        raise not_found(f"no node {request.node!r} ever wrote, as far as is known here", "node") from None
+        detail = f"no node {request.node!r} ever wrote, as far as is known here"
+        raise not_found(detail, "node", name=request.node, known=node.node_names()) from None
     except WritesRefused:
         raise
     except ConstraintCrdtError as error:

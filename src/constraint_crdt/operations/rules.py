@@ -266,7 +266,7 @@ async def _disable(node: "Node", request: Disabled) -> Switched:
     try:
         ids = await node.disable(request.ids, why=request.why, for_=request.for_, all_=request.all_)
     except UnknownConstraint as error:
-        raise not_found(str(error), "ids") from None
+        raise not_found(str(error), "ids", name=str(error.name), known=node.constraint_ids()) from None
     return Switched(change="disabled", ids=tuple(each for each in ids if each), all=request.all_)
 
 
@@ -274,7 +274,7 @@ async def _enable(node: "Node", request: Enabled) -> Switched:
     try:
         ids = await node.enable(request.ids, why=request.why, all_=request.all_)
     except UnknownConstraint as error:
-        raise not_found(str(error), "ids") from None
+        raise not_found(str(error), "ids", name=str(error.name), known=node.constraint_ids()) from None
     return Switched(change="enabled", ids=tuple(each for each in ids if each), all=request.all_ and bool(ids))
 
 
@@ -382,7 +382,7 @@ async def _mode(node: "Node", request: NewMode) -> ModeReport:
     try:
         former = await node.set_mode(request.id, request.mode, why=request.why, loosen=request.loosen)
     except UnknownConstraint:
-        raise not_found(f"no constraint {request.id!r} is active", "id") from None
+        raise not_found(f"no constraint {request.id!r} is active", "id", name=request.id, known=node.constraint_ids()) from None
     changed = len(before) == 1 and former != request.mode
     effect = await node.edit_effects.of(request.id, before, before[0]._replace(mode=request.mode)) if changed else None
     return ModeReport(id=request.id, mode=request.mode, before=former, effect=effect)

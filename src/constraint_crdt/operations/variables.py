@@ -87,7 +87,8 @@ class VariableReport(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _variables(node: "Node", request: GetVariables) -> Reply[list[VariableReport]]:
     if request.node is not None and request.node not in node.node_names():
-        raise not_found(f"no node {request.node!r} ever wrote, as far as is known here", "node")
+        detail = f"no node {request.node!r} ever wrote, as far as is known here"
+        raise not_found(detail, "node", name=request.node, known=node.node_names())
     page, following = request.page(node.variable_ids(node=request.node, name=request.name))
     return Reply(node.variables(page), next_after=following)
 
@@ -449,7 +450,7 @@ def show_change(answer: ParameterChange, _: Any, __: "Namespace") -> View:
     lines = [f"{answer.name}{where}: {answer.change}"]
     by_values: dict[tuple[str, str], list[str]] = {}
     for each in answer.nodes:
-        by_values.setdefault((show_scalar(each.before), each.reason or show_scalar(each.after)), []).append(each.node)
+        by_values.setdefault((show_scalar(each.before), _unset_or(each)), []).append(each.node)
     for (before, after), names in by_values.items():
         more = f" and {len(names) - SHOWN_NODES} more" if len(names) > SHOWN_NODES else ""
         lines.append(f"  {before} -> {after} on {', '.join(names[:SHOWN_NODES])}{more}")
@@ -462,6 +463,11 @@ def show_change(answer: ParameterChange, _: Any, __: "Namespace") -> View:
     lines.append(f"  read by {readers}{more}" if readers else "  no constraint reads it there")
     lines += [f"  {each.id}: {show_effect(each)}" for each in answer.effects[:SHOWN_NODES]]
     return lines
+
+
+def _unset_or(each: NodeParameter) -> str:
+    """The value after a change. Other reasons than a missing setting are told as they are."""
+    return "unset" if "is not set" in each.reason else each.reason or show_scalar(each.after)
 
 
 MOST_CHANGED: Final = 100
@@ -507,7 +513,7 @@ async def _unset(node: "Node", request: UnsetParameter) -> ParameterChange:
     try:
         return await node.unset_parameter(request.name, request.on, loosen=request.loosen)
     except UnknownName as error:
-        raise not_found(str(error)) from None
+        raise not_found(str(error), name=request.name, known=node.gossip.state.parameters) from None
 
 
 UNSET_PARAMETER: Final = Operation(

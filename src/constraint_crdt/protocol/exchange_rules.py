@@ -215,6 +215,7 @@ class Composer:
             packed=packed,
             time=local.time.own(),
             asks=local.asks() or None,
+            trouble=local.trouble() or None,
         )
 
     def whole_ping(self, peer: Peer | None, *, spelled_out: bool = False) -> Ping:
@@ -231,6 +232,7 @@ class Composer:
             changes=() if spoken is entries else list(spoken.items()),
             time=local.time.own(),
             asks=local.asks() or None,
+            trouble=local.trouble() or None,
         )
 
     def begin(self, peer: str) -> GossipMessage:
@@ -594,6 +596,7 @@ class Exchange:
                 result = self._on_ping(message, peer)
                 if message.asks:
                     self._tell_heard(message.asks, result.responses)
+                self._tracker.conversation(message.node.node_id).trouble = message.trouble or ""
                 ahead = None if message.time is None else self._local.time.hear(message.node.node_id, message.time)
                 result.skew = None if ahead is None else ahead / SECOND
                 return result

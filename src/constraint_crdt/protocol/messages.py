@@ -64,6 +64,9 @@ MOST_GROWTH: Final = 100
 MOST_ASKED: Final = 16
 """Nodes in a message that the sender asks for, or that it heard."""
 
+TROUBLE_BYTES: Final = 300
+"""Bytes of the trouble in a `Ping`, at most."""
+
 LEAST_ITEM_BYTES: Final = 3
 """Bytes of the shortest cell, run or clock entry, so that a short message needs no count."""
 
@@ -117,6 +120,8 @@ class Ping(GossipMessage, frozen=True, kw_only=True, eq=False):
     """Nodes that the sender does not hear: it asks who hears them."""
     packed: bytes | None = None
     """Further changes, as of `pack_entries`: only for a reader that says that it `packs`."""
+    trouble: str | None = None
+    """A fault of the sender that operators of the fleet should see, in a sentence. Nodes of 0.1.0 tell and read none."""
 
     @property
     def entries(self) -> Iterable[Entry]:
@@ -317,9 +322,17 @@ def _check_runs(runs: Sequence[WireRun], most_items: int | None, most_cells: int
 
 def _check_version(data: bytes) -> None:
     if len(data) >= 2 and 0x90 <= data[0] <= 0x9F and data[1] < 0x80 and data[1] >> 4 != WIRE_VERSION:
-        raise ConstraintCrdtError(
-            f"the message speaks wire version {data[1] >> 4}, this node speaks {WIRE_VERSION}: run the same major version on both"
-        )
+        theirs = f"{_sender(data)} speaks wire version {data[1] >> 4}"
+        raise ConstraintCrdtError(f"{theirs}, this node speaks {WIRE_VERSION}: run the same major version on both")
+
+
+def _sender(data: bytes) -> str:
+    """The node that a message of another wire version names, where it is at the same place as in this version."""
+    try:
+        name = msgspec.msgpack.decode(_decode_fields(data)[2], type=str)
+    except (msgspec.DecodeError, IndexError, UnicodeError, RecursionError):
+        return "the message"
+    return name if name and len(name.encode()) <= ID_BYTES and name.isprintable() else "the message"
 
 
 # --- the forms of fields ---------------------------------------------------------------------------------------------
@@ -466,6 +479,12 @@ def _checked_names(names: Sequence[str]) -> Sequence[str]:
     return names
 
 
+def _checked_trouble(text: str) -> str:
+    if len(text.encode()) > TROUBLE_BYTES:
+        raise ConstraintCrdtError("the trouble that a message tells is too long")
+    return text
+
+
 def _checked_ages(ages: Sequence[tuple[str, int]]) -> Sequence[tuple[str, int]]:
     _checked_names([name for name, _ in ages])
     return [(name, _count(age)) for name, age in ages]
@@ -491,6 +510,7 @@ _TIME: Final = _Form(int | None, lambda time, _: max(0, time) // MS, lambda time
 _TO: Final = _optional(_COUNT)
 _TOKEN: Final = _Form(bytes, None, _sized(HASH_TOKEN_BYTES))
 _TRANSFER: Final = _Form(bytes, None, _sized(TRANSFER_BYTES))
+_TROUBLE: Final = _Form(str | None, lambda text, _: text or None, _checked_trouble)
 _UNREAD_ENTRIES: Final = _Form(list[_WireEntry], _write_entries)
 
 
@@ -624,7 +644,15 @@ _WIRE: Final = (
         Ping,
         1,
         {"state_hash": _HASH},
-        {"base": _optional(_NAME), "entries": _ENTRIES, **_ADDRESS, "time": _TIME, "asks": _ASKS, "packed": _optional(_BYTES)},
+        {
+            "base": _optional(_NAME),
+            "entries": _ENTRIES,
+            **_ADDRESS,
+            "time": _TIME,
+            "asks": _ASKS,
+            "packed": _optional(_BYTES),
+            "trouble": _TROUBLE,
+        },
         _finish_ping,
     ),
     _Layout(Sync, 2, {"state_hash": _HASH, "state": _SYNC_RUNS}, _ADDRESS),

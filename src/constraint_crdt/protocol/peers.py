@@ -132,6 +132,8 @@ class Conversation(msgspec.Struct, eq=False):
     """The latest clock the peer has shown to know: the base of messages to it."""
     packs: bool = False
     """The peer said that it reads packed changes of a clock."""
+    trouble: str = ""
+    """The fault of the peer that it told last; empty for none."""
     stripped: tuple[int, int] | None = None
     """The clocks of both sides, as totals, when a transfer was last answered of which runs were left out here."""
 
@@ -278,6 +280,11 @@ class DeltaTracker:
         else:
             self._conversations.move_to_end(node_id)
         return found
+
+    def trouble(self, node_id: str) -> str:
+        """The fault that a peer told last; empty for none."""
+        found = self._conversations.get(node_id)
+        return "" if found is None else found.trouble
 
     def evidence(self, peer: Peer, mark: ClockMark, hash_: StateHash | None) -> None:
         """Note a clock a peer stated, with its hash if known. A clock older than the last is ignored."""

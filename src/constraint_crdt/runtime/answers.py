@@ -12,7 +12,7 @@ import heapq
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from typing import Final
 
@@ -28,8 +28,8 @@ from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.evidence import Convergence
 from constraint_crdt.insight.explain import state_here, violated_nodes
-from constraint_crdt.insight.history import DefinitionClock
-from constraint_crdt.model import DurationHistogram, EventKind, Mode, Severity, VerdictState, counted
+from constraint_crdt.insight.history import DefinitionClock, VerdictHistory
+from constraint_crdt.model import DurationHistogram, Event, EventKind, Mode, Severity, VerdictState, counted
 from constraint_crdt.model.selectors import Selector
 from constraint_crdt.operations.command import show_length, show_time
 from constraint_crdt.operations.constraints import (
@@ -44,7 +44,9 @@ from constraint_crdt.operations.constraints import (
     reported_time,
     reported_verdict,
 )
+from constraint_crdt.operations.evidence import ConvergenceReport
 from constraint_crdt.operations.nodes import (
+    FAULT,
     LINK_KINDS,
     MOST_LINKS,
     MOST_WORST,
@@ -63,6 +65,7 @@ from constraint_crdt.operations.nodes import (
     link_reports,
     slow_links,
 )
+from constraint_crdt.operations.service import Finding
 from constraint_crdt.operations.variables import (
     MOST_CHANGED,
     MOST_READERS,
@@ -111,16 +114,47 @@ def standing(transport: Transport) -> Standing:
 LATELY = 600.0
 """Seconds of events that a status tells of."""
 
+BEHIND_FOR = 60.0
+"""Seconds without evidence that a live peer has a change, from which on that is unusual. Of links that are slow some are."""
+
 LOOKED_AT = 500
 """Events that are looked at for that, at most."""
 
 UNKNOWN_LOOKED_AT = 1000
 """Unknown constraints among which a status chooses the gravest, at most."""
 
+UNDECIDABLE_LOOKED_AT = 50
+"""Of these, the gravest that a status asks whether any node can decide them."""
+
 FLAPS = 3
 """Violations of a constraint on this node in that time that make it flap."""
 
-_BY_PEOPLE = frozenset({EventKind.CHANGED, EventKind.REMOVED})
+_CHANGES: Final = {
+    EventKind.ADDED: "explain {}",
+    EventKind.CHANGED: "revert {}",
+    EventKind.REMOVED: "revert {}",
+    EventKind.EXPIRED: "history {}",
+    EventKind.PARAMETER: "params",
+    EventKind.BUDGET_CHANGED: "budget",
+    EventKind.BUDGET_REMOVED: "budget",
+}
+"""The kinds of events by which rules change, each with the command that leads on."""
+
+
+def _subject(event: Event) -> tuple[str, str]:
+    """The rule that an event is about: a constraint, a budget, or a parameter, of which the detail begins with the name."""
+    if event.kind is EventKind.PARAMETER:
+        return "parameter", event.detail.partition(" ")[0]
+    return ("constraint", event.constraint) if event.constraint else ("budget", event.budget)
+
+
+def _changed(event: Event, now: float) -> str:
+    """A change of a rule in a sentence: what, when, by whom, and the old and the new value."""
+    verbs = {EventKind.EXPIRED: "expired", EventKind.PARAMETER: "was set"}
+    verb = verbs.get(event.kind) or f"was {event.kind.value.rpartition(' ')[2]}"
+    who = f" by {event.actor} on {event.by}" if event.actor else ""
+    detail = f": {event.detail}" if event.detail else ""
+    return f"{event.constraint or event.budget or 'a parameter'} {verb} {show_time(event.time, now)}{who}{detail}"
 
 
 class Answers:
@@ -140,8 +174,17 @@ class Answers:
         alerts: AlertEngine,
         links: LinkProtection,
         log: EventLog,
+        history: VerdictHistory,
+        undecidable_of: Callable[[Iterable[str]], Mapping[str, str]],
+        faults: Callable[[], Iterable[Finding]],
     ) -> None:
+        """`undecidable_of`: gives the reasons of those of some constraints that no node can decide. `faults`: gives the findings
+        that a status names.
+        """
+        self._faults = faults
+        self._undecidable_of = undecidable_of
         self._log = log
+        self._history = history
         self._gossip = gossip
         self._feed = feed
         self._exchanges = exchanges
@@ -222,7 +265,7 @@ class Answers:
             sites=1 + len(exchanges.sites.others),
             away=len(exchanges.away),
             speaks_with=tuple(exchanges.sites.speaks_with()),
-            concerns=tuple(self._concerns()),
+            concerns=tuple(self._concerns(fleet)),
             uptime=time.monotonic() - self._began,
         )
 
@@ -248,18 +291,25 @@ class Answers:
         for id_ in self._violated():
             severity, nodes = self._severity(id_), verdicts.violated_on(id_)
             if severity is not None and nodes:
-                since = verdicts.of(id_)[nodes[0]].since
-                found.append((-severity.rank, since or 0, id_, severity.value, nodes, since))
+                node = next((each for each in nodes if self._is_live(each)), nodes[0])
+                told = verdicts.of(id_)[node]
+                found.append((-severity.rank, told.since or 0, id_, severity.value, len(nodes), node, told.since, told.reason))
         return tuple(
-            ViolatedConstraint(id=id_, severity=severity, nodes=len(nodes), node=nodes[0], since=since)
-            for _, _, id_, severity, nodes, since in heapq.nsmallest(MOST_WORST, found)
+            ViolatedConstraint(
+                id=id_, severity=severity, nodes=nodes, node=node, since=since, live=self._is_live(node), reason=reason
+            )
+            for _, _, id_, severity, nodes, node, since, reason in heapq.nsmallest(MOST_WORST, found)
         )
 
-    def _concerns(self) -> Iterator[Concern]:
+    def _is_live(self, name: str) -> bool:
+        """True for this node and for live ones, of other sites too."""
+        return name == self._gossip.node_id or name in self._exchanges.live or name in self._exchanges.away
+
+    def _concerns(self, fleet: ConvergenceReport) -> Iterator[Concern]:
         """See `Concern`. O(nodes)."""
         state, now, me = self._gossip.state, time.time(), self._gossip.node_id
-        for fleet, name in standing(self._transport).foreign.items():
-            what = f"{name} of fleet {fleet} is at the other end of a link, and this node is of fleet {self._gossip.fleet}"
+        for other, name in standing(self._transport).foreign.items():
+            what = f"{name} of fleet {other} is at the other end of a link, and this node is of fleet {self._gossip.fleet}"
             yield Concern(kind="other fleet", what=what, command="doctor")
         some = islice(state.verdicts.unknown, UNKNOWN_LOOKED_AT)
         found = [(-severity.rank, id_, severity) for id_ in some if (severity := self._severity(id_))]
@@ -269,11 +319,21 @@ class Answers:
                 name = min(told, key=lambda each: (told[each].since, each))
                 since = f" since {show_time(told[name].since, now)}" if told[name].since else ""
                 more = f", and on {counted(len(told) - 1, 'more node')}" if len(told) > 1 else ""
-                what = f"{id_} ({severity}) on {name}{since}{more}: {told[name].reason or 'it cannot be decided'}"
+                last = self._evaluator.last(id_) if name == me else None  # its reason may have changed since it was told
+                reason = (told[name].reason if last is None else last.reason) or "it cannot be decided"
+                what = f"{id_} ({severity}) on {name}{since}{more}: {reason}"
                 yield Concern(kind="unknown", what=what, command=f"explain {id_}")
+        yield from (Concern(kind=FAULT, what=each.what, command="doctor") for each in self._faults())
+        yield from self._undecidable()
         missing = sorted(set(self._in_service()) - self._exchanges.live - self._exchanges.away)
         if missing and self._exchanges.live:
             yield Concern(kind="not live", what=named(missing), command="doctor")
+        live = [each for each in fleet.peers if each.node in self._exchanges.live]
+        late = {each.node: each.staleness for each in live if each.staleness is not None}
+        behind = [f"{name} for {show_length(late[name])}" for name in sorted(late) if late[name] >= BEHIND_FOR]
+        if behind:
+            what = f"no evidence that the changes known here have arrived: {named(behind)}"
+            yield Concern(kind="behind", what=what, command="convergence")
         for id_ in sorted(self._feed.definitions.conflicts)[:MOST_WORST]:
             nodes = sorted({each.dot.replica.node_id for each in state.constraints.additions(id_)})
             yield Concern(kind="conflict", what=f"{id_} has several definitions, by {named(nodes)}", command=f"resolve {id_}")
@@ -281,7 +341,26 @@ class Answers:
         off = [f"{name} {offset / SECOND:+.1f} s" for name, offset in offsets if abs(offset) > self._gossip.time.max_skew]
         if off:
             yield Concern(kind="clock", what=f"{named(off)} from this node's", command="doctor")
+        if time.monotonic() - self._exchanges.refused_at < LATELY:
+            yield Concern(kind="refused", what=f"a message was refused: {self._exchanges.refusal}", command="doctor")
+        for name in sorted(self._exchanges.live):
+            if trouble := self._gossip.tracker.trouble(name):
+                yield Concern(kind="trouble", what=f"{name} tells: {trouble}", command="doctor")
         yield from self._lately(now, me)
+
+    def _undecidable(self) -> Iterator[Concern]:
+        """The gravest constraints unknown here that no node of the fleet can decide. O(nodes)."""
+        told = self._gossip.state.verdicts
+        some = (id_ for id_ in islice(self._evaluator.undecided_ids, UNKNOWN_LOOKED_AT) if not told.of(id_))
+        gravest = heapq.nsmallest(
+            UNDECIDABLE_LOOKED_AT, ((-severity.rank, id_, severity) for id_ in some if (severity := self._severity(id_)))
+        )
+        if gravest:
+            severity_of = {id_: severity for _, id_, severity in gravest}
+            found = self._undecidable_of(severity_of)
+            for id_ in list(found)[:MOST_WORST]:
+                what = f"{id_} ({severity_of[id_]}) on every node: {found[id_]}"
+                yield Concern(kind="undecidable", what=what, command=f"explain {id_}")
 
     def _severity(self, id_: str) -> Severity | None:
         """The highest of the definitions in force; None for an inactive constraint."""
@@ -293,18 +372,19 @@ class Answers:
         events = [each.event for each in self._log.newest(LOOKED_AT) if now - each.event.time / 1e9 < LATELY]
         if any(each.kind is EventKind.DUPLICATE_NAME for each in events):
             yield Concern(kind="duplicate", what=f"another live node has the name {me}, as a copy would", command="doctor")
-        began = Counter(each.constraint for each in events if each.kind is EventKind.VIOLATED)
-        for id_, times in began.most_common(MOST_WORST):
+        began = Counter((each.constraint, me) for each in events if each.kind is EventKind.VIOLATED)
+        for times, id_, node in self._history.flapping(round((now - LATELY) * SECOND), FLAPS):
+            began[id_, node] = max(times, began[id_, node])
+        for (id_, node), times in began.most_common(MOST_WORST):
             if times >= FLAPS:
-                what = f"{id_} on {me}: violated {counted(times, 'time')} in {show_length(LATELY)}; `for` and `clear_when` calm it"
+                what = (
+                    f"{id_} on {node}: violated {counted(times, 'time')} in {show_length(LATELY)}; `for` and `clear_when` calm it"
+                )
                 yield Concern(kind="flapping", what=what, command=f"explain {id_}")
-        changed = [each for each in events if each.kind in _BY_PEOPLE]
+        last = {_subject(each): each for each in events if each.kind in _CHANGES}
+        changed = sorted((each for each in last.values() if each.kind is not EventKind.ADDED), key=lambda each: each.time)
         for each in reversed(changed[-MOST_WORST:]):
-            who = f" by {each.actor} on {each.by}" if each.actor else ""
-            what = f"{each.constraint} was {each.kind.value} {show_time(each.time, now)}{who}"
-            yield Concern(
-                kind="changed", what=f"{what}{f': {each.detail}' if each.detail else ''}", command=f"revert {each.constraint}"
-            )
+            yield Concern(kind="changed", what=_changed(each, now), command=_CHANGES[each.kind].format(each.constraint))
 
     def disabled_ids(self) -> list[str]:
         """The active constraints that are disabled, ordered. O(disabled constraints)."""
@@ -346,15 +426,32 @@ class Answers:
         return [name for name in self.names if selector.matches(labels.get(name, {}))]
 
     def nodes(self, convergence: Convergence, names: Sequence[str] | None = None) -> list[NodeReport]:
-        """See `Node.nodes`."""
-        described = self._gossip.state.nodes
+        """See `Node.nodes`. O(nodes)."""
+        described, positions = self._gossip.state.nodes, self._gossip.state.register.by_node
         revoked, speaking = self._gossip.revoked_nodes, self._exchanges.sites.speaking()
-        kinds = link_kinds(self._transport)
+        kinds, opened = link_kinds(self._transport), {peer.name: peer.opened for peer in self._transport.peers()}
         wanted = self.names if names is None else names
-        return [
-            self._node(name, described.get(name), convergence, revoked, kinds.get(name, "none"), speaking.get(name, ()))
+        found = [
+            self._node(
+                name,
+                described.get(name),
+                positions.get(name),
+                convergence,
+                revoked,
+                kinds.get(name, "none"),
+                speaking.get(name, ()),
+            )
             for name in wanted
         ]
+        return [msgspec.structs.replace(each, uptime=self._uptime(each, opened.get(each.node))) for each in found]
+
+    def _uptime(self, report: NodeReport, opened: int | None) -> float | None:
+        """Seconds since a live node joined, by the clock of this node; None where that is not known."""
+        if report.node == self._gossip.node_id:
+            return time.monotonic() - self._began
+        if opened is None or not report.live:
+            return None
+        return max(0.0, time.time() + (report.clock_offset or 0.0) - opened / SECOND)
 
     def parameters(self, name: str | None) -> list[ParameterReport]:
         """See `Node.parameters`."""
@@ -579,6 +676,7 @@ class Answers:
         self,
         name: str,
         described: NodeValue | None,
+        position: tuple[int, int] | None,
         convergence: Convergence,
         revoked: Set[str],
         link: LinkState,
@@ -589,10 +687,10 @@ class Answers:
         counts = state.metrics.node(name)
         return NodeReport(
             node=name,
-            live=me or name in self._exchanges.live or name in self._exchanges.away,
+            live=self._is_live(name),
             satisfied=counts.satisfied,
             violations=counts.violated,
-            position=state.register.node_position(name),
+            position=position,
             same_constraints=me or self._same_constraints(name),
             same_state=me or gossip.tracker.hash(name) == gossip.state_hash,
             software=described.software if described else "",
@@ -606,6 +704,7 @@ class Answers:
             site=self._exchanges.sites.site if me else self._exchanges.told_sites.of(name) or "",
             speaks_with=tuple(speaks_with),
             endpoints=tuple(self._transport.endpoints) if me else described.endpoints if described else (),
+            trouble=self._gossip.local.trouble() if me else gossip.tracker.trouble(name) if name in self._exchanges.live else "",
         )
 
     def _constraint(self, id_: str, additions: Sequence[Addition]) -> ConstraintReport:

@@ -323,7 +323,7 @@ class DefinitionChange(NamedTuple):
     in_conflict: int = 0
     """The number of its definitions, if they came into conflict by this change."""
     former: Definition | None = None
-    """The only definition before, if it was replaced."""
+    """The only definition before, if it was replaced or removed."""
 
 
 class DefinitionChanges:
@@ -499,15 +499,16 @@ class DefinitionChanges:
             return self._ended(id_, None) if after is None else None
         if after is None:
             del self._listed[id_]
-            return self._ended(id_, before)
+            ended = self._ended(id_, before)
+            return ended if ended is None else ended._replace(former=_former(dropped, before))
         self._listed[id_] = after
         if before is None and self._expired.get(id_) == after:
             if not self._lasts(now):
                 return None
             del self._expired[id_]
         kind = EventKind.ADDED if before is None else EventKind.CHANGED
-        former = next((each for each in map(_definition, dropped) if _hash((each,)) == before), None)
-        return DefinitionChange(kind, id_, now[0].when or "", len(now) if began else 0, former if len(now) == 1 else None)
+        former = _former(dropped, before) if len(now) == 1 else None
+        return DefinitionChange(kind, id_, now[0].when or "", len(now) if began else 0, former)
 
     def _lasts(self, definitions: Sequence[Definition]) -> bool:
         """True if any of these is in force for longer than two clocks may differ."""
@@ -568,6 +569,11 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         return "python"
+
+
+def _former(dropped: Iterable[Cell], before: int | None) -> Definition | None:
+    """The only definition before, among the adds that ended since; None if there were several. `before`: its hash."""
+    return next((each for each in map(_definition, dropped) if _hash((each,)) == before), None)
 
 
 def _definition(add: Cell) -> Definition:

@@ -19,7 +19,7 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from time import perf_counter
 from typing import NamedTuple
 
@@ -48,7 +48,7 @@ from constraint_crdt.types.definition import Selection, check_selector
 from constraint_crdt.types.nodes import NODE, cut
 from constraint_crdt.types.readings import Reading, check_scalar
 from constraint_crdt.types.register import POSITION
-from constraint_crdt.types.verdicts import REASON_BYTES, NodeVerdict
+from constraint_crdt.types.verdicts import REASON_BYTES, VIOLATED_STATES, NodeVerdict
 
 JUDGED_AT_ONCE = 500
 """Constraints judged in a turn of the loop, at most. They take some milliseconds."""
@@ -342,6 +342,11 @@ class Evaluator:
     def undecided(self) -> int:
         """The number of constraints unknown on this node now."""
         return self.judge.undecided
+
+    @property
+    def undecided_ids(self) -> Iterator[str]:
+        """The constraints unknown on this node now, in no order."""
+        return self.judge.undecided_ids
 
     @property
     def ids(self) -> list[str]:
@@ -738,16 +743,19 @@ class _VerdictCells:
                 self._wait(id_)
 
     def _turned(self, id_: str) -> bool:
-        """True if a constraint turned since it was told, or a constraint of scope fleet has another reason: it concerns all nodes.
+        """True if a constraint turned since it was told, or has another reason that concerns all nodes.
 
-        Another reason of a node in the same state is no turn.
+        That is any of scope fleet; else a violation whose values are missing now, or are there again. Another reason of a node in
+        the same state is no turn.
         """
         return self._has_other_state(id_) or self._has_other_reason(id_)
 
     def _has_other_reason(self, id_: str) -> bool:
         told, evaluation = self._told[id_], self._judge.evaluation(id_)
-        if told is None or evaluation is None or id_ not in self._judge.fleet_ids or not self._judge.writes(id_):
+        if told is None or evaluation is None or not self._judge.writes(id_):
             return False
+        if id_ not in self._judge.fleet_ids:
+            return told.state in VIOLATED_STATES and bool(evaluation.reason) != bool(told.reason)
         return _AGE.sub("", cut(evaluation.reason, REASON_BYTES)) != told.reason
 
     def _has_other_state(self, id_: str) -> bool:
@@ -789,6 +797,7 @@ class _VerdictCells:
         told = self._gossip.state.verdicts.told_by(self._gossip.node_id)
         self._told = {id_: _Turn.of(verdict) for id_, (_, verdict) in told.items()}
         self._recalled = set(told)
+        self._restated = dict.fromkeys(told, self._steady() + REASON_EVERY)  # the sensors of this node may take a while to start
 
     def take_over(self) -> None:
         """Restate the verdicts of former lives of this node, and tell the changes of its absence.
@@ -804,7 +813,8 @@ class _VerdictCells:
             self._told[id_] = _Turn.of(verdict)
             if replica != me:
                 self._recalled.add(id_)
-            if self._turned(id_):
+                self._restated[id_] = self._steady() + REASON_EVERY
+            if self._has_other_state(id_) or (id_ in self._judge.fleet_ids and self._has_other_reason(id_)):
                 self._wait(id_)
             elif replica != me and verdict.state is not VerdictState.HOLDS:
                 same[id_] = verdict
@@ -862,7 +872,9 @@ class _VerdictCells:
         ahead = self._paced.get(id_, now) - now
         if id_ not in self._waiting or ahead > (TOLD_AT_ONCE - 1) * TOLD_EVERY or self._judge.is_stale(id_):
             return False
-        return self._restated.get(id_, now) <= now or self._has_other_state(id_)
+        if self._restated.get(id_, now) <= now or self._has_other_state(id_):
+            return True
+        return id_ not in self._recalled and id_ not in self._judge.fleet_ids
 
     def _put(self, verdicts: Mapping[str, NodeVerdict | None], now: int) -> None:
         self._feed.write(lambda: self._gossip.record_verdicts(verdicts))

@@ -353,8 +353,7 @@ class EventPublisher:
 
     def _publish_setting(self, name: str, text: str, before: str | None, told: str | None) -> None:
         """`before`, `told`: the setting as text, before and now; None: there was none, or is none now."""
-        dots = [value.dot for each in self._parameters.settings(name) if each.text == text for value in each.values]
-        entry = max(filter(None, map(self._audit.of, dots)), default=None)
+        entry = max(filter(None, map(self._audit.of, self._parameters.dots(name, text))), default=None)
         actor, by = ("", "") if entry is None else (entry.actor, entry.dot.replica.node_id)
         where = f" on {text}" if text else ""
         detail = told or f"{name}{where} is unset"
@@ -465,7 +464,8 @@ class EventPublisher:
         definitions = self._constraints.definitions(id_) if former is not None else ()
         fields = field_changes((former,), definitions[0]) if former is not None and len(definitions) == 1 else ()
         told = "; ".join(f"{each.field}: {each.before or '-'} -> {each.after or '-'}" for each in fields)
-        detail = told[:MOST_DETAIL] or when
+        was = f"was {former.when}" if kind is EventKind.REMOVED and former is not None and former.when else ""
+        detail = (told or was)[:MOST_DETAIL] or when
         self._events.publish(Event(kind=kind, time=self._now(), constraint=id_, detail=detail, actor=actor, by=by, why=why))
         if in_conflict:
             nodes = sorted({each.dot.replica.node_id for each in self._constraints.additions(id_)})

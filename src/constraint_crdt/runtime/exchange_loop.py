@@ -42,6 +42,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence, Set
 from dataclasses import dataclass
@@ -333,6 +334,10 @@ class ExchangeLoop:
         self.received = 0
         """Messages, or parts of a message, taken from the transport."""
         self._refused = 0
+        self.refusal = ""
+        """Why the last refused message was; empty before."""
+        self.refused_at = -inf
+        """The monotonic time of that, in seconds."""
         self.learned_bytes = 0
         """Bytes of cells from peers new here."""
         self.receipts = Receipts()
@@ -808,6 +813,7 @@ class ExchangeLoop:
 
     def _refuse(self, why: str) -> None:
         self._refused += 1
+        self.refusal, self.refused_at = why, time.monotonic()
         if why not in self._refusals and len(self._refusals) < REFUSALS_LOGGED:
             self._refusals.add(why)
             _log.warning("refused a message: %s", why)

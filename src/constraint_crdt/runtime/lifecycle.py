@@ -32,17 +32,17 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.gossip import GossipNode as MachineNode
 from constraint_crdt.gossip import steady_ns
-from constraint_crdt.insight.diagnosis import Diagnosis
+from constraint_crdt.insight.diagnosis import Diagnosis, named
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.explain import Decisions, Explanations, NodeOverview
 from constraint_crdt.insight.history import SAMPLE_EVERY, DefinitionClock, NodeRates, VerdictHistory
-from constraint_crdt.model import EventKind
+from constraint_crdt.model import EventKind, counted
 from constraint_crdt.operations.budgets import BudgetReport
 from constraint_crdt.operations.nodes import away_nodes
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.authority import Credentials, Fork, OwnReplaced
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.protocol.messages import encode_message
+from constraint_crdt.protocol.messages import TROUBLE_BYTES, encode_message
 from constraint_crdt.runtime.actions import LOOK_EVERY as ACTIONS_EVERY
 from constraint_crdt.runtime.actions import Actions
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics, link_kinds, standing
@@ -59,7 +59,7 @@ from constraint_crdt.runtime.settings import NodeSettings, is_loopback
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
 from constraint_crdt.sources.reader import SourceReader, find_trouble, reader_of
 from constraint_crdt.transport import LinkingTransport, Peer, Sought, Transport, Unreachable
-from constraint_crdt.types.nodes import NODE, REVOKE, node_value, revoke_value
+from constraint_crdt.types.nodes import NODE, REVOKE, cut, node_value, revoke_value
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.identity import Identity
@@ -381,8 +381,17 @@ class Membership:
         _log.error("another live node is called %s too: names must be unique in a fleet", name)
         self._publisher.publish(EventKind.DUPLICATE_NAME, node=name)
         self._diagnosis.met_namesake()
+        self.tell_trouble()
         if self.me is not None and self.me.session > peer.session:  # sessions sort by the time of opening
             self._end(f"a node called {name} is live already: start this one under another name")
+
+    def tell_trouble(self, _: str | None = None) -> None:
+        """Exchange with all live peers soon: a Ping tells the fault of this node, or that it is over."""
+        self._once("trouble", self._tell_trouble())
+
+    async def _tell_trouble(self) -> None:
+        for peer in self._exchanges.willing(self._exchanges.live):
+            await self._exchanges.exchange(peer)
 
     def _end_if_retired(self) -> None:
         by = self._gossip.retired_by
@@ -483,6 +492,7 @@ class Runtime:
         # Evidence of peers, and the answers made from it.
         frontier = DefinitionClock(self.gossip.state.rows)
         self.evidence = Evidence(self.gossip, self.exchanges, now, monotonic)
+        self.gossip.local.trouble = lambda: cut(self.diagnosis.trouble, TROUBLE_BYTES)
         self.gossip.local.asks, self.gossip.local.heard = self.evidence.asks, self.evidence.spoken
         self.coverage = Coverage(self.gossip, self.evidence, self.exchanges, frontier)
         self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.evaluator, self.rates)
@@ -599,6 +609,9 @@ class Runtime:
             self.alerts,
             settings.links,
             self.events.log,
+            self.verdict_history,
+            lambda ids: self.diagnosis.undecidable(ids)[0],
+            self.diagnosis.faults,
         )
         self.metrics = RuntimeMetrics(
             self.gossip, self.exchanges, self.evaluator, self.persistence, self.events, self.lag, self.sources
@@ -630,8 +643,11 @@ class Runtime:
             self.evaluator.subscribe(self.actions.note)
         self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)
+        self.persistence.subscribe(self.membership.tell_trouble)
         self.persistence.on_rollback = self.publisher.rolled_back
-        self.diagnosis.further += [self.persistence.findings, self.budgets.findings, self.actions.findings, self._source_findings]
+        self.diagnosis.further += [
+            self.persistence.findings, self.budgets.findings, self.actions.findings, self._source_findings, self._alert_findings,
+        ]  # fmt: skip
 
     def _replaced(self, change: NodeChange) -> None:
         """Write again the cells that only the replaced row of this node had, soon: a subscriber does not write."""
@@ -766,6 +782,16 @@ class Runtime:
         if self.sources:
             yield find_trouble(self.sources)
 
+    def _alert_findings(self) -> Iterator[Finding]:
+        hooks = self.teller.webhooks
+        if failed := hooks.failing():
+            failing = named([f"{place} ({why})" for place, why in failed.items()])
+            what = f"alerts are not taken by {failing}; {counted(hooks.waiting, 'message', 'waits', 'wait')}"
+            advice = (
+                "see that these addresses are right and answer: the messages are sent again, also by other nodes that have them"
+            )
+            yield Finding(check="alerts", level="warn", what=what, advice=advice)
+
     def rule_steps(self) -> Sequence[tuple[str, float, Callable[[], Coroutine[object, object, None]]]]:
         """The steps by which time moves verdicts and alerts, in their order: the name, the seconds between two, and the step."""
         settings, evaluator = self.settings, self.evaluator
@@ -877,6 +903,12 @@ class Runtime:
         self.evaluator.judge.redefine(list(self.gossip.state.constraints))
         self.actions.redefined(self.gossip.state.constraints)
         await self.evaluator.renew()
+
+    def replace_alerts(self, settings: NodeSettings) -> None:
+        """The node has other alert rules or destinations."""
+        self.teller.replace_destinations(settings.destinations)
+        self.actions.add_destinations(settings.destinations)
+        self.alerts.replace_rules(settings.alert)
 
     async def stop(self) -> None:
         """See `Node.stop`."""

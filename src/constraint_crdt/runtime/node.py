@@ -259,6 +259,8 @@ class Node:
         self.settings = msgspec.structs.replace(self.settings, **{name: getattr(settings, name) for name in taken})
         if "labels" in taken:
             await self._runtime.relabel(self.settings)
+        if "alert" in taken or "destinations" in taken:
+            self._runtime.replace_alerts(self.settings)
         return taken, [name for name in differing if name not in RELOADED]
 
     async def over(self) -> str:

@@ -24,6 +24,7 @@ import contextlib
 import logging
 import math
 import os
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,10 @@ def _numbers(kept: int, last: int) -> str:
     return f"write {last}" if last == kept + 1 else f"writes {kept + 1} to {last}"
 
 
+LATELY = 30.0
+"""Seconds for which refused writes are told of: a full disk takes some again, as the store finds room for a while."""
+
+
 class Persistence:
     """The store of a node, or none."""
 
@@ -157,6 +162,8 @@ class Persistence:
         self._settings = settings
         self._gossip = gossip
         self._subscribers: list[Callable[[str | None], None]] = []
+        self._refused: tuple[str | None, float] = None, 0.0
+        """Why writes were refused last, and when, by the monotonic clock in seconds."""
         self._store: Store | None = None
         self._committer: Committer | None = None
         self.lost = LostWrites(gossip, self._tell_rollback)
@@ -168,8 +175,16 @@ class Persistence:
         """Call `subscriber` with the reason when writes begin to be refused, and with None when they are taken again."""
         self._subscribers.append(subscriber)
 
+    @property
+    def lately(self) -> str | None:
+        """Why writes are refused, or were within the last `LATELY`: a full disk may take some again. None if all were taken."""
+        why, at = self._refused
+        return self.trouble or (why if time.monotonic() - at < LATELY else None)
+
     def _health_changed(self, trouble: str | None) -> None:
         self.trouble = trouble
+        if trouble is not None:
+            self._refused = trouble, time.monotonic()
         for subscriber in self._subscribers:
             subscriber(trouble)
 

@@ -29,7 +29,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import count
 from random import Random
 from types import MappingProxyType
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 
@@ -37,11 +37,23 @@ MAX_PAYLOAD = 256 * 1024
 """The longest request, and the longest single reply, in bytes. Messages of a node are at most a quarter of this."""
 
 
+TIMED_SESSION: Final = 24
+"""Digits of a session that begins with the time of its opening: 16 of the time, then chance."""
+
+
 class Peer(NamedTuple):
     """An opened transport: the name of the node, and a unique session in hex. Sessions sort by the time of opening."""
 
     name: str
     session: str
+
+    @property
+    def opened(self) -> int | None:
+        """The time at which it was opened, in ns since the epoch by the clock of that node; None where the session tells none."""
+        try:
+            return int(self.session[:16], 16) if len(self.session) == TIMED_SESSION else None
+        except ValueError:  # of a foreign kind
+            return None
 
 
 Handler = Callable[[bytes, Peer | None], Awaitable[Sequence[bytes]]]

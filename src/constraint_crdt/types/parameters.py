@@ -291,6 +291,10 @@ class Parameters(IndexedView):
     def __repr__(self) -> str:
         return f"Parameters({list(self)})"
 
+    def dots(self, name: str, text: str) -> Sequence[Dot]:
+        """The mutations of a setting, removals included. `text`: its selector."""
+        return tuple(self._cells.get(name, {}).get(text, ()))
+
     def settings(self, name: str) -> tuple[Setting, ...]:
         """The settings of a parameter that stand, ordered by selector; none for an unknown name."""
         found = self._settings.get(name)

@@ -7,7 +7,7 @@
 
 import { Problem, sentence } from "./api.js";
 import { differences, inForce, inFull, requestOf, selectorOf } from "./definition.js";
-import { announce, byId, h, setText } from "./dom.js";
+import { announce, byId, h, openDialog, setText } from "./dom.js";
 import { at, shownFields } from "./format.js";
 
 const CHECK_AFTER = 200; // ms without a key
@@ -73,7 +73,7 @@ export class Editor {
     this.#verdict("", "");
     this.#effect(null);
     this.#show();
-    byId("add-dialog").showModal();
+    openDialog(byId("add-dialog"));
   }
 
   // What is in force for an id; null if nothing is.
