@@ -86,13 +86,14 @@ async def one_by_one(node: Node, second: int) -> None:
         await node.measure({name: value})
 
 
-def fill(nodes: list[Node]) -> None:
+async def fill(nodes: list[Node]) -> None:
     """Give the windows samples of their whole length."""
     now = time.monotonic_ns()
     for age in range(WINDOW_SECONDS + 1, 0, -EVERY):
         for node in nodes:
             values = dict.fromkeys(NAMES, 1.0)
             node._runtime.measurements.put(values, now - age * 10**9)
+            await asyncio.sleep(0)
 
 
 async def share(nodes: list[Node], work: Callable[[Node, int], Awaitable[None]], rest: float = 0.0) -> float:
@@ -126,7 +127,8 @@ async def measured() -> list[Row]:
                 len(node.gossip.state.constraints) < PLAIN + VARIABLES for node in nodes
             ):
                 await asyncio.sleep(0.1)
-            fill(nodes)
+            if name:
+                await fill(nodes)
             await asyncio.sleep(3.0)
             for how, work in (("at once", all_at_once), ("one by one", one_by_one)):
                 part = await share(nodes, work, rest)

@@ -299,6 +299,16 @@ class _WindowComparisons(NamedTuple):
     reads: bool
     """Variables are read, too."""
 
+    def holds(self, values: Measurements) -> bool:
+        """True if the values satisfy it. False says nothing."""
+        found = dict(values.plain) if self.reads else {}
+        try:
+            for name, call in self.calls:
+                found[name] = call.read(values.windows)
+        except ValueError:
+            return False
+        return self.decide(found) is True
+
     def outcome(self, values: Measurements) -> Outcome | None:
         """None: the library has to decide, or to say why not."""
         found = dict(values.plain) if self.reads else {}
@@ -364,6 +374,11 @@ class Expression:
     def decides(self) -> "_Decide | None":
         """Of comparisons: the decision by plain values, True, False, or something else where `evaluate` has to say why."""
         return self._decide
+
+    @property
+    def window_comparisons(self) -> "_WindowComparisons | None":
+        """Comparisons of calls over samples, which are decided without the library; None for another expression."""
+        return None if self._reading is None else self._reading.comparisons
 
     def bands(self) -> "Mapping[str, tuple[float, float]] | None":
         """Of comparisons of variables with numbers joined by `&&`: the least and the greatest number of each variable by which it

@@ -146,7 +146,7 @@ class _Rule:
     """A definition in force on this node, with its verdict state."""
 
     __slots__ = (
-        "bound", "by_default", "clear", "compiled", "definition", "fleet", "looked", "outcome", "parameters", "reason", "spell",
+        "bound", "by_default", "clear", "compiled", "definition", "fleet", "outcome", "parameters", "reason", "spell",
         "times", "values", "verdict",
     )  # fmt: skip
 
@@ -161,8 +161,6 @@ class _Rule:
         self.outcome = _NOT_JUDGED
         self.verdict = self.clear = Verdict.UNKNOWN
         self.by_default = False
-        self.looked = 0
-        """The time of the last judgement of an instance."""
         self.values: Measurements | None = None
         """The values of the last judgement, but for a definition that holds."""
 
@@ -265,17 +263,9 @@ class _EachRule(_Rule):
             member.definition = self.definition
             member.take(bound, compiled)
 
-    def judge_each(self, values: Values, now: int, touched: Touched | None, since: int | None = None) -> bool:
-        """Evaluate the instances with a new sample, and move their states. `touched`: None for all; with `since` for those that
-        were not judged since this time, and the clocks of the others go on. False if there is none.
-        """
-        only: Collection[str] | None = None
-        if touched is not None and now <= self._until:
-            only = touched.instances(self._names, self.label)
-        elif since is not None and now <= self._until and self.members:
-            only = [name for name, member in self.members.items() if member.looked <= since]
-            if len(only) < len(self.members):
-                self.look(now)
+    def judge_each(self, values: Values, now: int, touched: Touched | None) -> bool:
+        """Evaluate the instances with a new sample, and move their states. `touched`: None for all. False if there is none."""
+        only = None if touched is None or now > self._until else touched.instances(self._names, self.label)
         if only is not None and not only:
             return False
         found, there = values.read_each(self._names, self.label, now, self.definition.max_age, only), only
@@ -308,7 +298,6 @@ class _EachRule(_Rule):
         spell = member.spell
         before = spell.state, spell.since, member.verdict
         member.judge(read, now)
-        member.looked = now
         self._moved |= before != (spell.state, spell.since, member.verdict)
 
     def _combine(self) -> None:
@@ -409,7 +398,7 @@ class _Judged:
 
     __slots__ = (
         "added_to", "began", "each", "evaluation", "id", "known", "looked", "parameters", "quick", "rules", "since",
-        "spans", "spent", "timed", "tops", "variables", "verdict",
+        "spans", "spent", "timed", "tops", "variables", "verdict", "windowed",
     )  # fmt: skip
 
     def __init__(self, id_: str, rules: tuple[_Rule, ...]) -> None:
@@ -444,6 +433,8 @@ class _Judged:
         only = None if only is None or only.definition.max_age is not None else only
         self.quick = None if only is None or only.compiled is None else only.compiled.decides
         """Decides comparisons, of a constraint with a single definition."""
+        self.windowed = None if only is None or only.compiled is None else only.compiled.window_comparisons
+        """The same for comparisons of windows."""
 
     def bands(self) -> Mapping[str, tuple[float, float]] | None:
         """Of a constraint that holds, the numbers by which it goes on to; None where these are not known."""
@@ -452,18 +443,19 @@ class _Judged:
             return None
         return rule.compiled.bands() if self.verdict is Verdict.SATISFIED and rule.outcome.verdict is Verdict.SATISFIED else None
 
-    def goes_on(self, values: Mapping[str, object], now: int) -> bool:
+    def goes_on(self, values: Measurements, now: int) -> bool:
         """Look at a constraint that holds. True if it goes on to hold by these values, the frequent case; else nothing is done."""
-        decides, rule = self.quick, self.rules[0]
+        decides, windowed, rule = self.quick, self.windowed, self.rules[0]
         spell = rule.spell
         if (
-            decides is None
+            (decides is None and windowed is None)
             or spell.state is not VerdictState.HOLDS
             or rule.outcome.verdict is not Verdict.SATISFIED
             or self.verdict is not Verdict.SATISFIED
             or not self.added_to <= spell.at <= now
-            or decides(values) is not True
         ):
+            return False
+        if decides(values.plain) is not True if decides is not None else windowed is None or not windowed.holds(values):
             return False
         self.spent[0] += now - self.added_to
         self.looked = self.added_to = now
@@ -536,7 +528,6 @@ class Judge:
         self._left: dict[str, list[int]] = {}
         self._spans_changed = False
         self._looked = 0
-        self._since = 0
         self.audited: set[str] = set()
         """The active constraints of mode audit, also those that do not apply here."""
         self._violated: set[str] = set()
@@ -855,14 +846,13 @@ class Judge:
     def due(self, now: int) -> list[str]:
         """The constraints to be given to `look_at`, some at a time, all with this `now`."""
         since, self._looked = self._looked, now
-        self._since = since
         timed = [id_ for id_ in sorted(self._timed) if (self._judged[id_].looked or 0) <= since or self._judged[id_].each]
         return timed + sorted(self._running - self._timed)
 
     def look_at(self, ids: Iterable[str], now: int) -> None:
         """Look at constraints whose state moves by time alone, but for those that were redefined or looked at later meanwhile."""
         there = [id_ for id_ in ids if id_ in self._judged and (self._judged[id_].looked or 0) <= now]
-        self._evaluate([id_ for id_ in there if id_ in self._timed], now, self._values, counted=False, since=self._since)
+        self._evaluate([id_ for id_ in there if id_ in self._timed], now, self._values, counted=False)
         for id_ in there:
             judged = self._judged[id_]
             if id_ in self._timed or id_ not in self._running:
@@ -886,33 +876,21 @@ class Judge:
                 rule.suspend(at)
 
     def _evaluate(
-        self,
-        ids: Iterable[str],
-        now: int,
-        values: Values,
-        *,
-        counted: bool,
-        touched: Touched | None = None,
-        since: int | None = None,
+        self, ids: Iterable[str], now: int, values: Values, *, counted: bool, touched: Touched | None = None
     ) -> list[Evaluation]:
-        """`touched` and `since`: see `_EachRule.judge_each`."""
         with_ends, constraints = self._constraints.ends, self._constraints
         chosen = [self._judged[id_] for id_ in ids if id_ in self._judged and not (with_ends and id_ not in constraints)]
         for start in range(0, len(chosen), READ_TOGETHER):
-            part = chosen[start : start + READ_TOGETHER]
-            self._look_at(part, now, values, counted=counted, touched=touched, since=since)
+            self._look_at(chosen[start : start + READ_TOGETHER], now, values, counted=counted, touched=touched)
         return [judged.evaluation for judged in chosen]
 
-    def _look_at(
-        self, chosen: Sequence[_Judged], now: int, values: Values, *, counted: bool, touched: Touched | None, since: int | None
-    ) -> None:
+    def _look_at(self, chosen: Sequence[_Judged], now: int, values: Values, *, counted: bool, touched: Touched | None) -> None:
         """Evaluate constraints against values that are read once for all of them."""
         names = frozenset().union(*[judged.variables for judged in chosen])
         reads = any(len(judged.each) < len(judged.rules) for judged in chosen)
         plain, aged = values.read(names, now) if reads else _EMPTY, dict[int, Measurements]()
-        known = plain.plain
         for judged in chosen:
-            if judged.goes_on(known, now):
+            if judged.goes_on(plain, now):
                 if counted:
                     self._count(judged)
                 continue
@@ -920,7 +898,7 @@ class Judge:
             for rule in judged.rules:
                 max_age = rule.definition.max_age
                 if isinstance(rule, _EachRule):
-                    rule.judge_each(values, now, touched, since)
+                    rule.judge_each(values, now, touched)
                     continue
                 if max_age is None:
                     rule.judge(plain, now)
