@@ -174,7 +174,7 @@ def a_directory(path: Path) -> None:
         (cut, "restore it from a peer: constraint-crdt node --rejoin"),
         (newer, "was written by a newer version of constraint-crdt (form 999"),
         (anothers, "is that of node 'anvil' of fleet 'f': give --store another path"),
-        (a_directory, "cannot be used (Is a directory"),
+        (a_directory, "cannot be used (it is no regular file"),
     ],
 )
 def test_a_store_that_cannot_be_used_is_refused_and_kept(

@@ -119,13 +119,13 @@ class DemoNode:
         except ClientError:  # or a part of an answer, of a process that ended meanwhile
             return None
 
-    async def add(self, id_: str, when: str, severity: str, about: str) -> None:
+    async def add(self, id_: str, when: str, severity: str, about: str, *, loosen: bool) -> None:
         """Add a constraint on it. Raises `CommandFailedError`."""
         client = self._client
         if client is None:
             raise CommandFailedError(f"{self.name} has not started")
         try:
-            await asyncio.to_thread(lambda: client.add(id_, when=when, severity=severity, about=about))
+            await asyncio.to_thread(lambda: client.add(id_, when=when, severity=severity, about=about, loosen=loosen))
         except NoAnswer:
             raise CommandFailedError(f"{self.name} does not answer any more") from None
 
@@ -173,6 +173,8 @@ class DemoChange(NamedTuple):
     when: str
     severity: str
     about: str
+    loosen: bool = False
+    """It allows what a critical constraint forbade."""
 
 
 _FIRST = (
@@ -180,7 +182,7 @@ _FIRST = (
     DemoChange("memory_spare", "memory_percent < 1.0", "critical", "holds on none"),
     DemoChange("disk_space", "disk_percent < 99.5", "warning", "logs need room"),
 )
-_EDITED = DemoChange("memory_spare", "memory_percent < 99.5", "critical", "what was meant")
+_EDITED = DemoChange("memory_spare", "memory_percent < 99.5", "critical", "what was meant", loosen=True)
 _MISSED = DemoChange("load_bearable", "load_1m < 256.0", "warning", "added while a node was away")
 
 

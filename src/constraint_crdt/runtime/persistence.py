@@ -353,7 +353,6 @@ class FileRecorder:
         if self._node is None:
             return
         try:
-            check_regular(self._path)
             self._begin(self._node)
         except OSError as error:
             raise ConstraintCrdtError(f"cannot record to {self._path}: {error.strerror or error}") from None
@@ -382,6 +381,7 @@ class FileRecorder:
 
     def _set_aside(self, node: RecordedNode) -> None:
         self.close()
+        check_regular(self._path)
         self._path.replace(self._path.with_name(self._path.name + ".1"))
         self._begin(node)
 
@@ -555,8 +555,8 @@ class MeasurementRecorder:
             return
         self._judge, self._measured = judge, measured
         try:
-            check_regular(self.path)
             if self.path.exists() and self.path.stat().st_size:
+                check_regular(self.path)
                 self.path.replace(self._aside)
             self._begin(steady)
         except OSError as error:
@@ -666,6 +666,7 @@ class MeasurementRecorder:
     def _set_aside(self, now: int) -> None:
         try:
             self.close()
+            check_regular(self.path)
             self.path.replace(self._aside)
             self._part += 1
             self._begin(now)
