@@ -21,6 +21,7 @@ from constraint_crdt.types.changes import CHANGE, SWITCH, Subject, before_change
 from constraint_crdt.types.counters import SECONDS
 from constraint_crdt.types.definition import ADD, Definition
 from constraint_crdt.types.nodes import AUDIT, UNDO
+from constraint_crdt.types.rollouts import ROLLOUT, STAGED, Phase, StagedValue
 from constraint_crdt.types.variables import VARIABLES
 from constraint_crdt.types.verdicts import VERDICT
 from tests.compatibility import NOW, views
@@ -35,7 +36,7 @@ MESSAGE_TYPES = {"Ping", "Sync", "Delta", "Ack", "Part", "Resume", "Gone", "Buck
 KINDS = 23
 LATER_KIND = 99
 LATER_KINDS = [kind for kind in registered() if kind > KINDS]
-OF_PLAIN_FLEETS = [VERDICT, SECONDS, VARIABLES, AUDIT, UNDO, SILENCE, TOLD, ALERT_RULE, WAYS, SWITCH, CHANGE]
+OF_PLAIN_FLEETS = [VERDICT, SECONDS, VARIABLES, AUDIT, UNDO, SILENCE, TOLD, ALERT_RULE, WAYS, SWITCH, CHANGE, ROLLOUT, STAGED]
 """Those of the later kinds that a node without an identity writes. Nodes with identities do not link with 0.1.0."""
 
 
@@ -127,6 +128,13 @@ def contents(node: GossipNode) -> set[tuple[int, object, Replica, int, bytes]]:
     return {content(cell) for cell in node.state.rows.live_cells()}
 
 
+def staged_rollout(state: ConstraintState, me: Replica) -> None:
+    new = {"x": Definition("v < 1.0")}
+    begun = state.rollouts.begin(new, state.constraints, stages=["zone=a", "zone=b"], gate="g", timeout=5, node=me, at=5)
+    state.rollouts.step(begun, Phase.STOPPED, stage=1, node=me, at=6, reason="it is hot")
+    state.staged.put([StagedValue(begun.id, 0, 1, 2, 1, 0, "x is violated")], node=me)
+
+
 def test_a_node_of_0_1_0_keeps_and_forwards_the_new_cells_byte_for_byte() -> None:
     a, b, old = GossipNode("a", incarnation=1), GossipNode("b", incarnation=1), node_of_0_1_0("old")
     bad = NodeVerdict(VerdictState.VIOLATED, 5, (("v", "1"),), -1.0, None, "v", "v > 2")
@@ -141,6 +149,7 @@ def test_a_node_of_0_1_0_keeps_and_forwards_the_new_cells_byte_for_byte() -> Non
     a.write(lambda me: a.state.alert_rules.put("r", '{"kind":"silence"}', at=5, actor="alice", node=me))
     a.write(lambda me: a.state.ways_out.put(["ops"], node=me))
     a.disable(["x"], actor="alice", why="noise", ttl=60)
+    a.write(lambda me: staged_rollout(a.state, me))
     edited = [before_change(a.state.rows, Subject(ADD, "x"))]
     a.write(lambda me: a.state.changes.note(edited, operation="add", actor="alice", why="tighter", time=5, node=me))
     exchanged(a, old)
@@ -161,6 +170,9 @@ def test_a_node_of_0_1_0_keeps_and_forwards_the_new_cells_byte_for_byte() -> Non
     assert b.state.verdicts.of("x") == {"a": NodeVerdict(VerdictState.HOLDS, 7)}
     assert [each.value.alert for each in b.state.silences.active(5)] == ["x*"]
     assert [each.phase for each in b.state.told_alerts.of(Unit("r", "x", "ops"))] == [DELIVERED]
+    (rollout,) = b.state.rollouts
+    assert (rollout.phase, rollout.stage, rollout.reason) == (Phase.STOPPED, 1, "it is hot")
+    assert b.state.staged.of("a", rollout.id) == StagedValue(rollout.id, 0, 1, 2, 1, 0, "x is violated")
     assert (list(b.state.alert_rules), b.state.ways_out.of("a")) == (["r"], ("ops",))
     assert from_json(to_json(old.state)).state_hash == a.state_hash
 

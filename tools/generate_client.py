@@ -169,7 +169,7 @@ def filled(head: str, parts: list[str], end: str) -> str:
     if len(line) <= WIDTH:
         return line
     indent = " " * (len(head) - len(head.lstrip()))
-    inner = textwrap.fill(", ".join(part.replace(" ", "\0") for part in parts), WIDTH - len(indent) - 4, break_long_words=False)
+    inner = textwrap.fill(", ".join(part.replace(" ", "\0") for part in parts), WIDTH - len(indent) - 5, break_long_words=False)
     text = textwrap.indent(inner.replace("\0", " "), f"{indent}    ")
     return f"{head}\n{text},\n{indent}{end}"
 

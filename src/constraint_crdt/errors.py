@@ -8,6 +8,8 @@ Rules kept here:
 - An error names the field at fault as data (`field`): a server or a form shows it there, and never searches the sentence for it.
 """
 
+from collections.abc import Mapping
+
 __all__ = [
     "ClockInDoubt",
     "ConstraintCrdtError",
@@ -19,6 +21,7 @@ __all__ = [
     "InvalidType",
     "InvalidValue",
     "LifecycleError",
+    "LooseningRefused",
     "NoRights",
     "NotKept",
     "NotPermitted",
@@ -100,6 +103,28 @@ class ConstraintInConflict(ConstraintCrdtError):
         message = f"{name} has {count} definitions in conflict, all in force: keep one, or join them (`constraint-crdt resolve`)"
         super().__init__(message)
         self.name = name
+
+
+class LooseningRefused(ConstraintCrdtError):
+    """An edit loosens a critical constraint, and does not say that this is meant. Nothing was changed."""
+
+    def __init__(self, loosened: Mapping[str, str]) -> None:
+        """`loosened`: what loosens each of the constraints, by id."""
+        shown = [f"{id_}: {text}" for id_, text in list(loosened.items())[:_SHOWN]]
+        more = len(loosened) - len(shown)
+        if len(loosened) == 1:
+            ((id_, text),) = loosened.items()
+            told = f"{id_} is critical, and this loosens it: {text}"
+        else:
+            told = (
+                f"this loosens {len(loosened)} critical constraints: " + "; ".join(shown) + (f"; and {more} more" if more else "")
+            )
+        super().__init__(f"{told}: say --loosen if that is meant (`loosen` in Python and in the API)", field="loosen")
+        self.loosened = loosened
+
+
+_SHOWN = 5
+"""Constraints of which a sentence says what loosens them."""
 
 
 class CountTooLarge(ConstraintCrdtError):

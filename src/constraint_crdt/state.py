@@ -12,7 +12,7 @@ State files: whole states as JSON, for files and pipes. docs/reference/state-fil
 - The part for people and `jq`, `reading`, is derived, and never parsed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from typing import Final
@@ -38,6 +38,7 @@ from constraint_crdt.types.orset import Change, ConstraintORSet
 from constraint_crdt.types.parameters import Parameters
 from constraint_crdt.types.readings import SharedReadings
 from constraint_crdt.types.register import EisensteinRegister, Position
+from constraint_crdt.types.rollouts import Rollouts, StagedNodes
 from constraint_crdt.types.sketch import DELTA, EPSILON, BloomCRDT, Blooms, BloomShape, SketchCRDT, Sketches, SketchShape
 from constraint_crdt.types.tiles import FleetTiles
 from constraint_crdt.types.variables import MeasuredVariables
@@ -174,10 +175,24 @@ class ConstraintState(Merge):
         """The former states of rules, from before their changes."""
         return ChangeHistory(self.rows, now=self.now)
 
+    @cached_property
+    def rollouts(self) -> Rollouts:
+        """The definitions that reach the fleet in stages."""
+        return Rollouts(self.rows)
+
+    @cached_property
+    def staged(self) -> StagedNodes:
+        """What the nodes of the stages tell."""
+        return StagedNodes(self.rows)
+
     @property
     def position(self) -> Position | None:
         """The fleet's position, or None before the first write."""
         return self.register.position
+
+    def definitions_on(self, id_: str, labels: Mapping[str, str]) -> tuple[Definition, ...]:
+        """The definitions in force for a constraint on a node with these labels: by a rollout, others than elsewhere."""
+        return self.rollouts.staged(id_, self.constraints.definitions(id_), labels)
 
     def decay(self, name: str, half_life: float) -> DecayCounter:
         """A decaying counter: half of the recorded amount goes in each half-life, in seconds.

@@ -16,6 +16,7 @@ from constraint_crdt.alerts.delivery import Alert, Outlook, Teller, WebhookMessa
 from constraint_crdt.alerts.engine import AlertEngine, FleetAlerts
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.simulation.world import SimRng
+from constraint_crdt.types.changes import Subject
 
 SECOND = 10**9
 Result = TypeVar("Result")
@@ -174,7 +175,7 @@ class SimulatedTeller:
         self.engine.restore([msgspec.json.decode(each, type=Alert) for each in self.file])
 
 
-async def _commit(mutate: Callable[[], Result], operation: str, subject: str) -> Result:
+async def _commit(mutate: Callable[[], Result], operation: str, subject: str, subjects: Sequence[Subject] = ()) -> Result:
     return mutate()
 
 

@@ -126,6 +126,32 @@ async def test_silences_and_acknowledgements_hold_on_all_nodes(ops: Ops) -> None
         ]  # fmt: skip
 
 
+@pytest.mark.slow
+async def test_an_alert_that_is_acknowledged_before_it_is_told_is_not_told_and_the_next_one_is(
+    ops: Ops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "APART", 0)
+    network = MemoryNetwork()
+    async with born(network, "n0") as one, born(network, "n3") as two:
+        silence = await one.fleet_alerts.silence("gone", why="moved", for_=600.0)  # so that nobody is told yet
+        await one.fleet_alerts.define(RULE)
+        async with born(network, "gone", destination=False):
+            await eventually(lambda: one.status().peers == two.status().peers == 2)
+        await eventually(lambda: any(each.firing for each in one.alerts.report().alerts))
+        await eventually(lambda: any(each.firing for each in two.alerts.report().alerts))
+        await two.fleet_alerts.acknowledge("away/gone")
+        await eventually(lambda: all(each.acknowledged for node in (one, two) for each in node.alerts.report().alerts))
+        await one.fleet_alerts.unsilence(silence.id)
+        await eventually(lambda: not two.alerts.report().alerts[0].silenced)
+        async with born(network, "lost", destination=False):
+            await eventually(lambda: one.status().peers == two.status().peers == 2)
+        await eventually(lambda: ops.told() == [("lost", "firing")])
+        async with born(network, "gone", destination=False):
+            await eventually(lambda: [each.subject for each in one.alerts.report().alerts] == ["lost"])
+            await eventually(lambda: [each.subject for each in two.alerts.report().alerts] == ["lost"])
+        await eventually(lambda: ("gone", "firing") in ops.told())
+
+
 async def test_a_rule_with_an_address_or_too_many_rules_are_refused(ops: Ops) -> None:
     async with born(MemoryNetwork(), "n0") as node:
         with pytest.raises(ConstraintCrdtError, match=r"every node reads a rule of the fleet") as caught:

@@ -58,7 +58,7 @@ def test_it_adds_edits_and_says_so(empty_url: str, tmp_path: Path, capsys: pytes
     assert said(capsys) == "thermal: added\nspeed: added\n2 added\n"
     file.write_text(FLEET.replace("1.5", "1.2"))
     assert main(argv) == 0
-    edit = '  when: "speed_mps <= 1.5" -> "speed_mps <= 1.2"'
+    edit = '  when: "speed_mps <= 1.5" -> "speed_mps <= 1.2"\n  tightens: it forbids speed_mps = 1.5, which was allowed'
     assert said(capsys) == f"thermal: unchanged\nspeed: replaced\n{edit}\n1 replaced, 1 unchanged\n"
     now = active(empty_url, capsys)
     assert {key: now["thermal"][key] for key in ("when", "severity", "about")} == {

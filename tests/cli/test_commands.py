@@ -11,7 +11,7 @@ import pytest
 
 from constraint_crdt.cli import main
 from constraint_crdt.cli.output import NO_READER
-from tests.cli.process import command, environment
+from tests.cli.process import command, environment, running_node
 
 Capture = pytest.CaptureFixture[str]
 
@@ -36,7 +36,8 @@ def test_add_says_what_it_did(node_url: str, capsys: Capture) -> None:
     assert run(capsys, node_url, "add", *flags) == (0, "a/1 %é: added\n", "")
     assert run(capsys, node_url, "add", *flags) == (0, "a/1 %é: unchanged: it is active with this definition\n", "")
     code, out, _ = run(capsys, node_url, "add", "a/1 %é", "--when", "t < 80.0")
-    assert (code, out) == (0, "a/1 %é: replaced: it was active with another definition\n  when: t < 85.0 -> t < 80.0\n")
+    lines = ["a/1 %é: replaced: it was active with another definition", "  when: t < 85.0 -> t < 80.0"]
+    assert (code, out.splitlines()) == (0, [*lines, "  tightens: it forbids t = 80.0, which was allowed"])
     assert constraint(capsys, node_url, "a/1 %é")["when"] == "t < 80.0"
     assert read(capsys, node_url, "add", "a/1 %é", "--when", "t < 80.0") == {"id": "a/1 %é", "change": "unchanged"}
     assert run(capsys, node_url, "remove", "a/1 %é") == (0, "a/1 %é: removed\n", "")
@@ -72,6 +73,18 @@ def test_record_counts(node_url: str, capsys: Capture) -> None:
     code, _, err = run(capsys, node_url, "record", "--satisfied", str(2**70))
     assert code == 2
     assert err.count("\n") == 1
+
+
+@pytest.mark.processes
+def test_check_ends_with_a_code_for_scripts_where_asked(capsys: Capture) -> None:
+    with running_node() as node:
+        for id_, when, mode in (("enforced", "script_t < 85.0", "enforce"), ("audited", "script_u < 1.0", "audit")):
+            run(capsys, node.url, "add", id_, "--when", when, "--mode", mode)
+        for values, code in ((["script_t=91", "script_u=2"], 121), (["script_t=1", "script_u=2"], 0), (["script_t=hot"], 122)):
+            assert run(capsys, node.url, "check", "--exit-code", *values)[0] == code
+        run(capsys, node.url, "measure", "script_t=91")
+        assert run(capsys, node.url, "check", "--exit-code")[0] == 121
+        assert run(capsys, node.url, "check")[0] == 2
 
 
 def test_check_evaluates_and_ends_well_whatever_it_finds(node_url: str, capsys: Capture) -> None:

@@ -162,15 +162,18 @@ def test_a_selector_and_a_mode_are_flags_and_fields_of_a_file(url: str, capsys: 
 
 def test_add_keeps_what_it_does_not_say_unless_told_to_replace(url: str, capsys: Capture) -> None:
     run(capsys, url, "add", "slow", "--when", "x < 1.0", "--severity", "critical", "--on", "zone!=a", *FLAGS)
-    code, out, _ = run(capsys, url, "add", "slow", "--when", "x < 2.0", "--for", "0")
+    code, out, _ = run(capsys, url, "add", "slow", "--when", "x < 2.0", "--for", "0", "--loosen")
     said = "slow: replaced: it was active with another definition\n  when: x < 1.0 -> x < 2.0\n  for: 30s -> -\n"
+    said += "  loosens and tightens: it allows x = 1.0, which was forbidden; `for` is shorter: it is violated sooner\n"
     assert (code, out) == (0, said)
     found = listed(capsys, url)["slow"]
     assert (found["severity"], found["selector"], found["clear_when"], found["for"]) == ("critical", "zone!=a", "x < 0.5", 0.0)
     assert run(capsys, url, "add", "slow", "--severity", "critical")[1].startswith("slow: unchanged")
-    assert run(capsys, url, "add", "slow", "--ttl", "1h")[1].endswith(" -> warning\n") is False
+    assert run(capsys, url, "add", "slow", "--ttl", "1h", "--loosen")[1].endswith(" -> warning\n") is False
     assert run(capsys, url, "add", "slow", "--until", "never")[1].startswith("slow: extended")
-    assert run(capsys, url, "add", "slow", "--severity", "warning")[1].endswith("  severity: critical -> warning\n")
+    assert run(capsys, url, "add", "slow", "--severity", "warning", "--loosen")[1].endswith(
+        "  severity: critical -> warning\n  loosens: it is less severe\n"
+    )
     code, out, err = run(capsys, url, "add", "slow", "--new", "--when", "x < 3.0")
     assert (code, out, "slow is active already" in err) == (1, "", True)
     assert run(capsys, url, "add", "slow", "--replace", "--when", "x < 3.0")[0] == 0

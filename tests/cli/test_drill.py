@@ -206,7 +206,7 @@ def conflict(live: Drill) -> None:
 
 
 def wrong_edit(live: Drill) -> None:
-    live.post("r5", "constraints/max_speed", {"when": "speed <= 150.0"}, "PATCH")
+    live.post("r5", "constraints/max_speed", {"when": "speed <= 150.0", "loosen": True}, "PATCH")
     live.begin()
     live.names("max_speed was changed", "on r5", "when: speed <= 1.5 -> speed <= 150.0", leads_to="revert max_speed")
     live.names("when: speed <= 150.0 -> speed <= 1.5", within=FAR)

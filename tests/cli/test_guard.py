@@ -1,5 +1,6 @@
 """guard: a program that is started, stopped, paused and ended with the constraints, the node and the guard."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -132,8 +133,71 @@ def test_a_node_that_is_killed_is_lost_and_the_guard_does_as_it_is_told(tmp_path
             stops.communicate(timeout=SOON)
             assert (stops.returncode, state_of(pids[0])) == (123, "")
             assert state_of(pids[1]) in ("S", "R")
-            goes.kill()  # the kernel ends the program of a guard that is killed
+            goes.kill()  # its supervisor ends the program
             goes.communicate(timeout=SOON)
-            eventually(pids[1], "Z") if state_of(pids[1]) else None
+            eventually(pids[1], "")
         assert main(["guard", "--node", node.url, "--", "true"]) == 123
         assert main(["guard", "--node", node.url, "--if-lost", "go", "--", "true"]) == 0
+
+
+FAMILY = """
+import os, subprocess, sys, time
+folder = sys.argv[1]
+child = subprocess.Popen(["sleep", "1000"])
+lonely = subprocess.Popen(["setsid", "sleep", "1000"])
+if os.fork() == 0:  # a daemon: twice forked, in a session of its own, deaf to SIGTERM
+    os.setsid()
+    if os.fork() == 0:
+        import signal
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        open(f"{folder}/daemon", "w").write(str(os.getpid()))
+        time.sleep(1000)
+    os._exit(0)
+open(f"{folder}/child", "w").write(str(child.pid))
+open(f"{folder}/lonely", "w").write(str(lonely.pid))
+open(f"{folder}/program", "w").write(str(os.getpid()))
+time.sleep(1000)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others do not tell whose child an orphan becomes")
+@pytest.mark.parametrize("end", ["the guard is killed", "a violation", "the program ends"])
+def test_no_child_is_left_behind(node: NodeProcess, tmp_path: Path, end: str) -> None:
+    client = Client(node.url)
+    client.measure({"speed_mps": 1.0})
+    words = ("--grace", "0.2", "--", sys.executable, "-c", FAMILY, str(tmp_path))
+    with guard(node.url, *words) as guarding:
+        pids = {name: written(tmp_path / name) for name in ("program", "child", "lonely", "daemon")}
+        assert all(state_of(pid) for pid in pids.values())
+        match end:
+            case "the guard is killed":
+                guarding.kill()
+            case "a violation":
+                client.measure({"speed_mps": 9.0})
+            case _:
+                os.kill(pids["program"], signal.SIGUSR1)
+        guarding.communicate(timeout=SOON)
+        code = guarding.returncode
+        if end != "the guard is killed":
+            assert {name: state_of(pid) for name, pid in pids.items()} == dict.fromkeys(pids, "")
+        for pid in pids.values():
+            eventually(pid, "")
+    codes = {"a violation": 121, "the guard is killed": -9}
+    assert code == codes.get(end, 128 + signal.SIGUSR1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux kills the program")
+def test_a_supervisor_that_is_killed_takes_the_program_and_its_group_with_it(node: NodeProcess, tmp_path: Path) -> None:
+    Client(node.url).measure({"speed_mps": 1.0})
+    with guard(node.url, "--", sys.executable, "-c", FAMILY, str(tmp_path)) as guarding:
+        pids = {name: written(tmp_path / name) for name in ("program", "child", "lonely", "daemon")}
+        parent = int(Path(f"/proc/{pids['program']}/stat").read_text().rpartition(")")[2].split()[1])
+        assert parent != guarding.pid
+        os.kill(parent, signal.SIGKILL)
+        guarding.wait(SOON)
+        for name in ("program", "child"):
+            eventually(pids[name], "")
+        for name in ("lonely", "daemon"):  # with sessions of their own
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pids[name], signal.SIGKILL)
+    assert guarding.returncode == 128 + signal.SIGKILL

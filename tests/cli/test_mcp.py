@@ -1,27 +1,31 @@
 """Tools for agents: a scripted session with the SDK's own client, in which an agent asks before it acts and is refused."""
 
+import asyncio
 import json
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.cli import main
-from constraint_crdt.cli.mcp import SdkUnavailable, make_server
+from constraint_crdt.cli.mcp import AgentTools, SdkUnavailable, make_server
 from constraint_crdt.client import AsyncClient
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.http.tokens import Tokens
-from constraint_crdt.operations.operation import Right
+from constraint_crdt.operations.operation import MAX_BODY_BYTES, Right
 from tests.cli.process import running_node
 
 mcp = pytest.importorskip("mcp", reason="the SDK of the Model Context Protocol is not installed")
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
 READ, WRITE = "r" * 16, "w" * 16
 
 
@@ -107,6 +111,105 @@ async def test_the_command_serves_on_stdio(tmp_path: Path) -> None:
             assert (await call(client, "fleet_status"))["constraints"] == 0
 
 
+@asynccontextmanager
+async def at_the_api(*tokens: tuple[Right, str]) -> AsyncIterator[tuple[str, Node]]:
+    """The address of the tools at the API of a node with these tokens."""
+    agents = AgentTools()
+    async with (
+        Node(name="forge", transport=MemoryNetwork().transport()) as node,
+        agents.served(),
+        ApiServer(node, "127.0.0.1", 0, pages=[agents.route], tokens=Tokens(list(tokens)) if tokens else None) as api,
+    ):
+        yield f"{api.url}/mcp", node
+
+
+@asynccontextmanager
+async def client_at(url: str, token: str, mode: str = "auto") -> AsyncIterator[Any]:
+    """The SDK's own client, with a token."""
+    import httpx2
+    from mcp.client.streamable_http import streamable_http_client
+
+    headers = {"Authorization": f"Bearer {token}"}
+    async with (
+        httpx2.AsyncClient(headers=headers) as http,
+        mcp.Client(streamable_http_client(url, http_client=http), mode=mode) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_the_api_of_a_node_serves_the_tools_with_its_tokens(mode: str) -> None:
+    """By the protocol of the SDK's day, and with the handshake of before. A token has its rights in each tool, and its name in the
+    audit; two clients at once do not take each other's.
+    """
+    async with (
+        at_the_api((Right.READ, READ), (Right.OPERATE, WRITE)) as (url, _),
+        client_at(url, READ, mode) as reader,
+        client_at(url, WRITE, mode) as writer,
+    ):
+        added, refused = await asyncio.gather(
+            call(writer, "add_constraint", id="max speed/1", when="speed_mps <= 1.5", about="people are near"),
+            refusal(reader, "add_constraint", id="mine", when="a < 1.0", about="why"),
+        )
+        assert added["change"] == "added"
+        assert "has the role read; this needs operate" in refused
+        assert "this needs measure" in await refusal(reader, "check_action", values={"speed_mps": 9.0})
+        found = await call(writer, "check_action", values={"speed_mps": 9.0})
+        assert (found["allowed"], found["violated"][0]["margin"]) == (False, -7.5)
+        assert (await call(reader, "explain_constraint", id="max speed/1"))["definitions"][0]["actor"] == "token 2"
+        [content] = (await reader.read_resource("constraint-crdt://events")).contents
+        [event] = [each for each in json.loads(content.text)["events"] if each["kind"] == "added"]
+        assert event["actor"] == "token 2"
+        assert (await call(reader, "list_constraints"))["total"] == 1
+
+
+async def test_the_client_on_the_page_asks_before_it_acts() -> None:
+    [block] = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/how-to/agents.md").read_text(), re.DOTALL | re.MULTILINE)
+    page: dict[str, Any] = {}
+    exec(block, page)
+    async with at_the_api((Right.MEASURE, READ)) as (url, node):
+        assert await page["ask"](url, READ)
+        await node.add_constraint("max_speed", when="speed_mps <= 1.5")
+        assert not await page["ask"](url, READ)
+
+
+async def test_the_guard_of_the_api_stands_before_the_tools() -> None:
+    async with at_the_api((Right.READ, READ)) as (url, _), httpx.AsyncClient() as http:
+        question = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+        accepts = {"accept": "application/json, text/event-stream"}
+        for token, status in ((None, 401), ("x" * 16, 401), (READ, 200)):
+            headers = accepts | ({} if token is None else {"authorization": f"Bearer {token}"})
+            answer = await http.post(url, json=question, headers=headers)
+            assert answer.status_code == status, answer.text
+        allowed = accepts | {"authorization": f"Bearer {READ}"}
+        assert "check_action" in answer.text
+        assert (await http.get(url, headers=allowed)).status_code == 405
+        long = b'"' + b"x" * MAX_BODY_BYTES + b'"'
+        for content, kind, status in (
+            (long, "application/json", 413),
+            (b"{}", "text/plain", 415),
+            (b"no", "application/json", 400),
+        ):
+            answer = await http.post(url, content=content, headers=allowed | {"content-type": kind})
+            assert answer.status_code == status, answer.text
+        answer = await http.post(url, json=question, headers=allowed | {"origin": "http://evil.example"})
+        assert answer.status_code == 403
+    async with at_the_api() as (url, _), httpx.AsyncClient() as http:
+        answer = await http.post(url, json=question, headers=accepts | {"host": "evil.example"})
+        assert answer.status_code == 421
+
+
+@pytest.mark.processes
+async def test_a_node_serves_the_tools_if_its_settings_say_so(tmp_path: Path) -> None:
+    with running_node("--mcp") as node:
+        async with mcp.Client(f"{node.url}/mcp") as client:
+            assert (await call(client, "fleet_status"))["constraints"] == 0
+        node.stop()
+    with running_node() as node:
+        async with httpx.AsyncClient() as http:
+            assert "there is nothing at /mcp" in (await http.post(f"{node.url}/mcp", json={})).text
+
+
 def test_mistakes_of_the_command_are_a_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["mcp", "--node", "ftp://x"]) == 2
     assert main(["mcp", "--http", "0.0.0.0:8480"]) == 2
@@ -114,3 +217,5 @@ def test_mistakes_of_the_command_are_a_sentence(capsys: pytest.CaptureFixture[st
     monkeypatch.setitem(sys.modules, "mcp.server", None)
     with pytest.raises(SdkUnavailable, match=r"pip install 'constraint-crdt\[mcp\]'"):
         make_server(AsyncClient("1"))
+    assert main(["node", "--mcp", "--store", "memory", "--api", "127.0.0.1:0"]) == 1
+    assert "pip install 'constraint-crdt[mcp]'" in capsys.readouterr().err

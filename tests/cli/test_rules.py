@@ -84,7 +84,9 @@ def test_all_is_disabled_only_after_a_question_and_shown_loudly(
 def test_a_constraint_of_mode_audit_forbids_nothing(node_url: str, capsys: Capture) -> None:
     assert run(capsys, node_url, "add", "tried", "--when", "w < 1")[0] == 0
     assert run(capsys, node_url, "decide", "w=5")[0] == 1
-    assert run(capsys, node_url, "mode", "tried", "audit", "--why", "first a week of it")[1] == "tried: audit, was enforce\n"
+    assert run(capsys, node_url, "mode", "tried", "audit", "--why", "first a week of it")[1] == (
+        "tried: audit, was enforce\n  loosens: less follows from a violation\n"
+    )
     assert run(capsys, node_url, "mode", "tried", "audit")[1] == "tried: audit\n"
     code, out, _ = run(capsys, node_url, "decide", "w=5")
     assert (code, "tried" in out) == (0, True)
@@ -119,8 +121,17 @@ def test_the_history_and_the_way_back(node_url: str, capsys: Capture, monkeypatc
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("sys.stdin.readline", lambda: "yes\n")
     out = run(capsys, node_url, "revert", "--all", "--to", at.isoformat())[1]
-    assert out == "pace: replaced\nnothing was changed yet\npace: replaced\n"
+    step = "pace: replaced\n  loosens: it allows v = 1.0, which was forbidden\n"
+    assert out == f"{step}nothing was changed yet\n{step}"
     assert "v < 2" in run(capsys, node_url, "constraints")[1]
     entries = json.loads(run(capsys, node_url, "history", "pace", "--since", "1h", "--json")[1])
     assert [each["operation"] for each in entries] == ["add", "edit", "remove", "revert", "revert"]
+    for value in ("1.5", "0.8"):
+        assert run(capsys, node_url, "set", "top_speed", value, "--on", "zone=a")[0] == 0
+    back = ("revert", "top_speed", "--kind", "parameter")
+    assert run(capsys, node_url, *back, "--on", "zone=a")[1] == "parameter top_speed on zone=a: replaced\n"
+    assert "no earlier version of parameter top_speed is kept" in run(capsys, node_url, *back)[2]
+    assert "top_speed on zone=a (parameter), version 4, by local" in run(capsys, node_url, "history", "top_speed on zone=a")[1]
+    out = run(capsys, node_url, "revert", "--all", "--to", at.isoformat())[1]
+    assert out.splitlines()[-1] == "parameter top_speed on zone=a: removed"
     assert run(capsys, node_url, "remove", "pace")[0] == 0

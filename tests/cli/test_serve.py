@@ -1,5 +1,6 @@
 """The `node` command as a process: ready, told to stop, and refused where it cannot start."""
 
+import os
 import re
 import signal
 import socket
@@ -13,7 +14,7 @@ import pytest
 from constraint_crdt.cli import main
 from constraint_crdt.cli.node import event_loop
 from tests import fork_server
-from tests.cli.process import EndTimer, environment, run_to_its_end, running_node
+from tests.cli.process import EndTimer, command, environment, run_to_its_end, running_node
 
 pytestmark = pytest.mark.processes
 
@@ -100,6 +101,44 @@ def test_what_keeps_it_from_starting_is_one_sentence(flags: list[str], says: str
     assert says in done.stderr
     assert done.stderr.startswith("constraint-crdt node: ")
     assert done.stderr.count("\n") == 1
+
+
+NAMESPACE = ["unshare", "--map-root-user", "--net"]
+
+
+def test_an_address_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    """In a network namespace, whose only address comes while the node waits."""
+    if subprocess.run([*NAMESPACE, "ip", "link", "set", "lo", "up"], check=False, capture_output=True).returncode:
+        (pytest.fail if os.environ.get("CI_REQUIRES_NAMESPACES") else pytest.skip)("this machine makes no network namespaces")
+    tokens = tmp_path / "tokens"
+    assert main(["token", "add", "t", "--role", "read", "--token-file", str(tokens)]) == 0
+    flags = [
+        "--name",
+        "forge",
+        "--api",
+        "10.77.0.1:8470",
+        "--listen",
+        "tcp/10.77.0.1:7447",
+        "--insecure",
+        "--token-file",
+        str(tokens),
+    ]
+    line = [*NAMESPACE, "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command("node", *flags)]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        try:
+            assert process.stderr is not None
+            told = "waiting for 10.77.0.1:8470, 10.77.0.1:7447: this machine has no such address yet"
+            assert any(told in each for each in process.stderr)
+            inside = ["nsenter", f"--target={process.pid}", "--user", "--net", "--preserve-credentials", "ip"]
+            subprocess.run([*inside, "address", "add", "10.77.0.1/32", "dev", "lo"], check=True)
+            assert any(" ready name=forge api=http://10.77.0.1:8470 " in each for each in process.stderr)
+        finally:
+            process.kill()
+    refused = subprocess.run(
+        [*line, "--wait-for-address", "0"], check=False, capture_output=True, text=True, env=environment(), timeout=60
+    )
+    assert refused.returncode == 1
+    assert "cannot serve the API at 10.77.0.1:8470: this machine has no such address" in refused.stderr.splitlines()[-1]
 
 
 def test_its_settings_come_from_the_file_and_the_environment(tmp_path: Path) -> None:

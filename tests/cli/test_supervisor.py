@@ -6,13 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from constraint_crdt.cli.node import tell_supervisor, watchdog_pause
 from constraint_crdt.client import Client
-from tests.cli.process import running_node
+from tests.cli.process import command, environment, running_node
 
 
 @pytest.mark.processes
@@ -75,6 +76,46 @@ def test_it_runs_as_a_user_without_a_name_and_a_home(tmp_path: Path) -> None:
     assert (tmp_path / "b.db").exists()
 
 
+def _zombies() -> list[str]:
+    """The processes of this user's machine that ended, and whose parent did not ask."""
+    return [stat for each in Path("/proc").glob("[0-9]*/stat") if ") Z " in (stat := _read(each)) and "(left-behind)" in stat]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+@pytest.mark.processes
+def test_as_process_1_it_passes_signals_on_and_leaves_no_zombies(tmp_path: Path) -> None:
+    """As in a container. The command of a source leaves a process behind each time."""
+    inside = ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if subprocess.run([*inside, "true"], check=False, capture_output=True).returncode:
+        (pytest.fail if os.environ.get("CI_REQUIRES_NAMESPACES") else pytest.skip)("this machine makes no namespaces of processes")
+    runs, program = tmp_path / "runs", tmp_path / "left-behind"
+    program.symlink_to(shutil.which("sleep") or "")
+    script = f"({program} 0.01 &); echo x >> {runs}; echo 1"
+    (tmp_path / "node.toml").write_text(
+        f"[[source]]\nname = 's'\nkind = 'command'\ncommand = ['sh', '-c', '{script}']\nformat = 'number'\nevery = 0.05\n"
+    )
+    flags = ["--name", "forge", "--api", "127.0.0.1:0", "--config", str(tmp_path / "node.toml")]
+    with subprocess.Popen([*inside, *command("node", *flags)], stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        try:
+            assert process.stderr is not None
+            assert any(" ready " in line for line in process.stderr)
+            ends = time.monotonic() + 60
+            while len(_read(runs)) < 20 or _zombies():
+                assert time.monotonic() < ends, _zombies()
+            [first] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(int(first), signal.SIGTERM)
+            assert any("forge stopped" in line for line in process.stderr)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+
+
 @pytest.mark.processes
 def test_an_input_that_has_no_end_to_wait_for_is_refused() -> None:
     line = [sys.executable, "-m", "constraint_crdt", "node", "--name", "a", "--store", "memory", "--api", "127.0.0.1:0"]
@@ -85,20 +126,33 @@ def test_an_input_that_has_no_end_to_wait_for_is_refused() -> None:
     assert done.stderr.endswith("--while-stdin-open needs a pipe or a terminal as its input\n")
 
 
+TOKEN = "abcdefgh01234567"
+OPS = '[destinations]\nops = "http://127.0.0.1:1/x"\n'
+
+
+def _alert(name: str, to: str = "log") -> str:
+    return f'[[alert]]\nname = "{name}"\nkind = "silence"\nto = ["{to}"]\n'
+
+
 @pytest.mark.processes
-def test_sighup_takes_over_labels_and_the_level_and_names_what_needs_a_restart(tmp_path: Path) -> None:
-    file = tmp_path / "node.toml"
-    file.write_text('labels = { zone = "a" }\n')
-    with running_node("--config", str(file)) as node:
-        client = Client(node.url)
+def test_sighup_takes_over_labels_rules_tokens_and_the_level_and_names_what_needs_a_restart(tmp_path: Path) -> None:
+    file, tokens = tmp_path / "node.toml", tmp_path / "tokens"
+    file.write_text(f'labels = {{ zone = "a" }}\n{(alert := _alert("old"))}')
+    tokens.write_text(f"operate {TOKEN}\n")
+    tokens.chmod(0o600)
+    with running_node("--config", str(file), "--token-file", str(tokens)) as node:
+        client = Client(node.url, token=TOKEN)
+        assert [rule.name for rule in client.alerts().rules] == ["old"]
+        tokens.write_text(f"operate {TOKEN}\nread {TOKEN[::-1]}\n")
         client.add("here", when="speed_mps <= 1.5", on={"zone": "b"})
         client.measure({"speed_mps": 9.0})
         [report] = client.constraints()
         assert not report.applies_here
         for content, told in (
             ("labels = [", "SIGHUP: the settings stay as they are: "),
-            ('labels = { zone = "b" }\nmax_skew = 3.0\nlog_level = "warning"\n',
-             "SIGHUP: taken over: log_level, labels; after a restart only: max_skew"),
+            (f"labels = {{ zone = 'a' }}\n{alert}", "SIGHUP: nothing new that a running node takes over; 2 tokens are valid"),
+            (f'labels = {{ zone = "b" }}\nmax_skew = 3.0\nlog_level = "warning"\n{_alert("new", "ops")}{OPS}',
+             "SIGHUP: taken over: log_level, labels, alert, destinations; after a restart only: max_skew; 2 tokens are valid"),
         ):  # fmt: skip
             file.write_text(content)
             node.process.send_signal(signal.SIGHUP)
@@ -109,6 +163,8 @@ def test_sighup_takes_over_labels_and_the_level_and_names_what_needs_a_restart(t
             assert told in line
         [report] = client.constraints()
         assert (report.applies_here, report.state) == (True, "violated")
+        [rule] = client.alerts().rules
+        assert (rule.name, rule.to) == ("new", ("ops",))
         [own] = client.nodes()
         assert own.labels == {"zone": "b"}
         client.add("quiet")

@@ -286,6 +286,38 @@ def test_series_of_prometheus_from_a_file_and_from_a_server(recording: Path, cap
     assert (code, "cannot ask http://127.0.0.1:" in err) == (1, True)
 
 
+def test_labels_of_prometheus_are_instances_where_a_definition_reads_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def series(joint: str, hot: int, **labels: str) -> dict[str, object]:
+        metric = {"__name__": "joint_temp_c", "joint": joint, "instance": "arm", "job": "robots", **labels}
+        return {"metric": metric, "values": [[60.0 * n, "95" if n > hot else "50"] for n in range(9)]}
+
+    def written(*found: dict[str, object]) -> Path:
+        file = tmp_path / "answer.json"
+        file.write_text(json.dumps({"status": "success", "data": {"resultType": "matrix", "result": found}}))
+        return file
+
+    new, old = tmp_path / "new.toml", tmp_path / "old.toml"
+    new.write_text('[[constraint]]\nid = "hot"\nwhen = "joint_temp_c <= 90.0"\neach = "joint"\n')
+    old.write_text("")
+    words = ["--with", new, "--against", old, "--json"]
+    code, out, _ = backtested(capsys, "--from-prometheus", written(series("j1", 2), series("j2", 5)), *words)
+    [replayed] = json.loads(out)
+    assert (code, replayed["node"]) == (0, "arm")
+    turns = [(each["at"] // 60_000_000_000, each["after"], each["values"]) for each in replayed["turns"]["new"]]
+    assert turns[-1] == (3, "violated", {"joint_temp_c": "95.0", "joint": "j1"})
+    code, _, err = backtested(capsys, "--from-prometheus", written(series("j1", 2), series("j1", 5, side="l")), *words)
+    assert (code, 'several series of joint_temp_c{joint="j1"} on arm: sum or choose in the query, by (instance, joint)' in err) == (
+        2,
+        True,
+    )
+    code, _, err = backtested(capsys, "--from-prometheus", written(series('"', 2)), *words)
+    assert (code, "names no measurement" in err) == (2, True)
+    code, _, err = backtested(capsys, "--from-prometheus", written(*(series(f"j{n}", 2) for n in range(257))), *words)
+    assert (code, "there are 257 instances of joint_temp_c by joint on arm: a node takes 256" in err) == (2, True)
+
+
 @contextmanager
 def served(body: bytes) -> Iterator[str]:
     class Answer(BaseHTTPRequestHandler):

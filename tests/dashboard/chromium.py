@@ -21,6 +21,7 @@ import pytest
 from selenium import webdriver
 from selenium.common.exceptions import JavascriptException, StaleElementReferenceException, WebDriverException
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
@@ -92,6 +93,11 @@ class Chromium:
     def click(self, selector: str) -> None:
         """On an element."""
         self.find(selector).click()
+
+    def press(self, *keys: str) -> None:
+        """On whatever has the focus."""
+        for key in keys:
+            ActionChains(self.driver, duration=0).send_keys(key).perform()
 
     def until(self, what: Callable[[], object], message: str, within: float = WITHIN) -> float:
         """How long it takes until `what()` is true; fails after `within` seconds. Each look is a round trip to the browser."""

@@ -1,4 +1,4 @@
-"""Five real nodes on a memory network, in a thread of their own, the first of them serving its API and the dashboard.
+"""Six real nodes on a memory network, in a thread of their own, the first of them serving its API and the dashboard.
 
 The thread is there because a browser is driven by calls that wait.
 """
@@ -7,17 +7,20 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from random import Random
+from time import time_ns
 from typing import Any, TypeVar
 
 import msgspec
 
 from constraint_crdt import MemoryNetwork, Node, NodeSettings
 from constraint_crdt.alerts import AlertRule
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.dashboard import dashboard_pages
 from constraint_crdt.http.server import ApiServer
 
-NAMES = ("forge", "anvil", "bellows", "hammer", "tongs")
+NAMES = ("forge", "anvil", "bellows", "hammer", "tongs", "vise")
 ALERTS = (AlertRule(name="unsafe", kind="rate", constraint="alerting_*", above=0.01, for_=0.0, to=("log",)),)
 SETTINGS = NodeSettings(
     name="unnamed",
@@ -42,6 +45,8 @@ class LiveFleet:
         self._thread = threading.Thread(target=self._loop.run_forever, name="fleet", daemon=True)
         self._thread.start()
         self.network = MemoryNetwork()
+        self.ahead: dict[str, float] = {}
+        """Seconds by which the clocks of nodes are ahead."""
         self.nodes: list[Node] = []
         self._api: ApiServer | None = None
         self._more: list[ApiServer] = []
@@ -97,7 +102,15 @@ class LiveFleet:
 
     def _new(self, name: str) -> Node:
         settings = msgspec.structs.replace(SETTINGS, name=name)
-        return Node(settings=settings, transport=self.network.transport(), random=Random(name))
+        clock = partial(self._now, name)
+        return Node(settings=settings, transport=self.network.transport(), random=Random(name), now=clock)
+
+    def clone(self, name: str) -> Node:
+        """Another node of this name, as from a copied image; not started yet."""
+        return self._new(name)
+
+    def _now(self, name: str) -> int:
+        return time_ns() + round(self.ahead.get(name, 0.0) * SECOND)
 
     def _serve(self, port: int) -> None:
         self._api = ApiServer(self.nodes[0], port=port, pages=dashboard_pages())

@@ -1,4 +1,4 @@
-"""The dashboard in a real browser, on a live fleet of five nodes."""
+"""The dashboard in a real browser, on a live fleet of six nodes."""
 
 import pytest
 from selenium.webdriver.common.keys import Keys
@@ -53,7 +53,7 @@ def test_a_constraint_added_on_another_node_is_there_within_a_second(page: Chrom
         took.append(shown(page, f"limit_{number}"))
     assert min(took) < SOON, took
     assert "speed_mps <= 1.5" in page.text(row("limit_0"))
-    page.until(lambda: "5/5" in page.text(row("limit_0")), "all have heard of it")
+    page.until(lambda: "6/6" in page.text(row("limit_0")), "all have heard of it")
     fleet.do(fleet.nodes[2].remove_constraint("limit_1"))
     gone(page, "limit_1")
     assert "limit_1" in page.text("#events")
@@ -186,6 +186,8 @@ def test_it_works_without_a_mouse(page: Chromium, fleet: LiveFleet) -> None:
     for name in ("a", "b", "c"):
         fleet.do(fleet.nodes[0].add_constraint(name, when="x < 1"))
         shown(page, name)
+    rows = "return [...document.querySelectorAll('#constraints-table tr[data-id]')].map((each) => each.dataset.id).join('')"
+    page.until(lambda: page.run(rows) == "abc", "each has been unknown for longer than the next")
     body = page.find("body")
     body.send_keys("/")
     assert page.run("return document.activeElement.id") == "search"
@@ -268,7 +270,7 @@ def _is_gone_and_back(browser: Chromium, fleet: LiveFleet) -> None:
     browser.until(lambda: browser.run("return document.querySelector('#banner').hidden"), "the banner goes", within=15)
     shown(browser, "meanwhile")
     assert browser.count(row("before")) == 1
-    browser.until(lambda: "5 of 5 nodes" in browser.text("#truth"), "all nodes")
+    browser.until(lambda: "6 of 6 nodes" in browser.text("#truth"), "all nodes")
     assert browser.run("return window.stayed") is True
     # A browser itself writes into the console that a connection was refused; nothing else may stand there.
     assert [each for each in browser.complaints() if "ERR_" not in each] == []
@@ -286,7 +288,7 @@ def test_where_a_token_is_needed_it_is_asked_for_and_kept_out_of_sight(browser: 
     browser.until(lambda: "does not know" in browser.text("#token-error"), "a wrong token is refused")
     browser.type("#token", reading)
     browser.click("#token-form [type=submit]")
-    browser.until(lambda: "5 of 5 nodes" in browser.text("#truth"), "five nodes")
+    browser.until(lambda: "6 of 6 nodes" in browser.text("#truth"), "six nodes")
     fleet.do(fleet.nodes[1].add_constraint("cool", when="x < 1"))
     shown(browser, "cool")
     browser.until(lambda: browser.text("#session-name") == "token 1: may read", "who is signed in")

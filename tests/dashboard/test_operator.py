@@ -2,16 +2,21 @@
 
 import json
 import os
+from itertools import cycle
 from pathlib import Path
 
 import pytest
+from selenium.webdriver.common.keys import Keys
 
 from constraint_crdt import Definition, MemoryNetwork, Node
 from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.model import IfUnknown, Severity
+from constraint_crdt.operations.constraints import AddConstraint
+from constraint_crdt.operations.operation import Right
 from tests.dashboard.chromium import Chromium, need_axe
 from tests.dashboard.conftest import in_force
-from tests.dashboard.live_fleet import LiveFleet
+from tests.dashboard.live_fleet import NAMES, LiveFleet, live_fleet
 from tests.dashboard.test_in_browser import chip, row, shown
 from tests.runtime.fleet import eventually
 
@@ -70,6 +75,14 @@ def test_an_edit_keeps_all_that_is_not_changed_and_shows_the_difference_first(pa
     assert page.text('#add-changes [data-field="for"] dd') == "2.5 s → 30 s"
     assert page.text('#add-changes [data-field="clear_when"] dd') == "speed_mps <= 1.2 → speed_mps <= 1.0"
     assert page.count("#add-changes [data-field]") == 2
+    page.until(lambda: page.text("#add-effect").startswith("Loosens and tightens: a violation does not clear"), "the label")
+    assert "speed_mps = 1.2, which sufficed; `for` is longer: it is violated later." in page.text("#add-effect")
+    page.click("#add-submit")
+    page.until(lambda: "is critical, and this loosens it" in page.text("#add-error"), "the node refuses it")
+    assert page.run("return document.activeElement.id") == "add-loosen"
+    assert ["409" in each for each in page.complaints()] == [True]
+    page.complaints().clear()
+    page.click("#add-loosen")
     page.click("#add-submit")
     page.until(lambda: not page.count("dialog[open]"), "the dialog closes")
     page.until(lambda: "30 s" in page.text("#detail dl"), "the detail says so")
@@ -108,6 +121,10 @@ def test_what_was_changed_or_exists_meanwhile_is_not_replaced_without_a_word(pag
     page.until(lambda: "constraint shared exists already" in page.text("#add-error"), "it says so")
     assert [each.when for each in definitions(fleet, "shared")] == ["x < 2"]
     assert page.text("#add-submit") == "Replace shared"
+    page.until(
+        lambda: page.text("#add-effect").startswith("Loosens: it allows x = 2.0, which was forbidden; it is less"), "the label"
+    )
+    page.click("#add-loosen")
     page.click("#add-submit")
     page.until(lambda: not page.count("dialog[open]"), "the dialog closes")
     assert [each.when for each in definitions(fleet, "shared")] == ["x < 9"]
@@ -139,8 +156,13 @@ def test_a_conflict_shows_both_sides_and_keeps_one_or_both(page: Chromium, fleet
     shown(page, "elbow")
     page.run("location.hash = '#/constraint/elbow'")
     page.until(lambda: page.count("#detail .side") == 2, "both sides")
+    page.click('#detail .side[data-dot^="anvil-9~"] button')
+    page.until(lambda: page.text("#confirm-yes") == "Keep this one, and loosen it", "what ends is critical")
+    assert "it allows joint_c = 70.0, which was forbidden" in page.text("#confirm-loosens")
+    page.click("#confirm-no")
     page.click('#detail .side[data-dot^="forge-9~"] button')
     page.until(lambda: "joint_c < 95.0 → joint_c < 70.0" in page.text("#confirm-lines"), "what ends")
+    assert page.text("#confirm-yes") == "Keep this one"
     page.click("#confirm-yes")
     page.until(lambda: not page.count("#detail .side"), "one is left")
     assert [(each.when, each.severity) for each in definitions(fleet, "elbow")] == [("joint_c < 70.0", Severity.CRITICAL)]
@@ -215,7 +237,7 @@ def test_the_line_on_top_says_what_lasts_only(browser: Chromium, fleet: LiveFlee
                 for (let frame = 0; frame < 3; frame += 1) await new Promise(requestAnimationFrame);
                 said.push(truth.innerText);
             };
-            new Truth(model);
+            new Truth(model, () => {});
             model.setStatus({node: 'a', trouble: null, clock_in_doubt: false, lost_writes: 0});
             model.setNodes([node('a'), node('b', {same_constraints: false, same_state: false})]);
             await look();
@@ -224,7 +246,8 @@ def test_the_line_on_top_says_what_lasts_only(browser: Chromium, fleet: LiveFlee
             model.setNodes([node('a'), node('b', {same_constraints: false}), node('c', {live: false, convergence: {since}})]);
             await look();
             model.setNodes([node('a'), node('b', {live: false, convergence: {since}})]);
-            model.setStatus({node: 'a', trouble: 'the disk is full', clock_in_doubt: true, lost_writes: 0});
+            model.setStatus({node: 'a', trouble: 'the disk is full', clock_in_doubt: true, lost_writes: 0,
+                concerns: [{kind: 'trouble', what: 'c tells: no space'}, {kind: 'changed', what: 'that is in the events'}]});
             await look();
             Date.now = clock;
             done(said);
@@ -234,7 +257,7 @@ def test_the_line_on_top_says_what_lasts_only(browser: Chromium, fleet: LiveFlee
     assert passing == "2 of 2 nodes reachable · the same constraints everywhere"
     assert lasting == "2 of 3 nodes reachable · b lacks changes of constraints · c away 3 min"
     assert alone.startswith("writes are refused: the disk is full · cut off: none of 1 other nodes reachable")
-    assert alone.endswith("b away 3 min · the clock of this node is in doubt")
+    assert alone.endswith("b away 3 min · the clock of this node is in doubt · c tells: no space")
 
 
 # --- a drill: what happens at night, what the first screen says of it, and what leads to the remedy ------------------------------
@@ -281,44 +304,84 @@ async def _cut(fleet: LiveFleet) -> None:
     await fleet.nodes[4].add_constraint("drill_last", when="drill_w < 1.0")
     await fleet.nodes[4].measure({"drill_w": 2.0})
     await eventually(lambda: "drill_last" in fleet.nodes[0].gossip.state.verdicts.violated)
-    fleet.network.cut(["tongs"], ["forge", "anvil", "bellows", "hammer"])
+    fleet.network.cut(["tongs"], ["forge", "anvil", "bellows", "hammer", "vise"])
 
 
-EDIT, RETIRE, DIALOG, CONFIRM = (
+async def _clock(fleet: LiveFleet) -> None:
+    fleet.ahead["hammer"] = 60.0
+
+
+async def _disk_full(fleet: LiveFleet) -> None:
+    fleet.nodes[0]._runtime.persistence._health_changed("the disk is full")
+
+
+async def _disk_full_elsewhere(fleet: LiveFleet) -> None:
+    fleet.nodes[5]._runtime.persistence._health_changed("the disk is full")
+
+
+async def _clone(fleet: LiveFleet) -> None:
+    copy = fleet.clone("forge")
+    await copy.start()
+    await eventually(lambda: any(each.kind == "duplicate" for each in fleet.nodes[0].status().concerns))
+    await copy.stop()
+
+
+EDIT, RETIRE, DIALOG, CONFIRM, UNDO, REASON = (
     "#detail [data-focus=edit]",
     "#detail [data-focus=retire]",
     "#add-dialog[open]",
     "#confirm-dialog[open]",
+    "#detail [data-focus=undo]",
+    "#reason-dialog[open]",
 )
 WHERE = "#detail .pairs.now a"
+DOCTOR = "#truth button.inline"
+
+
+def advice(check: str) -> str:
+    """What the doctor advises, in its tab."""
+    return f'#panel-doctor:not([hidden]) [data-check="{check}"]:not([data-level=ok]) .advice'
+
+
 DRILL = [
     ("overspeed", _overspeed, row("drill_speed"), "drill_mps 9.1, limit 1.5", [row("drill_speed"), WHERE], RETIRE),
     ("dead sensor", _dead_sensor, row("drill_temp"), "drill_c is older than 0.2 s", [row("drill_temp"), WHERE], RETIRE),
-    ("wrong edit", _wrong_edit, row("drill_battery"), "drill_percent 60, limit 150", [row("drill_battery"), EDIT], DIALOG),
-    ("mass violation", _mass_violation, row("drill_ping"), "and 4 others", [row("drill_ping"), EDIT], DIALOG),
-    ("flapping", _flapping, "#events", "drill_flaps flaps on forge", ["#events [data-kind=flapping] a", EDIT], DIALOG),
+    ("wrong edit", _wrong_edit, row("drill_battery"), "drill_percent 60, limit 150", [row("drill_battery"), UNDO], REASON),
+    ("mass violation", _mass_violation, row("drill_ping"), "and 5 others", [row("drill_ping"), EDIT], DIALOG),
+    ("flapping", _flapping, row("drill_flaps"), "flaps, violated 3 times", [row("drill_flaps"), EDIT], DIALOG),
     ("conflict", _conflict, row("drill_joint"), "conflict", [row("drill_joint"), "#detail .side button"], CONFIRM),
     ("cut", _cut, "#truth", "tongs away", ["#truth a", RETIRE], CONFIRM),
     ("told before the cut", _nothing, row("drill_last"), "on tongs (away)", [row("drill_last"), WHERE], RETIRE),
+    ("clock", _clock, "#truth", "clock: hammer +60", [DOCTOR], advice("clock")),
+    ("disk full", _disk_full, "#truth", "writes are refused: the disk is full", [DOCTOR], advice("store")),
+    ("disk full elsewhere", _disk_full_elsewhere, "#truth", "vise tells: ", [DOCTOR], advice("others")),
+    ("clone", _clone, "#truth", "another live node has the name forge", [DOCTOR], advice("name")),
 ]
-"""What happens, where the first screen says it and how, the clicks, and what stands there then.
-
-A clock in doubt and a full disk are said by the line on top, see above; a clone by an event of the kind `duplicate name`.
-"""
+"""What happens, where the first screen says it and how, the clicks, and what stands there then."""
 
 
-def test_the_first_screen_names_an_incident_and_three_clicks_lead_to_its_remedy(page: Chromium, fleet: LiveFleet) -> None:
-    for incident, inject, place, says, clicks, remedy in DRILL:
-        fleet.do(inject(fleet))
-        page.until(lambda here=place, text=says: text in page.text(here), f"{incident}: {says}")  # type: ignore[misc]
-        assert len(clicks) <= 3
-        for selector in (*clicks, remedy):
-            page.until(lambda wanted=selector: page.count(wanted), f"{incident}: {selector}")  # type: ignore[misc]
-            if selector != remedy:
-                page.run("document.querySelector(arguments[0]).click()", selector)
-        page.run("document.querySelector('dialog[open]')?.close(); location.hash = '#/'")
-    fleet.ask(fleet.network.heal)
-    page.until(lambda: "tongs" not in page.text("#truth"), "it is back")
+def test_the_first_screen_names_an_incident_and_three_clicks_lead_to_its_remedy(browser: Chromium) -> None:
+    took = []
+    with live_fleet() as fleet:  # of its own: a clock that was wrong counts for some time
+        page = browser
+        page.size(1600, 900)
+        page.open(fleet.url)
+        page.until(lambda: "6 of 6 nodes reachable" in page.text("#truth"), "six nodes")
+        page.complaints().clear()
+        for incident, inject, place, says, clicks, remedy in DRILL:
+            fleet.do(inject(fleet))
+            took.append(page.until(lambda here=place, text=says: text in page.text(here), f"{incident}: {says}"))  # type: ignore[misc]
+            assert len(clicks) <= 3
+            for selector in (*clicks, remedy):
+                page.until(lambda wanted=selector: page.count(wanted), f"{incident}: {selector}")  # type: ignore[misc]
+                if selector != remedy:
+                    page.run("document.querySelector(arguments[0]).click()", selector)
+            page.run("document.querySelector('dialog[open]')?.close(); location.hash = '#/?'")
+        assert page.complaints() == []
+        fleet.ask(fleet.network.heal)
+        page.until(lambda: "tongs" not in page.text("#truth"), "it is back")
+        page.open("about:blank")
+    assert sorted(took)[len(took) // 2] < 3.0, "half of them at least within 3 s, on a busy machine too"
 
 
 # --- budgets, alerts, events, the course ---------------------------------------------------------------------------------------
@@ -347,7 +410,118 @@ def test_budgets_alerts_and_the_doctor_have_a_place(page: Chromium, fleet: LiveF
     page.until(lambda: page.count("#doctor-list [data-level]") > 3, "the findings")
     page.click("#tab-counters")
     page.until(lambda: "No counter" in page.text("#panel-counters"), "the counters")
+    fleet.do(forge.tiles.put("hall", "sign", "the gate is open", tags=["red"]))
+    page.click("#tab-tiles")
+    page.click('[data-room="hall"] summary')
+    page.until(lambda: "the gate is open" in page.text('[data-tile="sign"]'), "the tiles of a room")
+    fleet.do(forge.tiles.delete("hall", "sign"))
     fleet.do(forge.budgets.remove("dock"))
+
+
+def test_alerts_are_acknowledged_and_silenced_from_the_page(page: Chromium, fleet: LiveFleet) -> None:
+    forge = fleet.nodes[0]
+    fleet.do(forge.add_constraint("alerting_3", when="ack < 1.0"))
+    fleet.do(forge.measure({"ack": 2.0}))
+    line = '#alerts-list [data-alert="unsafe/alerting_3"]'
+    page.until(lambda: "unsafe alerting_3" in page.text("#alerts-now"), "it is on the first screen")
+    page.click("#alerts-now button")
+    page.click('#alerts-list [data-focus="acknowledge unsafe/alerting_3"]')
+    page.type("#reason-why", "on my way")
+    page.click("#reason-yes")
+    page.until(lambda: "acknowledged by local" in page.text(line), "who looks after it")
+    page.until(lambda: "1 alert silenced or acknowledged" in page.text("#alerts-now"), "nobody else has to")
+    assert "alerting_3" not in page.text("#alerts-now")
+    assert "on my way" in page.text("#alerts-list [data-silence]")
+    page.click("#alerts-list [data-silence] button")
+    page.click("#confirm-yes")
+    page.until(lambda: "unsafe alerting_3" in page.text("#alerts-now"), "it is open again")
+
+    page.click('#alerts-list [data-focus="silence unsafe/alerting_3"]')
+    anew = "const at = document.querySelector(arguments[0]); at.replaceWith(at.cloneNode(true))"
+    page.run(anew, '#alerts-list [data-focus="silence unsafe/alerting_3"]')
+    page.press(Keys.ESCAPE)
+    page.until(lambda: not page.count("dialog[open]"), "it closes")
+    assert page.run("return document.activeElement.dataset.focus") == "silence unsafe/alerting_3", "also if it was put in anew"
+    page.click('#alerts-list [data-focus="silence rule unsafe"]')
+    page.click("#reason-yes")
+    page.until(lambda: page.text("#reason-error") == "Say why, for the others.", "a silence needs a reason")
+    assert page.run("return document.activeElement.id") == "reason-why"
+    page.type("#reason-why", "works on the dock")
+    page.type("#reason-on", "kind in (")
+    page.click("#reason-yes")
+    page.until(lambda: page.text("#reason-error") != "", "the node refuses the selector")
+    assert ["422" in each for each in page.complaints()] == [True]
+    page.complaints().clear()
+    page.type("#reason-on", "")
+    page.click("#reason-yes")
+    page.until(lambda: not page.count("dialog[open]"), "the dialog closes")
+    [silence] = fleet.ask(forge.fleet_alerts.silences)
+    assert (silence.alert, silence.why) == ("unsafe", "works on the dock")
+    page.until(lambda: "silenced" in page.text(line), "it is silenced")
+    page.click("#alerts-list [data-silence] button")
+    page.click("#confirm-yes")
+    page.until(lambda: not page.count("#alerts-list [data-silence]"), "it is ended")
+
+
+def test_a_constraint_has_its_history_and_goes_back_to_a_version(page: Chromium, fleet: LiveFleet) -> None:
+    anvil = fleet.nodes[1]
+    fleet.do(fleet.nodes[0].measure({"hist_c": 60.0}))
+    for limit in (70, 80, 8):
+        fleet.do(anvil.add_constraint("hist", when=f"hist_c < {limit}.0", severity="critical"))
+    shown(page, "hist")
+    page.click(row("hist"))
+    page.until(lambda: "hist_c < 80.0 → hist_c < 8.0" in page.text('#detail [data-version="3"]'), "what was changed")
+    assert "on anvil" in page.text('#detail [data-version="3"]')
+    page.until(lambda: "measured on" in page.text("#detail") and "alert" not in page.text("#detail .pairs .warn"), "what it reads")
+    page.run("const part = document.querySelector('#detail .course'); part.mine = true; part.querySelector('button').focus()")
+    page.run("document.querySelector('#detail details').open = true")
+    page.click('#detail [data-focus="undo"]')
+    page.until(lambda: page.text("#reason-lines dd") == "hist_c < 8.0 → hist_c < 80.0", "what it means")
+    page.type("#reason-why", "a slip")
+    page.click("#reason-yes")
+    page.until(lambda: "a slip" in page.text('#detail [data-version="4"]'), "the history has the reason")
+    assert page.run("return document.querySelector('#detail .course').mine && document.querySelector('#detail details').open")
+    assert [each.when for each in definitions(fleet, "hist")] == ["hist_c < 80.0"]
+    page.click('#detail [data-focus="version 1"]')
+    page.until(lambda: page.count("#reason-dialog[open]"), "what it means is asked for first")
+    page.click("#reason-yes")
+    page.until(lambda: "hist_c < 70.0" in page.text("#detail pre"), "the first version")
+
+    page.run("detail.scrollTop = 0")
+    page.click('#detail [data-focus="disable"]')
+    page.type("#reason-why", "the sensor is being replaced")
+    page.click("#reason-yes")
+    page.until(lambda: "the sensor is being replaced. No node evaluates it." in page.text("#detail"), "who, and why")
+    page.until(lambda: "Disabled" in page.text(row("hist")), "the list says so")
+    page.click('#detail [data-focus="enable"]')
+    page.click("#confirm-yes")
+    page.until(lambda: "Violated recently" in page.text(row("hist")), "it is evaluated again")
+
+
+def test_events_and_courses_are_those_of_the_whole_fleet(page: Chromium, fleet: LiveFleet) -> None:
+    tongs = fleet.nodes[4]
+    fleet.do(fleet.nodes[0].add_constraint("afar", when="afar_c < 85.0"))
+    fleet.do(fleet.nodes[0].add_constraint("watched", when="afar_c < 99.0", mode="audit"))
+    page.until(lambda: all(len(ids) == 2 for ids in in_force(fleet)), "all enforce them")
+    for value, said in (
+        (99.5, "afar is violated on tongs"),
+        (50.0, "afar is satisfied again on tongs"),
+        ("broken", " and 1 other cannot be decided on tongs"),
+        (99.25, "afar_c 99.25, limit 85"),
+    ):
+        fleet.do(tongs.measure({"afar_c": value}))
+        page.until(lambda text=said: text in page.text("#events"), f"of another node: {said}")  # type: ignore[misc]
+    page.until(lambda: "Violated, audit" in page.text(row("watched")), "of mode audit")
+    assert chip(page, "violated") == "1"
+    assert chip(page, "audit") == "1"
+    page.click("#strip-range")
+    assert page.text("#strip-range") == "last 1 h"
+    page.click("#tab-nodes")
+    page.click('#nodes-table [data-key="violations"] button')
+    assert {"strip=3600", "nodes=violations", "side=nodes"} <= set(page.run("return location.hash").partition("?")[2].split("&"))
+    page.click(row("afar"))
+    page.until(lambda: "On tongs, as told at" in page.text("#detail .course .note"), "the course where it is violated")
+    page.until(lambda: page.count("#detail .u-wrap canvas"), "the chart")
 
 
 def test_events_are_filtered_and_those_that_flap_have_one_line(page: Chromium, fleet: LiveFleet) -> None:
@@ -398,44 +572,208 @@ def test_a_node_is_retired_from_its_page_once_that_is_confirmed(page: Chromium, 
 # --- accessibility ----------------------------------------------------------------------------------------------------------------
 
 NIGHTLY = os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly"
-TABS = [f"#/?side={tab}" for tab in ("nodes", "budgets", "alerts", "doctor", "counters")]
-PAGES = ["", "#/constraint/bad", "#/constraint/joint", "#/node/forge"]
-VIEWS = (
-    [(1600, False, [*PAGES, *TABS]), (390, True, [*PAGES, *TABS])] if NIGHTLY else [(1600, False, PAGES), (390, True, TABS[1:3])]
-)
-"""Width, dark, and the addresses. A look of axe-core takes some tenths of a second."""
+TABS = ("nodes", "budgets", "alerts", "doctor", "counters", "tiles")
+PAGES = ("constraint/bad", "constraint/joint", "constraint/idle", "node/forge", "node/anvil")
+SCREENS = ((1600, False), (1600, True), (390, False), (390, True))
+"""Width, dark."""
+
+NAMED_ROLES = {
+    "button", "link", "textbox", "searchbox", "combobox", "spinbutton", "tab", "tabpanel", "tablist", "dialog", "grid", "heading",
+    "application", "region", "columnheader", "image", "DisclosureTriangle",
+}  # fmt: skip
+
+
+def violations(page: Chromium, where: str | None = None) -> list[str]:
+    """What is wrong with the page as it is, or with a part of it: what axe-core finds, and what has no name for a screen reader."""
+    script = (
+        "const done = arguments[arguments.length - 1];"  # a part that fades in has less contrast
+        "Promise.allSettled(document.getAnimations().map((each) => each.finished))"
+        ".then(() => axe.run(arguments[0] ?? document, {resultTypes: ['violations']})).then(done)"
+    )
+    found = page.driver.execute_async_script(script, where)["violations"]
+    nodes = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    told = [(each["role"]["value"], each.get("name", {}).get("value", "").strip()) for each in nodes if not each["ignored"]]
+    nameless = [f"without a name: {role}" for role, name in told if role in NAMED_ROLES and not name]
+    return [f"{each['id']}: {[node['target'] for node in each['nodes']][:4]}" for each in found] + nameless
+
+
+TURNS = cycle(SCREENS)
+
+
+def looks(page: Chromium, where: str | None, state: str) -> None:
+    """No violation, at both sizes and in both themes; by day at the next of these."""
+    for width, dark in SCREENS if NIGHTLY else [next(TURNS)]:
+        page.size(width, 900, dark=dark)
+        assert violations(page, where) == [], (state, width, dark)
 
 
 @pytest.mark.slow
 def test_axe_finds_nothing_on_any_view_in_either_theme(page: Chromium, fleet: LiveFleet) -> None:
-    axe = need_axe()
-    fleet.do(conflict(fleet, "joint"))
-    fleet.do(fleet.nodes[0].add_constraint("bad", when="v < 1.0", severity="critical", for_=1, about="why"))
-    fleet.do(fleet.nodes[0].add_constraint("alerting_2", when="v < 1.0"))
-    fleet.do(fleet.nodes[0].budgets.define("dock", 5, lease=60.0))
-    fleet.do(fleet.nodes[0].measure({"v": 2.0}))
-    shown(page, "joint")
-    page.run(axe)
-    page.run("document.querySelectorAll('#notes, #banner').forEach((each) => (each.hidden = false))")
-    for width, dark, views in VIEWS:
-        page.size(width, 900, dark=dark)
-        for view in views:
-            page.run("location.hash = arguments[0] || '#/'", view)
-            ready = "#detail .body" if "/?" not in view and view else "[role=tabpanel]:not([hidden])"
-            page.until(lambda at=ready: page.count(at), f"the view {view}")  # type: ignore[misc]
-            assert violations(page) == [], (view, width)
+    page.run(need_axe())
+    forge = fleet.nodes[0]
+    page.until(lambda: "No constraints yet" in page.text("#constraints-empty"), "the empty fleet")
+    looks(page, None, "an empty fleet")
     page.click("#add")
-    assert violations(page) == []
+    page.type("#add-when", "v <=")
+    page.click("#add-submit")
+    page.until(lambda: page.text("#add-error"), "an error")
+    looks(page, "#add-dialog", "an error in a dialog")
     page.click("#add-dialog [data-close]")
-    fleet.do(fleet.nodes[0].budgets.remove("dock"))
+    page.complaints().clear()
 
-
-def violations(page: Chromium) -> list[str]:
-    """What axe-core finds in the page as it is: the rule, and the elements."""
-    script = (
-        "const done = arguments[arguments.length - 1];"  # a part that fades in has less contrast
-        "Promise.allSettled(document.getAnimations().map((each) => each.finished))"
-        ".then(() => axe.run(document, {resultTypes: ['violations']})).then(done)"
+    fleet.do(conflict(fleet, "joint"))
+    fleet.do(forge.add_constraint("bad", when="v < 10.0", severity="critical", for_=0.05, about="why"))
+    fleet.do(forge.add_constraint("bad", when="v < 1.0", severity="critical", for_=0.05, about="why"))
+    fleet.do(forge.add_constraint("alerting_2", when="v < 1.0"))
+    fleet.do(forge.add_constraint("watched", when="v < 1.0", mode="audit"))
+    fleet.do(forge.add_constraint("idle", when="v < 1.0"))
+    fleet.do(forge.disable(["idle"], why="nobody needs it"))
+    fleet.do(forge.budgets.define("dock", 5, lease=60.0))
+    hold = fleet.do(forge.budgets.acquire("dock", 2, timeout=10.0, holder="robot-7"))
+    fleet.do(forge.measure({"v": 2.0}))
+    fleet.do(fleet.nodes[1].measure({"v": 3.0}))
+    page.until(lambda: "unsafe alerting_2" in page.text("#alerts-now"), "an alert")
+    page.run(
+        "document.querySelector('#notes-list').append(Object.assign(document.createElement('li'), {textContent: 'bad: a note'}));"
+        "document.querySelector('#notes').hidden = false"
     )
-    found = page.driver.execute_async_script(script)["violations"]
-    return [f"{each['id']}: {[node['target'] for node in each['nodes']][:4]}" for each in found]
+    for width, dark in SCREENS:
+        page.size(width, 900, dark=dark)
+        assert violations(page) == [], (width, dark)
+    for subject in PAGES:
+        page.run("location.hash = `#/${arguments[0]}`", subject)
+        page.until(lambda at=subject: page.text("#detail h2") == at.split("/")[1] and page.count("#detail .body"), subject)  # type: ignore[misc]
+        looks(page, "#detail", subject)
+    page.run("location.hash = '#/constraint/bad'")
+    for opens, dialog in (("edit", "add"), ("remove", "confirm"), ("undo", "reason")):
+        page.until(lambda what=opens: page.count(f'#detail [data-focus="{what}"]'), opens)  # type: ignore[misc]
+        page.run('document.querySelector(`#detail [data-focus="${arguments[0]}"]`).click()', opens)
+        page.until(lambda what=dialog: page.count(f"#{what}-dialog[open]"), dialog)  # type: ignore[misc]
+        if dialog == "add":
+            page.run("document.querySelector('#add-more').open = true")
+            page.type("#add-when", "v < 5.0")
+        looks(page, f"#{dialog}-dialog", opens)
+        page.run("document.querySelector('dialog[open]').close()")
+    for tab in TABS:
+        page.run("location.hash = `#/?side=${arguments[0]}`", tab)
+        page.until(lambda at=tab: page.count(f"#panel-{at}:not([hidden])"), tab)  # type: ignore[misc]
+        if tab == "doctor":
+            page.until(lambda: page.count("#doctor-list li"), "the findings")
+        looks(page, "#fleet", tab)
+    page.run("document.querySelector('#tab-alerts').click()")
+    page.run("document.querySelector('#alerts-list [data-alert] [data-focus^=silence]').click()")
+    looks(page, "#reason-dialog", "a silence")
+    page.run("document.querySelector('dialog[open]').close()")
+    page.type("#search", "nothing at all is like that")
+    page.until(lambda: "None of the constraints" in page.text("#constraints-empty"), "nothing is found")
+    looks(page, "#constraints", "nothing is found")
+    fleet.do(forge.budgets.release("dock", hold.hold))
+    fleet.do(forge.budgets.remove("dock"))
+    fleet.do(forge.enable(["idle"]))
+
+
+@pytest.mark.slow
+def test_axe_finds_nothing_while_it_is_cut_off_or_asks_for_a_token(browser: Chromium) -> None:
+    axe = need_axe()
+    with live_fleet() as fleet:
+        page = browser
+        page.size(1600, 900)
+        page.open(fleet.serve_also(tokens=Tokens([(Right.READ, "x" * 40)])))
+        page.until(lambda: page.count("#token-dialog[open]"), "it asks for a token")
+        page.run(axe)
+        looks(page, None, "signing in")
+        page.open(fleet.url)
+        page.until(lambda: "6 of 6" in page.text("#truth"), "six nodes")
+        page.run(axe)
+        fleet.ask(lambda: fleet.network.cut(NAMES[:1], NAMES[1:]))
+        page.until(lambda: "cut off: none of 5 other nodes" in page.text("#truth"), "it is cut off", within=30)
+        looks(page, None, "a node without the others")
+        fleet.stop_serving()
+        page.until(lambda: page.count("body.stale"), "the page has lost its node")
+        looks(page, None, "a page without its node")
+        page.open("about:blank")
+        page.complaints().clear()
+
+
+def test_the_tabulator_reaches_every_control(page: Chromium, fleet: LiveFleet) -> None:
+    fleet.do(fleet.nodes[0].add_constraint("bad", when="v < 1.0"))
+    fleet.do(fleet.nodes[0].measure({"v": 2.0}))
+    shown(page, "bad")
+    page.run("location.hash = '#/constraint/bad'")
+    page.until(lambda: page.count("#detail .course select, #detail .course button"), "the page of a constraint")
+    page.run("document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute('tabindex')")
+    name = (
+        "const name = (each) => each.id || each.dataset.focus || each.dataset.value || each.dataset.tab || each.dataset.id"
+        " || each.getAttribute('href') || each.textContent || each.outerHTML.slice(0, 80);"
+    )
+    wanted = page.run(
+        f"{name} const some = 'a[href], button, input, select, textarea, summary, [tabindex=\"0\"]';"
+        "return [...document.querySelectorAll(some)].filter("
+        "(each) => each.checkVisibility() && !each.disabled && each.tabIndex === 0 && !each.closest('dialog')).map(name)"
+    )
+    reached: list[str] = []
+    while set(wanted) - set(reached) and len(reached) < 3 * len(wanted):  # what is put in anew meanwhile may be passed twice
+        page.press(Keys.TAB)
+        reached.append(page.run(f"{name} return name(document.activeElement)"))
+    assert set(wanted) - set(reached) == set(), "not reached"
+    assert len(wanted) > 20
+
+
+def test_an_incident_is_seen_to_with_the_keyboard_alone(page: Chromium, fleet: LiveFleet) -> None:
+    fleet.do(fleet.nodes[0].add_constraint("keyed", when="v < 1.0", severity="critical"))
+    fleet.do(fleet.nodes[0].measure({"v": 2.0}))
+    page.until(lambda: "Violated" in page.text(row("keyed")), "it is violated")
+
+    def focused() -> str:
+        return str(page.run("const at = document.activeElement; return at.dataset.focus ?? at.id"))
+
+    page.press("/", "keyed", Keys.TAB)
+    for _ in range(100):
+        if page.run("return document.activeElement.matches('tr[data-id]')"):
+            break
+        page.press(Keys.TAB)
+    page.press(Keys.ENTER)
+    page.until(lambda: focused() == "title", "the page of the constraint has the focus")
+    for _ in range(100):
+        if focused() == "edit":
+            break
+        page.press(Keys.TAB)
+    page.press(Keys.ENTER)
+    page.until(lambda: focused() == "add-when", "the dialog has the focus")
+    page.run("document.activeElement.select()")
+    page.press("v < 5.0")
+    for _ in range(100):
+        if focused() == "add-submit":
+            break
+        page.press(Keys.TAB)
+    page.press(Keys.ENTER)
+    page.until(lambda: not page.count("dialog[open]"), "it is sent")
+    page.until(lambda: "v < 5.0" in page.text("#detail pre"), "and shown")
+    assert focused() == "edit", "the focus is where it was"
+    page.press(Keys.ESCAPE)
+    page.until(lambda: page.run("return detail.hidden"), "it closes")
+    assert page.run("return document.activeElement.dataset.id") == "keyed"
+
+
+# --- rollouts ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_rollout_is_told_above_the_constraints_and_can_be_stopped_and_rolled_back(page: Chromium, fleet: LiveFleet) -> None:
+    node = fleet.nodes[1]
+    fleet.do(node.add_constraint("paced", when="pace < 9.0"))
+    shown(page, "paced")
+    assert page.run("return document.getElementById('rollouts-now').hidden") is True
+    staged = [AddConstraint(id="paced", when="pace < 5.0")]
+    rollout = fleet.do(node.rollouts.begin(staged, stages=["!never", "!ever"], gate="violations == 0 for 10m"))
+    page.until(lambda: f"Rollout {rollout.id}: stage 1 of 2, !never: 1 constraint" in page.text("#rollouts-now"), "the rollout")
+    page.click("#rollouts-now button")
+    page.until(lambda: page.count("#confirm-dialog[open]"), "it asks")
+    assert page.text("#confirm-title") == f"Stop: rollout {rollout.id}?"
+    page.click("#confirm-yes")
+    page.until(lambda: "stopped in stage 1 of 2, !never: by hand" in page.text("#rollouts-now"), "it is stopped")
+    assert [each.phase for each in fleet.ask(node.rollouts.reports)][-1:] == ["stopped"]
+    page.click("#rollouts-now button:last-of-type")
+    page.until(lambda: page.text("#confirm-title") == f"Roll back: rollout {rollout.id}?", "it asks")
+    page.click("#confirm-yes")
+    page.until(lambda: page.run("return document.getElementById('rollouts-now').hidden"), "none is active")
+    assert [each.when for each in definitions(fleet, "paced")] == ["pace < 9.0"]

@@ -1,6 +1,7 @@
 """The analysis of edits and of sets of constraints: never a wrong label against brute force, and findings that are true."""
 
 import itertools
+from random import Random
 from time import process_time
 from typing import Any
 
@@ -88,6 +89,37 @@ def test_no_label_is_wrong(old: str, new: str) -> None:
         given_values = {**{name: choices[0] for name, choices in GRID.items()}, **part.example}
         loosened = part.effect is not Effect.TIGHTENS
         assert (allows(old, given_values), allows(new, given_values)) == (not loosened, loosened)
+
+
+def drawn(random: Random, depth: int = 3) -> str:
+    """An expression over five variables."""
+
+    def number() -> str:
+        return str(random.randrange(-8, 9) / 2)
+
+    sort = random.randrange(8 if depth else 4)
+    if sort < 2:
+        return f"{random.choice('xyz')} {random.choice(['<', '<=', '>', '>=', '==', '!='])} {number()}"
+    if sort == 2:
+        return f"{number()} * x + y - {number()} * z {random.choice(['<', '>='])} {number()}"
+    if sort == 3:
+        return random.choice(["s == 'a'", "s in ['a', 'b']", "s != 'c'", "b", "x in [1.0, 2.5]"])
+    if sort == 7:
+        return f"({drawn(random, 0)} ? {drawn(random, depth - 1)} : {drawn(random, depth - 1)})"
+    parts = [drawn(random, depth - 1) for _ in range(2)]
+    return f"!({parts[0]})" if sort == 6 else f"({parts[0]} {'&&' if sort == 4 else '||'} {parts[1]})"
+
+
+@pytest.mark.slow
+def test_95_of_100_random_pairs_take_at_most_50_ms() -> None:
+    random, spent = Random(7), list[float]()
+    compare_expressions("x < 1.0 || y < 2.0", "x < 2.0")  # the import
+    for _ in range(PAIRS):
+        old, new = drawn(random), drawn(random)
+        began = process_time()
+        compare_expressions(old, new)
+        spent.append(process_time() - began)
+    assert sorted(spent)[PAIRS * 95 // 100] <= 0.05
 
 
 @pytest.mark.slow
@@ -257,3 +289,35 @@ def test_pairs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     found = lint(rules(**{f"c{number}": f"x < {number}.0 || y < {-number}.0" for number in range(4)}))
     assert found[-1].fault is Fault.UNDECIDED
     assert "more than 2 pairs" in found[-1].text
+
+
+def test_definitions_of_a_constraint_in_conflict_are_one_finding() -> None:
+    [found] = lint([Rule("a", Definition("x < 1.0")), Rule("a", Definition("x < 2.0")), Rule("b", Definition("y < 2.0"))])
+    assert (found.fault, found.ids) == (Fault.CONFLICT, ("a",))
+    assert "2 definitions by concurrent edits" in found.text
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "slips"),
+    [
+        ("speed_mps", "sped_mps", True),
+        ("battery_percent", "battery_precent", True),
+        ("battery_percent", "battery_percentt", True),
+        ("temp_a", "temp_b", False),
+        ("joint_1", "joint_12", False),
+        ("left", "lift", False),
+        ("temp_in", "temp_ni", False),
+        ("door_open", "door_opened", False),
+    ],
+)
+def test_two_names_that_differ_by_a_slip_of_the_keys_are_told(one: str, other: str, slips: bool) -> None:
+    found = lint(rules(a=f"{one} < 1.0", b=f"{other} < 1.0"))
+    assert [each.fault for each in found] == ([Fault.MISSPELT] if slips else [])
+    assert not slips or set(found[0].ids) == {"a", "b"}
+
+
+def test_parameters_and_instances_have_their_names_looked_at() -> None:
+    found = lint(rules(a="v <= param.sped_limit", b="v >= param.low"), parameters=["speed_limit"])
+    assert [(each.ids, each.text) for each in found] == [(("a",), "the parameter sped_limit is not set: is it param.speed_limit?")]
+    [found_instance] = lint(rules(a="joint_tmp < 1.0"), measured=['joint_temp{joint="j1"}'])
+    assert "is it joint_temp?" in found_instance.text

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from constraint_crdt.cli.files import read_constraints
+from constraint_crdt.cli.files import read_wanted
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, Verdict, check_names, compile_expression
 from constraint_crdt.expression.cel import WINDOW_FUNCTIONS
@@ -283,4 +283,4 @@ def test_the_constraints_of_a_file_on_a_page_can_be_applied(page: str, tmp_path:
     [text] = re.findall(r"^```toml\n(\[\[constraint\]\].*?)^```", (DOCS.parent / page).read_text(), re.DOTALL | re.MULTILINE)
     file = tmp_path / "fleet.toml"
     file.write_text(text)
-    assert len(read_constraints(str(file))) == 1
+    assert len(read_wanted(str(file)).constraints) == 1

@@ -1,5 +1,6 @@
 """Windows over samples: each function against a plain model, what is kept, too little data, what is refused, and Prometheus."""
 
+import dataclasses
 import inspect
 import math
 import shutil
@@ -698,3 +699,42 @@ def test_prometheus_gives_the_same(tmp_path: Path) -> None:
     file.write_text(f"evaluation_interval: 10s\ntests: {''.join(tests)}\n")
     done = subprocess.run([promtool, "test", "rules", file], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+_WINDOW_CALLS = ('avg_over("x", duration("10s"))', 'max_over("y", duration("5s"))', 'last("x")', 'count_over("x", duration("10s"))')
+_window_terms = st.sampled_from([*_WINDOW_CALLS, "x", "z"])
+_window_comparisons = st.builds(
+    "{} {} {}".format,
+    _window_terms,
+    st.sampled_from(["<", "<=", ">", ">=", "==", "!="]),
+    st.sampled_from(["1.0", "2", "z", *_WINDOW_CALLS[:2]]),
+)
+_window_expressions = st.recursive(
+    _window_comparisons,
+    lambda inner: st.one_of(
+        st.builds("({} && {})".format, inner, inner), st.builds("({} || {})".format, inner, inner), st.builds("!({})".format, inner)
+    ),
+    max_leaves=3,
+)
+
+
+@given(
+    _window_expressions,
+    st.lists(st.tuples(st.sampled_from("xy"), st.one_of(st.floats(0, 3), st.sampled_from(["a", True, 1.0]))), max_size=8),
+    st.dictionaries(st.sampled_from("xz"), st.one_of(st.floats(0, 3), st.sampled_from(["a", True]))),
+)
+def test_comparisons_of_windows_are_as_the_library_says(
+    source: str, samples: list[tuple[str, object]], values: dict[str, object]
+) -> None:
+    """With a verdict and a reason, whatever is measured: they are decided without it."""
+    expression = compile_expression(source, checked=False)
+    rings = Samples()
+    rings.require({"x": 10 * SECOND, "y": 5 * SECOND})
+    for number, (name, value) in enumerate(samples):
+        rings.put({name: value}, number * 2 * SECOND)
+    given_values = measurements(values, rings.at(16 * SECOND))
+    reading = expression._reading
+    if reading is None:
+        return
+    by_library = dataclasses.replace(expression, _reading=reading._replace(comparisons=None))
+    assert expression.evaluate(given_values) == by_library.evaluate(given_values)

@@ -34,7 +34,7 @@ async def constraint(client: httpx.AsyncClient) -> dict[str, Any]:
 async def test_an_edit_changes_what_it_says_and_keeps_the_rest(client: httpx.AsyncClient) -> None:
     await client.post("/v1/constraints", json={"id": "a/b", **WHOLE})
     before = await constraint(client)
-    answer = await client.patch("/v1/constraints/a/b", json={"when": "x < 2.0"})
+    answer = await client.patch("/v1/constraints/a/b", json={"when": "x < 2.0", "loosen": True})
     assert (answer.status_code, answer.json()["change"]) == (200, "replaced")
     assert answer.json()["fields"] == [{"field": "when", "before": "x < 1.0", "after": "x < 2.0"}]
     assert answer.json()["expires_at"] == before["expires_at"]
@@ -42,7 +42,7 @@ async def test_an_edit_changes_what_it_says_and_keeps_the_rest(client: httpx.Asy
     kept = ("severity", "about", "selector", "for", "clear_when", "mode", "expires_at", "max_age", "scope")
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     assert (await client.patch("/v1/constraints/a/b", json={})).json()["change"] == "unchanged"
-    nulls = {"about": None, "on": None, "for": None, "clear_when": None, "until": None}
+    nulls = {"about": None, "on": None, "for": None, "clear_when": None, "until": None, "loosen": True}
     answer = await client.patch("/v1/constraints/a/b", json=nulls)
     assert [each["field"] for each in answer.json()["fields"]] == ["about", "on", "for", "clear_when", "until"]
     after = await constraint(client)
@@ -152,8 +152,8 @@ async def test_a_conflict_is_logged_and_joined(two: tuple[MemoryNetwork, Node, N
     assert (definition.severity, sorted((definition.about or "").split("; "))) == (Severity.CRITICAL, ["one", "two"])
     with caplog.at_level(logging.WARNING, "constraint_crdt.node"):
         network.cut("a", "b")
-        await a.edit_constraint("x", for_=5)
-        await b.edit_constraint("x", for_=6)
+        await a.edit_constraint("x", for_=5, loosen=True)
+        await b.edit_constraint("x", for_=6, loosen=True)
         network.heal()
         await eventually(lambda: a.status().conflicts == 1)
     assert "constraint x is in conflict: 2 definitions, by a, b; all are in force" in caplog.text

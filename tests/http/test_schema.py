@@ -35,6 +35,7 @@ NOT_SAID = {
     "add": "a `when` must compile, and an `until` lie in the future",
     "batch": "as for `add`, and what is removed or recorded must be active",
     "define_alert": "each kind of rule has parameters of its own",
+    "begin_rollout": "a gate and a selector have a syntax, and a stage has nodes",
     "decide": "an expression cannot read every name",
     "disable": "constraints are named, or all of them, with a reason",
     "enable": "constraints are named, or all of them",

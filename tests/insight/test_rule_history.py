@@ -2,19 +2,24 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, MemoryNetwork, Node
+from constraint_crdt.crdt.cells import make_key
+from constraint_crdt.errors import NotKept
 from constraint_crdt.insight.history import RuleHistory
 from constraint_crdt.operations.constraints import AddConstraint, RemoveConstraint
 from constraint_crdt.runtime.change_feed import ChangeFeed, acting_as, because
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types import changes as module
+from constraint_crdt.types.alerts import ALERT_RULE, SilenceValue
 from constraint_crdt.types.changes import SWITCH, Before, Subject
 from constraint_crdt.types.definition import ADD, Definition
+from constraint_crdt.types.parameters import PARAMETER
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
 SECOND = 10**9
@@ -86,6 +91,147 @@ def test_a_revert_to_a_time_gives_the_content_of_that_time(taken: list[tuple[str
     assert (plan.notes, bench.rules.to_time(bench.now).constraints) == ([], [])
 
 
+class OtherRules:
+    """Two nodes that tell each other all they know, with parameters, alert rules, silences and disablings."""
+
+    def __init__(self) -> None:
+        self.benches = Bench("a"), Bench("b")
+
+    @property
+    def now(self) -> int:
+        return self.benches[0].now
+
+    def step(self, by: int, what: str, key: str, value: str | None) -> None:
+        bench = self.benches[by]
+        for each in self.benches:
+            each.now += SECOND
+        gossip, state, at = bench.gossip, bench.gossip.state, bench.gossip.time.stamp()
+        if what == "set":
+            name, on = key, "zone=a" if value and len(value) > 1 else ""
+            subjects = [Subject(PARAMETER, make_key(name, on))]
+            if value is not None:
+                bench.feed.write(lambda: gossip.set_parameter(name, value, on or None), "set", name, subjects=subjects)
+            elif any(not each.text for each in state.parameters.settings(name)):
+                bench.feed.write(lambda: gossip.unset_parameter(name), "unset", name, subjects=subjects)
+        elif what == "rule":
+            text, removed = f'{{"kind":"{value}"}}', value is None
+            put = partial(state.alert_rules.put, key, text, at=at, actor="o", removed=removed)
+            bench.feed.write(lambda: gossip.write(lambda me: put(node=me)), "rule", key, subjects=[Subject(ALERT_RULE, key)])
+        elif what == "silence":
+            in_force = state.silences.active(bench.now)
+            if value is None and in_force:
+                bench.feed.write(lambda: gossip.write(lambda me: state.silences.end(in_force[0], at=at, actor="o", node=me)))
+            elif value is not None:
+                silence = SilenceValue(0, at + 10**6 * SECOND, key, why=value, at=at)
+                bench.feed.write(lambda: gossip.write(lambda me: state.silences.put(silence, node=me)))
+        else:
+            change = partial(gossip.disable, [key], ttl=10**6, why=value or "") if value else partial(gossip.enable, [key])
+            bench.feed.write(change, "switch", key, subjects=[Subject(SWITCH, key)])
+        self.benches[1 - by].gossip.merge(state)
+
+    def content(self) -> object:
+        state = self.benches[0].gossip.state
+        parameters = {
+            (name, each.text): [value.value for value in each.values]
+            for name in state.parameters
+            for each in state.parameters.settings(name)
+        }
+        rules = {name: found.text for name in state.alert_rules if (found := state.alert_rules.of(name)) is not None}
+        silences = sorted((each.value.alert, each.value.why, each.value.until) for each in state.silences.active(self.now))
+        disabled = {id_: (each.until, each.why) for id_ in "xy" if (each := state.switches.disabling(id_)) is not None}
+        return parameters, rules, silences, disabled
+
+
+other_steps = st.tuples(
+    st.integers(0, 1),
+    st.sampled_from(("set", "rule", "silence", "disable")),
+    st.sampled_from("xy"),
+    st.sampled_from(("p", "q", "long", None)),
+)
+
+
+@pytest.mark.slow
+@given(st.lists(other_steps, max_size=14), st.data())
+@settings(max_examples=60)
+def test_a_revert_to_a_time_covers_parameters_alert_rules_silences_and_the_words_of_disablings(
+    taken: list[tuple[int, str, str, str | None]], data: st.DataObject
+) -> None:
+    world = OtherRules()
+    for bench in world.benches:
+        bench.put("x", "v < 1")
+        bench.put("y", "v < 1")
+    world.benches[1].gossip.merge(world.benches[0].gossip.state)
+    world.benches[0].gossip.merge(world.benches[1].gossip.state)
+    past = [(world.now, world.content())]
+    for each in taken:
+        world.step(*each)
+        past.append((world.now, world.content()))
+    at, content = data.draw(st.sampled_from(past))
+    bench = world.benches[data.draw(st.integers(0, 1))]
+    plan = bench.rules.to_time(at)
+    for one in world.benches:
+        one.now += SECOND
+    state, stamp = bench.gossip.state, bench.gossip.time.stamp()
+    bench.feed.write(
+        lambda: bench.gossip.restore({}, dict(plan.switches), lambda me: plan.write(state, at=stamp, actor="o", node=me)),
+        "revert", "all", subjects=plan.subjects(),
+    )  # fmt: skip
+    world.benches[0].gossip.merge(state)
+    assert world.content() == content
+    again = bench.rules.to_time(bench.now)
+    assert (again.settings, again.silences, again.switches, again.notes) == ([], [], [], [])
+
+
+async def test_a_parameter_an_alert_rule_and_a_silence_go_back() -> None:
+    async with fleet("a") as (node,):
+        await node.set_parameter("limit", 1.5)
+        await node.set_parameter("limit", 0.8, on="zone=a")
+        await node.set_parameter("limit", 2.0)
+        assert [(each.before, each.after) for each in node.history("limit")][-1] == (("value: 1.5",), ("value: 2.0",))
+        report = await node.revert("limit", kind="parameter", why="too fast")
+        assert [(each.kind, each.id, each.change) for each in report.steps] == [("parameter", "limit", "replaced")]
+        assert [each.value for each in node.parameters("limit")[0].settings] == [1.5, 0.8]
+        assert [each.change for each in (await node.revert("limit", kind="parameter", on="zone=a")).steps] == ["removed"]
+        assert (await node.revert("limit", kind="parameter", to=3)).steps[0].change == "replaced"
+        with pytest.raises(NotKept, match="there is no version 9 of limit alone"):
+            await node.revert("limit", kind="parameter", to=9)
+        with pytest.raises(NotKept, match="no earlier version of parameter other on zone=b is kept"):
+            await node.revert("other", kind="parameter", on="zone=b")
+        await node.fleet_alerts.define({"name": "hot", "kind": "silence"})
+        await node.fleet_alerts.define({"name": "hot", "kind": "silence", "for": 60.0})
+        assert node.history("hot")[-1].diff == ["+ for: 60.0"]
+        await node.revert("hot", kind="alert rule")
+        assert [each.lasts for each in node.alerts.report().rules] == [30.0]
+        await node.fleet_alerts.remove("hot")
+        assert [each.change for each in (await node.revert("hot", kind="alert rule")).steps] == ["added"]
+        silence = await node.fleet_alerts.silence("th*", why="moved")
+        assert [(each.id, each.change) for each in (await node.revert(silence.id, kind="silence")).steps] == [(silence.id, "ended")]
+        assert node.fleet_alerts.silences() == []
+        await node.revert(silence.id, kind="silence")
+        assert [(each.alert, each.why, each.until) for each in node.fleet_alerts.silences()] == [("th*", "moved", silence.until)]
+        for given_, says in (
+            ({"id_": "x", "kind": "budget"}, "kind must be one of constraint, parameter, alert rule, silence"),
+            ({"id_": "x", "on": "zone=a"}, "only settings of parameters are for some nodes"),
+            ({"id_": silence.id, "kind": "silence", "to": 1}, "a silence has no versions"),
+            ({"id_": "none", "kind": "silence"}, "silence"),
+        ):
+            with pytest.raises(ConstraintCrdtError, match=says):
+                await node.revert(**given_)
+
+
+async def test_a_revert_to_a_time_gives_a_disabling_its_end_and_its_reason_back() -> None:
+    async with fleet("a") as (node,):
+        await node.add_constraint("x", when="v < 1")
+        await node.disable(["x"], why="noise", for_=3600)
+        before, then = node.gossip.state.switches.disabling("x"), time.time_ns()
+        await node.disable(["x"], why="for good")
+        assert [each.change for each in (await node.revert(time=then)).steps] == ["disabled"]
+        after = node.gossip.state.switches.disabling("x")
+        assert before is not None
+        assert after is not None
+        assert (after.until, after.why) == (before.until, "noise")
+
+
 @given(st.lists(st.sampled_from(("v < 1", "v < 2", "v < 3", None)), min_size=1, max_size=8))
 @settings(max_examples=40)
 def test_each_version_is_told_and_can_be_the_present_one_again(taken: list[str | None]) -> None:
@@ -111,7 +257,7 @@ async def test_the_history_says_who_when_and_why_on_every_node() -> None:
             await a.add_constraint("x", when="v < 1", severity="critical")
         await eventually(lambda: "x" in b.constraint_ids())
         with acting_as("bob"):
-            await b.add_constraint("x", when="v < 2", severity="critical", why="too tight")
+            await b.add_constraint("x", when="v < 2", severity="critical", why="too tight", loosen=True)
             await b.disable(["x"], why="noise", for_=3600)
         await b.batch([AddConstraint(id="y"), AddConstraint(id="z")], why="more")
         await eventually(lambda: agreed([a, b]))

@@ -131,6 +131,23 @@ def test_turns_are_bounded_by_node_and_in_all(followed: Followed, monkeypatch: p
         followed.history.report("old", 10)
 
 
+def test_the_latest_turns_of_all_nodes_are_kept_in_order_and_bounded(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = (("b", "unknown", 4), ("c", "pending", 2), ("c", "violated", 2), ("c", "violated", 2), ("b", "holds", 7))
+    for node, state, since in turns:
+        followed.told(node, VerdictState(state), since)
+        followed.history.latest(9)  # each is read by itself, as a node reads them over time
+    followed.told("b", VerdictState.VIOLATED, 1)  # of a former life
+    told = [(each.node, each.state, each.since) for each in followed.history.latest(9)]
+    assert told == [("c", "pending", 2), ("c", "violated", 2), ("b", "unknown", 4), ("b", "holds", 7)]
+    assert [each.since for each in followed.history.latest(1)] == [7]
+    monkeypatch.setattr(history, "LATEST_TURNS", 3)
+    bounded = VerdictHistory(followed.gossip, Verdicts(), lambda: 1, bool)
+    for since in range(10, 20):
+        followed.told("b", VerdictState.VIOLATED if since % 2 else VerdictState.HOLDS, since)
+        bounded.latest(1)
+    assert [each.since for each in bounded.latest(9)] == [17, 18, 19]
+
+
 async def test_the_command_tells_the_margin_and_each_spell(followed: Followed) -> None:
     followed.verdicts.values = {"speed": 9.0}
     await followed.history.sample()

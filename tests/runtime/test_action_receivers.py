@@ -1,4 +1,4 @@
-"""Actions against real receivers: Debian's Alertmanager, and a subscriber of Zenoh."""
+"""Actions against real receivers: Debian's Alertmanager and mosquitto, and a subscriber of Zenoh."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,9 @@ import zenoh
 
 from constraint_crdt import MemoryNetwork, Node, NodeSettings
 from constraint_crdt.alerts.actions import Action
+from constraint_crdt.runtime import actions as actions_module
 from tests.runtime.fleet import QUICK, eventually
+from tests.source.counterparts import Broker
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
@@ -152,3 +154,78 @@ async def test_a_subscriber_of_zenoh_receives_each_turn() -> None:
             assert node.actions.report().actions[0].failed == 0
         finally:
             await asyncio.to_thread(session.close)
+
+
+async def test_a_broker_receives_each_turn_in_order_over_restarts_of_both(tmp_path: Path) -> None:
+    broker = Broker(tmp_path)
+    broker.start()
+    action = Action(
+        name="tell", mqtt=f"mqtt://127.0.0.1:{broker.port}", topic="plant/${node}/${constraint}/${turn}", template="cloudevents"
+    )
+    settings = NodeSettings(name="forge", fleet="plant", store=str(tmp_path / "forge.db"), action=(action,))
+    got: list[Any] = []
+
+    def told() -> list[object]:
+        return [json.loads(each.payload)["data"]["values"]["speed_mps"] for each in got]
+
+    try:
+        with broker.subscriber("plant/#", got.append) as is_subscribed:
+            await eventually(is_subscribed)
+            async with Node(settings=settings, transport=MemoryNetwork().transport()) as node:
+                await node.add_constraint("max/speed", when="speed_mps <= 1.5")
+                await node.measure({"speed_mps": 9.0})
+                await eventually(lambda: told() == [9.0])
+                (message,) = got
+                assert (message.topic, message.qos, message.retain) == ("plant/forge/max%2Fspeed/violated", 1, False)
+                assert message.properties.ContentType == "application/cloudevents+json"
+                await asyncio.to_thread(broker.stop)
+                await node.measure({"speed_mps": 1.0})
+                await node.measure({"speed_mps": 8.0})
+                await eventually(lambda: node.actions.report().actions[0].failed > 0)
+                assert "cannot be reached: Connection refused" in node.actions.report().actions[0].last_failure
+                assert node.actions.waiting == 2
+            broker.start()
+            await eventually(is_subscribed)
+            async with Node(settings=settings, transport=MemoryNetwork().transport()) as node:
+                await eventually(lambda: node.actions.waiting == 0)
+                await node.measure({"speed_mps": 1.25})
+                await eventually(lambda: told() == [9.0, 1.0, 8.0, 1.25])
+                assert got[-1].topic == "plant/forge/max%2Fspeed/holds%20again"
+                assert node.actions.report().actions[0].dropped == 0
+    finally:
+        broker.stop()
+
+
+async def test_a_broker_keeps_the_last_turn_and_says_whom_it_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that is kept for those who come later; a wrong password, and a broker that accepts and says nothing."""
+    monkeypatch.setattr(actions_module, "TIMEOUT", 0.5)
+    broker = Broker(tmp_path)
+    broker.start()
+    (tmp_path / "passwords").write_text("")
+    strict = Broker(tmp_path, f"password_file {tmp_path / 'passwords'}", "user root")
+    strict.start()
+    (tmp_path / "password").write_text("wrong\n")
+    mute = socket.create_server(("127.0.0.1", 0))
+    ways = {
+        "kept": {"mqtt": f"mqtt://127.0.0.1:{broker.port}", "retain": True},
+        "refused": {"mqtt": f"mqtt://127.0.0.1:{strict.port}", "username": "me", "password_file": str(tmp_path / "password")},
+        "mute": {"mqtt": f"mqtt://127.0.0.1:{mute.getsockname()[1]}"},
+    }
+    actions = tuple(Action(name=name, topic="t/${constraint}", **way) for name, way in ways.items())  # type: ignore[arg-type]
+    got: list[Any] = []
+    try:
+        async with Node(settings=NodeSettings(name="forge", action=actions), transport=MemoryNetwork().transport()) as node:
+            await node.add_constraint("max_speed", when="speed_mps <= 1.5")
+            await node.measure({"speed_mps": 9.0})
+            await eventually(lambda: node.actions.report().actions[0].delivered == 1)
+            with broker.subscriber("t/+", got.append):
+                await eventually(lambda: got)
+            assert (got[0].retain, json.loads(got[0].payload)["values"]) == (True, {"speed_mps": 9.0})
+            await eventually(lambda: all(each.failed for each in node.actions.report().actions[1:]))
+            refused, silent = (each.last_failure for each in node.actions.report().actions[1:])
+            assert refused == "the broker refuses the connection: Not authorized"
+            assert silent == "the broker does not answer within 0.5 s"
+    finally:
+        broker.stop()
+        strict.stop()
+        mute.close()

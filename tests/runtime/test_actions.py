@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import logging
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ from constraint_crdt.http import make_app
 from constraint_crdt.operations.alerts import show_actions
 from constraint_crdt.operations.command import Table
 from constraint_crdt.runtime import actions as actions_module
+from constraint_crdt.sources.mqtt import client_type
 from tests.conftest import BUDGET
 from tests.runtime.fleet import QUICK, eventually
 
@@ -83,7 +85,7 @@ async def node_with(*actions: Action, store: Path | None = None, **more: Any) ->
 
 
 async def with_speed(node: Node, *, mode: str = "enforce") -> None:
-    await node.add_constraint("max_speed", when="speed_mps <= 1.5", severity="critical", mode=mode)
+    await node.add_constraint("max_speed", when="speed_mps <= 1.5", severity="critical", mode=mode, loosen=True)
 
 
 async def looked(node: Node, what: Callable[[], object]) -> None:
@@ -197,6 +199,17 @@ def test_a_secret_that_cannot_be_used_is_told_before_the_start(content: str | No
 def test_zenoh_needs_a_session() -> None:
     own = msgspec.structs.replace(QUICK, action=(Action(name="say", zenoh="a"),))
     with pytest.raises(ConstraintCrdtError, match="action say: this node has no session of Zenoh to publish with"):
+        Node(name="a", settings=own, transport=MemoryNetwork().transport())
+
+
+def test_a_broker_needs_the_client_and_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = Action(name="say", mqtt="mqtts://h", topic="a", ca="/no/such/ca.pem")
+    with pytest.raises(ConstraintCrdtError, match="action say: `ca`, `certificate` or `key` cannot be used: No such file"):
+        Node(name="a", settings=msgspec.structs.replace(QUICK, action=(wrong,)), transport=MemoryNetwork().transport())
+    client_type.cache_clear()
+    monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
+    own = msgspec.structs.replace(QUICK, action=(Action(name="say", mqtt="mqtt://h", topic="a"),))
+    with pytest.raises(ConstraintCrdtError, match=r"action say: MQTT needs `pip install 'constraint-crdt\[mqtt\]'`"):
         Node(name="a", settings=own, transport=MemoryNetwork().transport())
 
 

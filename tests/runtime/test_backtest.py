@@ -370,3 +370,11 @@ async def test_a_day_of_100_variables_takes_at_most_20_seconds(tmp_path: Path) -
     assert len(replayed.same) == 90
     assert len(replayed.old.turns) > 100
     assert replayed.source.beginning.node == "n"
+
+
+async def test_a_recording_begins_with_the_labels_of_its_node(tmp_path: Path) -> None:
+    """They select the rules that are replayed, and the values of their parameters."""
+    settings = NodeSettings(name="live", labels={"kind": "agv"}, record_measurements=str(tmp_path), store="memory")
+    async with Node(settings=settings, transport=MemoryNetwork().transport()):
+        (recording,) = read_recordings([str(tmp_path)])
+        assert recording.beginning.labels == {"kind": "agv"}

@@ -67,7 +67,7 @@ async def test_what_cannot_be_decided_stops_unless_it_is_said() -> None:
 async def test_only_enforced_constraints_that_apply_here_bind() -> None:
     async with guarded_node() as node:
         await node.measure({"speed_mps": 9.0})
-        await node.add_constraint("max_speed", when="speed_mps <= 1.5", severity="critical", mode="warn")
+        await node.add_constraint("max_speed", when="speed_mps <= 1.5", severity="critical", mode="warn", loosen=True)
         await node.add_constraint("elsewhere", when="speed_mps <= 1.5", severity="critical", on={"zone": "b"})
         await node.add_constraint("listed", severity="critical")
         found = node.guards.standing()
@@ -82,7 +82,7 @@ async def test_a_guard_of_all_critical_constraints_follows_their_definitions() -
         await node.add_constraint("warm", when="temp_c < 60.0", severity="critical")
         await eventually(lambda: node.guards.standing().standing == "violated")
         assert node.guards.standing().constraints == 2
-        await node.add_constraint("warm", when="temp_c < 60.0", severity="info")
+        await node.add_constraint("warm", when="temp_c < 60.0", severity="info", loosen=True)
         assert (node.guards.standing().standing, node.guards.standing().constraints) == ("holds", 1)
         await node.remove_constraint("max_speed")
         found = node.guards.standing()

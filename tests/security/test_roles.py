@@ -8,10 +8,12 @@ import pytest
 
 from constraint_crdt import MemoryNetwork, Node, Verdict
 from constraint_crdt.errors import NotPermitted
+from constraint_crdt.operations.constraints import AddConstraint
 from constraint_crdt.types.alerts import WAYS
 from constraint_crdt.types.changes import Before, Subject
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD
+from constraint_crdt.types.rollouts import STAGED
 from tests.runtime.fleet import QUICK, agreed, eventually
 
 from .fleets import Fleet
@@ -56,6 +58,15 @@ async def test_an_observer_judges_and_counts_nothing(tmp_path: Path, caplog: pyt
         with pytest.raises(NotPermitted, match="may not write the history of rules"):  # else a revert might restore a forged one
             anvil.gossip.write(lambda me: note([forged], operation="add", actor="", why="", time=1, node=me))
         assert not (await eye.decide({"v": 1.0})).allowed, "a question writes nothing"
+        staged = [AddConstraint(id="never", when="v < 9.0")]
+        with pytest.raises(NotPermitted, match="anvil is a member of the fleet, which may not stage constraints"):
+            await anvil.rollouts.begin(staged, stages=["!zone"], gate="violations == 0")
+        began = await forge.rollouts.begin(staged, stages=["!zone"], gate="violations == 0 && unknown <= 2")
+        for each in (forge, anvil, eye):
+            await each.measure({"v": 2.0})
+        await eventually(lambda: forge.rollouts.report(began.id).phase == "complete")
+        assert {cell.replica.node_id for cell in eye.gossip.state.rows.each(STAGED)} <= {"forge", "anvil"}
+        assert forge.rollouts.report(began.id).stages[0].nodes == ("anvil", "forge"), "an observer tells nothing"
         await forge.disable(["never"], why="noise")
         await eventually(lambda: eye.status().disabled == anvil.status().disabled == 1)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.model import VerdictState
@@ -74,6 +76,59 @@ def running(command: Sequence[str], port: int) -> Iterator[subprocess.Popen[byte
         process.wait()
 
 
+class Broker:
+    """Debian's mosquitto, which can be stopped and started again at its port."""
+
+    def __init__(self, folder: Path, *lines: str) -> None:
+        self.port = free_port()
+        self._program = program("mosquitto", "mosquitto")
+        self._config = folder / "mosquitto.conf"
+        self._config.write_text("\n".join((f"listener {self.port} 127.0.0.1", *(lines or ("allow_anonymous true",)), "")))
+        self._running = contextlib.ExitStack()
+
+    def start(self) -> None:
+        self._running.enter_context(running([self._program, "-c", str(self._config)], self.port))
+
+    def stop(self) -> None:
+        self._running.close()
+
+    @contextlib.contextmanager
+    def publisher(self, tls: str = "", login: tuple[str, str] | None = None) -> Iterator[Callable[..., Any]]:
+        """Publishes a payload at a topic."""
+        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        if tls:
+            client.tls_set(tls)
+        if login:
+            client.username_pw_set(*login)
+        client.connect("127.0.0.1", self.port)
+        client.loop_start()
+        try:
+            yield client.publish
+        finally:
+            client.disconnect()
+            client.loop_stop()
+
+    @contextlib.contextmanager
+    def subscriber(self, topic: str, take: Callable[[Any], None]) -> Iterator[Callable[[], bool]]:
+        """Hands each message at a topic to `take`, over restarts of the broker. Gives a function: does the subscription stand?"""
+        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        stands = threading.Event()
+
+        def subscribe(*_: object) -> None:
+            client.subscribe(topic, 1)
+
+        client.on_connect, client.on_message = subscribe, lambda _, __, message: take(message)
+        client.on_subscribe, client.on_disconnect = lambda *_: stands.set(), lambda *_: stands.clear()
+        client.reconnect_delay_set(1, 1)
+        client.connect("127.0.0.1", self.port)
+        client.loop_start()
+        try:
+            yield stands.is_set
+        finally:
+            client.disconnect()
+            client.loop_stop()
+
+
 def _listens(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
         return True
@@ -87,7 +142,7 @@ Answer = tuple[int, str, bytes]
 class WebServer:
     """Answers each path as told: with status, media type and body."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.answers: dict[str, Answer] = {}
         self.requests: list[Mapping[str, str]] = []
         answers, requests = self.answers, self.requests
@@ -107,7 +162,7 @@ class WebServer:
             def log_message(self, *_: object) -> None:
                 return
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"

@@ -1,5 +1,6 @@
 """The sources that are asked: programs, web servers, growing files, exporters."""
 
+import asyncio
 import os
 import time
 from collections.abc import Iterator
@@ -172,6 +173,26 @@ def test_a_document_of_a_web_server(web: WebServer, tmp_path: Path) -> None:
     [message] = HttpReader(source(kind="http", url=f"{web.url}/x", token_file=str(token))).read()
     assert message.document == {"battery": {"charge": 80}}
     assert web.requests[-1]["Authorization"] == "Bearer secret"
+
+
+async def test_a_web_server_that_is_started_again(web: WebServer) -> None:
+    web.answers["/x"] = 200, "application/json", b'{"line": {"speed": 1200}}'
+    fields = {"speed": {"path": "/line/speed", "scale": 0.001}}
+    table = {"name": "line", "kind": "http", "url": f"{web.url}/x", "every": 0.05, "max_age": 0.2, "fields": fields}
+    async with node_with(table) as node:
+        await node.add_constraint("slow", when="speed < 2.0")
+        await soon(lambda: values_of(node) == {"speed": 1.2})
+        await asyncio.to_thread(web.close)
+        reason = "speed is not told: the source line is down (no answer: Connection refused)"
+        await soon(lambda: why_unknown(node, "slow") == reason)
+        again = WebServer(int(web.url.rpartition(":")[2]))
+        try:
+            await soon(lambda: "it answers 404" in str(why_unknown(node, "slow")))
+            again.answers["/x"] = 200, "application/json", b'{"line": {"speed": 1500}}'
+            await soon(lambda: values_of(node) == {"speed": 1.5})
+            await soon(lambda: finding(node).level == "ok")
+        finally:
+            await asyncio.to_thread(again.close)
 
 
 def test_an_answer_that_is_none(web: WebServer) -> None:

@@ -1,16 +1,15 @@
 """MQTT: topics and payloads, and Debian's mosquitto with a restart in the middle, TLS, a password, a flood."""
 
 import asyncio
-import contextlib
 import datetime as dt
 import ipaddress
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import paho.mqtt.client as paho
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -18,11 +17,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
-from paho.mqtt.enums import CallbackAPIVersion
 
 from constraint_crdt.sources.formats import SourceError
 from constraint_crdt.sources.mqtt import levels_of, matched_levels, split_packets, thin
-from tests.source.counterparts import finding, free_port, node_with, program, running, soon, values_of, why_unknown
+from tests.conftest import BUDGET
+from tests.source.counterparts import Broker, finding, node_with, program, soon, values_of, why_unknown
 from tests.source.test_formats import STATE, payload
 
 
@@ -90,39 +89,6 @@ def test_what_is_no_packet_is_refused() -> None:
     for data in (b"\x30\xff\xff\xff\xff\x7f", b"\x30\xff\xff\xff\x7f"):
         with pytest.raises(SourceError, match="the broker sent"):
             split_packets(data)
-
-
-class Broker:
-    """Debian's mosquitto, which can be stopped and started again at its port."""
-
-    def __init__(self, folder: Path, *lines: str) -> None:
-        self.port = free_port()
-        self._program = program("mosquitto", "mosquitto")
-        self._config = folder / "mosquitto.conf"
-        self._config.write_text("\n".join((f"listener {self.port} 127.0.0.1", *(lines or ("allow_anonymous true",)), "")))
-        self._running = contextlib.ExitStack()
-
-    def start(self) -> None:
-        self._running.enter_context(running([self._program, "-c", str(self._config)], self.port))
-
-    def stop(self) -> None:
-        self._running.close()
-
-    @contextlib.contextmanager
-    def publisher(self, tls: str = "", login: tuple[str, str] | None = None) -> Iterator[Callable[..., Any]]:
-        """Publishes a payload at a topic."""
-        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
-        if tls:
-            client.tls_set(tls)
-        if login:
-            client.username_pw_set(*login)
-        client.connect("127.0.0.1", self.port)
-        client.loop_start()
-        try:
-            yield client.publish
-        finally:
-            client.disconnect()
-            client.loop_stop()
 
 
 @pytest.fixture
@@ -288,3 +254,14 @@ async def test_a_flood_is_bounded_and_its_last_value_counts(broker: Broker) -> N
         await soon(lambda: reader.dropped + reader.values == reader.intake.messages)
         assert reader.dropped > 100
         assert node._runtime.measurements.taken - calls < reader.intake.messages / 10
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(BUDGET != "nightly", reason="takes a minute, and a core that is free")
+@pytest.mark.timeout(300)
+async def test_50_000_values_a_second_for_a_minute() -> None:
+    """Memory and the delay of the loop stay bounded, and each value is taken or counted: see `--check` of the benchmark."""
+    program("mosquitto", "mosquitto")
+    line = [sys.executable, str(Path(__file__).parents[2] / "benchmarks" / "sources.py"), "--check"]
+    done = await asyncio.to_thread(subprocess.run, line, check=False, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr

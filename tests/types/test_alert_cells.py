@@ -133,7 +133,7 @@ def test_a_silence_ends_by_itself_or_by_the_word_of_any_node() -> None:
     here.end(here.find(first.id, 50), at=51, actor="p", node=A)
     other.merge(one)
     assert here.active(50) == there.active(50) == []
-    assert told == [("x", True), ("y", True), ("y", False)]
+    assert told == [("x", True), ("y", True), ("y", False), ("x", False)]
     with pytest.raises(UnknownName):
         here.find(first.id, 50)
 

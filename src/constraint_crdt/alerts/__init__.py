@@ -700,17 +700,25 @@ def _wrong_place(place: str) -> str | None:
     return None if problem is None else f"`to`: {problem}"
 
 
-def wrong_address(place: str) -> str | None:
-    """The reason why an address cannot be notified; None if it can. Does not repeat the address, which may hold a secret."""
+def wrong_address(
+    place: str,
+    schemes: Sequence[str] = ("http", "https"),
+    path: str = "/PATH",
+    otherwise: str = "put a token into its path or query",
+) -> str | None:
+    """The reason why an address cannot be notified; None if it can. Does not repeat the address, which may hold a secret.
+
+    `path`: that of an address of these schemes, for the reason. `otherwise`: where a password belongs.
+    """
     try:
         parts = urllib.parse.urlsplit(place)
-        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        fine = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:
         fine = False
     if not fine or not place.isascii() or not place.isprintable() or " " in place:
-        return "an address is written as http://HOST/PATH or https://HOST/PATH"
+        return f"an address is written as {' or '.join(f'{scheme}://HOST{path}' for scheme in schemes)}"
     if parts.username is not None or parts.password is not None:
-        return "an address with a password in front of its host is not taken; put a token into its path or query"
+        return f"an address with a password in front of its host is not taken; {otherwise}"
     return None
 
 

@@ -4,9 +4,10 @@
     name = "stop"
     constraint = "thermal*"                     # a pattern with * and ?; default: all constraints
     turns = ["violated", "holds again"]         # the default; also "unknown"
-    command = ["/usr/local/bin/stop", "--now"]  # or: webhook = ADDRESS or a destination; or: zenoh = "plant/actions"
+    command = ["/usr/local/bin/stop", "--now"]  # or: webhook = ADDRESS or a destination; or: zenoh = "plant/actions";
+                                                # or: mqtt = "mqtt://broker", topic = "plant/actions"
 
-An action has a single way out: a command, a webhook, or a key expression of Zenoh. Rules kept here:
+An action has a single way out: a command, a webhook, a key expression of Zenoh, or a topic of a broker of MQTT. Rules kept here:
 
 - A turn is kept as facts. Its message is made for each attempt, as some receivers ask for times in relation to the attempt.
 - The templates of messages are those of `TEMPLATES`, or a table `body` of the settings. Values stand in texts as `${name}`. A text
@@ -51,7 +52,7 @@ MOST_BODY: Final = 8 * 1024
 
 COMMAND_ATTEMPTS: Final = 3
 ATTEMPTS: Final = 100
-"""The default of `attempts`, for a command, and for a webhook or Zenoh. A hundred take some 95 minutes."""
+"""The default of `attempts`, for a command, and for the other ways. A hundred take some 95 minutes."""
 
 RESENT: Final = 60.0
 """Seconds: the default of `repeat` for Alertmanager, which forgets alerts that are not sent again."""
@@ -62,7 +63,16 @@ KEPT: Final = 4
 ENVIRONMENT: Final = "ACTION_"
 """How the names of the variables of a command begin."""
 
-Way = Literal["command", "webhook", "zenoh"]
+WAYS: Final = ("command", "webhook", "zenoh", "mqtt")
+"""The ways out: the names of their fields."""
+
+Way = Literal["command", "webhook", "zenoh", "mqtt"]
+
+IN_PLACES: Final = ("constraint", "node", "fleet", "turn", "action", "severity")
+"""The values that may stand in a key of Zenoh and in a topic."""
+
+BROKERS: Final = ("mqtt", "mqtts")
+"""The schemes of the address of a broker."""
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,6 +93,19 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """An address, or the name of a destination."""
     zenoh: str = ""
     """A key expression without wildcards. `${constraint}`, `${node}` and `${turn}` in it are replaced."""
+    mqtt: str = ""
+    """The address of a broker, `mqtt://HOST:PORT` or `mqtts://HOST:PORT`."""
+    topic: str = ""
+    """The topic at the broker. The same is replaced in it as in `zenoh`."""
+    retain: bool = False
+    """The broker keeps the last message of the topic for those who subscribe later."""
+    username: str = ""
+    password_file: str = ""
+    ca: str = ""
+    """A file with the certificates of authorities to trust. Those of the system if left out."""
+    certificate: str = ""
+    key: str = ""
+    """The files by which the node proves itself to the broker."""
     template: str = "json"
     """A key of `TEMPLATES`: the form of the message."""
     body: dict[str, object] | None = None
@@ -97,11 +120,13 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def way(self) -> Way:
         """The way out."""
-        return "command" if self.command else "webhook" if self.webhook else "zenoh"
+        return "command" if self.command else "webhook" if self.webhook else "zenoh" if self.zenoh else "mqtt"
 
     @property
     def to(self) -> str:
-        """The program, the key expression, or the address without its secret parts."""
+        """The program, the key expression, the broker and the topic, or the address without its secret parts."""
+        if self.mqtt:
+            return f"{self.mqtt.rstrip('/')} {self.topic}"
         return self.command[0] if self.command else shown_place(self.webhook) if self.webhook else self.zenoh
 
     @property
@@ -253,6 +278,13 @@ NAMES: Final = tuple(Turn(action="", constraint="", turn="", at=0).facts("", "")
 """The names of the values of a turn."""
 
 
+def filled_place(form: str, facts: Mapping[str, object]) -> str:
+    """A key of Zenoh or a topic with its placeholders replaced. In values, characters with a meaning there are percent-encoded."""
+    from urllib.parse import quote
+
+    return str(filled(form, {name: quote(str(value), safe="") for name, value in facts.items()}))
+
+
 def message_of(action: Action, turn: Turn, *, node: str, fleet: str, now: int) -> tuple[bytes, str]:
     """The message about a turn, and its media type. `now`: ns since the epoch."""
     facts = turn.facts(node, fleet)
@@ -358,6 +390,7 @@ _WANTED: Final[Mapping[str, str]] = {
     "command": 'a list of texts, the program first, as in ["/usr/local/bin/stop", "--now"]',
     "attempts": "a whole number",
     "body": 'a table, as in { text = "${constraint} is ${turn}" }',
+    "retain": "true or false",
     **dict.fromkeys(_LENGTHS, "a number of seconds, or a text such as 30s"),
 }
 
@@ -408,9 +441,9 @@ def _wrong_fields(action: Action) -> str | None:
 
 
 def _wrong_way(action: Action) -> str | None:
-    given = [key for key in ("command", "webhook", "zenoh") if getattr(action, key)]
+    given = [key for key in WAYS if getattr(action, key)]
     if len(given) != 1:
-        return "give one of `command`, `webhook` and `zenoh`" + (f", not {' and '.join(given)}" if given else "")
+        return "give one of `command`, `webhook`, `zenoh` and `mqtt`" + (f", not {' and '.join(given)}" if given else "")
     if len(action.command) > MOST_WORDS or sum(map(len, action.command)) > MOST_COMMAND:
         return f"`command` has at most {MOST_WORDS} words and {MOST_COMMAND} characters"
     if action.command and (not action.command[0] or any("\0" in word for word in action.command)):
@@ -422,12 +455,36 @@ def _wrong_way(action: Action) -> str | None:
     key = _PLACEHOLDER.sub("x", action.zenoh)
     if len(action.zenoh) > MOST_TEXT or any(each in key for each in "*$?#") or not all([*key.split("/"), *key] if key else ()):
         return "`zenoh` is a key such as plant/actions/${constraint}: no *, $, ? or #, and no empty part between slashes"
-    for name in _PLACEHOLDER.findall(action.zenoh):
-        if name not in ("constraint", "node", "fleet", "turn", "action", "severity"):
-            return f"`zenoh` cannot have ${{{name}}}: it takes constraint, node, fleet, turn, action and severity"
+    for field in ("zenoh", "topic"):
+        for name in _PLACEHOLDER.findall(getattr(action, field)):
+            if name not in IN_PLACES:
+                return f"`{field}` cannot have ${{{name}}}: it takes {', '.join(IN_PLACES[:-1])} and {IN_PLACES[-1]}"
     if action.timeout != _FIELDS["timeout"].default and not action.command:
         return "`timeout` is for a `command`"
-    return "`secret_file` signs webhooks: this action has none" if action.secret_file and not action.webhook else None
+    if action.secret_file and not action.webhook:
+        return "`secret_file` signs webhooks: this action has none"
+    return _wrong_broker(action)
+
+
+_OF_BROKERS: Final = ("topic", "retain", "username", "password_file", "ca", "certificate", "key")
+
+
+def _wrong_broker(action: Action) -> str | None:
+    if not action.mqtt:
+        misplaced = next((key for key in _OF_BROKERS if getattr(action, key)), None)
+        return None if misplaced is None else f"`{misplaced}` is for `mqtt`, which this action does not have"
+    if (problem := wrong_address(action.mqtt, BROKERS, ":PORT", "use `username` and `password_file`")) is not None:
+        return f"`mqtt`: {problem}"
+    if action.mqtt.partition("://")[2].rstrip("/").count("/"):
+        return "`mqtt` is the address of the broker alone: the topic is given as `topic`"
+    topic = _PLACEHOLDER.sub("x", action.topic)
+    if not topic or len(action.topic) > MOST_TEXT or any(each in topic for each in "+#$") or not topic.isprintable():
+        return "`topic` is a topic such as plant/actions/${constraint}, without +, # and $"
+    if not action.mqtt.startswith("mqtts:") and (action.ca or action.certificate):
+        return "`ca` and `certificate` are for TLS: write mqtts://"
+    if bool(action.certificate) is not bool(action.key):
+        return "`certificate` and `key` belong together: give both"
+    return "`password_file` needs a `username`" if action.password_file and not action.username else None
 
 
 def _wrong_message(action: Action) -> str | None:

@@ -66,6 +66,9 @@ THREADS = 2
 STAND_IN: Final = 4 * SECOND
 """ns for which each node waits longer than the node before it in weight."""
 
+APART: Final = 5 * SECOND
+"""ns by which nodes date the beginning of an alert differently."""
+
 DISAGREEMENT: Final = 10 * SECOND
 """ns for which a node waits before it tells an alert that another node ended."""
 
@@ -507,20 +510,36 @@ class Teller:
                 found.append(each)
         return found if nodes and covered.issuperset(nodes) else []
 
-    def acknowledgement(self, rule: str, subject: str) -> Silence | None:
-        """The acknowledgement in force of an alert; None without an acknowledgement, and once the alert ended."""
-        found = (self.known(unit) for unit in self._units(rule, subject))
-        episode = max((head.episode for each in found if each is not None for head in each.heads if head.firing), default=None)
-        if episode is None:
-            return None
+    def acknowledgement(self, alert: Alert) -> Silence | None:
+        """The acknowledgement in force of a fired alert; None without an acknowledgement.
+
+        An alert that no destination was told of has no episode yet: it is covered by an acknowledgement of the episode to come, but
+        not by an acknowledgement from before it began.
+        """
+        told, episode = self.is_firing(alert.rule, alert.subject), self.episode(alert.rule, alert.subject)
         for each in self._state.silences.active(self._gossip.time.now()):
-            if each.acknowledges and (each.value.alert, each.value.subject) == (rule, subject) and each.value.episode >= episode:
+            value = each.value
+            if not each.acknowledges or (value.alert, value.subject) != (alert.rule, alert.subject) or value.episode < episode:
+                continue
+            if told or value.at + APART >= alert.since:
                 return each
         return None
 
     def episode(self, rule: str, subject: str) -> int:
+        """The episode of a fired alert; the next episode, if no destination knows that it fires."""
+        firing = [head.episode for each in self._known(rule, subject) for head in each.heads if head.firing]
+        return max(firing) if firing else self._last_episode(rule, subject) + 1
+
+    def is_firing(self, rule: str, subject: str) -> bool:
+        """A destination was told that an alert fires, or this is being tried."""
+        return any(head.firing for each in self._known(rule, subject) for head in each.heads)
+
+    def _known(self, rule: str, subject: str) -> list[Knowledge]:
+        return [told for unit in self._units(rule, subject) if (told := self.known(unit)) is not None]
+
+    def _last_episode(self, rule: str, subject: str) -> int:
         """The last episode of an alert that was told anywhere; 0: none was."""
-        return max((each.episode for each in map(self.known, self._units(rule, subject)) if each is not None), default=0)
+        return max((each.episode for each in self._known(rule, subject)), default=0)
 
     def is_told(self, rule: str, subject: str) -> bool:
         """Some destination was told that an alert fires, and not that it ended."""
@@ -613,7 +632,7 @@ class Teller:
                     alert.episode = told.episode
                     continue
                 if key not in acknowledged:
-                    acknowledged[key] = self.acknowledgement(*key) is not None
+                    acknowledged[key] = self.acknowledgement(alert) is not None
                 if not acknowledged[key]:
                     yield unit, wanted
         for unit in {*self._state.told_alerts, *self._mine}:
@@ -671,7 +690,7 @@ class Teller:
         return writes
 
     def _episode_of(self, unit: Unit, wanted: _Due) -> int:
-        last = self.episode(unit.rule, unit.subject)
+        last = self._last_episode(unit.rule, unit.subject)
         if wanted.told is None:
             return max(1, last)
         if wanted.firing and not wanted.told.begun.firing:
@@ -764,6 +783,10 @@ class Teller:
             self._mine.pop(unit, None)
             if not written or not self._state.told_alerts.of(unit):
                 self._mine[unit] = Told(*each, self._gossip.replica)
+
+    def replace_destinations(self, destinations: Mapping[str, str]) -> None:
+        """The addresses of this node, by name, are these now. Messages on their way go to the former ones."""
+        self._destinations = destinations
 
     def _state_ways(self, look: Look) -> None:
         """Tell the others which destinations this node can tell."""

@@ -21,7 +21,7 @@ Rules kept here:
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -60,6 +60,7 @@ from constraint_crdt.store.files import read_bounded, replace_file
 from constraint_crdt.types.alerts import (
     ACKNOWLEDGED,
     ACTOR_BYTES,
+    ALERT_RULE,
     LONGEST_SILENCE,
     QUIET,
     SELECTOR_BYTES,
@@ -69,6 +70,7 @@ from constraint_crdt.types.alerts import (
     Silence,
     SilenceValue,
 )
+from constraint_crdt.types.changes import Subject
 from constraint_crdt.types.nodes import cut
 
 LOOK_EVERY = 1.0
@@ -234,14 +236,15 @@ class AlertEngine:
         return changed
 
     def read_rules(self) -> bool:
-        """Take over changed rules of the fleet. Returns True if an alert of a removed rule ended."""
+        """Take over changed rules. Returns True if an alert of a removed rule ended."""
         fleet = self._fleet_rules
-        if fleet is None or fleet.changes == self._read_at:
+        changes = 0 if fleet is None else fleet.changes
+        if changes == self._read_at:
             return False
-        self._read_at = fleet.changes
+        self._read_at = changes
         before, self._of_fleet, self._refused = self._rules, {}, {}
-        for name in fleet:
-            told = fleet.of(name)
+        for name in fleet or ():
+            told = None if fleet is None else fleet.of(name)
             if told is None or name in self._own:
                 continue
             try:
@@ -256,6 +259,11 @@ class AlertEngine:
             changed |= self._end(before[key[0]], key, "the rule was removed")
         self._unsaved = self._unsaved or changed
         return changed
+
+    def replace_rules(self, rules: Iterable[AlertRule]) -> None:
+        """The rules of the settings are these now. Alerts of a rule that goes on go on."""
+        self._own, self._read_at = {rule.name: rule for rule in rules}, -1
+        self.read_rules()
 
     def _tell(self, now: int) -> None:
         fired = {key: each.alert for key, each in self._tracked.items() if each.alert.fired_at is not None}
@@ -395,7 +403,7 @@ class AlertEngine:
 
     def _shown(self, alert: Alert) -> AlertReport:
         rule, fired = self._rules[alert.rule], alert.fired_at is not None
-        acknowledged = self._teller.acknowledgement(alert.rule, alert.subject) if fired else None
+        acknowledged = self._teller.acknowledgement(alert) if fired else None
         return AlertReport(
             rule=alert.rule,
             kind=rule.kind,
@@ -424,8 +432,10 @@ class AlertEngine:
 class Commit(Protocol):
     """Writes for a user, see `ChangeFeed.commit`."""
 
-    async def __call__(self, mutate: Callable[[], Result], operation: str, subject: str) -> Result:
-        """Call `mutate`, and wait until the change is on disk."""
+    async def __call__(
+        self, mutate: Callable[[], Result], operation: str, subject: str, subjects: Sequence[Subject] = ()
+    ) -> Result:
+        """Call `mutate`, and wait until the change is on disk. `subjects`: what the history keeps."""
 
 
 class FleetAlerts:
@@ -461,7 +471,7 @@ class FleetAlerts:
             change = "unchanged"
         else:
             at = self._gossip.time.stamp()
-            await self._write(lambda me: self._rule(rule.name, text, at, me), "alert rule", rule.name)
+            await self._write(lambda me: self._rule(rule.name, text, at, me), "alert rule", rule.name, rule=True)
             self._engine.read_rules()
             change = "added" if before is None else "replaced"
         return RuleChange(name=rule.name, change=change, lacking=self._teller.lacking(rule))
@@ -471,7 +481,7 @@ class FleetAlerts:
         if name not in self._state.alert_rules:
             raise UnknownName(name, "alert rule", field="name")
         at = self._gossip.time.stamp()
-        await self._write(lambda me: self._rule(name, "", at, me, removed=True), "remove alert rule", name)
+        await self._write(lambda me: self._rule(name, "", at, me, removed=True), "remove alert rule", name, rule=True)
         self._engine.read_rules()
         return RuleChange(name=name, change="removed")
 
@@ -537,8 +547,9 @@ class FleetAlerts:
         put = msgspec.structs.replace(value, until=until, at=at, actor=actor)
         return _silence_report(await self._write(lambda me: self._state.silences.put(put, node=me), operation, value.alert))
 
-    async def _write(self, mutate: Callable[[Replica], Result], operation: str, subject: str) -> Result:
-        return await self._commit(lambda: self._gossip.write(mutate), operation, subject)
+    async def _write(self, mutate: Callable[[Replica], Result], operation: str, subject: str, *, rule: bool = False) -> Result:
+        subjects = [Subject(ALERT_RULE, subject)] if rule else []
+        return await self._commit(lambda: self._gossip.write(mutate), operation, subject, subjects)
 
 
 def _silence_report(silence: Silence) -> SilenceReport:

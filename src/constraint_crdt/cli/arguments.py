@@ -17,6 +17,7 @@ from constraint_crdt.cli.output import printable
 from constraint_crdt.model import close_to
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.command import AnyCommand, Command, Flag, parse_count
+from constraint_crdt.operations.constraints import LOOSEN
 from constraint_crdt.operations.operation import AnyOperation
 
 PROGRAM = "constraint-crdt"
@@ -41,6 +42,7 @@ GROUPS: Final = {
 OWN: Final = {
     "add": "constraints:add",
     "remove": "constraints:remove",
+    "check": "constraints:check",
     "decide": "constraints:decide",
     "disable": "constraints:disable",
     "revert": "constraints:revert",
@@ -61,6 +63,7 @@ ACTIONS: Final = {
     "tile": "put, get, delete or tag a tile: a piece of content that the fleet shares",
     "budget": "limit, held by whom since when, free here, free elsewhere, stranded; or add, set, remove a budget",
     "alerts": "what the node's alerts have found; or add, remove, list the alert rules of the fleet",
+    "rollout": "list, show, stop, continue or roll back definitions that reach the fleet in stages (apply --stage)",
     "fleet": "make the root of a fleet and the identities of its nodes, invite machines, list members",
     "source": "try the sources of a settings file",
     "token": "make, list or withdraw the tokens of the API of a node",
@@ -113,6 +116,7 @@ EXAMPLES: Final = {
     "fleet rotate": "fleet rotate --both 7d",
     "mcp": "mcp --token-file agent.token",
     "apply": "apply fleet.toml --dry-run",
+    "rollout": "rollout list",
     "source": "source try node.toml",
     "source try": "source try node.toml --name battery",
     "test": "test rules_test.toml",
@@ -412,6 +416,9 @@ def _node(commands: _Commands) -> None:
     node.add_argument("--no-discover", dest="discover", action="store_const", const=False, help="link to no others than these")
     node.add_argument("--api", metavar="HOST:PORT", help="where to serve the HTTP API; default: 127.0.0.1:8470")
     node.add_argument(
+        "--wait-for-address", metavar="SECONDS", help="time to wait for an address that this machine does not have yet; default: 30"
+    )
+    node.add_argument(
         "--api-tls",
         nargs="?",
         const="identity",
@@ -419,6 +426,9 @@ def _node(commands: _Commands) -> None:
         help="serve the API by TLS, with this certificate and key; default: those of the identity",
     )
     node.add_argument("--plato", metavar="CONTRACT", help="of PLATO clients that name none: crate or server; default: crate")
+    node.add_argument(
+        "--mcp", action="store_const", const=True, help="serve tools for agents (Model Context Protocol) at /mcp of the API, too"
+    )
     node.add_argument("--base-path", metavar="PATH", help="where a proxy shows the API and its page, as in /crdt/; default: at /")
     node.add_argument("--token-file", metavar="FILE", help="tokens that the API takes; `token add` makes them")
     node.add_argument("--store", metavar="PATH", help="file for the state, memory, or default: one below the XDG state directory")
@@ -546,6 +556,20 @@ def _apply(commands: _Commands, client: _Parser) -> None:
     )
     apply.add_argument("--prune", action="store_true", help="remove the constraints that the file does not list")
     apply.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    apply.add_argument("--loosen", action="store_true", help=LOOSEN.options["help"])
+    apply.add_argument(
+        "--stage",
+        action="append",
+        metavar="SELECTOR",
+        help="in stages: first the nodes with these labels, as zone=a. Repeat it for each stage, or separate stages by `;`, or by "
+        "commas as in zone=a,zone=b",
+    )
+    apply.add_argument("--gate", metavar="GATE", help="what has to hold before it goes on; default: 'violations == 0 for 10m'")
+    apply.add_argument(
+        "--stage-timeout",
+        metavar="TIME",
+        help="how long a stage may wait beyond the time of its gate before it stops; default: 10m",
+    )
     _why(apply)
     _waits(apply)
 

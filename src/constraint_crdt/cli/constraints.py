@@ -26,7 +26,7 @@ from constraint_crdt.cli.connection import connect, fields_of, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, confirm, present, printable
 from constraint_crdt.client import ClientError, NotFound, Refused, WrongInput
 from constraint_crdt.client.blocking import Client
-from constraint_crdt.model import counted
+from constraint_crdt.model import Mode, Severity, counted
 from constraint_crdt.operations.alerts import DEFINE_ALERT, DefineRule
 from constraint_crdt.operations.budgets import HoldReport, handle_of
 from constraint_crdt.operations.command import UsageError, is_pattern, parse_duration, parse_moment, show_distance, show_time
@@ -37,15 +37,20 @@ from constraint_crdt.operations.constraints import (
     Added,
     Changed,
     ConstraintEdit,
+    ConstraintReport,
+    EditEffect,
     NewConstraint,
     Removed,
     RemovedConstraint,
+    show_effect,
     show_fields,
     show_selector,
 )
+from constraint_crdt.operations.counts import CHECK, Given, show_evaluations
 from constraint_crdt.operations.evidence import CoverageReport, NodeCoverage, StandingDefinition, acknowledged_by
 from constraint_crdt.operations.rules import (
     DECIDE,
+    DEFAULT_GATE,
     DISABLE,
     REVERT,
     Disabled,
@@ -54,6 +59,7 @@ from constraint_crdt.operations.rules import (
     show_decision,
     show_decisions,
     show_revert,
+    show_rollout,
     show_switched,
 )
 
@@ -137,9 +143,12 @@ def show_add(answer: Added) -> str:
 
 
 def _changed_fields(answer: Added) -> list[str]:
-    """The changed fields of a definition, a line for each. The sentence has the end of an extended definition."""
+    """The changed fields of a definition, a line for each, and the label. The sentence has the end of an extended
+    definition.
+    """
     told = [] if answer.change == "extended" else answer.fields
-    return [f"  {each.field}: {each.before or '-'} -> {each.after or '-'}" for each in told]
+    label = [] if answer.effect is None else [f"  {show_effect(answer.effect)}"]
+    return [*(f"  {each.field}: {each.before or '-'} -> {each.after or '-'}" for each in told), *label]
 
 
 def _notes(notes: Sequence[str]) -> list[str]:
@@ -162,10 +171,11 @@ def resolve(arguments: argparse.Namespace) -> int:
             known = "one definition" if len(definitions) == 1 else f"{len(definitions)} definitions, numbered from 1"
             raise MisuseError(f"--keep {arguments.keep}: {id_} has {known}")
         kept = None if arguments.keep is None else definitions[arguments.keep - 1].dot
-        answer = client.resolve(id_, keep=kept)
+        answer = client.resolve(id_, keep=kept, loosen=request_of(arguments).loosen)
         what = "joined" if kept is None else f"definition {arguments.keep} is kept"
         sentence = f"{id_}: {what}, of {len(definitions)}"
-        return _present_write(arguments, client, answer, sentence, _notes(answer.notes))
+        label = [] if answer.effect is None else [f"  {show_effect(answer.effect)}"]
+        return _present_write(arguments, client, answer, sentence, [*label, *_notes(answer.notes)])
 
 
 def _numbered(number: int, definition: StandingDefinition) -> str:
@@ -232,6 +242,22 @@ def _present_write(
 
 
 # --- decisions --------------------------------------------------------------------------------------------------------------
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Evaluate the constraints against values. With `--exit-code` the worst verdict on an enforced constraint is the exit code."""
+    from constraint_crdt.cli.guard import UNDECIDED, VIOLATED
+
+    request: Given = request_of(arguments)
+    if not request.values and not arguments.exit_code:
+        raise MisuseError("give values as VAR=VALUE, or --exit-code for the verdict on the last measurements")
+    with connect(arguments) as client:
+        answer = client.do(CHECK, request)
+        active = client.constraints() if arguments.exit_code else []
+    present(answer, None if arguments.json else show_evaluations(answer, request))
+    enforced = {report.id for report in active if any(each.mode == Mode.ENFORCE for each in report.definitions)}
+    verdicts = {each.verdict for each in answer.evaluations if each.constraint in enforced}
+    return VIOLATED if "violated" in verdicts else UNDECIDED if "unknown" in verdicts else 0
 
 
 def decide(arguments: argparse.Namespace) -> int:
@@ -406,6 +432,7 @@ def apply(arguments: argparse.Namespace) -> int:
     With `--wait` it returns when enough nodes have acknowledged all changes of definitions that the node knows then.
     """
 
+    stages = _stages(arguments)
     from constraint_crdt.cli.files import read_wanted  # the parser of expressions takes longer than the other commands
 
     check_wait(arguments)
@@ -417,9 +444,16 @@ def apply(arguments: argparse.Namespace) -> int:
     client = connect(arguments)
     _check_expressions(client, arguments.file, wanted, {each.name for each in parameters})
     planned = _planned_budgets(client, budgets)
+    if stages:
+        beside = [
+            *_applied_parameters(client, parameters, dry_run=True, loosen=True), *(change for change, *_ in planned),
+            *_applied_alerts(client, alerts, dry_run=True),
+        ]  # fmt: skip
+        return _apply_staged(arguments, client, wanted, stages, [str(each.id) for each in beside if each.change != "unchanged"])
     done: list[tuple[Changed, list[str]]] = []
-    done += [(each, []) for each in _applied_parameters(client, parameters, dry_run=arguments.dry_run)]
-    done += applied(client, wanted, prune=arguments.prune, dry_run=arguments.dry_run)
+    dry_run, loosen = arguments.dry_run, arguments.loosen
+    done += [(each, []) for each in _applied_parameters(client, parameters, dry_run=dry_run, loosen=loosen)]
+    done += applied(client, wanted, prune=arguments.prune, dry_run=dry_run, loosen=loosen)
     done += [(change, edits) for change, edits, _ in planned]
     for change, _, budget in planned:
         if change.change != "unchanged" and not arguments.dry_run:
@@ -429,7 +463,8 @@ def apply(arguments: argparse.Namespace) -> int:
     if not arguments.json:
         for change, edits in done:
             print(printable(f"{change.id}: {change.change}"))
-            for line in (*edits, *(f"note: {change.id}: {note}" for note in change.notes)):
+            label = [] if change.effect is None else [f"  {show_effect(change.effect)}"]
+            for line in (*edits, *label, *(f"note: {change.id}: {note}" for note in change.notes)):
                 print(printable(line))
     changes = [change for change, _ in done]
     report = None if arguments.wait is None else wait_for(client, arguments, None)
@@ -439,10 +474,90 @@ def apply(arguments: argparse.Namespace) -> int:
     present(changes, None if arguments.json else summary)
     if report is not None and not report.met:
         raise not_enough("it is done here", report)
+    refused = [str(each.id) for each, _ in done if dry_run and not loosen and each.effect is not None and each.effect.needs_loosen]
+    if refused:
+        raise CommandFailedError(f"it would be refused: it loosens what is critical: {_some(refused)}: say --loosen if it is meant")
     return 0
 
 
-def _applied_parameters(client: Client, wanted: Sequence["GivenParameter"], *, dry_run: bool) -> list[Changed]:
+def _stages(arguments: argparse.Namespace) -> list[str]:
+    """The stages of `apply`; empty without `--stage`. Raises `MisuseError` for flags that do not go together."""
+    if arguments.stage is None:
+        for flag, value in (("--gate", arguments.gate), ("--stage-timeout", arguments.stage_timeout)):
+            if value is not None:
+                raise MisuseError(f"{flag} is for stages, and there are none: give --stage, as in --stage zone=a,zone=b")
+        return []
+    if arguments.prune:
+        raise MisuseError("--prune removes constraints at once, and --stage replaces them in stages: give one of them")
+    if arguments.wait is not None:
+        raise MisuseError(f"stages go on by themselves, so there is nothing to wait for: leave out --wait, see `{PROGRAM} rollout`")
+    return parse_stages(arguments.stage)
+
+
+def parse_stages(texts: Sequence[str]) -> list[str]:
+    """The stages of `--stage`: repeated, a stage each; once, several separated by `;`, or by commas where there is no `;`.
+
+    Commas in parentheses and in double quotes separate nothing.
+    """
+    if len(texts) != 1:
+        return list(texts)
+    text = texts[0]
+    semicolons = _split(text, ";")
+    found = [each.strip() for each in (semicolons if len(semicolons) > 1 else _split(text, ","))]
+    return found[:-1] if len(semicolons) > 1 and not found[-1] else found
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """The parts of a text between separators outside of parentheses and quotes."""
+    parts, depth, quoted, escaped = [""], 0, False, False
+    for char in text:
+        if char == separator and not depth and not quoted:
+            parts.append("")
+            continue
+        parts[-1] += char
+        if quoted:
+            escaped, quoted = char == "\\" and not escaped, char != '"' or escaped
+        elif char == '"':
+            quoted = True
+        else:
+            depth = max(0, depth + (char == "(") - (char == ")"))
+    return parts
+
+
+def _apply_staged(
+    arguments: argparse.Namespace,
+    client: Client,
+    wanted: Mapping[str, "WantedConstraint"],
+    stages: Sequence[str],
+    beside: Sequence[str],
+) -> int:
+    """Begin a rollout of the changed constraints of the file. `beside`: what else the file changes."""
+    if beside:
+        named = ", ".join(beside[:SHOWN])
+        raise MisuseError(printable(f"only constraints are staged, and {arguments.file} also changes {named}: apply that first"))
+    timeout = None if arguments.stage_timeout is None else parse_duration(arguments.stage_timeout)
+    done = [
+        each
+        for each in applied(client, wanted, prune=False, dry_run=True, loosen=arguments.loosen)
+        if each[0].change != "unchanged"
+    ]
+    edited = [printable(line) for change, edits in done for line in (f"{change.id}: {change.change}", *edits)]
+    if not done or arguments.dry_run:
+        changes = [change for change, _ in done]
+        told = [f"stage {number}: {on}" for number, on in enumerate(stages, start=1)] if done else []
+        return present(changes, None if arguments.json else [*edited, *told, show_changes(changes, dry_run=arguments.dry_run)])
+    report = client.begin_rollout(
+        [{"id": change.id, **wanted[str(change.id)].as_request(), "loosen": arguments.loosen} for change, _ in done],
+        stages=stages,
+        gate=DEFAULT_GATE if arguments.gate is None else arguments.gate,
+        timeout=timeout,
+        why=arguments.why or "",
+    )
+    said = [] if arguments.json else [*edited, *show_rollout(report)]
+    return present(report, None if arguments.json else [*said, f"`{PROGRAM} rollout show {report.id}` tells how it goes on"])
+
+
+def _applied_parameters(client: Client, wanted: Sequence["GivenParameter"], *, dry_run: bool, loosen: bool) -> list[Changed]:
     """Set the parameters of the file, before the constraints that may read them; returns the changes. `--prune` unsets none."""
     known = {(each.name, one.selector): one.value for each in client.parameters() for one in each.settings} if wanted else {}
     changes = []
@@ -450,7 +565,7 @@ def _applied_parameters(client: Client, wanted: Sequence["GivenParameter"], *, d
         before = known.get((each.name, each.selector))
         same = before is not None and repr(before) == repr(each.value)
         if not same and not dry_run:
-            client.set_parameter(each.name, each.value, on=each.selector or None)
+            client.set_parameter(each.name, each.value, on=each.selector or None, loosen=loosen)
         where = f" on {each.selector}" if each.selector else ""
         change = "unchanged" if same else "added" if (each.name, each.selector) not in known else "replaced"
         changes.append(Changed(id=f"param.{each.name}{where}", change=change))
@@ -519,20 +634,27 @@ def _check_expressions(client: Client, file: str, wanted: Mapping[str, "WantedCo
 
 
 def applied(
-    client: Client, wanted: Mapping[str, "WantedConstraint"], *, prune: bool, dry_run: bool
+    client: Client, wanted: Mapping[str, "WantedConstraint"], *, prune: bool, dry_run: bool, loosen: bool = False
 ) -> list[tuple[Changed, list[str]]]:
     """Carry out the wanted changes in a single batch, whole or not at all. Returns the changes, each with its edits as lines.
 
-    `dry_run`: send nothing. A batch is refused if another node removed any of the constraints meanwhile: it is made again then.
+    `dry_run`: change nothing, and ask the node for the labels of the edits. `loosen`: also what loosens a critical constraint.
+    Raises `CommandFailedError` for the removal of a critical constraint without it. A batch is refused if another node removed any
+    of the constraints meanwhile: it is made again then.
     """
     for tries_left in reversed(range(APPLY_TRIES)):
         active = {each.id: each for each in client.constraints()}
         planned = [(id_, each.change_of(active[id_].definitions if id_ in active else ())) for id_, each in wanted.items()]
         planned += [(id_, "removed") for id_ in active if prune and id_ not in wanted]
+        critical = [id_ for id_, change in planned if change == "removed" and _is_critical(active[id_])]
+        if critical and not loosen:
+            raise CommandFailedError(f"--prune removes what is critical: {_some(critical)}: say --loosen if that is meant")
         edits = [wanted[id_].edits_of(active[id_].definitions) if change == "replaced" else [] for id_, change in planned]
         ending = {id_ for id_, each in wanted.items() if each.definition.expires_at is not None}
         kept = {id_ for id_, change in planned if change == "unchanged" and id_ in ending}  # the end in force stays
-        entries = [(place, _entry(id_, change, wanted)) for place, (id_, change) in enumerate(planned) if id_ not in kept]
+        entries = [
+            (place, _entry(id_, change, wanted, loosen=loosen)) for place, (id_, change) in enumerate(planned) if id_ not in kept
+        ]
         if len(entries) > MAX_CHANGES:
             raise MisuseError(f"a file is applied at once, with at most {MAX_CHANGES} changes, not {len(entries)}: divide it")
         changes = [Changed(id=id_, change=change) for id_, change in planned]
@@ -545,12 +667,34 @@ def applied(
         for (place, _), result in zip(entries, results, strict=False):
             changes[place] = result
         break
+    if dry_run:
+        effects = _effects(client, [entry for place, entry in entries if changes[place].change == "replaced"])
+        changes = [msgspec.structs.replace(each, effect=effects.get(each.id or "")) for each in changes]
     return list(zip(changes, edits, strict=True))
 
 
-def _entry(id_: str, change: str, wanted: Mapping[str, "WantedConstraint"]) -> dict[str, dict[str, object]]:
+def _some(ids: Sequence[str]) -> str:
+    """The ids for a sentence, the number of many."""
+    return printable(", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""))
+
+
+def _effects(client: Client, entries: Sequence[Mapping[str, Mapping[str, object]]]) -> dict[str, EditEffect]:
+    """What edits would mean, by id; none of a node of 0.1.0, which does not know."""
+    try:
+        return {each.id: each for each in client.effects(entries)} if entries else {}
+    except NotFound:
+        return {}
+
+
+def _is_critical(report: ConstraintReport) -> bool:
+    return any(each.severity == Severity.CRITICAL for each in report.definitions)
+
+
+def _entry(id_: str, change: str, wanted: Mapping[str, "WantedConstraint"], *, loosen: bool) -> dict[str, dict[str, object]]:
     """The entry of a batch for a change."""
-    return {"remove": {"id": id_}} if change == "removed" else {"add": {"id": id_, **wanted[id_].as_request()}}
+    if change == "removed":
+        return {"remove": {"id": id_}}
+    return {"add": {"id": id_, **wanted[id_].as_request(), **({"loosen": True} if loosen else {})}}
 
 
 def show_changes(done: Sequence[Changed], *, dry_run: bool) -> str:

@@ -421,7 +421,7 @@ def _import_constraints(client: Client, arguments: argparse.Namespace, content: 
     if torn:
         told = ", ".join(torn[:MOST_STRANGERS])
         raise MisuseError(printable(f"{arguments.file}: {told}: the definitions are in conflict there: settle that first"))
-    done = [change for change, _ in applied(client, wanted, prune=False, dry_run=arguments.dry_run)]
+    done = [change for change, _ in applied(client, wanted, prune=False, dry_run=arguments.dry_run, loosen=arguments.loosen)]
     if arguments.json:
         return present(done, None)
     for change in done:
@@ -837,11 +837,6 @@ def read_toml(file: str) -> tuple[str, dict[str, Any]]:
     except ValueError:  # of the conversion of numbers
         raise MisuseError(f"{file} cannot be read: a number in it has thousands of digits") from None
     return text, content
-
-
-def read_constraints(file: str) -> dict[str, WantedConstraint]:
-    """The constraints of `file` by id. Raises as `read_wanted`."""
-    return read_wanted(file).constraints
 
 
 def read_wanted(file: str, beside: Collection[str] = frozenset()) -> WantedFile:

@@ -2,8 +2,12 @@
 
 Rules:
 
-- The program runs in a process group of its own, and is stopped by SIGTERM to the group, and by SIGKILL after the grace. On Linux
-  the kernel kills the program if the guard itself is killed.
+- A supervisor, a process of its own, starts the program in a session of its own. It takes the orders of the guard, and stops the
+  program as well when the guard is gone, however that ended: by SIGTERM to the program and to all that the program started, and by
+  SIGKILL after the grace. No process of these outlives the supervisor.
+- On Linux processes whose parent ended become children of the supervisor, so a process with a session of its own is found, too.
+  Elsewhere those of the program's group are. If the supervisor is killed, the kernel (of Linux) kills the program, and the guard
+  its group.
 - The guard asks the node for a change and waits at the node, so it hears of a violation with the sample that causes it.
 - A node that does not answer for `--lost-after` is lost: `--if-lost` says how to go on. The guard goes on asking.
 - SIGTERM, SIGHUP and Ctrl-C to the guard stop the program, and end the guard with its code.
@@ -14,15 +18,19 @@ Exit codes beside those of the program: 121 violated, 122 undecided, 123 node lo
 import argparse
 import contextlib
 import ctypes
+import gc
 import os
 import queue
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple, NoReturn
 
 from constraint_crdt.cli.arguments import PROGRAM
 from constraint_crdt.cli.connection import as_failure, connect
@@ -44,7 +52,17 @@ LOOK_EVERY: Final = 0.05
 LONGEST_ASK: Final = 10.0
 """Seconds that a question waits at the node."""
 
+END, KILL, PAUSE, RESUME = b"t", b"k", b"s", b"c"
+"""Orders to the supervisor."""
+
+LAST: Final = 5.0
+"""Seconds for which the supervisor kills processes that do not end, such as those of another user."""
+
+LONGEST_POLL: Final = 3_600_000
+"""ms for which the supervisor sleeps."""
+
 PR_SET_PDEATHSIG: Final = 1
+PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 def guard(arguments: argparse.Namespace) -> int:
@@ -172,18 +190,11 @@ class _Guarded:
             if change is None:
                 return 128 + self._asked
             standing, why = change
-        process = self._start()
+        program = _Program(self._words, self._grace)
         try:
-            return self._follow(process)
+            return self._follow(program)
         finally:
-            self._end(process, 0.0)
-
-    def _start(self) -> "subprocess.Popen[bytes]":
-        try:
-            return subprocess.Popen(self._words, start_new_session=True, preexec_fn=_die_with_parent)  # noqa: S603, PLW1509 - the
-            # command that the caller gave; there is one thread besides, and it holds no lock that the function needs
-        except OSError as error:
-            raise CommandFailedError(printable(f"cannot run {self._words[0]}: {error.strerror or error}")) from None
+            program.end(KILL)
 
     def _next(self, over: Callable[[], object]) -> tuple[str, str] | None:
         """The next change of the standing; None once `over` is true."""
@@ -192,51 +203,192 @@ class _Guarded:
                 return self._watch.changes.get(timeout=LOOK_EVERY)
         return None
 
-    def _follow(self, process: "subprocess.Popen[bytes]") -> int:
+    def _follow(self, program: "_Program") -> int:
         paused = False
         while True:
-            change = self._next(lambda: self._asked or process.poll() is not None)
+            change = self._next(lambda: self._asked or program.code is not None)
             if change is None:
-                if process.poll() is not None:
-                    code = process.returncode
-                    return 128 - code if code < 0 else code
-                self._end(process, self._grace)
+                if program.code is not None:
+                    return program.code
+                program.end(END)
                 return 128 + self._asked
             standing, why = change
             code = self._stops(standing)
             if code and not self._pause:
                 _say(f"stopping {self._words[0]}, {_phrase(standing)}: {why}")
-                self._end(process, self._grace)
+                program.end(END)
                 return code
             if bool(code) is not paused:
                 paused = bool(code)
                 _say(f"{'pausing' if paused else 'resuming'} {self._words[0]}, {_phrase(standing)}{f': {why}' if why else ''}")
-                _signal(process, signal.SIGSTOP if paused else signal.SIGCONT)
+                program.order(PAUSE if paused else RESUME)
 
-    def _end(self, process: "subprocess.Popen[bytes]", grace: float) -> None:
-        """End the program and all of its group."""
-        if grace and process.poll() is None:
-            _signal(process, signal.SIGTERM)
-            _signal(process, signal.SIGCONT)  # a paused program ends, too
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(grace)
-        _signal(process, signal.SIGKILL)
-        process.wait()
+
+# --- the program and its supervisor -----------------------------------------------------------------------------------------
+
+
+class _Program:
+    """A program under its supervisor, as the guard sees them."""
+
+    def __init__(self, words: Sequence[str], grace: float) -> None:
+        """Start both. Raises `CommandFailedError` for a program that cannot be run."""
+        self._link, other = socket.socketpair()
+        supervisor = _Supervisor(other.fileno(), grace)
+        try:
+            # The command is that of the caller. There is one thread besides, and it holds no lock that the function needs.
+            self._supervisor = subprocess.Popen(words, start_new_session=True, preexec_fn=supervisor.run)  # noqa: S603, PLW1509
+        except OSError as error:
+            self._link.close()
+            raise CommandFailedError(printable(f"cannot run {words[0]}: {error.strerror or error}")) from None
+        finally:
+            other.close()
+        self._group = int.from_bytes(self._link.recv(4))
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, 128 and more for a signal; None while the program runs."""
+        code = self._supervisor.poll()
+        return 128 - code if code is not None and code < 0 else code
+
+    def order(self, order: bytes) -> None:
+        """Give an order to the supervisor, which may be over."""
+        with contextlib.suppress(OSError):
+            self._link.send(order)
+
+    def end(self, how: bytes) -> None:
+        """End the program and all that it started, by `END` or `KILL`."""
+        self.order(how)
+        if self._supervisor.wait() < 0:  # it was killed
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._group, signal.SIGKILL)
+        self._link.close()
+
+
+class _Supervisor:
+    """The process between the guard and the program: it is the program's parent, and outlives the guard."""
+
+    def __init__(self, link: int, grace: float) -> None:
+        """`link`: a socket, whose other end the guard has; at its end the guard is gone."""
+        self._link, self._grace = link, grace
+        self._program = 0
+        self._is_over = False
+        self._code = 1
+        """The exit code of the program, once it is over."""
+
+    def run(self) -> None:
+        """Become the supervisor. Called in a new process; returns in another process, which is to become the program."""
+        gc.disable()
+        _set_process(PR_SET_CHILD_SUBREAPER, 1)
+        supervisor = os.getpid()
+        self._program = os.fork()
+        if self._program == 0:
+            os.setsid()
+            _set_process(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != supervisor:
+                os._exit(1)
+            return
+        try:
+            self._supervise()
+        finally:  # an exception would end in the frames of the guard
+            self._signal(signal.SIGKILL)
+            os._exit(1)
+
+    def _supervise(self) -> NoReturn:
+        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(each, signal.SIG_IGN)  # the guard gives the orders
+        self._leave_files()
+        os.write(self._link, self._program.to_bytes(4))
+        wakes, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        poller, ends = select.poll(), float("inf")
+        poller.register(self._link, select.POLLIN)
+        poller.register(wakes, select.POLLIN)
+        while self._has_children() and not self._is_over and time.monotonic() < ends:
+            left = max(0.0, ends - time.monotonic())
+            for ready, _ in poller.poll(min(left * 1000 + 1, LONGEST_POLL)):
+                try:
+                    data = os.read(ready, 64)
+                except ConnectionResetError:  # the guard was killed before it read what was sent to it
+                    data = b""
+                if ready == wakes:
+                    continue
+                if not data:
+                    poller.unregister(self._link)
+                if not data or END in data:
+                    ends = time.monotonic() + self._grace
+                    self._signal(signal.SIGTERM)
+                    self._signal(signal.SIGCONT)  # a paused program ends, too
+                elif KILL in data:
+                    ends = 0.0
+                else:
+                    self._signal(signal.SIGSTOP if data.endswith(PAUSE) else signal.SIGCONT)
+        ends = time.monotonic() + LAST
+        while self._has_children() and time.monotonic() < ends:
+            self._signal(signal.SIGKILL)
+            if select.select([wakes], [], [], LOOK_EVERY)[0]:
+                os.read(wakes, 64)
+        os._exit(self._code)
+
+    def _leave_files(self) -> None:
+        """Keep the link alone, so that readers of the output of guard and program see its end."""
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for each in range(3):
+            os.dup2(nothing, each)
+        self._link = os.dup2(self._link, 3)
+        os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+
+    def _has_children(self) -> bool:
+        """Take the codes of children that ended. False if none is left."""
+        while True:
+            try:
+                child, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if child == 0:
+                return True
+            if child == self._program:
+                code = os.waitstatus_to_exitcode(status)
+                self._is_over, self._code = True, 128 - code if code < 0 else code
+
+    def _signal(self, number: int) -> None:
+        """Send a signal to the group of the program, and to the processes that it started and that left the group."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._program, number)
+        for each in _descendants(os.getpid()):
+            if each.group != self._program:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(each.process, number)
+
+
+class _Process(NamedTuple):
+    process: int
+    parent: int
+    group: int
+
+
+def _descendants(of: int) -> Iterator[_Process]:
+    """The processes below this process, on Linux."""
+    children: dict[int, list[_Process]] = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended
+            parent, group = map(int, file.read_text(errors="replace").rpartition(")")[2].split()[1:3])
+            children.setdefault(parent, []).append(_Process(int(file.parent.name), parent, group))
+    below = [of]
+    while below:
+        found = children.get(below.pop(), [])
+        below += [each.process for each in found]
+        yield from found
+
+
+def _set_process(attribute: int, value: int) -> None:
+    """Set an attribute of this process. Linux alone knows those."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(attribute, value, 0, 0, 0)
 
 
 def _phrase(standing: str) -> str:
     return {"lost": "as the node is lost", "unknown": "as constraints cannot be decided", "holds": "as all constraints hold"}.get(
         standing, "as constraints are violated"
     )
-
-
-def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
-    """Send a signal to the group of a program, of which any part may be over."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
-
-
-def _die_with_parent() -> None:
-    """The kernel kills this process when its parent ends. Linux alone knows that."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -2,12 +2,14 @@
 
 The tools ask before acting, read and change constraints, hold budgets, and share tiles. On stdio the node is asked with the token
 of the command. By HTTP each request is passed on with its own bearer token, so the rights of a client are those of its token;
-without a token file of the node none is needed. The descriptions are written for a language model: the effect of a tool, when to
-call it, the meaning of its answer. Rules:
+without a token file of the node none is needed. A node with the setting `mcp` serves them itself, at `/mcp` of its API. The
+descriptions are written for a language model: the effect of a tool, when to call it, the meaning of its answer. Rules:
 
 - A tool calls a single operation of a node, with the rights of the token. A refusal is an error result with the node's sentence.
 - Answers are the reports of the API. Lists are cut at `MOST_LISTED`, and say so.
 - `check_action` counts nothing and changes nothing.
+- At `/mcp` of a node the request of a client, and each request that a tool makes of the API, pass the guard of the API: its rate,
+  its hosts and origins, its tokens. The requests of tools need no connection.
 
 The SDK (`mcp`, the extra `mcp`) is imported at first use.
 """
@@ -15,12 +17,16 @@ The SDK (`mcp`, the extra `mcp`) is imported at first use.
 import argparse
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import unquote
 
 import msgspec
+from starlette.requests import Request as HttpRequest
+from starlette.routing import Route
 
 from constraint_crdt import __version__
 from constraint_crdt.cli.connection import make_client
@@ -28,8 +34,21 @@ from constraint_crdt.cli.output import CommandFailedError, MisuseError
 from constraint_crdt.client import ClientError
 from constraint_crdt.client.blocking import AsyncClient
 from constraint_crdt.client.methods import AsyncMethods
+from constraint_crdt.client.wire import (
+    Heard,
+    RawResponse,
+    StreamReader,
+    check_answer,
+    encode_request,
+    events_target,
+    joined,
+    next_page,
+    read_address,
+    read_response,
+)
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.operations.operation import Operation
+from constraint_crdt.http.endpoint import problem_response, read_raw
+from constraint_crdt.operations.operation import JSON, MAX_BODY_BYTES, REASON, Operation, Problem
 from constraint_crdt.runtime.settings import is_loopback, parse_address
 
 if TYPE_CHECKING:
@@ -38,7 +57,9 @@ if TYPE_CHECKING:
 Request = TypeVar("Request", bound=msgspec.Struct)
 Response = TypeVar("Response")
 Scope = MutableMapping[str, Any]
-Asgi = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def mcp(arguments: argparse.Namespace) -> int:
@@ -79,7 +100,7 @@ _TOKEN: ContextVar[str | None] = ContextVar("token", default=None)
 def with_token(app: Asgi) -> Asgi:
     """An application that keeps the bearer token of each request for the calls to the node."""
 
-    async def run(scope: Scope, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+    async def run(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
             kind, _, token = given.partition(" ")
@@ -101,6 +122,125 @@ class _ByToken(AsyncMethods):
         """Call an operation. Raises `ClientError`."""
         async with AsyncClient(self._node, token=_TOKEN.get(), ca=self._ca) as client:
             return await client.do(operation, request)
+
+
+# --- at the API of a node ---------------------------------------------------------------------------------------------------
+
+
+_CALLER: ContextVar[Scope] = ContextVar("caller")
+"""The present request of a client at the API of a node."""
+
+_PASSED_ON: Final = frozenset({b"host", b"authorization", REASON.name.lower().encode()})
+"""The headers of a client's request that go with the requests of its tools."""
+
+
+class AgentTools:
+    """The tools at `/mcp` of the API of a node: a page for `ApiServer`."""
+
+    def __init__(self) -> None:
+        """Raises `SdkUnavailable` without the SDK."""
+        from starlette.applications import Starlette
+
+        self._server = make_server(_WithinNode())
+        self._app: Starlette | None = None
+        self.route = Route("/mcp", self, methods=["POST"])
+
+    @asynccontextmanager
+    async def served(self) -> AsyncIterator[None]:
+        """Answer requests within the block; refuse them before and after."""
+        app = self._server.streamable_http_app(
+            stateless_http=True, json_response=True, host=""
+        )  # the guard of the API checks hosts
+        async with app.router.lifespan_context(app):
+            self._app = app
+            try:
+                yield
+            finally:
+                self._app = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, as an application of ASGI."""
+        app = self._app
+        if app is None:
+            problem = Problem(HTTPStatus.SERVICE_UNAVAILABLE, "the node starts or stops: ask again")
+            await problem_response(problem)(scope, receive, send)
+            return
+        try:
+            body = await read_raw(HttpRequest(scope, receive), JSON, MAX_BODY_BYTES)
+        except Problem as problem:
+            await problem_response(problem)(scope, receive, send)
+            return
+        _CALLER.set(scope)
+        await app(_fresh(scope), _received(body, receive), send)
+
+
+def _fresh(scope: Scope) -> Scope:
+    """A scope of a request without the additions of an application."""
+    added = ("app", "router", "endpoint", "path_params", "starlette.exception_handlers")
+    return {key: value for key, value in scope.items() if key not in added}
+
+
+def _received(body: bytes, receive: Receive | None = None) -> Receive:
+    """A request's body as a whole, and then the end of the connection; without `receive` none comes."""
+    parts = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def next_part() -> object:
+        if parts:
+            return parts.pop()
+        return await (asyncio.get_running_loop().create_future() if receive is None else receive())
+
+    return next_part
+
+
+class _WithinNode(AsyncMethods):
+    """Asks the application of the API that the present request came to, with the token of that request."""
+
+    def __init__(self) -> None:
+        self._address = read_address("127.0.0.1:1")  # names the node in errors that cannot be
+
+    async def do(self, operation: Operation[Request, Response], request: Request) -> Response:
+        """Call an operation. Raises `ClientError`."""
+        sent = encode_request(operation, request)
+        pages: list[Response] = []
+        path: str | None = sent.path
+        while path is not None:
+            answered = await self._ask(sent.method, path, sent.body, sent.media_type)
+            pages.append(read_response(operation, answered, self._address))
+            path = next_page(answered, self._address) if operation.join is not None else None
+        return joined(operation, pages)
+
+    async def events(self, *, last: int, follow: bool) -> AsyncIterator[Heard]:
+        """The last events."""
+        answered = await self._ask("GET", events_target(last, (), follow=follow), None, JSON)
+        check_answer(answered, self._address)
+        for heard in StreamReader().feed(answered.content):
+            yield heard
+
+    async def _ask(self, method: str, target: str, body: bytes | None, media_type: str) -> RawResponse:
+        caller = _CALLER.get()
+        path, _, query = target.partition("?")
+        headers = [(name, value) for name, value in caller["headers"] if name in _PASSED_ON]
+        if body is not None:
+            headers += [(b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode())]
+        asked = {
+            **_fresh(caller), "method": method, "path": unquote(path), "raw_path": path.encode(), "query_string": query.encode(),
+            "headers": headers,
+        }  # fmt: skip
+        status, got, content = HTTPStatus.OK.value, dict[str, str](), bytearray()
+
+        async def send(message: Any) -> None:
+            nonlocal status, got
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                got = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in message["headers"]}
+            else:
+                content.extend(message.get("body", b""))
+
+        await caller["app"](asked, _received(body or b""), send)
+        return RawResponse(status, got, bytes(content))
+
+
+# --- tools ------------------------------------------------------------------------------------------------------------------
 
 
 MOST_LISTED: Final = 200

@@ -14,6 +14,7 @@ The log of a node: stderr, a line per event, `time level message`, within the `L
 import argparse
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -24,7 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from constraint_crdt.cli.arguments import CA_VARIABLE, PROGRAM
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, log_to_stderr, print_json, print_view, printable
@@ -53,6 +54,9 @@ from constraint_crdt.runtime.settings import (
 )
 from constraint_crdt.store import default_path
 
+if TYPE_CHECKING:
+    from constraint_crdt.cli.mcp import AgentTools
+
 _LOGGED = {
     EventKind.ADDED: logging.INFO,
     EventKind.CHANGED: logging.INFO,
@@ -69,6 +73,9 @@ _LOGGED = {
 OPEN_FILES = 4096
 """Open files that a node may need: connections of the API, links, and the store."""
 
+ADDRESS_PAUSE = 0.5
+"""Seconds between two looks for an address."""
+
 DIAGNOSIS_TIMEOUT = 30.0
 """Seconds of silence, beyond those that the client grants a diagnosis, as the node tries its seeds."""
 
@@ -80,6 +87,8 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
 
     Raises `CommandFailedError` if it cannot start.
     """
+    if os.getpid() == 1:
+        _become_init()
     if arguments.request is not None:
         sys.exit(_write_request(arguments))
     if arguments.join is not None:
@@ -92,22 +101,24 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
         ahead = round(arguments.clock_offset * 1e9)
         node = Node(settings=settings, probes=probes, now=lambda: time.time_ns() + ahead, steady=steady_ns)
         tokens = Tokens.load(Path(settings.token_file)) if settings.token_file else None
+        agents = _agent_tools(settings)
         api = ApiServer(
             node,
             *parse_address(settings.api),
-            pages=dashboard_pages(settings.base_path),
+            pages=[*dashboard_pages(settings.base_path), *([] if agents is None else [agents.route])],
             tokens=tokens,
             certificate=_api_certificate(settings),
             base_path=settings.base_path,
         )
-        api.bind()
         log_to_stderr(settings.log_level)
+        _await_addresses(settings)
+        api.bind()
         _allow_open_files()
         if settings.identity:
             _log.info("identity %s: %s of the fleet %s", settings.identity, settings.name, settings.fleet)
         keep_collections_short()
         with asyncio.Runner(loop_factory=event_loop()) as runner:
-            over = runner.run(_serve(node, api, arguments))
+            over = runner.run(_serve(node, api, agents, arguments))
     except ConstraintCrdtError as error:
         raise CommandFailedError(str(error)) from None
     if over is not None:
@@ -118,6 +129,26 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
     os._exit(0 if over is None else CommandFailedError.exit_code)
 
 
+def _become_init() -> None:
+    """As process 1, as in a container: run the node in a child, pass signals on, and take the exit codes of all processes that lost
+    their parent, as those that a command left behind. Returns in the child; in process 1 the process ends with the child.
+    """
+    passed_on = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)
+    child = os.fork()
+    if child == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return
+    for number in passed_on:
+        signal.signal(number, lambda number, _: os.kill(child, number))
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    while True:
+        ended, status = os.wait()
+        if ended == child:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(128 - code if code < 0 else code)
+
+
 def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """The event loop of uvloop where it is installed (the extra `fast`); None for that of asyncio."""
     try:
@@ -126,6 +157,44 @@ def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return loop
+
+
+def _agent_tools(settings: NodeSettings) -> "AgentTools | None":
+    """The tools for agents, if the node serves them. Raises `ConstraintCrdtError` if their library is missing."""
+    if not settings.mcp:
+        return None
+    from constraint_crdt.cli.mcp import AgentTools
+
+    return AgentTools()
+
+
+def _await_addresses(settings: NodeSettings) -> None:
+    """Wait until this machine has the addresses to listen at, for as long as the settings say."""
+    ends = time.monotonic() + settings.wait_for_address
+    places = [settings.api, settings.join_listen, *(endpoint.partition("/")[2] for endpoint in settings.listen)]
+    told: list[str] = []
+    while (missing := [place for place in places if place and not _is_here(place)]) and time.monotonic() < ends:
+        if missing != told:
+            told = missing
+            _log.warning("waiting for %s: this machine has no such address yet", ", ".join(missing))
+            tell_supervisor(f"STATUS=waiting for {', '.join(missing)}")
+        time.sleep(ADDRESS_PAUSE)
+
+
+def _is_here(place: str) -> bool:
+    """False for an address that this machine does not have, and for a name that cannot be resolved now."""
+    try:
+        host = parse_address(place.partition("?")[0].partition("#")[0])[0]
+        family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, kind) as trying:
+            trying.bind(address)
+    except socket.gaierror as error:
+        return error.errno != socket.EAI_AGAIN
+    except OSError as error:
+        return error.errno != errno.EADDRNOTAVAIL
+    except ValueError:
+        return True  # the start tells the fault
+    return True
 
 
 def _allow_open_files() -> None:
@@ -231,20 +300,20 @@ def keep_collections_short() -> None:
     gc.callbacks.append(watch)
 
 
-async def _serve(node: Node, api: ApiServer, arguments: argparse.Namespace) -> str | None:
+async def _serve(node: Node, api: ApiServer, agents: "AgentTools | None", arguments: argparse.Namespace) -> str | None:
     """Run until told to stop (None), or until the node has to end for good: why."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _told_to_stop, number.name, stop)
     reloads = set[asyncio.Task[None]]()
-    loop.add_signal_handler(signal.SIGHUP, lambda: reloads.add(asyncio.create_task(_reload(node, arguments))))
+    loop.add_signal_handler(signal.SIGHUP, lambda: reloads.add(asyncio.create_task(_reload(node, api.tokens, arguments))))
     if arguments.while_stdin_open:
         try:
             loop.add_reader(sys.stdin.fileno(), _stdin_moved, stop)
         except OSError:  # a file, or /dev/null
             raise CommandFailedError("--while-stdin-open needs a pipe or a terminal as its input") from None
-    running = asyncio.create_task(_run(node, api, rejoin=arguments.rejoin))
+    running = asyncio.create_task(_run(node, api, agents, rejoin=arguments.rejoin))
     stopping = asyncio.create_task(stop.wait())
     following = asyncio.create_task(_log_events(node))
     try:
@@ -263,8 +332,13 @@ async def _serve(node: Node, api: ApiServer, arguments: argparse.Namespace) -> s
     return over
 
 
-async def _run(node: Node, api: ApiServer, *, rejoin: bool) -> str:
+async def _run(node: Node, api: ApiServer, agents: "AgentTools | None", *, rejoin: bool) -> str:
     """Start, and return once the node has to end for good: why."""
+    async with contextlib.nullcontext() if agents is None else agents.served():
+        return await _run_served(node, api, rejoin=rejoin)
+
+
+async def _run_served(node: Node, api: ApiServer, *, rejoin: bool) -> str:
     await node.start(rejoin=rejoin)
     await api.start()
     status = node.status()
@@ -308,8 +382,10 @@ async def _feed_watchdog(node: Node) -> None:
         await asyncio.sleep(pause)
 
 
-async def _reload(node: Node, arguments: argparse.Namespace) -> None:
-    """Read the settings again, and take over those that a running node can. A file with a mistake changes nothing."""
+async def _reload(node: Node, tokens: Tokens | None, arguments: argparse.Namespace) -> None:
+    """Read the settings again, and take over those that a running node can. A file with a mistake changes nothing. Tokens are read
+    again, too.
+    """
     tell_supervisor(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
     try:
         settings = _settings(arguments)
@@ -320,7 +396,8 @@ async def _reload(node: Node, arguments: argparse.Namespace) -> None:
         logging.getLogger().setLevel(settings.log_level.upper())
         told = f"taken over: {', '.join(taken)}" if taken else "nothing new that a running node takes over"
         needs = f"; after a restart only: {', '.join(left)}" if left else ""
-        logging.getLogger("constraint_crdt").log(logging.WARNING, "SIGHUP: %s%s", told, needs)
+        api = "" if tokens is None else f"; {tokens.reread()}"
+        logging.getLogger("constraint_crdt").log(logging.WARNING, "SIGHUP: %s%s%s", told, needs, api)
     tell_supervisor("READY=1")
 
 

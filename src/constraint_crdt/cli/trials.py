@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import importlib
+import itertools
 import logging
 import math
 import re
@@ -28,7 +29,6 @@ from constraint_crdt.cli.files import (
     WantedConstraint,
     check_place,
     definition_of,
-    read_constraints,
     read_toml,
     read_wanted,
     read_whole,
@@ -51,6 +51,7 @@ from constraint_crdt.runtime.backtest import (
     Source,
     compare,
     differences,
+    labels_read,
     read_prometheus,
     read_recordings,
     replay,
@@ -71,6 +72,7 @@ from constraint_crdt.runtime.settings import NodeSettings, SettingsError, load_s
 from constraint_crdt.simulation.recorder import RecordingError
 from constraint_crdt.simulation.scenario import Band, Mark, Picture, Text
 from constraint_crdt.sources import KINDS, SourceSettings
+from constraint_crdt.sources.formats import MISSING, leaves
 from constraint_crdt.sources.reader import SourceReader, reader_of
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.parameters import GivenParameter
@@ -231,7 +233,9 @@ def _read_sources(arguments: argparse.Namespace) -> Sequence[Source]:
             if max_age <= 0 or every <= 0:
                 raise MisuseError("--max-age and --check-every must be above 0")
             answers = [_read_answer(text) for text in arguments.from_prometheus]
-            found += read_prometheus(answers, check_every=every / SECOND, max_age=max_age / SECOND)
+            definitions = read_rule_files(arguments.new, EPOCH).constraints, read_rule_files(arguments.against, EPOCH).constraints
+            labels = labels_read([each for both in definitions for each in both.values()])
+            found += read_prometheus(answers, check_every=every / SECOND, max_age=max_age / SECOND, labels=labels)
     except (RecordingError, RuleTestError) as error:
         raise MisuseError(printable(str(error))) from None
     return found
@@ -431,8 +435,8 @@ NOTES = frozenset({Fault.UNDECIDED})
 def lint(arguments: argparse.Namespace) -> int:
     """Find faults of a set of constraints. Exit code 1 if there are any."""
     ranges = dict(map(_read_range, arguments.range))
-    rules, kinds = _rules_of_files(arguments.files) if arguments.files else _rules_of_node(arguments)
-    findings = find_faults(rules, ranges=ranges, kinds=kinds, measured=kinds)
+    rules, kinds, parameters = _rules_of_files(arguments.files) if arguments.files else _rules_of_node(arguments)
+    findings = find_faults(rules, ranges=ranges, kinds=kinds, measured=kinds, parameters=parameters)
     answer = {"constraints": len(rules), "findings": [each._asdict() for each in findings]}
     present(answer, None if arguments.json else show_findings(len(rules), findings))
     return int(any(each.fault not in NOTES for each in findings))
@@ -458,22 +462,29 @@ def _read_range(text: str) -> tuple[str, Range]:
     return name, found
 
 
-def _rules_of_files(files: Sequence[str]) -> tuple[list[Rule], dict[str, str]]:
+def _rules_of_files(files: Sequence[str]) -> tuple[list[Rule], dict[str, str], set[str]]:
+    """The constraints of files, no kinds of variables, and the names of the parameters that they set."""
     rules: dict[str, Rule] = {}
+    parameters = set[str]()
     for file in files:
-        for id_, wanted in read_constraints(file).items():
+        found = read_wanted(file)
+        parameters |= {each.name for each in found.parameters}
+        for id_, wanted in found.constraints.items():
             if id_ in rules:
                 raise MisuseError(printable(f"{file}: {wanted.place}: the id is in a file before"))
             rules[id_] = Rule(id_, wanted.definition)
-    return list(rules.values()), {}
+    return list(rules.values()), {}, parameters
 
 
-def _rules_of_node(arguments: argparse.Namespace) -> tuple[list[Rule], dict[str, str]]:
-    """The constraints of a node, each definition of a conflict for itself, and the kinds of the variables of the fleet."""
+def _rules_of_node(arguments: argparse.Namespace) -> tuple[list[Rule], dict[str, str], set[str]]:
+    """The constraints of a node, each definition of a conflict for itself, the kinds of variables, and the names of parameters."""
     client = connect(arguments)
     rules = [Rule(report.id, definition_of(each)) for report in client.constraints() for each in report.definitions]
-    return rules, {each.name: each.kind for each in client.variables()}
+    return rules, {each.name: each.kind for each in client.variables()}, {each.name for each in client.parameters()}
 
+
+MOST_PATHS = 20
+"""Paths of a message that are named where a field is missing."""
 
 FOR = "5s"
 """How long the sources are read, by default."""
@@ -516,16 +527,49 @@ class Trial:
     def report(self) -> dict[str, object]:
         """The values and figures of the source."""
         reader = self.reader
-        silent = None if reader.intake.messages or reader.trouble else "nothing came"
         return {
             "source": self.settings.name,
             "kind": self.settings.kind,
-            "trouble": reader.trouble or silent,
+            "trouble": reader.trouble or self._silence(),
             "messages": reader.intake.messages,
             "dropped": reader.dropped,
+            "faults": reader.faults,
+            "last_fault": reader.intake.last_fault or "",
+            "missing": self._missing(),
+            "sent": self._sent(),
             "values": {name: self.values[name] for name in sorted(self.values)},
             "unknown": {name: reader.unknown[name] for name in sorted(reader.unknown)},
         }
+
+    def _silence(self) -> str | None:
+        """Why the source gives nothing, if it is not down."""
+        intake = self.reader.intake
+        if not intake.messages:
+            return "nothing came" if intake.last_fault is None else f"nothing came that can be decoded: {intake.last_fault}"
+        if self.settings.fields and not self.values and all(why == MISSING.why for why in self.reader.unknown.values()):
+            return "no path of `fields` is in what it sends"
+        return None
+
+    def _missing(self) -> list[str]:
+        """The fields without a value, with their paths."""
+        if not self.reader.intake.messages or self.settings.kind == "prometheus":  # of a page only the wanted series are read
+            return []
+        told = {*self.values, *(name for name, why in self.reader.unknown.items() if why != MISSING.why)}
+        return [
+            f"{name} at {field.path}"
+            for name, field in self.settings.fields.items()
+            if not any(re.fullmatch(_any_number(name), each) for each in told)
+        ]
+
+    def _sent(self) -> list[str]:
+        """The paths in the last message."""
+        last = self.reader.intake.last
+        return [] if last is None else [".".join(path) for path, _ in itertools.islice(leaves(last.document), MOST_PATHS)]
+
+
+def _any_number(name: str) -> str:
+    """A pattern for the name of a variable, with any text for `{1}`."""
+    return "".join(".*" if part.startswith("{") else re.escape(part) for part in re.split(r"(\{\d\})", name))
 
 
 def try_sources(arguments: argparse.Namespace) -> int:
@@ -590,6 +634,11 @@ def _show(reports: Iterable[Mapping[str, object]]) -> Iterable[str | Table | Lin
         values, unknown = report["values"], report["unknown"]
         head = f"{report['source']} ({report['kind']}): {report['messages']} messages, {report['dropped']} values dropped"
         yield f"{head}; down: {report['trouble']}" if report["trouble"] else head
+        if report["faults"] and report["messages"]:
+            yield f"{report['faults']} messages cannot be decoded; the last: {report['last_fault']}"
+        missing, sent = report["missing"], report["sent"]
+        if isinstance(missing, list) and isinstance(sent, list) and missing:
+            yield f"there is no {', '.join(missing)}; the last message has {', '.join(sent) or 'nothing'}"
         if isinstance(values, dict) and isinstance(unknown, dict) and (values or unknown):
             rows = [[name, _shown(value)] for name, value in values.items()]
             rows += [[name, f"unknown: {why}"] for name, why in unknown.items()]

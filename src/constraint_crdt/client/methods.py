@@ -32,9 +32,9 @@ from constraint_crdt.operations import (
 )
 from constraint_crdt.operations.alerts import ActionsReport, AlertsReport, RuleChange, SilenceReport
 from constraint_crdt.operations.budgets import BudgetExplanation, BudgetReport, HoldReport, ReleaseReport
-from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, ExpressionReport, Removed
+from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, EditEffect, ExpressionReport, Removed
 from constraint_crdt.operations.counts import Checked, LatelyReport, Nothing, OverviewReport, RatesReport, Recorded
-from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport, SeriesReport
+from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport, SeriesReport, TurnReport
 from constraint_crdt.operations.fleet import (
     CounterReport,
     InvitationReport,
@@ -48,7 +48,15 @@ from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.operation import Empty, Operation, Paged
 from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
-from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, ModeReport, RevertReport, Switched
+from constraint_crdt.operations.rules import (
+    DecisionReport,
+    HistoryEntry,
+    ModeReport,
+    RevertReport,
+    RolledBack,
+    RolloutReport,
+    Switched,
+)
 from constraint_crdt.operations.service import AuditReport, DiagnosisReport, Health, ImportReport, SessionReport
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
@@ -172,11 +180,13 @@ class BlockingMethods(ABC):
         on: Mapping[str, str] | str | None = None, ttl: float | None = None, until: datetime | None = None,
         for_: float | None = None, clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown",
         max_age: float | None = None, scope: str = "node", mode: str = "enforce", each: str | None = None, new: bool = False,
+        loosen: bool = False,
     ) -> Added:
         """Make a constraint active, or give it this definition. Durations in seconds."""
         request = constraints.new_constraint(
             id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
             clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope, mode=mode, each=each, new=new,
+            loosen=loosen,
         )
         return self.do(constraints.ADD, request)
 
@@ -184,9 +194,9 @@ class BlockingMethods(ABC):
         """Change some fields of a constraint, by their names in the API, and keep the others. None: to the default of the field."""
         return self.do(constraints.EDIT_CONSTRAINT, constraints.edited_constraint(id_, fields))
 
-    def resolve(self, id_: str, *, keep: str | None = None) -> Added:
+    def resolve(self, id_: str, *, keep: str | None = None, loosen: bool = False) -> Added:
         """Keep one of the definitions of a constraint in conflict, or join them."""
-        return self.do(constraints.RESOLVE, constraints.ResolveConflict(id=id_, keep=keep))
+        return self.do(constraints.RESOLVE, constraints.ResolveConflict(id=id_, keep=keep, loosen=loosen))
 
     def remove(self, id_: str) -> Removed:
         """End a constraint in the fleet. Raises `NotFound` for an inactive constraint."""
@@ -195,6 +205,10 @@ class BlockingMethods(ABC):
     def batch(self, changes: Iterable[Mapping[str, Mapping[str, object]]]) -> Batched:
         """Make up to 10,000 changes as a whole, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`."""
         return self.do(constraints.BATCH, constraints.batch_of(changes))
+
+    def effects(self, changes: Iterable[Mapping[str, Mapping[str, object]]]) -> list[EditEffect]:
+        """What the additions among changes, as of `batch`, would mean for active constraints. Nothing is changed."""
+        return self.do(constraints.EFFECTS, constraints.batch_of(changes))
 
     def check_expression(self, when: str, *, scope: str = "node") -> ExpressionReport:
         """Whether a `when` would be taken."""
@@ -216,19 +230,48 @@ class BlockingMethods(ABC):
         """Evaluate disabled constraints again."""
         return self.do(rules.ENABLE, rules.Enabled(ids=ids, all_=all_, why=why))
 
-    def mode(self, id_: str, mode: str, *, why: str = "") -> ModeReport:
+    def mode(self, id_: str, mode: str, *, why: str = "", loosen: bool = False) -> ModeReport:
         """Set the consequence of a violation of a constraint: audit, warn, enforce. All else of its definition stays."""
-        return self.do(rules.MODE, rules.new_mode(id_, mode, why=why))
+        return self.do(rules.MODE, rules.new_mode(id_, mode, why=why, loosen=loosen))
 
     def history(self, *, id_: str | None = None, since: float | None = None) -> list[HistoryEntry]:
         """Who changed rules and membership, when, why, and the former state; the newest last. Kept for 90 days."""
         return self.do(rules.HISTORY, rules.ReadHistory(id=id_, since=since))
 
     def revert(
-        self, id_: str | None = None, *, to: int | None = None, time: datetime | None = None, dry_run: bool = False, why: str = "",
+        self, id_: str | None = None, *, kind: str = "constraint", on: str = "", to: int | None = None,
+        time: datetime | None = None, dry_run: bool = False, why: str = "", loosen: bool = False,
     ) -> RevertReport:
         """Undo the last change of a constraint, go back to a version (`to`), or put all back to their state at a time."""
-        return self.do(rules.REVERT, rules.Reverted(id=id_, to=to, time=time, dry_run=dry_run, why=why))
+        request = rules.Reverted(id=id_, kind=kind, on=on, to=to, time=time, dry_run=dry_run, why=why, loosen=loosen)
+        return self.do(rules.REVERT, request)
+
+    def begin_rollout(
+        self, constraints: Sequence[Mapping[str, object]], *, stages: Sequence[str], gate: str = "violations == 0 for 10m",
+        timeout: float | None = None, why: str = "",
+    ) -> RolloutReport:
+        """Give constraints new definitions in stages of nodes: each goes on once the gate has held on the nodes so far."""
+        return self.do(rules.BEGIN_ROLLOUT, rules.begin_rollout(constraints, stages=stages, gate=gate, timeout=timeout, why=why))
+
+    def rollouts(self) -> list[RolloutReport]:
+        """The rollouts of the fleet, the newest last. Those that are over are kept until their place is needed."""
+        return self.do(rules.ROLLOUTS, Empty())
+
+    def rollout(self, id_: str) -> RolloutReport:
+        """A rollout, by its id or the beginning of it."""
+        return self.do(rules.ROLLOUT, rules.NamedRollout(id=id_))
+
+    def stop_rollout(self, id_: str, *, why: str = "") -> RolloutReport:
+        """Stop a rollout where it is: the nodes of the stages begun keep the new definitions, no other node gets them."""
+        return self.do(rules.STOP_ROLLOUT, rules.StopRollout(id=id_, why=why))
+
+    def continue_rollout(self, id_: str, *, why: str = "") -> RolloutReport:
+        """Have a stopped rollout go on in its stage, whose violations are counted anew."""
+        return self.do(rules.CONTINUE_ROLLOUT, rules.ContinueRollout(id=id_, why=why))
+
+    def roll_back(self, id_: str, *, why: str = "") -> RolledBack:
+        """Give the constraints of a rollout their former definitions, in one transaction; of a complete rollout, too."""
+        return self.do(rules.ROLL_BACK, rules.RollBack(id=id_, why=why))
 
     def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,
@@ -272,13 +315,15 @@ class BlockingMethods(ABC):
         """The parameters that constraints read as `param.NAME`, with their settings, and the value on the node that answers."""
         return self.do(variables.PARAMETERS, variables.GetParameters(name=name))
 
-    def set_parameter(self, name: str, value: float | str | bool, *, on: Mapping[str, str] | str | None = None) -> ParameterChange:
+    def set_parameter(
+        self, name: str, value: float | str | bool, *, on: Mapping[str, str] | str | None = None, loosen: bool = False,
+    ) -> ParameterChange:
         """Give a parameter a value, on all nodes or on those that `on` selects. Of several settings the most specific counts."""
-        return self.do(variables.SET_PARAMETER, variables.SetParameter(name=name, value=value, on=on))
+        return self.do(variables.SET_PARAMETER, variables.SetParameter(name=name, value=value, on=on, loosen=loosen))
 
-    def unset_parameter(self, name: str, *, on: str | None = None) -> ParameterChange:
+    def unset_parameter(self, name: str, *, on: str | None = None, loosen: bool = False) -> ParameterChange:
         """Remove the setting of a parameter for this selector. Raises `NotFound` if none stands."""
-        return self.do(variables.UNSET_PARAMETER, variables.UnsetParameter(name=name, on=on))
+        return self.do(variables.UNSET_PARAMETER, variables.UnsetParameter(name=name, on=on, loosen=loosen))
 
     def budgets(self) -> list[BudgetReport]:
         """The budgets, who holds them, and where rights are free."""
@@ -348,6 +393,10 @@ class BlockingMethods(ABC):
     def series(self, id_: str, *, points: int | None = None) -> SeriesReport:
         """The recent course of a constraint: margins on the node that answers, sampled, and the states told by every node."""
         return self.do(evidence.SERIES, evidence.GetSeries(id=id_, points=points))
+
+    def turns(self, *, last: int | None = None) -> list[TurnReport]:
+        """The latest turns of constraints to another state on all nodes, of those that the node has in memory; the newest last."""
+        return self.do(evidence.TURNS, evidence.GetTurns(last=last))
 
     def convergence(self) -> ConvergenceReport:
         """How each peer stands to the node."""
@@ -573,11 +622,13 @@ class AsyncMethods(ABC):
         on: Mapping[str, str] | str | None = None, ttl: float | None = None, until: datetime | None = None,
         for_: float | None = None, clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown",
         max_age: float | None = None, scope: str = "node", mode: str = "enforce", each: str | None = None, new: bool = False,
+        loosen: bool = False,
     ) -> Added:
         """Make a constraint active, or give it this definition. Durations in seconds."""
         request = constraints.new_constraint(
             id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
             clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope, mode=mode, each=each, new=new,
+            loosen=loosen,
         )
         return await self.do(constraints.ADD, request)
 
@@ -585,9 +636,9 @@ class AsyncMethods(ABC):
         """Change some fields of a constraint, by their names in the API, and keep the others. None: to the default of the field."""
         return await self.do(constraints.EDIT_CONSTRAINT, constraints.edited_constraint(id_, fields))
 
-    async def resolve(self, id_: str, *, keep: str | None = None) -> Added:
+    async def resolve(self, id_: str, *, keep: str | None = None, loosen: bool = False) -> Added:
         """Keep one of the definitions of a constraint in conflict, or join them."""
-        return await self.do(constraints.RESOLVE, constraints.ResolveConflict(id=id_, keep=keep))
+        return await self.do(constraints.RESOLVE, constraints.ResolveConflict(id=id_, keep=keep, loosen=loosen))
 
     async def remove(self, id_: str) -> Removed:
         """End a constraint in the fleet. Raises `NotFound` for an inactive constraint."""
@@ -596,6 +647,10 @@ class AsyncMethods(ABC):
     async def batch(self, changes: Iterable[Mapping[str, Mapping[str, object]]]) -> Batched:
         """Make up to 10,000 changes as a whole, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`."""
         return await self.do(constraints.BATCH, constraints.batch_of(changes))
+
+    async def effects(self, changes: Iterable[Mapping[str, Mapping[str, object]]]) -> list[EditEffect]:
+        """What the additions among changes, as of `batch`, would mean for active constraints. Nothing is changed."""
+        return await self.do(constraints.EFFECTS, constraints.batch_of(changes))
 
     async def check_expression(self, when: str, *, scope: str = "node") -> ExpressionReport:
         """Whether a `when` would be taken."""
@@ -617,19 +672,49 @@ class AsyncMethods(ABC):
         """Evaluate disabled constraints again."""
         return await self.do(rules.ENABLE, rules.Enabled(ids=ids, all_=all_, why=why))
 
-    async def mode(self, id_: str, mode: str, *, why: str = "") -> ModeReport:
+    async def mode(self, id_: str, mode: str, *, why: str = "", loosen: bool = False) -> ModeReport:
         """Set the consequence of a violation of a constraint: audit, warn, enforce. All else of its definition stays."""
-        return await self.do(rules.MODE, rules.new_mode(id_, mode, why=why))
+        return await self.do(rules.MODE, rules.new_mode(id_, mode, why=why, loosen=loosen))
 
     async def history(self, *, id_: str | None = None, since: float | None = None) -> list[HistoryEntry]:
         """Who changed rules and membership, when, why, and the former state; the newest last. Kept for 90 days."""
         return await self.do(rules.HISTORY, rules.ReadHistory(id=id_, since=since))
 
     async def revert(
-        self, id_: str | None = None, *, to: int | None = None, time: datetime | None = None, dry_run: bool = False, why: str = "",
+        self, id_: str | None = None, *, kind: str = "constraint", on: str = "", to: int | None = None,
+        time: datetime | None = None, dry_run: bool = False, why: str = "", loosen: bool = False,
     ) -> RevertReport:
         """Undo the last change of a constraint, go back to a version (`to`), or put all back to their state at a time."""
-        return await self.do(rules.REVERT, rules.Reverted(id=id_, to=to, time=time, dry_run=dry_run, why=why))
+        request = rules.Reverted(id=id_, kind=kind, on=on, to=to, time=time, dry_run=dry_run, why=why, loosen=loosen)
+        return await self.do(rules.REVERT, request)
+
+    async def begin_rollout(
+        self, constraints: Sequence[Mapping[str, object]], *, stages: Sequence[str], gate: str = "violations == 0 for 10m",
+        timeout: float | None = None, why: str = "",
+    ) -> RolloutReport:
+        """Give constraints new definitions in stages of nodes: each goes on once the gate has held on the nodes so far."""
+        request = rules.begin_rollout(constraints, stages=stages, gate=gate, timeout=timeout, why=why)
+        return await self.do(rules.BEGIN_ROLLOUT, request)
+
+    async def rollouts(self) -> list[RolloutReport]:
+        """The rollouts of the fleet, the newest last. Those that are over are kept until their place is needed."""
+        return await self.do(rules.ROLLOUTS, Empty())
+
+    async def rollout(self, id_: str) -> RolloutReport:
+        """A rollout, by its id or the beginning of it."""
+        return await self.do(rules.ROLLOUT, rules.NamedRollout(id=id_))
+
+    async def stop_rollout(self, id_: str, *, why: str = "") -> RolloutReport:
+        """Stop a rollout where it is: the nodes of the stages begun keep the new definitions, no other node gets them."""
+        return await self.do(rules.STOP_ROLLOUT, rules.StopRollout(id=id_, why=why))
+
+    async def continue_rollout(self, id_: str, *, why: str = "") -> RolloutReport:
+        """Have a stopped rollout go on in its stage, whose violations are counted anew."""
+        return await self.do(rules.CONTINUE_ROLLOUT, rules.ContinueRollout(id=id_, why=why))
+
+    async def roll_back(self, id_: str, *, why: str = "") -> RolledBack:
+        """Give the constraints of a rollout their former definitions, in one transaction; of a complete rollout, too."""
+        return await self.do(rules.ROLL_BACK, rules.RollBack(id=id_, why=why))
 
     async def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None,
@@ -674,14 +759,14 @@ class AsyncMethods(ABC):
         return await self.do(variables.PARAMETERS, variables.GetParameters(name=name))
 
     async def set_parameter(
-        self, name: str, value: float | str | bool, *, on: Mapping[str, str] | str | None = None,
+        self, name: str, value: float | str | bool, *, on: Mapping[str, str] | str | None = None, loosen: bool = False,
     ) -> ParameterChange:
         """Give a parameter a value, on all nodes or on those that `on` selects. Of several settings the most specific counts."""
-        return await self.do(variables.SET_PARAMETER, variables.SetParameter(name=name, value=value, on=on))
+        return await self.do(variables.SET_PARAMETER, variables.SetParameter(name=name, value=value, on=on, loosen=loosen))
 
-    async def unset_parameter(self, name: str, *, on: str | None = None) -> ParameterChange:
+    async def unset_parameter(self, name: str, *, on: str | None = None, loosen: bool = False) -> ParameterChange:
         """Remove the setting of a parameter for this selector. Raises `NotFound` if none stands."""
-        return await self.do(variables.UNSET_PARAMETER, variables.UnsetParameter(name=name, on=on))
+        return await self.do(variables.UNSET_PARAMETER, variables.UnsetParameter(name=name, on=on, loosen=loosen))
 
     async def budgets(self) -> list[BudgetReport]:
         """The budgets, who holds them, and where rights are free."""
@@ -752,6 +837,10 @@ class AsyncMethods(ABC):
     async def series(self, id_: str, *, points: int | None = None) -> SeriesReport:
         """The recent course of a constraint: margins on the node that answers, sampled, and the states told by every node."""
         return await self.do(evidence.SERIES, evidence.GetSeries(id=id_, points=points))
+
+    async def turns(self, *, last: int | None = None) -> list[TurnReport]:
+        """The latest turns of constraints to another state on all nodes, of those that the node has in memory; the newest last."""
+        return await self.do(evidence.TURNS, evidence.GetTurns(last=last))
 
     async def convergence(self) -> ConvergenceReport:
         """How each peer stands to the node."""

@@ -28,7 +28,7 @@ from constraint_crdt.expression.evaluation import COMPILED_EXPRESSIONS_KEPT, NO_
 from constraint_crdt.expression.syntax import Node, Tree, decode, is_window, serialized_part, unparse, with_names
 from constraint_crdt.model import Scope
 from constraint_crdt.types.definition import Definition
-from constraint_crdt.types.parameters import parameters_of
+from constraint_crdt.types.parameters import PARAM, parameters_of
 from constraint_crdt.types.readings import FACTS
 
 if TYPE_CHECKING:
@@ -496,9 +496,11 @@ def compile_written(
     """Check and compile an expression where it is written. `nodes`: those that it is about now. `bind`: gives the text with the
     values of the parameters in place of their names, which is checked as well.
 
-    Raises `ExpressionError` as `compile_expression` does, for functions over nodes in scope node, and in scope fleet for a text
-    that is no expression over nodes, and for an expression that takes too many steps.
+    Raises `ExpressionError` as `compile_expression` does, for parameters without a name, for functions over nodes in scope node,
+    and in scope fleet for what is no expression over nodes, and for one that takes too many steps.
     """
+    if PARAM in source:
+        _check_parameters(source)
     bound = bind(source) if parameters_of(source) else source
     if bound != source and (scope == Scope.FLEET or compile_expression(source, kinds=kinds)):
         try:
@@ -525,6 +527,28 @@ def compile_written(
             "use `count(nodes, n, ...)` and its like, which take none, or select fewer nodes"
         )
     return expression
+
+
+def _free(tree: Tree) -> set[int]:
+    """The ids of the nodes that name all parameters, not a variable of a loop."""
+    return {each.id for each in tree.root.free() if each.name == PARAM}
+
+
+def _check_parameters(source: str) -> None:
+    """Refuse `param` alone, which no node has a value of, and `has` of a parameter."""
+    tree = _parsed(source)
+    named = {each.nodes[0].id for each in tree.root.walk() if each.sort == "field" and not each.value}
+    tested = {each.nodes[0].id for each in tree.root.walk() if each.sort == "field" and each.value}
+    for node in tree.root.walk():
+        if node.sort == "field" and node.nodes[0].sort == "field" and node.nodes[0].nodes[0].id in named & _free(tree):
+            refuse(source, f"`{unparse(node.nodes[0])}` is a number, a text or a bool, and has no fields", tree.start(node))
+    for node in tree.root.free():
+        if node.name == PARAM and node.id in tested:
+            refuse(source, "`has` is not for parameters: without a value the constraint is unknown", tree.start(node))
+        if node.name == PARAM and node.id not in named:
+            refuse(
+                source, f"`{PARAM}` stands for all parameters: write the name of one, as in `{PARAM}.speed_limit`", tree.start(node)
+            )
 
 
 @functools.lru_cache(maxsize=COMPILED_EXPRESSIONS_KEPT)

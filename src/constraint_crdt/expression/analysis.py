@@ -9,6 +9,8 @@ with the reason. Rules:
 - The solver computes with exact numbers, the evaluator with doubles. So each example of the solver is evaluated, and an effect
   whose example the evaluator does not confirm is undecided.
 - The budget of the solver is a number of steps: the same question has the same answer on every machine.
+- Comparisons of variables with numbers, joined by `&&`, are decided without the solver, by the interval of each variable. So the
+  most common edits have the same label with and without it.
 
 The solver is Z3 (`z3-solver`, the extra `analysis`), imported at first use. The theory is quantifier-free linear real arithmetic
 (de Moura and Bjørner, "Z3: An Efficient SMT Solver", TACAS 2008).
@@ -16,7 +18,8 @@ The solver is Z3 (`z3-solver`, the extra `analysis`), imported at first use. The
 
 import enum
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import combinations
 from typing import Any, Final, NamedTuple
@@ -24,10 +27,12 @@ from typing import Any, Final, NamedTuple
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import Expression, compile_expression, parts
+from constraint_crdt.expression.instances import variable_of
 from constraint_crdt.expression.syntax import Node, is_window, unparse
 from constraint_crdt.model import IfUnknown, Mode, Scope, close_to
 from constraint_crdt.model.selectors import Selector
 from constraint_crdt.types.definition import Definition
+from constraint_crdt.types.parameters import PARAM, literal, measured_names, read_parameters
 
 STEPS: Final = 200_000
 """The budget of a question, in the solver's units: some 50 ms."""
@@ -78,7 +83,41 @@ class Part(NamedTuple):
     field.
     """
     why: str = ""
-    """The reason, for `UNDECIDED`."""
+    """The reason, for `UNDECIDED`; the nodes or the state concerned, for a field that says it in words of its own."""
+
+    @property
+    def text(self) -> str:
+        """The effect in a sentence about the new definition."""
+        if self.effect is Effect.UNDECIDED:
+            return f"`{self.field}`: {self.why}"
+        loosens = self.effect is not Effect.TIGHTENS
+        if self.example is not None:
+            told = ", ".join(f"{name} = {literal(value)}" for name, value in self.example.items()) or "any values"
+            words = _WORDS_OF_VALUES[self.field][not loosens].format(told)
+        else:
+            words = self.why or _WORDS[self.field][not loosens]
+        return words
+
+
+_WORDS_OF_VALUES: Final = {
+    "when": ("it allows {}, which was forbidden", "it forbids {}, which was allowed"),
+    "clear_when": ("a violation clears with {}, which did not suffice", "a violation does not clear with {}, which sufficed"),
+}
+"""For a part with an example: of a loosening, and of a tightening."""
+
+_WORDS: Final = {
+    "when": ("it forbids nothing", "it forbids values, and forbade none"),
+    "clear_when": ("a violation clears sooner", "a violation clears later"),
+    "on": ("it applies to fewer nodes", "it applies to more nodes"),
+    "for": ("`for` is longer: it is violated later", "`for` is shorter: it is violated sooner"),
+    "clear_after": ("`clear_after` is shorter: a violation clears sooner", "`clear_after` is longer: a violation clears later"),
+    "severity": ("it is less severe", "it is more severe"),
+    "if_unknown": ("an unknown outcome counts for less", "an unknown outcome counts for more"),
+    "mode": ("less follows from a violation", "more follows from a violation"),
+    "until": ("it ends sooner", "it lasts longer"),
+    "max_age": ("older values count", "older values count no more"),
+}
+"""For a part without an example: of a loosening, and of a tightening."""
 
 
 class Edit(NamedTuple):
@@ -107,6 +146,7 @@ class Fault(enum.StrEnum):
 
     ALWAYS = "always true"
     NEVER = "never true"
+    CONFLICT = "conflict"
     CONTRADICTION = "contradiction"
     IMPLIED = "implied"
     MISSPELT = "misspelt"
@@ -368,16 +408,22 @@ class _Question:
     """Some expressions over the same variables."""
 
     def __init__(self, expressions: Sequence[Expression], known: Mapping[str, str], ranges: Mapping[str, Range]) -> None:
-        self._z3 = _solver_library()
-        self._expressions = expressions
+        self._expressions, self._ranges = expressions, ranges
         roots = [_plain(parts(each).root) for each in expressions]
         self._kinds = _Kinds(roots, known)
+        boxes = [] if ranges else [_box(root, self._kinds) for root in roots]
+        self._boxes = [each for each in boxes if each is not None]
+        if len(self._boxes) == len(roots):
+            return
+        self._z3 = _solver_library()
         self._translator = _Translator(self._kinds)
         self.terms = [self._translator.formula(root) for root in roots]
-        self._ranges = ranges
 
     def example(self, *wanted: bool) -> Values | None:
         """Values for which the first expressions have these verdicts; None if there are none. Raises `_Undecided`."""
+        if len(self._boxes) == len(self._expressions):
+            found = _box_example(self._boxes, wanted)
+            return None if found is None else _confirmed(self._expressions, found, wanted, self._ranges)
         solver = self._z3.SolverFor("QF_LIRA")
         solver.set("rlimit", STEPS)
         for text, symbol in self._translator.symbols.items():
@@ -386,12 +432,12 @@ class _Question:
                 solver.add(symbol >= self._z3.RealVal(str(Fraction(low))), symbol <= self._z3.RealVal(str(Fraction(high))))
         for term, value in zip(self.terms, wanted, strict=False):
             solver.add(term if value else self._z3.Not(term))
-        found = solver.check()
-        if found == self._z3.unsat:
+        answer = solver.check()
+        if answer == self._z3.unsat:
             return None
-        if found != self._z3.sat:
+        if answer != self._z3.sat:
             raise _Undecided("the question takes the solver too long")
-        return self._confirmed(self._values(solver.model()), wanted)
+        return _confirmed(self._expressions, self._values(solver.model()), wanted, self._ranges)
 
     def _values(self, model: Any) -> dict[str, float | str | bool]:
         names = {number: text for text, number in self._translator.texts.items()}
@@ -407,27 +453,129 @@ class _Question:
                 values[text] = names.get(number, _other_text(names.values()))
         return values
 
-    def _confirmed(self, values: dict[str, float | str | bool], wanted: Sequence[bool]) -> Values:
-        """The example with as few digits as it needs. Raises `_Undecided` if the evaluator does not confirm it."""
-        if any(text.endswith(")") for text in values):
-            return values  # the evaluator has no samples: the numbers of the solver stand
-        for digits in (0, 1, 2, 4, 8):
-            rounded = {text: round(value, digits) + 0.0 if type(value) is float else value for text, value in values.items()}
-            if self._within(rounded) and self._confirms(rounded, wanted):
-                return rounded
-        if self._confirms(values, wanted):
-            return values
-        raise _Undecided("only the rounding of numbers makes a difference")
 
-    def _within(self, values: Values) -> bool:
-        return all(low <= value <= high for text, (low, high) in self._ranges.items() if type(value := values.get(text)) is float)
+# --- intervals: comparisons with numbers, without the solver ------------------------------------------------------------------
 
-    def _confirms(self, values: Values, wanted: Sequence[bool]) -> bool:
-        given = _nested(values)
-        verdicts = [Verdict.SATISFIED if each else Verdict.VIOLATED for each in wanted]
-        return all(
-            expression.evaluate(given).verdict is verdict for expression, verdict in zip(self._expressions, verdicts, strict=False)
-        )
+
+class _Interval(NamedTuple):
+    """The numbers between two ends."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    low_open: bool = True
+    """The end is not among them."""
+    high_open: bool = True
+
+    @property
+    def is_empty(self) -> bool:
+        return self.low > self.high or (self.low == self.high and (self.low_open or self.high_open))
+
+    def meet(self, other: "_Interval") -> "_Interval":
+        """The numbers of both."""
+        low, low_open = max((self.low, self.low_open), (other.low, other.low_open))
+        high, closed = min((self.high, not self.high_open), (other.high, not other.high_open))
+        return _Interval(low, high, low_open, not closed)
+
+    def outside(self) -> tuple["_Interval", "_Interval"]:
+        """The numbers above it, and those below."""
+        return _Interval(low=self.high, low_open=not self.high_open), _Interval(high=self.low, high_open=not self.low_open)
+
+    def some(self) -> float:
+        """A number of it: an end, zero or a number near an end."""
+        if self.low < 0 < self.high:
+            return 0.0
+        if not self.low_open:
+            return float(self.low)
+        if not self.high_open:
+            return float(self.high)
+        if math.isinf(self.low):
+            return self.high - 1.0
+        return self.low + 1.0 if math.isinf(self.high) else self.low + (self.high - self.low) / 2
+
+
+_Box = Mapping[str, _Interval]
+"""The numbers that each variable may have, independent of the others; a variable that is left out may have any."""
+
+
+def _box(node: Node, kinds: "_Kinds") -> _Box | None:
+    """The values that satisfy an expression; None for one that is not made of `&&` and comparisons of a variable with a number."""
+    if node.name == "_&&_":
+        joined: dict[str, _Interval] = {}
+        for each in node.nodes:
+            box = _box(each, kinds)
+            if box is None:
+                return None
+            joined |= {name: joined.get(name, _Interval()).meet(interval) for name, interval in box.items()}
+        return joined
+    if node.sort != "call" or (node.name not in _ORDER and node.name != "_==_"):
+        return None
+    left, right = node.nodes
+    name = node.name
+    if left.sort == "constant":
+        left, right, name = right, left, _MIRRORED.get(name, name)
+    text, limit = _variable(left), right.value
+    if text is None or right.sort != "constant" or isinstance(limit, bool) or not isinstance(limit, int | float):
+        return None
+    if not math.isfinite(limit) or kinds.of(text) != NUMBER:
+        return None
+    return {text: _INTERVALS[name](limit)}
+
+
+_MIRRORED: Final = {"_<_": "_>_", "_<=_": "_>=_", "_>_": "_<_", "_>=_": "_<=_"}
+
+_INTERVALS: Final[Mapping[str, Callable[[float], _Interval]]] = {
+    "_<_": lambda limit: _Interval(high=limit),
+    "_<=_": lambda limit: _Interval(high=limit, high_open=False),
+    "_>_": lambda limit: _Interval(low=limit),
+    "_>=_": lambda limit: _Interval(low=limit, low_open=False),
+    "_==_": lambda limit: _Interval(limit, limit, low_open=False, high_open=False),
+}
+
+
+def _box_example(boxes: Sequence[_Box], wanted: Sequence[bool]) -> dict[str, float | str | bool] | None:
+    """A point inside of the boxes that are wanted, and outside of the other one, of which there is at most one."""
+    inside = {text: _Interval() for box in boxes for text in box}
+    outer: _Box | None = None
+    for box, is_wanted in zip(boxes, wanted, strict=False):
+        if is_wanted:
+            inside |= {text: inside[text].meet(interval) for text, interval in box.items()}
+        else:
+            outer = box
+    if any(each.is_empty for each in inside.values()):
+        return None
+    if outer is None:
+        return {text: each.some() for text, each in inside.items()}
+    for text, interval in outer.items():
+        for part in (_Interval(),) if interval.is_empty else interval.outside():
+            found = inside[text].meet(part)
+            if not found.is_empty:
+                return {name: (found if name == text else each).some() for name, each in inside.items()}
+    return None
+
+
+def _confirmed(
+    expressions: Sequence[Expression], values: dict[str, float | str | bool], wanted: Sequence[bool], ranges: Mapping[str, Range]
+) -> Values:
+    """The example with as few digits as it needs. Raises `_Undecided` if the evaluator does not confirm it."""
+    if any(text.endswith(")") for text in values):
+        return values  # the evaluator has no samples: the numbers of the solver stand
+    for digits in (0, 1, 2, 4, 8):
+        rounded = {text: round(value, digits) + 0.0 if type(value) is float else value for text, value in values.items()}
+        if _in_ranges(rounded, ranges) and _confirms(expressions, rounded, wanted):
+            return rounded
+    if _confirms(expressions, values, wanted):
+        return values
+    raise _Undecided("only the rounding of numbers makes a difference")
+
+
+def _in_ranges(values: Values, ranges: Mapping[str, Range]) -> bool:
+    return all(low <= value <= high for text, (low, high) in ranges.items() if type(value := values.get(text)) is float)
+
+
+def _confirms(expressions: Sequence[Expression], values: Values, wanted: Sequence[bool]) -> bool:
+    given = _nested(values)
+    verdicts = [Verdict.SATISFIED if each else Verdict.VIOLATED for each in wanted]
+    return all(expression.evaluate(given).verdict is verdict for expression, verdict in zip(expressions, verdicts, strict=False))
 
 
 def _other_text(texts: Iterable[str]) -> str:
@@ -476,22 +624,39 @@ def compare_expressions(old: str, new: str, kinds: Mapping[str, str] | None = No
 def compare_definitions(old: Definition, new: Definition, kinds: Mapping[str, str] | None = None) -> Edit:
     """The meaning of replacing a definition: by its `when`, and by the fields that say where, how long and how severely it holds.
 
-    A longer `for`, a shorter `clear_after`, a lower severity, an earlier end, a choice for unknown or a mode that is less strict,
-    and a selector that fewer nodes can match loosen it. Raises `AnalysisUnavailable` if the expressions differ and the solver is
-    not installed.
+    A longer `for`, a shorter `clear_after`, a lower severity, an earlier end, a choice for unknown or a mode that is less strict, a
+    longer `max_age`, and a selector that fewer nodes can match loosen it. Without the solver, expressions that need it are
+    undecided.
     """
-    if old.scope is not new.scope or Scope.FLEET in (old.scope, new.scope):
+    if old.meaning or new.meaning:
+        return Edit((Part("when", Effect.UNDECIDED, why="it was written by a later version of constraint-crdt"),))
+    fleet = Scope.FLEET in (old.scope, new.scope)
+    if old.scope is not new.scope or fleet:
         same = (old.scope, old.when, old.clear_when) == (new.scope, new.when, new.clear_when)
         found = [] if same else [Part("when", Effect.UNDECIDED, why="expressions over the fleet are not analysed")]
     else:
         found = list(_compare_texts(old, new, kinds))
     found += [Part(field, Effect.LOOSENS if loosens else Effect.TIGHTENS) for field, loosens in _compare_fields(old, new)]
-    selection = _compare_selectors(old.selector, new.selector)
-    if selection is not Effect.SAME:
-        found.append(Part("on", selection))
+    found += _compare_selectors_of(old, new, fleet=fleet)
     if old.max_age != new.max_age:
-        found.append(Part("max_age", Effect.UNDECIDED, why="a value that is too old makes it unknown"))
+        found.append(_compare_ages(old, new))
+    if old.each != new.each:
+        found.append(Part("each", Effect.UNDECIDED, why="other values are judged, those of other instances"))
     return Edit(tuple(found))
+
+
+def merge_edits(edits: Sequence[Edit]) -> Edit:
+    """The edits of several definitions into the same one, or of one on several nodes, as one: a field loosens if it loosens any."""
+    found: dict[str, Part] = {}
+    for part in (part for edit in edits for part in edit.parts):
+        known = found.setdefault(part.field, part)
+        both = {known.effect, part.effect}
+        if Effect.BOTH in both or {Effect.TIGHTENS, Effect.LOOSENS} <= both:
+            loosening = known if known.effect is not Effect.TIGHTENS else part
+            found[part.field] = loosening._replace(effect=Effect.BOTH)
+        elif part.effect is Effect.LOOSENS or known.effect is Effect.UNDECIDED:
+            found[part.field] = part  # a loosening counts, also beside one that is not decided
+    return Edit(tuple(found.values()))
 
 
 def _compare_texts(old: Definition, new: Definition, kinds: Mapping[str, str] | None) -> Iterator[Part]:
@@ -502,12 +667,18 @@ def _compare_texts(old: Definition, new: Definition, kinds: Mapping[str, str] | 
         if field == "when" and (before is None or after is None):
             yield Part(field, Effect.TIGHTENS if before is None else Effect.LOOSENS)
             continue
-        part = compare_expressions(before or "true", after or "true", kinds)
+        try:
+            part = compare_expressions(before or "true", after or "true", kinds)
+        except AnalysisUnavailable as error:
+            part = Part(field, Effect.UNDECIDED, why=str(error))
         if part.effect is not Effect.SAME:
             yield part._replace(field=field)
 
 
 _STRICTNESS = {IfUnknown.SATISFIED: 0, IfUnknown.UNKNOWN: 1, IfUnknown.VIOLATED: 2}
+_SAME_END: Final = 1_000_000
+"""Ends that differ by less, in ns, are the same: forms and files have microseconds."""
+
 _FORCE = {Mode.AUDIT: 0, Mode.WARN: 1, Mode.ENFORCE: 2}
 
 
@@ -525,7 +696,30 @@ def _compare_fields(old: Definition, new: Definition) -> Iterator[tuple[str, boo
         yield "mode", _FORCE[new.mode] < _FORCE[old.mode]
     if old.expires_at != new.expires_at:
         ends = [math.inf if each.expires_at is None else each.expires_at for each in (old, new)]
-        yield "until", ends[1] < ends[0]
+        if abs(ends[1] - ends[0]) >= _SAME_END:
+            yield "until", ends[1] < ends[0]
+
+
+def _compare_ages(old: Definition, new: Definition) -> Part:
+    """The effect of another `max_age`: a value that is too old makes the constraint unknown."""
+    if old.max_age is None or new.max_age is None:
+        return Part("max_age", Effect.UNDECIDED, why="each node sets the age that counts without it")
+    longer = new.max_age > old.max_age
+    strict = IfUnknown.SATISFIED not in (old.if_unknown, new.if_unknown)
+    why = "older values count" if longer else "older values count no more"
+    return Part("max_age", Effect.LOOSENS if longer is strict else Effect.TIGHTENS, why=why)
+
+
+def _compare_selectors_of(old: Definition, new: Definition, *, fleet: bool) -> Iterator[Part]:
+    effect = _compare_selectors(old.selector, new.selector)
+    if effect is Effect.SAME:
+        return
+    if fleet:
+        yield Part("on", Effect.UNDECIDED, why="a constraint of scope fleet is about other nodes now")
+        return
+    left, came = _example_node(old.selector, new.selector), _example_node(new.selector, old.selector)
+    told = [f"a node with {node} {words}" for node, words in ((left, "is left out"), (came, "is added")) if node]
+    yield Part("on", effect, why=" and ".join(told))
 
 
 def _compare_selectors(old: Selector, new: Selector) -> Effect:
@@ -569,6 +763,26 @@ def _within(narrow: Selector, wide: Selector) -> bool:
     return any(not one for one, _ in allowed.values()) or all(one <= other for one, other in allowed.values())
 
 
+def _example_node(wide: Selector, narrow: Selector) -> str:
+    """The labels of a node that matches the first selector and not the second, as text; empty without one."""
+    named = _values_of((narrow, wide))
+    matching = {key: _allowed(wide, key, values) for key, values in named.items()}
+    if not all(matching.values()):
+        return ""
+    for key, values in named.items():
+        outside = matching[key] - _allowed(narrow, key, values)
+        if outside:
+            chosen = {each: outside if each == key else found for each, found in matching.items()}
+            return ", ".join(_label(each, found) for each, found in sorted(chosen.items()) if each == key or None not in found)
+    return ""
+
+
+def _label(key: str, values: set[str | None]) -> str:
+    """A label with a value of these, as text."""
+    named = sorted(each for each in values if each)
+    return f"{key}={named[0]}" if named else f"no label {key}" if None in values else f"a label {key}"
+
+
 def _meet(one: Selector, other: Selector) -> bool:
     """True if some node can match both selectors."""
     return all(_allowed(one, key, values) & _allowed(other, key, values) for key, values in _values_of((one, other)).items())
@@ -583,15 +797,21 @@ def lint(
     ranges: Mapping[str, Range] | None = None,
     kinds: Mapping[str, str] | None = None,
     measured: Iterable[str] = (),
+    parameters: Iterable[str] = (),
 ) -> list[Finding]:
     """The faults of these constraints, each alone and in pairs that apply to a common node.
 
     `ranges`: the lowest and highest value of variables. `kinds`: as of `compile_expression`. `measured`: the names that some node
-    measures. Raises `AnalysisUnavailable`.
+    measures. `parameters`: the names of those that are set. Several rules of one id are definitions in conflict. Raises
+    `AnalysisUnavailable`.
     """
     _solver_library()
     checker = _Checker(ranges or {}, kinds or {})
-    findings = [*_misspelt(rules, measured)]
+    findings = [
+        *_conflicts(rules),
+        *_misspelt(rules, {variable_of(name) for name in measured}),
+        *_misspelt_parameters(rules, parameters),
+    ]
     decided: list[tuple[Rule, Expression]] = []
     for rule in rules:
         if rule.definition.when is None or rule.definition.scope is Scope.FLEET:
@@ -602,7 +822,9 @@ def lint(
             decided.append((rule, _compiled(rule.definition.when)))
     pairs = 0
     for (one, first), (other, second) in combinations(decided, 2):
-        if not first.variables & second.variables or not _meet(one.definition.selector, other.definition.selector):
+        if one.id == other.id or not first.variables & second.variables:
+            continue
+        if not _meet(one.definition.selector, other.definition.selector):
             continue
         pairs += 1
         if pairs > MOST_PAIRS:
@@ -653,14 +875,64 @@ class _Checker:
             yield Finding(Fault.IMPLIED, (one.id, other.id), f"it holds wherever {other.id} holds")
 
 
-def _misspelt(rules: Sequence[Rule], measured: Iterable[str]) -> Iterator[Finding]:
-    """Variables of a constraint that are nearly named as a variable that a node measures, or that several constraints read."""
+def _conflicts(rules: Sequence[Rule]) -> Iterator[Finding]:
+    for id_, count in Counter(rule.id for rule in rules).items():
+        if count > 1:
+            text = (
+                f"it has {count} definitions by concurrent edits, all in force: keep one, or join them (`constraint-crdt resolve`)"
+            )
+            yield Finding(Fault.CONFLICT, (id_,), text)
+
+
+def _misspelt(rules: Sequence[Rule], measured: Collection[str]) -> Iterator[Finding]:
+    """Variables of a constraint that are nearly named as a variable that a node measures, or that several constraints read; and
+    pairs of names that differ by a slip of the keys, of which each is read by one constraint.
+    """
     readers: dict[str, list[str]] = {}
     for rule in rules:
         if rule.definition.when is not None and rule.definition.scope is not Scope.FLEET:
-            for name in _compiled(rule.definition.when).variables:
+            for name in measured_names(_compiled(rule.definition.when).variables):
                 readers.setdefault(name, []).append(rule.id)
-    sure = {name for name, ids in readers.items() if len(ids) > 1} | set(measured)
+    sure = {name for name, ids in readers.items() if len(set(ids)) > 1} | set(measured)
+    unsure = list[str]()
     for name, ids in sorted(readers.items()):
-        if name not in sure and (near := close_to(name, sure, cutoff=0.8)):
-            yield Finding(Fault.MISSPELT, tuple(ids), f"nothing else reads or measures {name}: is it {near[0]}?")
+        if name in sure:
+            continue
+        if near := close_to(name, sure, cutoff=0.8):
+            yield Finding(Fault.MISSPELT, tuple(dict.fromkeys(ids)), f"nothing else reads or measures {name}: is it {near[0]}?")
+        else:
+            unsure.append(name)
+    for one, other in combinations(unsure, 2):
+        if _is_slip(one, other):
+            both = tuple(dict.fromkeys([*readers[one], *readers[other]]))
+            yield Finding(
+                Fault.MISSPELT, both, f"{one} and {other} are read once each, and nearly the same: is one of them the other?"
+            )
+
+
+def _misspelt_parameters(rules: Sequence[Rule], known: Iterable[str]) -> Iterator[Finding]:
+    """Parameters that are not set, and are nearly named as one that is."""
+    names = set(known)
+    for rule in rules:
+        for name in sorted(read_parameters(rule.definition) - names):
+            if near := close_to(name, names, cutoff=0.8):
+                text = f"the parameter {name} is not set: is it {PARAM}.{near[0]}?"
+                yield Finding(Fault.MISSPELT, (rule.id,), text)
+
+
+def _is_slip(one: str, other: str) -> bool:
+    """True if a letter of a long word was left out, typed twice or changed places with the next one. Another letter or digit may be
+    meant, as in `temp_a` and `temp_b`.
+    """
+    short, long = sorted((one, other), key=len)
+    if len(long) - len(short) == 1:
+        place = next((at for at, letter in enumerate(short) if letter != long[at]), len(short))
+        slips = short[place:] == long[place + 1 :] and long[place].isalpha()
+    else:
+        apart = [at for at, (before, after) in enumerate(zip(one, other, strict=False)) if before != after]
+        slips = len(one) == len(other) and len(apart) == 2 and apart[1] - apart[0] == 1
+        place = apart[0] if apart else 0
+        slips = slips and one[place] == other[place + 1] and one[place + 1] == other[place]
+    end = long.find("_", place)
+    word = long[long.rfind("_", 0, place) + 1 : len(long) if end < 0 else end]
+    return slips and len(word) > 4

@@ -20,7 +20,7 @@ import functools
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -267,6 +267,8 @@ class _Reading(NamedTuple):
 
     program: "cel.Expression"
     calls: Mapping[str, WindowCall]
+    comparisons: "_WindowComparisons | None" = None
+    """The same without the library, where calls and variables are compared alone."""
 
     def why(self, error: str, values: Measurements) -> str:
         """The reason of the call whose failure is the error; empty for another error."""
@@ -286,7 +288,63 @@ def _reading(serialized: bytes, root: Node) -> _Reading | None:
         return None
     names = {id_: f"@{id_}" for id_ in calls}
     program = environment().deserialize(with_names(serialized, names))
-    return _Reading(program, {names[id_]: call for id_, call in calls.items()})
+    return _Reading(program, {names[id_]: call for id_, call in calls.items()}, _window_comparisons(root, calls))
+
+
+class _WindowComparisons(NamedTuple):
+    """Comparisons of calls over samples and of variables, without the library: it takes ten times as long."""
+
+    decide: _Decide
+    calls: tuple[tuple[str, WindowCall], ...]
+    reads: bool
+    """Variables are read, too."""
+
+    def holds(self, values: Measurements) -> bool:
+        """True if the values satisfy it. False says nothing."""
+        found = dict(values.plain) if self.reads else {}
+        try:
+            for name, call in self.calls:
+                found[name] = call.read(values.windows)
+        except ValueError:
+            return False
+        return self.decide(found) is True
+
+    def outcome(self, values: Measurements) -> Outcome | None:
+        """None: the library has to decide, or to say why not."""
+        found = dict(values.plain) if self.reads else {}
+        for name, call in self.calls:
+            try:
+                found[name] = call.read(values.windows)
+            except ValueError as error:
+                if len(self.calls) == 1 and not self.reads:
+                    return Outcome(Verdict.UNKNOWN, str(error))
+        decided = self.decide(found)
+        return _SATISFIED if decided is True else _VIOLATED if decided is False else None
+
+
+def _window_comparisons(root: Node, calls: Mapping[int, WindowCall]) -> _WindowComparisons | None:
+    """The comparisons of an expression whose calls over samples have names; None for any other expression, and beside `age`."""
+    if any(call.function == "age" for call in calls.values()):
+        return None
+    taken, names = {each.name for each in root.free()}, dict[int, str]()
+    for number, id_ in enumerate(calls):
+        name = f"window{number}"
+        while name in taken:
+            name += "_"
+        names[id_] = name
+    tree = read_comparisons(unparse(_with_windows(root, names)))
+    if tree is None:
+        return None
+    return _WindowComparisons(_decider(tree), tuple((names[id_], call) for id_, call in calls.items()), bool(taken))
+
+
+def _with_windows(node: Node, names: Mapping[int, str]) -> Node:
+    """The tree with names in place of calls over samples, and without the `dyn` around numbers that the type check needed."""
+    if node.id in names:
+        return Node(node.id, "name", names[node.id])
+    if node.name == "dyn" and node.sort == "call" and not node.member and node.nodes[0].sort == "constant":
+        return node.nodes[0]
+    return node._replace(nodes=tuple(_with_windows(each, names) for each in node.nodes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +374,11 @@ class Expression:
     def decides(self) -> "_Decide | None":
         """Of comparisons: the decision by plain values, True, False, or something else where `evaluate` has to say why."""
         return self._decide
+
+    @property
+    def window_comparisons(self) -> "_WindowComparisons | None":
+        """Comparisons of calls over samples, which are decided without the library; None for another expression."""
+        return None if self._reading is None else self._reading.comparisons
 
     def bands(self) -> "Mapping[str, tuple[float, float]] | None":
         """Of comparisons of variables with numbers joined by `&&`: the least and the greatest number of each variable by which it
@@ -350,6 +413,10 @@ class Expression:
                 return _VIOLATED
             if decided is not None:
                 return Outcome(Verdict.UNKNOWN, values.why_not(decided))
+        elif self._reading is not None and self._reading.comparisons is not None:
+            outcome = self._reading.comparisons.outcome(values)
+            if outcome is not None:
+                return outcome
         return self._evaluate(values)
 
     def _evaluate(self, values: Measurements) -> Outcome:
@@ -445,10 +512,10 @@ class Parts:
                 self._programs[node.id] = _Reading(library.parse(unparse(node)), {})
             elif node.id not in self._programs:
                 part = serialized_part(self._serialized, node)
-                reading = _reading(part, node)
-                self._programs[node.id] = reading or _Reading(library.deserialize(part), {})
-            program, calls = self._programs[node.id]
-            result = program.eval(values.activation_with(_read(node), calls) if calls else values.activation())
+                self._programs[node.id] = _reading(part, node) or _Reading(library.deserialize(part), {})
+            reading = self._programs[node.id]
+            calls = reading.calls
+            result = reading.program.eval(values.activation_with(_read(node), calls) if calls else values.activation())
         except RuntimeError:
             return None
         return None if result.type() == library.error_type else converted(result)
@@ -850,21 +917,22 @@ def evaluate(
     ids: Iterable[str] | None = None,
     windows: WindowReader = NO_SAMPLES,
     bind: Callable[[Definition], BoundDefinition] = BoundDefinition,
+    definitions: Callable[[str], Sequence[Definition]] | None = None,
 ) -> list[Evaluation]:
     """An evaluation per active constraint with a `when` (or of a later version) and a selector for these labels, ordered by id;
     without those of scope fleet.
 
     `ids`: only these, in this order. `windows`: the samples at the instant of the evaluation. `bind`: gives a definition with the
-    parameters. O(active constraints), or O(ids).
+    parameters. `definitions`: gives those of a constraint on this node; None: they are the same on all nodes. O(active
+    constraints), or O(ids).
     """
     values = flattened(values)
     prepared = measurements({name: value for name, value in values.items() if "{" not in name}, windows)
     evaluations = []
     for id_ in sorted(constraints) if ids is None else ids:
-        definitions = constraints.definitions(id_)
         found = [
             _evaluated(id_, bind(each), prepared) if each.each is None else _evaluated_each(id_, bind(each), values, windows)
-            for each in definitions
+            for each in (definitions or constraints.definitions)(id_)
             if of_node(each) and each.applies_to(labels)
         ]
         if found:

@@ -146,8 +146,8 @@ class _Rule:
     """A definition in force on this node, with its verdict state."""
 
     __slots__ = (
-        "bound", "by_default", "clear", "compiled", "definition", "fleet", "outcome", "parameters", "reason", "spell", "times",
-        "values", "verdict",
+        "bound", "by_default", "clear", "compiled", "definition", "fleet", "outcome", "parameters", "reason", "spell",
+        "times", "values", "verdict",
     )  # fmt: skip
 
     def __init__(self, definition: Definition, spell: Spell, bound: BoundDefinition, compiled: Expression | None) -> None:
@@ -398,7 +398,7 @@ class _Judged:
 
     __slots__ = (
         "added_to", "began", "each", "evaluation", "id", "known", "looked", "parameters", "quick", "rules", "since",
-        "spans", "spent", "timed", "tops", "variables", "verdict",
+        "spans", "spent", "timed", "tops", "variables", "verdict", "windowed",
     )  # fmt: skip
 
     def __init__(self, id_: str, rules: tuple[_Rule, ...]) -> None:
@@ -433,6 +433,8 @@ class _Judged:
         only = None if only is None or only.definition.max_age is not None else only
         self.quick = None if only is None or only.compiled is None else only.compiled.decides
         """Decides comparisons, of a constraint with a single definition."""
+        self.windowed = None if only is None or only.compiled is None else only.compiled.window_comparisons
+        """The same for comparisons of windows."""
 
     def bands(self) -> Mapping[str, tuple[float, float]] | None:
         """Of a constraint that holds, the numbers by which it goes on to; None where these are not known."""
@@ -441,18 +443,19 @@ class _Judged:
             return None
         return rule.compiled.bands() if self.verdict is Verdict.SATISFIED and rule.outcome.verdict is Verdict.SATISFIED else None
 
-    def goes_on(self, values: Mapping[str, object], now: int) -> bool:
+    def goes_on(self, values: Measurements, now: int) -> bool:
         """Look at a constraint that holds. True if it goes on to hold by these values, the frequent case; else nothing is done."""
-        decides, rule = self.quick, self.rules[0]
+        decides, windowed, rule = self.quick, self.windowed, self.rules[0]
         spell = rule.spell
         if (
-            decides is None
+            (decides is None and windowed is None)
             or spell.state is not VerdictState.HOLDS
             or rule.outcome.verdict is not Verdict.SATISFIED
             or self.verdict is not Verdict.SATISFIED
             or not self.added_to <= spell.at <= now
-            or decides(values) is not True
         ):
+            return False
+        if decides(values.plain) is not True if decides is not None else windowed is None or not windowed.holds(values):
             return False
         self.spent[0] += now - self.added_to
         self.looked = self.added_to = now
@@ -486,11 +489,12 @@ class Judge:
         writes: Callable[[str], bool] = lambda _: True,
         switches: Switches | None = None,
         bind: Callable[[Definition], BoundDefinition] = BoundDefinition,
+        staged: Callable[[str, tuple[Definition, ...]], tuple[Definition, ...]] = lambda _, definitions: definitions,
     ) -> None:
         """`labels`: gives the labels of this node. `wall`: the time in ns since the epoch, for saved spells. `fleet`: the nodes for
         constraints of scope fleet; `writes`: whether this node writes the counts of such a constraint. `switches`: disabled
         constraints are not judged at all; a change of that is told by `redefine`. `bind`: gives a definition with the parameters of
-        this node.
+        this node. `staged`: gives the definitions of this node, where other ones reach it by a rollout.
         """
         self._switches = Switches() if switches is None else switches
         self._fleet = FleetView(tuple, lambda _: None) if fleet is None else fleet
@@ -501,12 +505,16 @@ class Judge:
         self._values = values
         self._labels = labels
         self._bind = bind
+        self._staged = staged
+        self.tallies: dict[str, int] = {}
+        """Violated judgements of the constraints in it, which its reader chooses."""
         self._parameters: dict[str, set[str]] = {}
         """The constraints by the parameters that they read."""
         self._wall = wall
         self._judged: dict[str, _Judged] = {}
         self._readers: dict[str, set[str]] = {}
         self._read_by: tuple[tuple[str, ...], list[str]] | None = None
+        self._beside: tuple[list[str], frozenset[str]] | None = None
         """The last answer of `readers`: variables are measured together again and again."""
         self._stale: dict[str, None] = dict.fromkeys(constraints)
         self._running: set[str] = set()
@@ -552,7 +560,7 @@ class Judge:
 
     def need_library(self, ids: Iterable[str]) -> bool:
         """True if any of these constraints has an expression that is not made of comparisons. O(definitions)."""
-        definitions = (self._bind(each).definition for each in chain.from_iterable(map(self._constraints.definitions, ids)))
+        definitions = (self._bind(each).definition for each in chain.from_iterable(map(self._definitions, ids)))
         return any(needs_library(text) for each in definitions for text in (each.when, each.clear_when))
 
     def renew(self, ids: Iterable[str], now: int) -> list[str]:
@@ -568,7 +576,7 @@ class Judge:
         """Read the definitions of a constraint. True if any of them is new here."""
         before = self._drop(id_, now)
         labels = self._labels()
-        definitions = self._constraints.definitions(id_)
+        definitions = self._definitions(id_)
         was_audited = id_ in self.audited
         if definitions and all(each.mode is Mode.AUDIT for each in definitions):
             self.audited.add(id_)
@@ -604,6 +612,10 @@ class Judge:
             self._checked[id_] = None  # by the edited maximum age, a value can be there again
         return anew
 
+    def _definitions(self, id_: str) -> tuple[Definition, ...]:
+        """The definitions of a constraint that are in force on this node, if they apply to it."""
+        return self._staged(id_, self._constraints.definitions(id_))
+
     def _resume(self, id_: str, key: DefinitionKey, now: int) -> Spell:
         return self._saved.resume(id_, key, now, self._wall())
 
@@ -633,7 +645,7 @@ class Judge:
 
     def _index(self, judged: _Judged, before: _Judged | None) -> None:
         self._judged[judged.id] = judged
-        self._read_by = None
+        self._read_by = self._beside = None
         for name in judged.tops:
             self._readers.setdefault(name, set()).add(judged.id)
         for name in judged.parameters:
@@ -674,7 +686,7 @@ class Judge:
         if judged is None:
             return None
         judged.add_up(now)
-        self._read_by = None
+        self._read_by = self._beside = None
         self._spans_changed |= bool(judged.spans)
         for name in judged.tops:
             readers = self._readers[name]
@@ -738,7 +750,10 @@ class Judge:
 
     def read_beside(self, names: Iterable[str]) -> frozenset[str]:
         """The variables of the constraints that read any of these, these among them."""
-        return frozenset().union(names, *(self._judged[id_].variables for id_ in self.readers(names)))
+        ids = self.readers(names)
+        if self._beside is None or self._beside[0] != ids:
+            self._beside = ids, frozenset().union(*(self._judged[id_].variables for id_ in ids))
+        return self._beside[1].union(names)
 
     def rests(self, now: int) -> bool:
         """True if `look` would move nothing, but for values that age: as if it was called. O(constraints with windows)."""
@@ -874,9 +889,8 @@ class Judge:
         names = frozenset().union(*[judged.variables for judged in chosen])
         reads = any(len(judged.each) < len(judged.rules) for judged in chosen)
         plain, aged = values.read(names, now) if reads else _EMPTY, dict[int, Measurements]()
-        known = plain.plain
         for judged in chosen:
-            if judged.goes_on(known, now):
+            if judged.goes_on(plain, now):
                 if counted:
                     self._count(judged)
                 continue
@@ -941,6 +955,8 @@ class Judge:
         satisfied, violated = self._counts.get(id_, (0, 0))
         holds = verdict is Verdict.SATISFIED
         self._counts[id_] = (satisfied + 1, violated) if holds else (satisfied, violated + 1)
+        if not holds and id_ in self.tallies and id_ not in self._stale:
+            self.tallies[id_] += 1
 
     # --- persistence -------------------------------------------------------------------------------------------------------
 

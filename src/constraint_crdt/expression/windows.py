@@ -166,6 +166,8 @@ class Samples:
         self._rings: dict[str, _Ring] = {}
         self._spans: dict[str, int] = {}
         self._fields: tuple[str, ...] = ()
+        self.most = max(1, min(most, total))
+        """The samples kept of a variable."""
 
     def require(self, spans: Mapping[str, int]) -> frozenset[str]:
         """Replace the requirements as a whole: the longest window of each variable, in ns, 0 for the last sample only.
@@ -175,15 +177,10 @@ class Samples:
         self._spans = dict(spans)
         self._rings = {name: self._rings.get(name, _Ring()) for name in spans}
         self._fields = tuple(name for name in spans if "." in name)
-        most = self.most
+        most = self.most = max(1, min(self._most, self._total // max(1, len(self._rings))))
         for ring in self._rings.values():
             ring.drop(0, most)
         return frozenset(name for name, ring in self._rings.items() if not len(ring))
-
-    @property
-    def most(self) -> int:
-        """The samples kept of a variable."""
-        return max(1, min(self._most, self._total // max(1, len(self._rings))))
 
     def __len__(self) -> int:
         return sum(map(len, self._rings.values()))

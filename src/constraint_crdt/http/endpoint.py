@@ -40,6 +40,7 @@ from constraint_crdt.errors import (
     ConstraintExists,
     ConstraintInConflict,
     LifecycleError,
+    LooseningRefused,
     NoRights,
     NotPermitted,
     WritesRefused,
@@ -144,7 +145,7 @@ def problem_of(error: Exception, request: Request) -> Problem:
             return Problem(HTTPStatus.FORBIDDEN, str(error))
         case WritesRefused() | LifecycleError():  # the node tries again every second, or stops
             return busy(str(error))
-        case ClockInDoubt() | NoRights() | ConstraintExists() | ConstraintInConflict():
+        case ClockInDoubt() | NoRights() | ConstraintExists() | ConstraintInConflict() | LooseningRefused():
             return Problem(HTTPStatus.CONFLICT, str(error), field=error.field)
         case ConstraintCrdtError():
             return wrong(str(error), error.field)

@@ -136,6 +136,7 @@ class _NodeCollector(Collector):
             status, figures = node.status(), node.metrics.report()
             alerts = node.alerts.report()
             budgets = node.budgets.reports()
+            rollouts = [each.phase for each in node.rollouts.active()]
             convergence, constraints = node.convergence.report(), self._most_violated.read(node.gossip.state)
         yield from _about(status)
         yield from _exchanges(status, figures)
@@ -145,6 +146,7 @@ class _NodeCollector(Collector):
         yield from _storage(status, figures)
         yield from _alarms(status, figures)
         yield from _alerts(alerts)
+        yield _rollouts(rollouts)
         yield from _sources(figures)
         yield from _actions(node.actions.report().actions)
         yield from _budgets(budgets, node)
@@ -278,6 +280,13 @@ def _actions(actions: Sequence[ActionReport]) -> Iterator[Metric]:
         dropped.add_metric([each.name], each.dropped)
         failed.add_metric([each.name], each.failed)
     yield from (waiting, delivered, dropped, failed)
+
+
+def _rollouts(phases: Sequence[str]) -> Metric:
+    active = GaugeMetricFamily(f"{PREFIX}rollouts", "Active rollouts, by phase.", labels=["phase"])
+    for phase in ("running", "stopped"):
+        active.add_metric([phase], phases.count(phase))
+    return active
 
 
 def _alerts(alerts: AlertsReport) -> Iterator[Metric]:

@@ -51,7 +51,7 @@ from constraint_crdt.runtime.node import Node
 PLATO = "/plato/"
 """The path prefix of the contract of PLATO servers, whose clients read the `error` of a problem."""
 
-PROTECTED = ("/v1/", "/metrics", "/room", PLATO)
+PROTECTED = ("/v1/", "/metrics", "/room", "/mcp", PLATO)
 """Path prefixes protected by tokens, for existing and other paths."""
 
 _log = logging.getLogger("constraint_crdt.api")

@@ -245,7 +245,7 @@ class ApiServer:
                 "give --token-file FILE, or a loopback address"
             )
         self._node = node
-        self._tokens = tokens
+        self.tokens = tokens
         self._certificate = certificate
         self._base_path = base_path.rstrip("/")
         self._pages = tuple(pages)
@@ -267,7 +267,7 @@ class ApiServer:
 
     def _findings(self) -> Iterator[Finding]:
         """For the diagnosis: how the API is protected, and whether its files are used."""
-        certificate, tokens = self._certificate, self._tokens
+        certificate, tokens = self._certificate, self.tokens
         if certificate is None and not is_loopback(self._host):
             yield Finding(check="api", level="warn", what=UNPROTECTED.format(self.url), advice=USE_API_TLS)
         elif certificate is not None and certificate.trouble is not None:
@@ -292,7 +292,7 @@ class ApiServer:
     async def start(self) -> None:
         """Serve from now on. Raises `ConstraintCrdtError` if the port cannot be bound."""
         self.bind()
-        app = make_app(self._node, bound_to=self._host, pages=self._pages, cut_off=self._cut_off, tokens=self._tokens)
+        app = make_app(self._node, bound_to=self._host, pages=self._pages, cut_off=self._cut_off, tokens=self.tokens)
         self._feed = app.state.feed
         config = uvicorn.Config(
             BelowPath(app, self._base_path) if self._base_path else app,

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.model import counted
 from constraint_crdt.operations.operation import Right
 from constraint_crdt.store.files import replace_file
 
@@ -290,6 +291,11 @@ class Tokens:
         """The right of a token; `NONE` for an unknown token."""
         found = self.find(token)
         return Right.NONE if found is None else found.right
+
+    def reread(self) -> str:
+        """Read the file if it changed, as each request does. Returns a sentence on the tokens."""
+        self._look()
+        return self.trouble or f"{counted(self.count(time.time()), 'token', 'is', 'are')} valid"
 
     def _look(self) -> None:
         """Read the file if it changed."""

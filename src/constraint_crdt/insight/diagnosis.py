@@ -485,7 +485,14 @@ class Diagnosis:
     def notes(self, ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The notes on these constraints, see `Node.notes_on`. O(nodes + constraints)."""
         undecidable = Undecidable(self._gossip, self._measured, self.last)
-        return {id_: undecidable.notes(id_) + self._disabled_note(id_) for id_ in ids}
+        return {id_: (self._staged_note(id_) or undecidable.notes(id_)) + self._disabled_note(id_) for id_ in ids}
+
+    def _staged_note(self, id_: str) -> tuple[str, ...]:
+        """What a rollout does with a constraint."""
+        for rollout in self._gossip.state.rollouts.covering(id_)[:1]:
+            where = f"in the first {rollout.stage + 1} of {len(rollout.plan.stages)} stages"
+            return (f"rollout {rollout.id}: nodes {where} judge by {rollout.plan.changes[id_].after.when or 'no expression'}",)
+        return ()
 
     def _disabled_note(self, id_: str) -> tuple[str, ...]:
         disabled = reported_disabling(self._gossip.state.switches.disabling(id_))
@@ -531,7 +538,8 @@ class Diagnosis:
 
     def _constraints(self) -> Finding:
         """The constraints that no node can decide."""
-        found, untold = self.undecidable(sorted(self._gossip.state.constraints))
+        state = self._gossip.state
+        found, untold = self.undecidable([id_ for id_ in sorted(state.constraints) if not state.rollouts.covering(id_)])
         if found:
             what = f"no node can decide {named([f'{id_} ({reason})' for id_, reason in found.items()])}"
             advice = (

@@ -8,6 +8,10 @@ A constraint of scope fleet is told by a single node, so a verdict on it from a 
 The verdict of a node is the verdict that the node told in its cell; nothing is inferred from counts. A node that evaluated a
 constraint and told no verdict has seen it hold only. The verdict of this node is from its evaluations.
 
+`EditEffects` says what an edit means for the values that are allowed, and refuses one that loosens a critical constraint without a
+word. An edit of which the analysis does not decide passes, and its answer says so: a flag that each such edit needed would be given
+by habit. The solver is no library for several threads, so all nodes of a process have one thread for it.
+
 A decision is the outcome of the constraints for given values. The last decisions are kept in memory, as bytes, in bounds of number
 and size.
 
@@ -16,17 +20,22 @@ asked for, not on the number of constraints. A page names few nodes and counts t
 only if asked by id, from the clocks of peers.
 """
 
+import asyncio
 import secrets
 import time
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, Replica, dot_text
+from constraint_crdt.errors import ConstraintCrdtError, LooseningRefused
+from constraint_crdt.expression.analysis import Edit, Effect, Part, compare_definitions, merge_edits
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import GRAVITY, Evaluation, evaluable
 from constraint_crdt.expression.fleet_view import Basis
@@ -34,14 +43,18 @@ from constraint_crdt.expression.instances import flattened, variable_of
 from constraint_crdt.expression.judgement import Instances, Ruling
 from constraint_crdt.insight.evidence import Coverage, Evidence
 from constraint_crdt.insight.history import LoggedChange, NodeRates
-from constraint_crdt.model import Mode, Severity, VerdictState
+from constraint_crdt.model import IfUnknown, Mode, Severity, VerdictState
+from constraint_crdt.model.selectors import Selector
 from constraint_crdt.operations.budgets import AwaitedNode, BudgetDefinitionReport, BudgetExplanation, BudgetReport
 from constraint_crdt.operations.constraints import (
     DISABLED,
+    EditEffect,
+    EffectPart,
     ViolatedNode,
     reported_disabling,
     reported_fields,
     reported_instances,
+    reported_staging,
     reported_time,
     reported_verdict,
 )
@@ -60,8 +73,10 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.budgets import NO_HOLDS, NO_LEDGER, borrowed, held, lent, target
 from constraint_crdt.types.counters import ZERO, Seconds, Times
-from constraint_crdt.types.definition import Addition, Definition
+from constraint_crdt.types.definition import ADD, Addition, Definition, joined
 from constraint_crdt.types.orset import is_conflict
+from constraint_crdt.types.parameters import Bound, Setting, SetValue, bind, choose, literal, read_parameters
+from constraint_crdt.types.readings import Scalar
 from constraint_crdt.types.verdicts import VIOLATED_STATES, ConstraintVerdicts, NodeVerdict, value_text
 
 NAMED = 3
@@ -140,6 +155,7 @@ class Explanations:
             coverage=coverage,
             fleet=self._judgement(id_),
             disabled=reported_disabling(state.switches.disabling(id_)),
+            staged=reported_staging(state.rollouts, id_, self._gossip.labels),
             instances=reported_instances(self._evaluations.instances(id_, MOST_EXPLAINED)),
         )
 
@@ -323,6 +339,230 @@ DECISION_BYTES = 8 * 1024 * 1024
 """Bytes of the kept decisions, at most."""
 
 
+# --- edits ------------------------------------------------------------------------------------------------------------------
+
+MOST_EFFECTS: Final = 100
+"""Constraints of which the effect of a parameter is told."""
+
+MOST_SETTINGS: Final = 8
+"""Different values of parameters for which an edit is analysed."""
+
+LONGEST_ANALYSIS: Final = 10.0
+"""Seconds for all edits of a request, the critical constraints first. A single edit takes some 10 ms."""
+
+Edits = Mapping[str, Definition | None]
+"""Definitions by id; None: the constraint is removed."""
+
+Pair = tuple[Definition, Definition]
+"""An old and a new definition."""
+
+
+class _ChangedValue(NamedTuple):
+    """A parameter on the nodes with some labels, before and after a change."""
+
+    labels: Mapping[str, str]
+    before: Bound
+    after: Bound
+
+
+class EditEffects:
+    """What edits of constraints mean, in values."""
+
+    def __init__(self, gossip: GossipNode) -> None:
+        self._gossip = gossip
+
+    async def of(self, id_: str, before: Sequence[Definition], after: Definition | None) -> EditEffect:
+        """The effect of a definition in place of those in force; None: of the removal of the constraint."""
+        if after is None:
+            return _reported(id_, Edit((Part("when", Effect.LOOSENS, why="it is removed"),)), before)
+        critical = [each for each in before if each.severity is Severity.CRITICAL]
+        edit = await self._analyse(self._pairs(before, after))
+        if not critical or len(critical) == len(before):
+            return _reported(id_, edit, before)
+        of_critical = await self._analyse(self._pairs(critical, after))  # of several definitions, those that must not be loosened
+        return msgspec.structs.replace(_reported(id_, edit, before), needs_loosen=of_critical.loosens)
+
+    async def of_all(self, edits: Edits, disabled: Iterable[str] = ()) -> dict[str, EditEffect]:
+        """The effects of edits on active constraints, by id. `disabled`: those that are disabled by the way."""
+        constraints, ends = self._gossip.state.constraints, time.monotonic() + LONGEST_ANALYSIS
+        active = {id_: standing for id_ in edits if (standing := constraints.definitions(id_))}
+        found = dict[str, EditEffect]()
+        for id_ in sorted(active, key=lambda each: (not _is_critical(active[each]), each)):
+            before, after = active[id_], edits[id_]
+            if time.monotonic() < ends:
+                found[id_] = await self.of(id_, before, after)
+            else:
+                late = Part("when", Effect.UNDECIDED, why="there are too many edits at once: look at fewer")
+                found[id_] = _reported(id_, Edit((late,)), before)
+        for id_ in disabled:
+            if id_ not in found and (before := constraints.definitions(id_)):
+                found[id_] = _reported(id_, Edit((Part("mode", Effect.LOOSENS, why="it is disabled"),)), before)
+        return {id_: found[id_] for id_ in sorted(found)}
+
+    async def permit(self, edits: Edits, *, loosen: bool, disabled: Sequence[str] = ()) -> None:
+        """Return if these edits may be made now. Raises `LooseningRefused` for critical constraints, unless `loosen`."""
+        constraints = self._gossip.state.constraints
+        while not loosen:
+            before = {id_: constraints.definitions(id_) for id_ in (*edits, *disabled)}
+            critical = [id_ for id_, found in before.items() if _is_critical(found)]
+            if not critical:
+                break
+            wanted = {id_: edits[id_] for id_ in critical if id_ in edits}
+            effects = await self.of_all(wanted, [id_ for id_ in critical if id_ not in edits])
+            if all(constraints.definitions(id_) == found for id_, found in before.items()):  # else look at what came meanwhile
+                _refuse(effects.values())
+                break
+
+    async def permit_parameter(self, name: str, on: Selector, value: Scalar | None, *, loosen: bool) -> tuple[EditEffect, ...]:
+        """The effects of a setting, or of its removal (None), on the constraints that read the parameter. Raises as `permit`."""
+        while True:
+            changed, readers = self._changed_values(name, on, value), self._readers(name)
+            effects = await self._of_parameter(name, changed, readers)
+            if (changed, readers) == (self._changed_values(name, on, value), self._readers(name)):
+                break
+        if not loosen:
+            _refuse(effects)
+        return effects[:MOST_EFFECTS]
+
+    def _pairs(self, before: Sequence[Definition], after: Definition) -> list[Pair]:
+        """The definitions to compare: parameters that both read stay, others get the values that they have on some node."""
+        olds = list(before)
+        if len(olds) > 1:
+            try:
+                olds = [joined(olds)]
+            except ConstraintCrdtError:  # they differ in more than their `when`: each is compared
+                olds = list(before)
+        pairs = dict[Pair, None]()
+        for old in olds:
+            names = sorted(read_parameters(old) ^ read_parameters(after))
+            found = [self._values(names, labels) for labels in (self._labels() if names else [{}])]
+            whole = [values for values in found if all(each.value is not None for each in values.values())]
+            for values in whole or found[:1]:  # where a parameter has no value, it is unknown
+                pairs[_bound(old, values), _bound(after, values)] = None
+        return list(pairs)[: MOST_SETTINGS * len(olds)]
+
+    def _values(self, names: Iterable[str], labels: Mapping[str, str]) -> dict[str, Bound]:
+        return {name: self._gossip.state.parameters.value(name, labels) for name in names}
+
+    def _labels(self) -> list[Mapping[str, str]]:
+        """The different labels of the known nodes in service, this one first."""
+        state, me = self._gossip.state, self._gossip.node_id
+        known = [dict(each.labels) for node, each in state.nodes.items() if node != me and node not in state.retirements]
+        found = {tuple(sorted(each.items())): each for each in (dict(self._gossip.labels), *known)}
+        return list(found.values())
+
+    async def _analyse(self, pairs: Sequence[Pair]) -> Edit:
+        if all((old.when, old.clear_when, old.scope) == (new.when, new.clear_when, new.scope) for old, new in pairs):
+            return _compared(pairs, {})
+        kinds = dict(self._gossip.state.variables.kinds())
+        return await asyncio.get_running_loop().run_in_executor(_thread(), _compared, pairs, kinds)
+
+    # --- parameters ----------------------------------------------------------------------------------------------------
+
+    def _readers(self, name: str) -> dict[str, tuple[Definition, ...]]:
+        """The active constraints that read a parameter: all critical ones, and as many others as are told."""
+        constraints = self._gossip.state.constraints
+        rows, needle = self._gossip.state.rows, name.encode()
+        likely = [id_ for id_ in constraints if any(needle in cell.data for cell in rows.held(ADD, id_))]
+        found = {id_: tuple(each for each in constraints.definitions(id_) if name in read_parameters(each)) for id_ in likely}
+        readers = sorted((id_ for id_ in found if found[id_]), key=lambda id_: (not _is_critical(found[id_]), id_))
+        critical = sum(_is_critical(found[id_]) for id_ in readers)
+        return {id_: found[id_] for id_ in readers[: max(critical, MOST_EFFECTS)]}
+
+    def _changed_values(self, name: str, on: Selector, value: Scalar | None) -> list[_ChangedValue]:
+        """The values that a setting, or its removal, changes on known nodes."""
+        parameters, text = self._gossip.state.parameters, str(on)
+        settings = [each for each in parameters.settings(name) if each.text != text]
+        if value is not None:
+            settings.append(Setting(name, on, text, (SetValue(value, Dot(self._gossip.replica, 0), 0),)))
+        found = [_ChangedValue(each, parameters.value(name, each), choose(name, settings, each)) for each in self._labels()]
+        return [each for each in found if repr(each.before.value) != repr(each.after.value)]
+
+    async def _of_parameter(
+        self, name: str, changed: Sequence[_ChangedValue], readers: Mapping[str, Sequence[Definition]]
+    ) -> tuple[EditEffect, ...]:
+        found = list[EditEffect]()
+        ends = time.monotonic() + LONGEST_ANALYSIS
+        for id_, definitions in readers.items():
+            edits, pairs = list[Edit](), dict[Pair, None]()
+            for each in definitions:
+                for change in changed:
+                    if not each.applies_to(change.labels):
+                        continue
+                    if type(change.before.value) is not type(change.after.value):
+                        edits.append(_undefined(each, name, change))
+                        continue
+                    others = self._values(read_parameters(each) - {name}, change.labels)
+                    old, new = ({**others, name: bound} for bound in (change.before, change.after))
+                    pairs[_bound(each, old), _bound(each, new)] = None
+            if pairs and time.monotonic() < ends:
+                edits.append(await self._analyse(list(pairs)[:MOST_SETTINGS]))
+            if edits:
+                found.append(_reported(id_, merge_edits(edits), definitions))
+        return tuple(sorted(found, key=lambda each: each.id))
+
+
+def _bound(definition: Definition, values: Mapping[str, Bound]) -> Definition:
+    """The definition with these values in place of parameters."""
+    when, clear = definition.when, definition.clear_when
+    return definition._replace(when=when and bind(when, values), clear_when=clear and bind(clear, values))
+
+
+def _undefined(definition: Definition, name: str, change: _ChangedValue) -> Edit:
+    """The effect of a parameter that gets its first value, or loses it, or has one of another type: the values that were compared
+    with it are compared no more, so the constraint may be unknown.
+    """
+    if change.before.value is None:
+        return Edit((Part("when", Effect.UNDECIDED, why=f"param.{name} had no value"),))
+    value = change.after.value
+    why = f"without a value of param.{name} it is unknown"
+    if value is not None:
+        why = f"param.{name} = {literal(value)} is compared with other values than {literal(change.before.value)}"
+    loosens = definition.if_unknown is not IfUnknown.VIOLATED
+    return Edit((Part("when", Effect.LOOSENS if loosens else Effect.TIGHTENS, why=why),))
+
+
+def _is_critical(definitions: Iterable[Definition]) -> bool:
+    return any(each.severity is Severity.CRITICAL for each in definitions)
+
+
+def _compared(pairs: Sequence[Pair], kinds: Mapping[str, str]) -> Edit:
+    return merge_edits([compare_definitions(old, new, kinds) for old, new in pairs])
+
+
+@cache
+def _thread() -> ThreadPoolExecutor:
+    """The thread of the solver."""
+    return ThreadPoolExecutor(1, thread_name_prefix="constraint-crdt analysis")
+
+
+def _reported(id_: str, edit: Edit, before: Iterable[Definition]) -> EditEffect:
+    effect = edit.effect
+    if effect is Effect.UNDECIDED and edit.loosens:
+        effect = Effect.LOOSENS
+    parts = tuple(
+        EffectPart(
+            field=each.field, effect=each.effect, text=each.text, example=None if each.example is None else dict(each.example)
+        )
+        for each in edit.parts
+    )
+    return EditEffect(id=id_, effect=effect, parts=parts, needs_loosen=edit.loosens and _is_critical(before))
+
+
+def _refuse(effects: Iterable[EditEffect]) -> None:
+    """Raise `LooseningRefused` for those that loosen a critical constraint."""
+    loosened = {each.id: _loosening(each) for each in effects if each.needs_loosen}
+    if loosened:
+        raise LooseningRefused(loosened)
+
+
+def _loosening(effect: EditEffect) -> str:
+    return "; ".join(each.text for each in effect.parts if each.effect in (Effect.LOOSENS, Effect.BOTH))
+
+
+# --- decisions --------------------------------------------------------------------------------------------------------------
+
+
 class Decisions:
     """Decisions by the constraints of a node, and the last of them."""
 
@@ -502,8 +742,9 @@ class NodeOverview:
 
     def _one(self, id_: str, node: str | None, clocks: Sequence[Clock | None] | None) -> ConstraintOverview:
         state = self._gossip.state
-        additions = state.constraints.additions(id_)
+        additions = sorted(state.constraints.additions(id_), key=lambda each: -each.definition.severity.rank)
         definitions = [each.definition for each in additions]
+        by_now = state.rollouts.staged(id_, tuple(definitions), self._gossip.labels)
         ends = [each.expires_at for each in definitions if each.expires_at is not None]
         first, counts, last = definitions[0], state.metrics.constraint(id_), self._evaluations.last(id_)
         lately = [self._rates.of(id_, half_life, node) for half_life in self._rates.half_lives]
@@ -535,7 +776,7 @@ class NodeOverview:
             worst=tuple(sorted(violated, key=lambda name: (name not in now, -violated[name], name))[:NAMED]),
             longest=_longest(now or told),
             unknown_now=len(told) - len(now),
-            state=DISABLED if id_ in state.switches else state_here(last, definitions, self._gossip.labels),
+            state=DISABLED if id_ in state.switches else state_here(last, by_now, self._gossip.labels),
             since=self._evaluations.since(id_) if last else None,
             by_default=last is not None and last.by_default,
             **reported_time(state.metrics.time(id_).plus(self._evaluations.times(id_))),

@@ -33,7 +33,7 @@ Rules:
 
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice, repeat
 from math import isfinite, isnan, nan
@@ -49,9 +49,11 @@ from constraint_crdt.errors import ConstraintCrdtError, NotKept, UnknownName
 from constraint_crdt.model import IfUnknown, Mode, Scope, VerdictState
 from constraint_crdt.operations.command import show_duration
 from constraint_crdt.operations.counts import ConstraintRate, NodeRate, RatesReport
-from constraint_crdt.operations.evidence import NodeSpells, SeriesPoint, SeriesReport, SpellReport
+from constraint_crdt.operations.evidence import NodeSpells, SeriesPoint, SeriesReport, SpellReport, TurnReport
 from constraint_crdt.operations.rules import HistoryEntry, RevertReport, RevertStep
 from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.state import ConstraintState
+from constraint_crdt.types.alerts import ACTOR_BYTES, ALERT_RULE, SILENCE, Silence, read_rule
 from constraint_crdt.types.changes import (
     ALL,
     SWITCH,
@@ -64,9 +66,9 @@ from constraint_crdt.types.changes import (
 )
 from constraint_crdt.types.decay import LN2, NODE_KEY, RATE, Pair, Rates, decayed, rates_of
 from constraint_crdt.types.definition import ADD, Definition
-from constraint_crdt.types.nodes import AuditEntry
-from constraint_crdt.types.parameters import PARAMETER, ParameterValue, literal
-from constraint_crdt.types.readings import read_scalar
+from constraint_crdt.types.nodes import AuditEntry, cut
+from constraint_crdt.types.parameters import PARAMETER, ParameterValue, literal, read_setting
+from constraint_crdt.types.readings import Scalar, read_scalar
 from constraint_crdt.types.verdicts import VERDICT, NodeVerdict, read_verdict
 
 
@@ -441,6 +443,9 @@ TURNS = 100
 FLAPPING_LOOKED_AT = 200
 """Constraints among which those that flap are found, at most: those told of last."""
 
+LATEST_TURNS = 500
+"""The latest turns of all constraints on all nodes, kept in their order."""
+
 ALL_TURNS = 50_000
 """Turns kept in all. Those of the constraint without a turn for the longest time are dropped first."""
 
@@ -547,6 +552,7 @@ class VerdictHistory:
         self._most = SAMPLES
         self._turns: OrderedDict[str, dict[str, deque[NodeVerdict]]] = OrderedDict()
         self._held = 0
+        self._latest: deque[tuple[str, str, NodeVerdict]] = deque(maxlen=LATEST_TURNS)
         self._fresh: deque[Cell] = deque(maxlen=ALL_TURNS)
         """Cells not read yet: of many that come together most are of no interest later."""
         gossip.state.rows.watch(VERDICT, self._told)
@@ -596,6 +602,18 @@ class VerdictHistory:
                 if began >= least:
                     yield began, id_, node
 
+    def latest(self, most: int) -> list[TurnReport]:
+        """The latest turns of all nodes, so many at most, in the order of their beginnings."""
+        self._take_fresh()
+        found = sorted(self._latest, key=lambda each: each[2].since)[-most:]
+        return [
+            TurnReport(
+                constraint=id_, node=node, state=turn.state.value, since=turn.since, values=dict(turn.inputs), margin=turn.margin,
+                margin_share=turn.share, margin_variable=turn.variable, reason=turn.reason,
+            )
+            for id_, node, turn in found
+        ]  # fmt: skip
+
     def _told(self, _old: Cell | None, new: Cell | None) -> None:
         if new is not None:
             self._fresh.append(new)
@@ -619,9 +637,12 @@ class VerdictHistory:
         if turns and (verdict.since == turns[-1].since or verdict.state is turns[-1].state):
             # A violation keeps its beginning from pending on; a new life restates the old spell.
             if verdict.since == turns[-1].since and (verdict.inputs or not turns[-1].inputs):
+                if verdict.state is not turns[-1].state:
+                    self._latest.append((id_, node, verdict))
                 turns[-1] = verdict
             return
         turns.append(verdict)
+        self._latest.append((id_, node, verdict))
         self._held += 1
         if len(turns) > TURNS:
             turns.popleft()
@@ -712,7 +733,9 @@ class MessageSizes:
 # --- the history of rules ----------------------------------------------------------------------------------------------
 
 
-KINDS: Final[Mapping[int, str]] = {ADD: "constraint", SWITCH: "switch", 41: "parameter", 43: "silence", 45: "alert rule"}
+KINDS: Final[Mapping[int, str]] = {
+    ADD: "constraint", SWITCH: "switch", PARAMETER: "parameter", SILENCE: "silence", ALERT_RULE: "alert rule"
+}  # fmt: skip
 """The words for the kinds of cells of which changes are kept."""
 
 
@@ -736,6 +759,24 @@ class Restored(NamedTuple):
     """The definitions in force before."""
 
 
+class RestoredSetting(NamedTuple):
+    """What a revert makes of a setting of a parameter, or of an alert rule."""
+
+    subject: Subject
+    value: Scalar | None
+    """Of a rule its text. None: it is removed."""
+    stands: bool
+    """It has a value before."""
+
+
+class RestoredSilence(NamedTuple):
+    """What a revert makes of a silence or an acknowledgement."""
+
+    silence: Silence
+    again: bool
+    """False: it ends."""
+
+
 class RevertPlan(NamedTuple):
     """The steps of a revert."""
 
@@ -744,6 +785,32 @@ class RevertPlan(NamedTuple):
     """Constraints to be disabled as before, or with None enabled; `ALL` for all."""
     notes: list[str]
     """Sentences on parts that cannot be as before."""
+    settings: Sequence[RestoredSetting] = ()
+    silences: Sequence[RestoredSilence] = ()
+
+    def subjects(self) -> list[Subject]:
+        """What the revert changes, for the history."""
+        ids = [each.id for each in self.constraints]
+        switched = [Subject(SWITCH, id_) for id_ in dict.fromkeys([*ids, *(id_ for id_, _ in self.switches)])]
+        return [*(Subject(ADD, id_) for id_ in ids), *switched, *(each.subject for each in self.settings)]
+
+    def write(self, state: ConstraintState, *, at: int, actor: str, node: Replica) -> None:
+        """Write the settings, rules and silences."""
+        for (kind, key), value, _ in self.settings:
+            if kind == ALERT_RULE:
+                text = str(value or "")
+                state.alert_rules.put(key, text, at=at, actor=cut(actor, ACTOR_BYTES), node=node, removed=value is None)
+                continue
+            name, *selector = split_key(key, 2)
+            if value is None:
+                state.parameters.unset(name, "".join(selector) or None, node=node, at=at)
+            else:
+                state.parameters.set(name, value, "".join(selector) or None, node=node, at=at)
+        for silence, again in self.silences:
+            if again:
+                state.silences.put(msgspec.structs.replace(silence.value, at=at), node=node)
+            else:
+                state.silences.end(silence, at=at, actor=cut(actor, ACTOR_BYTES), node=node)
 
     def report(self) -> RevertReport:
         """The steps, not done yet."""
@@ -752,6 +819,12 @@ class RevertPlan(NamedTuple):
             change = "removed" if each.definition is None else "replaced" if each.present else "added"
             steps.append(RevertStep(id=each.id, change=change))
         steps += [RevertStep(id=id_, change="enabled" if switch is None else "disabled") for id_, switch in self.switches]
+        for subject, value, stands in self.settings:
+            change = "removed" if value is None else "replaced" if stands else "added"
+            steps.append(RevertStep(id=_subject_text(subject), change=change, kind=KINDS[subject.kind]))
+        for silence, again in self.silences:
+            change = "in force again" if again else "ended"
+            steps.append(RevertStep(id=silence.id, change=change, kind="silence"))
         return RevertReport(done=False, steps=tuple(steps), notes=tuple(self.notes))
 
 
@@ -833,6 +906,8 @@ class RuleHistory:
             return _Version((_switch_text(read_switch(subject.key, values)),))
         if subject.kind == PARAMETER:
             return _Version(tuple(filter(None, map(_parameter_text, values))))
+        if subject.kind == ALERT_RULE:
+            return _Version(_rule_lines(read_rule(values)))
         return _Version(tuple(_value_text(value) for value in values))
 
     def _first(self, entry: AuditEntry) -> HistoryEntry:
@@ -901,19 +976,61 @@ class RuleHistory:
 
     def to_version(self, id_: str, version: int) -> RevertPlan:
         """Make a version of a definition the present version again. Raises `NotKept` for a version that is not kept."""
-        changes = self._state.changes.of(Subject(ADD, id_))
+        before = self._version_values(Subject(ADD, id_), version)
+        return self._is_present(id_, version) if before is None else self._plan_of(id_, before)
+
+    def setting(self, subject: Subject, version: int | None = None) -> RevertPlan:
+        """Undo the last change of a setting of a parameter or of an alert rule, or go back to a version of it.
+
+        Raises `NotKept` for what is not kept.
+        """
+        name = _subject_text(subject)
+        if version is not None:
+            before = self._version_values(subject, version)
+            if before is None:
+                return self._is_present(name, version)
+        else:
+            changes = self._state.changes.of(subject)
+            if not changes:
+                raise NotKept(f"no earlier version of {KINDS[subject.kind]} {name} is kept", field="id")
+            before = max(changes, key=lambda each: (each.time, each.dot)).before
+        return RevertPlan([], [], [], settings=self._settings(subject, before))
+
+    def silence(self, id_: str) -> RevertPlan:
+        """Undo the last change of a silence or an acknowledgement: end it, or have it in force again. Raises `UnknownName`."""
+        silences, now = self._state.silences, self._now()
+        in_force = [each for each in silences.active(now) if each.id == id_]
+        ended = [each for each in silences.ended(now) if each.id == id_]
+        if not in_force and not ended:
+            raise UnknownName(id_, "silence", field="id")
+        found = [RestoredSilence(each, again=False) for each in in_force] or [RestoredSilence(each, again=True) for each in ended]
+        return RevertPlan([], [], [], silences=found[:1])
+
+    def _is_present(self, name: str, version: int) -> RevertPlan:
+        return RevertPlan([], [], [f"version {version} of {name} is the present one"])
+
+    def _settings(self, subject: Subject, values: Sequence[bytes]) -> list[RestoredSetting]:
+        """The step that gives a setting or a rule its former value; none where it has that."""
+        read = read_rule if subject.kind == ALERT_RULE else read_setting
+        then, now = read(values), read(before_change(self._state.rows, subject).values)
+        same = (type(then), then) == (type(now), now)
+        return [] if same else [RestoredSetting(subject, then, now is not None)]
+
+    def _version_values(self, subject: Subject, version: int) -> Sequence[bytes] | None:
+        """The wire values of a version; None for the present one. Raises `NotKept` for a version that is not kept."""
+        id_, changes = _subject_text(subject), self._state.changes.of(subject)
         before = {each.before for each in changes if each.number == version + 1}
         if len(before) == 1:
-            return self._plan_of(id_, before.pop())
-        present = self._state.changes.number(Subject(ADD, id_))
+            return before.pop()
+        present = self._state.changes.number(subject)
         if version == present and not before:
-            return RevertPlan([], [], [f"version {version} of {id_} is the present one"])
+            return None
         kept = sorted({each.number - 1 for each in changes})
         told = f"there are {', '.join(map(str, [*kept, present]))}" if kept else "no earlier version is kept"
         raise NotKept(f"there is no version {version} of {id_} alone: {told}", field="to")
 
     def to_time(self, at: int) -> RevertPlan:
-        """Put all constraints and switches back to their state at a time, in ns since the epoch.
+        """Put all constraints, switches, parameters, alert rules and silences back to their state at a time, in ns since the epoch.
 
         Raises `NotKept` for a time of which not all changes are kept, and `ConstraintCrdtError` for a time that has not come.
         """
@@ -923,16 +1040,17 @@ class RuleHistory:
         if at < state.changes.complete_since:
             since = datetime.fromtimestamp(state.changes.complete_since / 1e9, tz=UTC).isoformat(timespec="seconds")
             raise NotKept(f"not all changes are kept from so long ago: they are since {since}", field="time")
-        first = dict[Subject, RecordedChange]()
-        for change in state.changes:
-            if change.time > at:
-                first.setdefault(change.subject, change)
+        first = self._first_changes(at)
         constraints, switches, notes = list[Restored](), list[tuple[str, Switch | None]](), list[str]()
+        settings = list[RestoredSetting]()
         for subject, change in sorted(first.items()):
             if subject.kind == SWITCH:
                 then = self._in_force(subject.key, change.before)
-                if (then is None) is not (self._now_disabled(subject.key) is None):
+                now = self._now_disabled(subject.key)
+                if _words(then) != _words(now):
                     switches.append((subject.key, then))
+            elif subject.kind in (PARAMETER, ALERT_RULE):
+                settings += self._settings(subject, change.before)
             elif subject.kind == ADD:
                 plan = self._plan_of(subject.key, change.before, at)
                 constraints += plan.constraints
@@ -942,7 +1060,32 @@ class RuleHistory:
                 plan = self._without_later(id_, at)
                 constraints += plan.constraints
                 notes += plan.notes
-        return RevertPlan(constraints, switches, notes)
+        notes += self._unkept_rules(at, first)
+        return RevertPlan(constraints, switches, notes, settings, self._silences(at))
+
+    def _unkept_rules(self, at: int, kept: Collection[Subject]) -> Iterator[str]:
+        """Sentences on the alert rules that changed since a time and have no change among those kept."""
+        rules = self._state.alert_rules
+        for name in rules:
+            rule = rules.of(name)
+            if rule is not None and rule.at > at and Subject(ALERT_RULE, name) not in kept:
+                yield f"alert rule {name} stays: no earlier version of it is kept"
+
+    def _first_changes(self, at: int) -> dict[Subject, RecordedChange]:
+        """The first change of each subject after a time."""
+        first = dict[Subject, RecordedChange]()
+        for change in self._state.changes:
+            if change.time > at:
+                first.setdefault(change.subject, change)
+        return first
+
+    def _silences(self, at: int) -> list[RestoredSilence]:
+        """The silences that were in force at a time and have ended early since, and those that are new since."""
+        silences, now = self._state.silences, self._now()
+        then, by_now = silences.at(at), silences.active(now)
+        dots = {each.dot for each in by_now}
+        again = [RestoredSilence(each, again=True) for each in then if each.dot not in dots and each.value.until > now]
+        return again + [RestoredSilence(each, again=False) for each in by_now if each.value.at > at]
 
     def _without_later(self, id_: str, at: int) -> RevertPlan:
         """A constraint of which no change is kept, without the definitions added after a time."""
@@ -1004,6 +1147,20 @@ def definition_texts(definition: Definition) -> dict[str, str]:
         "meaning": "needs a later version of constraint-crdt" if definition.meaning else "",
     }
     return {name: text for name, text in texts.items() if text}
+
+
+def _words(switch: Switch | None) -> tuple[int | None, str] | None:
+    """The end and the reason of a disabling; None for an enabled constraint."""
+    return None if switch is None else (switch.until, switch.why)
+
+
+def _rule_lines(text: str | None) -> tuple[str, ...]:
+    """The fields of an alert rule, as its text has them."""
+    try:
+        table = {} if text is None else msgspec.json.decode(text, type=dict[str, object])
+    except (msgspec.DecodeError, RecursionError):
+        return (str(text),)
+    return tuple(f"{key}: {msgspec.json.encode(value).decode()}" for key, value in sorted(table.items()))
 
 
 def _switch_text(switch: Switch | None) -> str:

@@ -165,6 +165,8 @@ class EventKind(enum.StrEnum):
     """The condition of a fired alert ended."""
     SILENCED = "silenced"
     """Alerts are silenced, or an alert was acknowledged. The detail has the alerts, the end and the reason."""
+    ROLLOUT = "rollout"
+    """A rollout of definitions began a stage, stopped, was completed or rolled back. The detail has its id, and why it stopped."""
     SILENCE_ENDED = "silence ended"
     """A silence or an acknowledgement was ended early."""
     MISSED = "missed"

@@ -177,9 +177,9 @@ class ActionReport(msgspec.Struct, frozen=True, kw_only=True):
     """The pattern of the constraints."""
     turns: tuple[str, ...]
     way: str
-    """command, webhook or zenoh."""
+    """command, webhook, zenoh or mqtt."""
     to: str
-    """The program, the key, or the address without its secret parts."""
+    """The program, the key, the broker and the topic, or the address without its secret parts."""
     acting: tuple[str, ...]
     """The constraints that are violated or unknown, as the action was told; 100 at most."""
     waiting: int
@@ -454,7 +454,7 @@ DEFINE_ALERT: Final = Operation(
     positional=("name",),
     command=CompositeCommand(
         name="alerts add",
-        example="alerts add hot --kind violation --constraint 'thermal*' --for 1m",
+        example="alerts add hot --kind rate --constraint 'thermal*' --for 1m",
         help="define an alert rule for the whole fleet, or replace it",
         group="observe",
         options={

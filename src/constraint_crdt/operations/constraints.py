@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from constraint_crdt.types.changes import Switch
     from constraint_crdt.types.counters import Seconds
     from constraint_crdt.types.definition import Definition, DefinitionFields
+    from constraint_crdt.types.rollouts import Rollouts
     from constraint_crdt.types.verdicts import NodeVerdict
 
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
@@ -113,6 +114,8 @@ class NewConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The label of measurements whose values are the instances of the constraint."""
     new: bool = False
     """Refuse a constraint that is active."""
+    loosen: bool = False
+    """Take it also where it loosens a critical constraint."""
 
 
 class ConstraintEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -132,6 +135,8 @@ class ConstraintEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     scope: Scope | UnsetType = UNSET
     mode: Mode | UnsetType = UNSET
     each: str | UnsetType | None = UNSET
+    loosen: bool = False
+    """Take it also where it loosens a critical constraint."""
 
 
 class EditConstraint(ConstraintEdit, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -145,6 +150,8 @@ class ConflictResolution(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
     keep: str | None = None
     """The mutation of the definition to keep, as `dot` of `explain`; null: all of them, joined."""
+    loosen: bool = False
+    """Keep it also where the definitions that end were stricter, and critical."""
 
 
 class ResolveConflict(ConflictResolution, frozen=True, kw_only=True):
@@ -441,6 +448,30 @@ def show_instances(found: InstancesReport) -> str:
     return ", ".join([f"{told[0]} of {named}", *told[1:]]) if told else named
 
 
+class StagedReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A new definition that reaches the fleet in stages."""
+
+    rollout: str
+    """The id of the rollout."""
+    when: str | None
+    """The new expression."""
+    here: bool
+    """This node is in a stage that began: it judges by the new definition."""
+
+
+def reported_staging(rollouts: "Rollouts", id_: str, labels: Mapping[str, str]) -> StagedReport | None:
+    """What a rollout does with a constraint on a node with these labels; None without one."""
+    for rollout in rollouts.covering(id_)[:1]:
+        here = rollout.plan.reaches(labels, rollout.stage)
+        return StagedReport(rollout=rollout.id, when=rollout.plan.changes[id_].after.when, here=here)
+    return None
+
+
+def show_staging(staged: StagedReport) -> str:
+    """The new expression, and whether it counts here: `rollout b6223fa4, here: v <= 0.8`."""
+    return f"rollout {staged.rollout}{', here' if staged.here else ''}: {staged.when or '-'}"
+
+
 class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """An active or expired constraint. Of several definitions, the fields of the first."""
 
@@ -510,6 +541,8 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """Null for an enabled constraint. The state of a disabled constraint is disabled."""
     instances: InstancesReport | None = None
     """Those on this node, of which the ten worst; null without a definition with `each`, and before the first judgement."""
+    staged: StagedReport | None = None
+    """Null for a constraint of no active rollout."""
 
 
 class FieldChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -518,6 +551,38 @@ class FieldChange(msgspec.Struct, frozen=True, kw_only=True):
     field: str
     before: str | None
     after: str | None
+
+
+class EffectPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an edit does by one field."""
+
+    field: str
+    effect: str
+    """tightens, loosens, both, undecided."""
+    text: str
+    """A sentence about the new definition, or the reason."""
+    example: dict[str, float | str | bool] | None = None
+    """Values of variables on which the old and the new expression differ; left out for other fields."""
+
+
+class EditEffect(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an edit of a constraint means."""
+
+    id: str
+    effect: str
+    """same, tightens, loosens, both, undecided. Loosened: values are allowed that were forbidden, or less follows from them."""
+    parts: tuple[EffectPart, ...] = ()
+    needs_loosen: bool = False
+    """It loosens a critical constraint, so it is refused unless it says `loosen`."""
+
+
+def show_effect(effect: EditEffect) -> str:
+    """The label of an edit with its reasons: `loosens: it allows speed_mps = 2.0, which was forbidden`."""
+    told = "; ".join(each.text for each in effect.parts) or "the same values are allowed"
+    return f"{_LABELS.get(effect.effect, effect.effect)}: {told}"
+
+
+_LABELS: Final = {"both": "loosens and tightens", "undecided": "not decided whether it loosens", "same": "the same"}
 
 
 class Added(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -533,6 +598,8 @@ class Added(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The changed fields of a replaced definition; of several definitions in conflict none. Left out without any."""
     expires_at: int | None = None
     """The end of the definition, in ns since the epoch; left out without an end."""
+    effect: EditEffect | None = None
+    """What the new definition means for the values that are allowed, if it replaced another one; else left out."""
 
 
 class Removed(msgspec.Struct, frozen=True, kw_only=True):
@@ -549,6 +616,8 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     change: str
     """added, replaced, extended, unchanged, removed, recorded."""
     notes: tuple[str, ...] = ()
+    """As of `Added`; in the answer to a batch of at most 100 changes only."""
+    effect: EditEffect | None = None
     """As of `Added`; in the answer to a batch of at most 100 changes only."""
 
 
@@ -619,13 +688,19 @@ def show_constraints(found: list[ConstraintReport], _: ListConstraints, __: "Nam
     rows: list[list[object]] = []
     for each in found:
         first, *others = each.definitions
-        line = [each.id, first.severity, first.when or "-", _here(each, now), each.satisfied, each.violations, each.unknown]
+        line = [each.id, first.severity, _when(each), _here(each, now), each.satisfied, each.violations, each.unknown]
         more: list[object] = [*(show(first) for show in extra.values()), show_violated(each.violated_on, each.violated_now, now)]
         rows.append([*line, show_share(each.held), first.added_by, *more][: len(columns)])
         for also in others:
             blank: list[object] = ["  and also", also.severity, also.when or "-", "", "", "", "", ""]
             rows.append([*blank, also.added_by, *(show(also) for show in extra.values()), ""][: len(columns)])
     return Table(columns, rows)
+
+
+def _when(each: ConstraintReport) -> str:
+    """The expression, with that of a rollout."""
+    staged, when = each.staged, each.when or "-"
+    return when if staged is None else f"{when} ({show_staging(staged)})"
 
 
 def _here(each: ConstraintReport, now: float) -> str:
@@ -750,6 +825,9 @@ CONSTRAINTS: Final = Operation(
 
 # --- add and remove ---------------------------------------------------------------------------------------------------------
 
+LOOSEN: Final = Flag("--loosen", action="store_true", help="do it also where it loosens a critical constraint")
+"""The flag of all commands with an edit."""
+
 _WAIT: Final = {
     "wait": Flag(
         "--wait",
@@ -779,12 +857,13 @@ def new_constraint(
     mode: str = "enforce",
     each: str | None = None,
     new: bool = False,
+    loosen: bool = False,
 ) -> NewConstraint:
     """The request of the clients' `add`: the node checks the severity, `if_unknown` and `mode`."""
     return NewConstraint(
         id=id_, when=when, severity=cast("Severity", severity), about=about, on=on, ttl=ttl, until=until,
         for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=cast("IfUnknown", if_unknown), max_age=max_age,
-        scope=cast("Scope", scope), mode=cast("Mode", mode), each=each, new=new,
+        scope=cast("Scope", scope), mode=cast("Mode", mode), each=each, new=new, loosen=loosen,
     )  # fmt: skip
 
 
@@ -821,7 +900,7 @@ def _told_fields(definition: "Definition") -> dict[str, str | None]:
     }
 
 
-def _written(node: "Node", id_: str, change: str, before: "Sequence[Definition]", *, says_end: bool) -> Added:
+async def _written(node: "Node", id_: str, change: str, before: "Sequence[Definition]", *, says_end: bool) -> Added:
     """The answer to a change of a definition."""
     notes = node.notes_on(id_)
     if says_end:
@@ -829,8 +908,10 @@ def _written(node: "Node", id_: str, change: str, before: "Sequence[Definition]"
     now = node.gossip.state.constraints.definitions(id_)
     if not now:  # another node removed it, or its end has come
         return Added(id=id_, change=change, notes=notes)
-    fields = field_changes(before, now[-1]) if change in ("replaced", "extended") else ()
-    return Added(id=id_, change=change, notes=notes, fields=fields, expires_at=now[-1].expires_at)
+    is_edit = change in ("replaced", "extended")
+    fields = field_changes(before, now[-1]) if is_edit else ()
+    effect = await node.edit_effects.of(id_, before, now[-1]) if change == "replaced" and before else None
+    return Added(id=id_, change=change, notes=notes, fields=fields, expires_at=now[-1].expires_at, effect=effect)
 
 
 async def _add(node: "Node", request: NewConstraint) -> Reply[Added]:
@@ -852,9 +933,10 @@ async def _add(node: "Node", request: NewConstraint) -> Reply[Added]:
         mode=request.mode,
         each=request.each,
         new=request.new,
+        loosen=request.loosen,
     )
     says_end = request.ttl is not None or request.until is not None
-    return Reply(_written(node, request.id, change.value, before, says_end=says_end), created=change.value == "added")
+    return Reply(await _written(node, request.id, change.value, before, says_end=says_end), created=change.value == "added")
 
 
 ADD: Final = Operation(
@@ -921,6 +1003,7 @@ ADD: Final = Operation(
                 help="what follows from a violation: it is counted apart, told, or told and acted on; default: enforce",
             ),
             "new": Flag("--new", action="store_true", help="fail where the constraint is active"),
+            "loosen": LOOSEN,
             "each": Flag("--each", metavar="LABEL", help="one verdict for each value of this label of the measurements"),
         },
         options={
@@ -934,15 +1017,15 @@ ADD: Final = Operation(
 
 
 async def _edit(node: "Node", request: EditConstraint) -> Added:
-    given = {name: getattr(request, name) for name in ConstraintEdit.__struct_fields__}
+    given = {name: getattr(request, name) for name in ConstraintEdit.__struct_fields__ if name != "loosen"}
     fields = cast("DefinitionFields", {name: value for name, value in given.items() if value is not UNSET})
     before = node.gossip.state.constraints.definitions(request.id)
     try:
-        change = await node.edit_constraint(request.id, **fields)
+        change = await node.edit_constraint(request.id, loosen=request.loosen, **fields)
     except UnknownConstraint:
         raise inactive(request.id, node.constraint_ids()) from None
     says_end = (fields.get("ttl") or fields.get("until")) is not None
-    return _written(node, request.id, change.value, before, says_end=says_end)
+    return await _written(node, request.id, change.value, before, says_end=says_end)
 
 
 EDIT_CONSTRAINT: Final = Operation(
@@ -968,8 +1051,9 @@ async def _resolve(node: "Node", request: ResolveConflict) -> Added:
     if request.keep is not None and request.keep not in dots:
         raise wrong(f"no definition of {request.id} in force is of the mutation {request.keep}: look again", "keep")
     before = constraints.definitions(request.id)
-    change = await node.resolve_conflict(request.id, None if request.keep is None else dots[request.keep])
-    return _written(node, request.id, change.value, before, says_end=False)
+    keep = None if request.keep is None else dots[request.keep]
+    change = await node.resolve_conflict(request.id, keep, loosen=request.loosen)
+    return await _written(node, request.id, change.value, before, says_end=False)
 
 
 RESOLVE: Final = Operation(
@@ -982,12 +1066,13 @@ RESOLVE: Final = Operation(
     response=Added,
     run=_resolve,
     body=Body(shape=ConflictResolution),
+    errors=frozenset({409}),
     command=Command(
         name="resolve",
         example="resolve max_speed --keep 1",
         help="end a conflict of concurrent edits: keep one definition, or join them; without a flag, list them",
         group="constraints",
-        flags={"id": Flag(metavar="ID"), "keep": None},
+        flags={"id": Flag(metavar="ID"), "keep": None, "loosen": LOOSEN},
         options={
             "keep": Flag("--keep", metavar="N", type=int, help="keep the definition with this number"),
             "all_of": Flag("--all-of", action="store_true", help="one definition that holds where all of them do"),
@@ -1043,6 +1128,8 @@ def right_of_batch(request: Batch) -> Right:
 
 
 async def _batch(node: "Node", request: Batch) -> Batched:
+    constraints = node.gossip.state.constraints
+    before = {id_: constraints.definitions(id_) for id_ in _added_ids(request)}
     try:
         results = await node.batch(request.flat())
     except BatchError as error:
@@ -1058,9 +1145,17 @@ async def _batch(node: "Node", request: Batch) -> Batched:
 
     changed = []
     for each in results:
-        stands = each.change.value not in ("removed", "recorded")
-        changed.append(Changed(id=each.id, change=each.change.value, notes=_notes(each.id or "") if stands else ()))
+        id_, change = each.id or "", each.change.value
+        stands = change not in ("removed", "recorded")
+        effect, now = None, constraints.definitions(id_) if noted and change == "replaced" else ()
+        if now and before.get(id_):
+            effect = await node.edit_effects.of(id_, before[id_], now[-1])
+        changed.append(Changed(id=each.id, change=change, notes=_notes(id_) if stands else (), effect=effect))
     return Batched(results=tuple(changed))
+
+
+def _added_ids(request: Batch) -> set[str]:
+    return {change.id for change in request.flat() if isinstance(change, AddConstraint)}
 
 
 BATCH: Final = Operation(
@@ -1077,6 +1172,29 @@ BATCH: Final = Operation(
     body=Body(shape=Batch, limit=MAX_BATCH_BYTES),
     errors=frozenset({409}),
     build=batch_of,
+    patience=lambda _: 30.0,
+)
+
+# --- effects ----------------------------------------------------------------------------------------------------------------
+
+
+async def _effects(node: "Node", request: Batch) -> list[EditEffect]:
+    return await node.preview(request.flat())
+
+
+EFFECTS: Final = Operation(
+    name="effects",
+    method=POST,
+    path="/v1/effects",
+    summary="What edits of active constraints would mean, without making them.",
+    about="What the additions among changes, as of `batch`, would mean for active constraints. Nothing is changed.",
+    request=Batch,
+    response=list[EditEffect],
+    run=_effects,
+    body=Body(shape=Batch, limit=MAX_BATCH_BYTES),
+    build=batch_of,
+    right=Right.READ,
+    group="reading",
     patience=lambda _: 30.0,
 )
 

@@ -144,7 +144,7 @@ class Nothing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConstraintOverview(msgspec.Struct, frozen=True, kw_only=True):
-    """An active constraint at a glance. Of several definitions, the first."""
+    """An active constraint at a glance. Of several definitions, that of the highest severity."""
 
     id: str
     when: str | None
@@ -363,7 +363,8 @@ def _evaluated(each: "Evaluation") -> Evaluated:
     )
 
 
-def _evaluations(found: Checked, request: Given, __: "Namespace") -> str | Table:
+def show_evaluations(found: Checked, request: Given) -> str | Table:
+    """A row for each constraint with its verdict."""
     if not found.evaluations:
         return "nothing to evaluate: no active constraint has a `when`"
     columns = [Column("constraint"), Column("verdict"), Column("state"), Column("margin"), Column("reason")]
@@ -396,9 +397,20 @@ CHECK: Final = Operation(
         help="evaluate the constraints against values now, and count it",
         group="constraints",
         flags={
-            "values": VALUES,
+            "values": Flag(
+                nargs="*",
+                metavar="VAR=VALUE",
+                help="a number, true, false, or else a text; others count as they were measured last",
+                convert=parse_measurements,
+            ),
         },
-        show=_evaluations,
+        options={
+            "exit_code": Flag(
+                "--exit-code",
+                action="store_true",
+                help="end with 121 if an enforced constraint is violated, else with 122 if it cannot be decided, for scripts",
+            )
+        },
     ),
 )
 

@@ -30,10 +30,12 @@ from constraint_crdt.operations.constraints import (
     DisabledReport,
     InstancesReport,
     SecondsReport,
+    StagedReport,
     show_disabled,
     show_fields,
     show_instances,
     show_selector,
+    show_staging,
     show_verdict,
 )
 from constraint_crdt.operations.operation import (
@@ -47,6 +49,7 @@ from constraint_crdt.operations.operation import (
     busy,
     not_found,
     number,
+    parse_whole,
 )
 
 if TYPE_CHECKING:
@@ -265,6 +268,8 @@ class ExplainReport(msgspec.Struct, frozen=True, kw_only=True):
     """Null for a constraint that no definition has the scope fleet of, and before it was read here."""
     disabled: DisabledReport | None = None
     """Null for an enabled constraint."""
+    staged: StagedReport | None = None
+    """Null for a constraint of no active rollout."""
     instances: InstancesReport | None = None
     """Those on the answering node, at most 256; null without a definition with `each`, and before the first judgement."""
 
@@ -345,6 +350,29 @@ class NodeSpells(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     live: bool
     spells: tuple[SpellReport, ...]
+
+
+class GetTurns(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /v1/turns`."""
+
+    last: int | None = None
+
+
+class TurnReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The turn of a constraint to another state on a node, as that node told."""
+
+    constraint: str
+    node: str
+    state: str
+    """holds, pending, violated, clearing, unknown, off."""
+    since: int
+    """In ns since the epoch by the clock of that node; of pending, violated and clearing the first violated look of the spell."""
+    values: dict[str, str]
+    """The values of the variables at the turn, as texts."""
+    margin: float | None
+    margin_share: float | None
+    margin_variable: str | None
+    reason: str
 
 
 class SeriesReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -514,6 +542,8 @@ def show_explain(answer: ExplainReport, _: ExplainConstraint, __: "Namespace") -
         lines += _definition(each, now)
     if answer.disabled is not None:
         lines.append(("evaluated", f"nowhere: {show_disabled(answer.disabled, now)}"))
+    if answer.staged is not None:
+        lines.append(("staged", show_staging(answer.staged)))
     lines += [("removal", _removal(each, now)) for each in answer.removals]
     lines += [("lately", _lately(each)) for each in answer.lately]
     if answer.coverage is not None:
@@ -779,6 +809,34 @@ SERIES: Final = Operation(
         group="constraints",
         flags={"id": Flag(metavar="ID")},
         show=show_series,
+    ),
+)
+
+
+MOST_TURNS: Final = 500
+DEFAULT_TURNS: Final = 100
+
+
+async def _turns(node: "Node", request: GetTurns) -> list[TurnReport]:
+    return node.verdict_history.latest(request.last or DEFAULT_TURNS)
+
+
+TURNS: Final = Operation(
+    name="turns",
+    method=GET,
+    path="/v1/turns",
+    summary="The latest turns of constraints on all nodes.",
+    about="The latest turns of constraints to another state on all nodes, of those that the node has in memory; the newest last.",
+    request=GetTurns,
+    response=list[TurnReport],
+    run=_turns,
+    parameters=(
+        Parameter(
+            name="last",
+            about="turns at most",
+            schema={"type": "integer", "minimum": 1, "maximum": MOST_TURNS, "default": DEFAULT_TURNS},
+            parse=parse_whole(1, MOST_TURNS),
+        ),
     ),
 )
 

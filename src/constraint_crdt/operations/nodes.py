@@ -145,7 +145,7 @@ class Concern(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str
     """fault (of the node itself), unknown, undecidable, not live, behind, conflict, clock, duplicate, trouble (that another node
-    tells), refused, flapping, changed, other fleet.
+    tells), refused, flapping, rollout, rollout stopped, changed, other fleet.
     """
     what: str
     command: str
@@ -510,8 +510,11 @@ LEVELS: Final = ("OK", "WARNING", "CRITICAL")
 
 
 CHECKED: Final = frozenset(
-    (FAULT, "conflict", "clock", "duplicate", "trouble", "refused", "behind", "undecidable", "flapping", "other fleet")
-)
+    (
+        FAULT, "conflict", "clock", "duplicate", "trouble", "refused", "behind", "undecidable", "flapping", "other fleet",
+        "rollout stopped",
+    )
+)  # fmt: skip
 """The kinds of concerns that a check warns of; it has others of its own."""
 
 

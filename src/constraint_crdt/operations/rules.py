@@ -1,19 +1,20 @@
-"""The operations on the life of rules: decide by them, disable and enable them, their modes, history, and the way
-back.
+"""The operations on the life of rules: decide by them, disable and enable them, their modes, history, the way back, and rollouts
+in stages.
 
 A decision is the outcome of the constraints for given values, on top of the present measurements of the node. Nothing is counted,
 and no window, state or cell changes. `check` is for judgements that count.
 """
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
 from constraint_crdt.crdt.limits import DURATION_MAX
-from constraint_crdt.errors import NotKept, UnknownConstraint
+from constraint_crdt.errors import NotKept, UnknownConstraint, UnknownName
 from constraint_crdt.model import Mode
 from constraint_crdt.operations.command import (
     Column,
@@ -24,15 +25,18 @@ from constraint_crdt.operations.command import (
     View,
     parse_duration,
     parse_measurements,
+    show_duration,
     show_time,
     show_values,
 )
+from constraint_crdt.operations.constraints import LOOSEN, MAX_BATCH_BYTES, AddConstraint, BatchError, EditEffect, show_effect
 from constraint_crdt.operations.operation import (
     GET,
     PAGED,
     POST,
     SECONDS,
     Body,
+    Empty,
     Operation,
     Paged,
     Parameter,
@@ -40,6 +44,7 @@ from constraint_crdt.operations.operation import (
     Right,
     concatenated,
     not_found,
+    wrong,
 )
 from constraint_crdt.operations.service import local_time, parse_past
 
@@ -356,6 +361,8 @@ class NewMode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     mode: Mode
     """audit: evaluated and counted apart, and not told. warn: a violation is told. enforce: it is told, and acted on."""
     why: str = ""
+    loosen: bool = False
+    """Take it also where it loosens a critical constraint."""
 
 
 class ModeReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -365,24 +372,30 @@ class ModeReport(msgspec.Struct, frozen=True, kw_only=True):
     mode: str
     before: str
     """The mode that it had."""
+    effect: EditEffect | None = None
+    """What another mode means; null for the same mode."""
 
 
-def new_mode(id_: str, mode: str, *, why: str = "") -> NewMode:
+def new_mode(id_: str, mode: str, *, why: str = "", loosen: bool = False) -> NewMode:
     """The request of the clients' `mode`: the node checks the mode."""
-    return NewMode(id=id_, mode=cast("Mode", mode), why=why)
+    return NewMode(id=id_, mode=cast("Mode", mode), why=why, loosen=loosen)
 
 
 async def _mode(node: "Node", request: NewMode) -> ModeReport:
+    before = node.gossip.state.constraints.definitions(request.id)
     try:
-        before = await node.set_mode(request.id, request.mode, why=request.why)
+        former = await node.set_mode(request.id, request.mode, why=request.why, loosen=request.loosen)
     except UnknownConstraint:
         raise not_found(f"no constraint {request.id!r} is active", "id", name=request.id, known=node.constraint_ids()) from None
-    return ModeReport(id=request.id, mode=request.mode, before=before)
+    changed = len(before) == 1 and former != request.mode
+    effect = await node.edit_effects.of(request.id, before, before[0]._replace(mode=request.mode)) if changed else None
+    return ModeReport(id=request.id, mode=request.mode, before=former, effect=effect)
 
 
-def show_mode(answer: ModeReport, _: Any, __: "Namespace") -> str:
-    """The change, in a sentence."""
-    return f"{answer.id}: {answer.mode}" + ("" if answer.before == answer.mode else f", was {answer.before}")
+def show_mode(answer: ModeReport, _: Any, __: "Namespace") -> View:
+    """The change, in a sentence, and its label."""
+    told = f"{answer.id}: {answer.mode}" + ("" if answer.before == answer.mode else f", was {answer.before}")
+    return told if answer.effect is None else [told, f"  {show_effect(answer.effect)}"]
 
 
 MODE: Final = Operation(
@@ -407,6 +420,7 @@ MODE: Final = Operation(
             "id": Flag(metavar="ID"),
             "mode": Flag(metavar="MODE", choices=("audit", "warn", "enforce"), help="audit, warn or enforce", convert=Mode),
             "why": Flag("--why", metavar="TEXT", help="the reason, for the history"),
+            "loosen": LOOSEN,
         },
         show=show_mode,
     ),
@@ -466,7 +480,7 @@ def show_history(answer: list[HistoryEntry], request: ReadHistory, _: "Namespace
     view: list[str] = []
     for each in answer:
         of = "" if each.kind in ("constraint", "change") else f" ({each.kind})"
-        version = "" if each.version is None or each.kind != "constraint" else f", version {each.version}"
+        version = "" if each.version is None or each.kind == "switch" else f", version {each.version}"
         by = " on ".join(part for part in (each.actor, each.node) if part) or "unknown"
         why = f": {each.why}" if each.why else ""
         view += [f"{local_time(each.time)}  {each.operation} {each.subject}{of}{version}, by {by}{why}"]
@@ -508,25 +522,39 @@ HISTORY: Final = Operation(
 )
 
 
+REVERTED: Final = ("constraint", "parameter", "alert rule", "silence")
+
+
 class Reverted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """`POST /v1/revert`: a constraint, or all with a time."""
+    """`POST /v1/revert`: a constraint or another rule, or all with a time."""
 
     id: str | None = None
+    """Of a constraint or a silence, or the name of a parameter or of an alert rule."""
+    kind: str = "constraint"
+    """Of `REVERTED`."""
+    on: str = ""
+    """The selector of the setting of a parameter; empty: of all nodes."""
     to: int | None = None
-    """The version of the definition; null: undo the last change."""
+    """The version, which silences have none of; null: undo the last change."""
     time: datetime | None = None
-    """Without an id: put all constraints and disablings back to their state then."""
+    """Without an id: put all constraints, disablings, parameters, alert rules and silences back to their state then."""
     dry_run: bool = False
     why: str = ""
+    loosen: bool = False
+    """Do it also where it loosens a critical constraint."""
 
 
 class RevertStep(msgspec.Struct, frozen=True, kw_only=True):
     """The step of a revert for a constraint, or for all of them."""
 
     id: str
-    """Empty for all constraints together."""
+    """Empty for all constraints together; of a parameter with the selector, as `limit on zone=a`."""
     change: str
-    """added, replaced, removed, disabled, enabled."""
+    """added, replaced, removed, disabled, enabled; of a silence in force again, ended."""
+    kind: str = "constraint"
+    """constraint, parameter, alert rule, silence."""
+    effect: EditEffect | None = None
+    """What the step means for an active constraint; null for others."""
 
 
 class RevertReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -541,14 +569,27 @@ class RevertReport(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _revert(node: "Node", request: Reverted) -> RevertReport:
     try:
-        return await node.revert(request.id, to=request.to, time=request.time, why=request.why, dry_run=request.dry_run)
-    except NotKept as error:
+        return await node.revert(
+            request.id,
+            kind=request.kind,
+            on=request.on,
+            to=request.to,
+            time=request.time,
+            why=request.why,
+            dry_run=request.dry_run,
+            loosen=request.loosen,
+        )
+    except (NotKept, UnknownName) as error:
         raise not_found(str(error), error.field) from None
 
 
 def show_revert(answer: RevertReport, _: Any, __: "Namespace") -> View:
-    """A line for each step."""
-    view = [f"{each.id or 'all constraints'}: {each.change}" for each in answer.steps]
+    """A line for each step, and its label."""
+    kinds = {kind: f"{kind} " for kind in REVERTED[1:]}
+    view = list[str]()
+    for each in answer.steps:
+        view.append(f"{kinds.get(each.kind, '')}{each.id or 'all constraints'}: {each.change}")
+        view += [] if each.effect is None else [f"  {show_effect(each.effect)}"]
     view += [f"note: {note}" for note in answer.notes]
     if not answer.steps:
         return [*view, "nothing was to be done"]
@@ -570,14 +611,17 @@ REVERT: Final = Operation(
     command=Command(
         name="revert",
         example="revert max_speed --dry-run",
-        help="undo the last change of a constraint, go back to a version of it, or make all what they were at a time",
+        help="undo the last change of a constraint or another rule, go back to a version, or make all what they were at a time",
         group="constraints",
         flags={
-            "id": Flag(nargs="?", metavar="ID", help="the constraint"),
+            "id": Flag(nargs="?", metavar="ID", help="the constraint, or what --kind says"),
+            "kind": Flag("--kind", choices=REVERTED, help="what ID names; default: constraint"),
+            "on": Flag("--on", metavar="SELECTOR", help="of a parameter: its setting for these nodes"),
             "to": None,
             "time": None,
             "dry_run": Flag("--dry-run", action="store_true", help="say what would be done, and do nothing"),
             "why": Flag("--why", metavar="TEXT", help="the reason, for the history"),
+            "loosen": LOOSEN,
         },
         options={
             "target": Flag(
@@ -585,8 +629,394 @@ REVERT: Final = Operation(
                 metavar="N|TIME",
                 help="the version that `history` tells; with --all a time, as in 10m or 2026-12-01T00:00:00Z",
             ),
-            "all_": Flag("--all", action="store_true", help="all constraints, as they were at the time of --to; asks first"),
+            "all_": Flag("--all", action="store_true", help="all rules, as they were at the time of --to; asks first"),
             "yes": Flag("--yes", action="store_true", help="do not ask"),
         },
+    ),
+)
+
+
+# --- rollouts ---------------------------------------------------------------------------------------------------------------
+
+DEFAULT_GATE: Final = "violations == 0 for 10m"
+
+GATE_VARIABLES: Final = ("violations", "violated", "unknown", "nodes", "reachable")
+"""Of the staged constraints on the nodes of the stages begun: violated judgements since the begin of the stage, pairs of a
+constraint and a node violated now, pairs undecided now, the nodes, and the live nodes with a judgement by the new definitions."""
+
+MOST_NAMED: Final = 10
+"""Nodes of a stage named in a report."""
+
+
+class BeginRollout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`POST /v1/rollouts`."""
+
+    constraints: Sequence[AddConstraint]
+    """The new definitions, without an end and of scope node."""
+    stages: Sequence[str]
+    """Selectors of nodes, in their order. After the last one the definitions are in force everywhere."""
+    gate: str = DEFAULT_GATE
+    timeout: float | None = None
+    """Seconds for which a stage may wait, beyond the time of its gate; null: 10 minutes."""
+    why: str = ""
+
+
+class StageReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A stage of a rollout."""
+
+    on: str
+    """The selector of its nodes."""
+    state: str
+    """done, begun, waiting, rolled back."""
+    nodes: tuple[str, ...]
+    """The selected nodes, as this node sees the fleet; 10 at most."""
+    nodes_in_all: int
+
+
+class StagedFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of the gate, as this node sees the nodes of the stages begun."""
+
+    violations: int = 0
+    violated: int = 0
+    unknown: int = 0
+    nodes: int = 0
+    reachable: int = 0
+
+
+class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout, as this node sees it."""
+
+    id: str
+    phase: str
+    """running, stopped, complete, rolled back."""
+    stage: int
+    """The last stage begun, from 1."""
+    stages: tuple[StageReport, ...]
+    gate: str
+    timeout: float
+    """Seconds."""
+    began: int
+    """ns since the epoch by the clock of the node on which it was begun, as `since`."""
+    begun_by: str
+    """A person, a token or a program."""
+    begun_on: str
+    """The node."""
+    why: str
+    since: int
+    """When the stage began, or the rollout stopped or ended."""
+    by: str
+    """The actor of the last step: a person, a token, a program, or the rollout itself."""
+    by_node: str
+    reason: str
+    """Why it stopped, or went back."""
+    constraints: tuple[str, ...]
+    new: tuple[str, ...]
+    """The constraints without a definition in force before."""
+    applies_here: bool
+    """This node is in a stage begun."""
+    figures: StagedFigures
+    waits_for: str
+    """Why a running rollout does not go on yet, as this node sees the fleet."""
+    holds_for: float | None
+    """Seconds for which the gate has held, as this node sees the fleet; null: the gate does not hold."""
+
+
+class NamedRollout(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout."""
+
+    id: str
+    """Its id, or the beginning of it."""
+
+
+class RolloutCommand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The body of a command on a rollout."""
+
+    why: str = ""
+
+
+class StopRollout(RolloutCommand, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/rollouts/{id}/stop`."""
+
+    id: str
+
+
+class ContinueRollout(RolloutCommand, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/rollouts/{id}/continue`."""
+
+    id: str
+
+
+class RollBack(RolloutCommand, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/rollouts/{id}/back`."""
+
+    id: str
+
+
+class RolledBack(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout was rolled back."""
+
+    rollout: RolloutReport
+    restored: tuple[str, ...]
+    """The constraints with their former definitions."""
+    kept: tuple[str, ...]
+    """The constraints with another edit meanwhile, which stay as they are."""
+
+
+def begin_rollout(
+    constraints: Sequence[Mapping[str, object]],
+    *,
+    stages: Sequence[str],
+    gate: str = DEFAULT_GATE,
+    timeout: float | None = None,
+    why: str = "",
+) -> BeginRollout:
+    """The request of the clients' `begin_rollout`: the node checks the definitions."""
+    return BeginRollout(
+        constraints=cast("Sequence[AddConstraint]", list(constraints)), stages=list(stages), gate=gate, timeout=timeout, why=why
+    )
+
+
+async def _begin_rollout(node: "Node", request: BeginRollout) -> Reply[RolloutReport]:
+    try:
+        report = await node.rollouts.begin(
+            request.constraints, stages=request.stages, gate=request.gate, timeout=request.timeout, why=request.why
+        )
+    except BatchError as error:
+        place = f"constraints[{error.index}].{(error.field or '').removeprefix('add.')}"
+        raise wrong(f"`{place}`: {error}", place) from None
+    return Reply(report, created=True)
+
+
+def show_rollout(each: RolloutReport) -> list[str | Table]:
+    """A rollout in sentences, and a row for each stage."""
+    now = time.time()
+    figures = each.figures
+    view: list[str | Table] = [show_step(each)]
+    if each.why:
+        view.append(f"why: {each.why}")
+    view.append(f"gate: {each.gate}; a stage waits for {show_duration(each.timeout)} beyond that")
+    named = [f"{id_} (new)" if id_ in each.new else id_ for id_ in each.constraints]
+    view.append(f"constraints: {_some(named[:20], len(named))}")
+    columns = [Column(title) for title in ("stage", "nodes with", "state", "nodes")]
+    rows = [
+        [
+            str(number), stage.on, stage.state,
+            _some(stage.nodes, stage.nodes_in_all),
+        ]
+        for number, stage in enumerate(each.stages, start=1)
+    ]  # fmt: skip
+    view.append(Table(columns, rows))
+    if each.phase in ("running", "stopped"):
+        view.append(
+            f"on the nodes so far: {figures.violations} violations in this stage, {figures.violated} violated now, "
+            f"{figures.unknown} unknown; {figures.reachable} of {figures.nodes} nodes judge by it"
+        )
+    view.append(f"begun {show_time(each.began, now)} by {each.begun_by} on {each.begun_on}")
+    return view
+
+
+def _some(names: Sequence[str], count: int) -> str:
+    """Names, and how many more there are."""
+    return ", ".join(names) + (f" and {count - len(names)} more" if count > len(names) else "") or "-"
+
+
+def show_step(each: RolloutReport) -> str:
+    """Where a rollout stands, in a sentence."""
+    where = f"stage {each.stage} of {len(each.stages)}"
+    if each.phase == "running":
+        held = "" if each.holds_for is None else f"the gate has held for {each.holds_for:.0f} s"
+        told = "; ".join(part for part in (held, each.waits_for) if part)
+        return f"{each.id}: running, {where}{': ' + told if told else ''}"
+    if each.phase == "stopped":
+        return f"{each.id}: STOPPED in {where}: {each.reason}"
+    return f"{each.id}: {each.phase}{', ' + each.reason if each.reason else ''}"
+
+
+def show_rollouts(answer: list[RolloutReport]) -> View:
+    """A row for each rollout, the newest last."""
+    if not answer:
+        return "no rollout: `constraint-crdt apply FILE --stage SELECTOR` begins one"
+    now = time.time()
+    columns = [Column(title) for title in ("rollout", "phase", "stage", "constraints", "since", "by", "reason")]
+    rows = [
+        [
+            each.id, each.phase, f"{each.stage} of {len(each.stages)}", str(len(each.constraints)), show_time(each.since, now),
+            f"{each.by} on {each.by_node}", each.reason or each.waits_for or "-",
+        ]
+        for each in answer
+    ]  # fmt: skip
+    return Table(columns, rows)
+
+
+BEGIN_ROLLOUT: Final = Operation(
+    name="begin_rollout",
+    method=POST,
+    path="/v1/rollouts",
+    summary="Give constraints new definitions in stages.",
+    about="Give constraints new definitions in stages of nodes: each goes on once the gate has held on the nodes so far.",
+    request=BeginRollout,
+    response=RolloutReport,
+    run=_begin_rollout,
+    body=Body(shape=BeginRollout, limit=MAX_BATCH_BYTES),
+    created=True,
+    errors=frozenset({409}),
+    positional=("constraints",),
+    build=begin_rollout,
+    patience=lambda _: 30.0,
+)
+
+
+async def _rollouts(node: "Node", _: Empty) -> list[RolloutReport]:
+    return node.rollouts.reports()
+
+
+ROLLOUTS: Final = Operation(
+    name="rollouts",
+    method=GET,
+    path="/v1/rollouts",
+    summary="The rollouts of the fleet, the newest last.",
+    about="The rollouts of the fleet, the newest last. Those that are over are kept until their place is needed.",
+    request=Empty,
+    response=list[RolloutReport],
+    run=_rollouts,
+    command=Command(
+        name="rollout list",
+        example="rollout list",
+        help="the rollouts of the fleet: stage, gate, why one stopped",
+        group="constraints",
+        show=lambda answer, _, __: show_rollouts(answer),
+    ),
+)
+
+
+async def _rollout(node: "Node", request: NamedRollout) -> RolloutReport:
+    with _named():
+        return node.rollouts.report(request.id)
+
+
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
+    """Answer an unknown rollout with 404."""
+    try:
+        yield
+    except UnknownName as error:
+        if error.kind != "rollout":
+            raise
+        raise not_found(f"there is no rollout {error.name!r} here: `constraint-crdt rollout list` tells their ids", "id") from None
+
+
+ROLLOUT: Final = Operation(
+    name="rollout",
+    method=GET,
+    path="/v1/rollouts/{id}",
+    summary="A rollout.",
+    about="A rollout, by its id or the beginning of it.",
+    request=NamedRollout,
+    response=RolloutReport,
+    run=_rollout,
+    by_segment=True,
+    command=Command(
+        name="rollout show",
+        example="rollout show ID",
+        help="a rollout: its stages, what its gate reads, why it waits or stopped",
+        group="constraints",
+        flags={"id": Flag(metavar="ID", help="its id, or the beginning of it")},
+        show=lambda answer, _, __: show_rollout(answer),
+    ),
+)
+
+_ROLLOUT_FLAGS: Final = {
+    "id": Flag(metavar="ID", help="its id, or the beginning of it"),
+    "why": Flag("--why", metavar="TEXT", help="the reason, for everybody who looks"),
+}
+
+
+async def _stop_rollout(node: "Node", request: StopRollout) -> RolloutReport:
+    with _named():
+        return await node.rollouts.stop(request.id, why=request.why)
+
+
+STOP_ROLLOUT: Final = Operation(
+    name="stop_rollout",
+    method=POST,
+    path="/v1/rollouts/{id}/stop",
+    summary="Stop a rollout where it is.",
+    about="Stop a rollout where it is: the nodes of the stages begun keep the new definitions, no other node gets them.",
+    request=StopRollout,
+    response=RolloutReport,
+    run=_stop_rollout,
+    body=Body(shape=RolloutCommand),
+    errors=frozenset({404, 409}),
+    by_segment=True,
+    command=Command(
+        name="rollout stop",
+        example="rollout stop ID --why 'the dock is closed'",
+        help="stop a rollout where it is; `continue` goes on, `back` rolls back",
+        group="constraints",
+        flags=_ROLLOUT_FLAGS,
+        show=lambda answer, _, __: show_step(answer),
+    ),
+)
+
+
+async def _continue_rollout(node: "Node", request: ContinueRollout) -> RolloutReport:
+    with _named():
+        return await node.rollouts.go_on(request.id, why=request.why)
+
+
+CONTINUE_ROLLOUT: Final = Operation(
+    name="continue_rollout",
+    method=POST,
+    path="/v1/rollouts/{id}/continue",
+    summary="Have a stopped rollout go on.",
+    about="Have a stopped rollout go on in its stage, whose violations are counted anew.",
+    request=ContinueRollout,
+    response=RolloutReport,
+    run=_continue_rollout,
+    body=Body(shape=RolloutCommand),
+    errors=frozenset({404, 409}),
+    by_segment=True,
+    command=Command(
+        name="rollout continue",
+        example="rollout continue ID",
+        help="have a stopped rollout go on in its stage; violations are counted anew",
+        group="constraints",
+        flags=_ROLLOUT_FLAGS,
+        show=lambda answer, _, __: show_step(answer),
+    ),
+)
+
+
+async def _roll_back(node: "Node", request: RollBack) -> RolledBack:
+    with _named():
+        return await node.rollouts.back(request.id, why=request.why)
+
+
+def show_rolled_back(answer: RolledBack) -> View:
+    """The result, in a sentence; a line for each constraint with another edit."""
+    done = f"as before: {_some(answer.restored[:20], len(answer.restored))}" if answer.restored else "nothing to restore"
+    kept = [f"note: {id_} was changed by somebody else meanwhile, and stays as it is" for id_ in answer.kept]
+    return [f"{answer.rollout.id}: rolled back, {done}", *kept]
+
+
+ROLL_BACK: Final = Operation(
+    name="roll_back",
+    method=POST,
+    path="/v1/rollouts/{id}/back",
+    summary="Roll a rollout back.",
+    about="Give the constraints of a rollout their former definitions, in one transaction; of a complete rollout, too.",
+    request=RollBack,
+    response=RolledBack,
+    run=_roll_back,
+    body=Body(shape=RolloutCommand),
+    errors=frozenset({404, 409}),
+    by_segment=True,
+    command=Command(
+        name="rollout back",
+        example="rollout back ID --why 'false alarms in zone b'",
+        help="give the constraints of a rollout their former definitions, also once it is complete",
+        group="constraints",
+        flags=_ROLLOUT_FLAGS,
+        show=lambda answer, _, __: show_rolled_back(answer),
     ),
 )

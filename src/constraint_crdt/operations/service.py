@@ -14,6 +14,7 @@ import msgspec
 from constraint_crdt.crdt.limits import DURATION_MAX
 from constraint_crdt.model import KEPT, EventKind, counted
 from constraint_crdt.operations.command import Column, Command, Flag, Table, View, parse_count, parse_duration
+from constraint_crdt.operations.constraints import LOOSEN
 from constraint_crdt.operations.operation import (
     GET,
     JSON,
@@ -286,6 +287,7 @@ IMPORT_STATE: Final = Operation(
                 help="take its constraints alone, as `apply` does, and none of its nodes",
             ),
             "dry_run": Flag("--dry-run", action="store_true", help="say what would change, and which nodes are unknown here"),
+            "loosen": LOOSEN,
         },
     ),
 )
@@ -433,7 +435,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     check: str
     """The check: name, clock, seeds, peers, view, silent, store, disk, agreement, messages, software, certificates,
-    undecidable, retired, budgets, actions, api, tokens; by the command line also node, settings, port."""
+    undecidable, retired, budgets, actions, rollouts, api, tokens; by the command line also node, settings, port."""
     level: Level
     what: str
     """The finding, a sentence."""

@@ -24,11 +24,13 @@ from constraint_crdt.operations.command import (
     parse_selectors,
     show_time,
 )
+from constraint_crdt.operations.constraints import LOOSEN, EditEffect, show_effect
 from constraint_crdt.operations.operation import (
     DELETE,
     GET,
     PAGED,
     PUT,
+    YES_NO,
     Body,
     Freshness,
     Operation,
@@ -38,6 +40,7 @@ from constraint_crdt.operations.operation import (
     Right,
     concatenated,
     not_found,
+    parse_flag,
 )
 
 if TYPE_CHECKING:
@@ -318,6 +321,8 @@ class ParameterSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     value: float | str | bool
     on: Mapping[str, str] | str | None = None
     """The labels of the nodes concerned, or the text of a selector; null: all nodes."""
+    loosen: bool = False
+    """Set it also where it loosens a critical constraint."""
 
 
 class SetParameter(ParameterSetting, frozen=True, kw_only=True):
@@ -331,6 +336,8 @@ class UnsetParameter(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     on: str | None = None
+    loosen: bool = False
+    """Remove it also where it loosens a critical constraint."""
 
 
 class NodeParameter(msgspec.Struct, frozen=True, kw_only=True):
@@ -356,6 +363,8 @@ class ParameterChange(msgspec.Struct, frozen=True, kw_only=True):
     """Their number."""
     constraints: tuple[str, ...]
     """The active constraints that read it on these nodes, by id."""
+    effects: tuple[EditEffect, ...] = ()
+    """What it means for these constraints, for at most 100 of them."""
 
 
 async def _parameters(node: "Node", request: GetParameters) -> list[ParameterReport]:
@@ -424,11 +433,13 @@ def _parameter_value(text: str) -> object:
     """The value of a parameter. Raises `UsageError` for an empty value, as of an unset variable of a shell."""
     if not text:
         raise UsageError("VALUE is empty, as of an unset shell variable: give a number, true, false or a text")
+    if text.lower() in ("true", "false") and text not in ("true", "false"):
+        raise UsageError(f"{text} would be a text: write {text.lower()}, as CEL does")
     return parse_scalar(text)
 
 
 async def _set(node: "Node", request: SetParameter) -> ParameterChange:
-    return await node.set_parameter(request.name, request.value, request.on)
+    return await node.set_parameter(request.name, request.value, request.on, loosen=request.loosen)
 
 
 def show_change(answer: ParameterChange, _: Any, __: "Namespace") -> View:
@@ -450,6 +461,7 @@ def show_change(answer: ParameterChange, _: Any, __: "Namespace") -> View:
     readers = ", ".join(answer.constraints[:SHOWN_NODES])
     more = f" and {len(answer.constraints) - SHOWN_NODES} more" if len(answer.constraints) > SHOWN_NODES else ""
     lines.append(f"  read by {readers}{more}" if readers else "  no constraint reads it there")
+    lines += [f"  {each.id}: {show_effect(each)}" for each in answer.effects[:SHOWN_NODES]]
     return lines
 
 
@@ -471,6 +483,7 @@ SET_PARAMETER: Final = Operation(
     request=SetParameter,
     response=ParameterChange,
     run=_set,
+    errors=frozenset({409}),
     body=Body(shape=ParameterSetting),
     positional=("name", "value"),
     command=Command(
@@ -484,6 +497,7 @@ SET_PARAMETER: Final = Operation(
                 "--on", action="append", metavar="SELECTOR", convert=parse_selectors,
                 help="only for nodes with these labels, as in 'zone=dock, !spare'; the most specific setting counts",
             ),
+            "loosen": LOOSEN,
         },
         show=show_change,
     ),
@@ -492,7 +506,7 @@ SET_PARAMETER: Final = Operation(
 
 async def _unset(node: "Node", request: UnsetParameter) -> ParameterChange:
     try:
-        return await node.unset_parameter(request.name, request.on)
+        return await node.unset_parameter(request.name, request.on, loosen=request.loosen)
     except UnknownName as error:
         raise not_found(str(error), name=request.name, known=node.gossip.state.parameters) from None
 
@@ -507,14 +521,22 @@ UNSET_PARAMETER: Final = Operation(
     request=UnsetParameter,
     response=ParameterChange,
     run=_unset,
-    parameters=(Parameter(name="on", about="the selector of the setting; default: that for all nodes"),),
+    parameters=(
+        Parameter(name="on", about="the selector of the setting; default: that for all nodes"),
+        Parameter(name="loosen", about="1: remove it also where it loosens a critical constraint", schema=YES_NO, parse=parse_flag),
+    ),
+    errors=frozenset({409}),
     positional=("name",),
     command=Command(
         name="unset",
         example="unset speed_limit --on zone=dock",
         help="remove a setting of a parameter, and show which nodes and constraints that changes",
         group="constraints",
-        flags={"name": _PARAMETER, "on": Flag("--on", metavar="SELECTOR", help="of the setting; default: that for all nodes")},
+        flags={
+            "name": _PARAMETER,
+            "on": Flag("--on", metavar="SELECTOR", help="of the setting; default: that for all nodes"),
+            "loosen": LOOSEN,
+        },
         show=show_change,
     ),
 )

@@ -54,6 +54,7 @@ from constraint_crdt.types.nodes import (
 )
 from constraint_crdt.types.parameters import PARAMETER
 from constraint_crdt.types.readings import READING
+from constraint_crdt.types.rollouts import ROLLOUT
 from constraint_crdt.types.variables import VARIABLES
 from constraint_crdt.types.verdicts import VERDICT
 
@@ -61,7 +62,7 @@ OBSERVER: Final = "observer"
 MEMBER: Final = "member"
 OPERATOR: Final = "operator"
 
-_OF_OPERATORS: Final = frozenset({ADD, ALERT_RULE, BUDGET, CHANGE, PARAMETER, REVOKE, ROOT, SILENCE, SWITCH, UNDO, VOUCH})
+_OF_OPERATORS: Final = frozenset({ADD, ALERT_RULE, BUDGET, CHANGE, PARAMETER, REVOKE, ROLLOUT, ROOT, SILENCE, SWITCH, UNDO, VOUCH})
 _OF_OBSERVERS: Final = frozenset({CERTIFICATE, SIGNATURE, SETTLED, NODE, VARIABLES})
 
 
@@ -727,6 +728,7 @@ _RIGHTS: Final = {
     BUDGET: "define budgets",
     PARAMETER: "set parameters",
     REVOKE: "revoke nodes",
+    ROLLOUT: "stage constraints",
     ROOT: "replace the root",
     SILENCE: "silence alerts",
     UNDO: "undo retirements",
@@ -755,6 +757,7 @@ def _excess(role: str, replica: Replica, cell: Cell) -> str | None:
             CHANGE: "write the history of rules",
             PARAMETER: "set parameters",
             REVOKE: "revoke nodes",
+            ROLLOUT: "stage constraints",
             ROOT: "replace the root",
             SWITCH: "disable or enable constraints",
             UNDO: "undo retirements",

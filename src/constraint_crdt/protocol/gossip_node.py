@@ -291,6 +291,23 @@ class GossipNode:
         )  # fmt: skip
         return self._put_definition(id_, definition, at)
 
+    def new_definition(self, fields: DefinitionFields) -> Definition:
+        """A definition with these fields, and the defaults of the others, not written yet. Raises as `add_constraint`."""
+        return edited(Definition(), fields, self._end(fields.get("ttl"), fields.get("until")))
+
+    def resolved_definition(self, id_: str, keep: Dot | None = None) -> Definition:
+        """The definition that `resolve_conflict` writes. Raises as that does."""
+        additions = self.local.state.constraints.additions(id_)
+        if not additions:
+            raise UnknownConstraint(id_)
+        if keep is None:
+            return joined([each.definition for each in additions])
+        kept = next((each.definition for each in additions if each.dot == keep), None)
+        if kept is None:
+            message = f"no definition of {id_} in force is of the mutation {dot_text(keep)}: look again"
+            raise ConstraintCrdtError(message, field="keep")
+        return kept
+
     def edited_definition(self, id_: str, fields: DefinitionFields) -> Definition:
         """The definition of an active constraint with other fields, not written yet. Raises as `edit_constraint`."""
         expires_at = self._end(fields.get("ttl"), fields.get("until"))
@@ -310,16 +327,7 @@ class GossipNode:
         Raises `UnknownConstraint` for an inactive constraint, and `ConstraintCrdtError` for a dot of no definition in force, and
         for definitions that cannot be joined.
         """
-        additions = self.local.state.constraints.additions(id_)
-        if not additions:
-            raise UnknownConstraint(id_)
-        if keep is None:
-            return self._put_definition(id_, joined([each.definition for each in additions]), at)
-        kept = next((each.definition for each in additions if each.dot == keep), None)
-        if kept is None:
-            message = f"no definition of {id_} in force is of the mutation {dot_text(keep)}: look again"
-            raise ConstraintCrdtError(message, field="keep")
-        return self._put_definition(id_, kept, at)
+        return self._put_definition(id_, self.resolved_definition(id_, keep), at)
 
     def _put_definition(self, id_: str, definition: Definition, at: int | None) -> Change:
         if definition.when is not None and not definition.meaning:
@@ -375,14 +383,15 @@ class GossipNode:
         self,
         definitions: Mapping[str, Definition | None],
         switches: Mapping[str, Switch | None],
+        further: Callable[[Replica], None] = lambda _: None,
         *,
         actor: str = "",
-        why: str = "",
         at: int | None = None,
     ) -> None:
         """Give constraints definitions that they had, None to remove them; disable constraints as before, with None enable them.
 
-        Raises `ClockInDoubt` for a definition with an end, and `ConstraintCrdtError` beyond a limit; nothing changes then.
+        A disabling has its former end and reason. `further`: other writes of the same transaction. Raises `ClockInDoubt` for a
+        definition with an end, and `ConstraintCrdtError` beyond a limit; nothing changes then.
         """
         state, time = self.local.state, self.local.time.stamp()
         if any(each is not None and each.expires_at is not None for each in definitions.values()):
@@ -395,8 +404,9 @@ class GossipNode:
                 elif id_ in state.constraints:
                     self._remove(id_, me)
             for id_, switch in switches.items():
-                until = None if switch is None else switch.until
+                until, why = (None, "") if switch is None else (switch.until, switch.why)
                 state.switches.put_all([id_], disabled=switch is not None, until=until, time=time, actor=actor, why=why, node=me)
+            further(me)
 
         self.write(write)
 
@@ -500,8 +510,9 @@ class GossipNode:
         state = self.local.state
         enabled = [id_ for id_ in sorted(state.constraints) if id_ not in state.switches]
         evaluations = evaluate(
-            state.constraints, values, self.labels, enabled, bind=lambda definition: state.parameters.bind(definition, self.labels)
-        )
+            state.constraints, values, self.labels, enabled, bind=lambda definition: state.parameters.bind(definition, self.labels),
+            definitions=lambda id_: state.definitions_on(id_, self.labels),
+        )  # fmt: skip
         for each in evaluations:
             self.record_each({each.constraint: each.counts})
         return evaluations

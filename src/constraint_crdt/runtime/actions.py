@@ -31,7 +31,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -44,12 +44,12 @@ from constraint_crdt.alerts.actions import (
     Action,
     Turn,
     environment_of,
-    filled,
+    filled_place,
     message_of,
     read_secret,
     signed,
 )
-from constraint_crdt.alerts.delivery import FIRST_PAUSE, Deliveries, Failure, Message, failure_of, post
+from constraint_crdt.alerts.delivery import FIRST_PAUSE, TIMEOUT, Deliveries, Failure, Message, failure_of, post
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError, StoreError
 from constraint_crdt.model import VerdictState
@@ -58,6 +58,7 @@ from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.guards import binds
+from constraint_crdt.sources.formats import SourceError
 from constraint_crdt.store.files import read_bounded, replace_file
 from constraint_crdt.transport import PublishingTransport, Transport, TransportError
 from constraint_crdt.types.verdicts import VIOLATED_STATES
@@ -156,7 +157,8 @@ class Actions(Deliveries[TurnMessage]):
     ) -> None:
         """`file`: keeps the queue; None: it is lost with the node. `now`: ns since the epoch.
 
-        Raises `ConstraintCrdtError` for a secret that cannot be read, and for Zenoh without a session.
+        Raises `ConstraintCrdtError` for a secret that cannot be read, for Zenoh without a session, and for MQTT without its client
+        or with files that cannot be used.
         """
         super().__init__(first_pause=first_pause, threads=THREADS)
         self._actions = {action.name: action for action in actions}
@@ -170,6 +172,7 @@ class Actions(Deliveries[TurnMessage]):
         for action in actions:
             if action.zenoh and not isinstance(transport, PublishingTransport):
                 raise ConstraintCrdtError(f"action {action.name}: this node has no session of Zenoh to publish with")
+        self._brokers = {action.name: _publisher_of(action) for action in actions if action.mqtt}
         self._figures = {action.name: _Figures() for action in actions}
         self._matching: dict[str, tuple[Action, ...]] = {}
         self._told: dict[tuple[str, str], Followed] = {}
@@ -273,8 +276,8 @@ class Actions(Deliveries[TurnMessage]):
         return now - self._unknown.setdefault(id_, now) >= action.unknown_for
 
     def _tell(self, action: Action, id_: str, turn: str, begun: int, *, repeated: bool = False) -> None:
-        constraints, verdict = self._gossip.state.constraints, self._evaluator.verdict(id_)
-        given = [each.definition.severity for each in constraints.additions(id_)] if id_ in constraints else []
+        verdict = self._evaluator.verdict(id_)
+        given = [each.severity for each in self._gossip.state.definitions_on(id_, self._gossip.labels)]
         severity = max(given, key=lambda each: each.rank, default=None)
         told = Turn(
             action=action.name,
@@ -298,6 +301,10 @@ class Actions(Deliveries[TurnMessage]):
             self.drop_oldest(longest, f"more than {MOST_WAITING} wait")
         self._changes += 1
         self.put(_key(turn.action, turn.constraint), TurnMessage(turn))
+
+    def add_destinations(self, destinations: Mapping[str, str]) -> None:
+        """Use these addresses from now on. Others stay for the actions that name them."""
+        self._destinations = {**self._destinations, **destinations}
 
     # --- attempts ----------------------------------------------------------------------------------------------------------
 
@@ -356,17 +363,13 @@ class Actions(Deliveries[TurnMessage]):
                 headers |= signed(secret, turn.id(node), self._now() // SECOND, body)
             address = self._destinations.get(action.webhook, action.webhook)
             return failure_of(await self.in_thread(post, address, body, headers))
-        return await self._publish(action, turn, body, kind)
-
-    async def _publish(self, action: Action, turn: Turn, body: bytes, kind: str) -> Failure | None:
-        from urllib.parse import quote
-
-        facts = turn.facts(self._gossip.node_id, self._gossip.fleet)
-        key = str(filled(action.zenoh, {name: quote(str(value), safe="") for name, value in facts.items()}))
+        place, broker = filled_place(action.zenoh or action.topic, turn.facts(node, fleet)), self._brokers.get(action.name)
+        if broker is not None:
+            return await self.in_thread(_publish, broker, place, body, kind, action.retain)
         if not isinstance(self._transport, PublishingTransport):
             return Failure("this node has no session of Zenoh", final=True)
         try:
-            await self._transport.publish(key, body, kind)
+            await self._transport.publish(place, body, kind)
         except TransportError as error:
             return Failure(str(error))
         return None
@@ -531,6 +534,35 @@ def _secret_of(action: Action) -> bytes:
         raise ConstraintCrdtError(f"{where} is no text in UTF-8") from None
     except ConstraintCrdtError as error:
         raise ConstraintCrdtError(f"{where}: {error}") from None
+
+
+# --- brokers ----------------------------------------------------------------------------------------------------------------
+
+
+class Broker(Protocol):
+    """Where messages are published; see `sources.mqtt.Publisher`."""
+
+    def publish(self, topic: str, payload: bytes, media_type: str, *, retain: bool = False) -> None:
+        """Blocks until the broker has the message. Raises `SourceError`."""
+
+
+def _publisher_of(action: Action) -> Broker:
+    """The publisher of an action. Raises `ConstraintCrdtError`."""
+    from constraint_crdt.sources.mqtt import Publisher  # for actions at a broker only
+
+    try:
+        return Publisher(action.mqtt, action, TIMEOUT)
+    except SourceError as error:
+        raise ConstraintCrdtError(f"action {action.name}: {error}") from None
+
+
+def _publish(broker: Broker, topic: str, body: bytes, kind: str, retain: bool) -> Failure | None:
+    """A single attempt."""
+    try:
+        broker.publish(topic, body, kind, retain=retain)
+    except SourceError as error:
+        return Failure(str(error))
+    return None
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------------

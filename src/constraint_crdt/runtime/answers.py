@@ -41,6 +41,7 @@ from constraint_crdt.operations.constraints import (
     reported_disabling,
     reported_fields,
     reported_instances,
+    reported_staging,
     reported_time,
     reported_verdict,
 )
@@ -65,6 +66,7 @@ from constraint_crdt.operations.nodes import (
     link_reports,
     slow_links,
 )
+from constraint_crdt.operations.rules import RolloutReport, show_step
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.operations.variables import (
     MOST_CHANGED,
@@ -177,6 +179,7 @@ class Answers:
         history: VerdictHistory,
         undecidable_of: Callable[[Iterable[str]], Mapping[str, str]],
         faults: Callable[[], Iterable[Finding]],
+        rollouts: Callable[[], Sequence[RolloutReport]],
     ) -> None:
         """`undecidable_of`: gives the reasons of those of some constraints that no node can decide. `faults`: gives the findings
         that a status names.
@@ -185,6 +188,7 @@ class Answers:
         self._undecidable_of = undecidable_of
         self._log = log
         self._history = history
+        self._rollouts = rollouts
         self._gossip = gossip
         self._feed = feed
         self._exchanges = exchanges
@@ -337,6 +341,9 @@ class Answers:
         for id_ in sorted(self._feed.definitions.conflicts)[:MOST_WORST]:
             nodes = sorted({each.dot.replica.node_id for each in state.constraints.additions(id_)})
             yield Concern(kind="conflict", what=f"{id_} has several definitions, by {named(nodes)}", command=f"resolve {id_}")
+        for rollout in self._rollouts():
+            kind = "rollout" if rollout.phase == "running" else "rollout stopped"
+            yield Concern(kind=kind, what=show_step(rollout), command=f"rollout show {rollout.id}")
         offsets = sorted(self._gossip.time.offsets.items())
         off = [f"{name} {offset / SECOND:+.1f} s" for name, offset in offsets if abs(offset) > self._gossip.time.max_skew]
         if off:
@@ -426,13 +433,21 @@ class Answers:
         return [name for name in self.names if selector.matches(labels.get(name, {}))]
 
     def nodes(self, convergence: Convergence, names: Sequence[str] | None = None) -> list[NodeReport]:
-        """See `Node.nodes`."""
-        described = self._gossip.state.nodes
+        """See `Node.nodes`. O(nodes)."""
+        described, positions = self._gossip.state.nodes, self._gossip.state.register.by_node
         revoked, speaking = self._gossip.revoked_nodes, self._exchanges.sites.speaking()
         kinds, opened = link_kinds(self._transport), {peer.name: peer.opened for peer in self._transport.peers()}
         wanted = self.names if names is None else names
         found = [
-            self._node(name, described.get(name), convergence, revoked, kinds.get(name, "none"), speaking.get(name, ()))
+            self._node(
+                name,
+                described.get(name),
+                positions.get(name),
+                convergence,
+                revoked,
+                kinds.get(name, "none"),
+                speaking.get(name, ()),
+            )
             for name in wanted
         ]
         return [msgspec.structs.replace(each, uptime=self._uptime(each, opened.get(each.node))) for each in found]
@@ -668,6 +683,7 @@ class Answers:
         self,
         name: str,
         described: NodeValue | None,
+        position: tuple[int, int] | None,
         convergence: Convergence,
         revoked: Set[str],
         link: LinkState,
@@ -681,7 +697,7 @@ class Answers:
             live=self._is_live(name),
             satisfied=counts.satisfied,
             violations=counts.violated,
-            position=state.register.node_position(name),
+            position=position,
             same_constraints=me or self._same_constraints(name),
             same_state=me or gossip.tracker.hash(name) == gossip.state_hash,
             software=described.software if described else "",
@@ -703,11 +719,12 @@ class Answers:
         reports = tuple(map(_definition, additions))
         ends = [each.expires_at for each in definitions if each.expires_at is not None]
         first, counts, last = reports[0], state.metrics.constraint(id_), self._evaluator.last(id_)
+        by_now = state.rollouts.staged(id_, tuple(definitions), self._gossip.labels)  # of an expired one, too
         active = id_ in state.constraints  # if not, the end has passed, and the evaluator may still have to look
         own = self._evaluator.verdict(id_) if active else None
         verdict = reported_verdict(own)
         verdict["reason"] = last.reason if last else ""
-        verdict["state"] = state_here(last, definitions, self._gossip.labels) if active else VerdictState.OFF.value
+        verdict["state"] = state_here(last, by_now, self._gossip.labels) if active else VerdictState.OFF.value
         disabled = reported_disabling(state.switches.disabling(id_))
         if disabled is not None:
             verdict["state"] = DISABLED
@@ -726,7 +743,7 @@ class Answers:
             added_at=first.added_at,
             expires_at=max(ends) if len(ends) == len(definitions) else None,
             **reported_fields(definitions[0]),
-            applies_here=any(each.applies_to(self._gossip.labels) for each in definitions),
+            applies_here=any(each.applies_to(self._gossip.labels) for each in by_now),
             conflict=is_conflict(definitions),
             definitions=reports,
             satisfied=counts.satisfied,
@@ -740,6 +757,7 @@ class Answers:
             violated_on=tuple([ViolatedNode(node=node, **reported_verdict(each)) for node, each in named]),
             disabled=disabled,
             instances=reported_instances(self._evaluator.instances(id_, MOST_VIOLATED)) if active else None,
+            staged=reported_staging(state.rollouts, id_, self._gossip.labels),
         )
 
 

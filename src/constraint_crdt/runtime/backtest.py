@@ -14,7 +14,8 @@ Rules kept here:
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from operator import itemgetter
 from pathlib import Path
@@ -28,6 +29,8 @@ from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import check_names
+from constraint_crdt.expression.evaluation import expressions_of
+from constraint_crdt.expression.instances import MAX_INSTANCES, instance_name, read_instance
 from constraint_crdt.expression.judgement import Judge
 from constraint_crdt.expression.temporal import read_spells
 from constraint_crdt.model import Scope, VerdictState
@@ -60,6 +63,8 @@ Definitions = Mapping[str, Sequence[Definition]]
 """The definitions in force, by constraint."""
 
 NO_DEFINITIONS: Definitions = {}
+
+NO_LABELS: Mapping[str, Collection[str]] = {}
 
 
 # --- sources ----------------------------------------------------------------------------------------------------------------
@@ -292,23 +297,32 @@ class PrometheusSeries:
         """See `Source`: series have no rules."""
 
 
-def read_prometheus(answers: Sequence[tuple[str, str, bytes]], *, check_every: float, max_age: float) -> list[PrometheusSeries]:
+def labels_read(definitions: Iterable[Definition]) -> dict[str, set[str]]:
+    """The labels by which definitions with `each` read a variable, by the variable."""
+    found: dict[str, set[str]] = {}
+    for definition in definitions:
+        if definition.each is not None:
+            for name in (name for each in expressions_of(definition) for name in each.variables):
+                found.setdefault(name, set()).add(definition.each)
+    return found
+
+
+def read_prometheus(
+    answers: Sequence[tuple[str, str, bytes]],
+    *,
+    check_every: float,
+    max_age: float,
+    labels: Mapping[str, Collection[str]] = NO_LABELS,
+) -> list[PrometheusSeries]:
     """The series by node, from answers of range queries: the name of the variable or "", the name for errors, and the JSON.
 
-    The variable is the name of the metric if none is given, the node is the label `instance`. Raises `RecordingError` for another
-    form, for a metric without a name, and for several series of a variable on a node.
+    The variable is the name of the metric if none is given, the node is the label `instance`. `labels`: see `labels_read`; a series
+    with such a label is an instance. Raises `RecordingError` for another form, for a metric without a name, for several series of a
+    variable or an instance on a node, and for too many instances.
     """
     found: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for given, source, content in answers:
-        try:
-            answer = msgspec.json.decode(content, type=_Answer)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise RecordingError(f"{source} is no answer of Prometheus to a range query: {error}") from None
-        if answer.status != "success" or answer.data is None:
-            raise RecordingError(f"{source}: the query failed: {answer.error or answer.status}")
-        if answer.data.result_type != "matrix":
-            raise RecordingError(f"{source} has a {answer.data.result_type}: ask /api/v1/query_range, which has values over time")
-        for each in answer.data.result:
+        for each in _matrix(source, content):
             name, node = given or each.metric.get("__name__", ""), each.metric.get("instance", "") or "prometheus"
             if not name:
                 raise RecordingError(f"{source} has series without a name: give one, as in temp_c={source}")
@@ -316,15 +330,52 @@ def read_prometheus(answers: Sequence[tuple[str, str, bytes]], *, check_every: f
                 check_names([name])
             except ConstraintCrdtError as error:
                 raise RecordingError(f"{source}: {error}: give another name, as in temp_c={source}") from None
-            if name in found.setdefault(node, {}):
-                raise RecordingError(f"{source} has several series of {name} on {node}: sum or choose in the query, by (instance)")
             values = sorted((round(time * 1000) * (SECOND // 1000), _number(source, text)) for time, text in each.values)
-            if values:
-                found[node][name] = values
+            for named in _names(source, name, each.metric, labels.get(name, ())):
+                if named in found.setdefault(node, {}):
+                    by = ", ".join(["instance", *sorted(labels.get(name, ()))])
+                    raise RecordingError(f"{source} has several series of {named} on {node}: sum or choose in the query, by ({by})")
+                if values:
+                    found[node][named] = values
+    _check_instances(found)
     sources = [PrometheusSeries(node, series, check_every, max_age) for node, series in sorted(found.items()) if series]
     if not sources:
         raise RecordingError("there are no values of Prometheus for these queries and this time")
     return sources
+
+
+def _matrix(source: str, content: bytes) -> list[_Metric]:
+    """The series of an answer. Raises `RecordingError`."""
+    try:
+        answer = msgspec.json.decode(content, type=_Answer)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RecordingError(f"{source} is no answer of Prometheus to a range query: {error}") from None
+    if answer.status != "success" or answer.data is None:
+        raise RecordingError(f"{source}: the query failed: {answer.error or answer.status}")
+    if answer.data.result_type != "matrix":
+        raise RecordingError(f"{source} has a {answer.data.result_type}: ask /api/v1/query_range, which has values over time")
+    return answer.data.result
+
+
+def _check_instances(found: Mapping[str, Iterable[str]]) -> None:
+    """Raise `RecordingError` for more instances of a variable than a node takes. `found`: the names of the series, by node."""
+    for node, names in found.items():
+        counts = Counter((one.variable, one.label) for one in map(read_instance, names) if one is not None)
+        for (variable, label), count in counts.items():
+            if count > MAX_INSTANCES:
+                told = f"there are {count} instances of {variable} by {label} on {node}"
+                raise RecordingError(f"{told}: a node takes {MAX_INSTANCES}, so choose in the query")
+
+
+def _names(source: str, name: str, metric: Mapping[str, str], labels: Collection[str]) -> list[str]:
+    """The names of a series: as an instance by each of the labels that it has, else that of the variable."""
+    found = [instance_name(name, label, metric[label]) for label in sorted(labels) if metric.get(label)]
+    try:
+        for each in found:
+            read_instance(each)
+    except ConstraintCrdtError as error:
+        raise RecordingError(f"{source}: {error}") from None
+    return found or [name]
 
 
 def _number(source: str, text: str) -> float:
@@ -358,12 +409,27 @@ class _Group:
         self._choose = itemgetter(*read) if len(read) > 1 else lambda values: tuple(values[place] for place in read)
         chosen = [bands.get(name, _NOWHERE) for name in self.names]
         self.lows, self.highs = [low for low, _ in chosen], [high for _, high in chosen]
+        self._beside: dict[tuple[str, ...], tuple[Sequence[int], bool]] = {}
+
+    def beside(self, restless: tuple[str, ...], judge: Judge) -> tuple[Sequence[int], bool]:
+        """The places of the variables that are read beside these, and whether all of them are in the group."""
+        found = self._beside.get(restless)
+        if found is None:
+            if len(self._beside) >= MOST_BESIDE:
+                self._beside.clear()
+            wanted = judge.read_beside(restless)
+            places = [place for place, name in enumerate(self.names) if name in wanted]
+            found = self._beside[restless] = places, len(places) == len(wanted)
+        return found
 
     def choose(self, values: Sequence[object]) -> tuple[Any, ...]:
         """Those of the values that rules read."""
         chosen: tuple[Any, ...] = self._choose(values)
         return chosen
 
+
+MOST_BESIDE = 1000
+"""Sets of restless variables of a group that are kept."""
 
 _NOWHERE = (math.nan, math.nan)
 _FLOATS = {float}
@@ -433,11 +499,10 @@ class _Calm:
             self._since = self._since if self._off else self._clock.passed
             self._off[names] = self._clock.passed, chosen
         if restless:
-            taken = dict(zip(group.names, chosen, strict=True))
-            beside = self._evaluator.judge.read_beside(restless)
-            if not beside <= taken.keys():
+            places, whole = group.beside(tuple(restless), self._evaluator.judge)
+            if not whole:
                 await self.flush()
-            await self._measure({name: value for name, value in taken.items() if name in beside})
+            await self._measure({group.names[place]: chosen[place] for place in places})
 
     async def _measure(self, values: Mapping[str, object]) -> None:
         await self._evaluator.measure(values)

@@ -32,10 +32,10 @@ import getpass
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache, partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import msgspec
 
@@ -64,6 +64,7 @@ from constraint_crdt.types.counters import COUNTS, NODE_KEY, count_of, counts_va
 from constraint_crdt.types.definition import (
     ADD,
     Definition,
+    DefinitionFields,
     check_definition,
     check_selector,
     duration_ns,
@@ -619,6 +620,18 @@ def check_definitions(
             _check_definition(index, change, kinds, nodes, bind)
 
 
+def sound_definitions(
+    changes: Sequence[AddConstraint], kinds: Mapping[str, str], nodes: int, bind: Callable[[str], str]
+) -> list[AddConstraint]:
+    """Those of the additions that `check_definitions` takes; its parameters, and as slow."""
+    found = []
+    for change in changes[:MAX_CHANGES]:
+        with suppress(ConstraintCrdtError):
+            check_definitions([change], kinds, nodes, bind)
+            found.append(change)
+    return found
+
+
 CHECKED_AT_ONCE = 50
 """Definitions of which the check takes a millisecond."""
 
@@ -631,6 +644,19 @@ def is_cheap(changes: Sequence[BatchChange], kinds: Mapping[str, str]) -> bool:
     return all(
         change.scope is Scope.NODE and is_known(change.when, kinds) and is_known(change.clear_when, kinds) for change in adds
     )
+
+
+def new_definitions(gossip: GossipNode, changes: Iterable[BatchChange]) -> dict[str, Definition | None]:
+    """The definitions that a batch gives to active constraints, by id: the last of each, without those that say `loosen`."""
+    found: dict[str, Definition | None] = {}
+    for change in changes:
+        if type(change) is AddConstraint and change.id in gossip.state.constraints:
+            found.pop(change.id, None)
+            fields = {name: getattr(change, name) for name in DefinitionFields.__annotations__}
+            if not change.loosen:
+                with suppress(ConstraintCrdtError):  # the write refuses it, by its place in the batch
+                    found[change.id] = gossip.new_definition(cast("DefinitionFields", fields))
+    return found
 
 
 def apply_changes(gossip: GossipNode, changes: Sequence[BatchChange], *, at: int | None = None) -> list[BatchResult]:

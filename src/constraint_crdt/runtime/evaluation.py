@@ -258,6 +258,7 @@ class Evaluator:
             gossip.state.constraints, measurements, lambda: gossip.labels, gossip.time.now, self.fleet.view, self.fleet.writes,
             gossip.state.switches,
             lambda definition: gossip.state.parameters.bind(definition, gossip.labels),
+            lambda id_, definitions: gossip.state.rollouts.staged(id_, definitions, gossip.labels),
         )  # fmt: skip
         self._reset = asyncio.Event()
         """Set when a parameter changed that a constraint reads."""
@@ -467,7 +468,8 @@ class Evaluator:
             if self._recorder is not None:
                 self._recorder.tick(at)
         self.fleet.follow()
-        await self.judge_fleet()
+        if self.judge.fleet_ids:
+            await self.judge_fleet()
         self._verdicts.take_over()
         self._verdicts.note(self.judge.fleet_ids)
         await self._verdicts.tell()
@@ -548,7 +550,7 @@ class Evaluator:
 
     async def _load_library(self) -> None:
         """Load the CEL library in a thread, if an expression needs it and none did yet: the loop would stand still."""
-        if not is_loaded() and self.judge.need_library(self.judge.stale(RENEWED_AT_ONCE)):
+        if not is_loaded() and (stale := self.judge.stale(RENEWED_AT_ONCE)) and self.judge.need_library(stale):
             await asyncio.to_thread(environment)
 
     def _renew_some(self) -> bool:

@@ -51,6 +51,7 @@ from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.decay import RATE
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.nodes import AuditEntry
+from constraint_crdt.types.orset import strictest
 from constraint_crdt.types.parameters import told_setting
 from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict
 
@@ -363,13 +364,14 @@ class EventPublisher:
     def _turned(self, turn: Turn) -> None:
         """Publish the beginning of a violation with its values, the end with its length; nothing of a constraint of mode audit."""
         id_, me = turn.constraint, self._gossip.node_id
-        if turn.began and self._constraints.mode(id_) is Mode.AUDIT:
+        mode = strictest(self._gossip.state.definitions_on(id_, self._gossip.labels))
+        if turn.began and mode is Mode.AUDIT:
             return
         if turn.began:
             self.publish(EventKind.VIOLATED, constraint=id_, node=me, detail=self._begun(id_))
         elif turn.after not in VIOLATED_STATES:
             since = self._violated.pop(id_, None)
-            if turn.ended and self._constraints.mode(id_) is not Mode.AUDIT:
+            if turn.ended and mode is not Mode.AUDIT:
                 length = "" if since is None else f"after {show_length(max(0, self._now() - since) / SECOND)}"
                 self.publish(EventKind.SATISFIED, constraint=id_, node=me, detail=length)
 

@@ -82,16 +82,16 @@ class Guards:
 
     def _all_critical(self) -> list[str]:
         """The active critical constraints, ordered. O(these), and O(constraints) the first time."""
-        constraints, redefined = self._gossip.state.constraints, self._redefined
+        state, redefined = self._gossip.state, self._redefined
         if self._critical is None:
-            self._critical, redefined = set(), set(constraints)
+            self._critical, redefined = set(), set(state.constraints)
         for id_ in redefined:
-            if any(each.definition.severity is Severity.CRITICAL for each in constraints.additions(id_)):
+            if any(each.severity is Severity.CRITICAL for each in state.definitions_on(id_, self._gossip.labels)):
                 self._critical.add(id_)
             else:
                 self._critical.discard(id_)
         self._redefined = set()
-        return sorted(id_ for id_ in self._critical if id_ in constraints)
+        return sorted(id_ for id_ in self._critical if id_ in state.constraints)
 
     async def report(self, ids: Sequence[str] = (), *, unless: str | None = None, wait: float = 0.0) -> GuardReport:
         """The standing, once it differs from `unless`, or after `wait` seconds. Raises `ConstraintCrdtError` for too many."""
@@ -179,10 +179,9 @@ def binds(gossip: GossipNode, id_: str) -> bool:
     """True if a definition that applies to this node is enforced, and has something to judge; not of a disabled constraint."""
     if id_ in gossip.state.switches:
         return False
-    definitions = [each.definition for each in gossip.state.constraints.additions(id_)]
     return any(
         each.mode is Mode.ENFORCE and (each.when is not None or each.meaning) and each.applies_to(gossip.labels)
-        for each in definitions
+        for each in gossip.state.definitions_on(id_, gossip.labels)
     )
 
 

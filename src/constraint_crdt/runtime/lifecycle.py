@@ -55,10 +55,13 @@ from constraint_crdt.runtime.holds import NodeBudgets
 from constraint_crdt.runtime.maintenance import REMOVE_EVERY, Maintenance, Tasks
 from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, ProbeReader, SharedMeasurements
 from constraint_crdt.runtime.persistence import FileRecorder, MeasurementRecorder, Persistence, SpellFile, StateFiles, store_path
+from constraint_crdt.runtime.rollouts import LOOK_EVERY as ROLLOUTS_EVERY
+from constraint_crdt.runtime.rollouts import NodeRollouts
 from constraint_crdt.runtime.settings import NodeSettings, is_loopback
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
 from constraint_crdt.sources.reader import SourceReader, find_trouble, reader_of
 from constraint_crdt.transport import LinkingTransport, Peer, Sought, Transport, Unreachable
+from constraint_crdt.types.changes import Subject
 from constraint_crdt.types.nodes import NODE, REVOKE, cut, node_value, revoke_value
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
@@ -456,6 +459,7 @@ class Runtime:
         node = self.recorder.node if settings.record else _gossip_node
         # A program with a clock of its own says itself how that clock is set.
         self.gossip = node(settings, now, credentials, steady_ns if steady is None and now is time.time_ns else steady)
+        self.gossip.labels = dict(settings.all_labels)  # before the constraints of the store are read
         self.persistence = Persistence(settings, self.gossip)
         self.feed = ChangeFeed(self.gossip, self.persistence, actor)
         self.transport = transport if transport is not None else _zenoh(settings, self.identity)
@@ -550,6 +554,10 @@ class Runtime:
             self.gossip, self.alerts, self.teller, commit=self._commit_as, actor=lambda: self.feed.actor
         )
         self.gossip.state.silences.watch(self.publisher.silence)
+        self.rollouts = NodeRollouts(
+            self.gossip, self.feed, self.evaluator.judge, others=self.evidence, push=self.exchanges.push,
+            publish=self.publisher.publish, now=self.evaluator.now, check_call=check_call,
+        )  # fmt: skip
         self.notices = Notices(self.gossip, self.exchanges, self.evaluator, self.persistence)
 
         # The background.
@@ -612,6 +620,7 @@ class Runtime:
             self.verdict_history,
             lambda ids: self.diagnosis.undecidable(ids)[0],
             self.diagnosis.faults,
+            self.rollouts.active,
         )
         self.metrics = RuntimeMetrics(
             self.gossip, self.exchanges, self.evaluator, self.persistence, self.events, self.lag, self.sources
@@ -646,7 +655,8 @@ class Runtime:
         self.persistence.subscribe(self.membership.tell_trouble)
         self.persistence.on_rollback = self.publisher.rolled_back
         self.diagnosis.further += [
-            self.persistence.findings, self.budgets.findings, self.actions.findings, self._source_findings, self._alert_findings,
+            self.persistence.findings, self.budgets.findings, self.actions.findings, self.rollouts.findings, self._source_findings,
+            self._alert_findings,
         ]  # fmt: skip
 
     def _replaced(self, change: NodeChange) -> None:
@@ -664,10 +674,12 @@ class Runtime:
         self._check_call()
         return await self.feed.commit(mutate)
 
-    async def _commit_as(self, mutate: Callable[[], Result], operation: str, subject: str) -> Result:
-        """The same, with an entry of the audit."""
+    async def _commit_as(
+        self, mutate: Callable[[], Result], operation: str, subject: str, subjects: Sequence[Subject] = ()
+    ) -> Result:
+        """The same, with an entry of the audit, and what the subjects were in the history."""
         self._check_call()
-        return await self.feed.commit(mutate, operation, subject)
+        return await self.feed.commit(mutate, operation, subject, subjects=subjects)
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -701,10 +713,12 @@ class Runtime:
         if abs(clock_set_by) >= STEP:
             self.maintenance.clock.tell_step(clock_set_by, " while this node was down")
         self.evaluator.begin()
+        self.rollouts.recall()
         self.evidence.begin()
         await self.alerts.load()
         await self.actions.load()
         await self.spell_file.load()
+        self.gossip.labels = dict(self.settings.all_labels)  # a recording begins with them, before the node joins
         try:
             self.recorder.open()
             self.measurement_recorder.open(self.evaluator.judge, self.measurements, self.evaluator.now())
@@ -754,6 +768,7 @@ class Runtime:
             tasks.repeat("actions", ACTIONS_EVERY, self.actions.keep)
         for name, every, step in self.rule_steps():
             tasks.repeat(name, every, step)
+        tasks.repeat("rollouts", ROLLOUTS_EVERY, self.rollouts.step)
         tasks.run("verdicts", self.evaluator.run_verdicts)
         tasks.repeat("spells", settings.count_every, self.spell_file.save)
         tasks.repeat("times", TIMES_EVERY, self.evaluator.write_times)
@@ -902,6 +917,12 @@ class Runtime:
         self.evaluator.judge.redefine(list(self.gossip.state.constraints))
         self.actions.redefined(self.gossip.state.constraints)
         await self.evaluator.renew()
+
+    def replace_alerts(self, settings: NodeSettings) -> None:
+        """The node has other alert rules or destinations."""
+        self.teller.replace_destinations(settings.destinations)
+        self.actions.add_destinations(settings.destinations)
+        self.alerts.replace_rules(settings.alert)
 
     async def stop(self) -> None:
         """See `Node.stop`."""

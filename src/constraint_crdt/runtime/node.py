@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Literal, Self, Unpack
 import msgspec
 
 from constraint_crdt.crdt.cells import make_key
-from constraint_crdt.crdt.digest import Dot, check_id
+from constraint_crdt.crdt.digest import Dot, Replica, check_id
 from constraint_crdt.errors import (
     ConstraintCrdtError,
     ConstraintExists,
@@ -40,18 +40,33 @@ from constraint_crdt.errors import (
 from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation, is_known
 from constraint_crdt.expression.instances import flattened, read_instance
-from constraint_crdt.insight.history import RuleHistory
+from constraint_crdt.insight.explain import EditEffects
+from constraint_crdt.insight.history import RevertPlan, RuleHistory
 from constraint_crdt.model import Event, IfUnknown, Mode, Scope, Severity, counted, html_fields
 from constraint_crdt.operations.budgets import HoldReport
-from constraint_crdt.operations.constraints import MAX_CHANGES, AddConstraint, BatchChange, ConstraintReport, RecordCounts
+from constraint_crdt.operations.constraints import (
+    MAX_CHANGES,
+    AddConstraint,
+    BatchChange,
+    ConstraintReport,
+    EditEffect,
+    RecordCounts,
+)
 from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
-from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, RevertReport
+from constraint_crdt.operations.rules import REVERTED, DecisionReport, HistoryEntry, RevertReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import ParameterChange, ParameterReport, ReadingsReport, VariableReport
-from constraint_crdt.runtime.change_feed import BatchResult, apply_changes, check_definitions, is_cheap
+from constraint_crdt.runtime.change_feed import (
+    BatchResult,
+    apply_changes,
+    check_definitions,
+    is_cheap,
+    new_definitions,
+    sound_definitions,
+)
 from constraint_crdt.runtime.event_log import EventStream
 from constraint_crdt.runtime.lifecycle import Runtime
 from constraint_crdt.runtime.measurement import Probe
@@ -59,11 +74,12 @@ from constraint_crdt.runtime.settings import RELOADED, NodeSettings
 from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
+from constraint_crdt.types.alerts import ALERT_RULE
 from constraint_crdt.types.changes import ALL, SWITCH, Subject
 from constraint_crdt.types.definition import ADD, DefinitionFields, Selection, check_selector, duration_ns, time_ns, with_mode
 from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import Change
-from constraint_crdt.types.parameters import PARAMETER
+from constraint_crdt.types.parameters import PARAMETER, check_parameter_name, check_parameter_value
 from constraint_crdt.types.register import Position
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
@@ -149,6 +165,8 @@ class Node:
         """Everything known of a constraint."""
         self.verdict_history = runtime.verdict_history
         """The recent course of each constraint."""
+        self.edit_effects = EditEffects(runtime.gossip)
+        """What edits of constraints mean, in values."""
         self.decisions = runtime.decisions
         """The last decisions."""
         self.rules = RuleHistory(runtime.gossip)
@@ -167,6 +185,8 @@ class Node:
         """The actions of this node's settings."""
         self.fleet_alerts = runtime.fleet_alerts
         """The alert rules of the fleet, silences and acknowledgements."""
+        self.rollouts = runtime.rollouts
+        """Definitions that reach the fleet in stages."""
         self.notices = runtime.notices
         """Which readings changed."""
         self.metrics = runtime.metrics
@@ -242,6 +262,8 @@ class Node:
         self.settings = msgspec.structs.replace(self.settings, **{name: getattr(settings, name) for name in taken})
         if "labels" in taken:
             await self._runtime.relabel(self.settings)
+        if "alert" in taken or "destinations" in taken:
+            self._runtime.replace_alerts(self.settings)
         return taken, [name for name in differing if name not in RELOADED]
 
     async def over(self) -> str:
@@ -270,6 +292,7 @@ class Node:
         each: str | None = None,
         why: str = "",
         new: bool = False,
+        loosen: bool = False,
     ) -> Change:
         """Add a constraint to the whole fleet, or replace its definitions known here.
 
@@ -283,14 +306,22 @@ class Node:
         `scope`: `fleet` for a constraint over `nodes`, the nodes that `on` selects, with their shared readings.
         `mode`: the consequence of a violation; `each`: the label of measurements whose values are its instances.
         `why`: the reason of the change, for the audit and the history.
-        `new`: refuse a constraint that is active.
+        `new`: refuse a constraint that is active. `loosen`: take the definition also where it loosens a critical constraint.
 
-        Raises `ConstraintExists` (`new`), `ExpressionError` (wrong `when` or `clear_when`), `ClockInDoubt` (an end, while this node
-        does not know the time) or `ConstraintCrdtError` (out of bounds); nothing changes then.
+        Raises `ConstraintExists` (`new`), `LooseningRefused` (without `loosen`), `ExpressionError` (wrong `when` or `clear_when`),
+        `ClockInDoubt` (an end, while this node does not know the time) or `ConstraintCrdtError` (out of bounds); nothing changes
+        then.
         """
         if new and id_ in self.gossip.state.constraints:
             raise ConstraintExists(id_)
         await self._check_expressions(when, clear_when, scope, on)
+        if id_ in self.gossip.state.constraints:
+            fields: DefinitionFields = {
+                "when": when, "severity": severity, "about": about, "on": on, "ttl": ttl, "until": until, "for_": for_,
+                "clear_after": clear_after, "clear_when": clear_when, "if_unknown": if_unknown, "max_age": max_age, "scope": scope,
+                "mode": mode, "each": each,
+            }  # fmt: skip
+            await self.edit_effects.permit({id_: self.gossip.new_definition(fields)}, loosen=loosen)
         self._check_call()
         add = partial(
             self.gossip.add_constraint, id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
@@ -314,47 +345,63 @@ class Node:
             check = partial(check_expressions, when, clear_when, dict(kinds), scope=scope, nodes=nodes, bind=bind)
             await asyncio.to_thread(check)
 
-    async def edit_constraint(self, id_: str, **fields: Unpack[DefinitionFields]) -> Change:
+    async def edit_constraint(self, id_: str, *, loosen: bool = False, **fields: Unpack[DefinitionFields]) -> Change:
         """Change the fields of an active constraint that are given, named as in `add_constraint`, and keep the others.
 
-        None sets a field to its default; `until=None` takes its end away. Raises `UnknownConstraint` for an inactive constraint,
-        `ConstraintInConflict` for a constraint with several definitions, and as `add_constraint`; nothing changes then.
+        None sets a field to its default; `until=None` takes its end away. `loosen`: also where it loosens a critical constraint.
+        Raises `UnknownConstraint` for an inactive constraint, `ConstraintInConflict` for a constraint with several definitions, and
+        as `add_constraint`; nothing changes then.
         """
         definition = self.gossip.edited_definition(id_, fields)
         await self._check_expressions(definition.when, definition.clear_when, definition.scope, definition.selector)
+        await self.edit_effects.permit({id_: definition}, loosen=loosen)
         self._check_call()
         edit = partial(self.gossip.edit_constraint, id_, at=self.gossip.time.stamp(), **fields)
         return await self._runtime.feed.commit(edit, "edit", id_, subjects=_subjects(ADD, [id_]))
 
-    async def resolve_conflict(self, id_: str, keep: Dot | None = None) -> Change:
+    async def resolve_conflict(self, id_: str, keep: Dot | None = None, *, loosen: bool = False) -> Change:
         """Replace the definitions in force for a constraint by that of the dot `keep`, or by all of them, joined.
 
-        Joined, each `when` must hold, with the gravest severity and the last end. Raises `UnknownConstraint` for an inactive
-        constraint, and `ConstraintCrdtError` for another dot, and for definitions that differ in a further field.
+        Joined, each `when` must hold, with the gravest severity and the last end. `loosen`: also where a critical definition that
+        ends is stricter. Raises `UnknownConstraint` for an inactive constraint, `LooseningRefused` without `loosen`, and
+        `ConstraintCrdtError` for another dot, and for definitions that differ in a further field.
         """
         self._check_call()
+        await self.edit_effects.permit({id_: self.gossip.resolved_definition(id_, keep)}, loosen=loosen)
         resolve = partial(self.gossip.resolve_conflict, id_, keep, at=self.gossip.time.stamp())
         return await self._runtime.feed.commit(resolve, "resolve", id_, subjects=_subjects(ADD, [id_]))
 
-    async def set_parameter(self, name: str, value: object, on: Selection | None = None) -> ParameterChange:
+    async def set_parameter(
+        self, name: str, value: object, on: Selection | None = None, *, loosen: bool = False
+    ) -> ParameterChange:
         """Give a parameter a value on all nodes, or on those that `on` selects; constraints read it as `param.NAME`.
 
-        `value`: a number, a text or a bool. Of the settings for a node that with the most requirements counts. Returns the nodes
-        and constraints that it changes, as far as known here. Raises `TypeError` for a value of another type, and
-        `ConstraintCrdtError` for values out of bounds.
+        `value`: a number, a text or a bool. Of the settings for a node that with the most requirements counts. `loosen`: also
+        where it loosens a critical constraint on a known node. Returns the nodes and constraints that it changes, as far as known
+        here. Raises `LooseningRefused` without `loosen`, `TypeError` for a value of another type, and `ConstraintCrdtError` for
+        values out of bounds.
         """
         self._check_call()
-        return await self._change_parameter(name, on, lambda: self.gossip.set_parameter(name, value, on), "set")
+        check_parameter_name(name)
+        checked, selector = check_parameter_value(value), check_selector(on)
+        effects = await self.edit_effects.permit_parameter(name, selector, checked, loosen=loosen)
+        change = await self._change_parameter(name, on, lambda: self.gossip.set_parameter(name, value, on), "set")
+        return msgspec.structs.replace(change, effects=effects if change.change == "set" else ())
 
-    async def unset_parameter(self, name: str, on: Selection | None = None) -> ParameterChange:
-        """Remove the setting of a parameter for this selector. Returns as `set_parameter`; raises `UnknownName` if none stands."""
+    async def unset_parameter(self, name: str, on: Selection | None = None, *, loosen: bool = False) -> ParameterChange:
+        """Remove the setting of a parameter for this selector. Returns and raises as `set_parameter`.
+
+        Raises `UnknownName` if none stands.
+        """
         self._check_call()
+        effects = await self.edit_effects.permit_parameter(name, check_selector(on), None, loosen=loosen)
 
         def unset() -> bool:
             self.gossip.unset_parameter(name, on)
             return True
 
-        return await self._change_parameter(name, on, unset, "unset")
+        change = await self._change_parameter(name, on, unset, "unset")
+        return msgspec.structs.replace(change, effects=effects)
 
     async def _change_parameter(self, name: str, on: Selection | None, write: Callable[[], bool], what: str) -> ParameterChange:
         answers = self._runtime.answers
@@ -410,11 +457,12 @@ class Node:
         enable = partial(self.gossip.enable, wanted, actor=feed.actor, why=why)
         return await feed.commit(enable, "enable", _subject(wanted), why=why, subjects=_subjects(SWITCH, wanted))
 
-    async def set_mode(self, id_: str, mode: str, *, why: str = "") -> Mode:
+    async def set_mode(self, id_: str, mode: str, *, why: str = "", loosen: bool = False) -> Mode:
         """Set the consequence of a violation of a constraint, `audit`, `warn` or `enforce`; returns the mode before.
 
-        All else of its definition stays, its end as well. Raises `UnknownConstraint` for a constraint not active here, and
-        `ConstraintCrdtError` for another mode, for a constraint without a `when`, and for a constraint in conflict.
+        All else of its definition stays, its end as well. `loosen`: also where it loosens a critical constraint. Raises
+        `UnknownConstraint` for a constraint not active here, `LooseningRefused` without `loosen`, and `ConstraintCrdtError` for
+        another mode, for a constraint without a `when`, and for a constraint in conflict.
         """
         self._check_call()
         definitions = self.gossip.state.constraints.definitions(id_)
@@ -424,6 +472,7 @@ class Node:
             raise ConstraintCrdtError(f"{id_} has definitions that differ: edit it first", field="id")
         (definition,) = definitions
         wanted = with_mode(definition, mode)
+        await self.edit_effects.permit({id_: wanted}, loosen=loosen)
         restore = partial(self.gossip.restore, {id_: wanted}, {}, at=self.gossip.time.stamp())
         await self._runtime.feed.commit(restore, "mode", id_, why=why, subjects=_subjects(ADD, [id_]))
         return definition.mode
@@ -439,37 +488,71 @@ class Node:
         self,
         id_: str | None = None,
         *,
+        kind: str = "constraint",
+        on: Selection | None = None,
         to: int | None = None,
         time: datetime | int | None = None,
         why: str = "",
         dry_run: bool = False,
+        loosen: bool = False,
     ) -> RevertReport:
         """Undo the last change of a constraint; with `to` make this version of its definition the present version again.
 
-        `time`, without `id_`: put all constraints and disablings back to their state then (an aware `datetime`, or ns since the
-        epoch). A revert is an edit, in a single transaction. `dry_run`: only report. Raises `NotKept` for a version or a time that
-        is not kept; nothing changes then.
+        `kind`: `id_` names a constraint, a parameter (`on`: its setting for these nodes), an alert rule or a silence. `time`,
+        without `id_`: put all constraints, disablings, parameters, alert rules and silences back to their state then (an aware
+        `datetime`, or ns since the epoch). A revert is an edit, in a single transaction. `dry_run`: only report. `loosen`: also
+        where it loosens a critical constraint. Raises `NotKept` for a version or a time that is not kept, `UnknownName` for an
+        unknown silence, and `LooseningRefused` without `loosen`; nothing changes then.
         """
         if (id_ is None) == (time is None) or (to is not None and id_ is None):
             raise ConstraintCrdtError("name a constraint, perhaps with a version, or a time for all of them", field="id")
-        if id_ is not None:
-            check_id(id_, "a constraint id", field="id")  # an empty one is the key of all switches
-        if time is not None:
-            plan = self.rules.to_time(time_ns(time, "time"))
-        else:
-            plan = self.rules.undo(str(id_)) if to is None else self.rules.to_version(str(id_), to)
+        plan = self._revert_plan(id_, kind, on, to) if time is None else self.rules.to_time(time_ns(time, "time"))
         report = plan.report()
+        definitions, switches = {each.id: each.definition for each in plan.constraints}, dict(plan.switches)
+        stopped = [id_ for id_, switch in switches.items() if switch is not None and id_]
+        effects = await self.edit_effects.of_all(definitions, stopped)
+        steps = tuple(
+            msgspec.structs.replace(each, effect=effects.get(each.id)) if each.kind == REVERTED[0] else each
+            for each in report.steps
+        )
+        report = msgspec.structs.replace(report, steps=steps)
         if dry_run or not report.steps:
             return report
         self._check_call()
         if len(report.steps) > MAX_CHANGES:
             raise ConstraintCrdtError(f"a revert has at most {MAX_CHANGES} steps, not {len(report.steps)}")
-        definitions, switches = {each.id: each.definition for each in plan.constraints}, dict(plan.switches)
+        await self.edit_effects.permit(definitions, loosen=loosen, disabled=stopped)
         feed, at = self._runtime.feed, self.gossip.time.stamp()
-        restore = partial(self.gossip.restore, definitions, switches, actor=feed.actor, why=why or feed.why, at=at)
-        subjects = _subjects(ADD, definitions) + _subjects(SWITCH, {**definitions, **switches})
-        await feed.commit(restore, "revert", _subject([*definitions, *switches]), why=why, subjects=subjects)
+        state, actor = self.gossip.state, feed.actor
+
+        def further(me: Replica) -> None:
+            plan.write(state, at=at, actor=actor, node=me)
+
+        restore = partial(self.gossip.restore, definitions, switches, further, actor=actor, at=at)
+        subject = report.steps[0].id or "all constraints"
+        if len(report.steps) > 1:
+            subject = f"{len(report.steps)} {'rules' if plan.settings or plan.silences else 'constraints'}"
+        await feed.commit(restore, "revert", subject, why=why, subjects=plan.subjects())
+        self.alerts.read_rules()
         return msgspec.structs.replace(report, done=True)
+
+    def _revert_plan(self, id_: str | None, kind: str, on: Selection | None, to: int | None) -> RevertPlan:
+        name = check_id(
+            id_ or "", f"{'an' if kind[:1] in 'ae' else 'a'} {kind} id", field="id"
+        )  # an empty one is the key of all switches
+        if kind not in REVERTED:
+            raise ConstraintCrdtError(f"kind must be one of {', '.join(REVERTED)}, not {kind!r}", field="kind")
+        if on and kind != "parameter":
+            raise ConstraintCrdtError("only settings of parameters are for some nodes: leave `on` out", field="on")
+        if kind == "parameter":
+            return self.rules.setting(Subject(PARAMETER, make_key(name, str(check_selector(on or None)))), to)
+        if kind == "alert rule":
+            return self.rules.setting(Subject(ALERT_RULE, name), to)
+        if kind == "silence":
+            if to is not None:
+                raise ConstraintCrdtError("a silence has no versions: leave `to` out", field="to")
+            return self.rules.silence(name)
+        return self.rules.undo(name) if to is None else self.rules.to_version(name, to)
 
     async def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None
@@ -491,15 +574,17 @@ class Node:
         """Add, remove and record, up to 10,000 changes, in order, at the same instant, with a single commit to disk.
 
         `why`: the reason of the changes, for the audit and the history.
-        Raises `BatchError` (a `ConstraintCrdtError`) naming the first wrong change; no change is made then.
+        Raises `BatchError` (a `ConstraintCrdtError`) naming the first wrong change, and `LooseningRefused` for additions that
+        loosen critical constraints and do not say `loosen`; no change is made then.
         """
         kinds = self.gossip.state.variables.kinds()
         if is_cheap(changes, kinds):
             check_definitions(changes, kinds)
         else:
             adds = [change for change in changes if isinstance(change, AddConstraint)]
-            bind = self.gossip.binding(*(text for each in adds for text in (each.when, each.clear_when)))
+            bind = self.gossip.binding(*(text for each in adds for text in _texts(each)))
             await asyncio.to_thread(check_definitions, changes, dict(kinds), len(self.node_names()), bind)
+        await self.edit_effects.permit(new_definitions(self.gossip, changes), loosen=False)
         self._check_call()
         apply = partial(apply_changes, self.gossip, changes, at=self.gossip.time.stamp())
         redefined = [change.id for change in changes if not isinstance(change, RecordCounts)]
@@ -513,6 +598,18 @@ class Node:
             if isinstance(change, RecordCounts):
                 self._runtime.evaluator.recorded(change.constraint, change.satisfied, change.violations)
         return results
+
+    async def preview(self, changes: Sequence[BatchChange]) -> list[EditEffect]:
+        """What these changes of active constraints would mean: which loosen or tighten them, ordered by id. Nothing is changed.
+
+        Additions of new constraints, removals and counts are left out, and definitions that a write would refuse.
+        """
+        adds = [msgspec.structs.replace(each, loosen=False) for each in changes if isinstance(each, AddConstraint)]
+        active = [each for each in adds if each.id in self.gossip.state.constraints]
+        bind = self.gossip.binding(*(text for each in active for text in _texts(each)))
+        kinds, nodes = dict(self.gossip.state.variables.kinds()), len(self.node_names())
+        sound = await asyncio.to_thread(sound_definitions, active, kinds, nodes, bind)
+        return list((await self.edit_effects.of_all(new_definitions(self.gossip, sound))).values())
 
     async def measure(self, values: Mapping[str, object]) -> None:
         """Take measurements in. The latest value of each variable counts until its maximum age; None withdraws it at once.
@@ -746,6 +843,10 @@ class Node:
     def identity(self) -> IdentityReport:
         """The identity of this node, with its former incarnations."""
         return self._runtime.answers.identity()
+
+
+def _texts(change: AddConstraint) -> tuple[str | None, str | None]:
+    return change.when, change.clear_when
 
 
 def _switched(ids: Sequence[str], all_: bool) -> list[str]:

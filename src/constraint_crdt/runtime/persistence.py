@@ -636,9 +636,7 @@ class MeasurementRecorder:
     def _cells(self, ids: Iterable[str]) -> dict[str, list[bytes]]:
         """The definitions in force, with the values of the parameters in place of their names."""
         state, labels = self._gossip.state, self._gossip.labels
-        bound = {
-            id_: [state.parameters.bind(each, labels).definition for each in state.constraints.definitions(id_)] for id_ in ids
-        }
+        bound = {id_: [state.parameters.bind(each, labels).definition for each in state.definitions_on(id_, labels)] for id_ in ids}
         return {id_: [make_cell(ADD, id_, wire_definition(each, None)).data for each in found] for id_, found in bound.items()}
 
     def _passed(self, now: int) -> int:

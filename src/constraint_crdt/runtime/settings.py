@@ -37,7 +37,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 PlatoContract = Literal["crate", "server"]
 
-RELOADED = frozenset({"labels", "log_level"})
+RELOADED = frozenset({"labels", "log_level", "alert", "destinations"})
 """The settings that a running node takes anew; the others need a restart."""
 
 ENVIRONMENT_PREFIX = "CONSTRAINT_CRDT_"
@@ -59,6 +59,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "fold_counts_after": (0.0, 31_536_000.0),
     "keep_deleted_tiles_for": (0.0, 31_536_000.0),
     "max_skew": (0.1, 3600.0),
+    "wait_for_address": (0.0, 86_400.0),
 }
 """Lowest and highest value of each duration, in seconds."""
 
@@ -173,6 +174,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     start.
     """
 
+    wait_for_address: float = 30.0
+    """Seconds for which a start waits until this machine has the addresses of `api`, `listen` and `join_listen`: the network may
+    still be set up after boot. Then a missing address ends the start. Of the command `node` only.
+    """
+
     token_file: str = ""
     """A file with the tokens of the API, each on a line `read TOKEN` or `write TOKEN`, not readable for other users of the machine.
     Without a file the API needs no token.
@@ -194,6 +200,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     api_tls: str = ""
     """TLS for the API: `identity` (in a file also `true`) with the certificate of the node's identity, or `CERT.pem,KEY.pem` with a
     certificate and its key. Without TLS tokens and answers travel unprotected.
+    """
+
+    mcp: bool = False
+    """Serve tools for agents by the Model Context Protocol at `/mcp` of the API, with its tokens. Needs the extra `mcp`, whose SDK
+    takes some 40 MB of memory and half a second of the start; so not by default.
     """
 
     plato: PlatoContract = "crate"

@@ -30,7 +30,7 @@ from constraint_crdt.errors import GuardBroken, HoldLost, InvalidType, Lifecycle
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.model import Event, IfUnknown, Mode, Scope, Severity
 from constraint_crdt.operations.budgets import HoldReport
-from constraint_crdt.operations.constraints import BatchChange, ConstraintReport
+from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, EditEffect
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
@@ -229,31 +229,32 @@ class SyncNode:
         each: str | None = None,
         why: str = "",
         new: bool = False,
+        loosen: bool = False,
     ) -> Change:
         """See `Node.add_constraint`."""
         return self._wait(
             self._node.add_constraint(
                 id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
                 for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age, scope=scope,
-                mode=mode, each=each, why=why, new=new,
+                mode=mode, each=each, why=why, new=new, loosen=loosen,
             )
         )  # fmt: skip
 
-    def edit_constraint(self, id_: str, **fields: Unpack[DefinitionFields]) -> Change:
+    def edit_constraint(self, id_: str, *, loosen: bool = False, **fields: Unpack[DefinitionFields]) -> Change:
         """See `Node.edit_constraint`."""
-        return self._wait(self._node.edit_constraint(id_, **fields))
+        return self._wait(self._node.edit_constraint(id_, loosen=loosen, **fields))
 
-    def resolve_conflict(self, id_: str, keep: Dot | None = None) -> Change:
+    def resolve_conflict(self, id_: str, keep: Dot | None = None, *, loosen: bool = False) -> Change:
         """See `Node.resolve_conflict`."""
-        return self._wait(self._node.resolve_conflict(id_, keep))
+        return self._wait(self._node.resolve_conflict(id_, keep, loosen=loosen))
 
-    def set_parameter(self, name: str, value: object, on: Selection | None = None) -> ParameterChange:
+    def set_parameter(self, name: str, value: object, on: Selection | None = None, *, loosen: bool = False) -> ParameterChange:
         """See `Node.set_parameter`."""
-        return self._wait(self._node.set_parameter(name, value, on))
+        return self._wait(self._node.set_parameter(name, value, on, loosen=loosen))
 
-    def unset_parameter(self, name: str, on: Selection | None = None) -> ParameterChange:
+    def unset_parameter(self, name: str, on: Selection | None = None, *, loosen: bool = False) -> ParameterChange:
         """See `Node.unset_parameter`."""
-        return self._wait(self._node.unset_parameter(name, on))
+        return self._wait(self._node.unset_parameter(name, on, loosen=loosen))
 
     def parameters(self, name: str | None = None) -> list[ParameterReport]:
         """See `Node.parameters`."""
@@ -271,9 +272,9 @@ class SyncNode:
         """See `Node.enable`."""
         return self._wait(self._node.enable(ids, why=why, all_=all_))
 
-    def set_mode(self, id_: str, mode: str, *, why: str = "") -> Mode:
+    def set_mode(self, id_: str, mode: str, *, why: str = "", loosen: bool = False) -> Mode:
         """See `Node.set_mode`."""
-        return self._wait(self._node.set_mode(id_, mode, why=why))
+        return self._wait(self._node.set_mode(id_, mode, why=why, loosen=loosen))
 
     def history(self, id_: str | None = None) -> list[HistoryEntry]:
         """See `Node.history`."""
@@ -283,13 +284,16 @@ class SyncNode:
         self,
         id_: str | None = None,
         *,
+        kind: str = "constraint",
+        on: Selection | None = None,
         to: int | None = None,
         time: datetime | int | None = None,
         why: str = "",
         dry_run: bool = False,
+        loosen: bool = False,
     ) -> RevertReport:
         """See `Node.revert`."""
-        return self._wait(self._node.revert(id_, to=to, time=time, why=why, dry_run=dry_run))
+        return self._wait(self._node.revert(id_, kind=kind, on=on, to=to, time=time, why=why, dry_run=dry_run, loosen=loosen))
 
     def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None
@@ -300,6 +304,10 @@ class SyncNode:
     def batch(self, changes: Sequence[BatchChange], *, why: str = "") -> list[BatchResult]:
         """See `Node.batch`."""
         return self._wait(self._node.batch(changes, why=why))
+
+    def preview(self, changes: Sequence[BatchChange]) -> list[EditEffect]:
+        """See `Node.preview`."""
+        return self._wait(self._node.preview(changes))
 
     def measure(self, values: Mapping[str, object]) -> None:
         """See `Node.measure`."""

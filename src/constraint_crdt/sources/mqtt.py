@@ -1,4 +1,4 @@
-"""The source `mqtt`: topics of a broker, by the client `paho`, in a thread of its own.
+"""The source `mqtt`: topics of a broker, by the client `paho`, in a thread of its own; and publishing at a broker, for actions.
 
 Rules kept here:
 
@@ -6,22 +6,26 @@ Rules kept here:
 - A session without a `client_id` ends with its connection. With a `client_id` the broker keeps it for an hour and sends the missed
   messages, with quality of service 1.
 - A retained message may have any age: it counts from its arrival, as nothing tells its time.
-- In a flood, when a whole piece of `PIECE` bytes waits, only the last message of each topic in that piece is decoded, of those of
-  quality 0; those before are dropped and counted. Not of Sparkplug, whose messages have only the changed metrics: the broker waits
-  when this end does not keep up. Decoded messages are dropped by the rule of `reader`.
+- Of the messages that are read at once only the last of each topic is decoded, of those of quality 0; those before are dropped and
+  counted, as the rule of `reader` would drop their values. So for the formats of `WHOLE`, whose messages have a single value. Of
+  others, whose messages may have different fields, only in a flood: when a whole piece of `PIECE` bytes waits. Not of Sparkplug,
+  whose messages have only the changed metrics: the broker waits when this end does not keep up.
+- A message is published with quality of service 1, in a session of its own, and counts as published once the broker says so. So no
+  client keeps a message back to send it later, behind a younger message.
 """
 
 import socket
 import ssl
 import sys
+import time
 import urllib.parse
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from constraint_crdt.sources import SourceSettings
 from constraint_crdt.sources.formats import MAX_PAYLOAD, Message, SourceError, make_decoder
-from constraint_crdt.sources.polled import read_secret, tls_context
+from constraint_crdt.sources.polled import TlsFiles, read_secret, tls_context
 from constraint_crdt.sources.reader import Intake, Pushed
 from constraint_crdt.sources.robots import VdaDecoder
 from constraint_crdt.sources.sparkplug import SparkplugDecoder
@@ -34,6 +38,13 @@ LONGEST_PAUSE = 30
 PIECE = 64 * 1024
 """Bytes that are read at once."""
 
+WHOLE: Final = frozenset({"number", "text"})
+"""The formats whose messages have a single value: the next message of the topic replaces it."""
+
+MANY: Final = 50
+PAUSE: Final = 0.01
+"""Messages that are dropped at once, above which the client waits for so many seconds: then it reads more at once."""
+
 MOST_HEAD = 128 * 1024
 """Bytes of a packet beside its payload, at most: a topic and properties."""
 
@@ -42,6 +53,9 @@ PUBLISH = 0x30
 
 PACKETS = 1000
 """Packets that are read before the client looks for packets to send."""
+
+TURN: Final = 16
+"""Packets after which other threads of the node have a turn: the interpreter would let them wait for 5 ms."""
 
 SESSION_SECONDS = 3600
 """Seconds for which the broker keeps a session."""
@@ -143,12 +157,14 @@ class BufferedSocket:
     """A socket whose bytes are read in large pieces. The client asks for a byte or two at a time, and each call of the system would
     hand the interpreter over to another thread.
 
-    With `skipped`, which takes a number of messages, a piece that is full is thinned: more waits behind it.
+    With `skipped`, which takes a number of messages, a piece of `least` bytes and more is thinned.
     """
 
-    def __init__(self, inner: socket.socket, skipped: Callable[[int], None] | None = None) -> None:
+    def __init__(self, inner: socket.socket, skipped: Callable[[int], None] | None = None, least: int = PIECE) -> None:
         self._inner = inner
         self._skipped = skipped
+        self._least = least
+        self._is_flooded = False
         self._buffer = b""
         self._at = 0
         self._rest = b""
@@ -162,6 +178,8 @@ class BufferedSocket:
         packet. Raises as the socket does.
         """
         while self._at >= len(self._buffer):
+            if self._is_flooded:
+                time.sleep(PAUSE)
             piece = self._inner.recv(PIECE)
             if not piece:
                 return b""
@@ -171,9 +189,11 @@ class BufferedSocket:
             except SourceError:
                 return b""
             self._rest, self._buffer, self._at = data[end:], data[:end], 0
-            if self._skipped is not None and len(piece) == PIECE:
+            if self._skipped is not None and len(piece) >= self._least:
                 self._buffer, skipped = thin(data, places)
-                self._skipped(skipped)
+                self._is_flooded = skipped > MANY
+                if skipped:
+                    self._skipped(skipped)
         part = self._buffer[self._at : self._at + size]
         self._at += len(part)
         return part
@@ -198,14 +218,17 @@ def client_type() -> Any:
 
     class Client(paho.Client):
         skipped: Callable[[int], None] | None = None
+        least = PIECE
 
         def _create_socket(self) -> Any:
             link: Any = super()._create_socket()
-            return BufferedSocket(link, self.skipped)
+            return BufferedSocket(link, self.skipped, self.least)
 
         def loop_read(self, max_packets: int = 1) -> Any:
             outcome = super().loop_read(max_packets)
-            for _ in range(PACKETS):
+            for number in range(PACKETS):
+                if number % TURN == TURN - 1:
+                    time.sleep(0)
                 link: Any = self.socket()
                 if outcome != paho.MQTT_ERR_SUCCESS or link is None or not link.pending():
                     break
@@ -235,13 +258,8 @@ class MqttReader:
             reconnect_on_failure=True,
         )
         client.reconnect_delay_set(1, LONGEST_PAUSE)
-        if settings.username or settings.password_file:
-            client.username_pw_set(settings.username, read_secret(settings.password_file) if settings.password_file else None)
         self._parts = urllib.parse.urlsplit(settings.url)
-        if self._parts.scheme == "mqtts":
-            context = tls_context(settings)
-            context.sslsocket_class = _ClosedOnFailure
-            client.tls_set_context(context)
+        _prove(client, settings, self._parts.scheme)
         self._properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         self._properties.MaximumPacketSize = MAX_PAYLOAD
         if settings.client_id:
@@ -254,6 +272,7 @@ class MqttReader:
         self._sink = sink
         if self._settings.payload_format != "sparkplug":  # its messages have what has changed only
             self._client.skipped = sink.skip
+            self._client.least = 0 if self._settings.payload_format in WHOLE else PIECE
         port = self._parts.port or PORTS[self._parts.scheme]
         self._client.connect_async(
             self._parts.hostname or "", port, KEEP_ALIVE, clean_start=not self._settings.client_id, properties=self._properties
@@ -281,9 +300,7 @@ class MqttReader:
             self._sink.connected()
 
     def _no_connection(self, _: object, __: object) -> None:
-        error = sys.exception()  # the client calls this where it has caught the error
-        why = (error.strerror or str(error)) if isinstance(error, OSError) else ""
-        self._down(f"the broker cannot be reached{f': {why}' if why else ''}")
+        self._down(_unreached(sys.exception()))  # the client calls this where it has caught the error
 
     def _disconnected(self, _: object, __: object, ___: object, reason: Any, ____: object) -> None:
         if not self._is_refused:
@@ -302,3 +319,94 @@ class MqttReader:
                 sink.put(each)
         except SourceError as error:
             sink.fault(f"{error} (topic {message.topic})")
+
+
+def _unreached(error: BaseException | None) -> str:
+    why = (error.strerror or str(error)) if isinstance(error, OSError) else ""
+    return f"the broker cannot be reached{f': {why}' if why else ''}"
+
+
+class Login(TlsFiles, Protocol):
+    """How to prove oneself to a broker, in the settings of a source or an action."""
+
+    @property
+    def username(self) -> str:
+        """Empty for none."""
+
+    @property
+    def password_file(self) -> str:
+        """The file with the password; none if empty."""
+
+
+def _prove(client: Any, login: Login, scheme: str) -> None:
+    """Give a client its password and TLS. Raises `SourceError` for files that cannot be used."""
+    if login.username or login.password_file:
+        client.username_pw_set(login.username, read_secret(login.password_file) if login.password_file else None)
+    if scheme == "mqtts":
+        context = tls_context(login)
+        context.sslsocket_class = _ClosedOnFailure
+        client.tls_set_context(context)
+
+
+# --- publishing -------------------------------------------------------------------------------------------------------------
+
+
+class Publisher:
+    """Publishes at a broker."""
+
+    def __init__(self, url: str, login: Login, seconds: float) -> None:
+        """`seconds`: for which a broker may take to answer. Raises `SourceError` without the client, and for files that cannot be
+        used; they are read anew for each message.
+        """
+        self._parts, self._login, self._seconds = urllib.parse.urlsplit(url), login, seconds
+        self._make()
+
+    def _make(self) -> Any:
+        make = client_type()
+        from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+        client = make(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        _prove(client, self._login, self._parts.scheme)
+        return client
+
+    def publish(self, topic: str, payload: bytes, media_type: str, *, retain: bool = False) -> None:
+        """Publish a message, and wait until the broker has it. Blocks. Raises `SourceError` if that fails.
+
+        The broker may have the message even so, if the connection ended before its answer.
+        """
+        from paho.mqtt.packettypes import PacketTypes
+        from paho.mqtt.properties import Properties
+
+        client, ends = self._make(), time.monotonic() + self._seconds
+        answers: dict[str, Any] = {}
+        client.on_connect = lambda _, __, ___, reason, ____: answers.update(connect=reason)
+        client.on_publish = lambda _, __, ___, reason, ____: answers.update(publish=reason)
+        client.on_disconnect = lambda _, __, ___, reason, ____: answers.update(disconnect=reason)
+        client.connect_timeout = self._seconds
+        try:
+            client.connect(self._parts.hostname or "", self._parts.port or PORTS[self._parts.scheme], KEEP_ALIVE)
+            self._await(client, answers, "connect", "the connection", ends)
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.ContentType = media_type
+            client.publish(topic, payload, 1, retain, properties)
+            self._await(client, answers, "publish", "the message", ends)
+        except OSError as error:
+            raise SourceError(_unreached(error)) from None
+        except ValueError as error:
+            raise SourceError(f"the message cannot be sent: {error}") from None
+        finally:
+            client.disconnect()
+            client.loop(0)  # closes the socket
+
+    def _await(self, client: Any, answers: dict[str, Any], wanted: str, name: str, ends: float) -> None:
+        """Wait for an answer of the broker. Raises `SourceError` for a refusal, for the end of the connection, and for none."""
+        while wanted not in answers and "disconnect" not in answers and time.monotonic() < ends:
+            client.loop(max(0.01, ends - time.monotonic()))
+        reason = answers.get(wanted)
+        if reason is None:
+            why = answers.get("disconnect")
+            raise SourceError(
+                f"the broker does not answer within {self._seconds:g} s" if why is None else f"the connection ended: {why}"
+            )
+        if reason.is_failure:
+            raise SourceError(f"the broker refuses {name}: {reason}")

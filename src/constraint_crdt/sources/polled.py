@@ -21,7 +21,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
-from typing import IO
+from typing import IO, Protocol
 
 from constraint_crdt.sources import SourceSettings
 from constraint_crdt.sources.formats import MAX_PAYLOAD, Message, SourceError, check_size, make_decoder, parse_nagios
@@ -177,7 +177,23 @@ class Fetcher:
             raise SourceError(f"no answer: {error or type(error).__name__}") from None
 
 
-def tls_context(settings: SourceSettings) -> ssl.SSLContext:
+class TlsFiles(Protocol):
+    """The files for TLS in the settings of a source or an action."""
+
+    @property
+    def ca(self) -> str:
+        """Authorities to trust; those of the system if empty."""
+
+    @property
+    def certificate(self) -> str:
+        """The certificate to show; none if empty."""
+
+    @property
+    def key(self) -> str:
+        """Its key."""
+
+
+def tls_context(settings: TlsFiles) -> ssl.SSLContext:
     """TLS with the authorities and the certificate of a source. Raises `SourceError` for files that cannot be used."""
     try:
         context = ssl.create_default_context(cafile=settings.ca or None)

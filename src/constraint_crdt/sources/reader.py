@@ -103,6 +103,10 @@ class Intake:
         """The variables of the source, as far as they are known."""
         self.failure: str | None = None
         self.messages = 0
+        self._width = max(1, len(settings.fields))
+        """Values of the last message that was decoded."""
+        self.last: Message | None = None
+        """The last message that was decoded."""
         self.last_at: float | None = None
         """When the last message came."""
         self.dropped = 0
@@ -116,8 +120,10 @@ class Intake:
         now = time.monotonic()
         with self._lock:
             self.messages += 1
-            self.last_at, self.failure = now, None
+            self.last, self.last_at, self.failure = message, now, None
+            width = 0
             for name, field, value in self._mapped(message):
+                width += 1
                 if name not in self.names:
                     if len(self.names) >= self._settings.most:
                         self.dropped += 1
@@ -125,13 +131,14 @@ class Intake:
                     self.names[name] = None
                 self.dropped += name in self._pending
                 self._pending[name] = _Pending(value, field, now)
+            self._width = max(1, width)
         self._wake()
 
     def skip(self, messages: int) -> None:
-        """So many messages were dropped before they were decoded, each counted as a value."""
+        """So many messages were dropped before they were decoded. Each counts as the values of the last that was decoded."""
         with self._lock:
             self.messages += messages
-            self.dropped += messages
+            self.dropped += messages * self._width
 
     def fail(self, why: str) -> None:
         """The source is down."""

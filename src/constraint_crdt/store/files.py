@@ -473,7 +473,9 @@ def _directories(environ: Mapping[str, str]) -> list[tuple[Path, Path]]:
 
     user = os.getuid()
     own = (Path(environ.get("XDG_RUNTIME_DIR", "")), Path(f"/run/user/{user}"))
-    shared = (Path("/run"), Path("/dev/shm"), Path(gettempdir()))  # noqa: S108 - `_is_private` is required of it
+    shared = [Path("/run"), Path("/dev/shm")]  # noqa: S108 - `_is_private` is required of it
+    with contextlib.suppress(FileNotFoundError):  # as in a container with a read-only root
+        shared.append(Path(gettempdir()))
     found = [(parent, parent / APPLICATION) for parent in own] + [(parent, parent / f"{APPLICATION}-{user}") for parent in shared]
     # Not Path.is_dir, which raises where a directory above is closed to us.
     return [each for each in found if each[0].is_absolute() and os.path.isdir(each[0])]

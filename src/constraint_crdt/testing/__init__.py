@@ -62,6 +62,7 @@ from constraint_crdt.types.orset import ConstraintORSet
 from constraint_crdt.types.parameters import Parameters
 from constraint_crdt.types.readings import SharedReadings
 from constraint_crdt.types.register import POSITION, EisensteinRegister
+from constraint_crdt.types.rollouts import Rollouts, StagedNodes
 from constraint_crdt.types.sketch import BloomCRDT, SketchCRDT
 from constraint_crdt.types.tiles import FleetTile
 from constraint_crdt.types.variables import MeasuredVariables
@@ -117,6 +118,8 @@ state_steps = st.one_of(
     st.tuples(st.just("measure"), descriptions.measured),
     st.tuples(st.just("switch"), descriptions.switched),
     st.tuples(st.just("note"), descriptions.noted),
+    st.tuples(st.just("stage"), descriptions.rollout_steps),
+    st.tuples(st.just("staged"), descriptions.staged_told),
     st.tuples(st.just("move"), descriptions.moves),
     st.tuples(st.just("shift"), descriptions.amounts),
     st.tuples(st.just("rate"), descriptions.counts),
@@ -129,6 +132,8 @@ state_steps = st.one_of(
 
 _WRITES: Mapping[str, tuple[Callable[[ConstraintState], Any], Callable[[Any, str, Any], None]]] = {
     "tell": (lambda state: state.verdicts, descriptions.tell),
+    "stage": (lambda state: state.rollouts, descriptions.stage),
+    "staged": (lambda state: state.staged, descriptions.tell_staged),
     "measure": (lambda state: state.variables, descriptions.measure),
     "switch": (lambda state: state.switches, descriptions.switch),
     "note": (lambda state: state.changes, descriptions.note_changes),
@@ -181,6 +186,8 @@ def _read(state: ConstraintState) -> object:
         descriptions.read_switches(state.switches),
         descriptions.read_changes(state.changes),
         descriptions.read_parameters(state.parameters),
+        descriptions.read_rollouts(state.rollouts),
+        descriptions.read_staged(state.staged),
     )
     return parts, state.clock.as_dict(), cells, state.state_hash, state.constraints_hash
 
@@ -211,6 +218,8 @@ ADAPTERS: Mapping[type, Callable[[], Laws[Any, Any]]] = {
     Switches: descriptions.switches_laws,
     ChangeHistory: descriptions.changes_laws,
     Parameters: descriptions.parameters_laws,
+    Rollouts: descriptions.rollouts_laws,
+    StagedNodes: descriptions.staged_laws,
     ConstraintState: _state_laws,
 }
 """Every type, with the function that makes its description."""
@@ -298,6 +307,11 @@ def readings() -> st.SearchStrategy[SharedReadings]:
 def parameters() -> st.SearchStrategy[Parameters]:
     """The parameters of a few nodes."""
     return single(laws_of(Parameters))
+
+
+def rollouts() -> st.SearchStrategy[Rollouts]:
+    """The rollouts of a few nodes."""
+    return single(laws_of(Rollouts))
 
 
 def states() -> st.SearchStrategy[ConstraintState]:

@@ -36,6 +36,7 @@ from constraint_crdt.types.orset import ConstraintORSet
 from constraint_crdt.types.parameters import PARAMETER, Parameters
 from constraint_crdt.types.readings import EVERY, READING, Reading, SharedReadings
 from constraint_crdt.types.register import POSITION, EisensteinRegister
+from constraint_crdt.types.rollouts import ROLLOUT, STAGED, Phase, Rollouts, StagedNodes, StagedValue
 from constraint_crdt.types.sketch import BloomCRDT, BloomShape, SketchCRDT, SketchShape
 from constraint_crdt.types.tiles import FleetTile
 from constraint_crdt.types.variables import MeasuredVariables, VariableKind
@@ -666,3 +667,66 @@ def read_parameters(parameters: Parameters) -> object:
 def parameters_laws() -> Laws[Parameters, Any]:
     """`Parameters`."""
     return over_rows(Parameters, settings, set_parameter, read_parameters, pool=arbitrary_cells(PARAMETER))
+
+
+# --- rollouts ----------------------------------------------------------------------------------------------------------
+
+rollout_steps = st.one_of(
+    st.tuples(st.just("begin"), ids, st.sampled_from(DEFINITIONS[:-1])),
+    st.tuples(st.sampled_from(("advance", "stop", "continue", "complete", "back")), st.integers(0, 2)),
+)
+STAGES = ("zone=a", "zone in (a, b)", "!zone")
+
+
+def stage(rollouts: Rollouts, name: str, step: tuple[Any, ...]) -> None:
+    """Begin a rollout, or take a step of one."""
+    node, constraints = writer(name), ConstraintORSet(rows_of(rollouts))
+    match step:
+        case ("begin", id_, definition) if not rollouts.covering(id_):
+            at = rows_of(rollouts).seq(node)  # so the ids of rollouts in a slot differ
+            rollouts.begin({id_: definition}, constraints, stages=STAGES, gate="violations == 0", timeout=5, node=node, at=at)
+        case (str(what), int(number)):
+            chosen = list(rollouts)[number : number + 1]
+            for each in chosen:
+                if what == "complete":
+                    rollouts.complete(each, constraints, node=node, at=1)
+                elif what == "back":
+                    rollouts.back(each, constraints, Switches(rows_of(rollouts)), node=node, at=1)
+                elif what == "advance":
+                    rollouts.step(each, Phase.RUNNING, stage=each.stage + 1, node=node, at=1)
+                else:
+                    phase = Phase.STOPPED if what == "stop" else Phase.RUNNING
+                    rollouts.step(each, phase, by_command=True, node=node, at=2, actor="alice", reason=what)
+
+
+def read_rollouts(rollouts: Rollouts) -> object:
+    """All readings of the rollouts."""
+    constraints = ConstraintORSet(rows_of(rollouts))
+    labels: tuple[dict[str, str], ...] = ({"zone": "a"}, {"zone": "b"}, {})
+    staged = [rollouts.staged(id_, constraints.definitions(id_), each) for id_ in IDS for each in labels]
+    return list(rollouts), [[each.id for each in rollouts.covering(id_)] for id_ in IDS], staged
+
+
+def rollouts_laws() -> Laws[Rollouts, Any]:
+    """`Rollouts`."""
+    return over_rows(Rollouts, rollout_steps, stage, read_rollouts, pool=arbitrary_cells(ROLLOUT, ADD))
+
+
+staged_told = st.lists(
+    st.builds(StagedValue, st.sampled_from("xy"), st.integers(0, 1), st.integers(0, 2), *[st.integers(0, 2)] * 3), max_size=2
+)
+
+
+def tell_staged(staged: StagedNodes, name: str, step: list[StagedValue]) -> None:
+    """Tell of rollouts."""
+    staged.put(step, node=writer(name))
+
+
+def read_staged(staged: StagedNodes) -> object:
+    """All that nodes tell of rollouts."""
+    return [[staged.of(name, id_) for id_ in "xy"] for name in REPLICAS]
+
+
+def staged_laws() -> Laws[StagedNodes, Any]:
+    """`StagedNodes`."""
+    return over_rows(StagedNodes, staged_told, tell_staged, read_staged, pool=arbitrary_cells(STAGED))

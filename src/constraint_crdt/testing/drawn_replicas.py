@@ -15,11 +15,13 @@ The types of the package are views over rows. Here each view stands alone, over 
 exchange, taken by a real node, in parts small enough for several messages; encodings are state files.
 """
 
+import zlib
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
+import msgspec
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -40,6 +42,7 @@ from constraint_crdt.types.definition import ADD, MEANING, Definition, wire_defi
 from constraint_crdt.types.parameters import PARAMETER
 from constraint_crdt.types.readings import NAMES, READING
 from constraint_crdt.types.register import POSITION
+from constraint_crdt.types.rollouts import PLAN, ROLLOUT, STAGED, STEP
 from constraint_crdt.types.verdicts import VERDICT, NodeVerdict, make_verdict
 from constraint_crdt.types.view import View
 
@@ -331,9 +334,39 @@ def arbitrary_cells(*kinds: int) -> Pool:
             st.sampled_from((None, 1.5, [15, -1], "on", True, {})),
             dots,
         ),
+        ROLLOUT: st.one_of(
+            st.builds(
+                lambda slot, at, changes, size: make_cell(
+                    ROLLOUT, slot, [PLAN, ["r", at, "o", "", ["zone=a", "a later ~ selector", "zone=b"], "g", 5, size, changes]]
+                ),
+                st.sampled_from("01"),
+                st.integers(0, 2),
+                st.sampled_from((_changes("x", []), _changes("x", [["v < 0.5"]]), _changes("y", []), zlib.compress(b"x"), b"")),
+                st.integers(1, 2),
+            ),
+            st.builds(
+                lambda slot, node, epoch, phase, stage, undoes: make_cell(
+                    ROLLOUT, make_key(slot, "0", node), [STEP, ["r", epoch, phase, stage, 5, "o", "w", undoes]]
+                ),
+                st.sampled_from("01"),
+                st.sampled_from("abc"),
+                st.integers(0, 2),
+                st.integers(0, 4),
+                st.integers(0, 3),
+                dots,
+            ),
+            st.just(make_cell(ROLLOUT, "0", [9, "of a later version"])),
+        ),
+        STAGED: st.lists(st.tuples(st.sampled_from("xy"), *[st.integers(0, 2)] * 5, st.sampled_from(("", "why"))), max_size=2).map(
+            lambda told: make_cell(STAGED, "", told)
+        ),
         UNKNOWN_KIND: st.builds(make_cell, st.just(UNKNOWN_KIND), ids, st.integers(0, 3)),
     }
     return st.lists(st.one_of(*(known[kind] for kind in kinds)), min_size=1, max_size=MOST_FORGED)
+
+
+def _changes(id_: str, before: Sequence[Sequence[str]]) -> bytes:
+    return zlib.compress(msgspec.msgpack.encode([[id_, before, ["v < 1.0"]]]))
 
 
 _VERDICTS = st.none() | st.tuples(st.sampled_from(VerdictState), st.integers(0, 2)).map(lambda parts: NodeVerdict(*parts))

@@ -20,6 +20,7 @@ from constraint_crdt.types import (
     parameters,
     readings,
     register,
+    rollouts,
     sketch,
     tile_cells,
     tile_sets,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 _REGISTERED = (
     alerts, bloom, budgets, changes, counters, decay, definition, increments, nodes, orset, parameters, rates, readings, register,
+    rollouts,
     sketch, tile_cells, tile_sets, tiles, variables, verdicts,
 )  # fmt: skip
 """The modules that register kinds."""

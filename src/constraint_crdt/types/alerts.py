@@ -22,6 +22,7 @@ Times are in ns since the epoch. Trailing defaults may be left out. Rules kept h
 - A rule is kept as text. The rules of a later version, and selectors that this version cannot read, are kept and passed on.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
@@ -253,6 +254,20 @@ class Silences(IndexedView):
         found = [each for each in self._held.values() if each.value.until > now and each.dot not in self._ends]
         return sorted(found, key=lambda each: (each.value.until, each.dot))
 
+    def ended(self, now: int) -> list[Silence]:
+        """Those that were ended early and would still be in force. O(silences)."""
+        return sorted(each for each in self._held.values() if each.value.until > now and each.dot in self._ends)
+
+    def at(self, time: int) -> list[Silence]:
+        """Those that were in force at a time, as far as their cells stand. O(silences)."""
+        ends = {
+            Dot(value.target.replica, value.target.seq)
+            for value in map(value_of, self._rows.each(SILENCE))
+            if value.target is not None and value.at <= time
+        }
+        found = [each for each in self._held.values() if each.value.at <= time < each.value.until and each.dot not in ends]
+        return sorted(found, key=lambda each: (each.value.at, each.dot))
+
     def find(self, id_: str, now: int) -> Silence:
         """The silence in force of this id. Raises `UnknownName`."""
         for each in self.active(now):
@@ -267,11 +282,18 @@ class Silences(IndexedView):
         return Silence(Dot(node, self._rows.seq(node)), value)
 
     def end(self, silence: Silence, *, at: int, actor: str, node: Replica) -> None:
-        """End a silence early. Raises `ConstraintCrdtError` if all slots of this life are in use."""
+        """End a silence early; its cell stays, for a way back. A silence of this life goes where all slots are in use.
+
+        Raises `ConstraintCrdtError` for one of another life then.
+        """
         target = WireDot(*silence.dot.replica, silence.dot.seq)
         value = SilenceValue(END, silence.value.until, silence.value.alert, actor=actor, at=at, target=target)
-        slot = self._free(node, at) if silence.dot.replica != node else self._slot_of(silence.dot)
-        if silence.dot.replica == node:
+        try:
+            slot = self._free(node, at)
+        except ConstraintCrdtError:
+            if silence.dot.replica != node:
+                raise
+            slot = self._slot_of(silence.dot)
             self._tell(silence, None)  # its cell goes with the write
         self._rows.write(node, make_cell(SILENCE, slot, value))
 
@@ -478,6 +500,19 @@ class FleetRules(IndexedView):
         seen = [*(dot for _, value in heads for dot in value.overwrites), *(WireDot(*dot.replica, dot.seq) for dot, _ in heads)]
         overwrites = tuple(WireDot(*replica, seq) for replica, seq in sorted(_latest(seen).items()))
         self._rows.write(node, make_cell(ALERT_RULE, name, RuleValue("" if removed else text, at, actor, overwrites, removed)))
+
+
+def read_rule(values: Iterable[bytes]) -> str | None:
+    """The text of a rule, of the wire values of its definitions that no other one overwrites; None for a removed one."""
+    found = []
+    for each in values:
+        with contextlib.suppress(msgspec.DecodeError):
+            found.append(_read_rule_value(each))
+    standing = [each for each in found if not each.removed]
+    return max(standing, key=lambda each: each.at).text if standing else None
+
+
+_read_rule_value: Final = msgspec.msgpack.Decoder(RuleValue).decode
 
 
 def _latest(dots: Iterable[WireDot]) -> dict[Replica, int]:

@@ -357,9 +357,13 @@ _parts: Final = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 
 def before_change(rows: Rows, subject: Subject) -> Before:
-    """The wire values of the standing cells of a subject, in the order of their dots."""
-    found = []
-    for cell in sorted(rows.held(subject.kind, subject.key), key=lambda each: (each.replica, each.seq)):
+    """The wire values of the standing cells of a subject, in the order of their dots: of those that no other one overwrites."""
+    held, over, found = rows.held(subject.kind, subject.key), dict[Replica, int](), []
+    for dot in (dot for cell in held for dot in getattr(value_of(cell), "overwrites", ())):
+        over[dot.replica] = max(dot.seq, over.get(dot.replica, 0))
+    for cell in sorted(held, key=lambda each: (each.replica, each.seq)):
+        if cell.seq <= over.get(cell.replica, 0):
+            continue
         parts = _parts(cell.data)
         found.append(bytes(parts[2]) if len(parts) > 2 else _NIL)
     return Before(subject, tuple(found))

@@ -16,6 +16,7 @@ clock of the writer, for people. Rules kept here:
 - The text of an expression gets the values in place of the names once per change (`bind`), so evaluation costs no more.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -411,6 +412,23 @@ def _setting(name: str, text: str, cells: Mapping[Dot, ParameterValue]) -> Setti
 
 
 _NIL: Final = b"\xc0"
+
+
+def read_setting(values: Iterable[bytes]) -> Scalar | None:
+    """The value of a setting, of the wire values of its cells, of which no other one is overwritten; of several the last one.
+
+    None for a removed setting, and for one of a form that is not known here.
+    """
+    found = []
+    for each in values:
+        with contextlib.suppress(msgspec.DecodeError):
+            value = _read_setting_value(each)
+            found.append((value.at, read_scalar(_read_raw(bytes(value.value)))))
+    standing = [(at, value) for at, value in found if value is not None]
+    return max(standing, key=lambda each: each[0])[1] if standing else None
+
+
+_read_setting_value: Final = msgspec.msgpack.Decoder(ParameterValue).decode
 
 
 def choose(name: str, settings: Sequence[Setting], labels: Mapping[str, str]) -> Bound:

@@ -4,7 +4,7 @@
 // Rules: a link that says nothing behind `?` keeps what is filtered and sorted. A filter replaces the entry of the history, a subject
 // adds one. What is as by default is left out.
 
-const USUAL = { q: "", only: "", severity: "", sort: "state", desc: "", side: "map", kind: "", about: "" };
+const USUAL = { q: "", only: "", severity: "", sort: "state", desc: "", side: "map", nodes: "node", nodesdesc: "", kind: "", about: "", strip: "600" };
 
 export class Address {
   #view = { ...USUAL };

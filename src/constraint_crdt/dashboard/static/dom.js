@@ -53,6 +53,24 @@ export function fitted(canvas) {
   return { context, width, height };
 }
 
+// Other children, with the focus where it was, if the element that had it comes again.
+export function replace(box, children) {
+  const active = box.contains(document.activeElement) ? document.activeElement : null;
+  const focused = active && (active.dataset.focus ? `[data-focus="${CSS.escape(active.dataset.focus)}"]` : active.getAttribute("href") && `[href="${CSS.escape(active.getAttribute("href"))}"]`);
+  box.replaceChildren(...children.filter(Boolean));
+  if (focused) box.querySelector(focused)?.focus();
+}
+
+// Opens a dialog. Once it closes, the focus is where it was, also if that was put in anew meanwhile.
+export function openDialog(dialog) {
+  const opener = document.activeElement;
+  const back = () => {
+    if (!opener.isConnected && opener.dataset.focus) document.querySelector(`[data-focus="${CSS.escape(opener.dataset.focus)}"]`)?.focus();
+  };
+  dialog.addEventListener("close", back, { once: true });
+  dialog.showModal();
+}
+
 export function announce(text) {
   byId("live").textContent = text;
 }

@@ -2,22 +2,26 @@
 //
 // Rules: an edit begins with the definition in force, asked for anew, and keeps all of it that is not changed here, its end too. What
 // would change is shown before it is sent. What somebody else changed meanwhile, or a constraint of the same id, is never replaced
-// without a word: the difference to it is shown, and a second press is needed.
+// without a word: the difference to it is shown, and a second press is needed. The node says whether an edit loosens or tightens, by
+// an example in values; to loosen what is critical takes a tick.
 
 import { Problem, sentence } from "./api.js";
 import { differences, inForce, inFull, requestOf, selectorOf } from "./definition.js";
-import { announce, byId, h, setText } from "./dom.js";
+import { announce, byId, h, openDialog, setText } from "./dom.js";
 import { at, shownFields } from "./format.js";
 
 const CHECK_AFTER = 200; // ms without a key
 const DURATIONS = ["for", "clear_after", "max_age"]; // s
 const TEXTS = ["when", "about", "on", "clear_when", "each"];
+const LABELS = { loosens: "Loosens", tightens: "Tightens", both: "Loosens and tightens", undecided: "Not decided whether it loosens", same: "The same" };
 const CHOICES = { severity: "warning", if_unknown: "unknown", scope: "node", mode: "enforce" };
 
 export class Editor {
   #checked = 0;
   #looked = 0;
+  #labelled = 0;
   #timer = null;
+  #labelTimer = null;
   #base = null; // {id, dots, request, many}: what is in force, as far as the dialog showed it; null: nothing
   #editing = false;
 
@@ -67,8 +71,9 @@ export class Editor {
     byId("add-more").open = Boolean(definition && Object.keys(shownFields(definition)).length);
     setText(byId("add-error"), "");
     this.#verdict("", "");
+    this.#effect(null);
     this.#show();
-    byId("add-dialog").showModal();
+    openDialog(byId("add-dialog"));
   }
 
   // What is in force for an id; null if nothing is.
@@ -111,6 +116,30 @@ export class Editor {
     setText(byId("add-changes-title"), (lines.length ? (this.#editing ? "What changes:" : `${base.id} exists already, by ${base.by}. What would change:`) : this.#editing ? "Nothing is changed yet." : `${base.id} exists already, by ${base.by}, just like this.`) + many);
     byId("add-changes-list").replaceChildren(...lines);
     byId("add-submit").disabled = this.#editing && !lines.length && base.many < 2;
+    clearTimeout(this.#labelTimer);
+    if (lines.length) this.#labelTimer = setTimeout(() => this.#label(), CHECK_AFTER);
+    else this.#effect(null);
+  }
+
+  // Asks what the edit would mean. An answer about what the dialog had before is not shown.
+  async #label() {
+    const turn = (this.#labelled += 1);
+    let found = null;
+    try {
+      [found = null] = await this.api.send("POST", "/v1/effects", { changes: [{ add: inFull(this.#request()) }] });
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error; // what is wrong with the definition is said elsewhere
+    }
+    if (turn === this.#labelled) this.#effect(found);
+  }
+
+  // Shows the label of the edit, and the tick that a critical constraint takes; null: no label.
+  #effect(effect) {
+    if (effect === null) this.#labelled += 1;
+    const words = effect === null ? "" : effect.parts?.map((each) => each.text).join("; ") || "the same values are allowed";
+    setText(byId("add-effect"), effect === null ? "" : `${LABELS[effect.effect] ?? effect.effect}: ${words}.`);
+    byId("add-loosen-row").hidden = !effect?.needs_loosen;
+    if (!effect?.needs_loosen) byId("add-loosen").checked = false;
   }
 
   async #submitted(event) {
@@ -125,6 +154,7 @@ export class Editor {
       setText(byId("add-error"), sentence(error.message));
       const field = byId("add-form").elements.namedItem(`add-${error.field}`) ?? document.getElementById(`add-${error.field}`);
       if (field?.closest("details")) byId("add-more").open = true;
+      if (error.field === "loosen") byId("add-loosen-row").hidden = false;
       field?.focus();
     } finally {
       button.disabled = false;
@@ -146,7 +176,8 @@ export class Editor {
       const moved = standing === null ? `the constraint ${body.id} was removed meanwhile` : shown ? `meanwhile ${body.id} was changed by ${standing.by}` : `a constraint ${body.id} exists already`;
       throw new Problem(`${moved}: look at the difference, and press again if it is right`, 409);
     }
-    const { change, notes = [] } = await this.api.send("POST", "/v1/constraints", { ...inFull(body), new: standing === null });
+    const loosen = byId("add-loosen").checked ? { loosen: true } : {};
+    const { change, notes = [] } = await this.api.send("POST", "/v1/constraints", { ...inFull(body), new: standing === null, ...loosen });
     announce(`${body.id}: ${change}`);
     showNotes(notes.map((note) => `${body.id}: ${note}`));
     this.written(body.id);

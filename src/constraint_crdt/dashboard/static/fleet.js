@@ -23,11 +23,11 @@ export function linkWords(node) {
 }
 
 export class Fleet {
-  #by = "node";
-  #descending = false;
+  #arrangement = "";
 
-  constructor(model, open) {
+  constructor(model, address, open) {
     this.model = model;
+    this.address = address;
     this.lattice = new Lattice(byId("lattice"), model, open, (name) => this.#label(name));
     this.table = new VirtualTable({
       box: byId("nodes-box"),
@@ -37,7 +37,7 @@ export class Fleet {
       open: (node) => open(node.node),
       sort: (column) => this.#sort(column),
     });
-    this.table.setSort("node", false);
+    address.follow(() => this.#looked());
     legend();
     model.on("nodes", () => this.#show());
   }
@@ -54,20 +54,32 @@ export class Fleet {
 
   #show() {
     const nodes = [...this.model.nodes.values()];
+    const ended = nodes.filter((node) => node.retired || node.revoked).length;
     const away = nodes.filter((node) => !node.live && !node.retired && !node.revoked).length;
     const behind = nodes.filter((node) => node.live && !node.same_constraints).length; // counts on their way are no news
     const standing = away || behind ? [away && `${count(away)} not live`, behind && `${count(behind)} behind`].filter(Boolean).join(", ") : "all agree";
-    setText(byId("fleet-note"), `${plural(nodes.length, "node", "nodes")}, ${standing}`);
+    setText(byId("fleet-note"), `${plural(nodes.length - ended, "node", "nodes")}, ${standing}${ended ? `; ${count(ended)} retired or revoked` : ""}`);
     if (byId("panel-nodes").hidden) return;
     nodes.sort(BY[this.#by]);
-    if (this.#descending) nodes.reverse();
+    if (this.address.get("nodesdesc")) nodes.reverse();
     this.table.setItems(nodes);
   }
 
   #sort(column) {
-    this.#descending = this.#by === column && !this.#descending;
-    this.#by = column;
-    this.table.setSort(column, this.#descending);
+    const same = this.#by === column;
+    this.address.set({ nodes: column, nodesdesc: same && !this.address.get("nodesdesc") ? "1" : "" });
+  }
+
+  get #by() {
+    return BY[this.address.get("nodes")] ? this.address.get("nodes") : "node";
+  }
+
+  // The address asks for another order.
+  #looked() {
+    const wanted = `${this.#by} ${this.address.get("nodesdesc")}`;
+    if (wanted === this.#arrangement) return;
+    this.#arrangement = wanted;
+    this.table.setSort(this.#by, Boolean(this.address.get("nodesdesc")));
     this.#show();
   }
 

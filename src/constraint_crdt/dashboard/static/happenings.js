@@ -1,15 +1,18 @@
 // What happened: the last events, latest first, and a strip that shows when.
 //
-// Rules: which events are shown is in the address. A constraint that turns again and again on a node has a single line, which says how
+// Rules: the events are those of the node that serves the page, with the turns of constraints on all others, as these told. Which are
+// shown is in the address, and the time that the strip shows. A constraint that turns again and again on a node has a single line, which says how
 // often, and comes to the top with each turn.
 
 import { byId, fitted, h, perFrame, setAttribute, setText } from "./dom.js";
-import { at, duration } from "./format.js";
+import { at, duration, plural } from "./format.js";
 import { colour, onTheme } from "./theme.js";
 
 const SHOWN = 120;
-const STRIPS = [600, 3600, 21600]; // s
+const STRIPS = [600, 3600, 21600, 86400]; // s
+const WHEEL_EVERY = 150; // ms
 const FLAPPING = 4; // turns from which on they have one line
+const TOGETHER = 2e9; // ns
 const CALM = 600e9; // ns without a turn after which the next is told by itself
 
 // Kind: [glyph, tone, words]. `{b}` is the budget, `{c}` the constraint, `{n}` the node.
@@ -24,6 +27,7 @@ const WORDS = {
   conflict: ["!", "bad", "{c} has definitions that differ"],
   violated: ["✕", "bad", "{c} is violated on {n}"],
   satisfied: ["✓", "good", "{c} is satisfied again on {n}"],
+  unknown: ["?", "warn", "{c} cannot be decided on {n}"],
   "peer up": ["↑", "good", "{n} is live"],
   "peer down": ["↓", "warn", "{n} is not live"],
   "duplicate name": ["!", "bad", "another node has the name {n}"],
@@ -53,14 +57,15 @@ const WORDS = {
   "alert resolved": ["✓", "good", "alert over"],
   silenced: ["–", "calm", "alerts are silenced"],
   "silence ended": ["•", "calm", "a silence was ended"],
+  rollout: ["~", "new", "rollout"],
   gap: ["…", "calm", "events were missed"],
   dropped: ["…", "calm", "this page was too slow, and was disconnected"],
 };
 
 // Which kinds a filter shows.
 const FILTERS = {
-  violations: ["violated", "satisfied"],
-  constraints: ["added", "changed", "removed", "expired", "conflict", "parameter", "disabled", "enabled"],
+  violations: ["violated", "satisfied", "unknown"],
+  constraints: ["added", "changed", "removed", "expired", "conflict", "parameter", "disabled", "enabled", "rollout"],
   nodes: ["peer up", "peer down", "duplicate name", "new life", "retired", "retirement undone", "revoked", "forked"],
   alerts: ["alert", "alert resolved", "silenced", "silence ended"],
   budgets: ["budget added", "budget changed", "budget removed", "budget conflict", "budget stranded", "budget reachable"],
@@ -72,10 +77,11 @@ const FILTERS = {
 const tone = (event) => (WORDS[event.kind] ?? [])[1] ?? "calm";
 
 export class Happenings {
-  #newest = null;
+  #known = new WeakSet(); // events that were looked at
+  #undecided = new Map(); // node: {event, count, line}, of constraints that became unknown together
   #turns = new Map(); // "constraint\nnode": {lines, count, first, last}
-  #strip = STRIPS[0];
-  #wanted = "";
+  #wanted = null;
+  #turnedAt = 0;
 
   constructor(model, address) {
     this.model = model;
@@ -91,16 +97,24 @@ export class Happenings {
     byId("events-kind").append(h("option", { value: "" }, "all kinds"), ...Object.keys(FILTERS).map((kind) => h("option", { value: kind }, kind)));
     byId("events-kind").addEventListener("change", () => address.set({ kind: byId("events-kind").value }));
     byId("events-about").addEventListener("input", () => address.set({ about: byId("events-about").value }));
-    byId("strip-range").addEventListener("click", () => this.#zoom());
+    byId("strip-range").addEventListener("click", () => this.#zoom(null));
+    byId("strip").addEventListener("wheel", (event) => {
+      event.preventDefault();
+      if (Math.abs(event.deltaY) >= 1 && event.timeStamp - this.#turnedAt > WHEEL_EVERY) {
+        this.#turnedAt = event.timeStamp;
+        this.#zoom(Math.sign(event.deltaY));
+      }
+    });
     address.follow(() => this.#looked());
     onTheme(draw);
     new ResizeObserver(draw).observe(byId("strip"));
     setInterval(draw, 5000);
-    this.#zoom(0);
   }
 
   // The address asks for other events.
   #looked() {
+    this.#named();
+    this.redraw();
     const wanted = `${this.address.get("kind")}\n${this.address.get("about")}`;
     if (wanted === this.#wanted) return;
     this.#wanted = wanted;
@@ -108,9 +122,9 @@ export class Happenings {
     if (byId("events-about").value !== this.address.get("about")) byId("events-about").value = this.address.get("about");
     this.list.replaceChildren();
     this.#turns.clear();
-    this.#newest = null;
+    this.#undecided.clear();
+    this.#known = new WeakSet();
     this.#show();
-    this.redraw();
   }
 
   #isWanted(event) {
@@ -120,22 +134,25 @@ export class Happenings {
     return !about || [event.constraint, event.node, event.detail, event.actor].some((each) => each?.toLowerCase().includes(about));
   }
 
-  // New ones are put on top and old ones taken away; what stays is not touched.
+  // New ones are put where their time is, mostly on top, and old ones taken away; what stays is not touched.
   #show() {
     const { events } = this.model;
-    const known = this.#newest === null ? -1 : events.indexOf(this.#newest);
-    const fresh = events.slice(0, known < 0 ? events.length : known).filter((event) => this.#isWanted(event));
-    if (known < 0) fresh.length = Math.min(fresh.length, 4 * SHOWN); // a flapping constraint has one line of many
-    for (const event of fresh.reverse()) this.#put(event);
+    const fresh = events.filter((event) => !this.#known.has(event));
+    for (const event of fresh) this.#known.add(event);
+    const wanted = fresh.filter((event) => this.#isWanted(event)).slice(0, 4 * SHOWN); // a flapping constraint has one line of many
+    for (const event of wanted.reverse()) this.#put(event);
     while (this.list.childElementCount > SHOWN) this.list.lastElementChild.remove();
-    this.#newest = events[0] ?? null;
     setText(byId("timeline-note"), this.list.childElementCount ? "" : events.length ? "none of these" : "none yet");
   }
 
   #put(event) {
+    if (event.kind === "unknown") {
+      this.#putUnknown(event);
+      return;
+    }
     const turned = (event.kind === "violated" || event.kind === "satisfied") && event.constraint;
     if (!turned) {
-      this.list.prepend(line(event));
+      this.#insert(line(event), event.time);
       return;
     }
     const key = `${event.constraint}\n${event.node}`;
@@ -147,22 +164,53 @@ export class Happenings {
       if (this.#turns.size > SHOWN) this.#turns.delete(this.#turns.keys().next().value);
     }
     turns.count += 1;
-    turns.last = event.time;
+    turns.last = Math.max(turns.last, event.time);
     const flaps = turns.count >= FLAPPING;
     if (flaps) {
       for (const old of turns.lines) old.remove();
       turns.lines = [];
     }
     turns.lines.push(flaps ? flapping(event, turns) : line(event));
-    this.list.prepend(turns.lines.at(-1));
+    this.#insert(turns.lines.at(-1), event.time);
   }
 
-  #zoom(index = (STRIPS.indexOf(this.#strip) + 1) % STRIPS.length) {
-    this.#strip = STRIPS[index];
+  // A sensor that fails, or a node that starts, leaves many constraints unknown at once: they have one line.
+  #putUnknown(event) {
+    let together = this.#undecided.get(event.node);
+    if (together === undefined || Math.abs(event.time - together.event.time) > TOGETHER) {
+      together = { event, count: 0, line: null };
+      this.#undecided.set(event.node, together);
+      if (this.#undecided.size > SHOWN) this.#undecided.delete(this.#undecided.keys().next().value);
+    }
+    together.count += 1;
+    together.line?.remove();
+    together.line = line(together.event, together.count - 1);
+    this.#insert(together.line, together.event.time);
+  }
+
+  #insert(element, time) {
+    element.at = time;
+    let later = this.list.firstElementChild;
+    while (later !== null && later.at > time) later = later.nextElementSibling;
+    this.list.insertBefore(element, later);
+  }
+
+  get #strip() {
+    const wanted = Number(this.address.get("strip"));
+    return STRIPS.includes(wanted) ? wanted : STRIPS[0];
+  }
+
+  // `by` 1: a longer time; -1: a shorter one; null: the next, round and round.
+  #zoom(by) {
+    const at = STRIPS.indexOf(this.#strip);
+    const to = by === null ? (at + 1) % STRIPS.length : Math.min(Math.max(at + by, 0), STRIPS.length - 1);
+    this.address.set({ strip: String(STRIPS[to]) });
+  }
+
+  #named() {
     const words = `last ${duration(this.#strip).replace(" 0 min", "")}`;
     setText(byId("strip-range"), words);
     setAttribute(byId("strip-range"), "aria-label", `The strip shows the ${words}: show another time`);
-    this.redraw();
   }
 
   #draw() {
@@ -200,10 +248,11 @@ function flapping(event, { count, first }) {
   return h("li", { class: bad ? "bad" : "warn", "data-kind": "flapping" }, when(event.time), h("i", { "aria-hidden": "true" }, "⇅"), words);
 }
 
-function line(event) {
+// `others`: constraints of which the same is to be said.
+function line(event, others = 0) {
   const [glyph, kind, words] = WORDS[event.kind] ?? ["•", "calm", event.kind];
-  const parts = words.split(/(\{[bcn]\})/).map((part) => {
-    if (part === "{c}" && event.constraint) return subject("constraint", event.constraint);
+  const parts = words.split(/(\{[bcn]\})/).flatMap((part) => {
+    if (part === "{c}" && event.constraint) return others ? [subject("constraint", event.constraint), ` and ${plural(others, "other", "others")}`] : subject("constraint", event.constraint);
     if (part === "{n}" && event.node) return subject("node", event.node);
     return part === "{b}" && event.budget ? event.budget : part.replace(/\{[bcn]\}/, "…");
   });

@@ -57,7 +57,7 @@ export class Lattice {
 
   #draw() {
     const { context, width, height } = fitted(this.canvas);
-    const nodes = [...this.model.nodes.values()];
+    const nodes = [...this.model.nodes.values()].filter((node) => !node.retired && !node.revoked);
     if (!nodes.length || width < 2) return;
     this.#place(nodes);
     this.#fit(width, height);

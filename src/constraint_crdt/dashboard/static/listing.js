@@ -10,6 +10,8 @@ import { drawSparkline } from "./sparkline.js";
 import { VirtualTable } from "./table.js";
 import { onTheme } from "./theme.js";
 
+let painted = 0; // moves when the small charts have to be drawn anew
+
 const ARRANGE_EVERY = 400; // ms: filtering and sorting 10,000 takes some 15 ms
 const FOUND_NODES = 8;
 const NARROW = { ...STATE_WORDS, conflicts: "In conflict" };
@@ -53,7 +55,12 @@ export class Listing {
     model.on("nodes", () => this.address.get("q") && this.#findNodes());
     model.on("alerts", this.chips);
     address.follow(() => this.#looked());
-    onTheme(() => this.table.render());
+    const repaint = () => {
+      painted += 1;
+      this.table.render();
+    };
+    onTheme(repaint);
+    new ResizeObserver(repaint).observe(byId("constraints-box"));
     setInterval(() => this.table.render(), 1000); // how long it lasts
   }
 
@@ -136,14 +143,15 @@ export class Listing {
     const counts = this.model.tally();
     const box = byId("chips");
     if (!box.childElementCount) {
-      box.append(...["", "violated", "undecided", "conflicts", "lately", "holding", "idle"].map((only) => this.#chip("only", only)));
+      box.append(...["", "violated", "undecided", "conflicts", "lately", "audit", "holding", "idle", "disabled"].map((only) => this.#chip("only", only)));
       box.append(h("span", { class: "gap" }), ...SEVERITIES.map((severity) => this.#chip("severity", severity)));
     }
     for (const chip of box.querySelectorAll("button")) {
       const { filter, value } = chip.dataset;
       const number = value === "" ? Math.max(this.model.rows.size, this.model.complete ? 0 : this.model.total) : counts[value];
       setText(chip.firstChild, value === "" ? "All" : NARROW[value] ?? value);
-      setText(chip.lastChild, count(number));
+      const known = value === "" || this.model.complete || this.model.rows.size >= this.model.total || (this.model.urgentKnown && (value === "violated" || value === "undecided"));
+      setText(chip.lastChild, known ? count(number) : "…");
       const pressed = this.address.get(filter) === value;
       setAttribute(chip, "aria-pressed", pressed);
       chip.hidden = number === 0 && value !== "" && !pressed && value !== "violated";
@@ -161,9 +169,10 @@ function told(row, model) {
   const { data, state } = row;
   const [first] = data.longest;
   const node = first && `${first.node}${model.nodes.get(first.node)?.live === false ? " (away)" : ""}`;
-  if (state === "violated" && first) {
+  if (state === "disabled") return { what: "evaluated on no node", where: "open it for who disabled it, and why", tone: "faint" };
+  if ((state === "violated" || state === "audit") && first) {
     const more = data.violated_now - 1;
-    return { what: situation(first) || first.reason || "violated", where: `${since(data.violated_since)} on ${node}${more ? ` and ${plural(more, "other", "others")}` : ""}`, tone: "bad" };
+    return { what: situation(first) || first.reason || "violated", where: `${since(data.violated_since)} on ${node}${more ? ` and ${plural(more, "other", "others")}` : ""}`, tone: state === "audit" ? "faint" : "bad" };
   }
   if (state === "undecided") {
     const where = first ? `${since(first.since)} on ${node}${data.unknown_now > 1 ? ` and ${plural(data.unknown_now - 1, "other", "others")}` : ""}` : data.since ? `${since(data.since)} here` : "";
@@ -203,14 +212,16 @@ const columns = (model) => [
       const severity = h("span", { class: "severity" });
       const conflict = h("span", { class: "conflict" }, "conflict");
       const when = h("code");
-      cell.append(h("span", { class: "line" }, name, severity, conflict), when);
-      return { name, severity, conflict, when };
+      const tags = h("span", { class: "tags" });
+      cell.append(h("span", { class: "line" }, name, severity, conflict, tags), when);
+      return { name, severity, conflict, tags, when };
     },
-    update: ({ name, severity, conflict, when }, { data }) => {
+    update: ({ name, severity, conflict, tags, when }, { data }) => {
       setText(name, data.id);
       setText(severity, data.severity);
       setAttribute(severity, "class", `severity ${data.severity}`);
       conflict.hidden = data.definitions < 2;
+      setText(tags, [data.mode !== "enforce" && data.mode, data.scope === "fleet" && "fleet"].filter(Boolean).join(" "));
       setText(when, data.when ?? data.about ?? "evaluated outside");
     },
   },
@@ -226,7 +237,8 @@ const columns = (model) => [
     update: (parts, row) => {
       const { what, where, tone } = told(row, model);
       setText(parts.what, what);
-      setText(parts.where, where);
+      const flaps = row.state === "disabled" ? 0 : model.flapping.get(row.id);
+      setText(parts.where, flaps ? `flaps, violated ${flaps} times in 10 min${where ? `; ${where}` : ""}` : where);
       setAttribute(parts.what, "class", `what ${tone}`);
     },
   },
@@ -241,7 +253,7 @@ const columns = (model) => [
       return { canvas, share };
     },
     update: ({ canvas, share }, row) => {
-      const seen = `${row.id} ${row.samples.length} ${row.samples.at(-1)} ${row.looked}`;
+      const seen = `${painted} ${row.id} ${row.samples.length} ${row.samples.at(-1)} ${row.looked}`;
       if (canvas.seen !== seen) {
         canvas.seen = seen;
         drawSparkline(canvas, row.samples);

@@ -1,6 +1,7 @@
 // The dashboard: puts the parts together, follows the address, and says whether it is connected.
 
 import { Address } from "./address.js";
+import { Alerts } from "./alerts.js";
 import { Api } from "./api.js";
 import { ConstraintPage } from "./constraint.js";
 import { Detail } from "./detail.js";
@@ -16,6 +17,7 @@ import { Model } from "./model.js";
 import { NodePage } from "./node.js";
 import { Panels } from "./panels.js";
 import { Refresher } from "./refreshing.js";
+import { Rollouts } from "./rollout.js";
 import { startTheme } from "./theme.js";
 import { Truth } from "./truth.js";
 
@@ -33,23 +35,26 @@ const written = (id) => {
 };
 const editor = new Editor(api, written);
 const listing = new Listing(model, address, (id) => go("constraint", id), () => refresher.look());
-const fleet = new Fleet(model, (name) => go("node", name));
+const fleet = new Fleet(model, address, (name) => go("node", name));
 const panels = new Panels(api, model, address, (tab) => {
   fleet.look();
   refresher.soon(tab);
 });
 const refresher = new Refresher(api, model, () => listing.visible(), () => panels.tab);
 const confirm = (question, act) => dialogs.confirm(question, act);
+const reason = (question, act) => dialogs.reason(question, act);
 const detail = new Detail(
   model,
   {
-    constraint: new ConstraintPage(api, model, { edit: (id, dot) => editor.edit(id, dot).catch(unread), remove, confirm, written }),
+    constraint: new ConstraintPage(api, model, { edit: (id, dot) => editor.edit(id, dot).catch(unread), remove, confirm, reason, written }),
     node: new NodePage(api, model, { confirm, moved: () => refresher.everything() }),
   },
   () => go(null),
 );
+new Alerts(api, model, { mark: (number, tone) => panels.mark("alerts", number, tone), open: () => panels.open("alerts"), confirm, reason, moved: () => refresher.soon("alerts") });
 new Happenings(model, address);
-new Truth(model);
+new Truth(model, () => panels.open("doctor"));
+new Rollouts(api, model, confirm);
 
 function remove(id) {
   const lines = [`No node of the fleet will enforce ${id} any more. Its counts stay.`];
@@ -83,7 +88,7 @@ const feed = new Feed(
     if (kind === "gap" || kind === "dropped") refresher.everything();
     const event = { kind, time: Date.now() * 1e6, ...data };
     if (kind === "gap" && data.missed) event.detail = `${count(data.missed)} of them`;
-    if (kind.startsWith("alert")) refresher.soon("alerts");
+    if (kind.startsWith("alert") || kind.startsWith("silence")) refresher.soon("alerts");
     refresher.moved({ constraints: event.constraint ? [event.constraint] : [], nodes: event.node ? [event.node] : [] });
     if (event.constraint && event.constraint === address.subject.id) detail.refresh();
     waiting.push(event);

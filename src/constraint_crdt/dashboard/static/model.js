@@ -4,24 +4,31 @@
 // "nodes", "rows", "events", "connection", "session") and read the rest here.
 
 import { selectorOf } from "./definition.js";
+import { situation } from "./format.js";
 
 const MOST_EVENTS = 500;
+const FLAPPING = 3; // violations of a constraint on a node
+const FLAPPING_IN = 600; // s
+const MOST_TURNS = 4000; // told apart
+const TURN_KINDS = { violated: "violated", holds: "satisfied", unknown: "unknown" };
 const MOST_SAMPLES = 48;
 const SAMPLE_EVERY = 2000;
 const LEFT = 0.05; // of evaluations: less than this left counts as none lately
 
 // From the most to the least urgent. A conflict comes behind what is unknown.
-export const STATES = ["violated", "undecided", "lately", "holding", "idle"];
+export const STATES = ["violated", "undecided", "lately", "audit", "holding", "idle", "disabled"];
 export const SEVERITIES = ["critical", "warning", "info"];
-const RANKS = { violated: 0, undecided: 1, conflict: 2, lately: 3, holding: 4, idle: 5 };
+const RANKS = { violated: 0, undecided: 1, conflict: 2, lately: 3, audit: 4, holding: 5, idle: 6, disabled: 7 };
 export const STATE_WORDS = {
   violated: "Violated",
   lately: "Violated recently",
+  audit: "Violated, audit",
   undecided: "Unknown",
   holding: "Holds",
   idle: "Not judged",
+  disabled: "Disabled",
 };
-export const STATE_GLYPHS = { violated: "✕", lately: "!", undecided: "?", holding: "✓", idle: "–" };
+export const STATE_GLYPHS = { violated: "✕", lately: "!", audit: "○", undecided: "?", holding: "✓", idle: "–", disabled: "∥" };
 
 export class Model {
   status = null;
@@ -30,13 +37,18 @@ export class Model {
   rows = new Map();
   total = 0;
   complete = false; // every row was looked at once
+  urgentKnown = false; // so was every one that is violated or unknown
   shape = 0; // moves when a row comes, goes, or is in another state
   events = [];
   connection = { connected: false, since: null, next: null, why: "" };
   alerts = null; // what the node's alerts found; null: not known yet
+  silences = []; // and acknowledgements
   budgets = [];
+  flapping = new Map(); // constraint: violations on a node in the last minutes
   session = null; // who is signed in, and may do what; null: not known yet
   #listeners = new Map();
+  #turns = new Set(); // those seen, as "constraint\nnode\nstate\nsince"
+  #ledTo = new Map(); // "constraint\nnode": the kind of the last one
 
   on(kinds, listener) {
     for (const kind of kinds.split(" ")) this.#listeners.set(kind, [...(this.#listeners.get(kind) ?? []), listener]);
@@ -76,8 +88,9 @@ export class Model {
     this.#tell("nodes");
   }
 
-  setAlerts(report) {
+  setAlerts([report, silences]) {
     this.alerts = report;
+    this.silences = silences;
     this.#tell("alerts");
   }
 
@@ -118,9 +131,50 @@ export class Model {
     if (row.take(data, now)) this.shape += 1;
   }
 
+  // Of the events of this node and the turns told by others the latest, by time.
   addEvents(events) {
-    this.events = [...events.reverse(), ...this.events].slice(0, MOST_EVENTS);
+    const [newest] = this.events;
+    const late = newest !== undefined && events.some((event) => event.time < newest.time);
+    this.events = [...events.reverse(), ...this.events];
+    if (late || newest === undefined) this.events.sort((a, b) => b.time - a.time);
+    this.events.length = Math.min(this.events.length, MOST_EVENTS);
+    this.#countTurns();
     this.#tell("events");
+  }
+
+  // The constraints that were violated again and again lately, with how often on the node with the most violations.
+  #countTurns() {
+    const since = Date.now() * 1e6 - FLAPPING_IN * 1e9;
+    const times = new Map();
+    for (const { kind, constraint, node, time } of this.events) {
+      if (time < since) break;
+      if (kind === "violated" && constraint) times.set(`${constraint}\n${node}`, (times.get(`${constraint}\n${node}`) ?? 0) + 1);
+    }
+    this.flapping.clear();
+    for (const [place, number] of times) {
+      const [constraint] = place.split("\n", 1);
+      if (number >= FLAPPING) this.flapping.set(constraint, Math.max(number, this.flapping.get(constraint) ?? 0));
+    }
+  }
+
+  // The latest turns of all nodes. This node has events of its own violations, so of those only what is unknown is news.
+  setTurns(turns) {
+    const fresh = [];
+    for (const { constraint, node, state, since, ...told } of turns) {
+      const place = `${constraint}\n${node}`;
+      const key = `${place}\n${state}\n${since}`;
+      if (this.#turns.has(key)) continue;
+      this.#turns.add(key);
+      const kind = TURN_KINDS[state];
+      if (kind === undefined) continue;
+      const before = this.#ledTo.get(place);
+      this.#ledTo.set(place, kind);
+      const own = node === this.status?.node;
+      if ((own && kind !== "unknown") || (kind === "satisfied" && (before === undefined || before === kind))) continue;
+      fresh.push({ kind, constraint, node, time: since, detail: situation(told) || told.reason });
+    }
+    for (const known of [this.#turns, this.#ledTo]) while (known.size > MOST_TURNS) known.delete(known.keys().next().value);
+    if (fresh.length) this.addEvents(fresh);
   }
 
   // How many constraints are in which state, and of which severity.
@@ -175,7 +229,7 @@ class Row {
     this.state = stateOf(data);
     const conflict = data.definitions > 1;
     this.urgency = Math.min(RANKS[this.state], conflict ? RANKS.conflict : Infinity) * 4 + SEVERITIES.indexOf(data.severity);
-    this.since = this.state === "violated" ? data.violated_since : data.longest[0]?.since ?? data.since ?? Infinity;
+    this.since = data.violated_now ? data.violated_since : data.longest[0]?.since ?? data.since ?? Infinity;
     this.looked = now;
     this.covered = data.covered ?? this.covered;
     const labels = selectorOf(data);
@@ -197,10 +251,12 @@ class Row {
   }
 }
 
-function stateOf({ verdict, violated_now: now, violated_on: on, unknown_now: unknown, lately }) {
-  if (now > 0) return "violated";
+// A constraint of mode audit is judged, and nobody is told: its violations are not among those to see to.
+function stateOf({ verdict, state, mode, violated_now: now, violated_on: on, unknown_now: unknown, lately }) {
+  if (state === "disabled") return "disabled";
+  if (now > 0) return mode === "audit" ? "audit" : "violated";
   if (unknown > 0) return "undecided";
-  if (on > 0) return "lately";
+  if (on > 0 && mode !== "audit") return "lately";
   if (verdict === "satisfied" || lately[0][0] + lately[0][1] >= LEFT) return "holding";
   return verdict === "unknown" ? "undecided" : "idle";
 }

@@ -17,12 +17,7 @@ export class NodePage {
 
   async content(name) {
     const node = this.model.nodes.get(name);
-    const box = h("div", { class: "body" });
-    if (!node) {
-      box.append(h("p", { class: "error" }, "No node of this name is known here."));
-      box.from = null;
-      return box;
-    }
+    if (!node) return { from: null, build: () => h("p", { class: "error" }, "No node of this name is known here.") };
     const path = encodeURIComponent(name);
     const [urgent, variables, readings] = await Promise.all([
       this.api.get(`/v1/urgent?limit=200&node=${path}`),
@@ -31,7 +26,17 @@ export class NodePage {
     ]);
     const own = name === this.model.status?.node;
     const measured = measurements(variables, readings.readings);
-    box.append(
+    const { heard, staleness, ...standing } = node.convergence ?? {};
+    return {
+      from: [own && this.#told()[0]?.time, { ...node, convergence: standing, measured: null, uptime: null }, urgent, measured.map(({ age, ...each }) => each), this.model.mayOperate],
+      build: () => this.#body(name, node, { own, urgent, measured }),
+    };
+  }
+
+  #body(name, node, { own, urgent, measured }) {
+    return h(
+      "div",
+      { class: "body" },
       h("p", { class: "line" }, h("span", { class: `badge ${node.live ? "holding" : "idle"}` }, node.live ? "✓ Live" : "– Not live"), h("span", null, own ? "this node" : linkWords(node))),
       section("Violated or unknown there now", violations(urgent)),
       section(`Measures ${plural(measured.length, "variable", "variables")}`, readingList(measured, own)),
@@ -39,9 +44,6 @@ export class NodePage {
       own ? section("Alerts that it told of", this.#alerts()) : "",
       !own && !node.retired && this.model.mayOperate ? h("div", { class: "buttons left" }, button("Retire…", "retire", () => this.#retire(name), "danger quiet")) : "",
     );
-    const { heard, staleness, ...standing } = node.convergence ?? {};
-    box.from = [own && this.#told()[0]?.time, { ...node, convergence: standing, measured: null }, urgent, measured.map(({ age, ...each }) => each), this.model.mayOperate];
-    return box;
   }
 
   // A node that does not tell it has none.
@@ -56,12 +58,15 @@ export class NodePage {
 
   #about(node, own) {
     const { convergence: peer, measured: way } = node;
+    const uptime = own ? this.model.status.uptime : node.uptime;
     const addresses = node.endpoints.length ? h("span", { class: "addresses" }, node.endpoints.map((each) => h("code", null, each))) : null;
     return facts([
       ["Addresses", addresses],
       ["Labels", labelText(node.labels) || null],
       ["Site", node.site || null],
       ["Software", node.software || null],
+      ["Uptime", uptime === null || uptime === undefined ? null : duration(uptime)],
+      ["Fault", node.trouble || (own && this.model.status.trouble) || null],
       ["Clock", node.clock_offset === null ? (own ? "the clock that this page goes by" : "not heard lately") : `${Math.abs(node.clock_offset).toFixed(2)} s ${node.clock_offset < 0 ? "behind" : "ahead"}`],
       ["Position", node.position ? node.position.join(", ") : "none"],
       ["State", peer ? `${peer.state}${peer.since ? ` since ${at(peer.since)}` : ""}${peer.through ? `, through ${peer.through}` : ""}` : null],
@@ -111,12 +116,13 @@ function violations(report) {
   const { constraints } = report;
   if (!constraints.length) return h("p", { class: "note" }, "None.");
   const worst = ["critical", "warning", "info"];
-  constraints.sort((a, b) => b.violated_now - a.violated_now || worst.indexOf(a.severity) - worst.indexOf(b.severity) || (a.longest[0]?.since ?? 0) - (b.longest[0]?.since ?? 0));
+  const audit = (each) => each.mode === "audit";
+  constraints.sort((a, b) => audit(a) - audit(b) || b.violated_now - a.violated_now || worst.indexOf(a.severity) - worst.indexOf(b.severity) || (a.longest[0]?.since ?? 0) - (b.longest[0]?.since ?? 0));
   const line = (each) => {
     const [verdict] = each.longest;
-    const tone = each.violated_now ? "bad" : "warn";
+    const tone = audit(each) ? "" : each.violated_now ? "bad" : "warn";
     const what = verdict ? situation(verdict) || verdict.reason : "";
-    return h("li", null, h("span", null, link("constraint", each.id), " ", h("span", { class: `severity ${each.severity}` }, each.severity)), h("small", { class: tone }, verdict ? sinceWords(verdict.since) : ""), h("small", { class: "told" }, `${each.violated_now ? "" : "unknown: "}${what}`));
+    return h("li", null, h("span", null, link("constraint", each.id), " ", h("span", { class: `severity ${each.severity}` }, each.severity)), h("small", { class: tone }, verdict ? sinceWords(verdict.since) : ""), h("small", { class: "told" }, `${audit(each) ? "audit: " : ""}${each.violated_now ? "" : "unknown: "}${what}`));
   };
   return h("ul", { class: "pairs" }, constraints.slice(0, MOST_LISTED).map(line), more(report.next === null ? constraints.length : MOST_LISTED + constraints.length));
 }
@@ -140,7 +146,7 @@ function readingList(found, own) {
     return h("li", null, h("span", { class: "id" }, each.name), h("b", null, each.value === null ? "" : short(each.value)), h("small", { class: each.aged ? "warn" : "" }, age), each.readers === 0 ? h("small", null, "no constraint reads it") : null);
   };
   const hidden = !own && found.some((each) => each.value === null);
-  return h("div", null, h("ul", { class: "pairs" }, found.slice(0, MOST_LISTED).map(line), more(found.length)), hidden ? h("p", { class: "note" }, "Of another node only the values that it shares are known here.") : null);
+  return h("div", null, h("ul", { class: "pairs measured" }, found.slice(0, MOST_LISTED).map(line), more(found.length)), hidden ? h("p", { class: "note" }, "Of another node only the values that it shares are known here.") : null);
 }
 
 // A number to six digits; other values as they are.

@@ -1,11 +1,14 @@
-// The card beside the constraints: the map, the nodes, and a place each for budgets, alerts, the doctor and the counters.
+// The card beside the constraints: the map, the nodes, and a place each for budgets, alerts, the doctor, counters and tiles.
 
-import { byId, h, setAttribute, setText } from "./dom.js";
+import { byId, h, replace, setAttribute, setText } from "./dom.js";
 import { ago, at, count, duration, plural } from "./format.js";
 
-const TABS = ["map", "nodes", "budgets", "alerts", "doctor", "counters"];
+const TABS = ["map", "nodes", "budgets", "alerts", "doctor", "counters", "tiles"];
+const COUNTED_EVERY = 5000; // ms
 const MOST_HOLDERS = 12;
-const FIRING_SHOWN = 3;
+const MOST_ROOMS = 200;
+const MOST_TILES = 60;
+const MOST_LETTERS = 400; // of a tile
 
 export class Panels {
   #looked = ""; // the tab that was shown last
@@ -17,12 +20,21 @@ export class Panels {
     byId("tabs").addEventListener("keydown", (event) => this.#pressed(event));
     byId("doctor-again").addEventListener("click", () => this.#diagnose());
     address.follow(() => this.#show());
-    model.on("alerts", () => this.#alerts());
     model.on("budgets", () => this.#budgets());
+    setInterval(() => this.tab === "counters" && !document.hidden && this.model.connection.connected && this.#counters(), COUNTED_EVERY);
   }
 
   get tab() {
     return TABS.includes(this.address.get("side")) ? this.address.get("side") : "map";
+  }
+
+  // Brings a tab into sight, wherever it is.
+  open(tab) {
+    if (tab === "doctor" && this.tab === tab) this.#diagnose();
+    this.address.set({ side: tab });
+    if (byId("fleet").offsetParent === null) this.address.go(null); // a page beside takes its place
+    requestAnimationFrame(() => byId("fleet").scrollIntoView({ block: "nearest" }));
+    byId("tabs").querySelector(`[data-tab="${tab}"]`).focus({ preventScroll: true });
   }
 
   #tab(name) {
@@ -33,15 +45,18 @@ export class Panels {
   #show() {
     const { tab } = this;
     if (tab === this.#looked) return;
+    const first = this.#looked === "";
     this.#looked = tab;
     for (const name of TABS) {
       const button = byId("tabs").querySelector(`[data-tab="${name}"]`);
       setAttribute(button, "aria-selected", name === tab);
       setAttribute(button, "tabindex", name === tab ? 0 : -1);
       document.getElementById(`panel-${name}`).hidden = name !== tab;
+      if (name === tab && !first) byId("tabs").scrollLeft = button.offsetLeft - byId("tabs").offsetLeft - 40; // a phone shows some of them
     }
     if (tab === "doctor") this.#diagnose();
     if (tab === "counters") this.#counters();
+    if (tab === "tiles") this.#rooms();
     this.shown(tab);
   }
 
@@ -55,7 +70,8 @@ export class Panels {
     byId("tabs").querySelector(`[data-tab="${to}"]`).focus();
   }
 
-  #mark(tab, number, tone = "") {
+  // Beside the title of a tab.
+  mark(tab, number, tone = "") {
     const mark = byId("tabs").querySelector(`[data-tab="${tab}"] b`);
     setText(mark, number ? count(number) : "");
     setAttribute(mark, "class", tone || null);
@@ -65,33 +81,9 @@ export class Panels {
 
   #budgets() {
     const { budgets } = this.model;
-    this.#mark("budgets", budgets.length, budgets.some((each) => each.stranded || each.limits.length > 1) ? "warn" : "");
+    this.mark("budgets", budgets.length, budgets.some((each) => each.stranded || each.limits.length > 1) ? "warn" : "");
     const none = h("p", { class: "empty" }, "No budget is defined. ", h("code", null, "constraint-crdt budget add NAME --limit N"), " defines one.");
     replace(byId("budgets-list"), budgets.length ? budgets.map(budgetCard) : [none]);
-  }
-
-  // --- alerts ---------------------------------------------------------------------------------------------------------
-
-  #alerts() {
-    const { alerts, firing } = this.model;
-    const line = (alert) => alertLine(this.model, alert);
-    this.#mark("alerts", firing.length, "bad");
-    const now = byId("alerts-now");
-    now.hidden = !firing.length;
-    const few = firing.slice(0, FIRING_SHOWN).flatMap((alert, index) => [index ? ", " : "", `${alert.rule} `, subjectOf(this.model, alert)]);
-    const more = firing.length - FIRING_SHOWN;
-    const all = h("button", { type: "button", class: "quiet", click: () => this.address.set({ side: "alerts" }) }, "Show");
-    replace(now, [h("span", null, h("b", { class: "bad" }, `✕ ${plural(firing.length, "alert", "alerts")}: `), ...few, more > 0 ? ` and ${count(more)} more` : ""), all]);
-    const pending = alerts.alerts.filter((each) => !each.firing);
-    const rules = alerts.rules.map((rule) => h("li", null, h("span", { class: "id" }, rule.name), h("small", null, ruleWords(rule))));
-    replace(byId("alerts-list"), [
-      alerts.rules.length ? null : h("p", { class: "empty" }, "This node has no alerts: write some under [[alert]] in its settings file."),
-      firing.length ? h("section", null, h("h3", null, "Firing"), h("ul", { class: "pairs" }, firing.map(line))) : null,
-      pending.length ? h("section", null, h("h3", null, "About to fire"), h("ul", { class: "pairs" }, pending.map(line))) : null,
-      rules.length ? h("section", null, h("h3", null, "Rules"), h("ul", { class: "pairs" }, rules)) : null,
-      alerts.waiting ? h("p", { class: "note" }, `${plural(alerts.waiting, "message waits", "messages wait")} for webhooks that do not take them.`) : null,
-      alerts.dropped ? h("p", { class: "note" }, `${plural(alerts.dropped, "message", "messages")} could not be delivered since the start.`) : null,
-    ]);
   }
 
   // --- doctor ---------------------------------------------------------------------------------------------------------
@@ -105,7 +97,7 @@ export class Panels {
       const worst = ["fail", "warn", "ok"];
       findings.sort((a, b) => worst.indexOf(a.level) - worst.indexOf(b.level));
       const wrong = findings.filter((each) => each.level !== "ok").length;
-      this.#mark("doctor", wrong, findings[0]?.level === "fail" ? "bad" : "warn");
+      this.mark("doctor", wrong, findings[0]?.level === "fail" ? "bad" : "warn");
       setText(byId("doctor-note"), wrong ? plural(wrong, "finding", "findings") : "nothing is wrong");
       replace(byId("doctor-list"), findings.map(finding));
     } catch (error) {
@@ -113,6 +105,37 @@ export class Panels {
       setText(byId("doctor-note"), `${error.message}.`);
     } finally {
       button.disabled = false;
+    }
+  }
+
+  // --- tiles ----------------------------------------------------------------------------------------------------------
+
+  // The rooms; the tiles of one once it is opened.
+  async #rooms() {
+    try {
+      const rooms = await this.api.get("/rooms");
+      this.mark("tiles", rooms.length);
+      const more = rooms.length - MOST_ROOMS;
+      const room = (name) => {
+        const place = h("div", null);
+        const opened = (event) => event.target.open && this.#tiles(name, place);
+        return h("details", { "data-room": name, toggle: opened }, h("summary", null, h("span", { class: "id" }, name)), place);
+      };
+      const none = h("p", { class: "empty" }, "No tile was written yet.");
+      replace(byId("tiles-list"), rooms.length ? [...rooms.slice(0, MOST_ROOMS).map(room), more > 0 ? h("p", { class: "note" }, `and ${plural(more, "room", "rooms")} more`) : null] : [none]);
+    } catch (error) {
+      if (error.status === undefined) throw error; // else the banner says that the node is gone
+    }
+  }
+
+  async #tiles(room, place) {
+    try {
+      const { tiles, tile_count: all } = await this.api.get(`/room/${encodeURIComponent(room)}`);
+      tiles.sort((a, b) => b.updated_at - a.updated_at);
+      place.replaceChildren(h("ul", { class: "pairs" }, tiles.slice(0, MOST_TILES).map(tileLine), all > MOST_TILES ? h("li", { class: "note" }, `and ${count(all - MOST_TILES)} more`) : null));
+    } catch (error) {
+      if (error.status === undefined) throw error;
+      place.replaceChildren(h("p", { class: "error" }, `${error.message}.`));
     }
   }
 
@@ -129,11 +152,9 @@ export class Panels {
   }
 }
 
-// Leaves the focus where it is, if the element that had it comes again.
-function replace(box, children) {
-  const focused = box.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
-  box.replaceChildren(...children.filter(Boolean));
-  if (focused) box.querySelector(`[href="${CSS.escape(focused)}"]`)?.focus();
+function tileLine({ id, author, content, tags, updated_at: updated }) {
+  const words = content.length > MOST_LETTERS ? `${content.slice(0, MOST_LETTERS)}…` : content;
+  return h("li", { "data-tile": id }, h("span", { class: "id" }, id), h("small", null, `${author ? `by ${author}, ` : ""}${ago(updated * 1e6)}`), words ? h("small", { class: "told" }, words) : null, tags.length ? h("small", { class: "told" }, tags.join(", ")) : null);
 }
 
 function budgetCard(budget) {
@@ -164,22 +185,8 @@ function budgetCard(budget) {
   );
 }
 
-function subjectOf(model, { subject }) {
-  const kind = model.rows.has(subject) ? "constraint" : model.nodes.has(subject) ? "node" : null;
-  return kind ? h("a", { href: `#/${kind}/${encodeURIComponent(subject)}` }, subject) : subject;
-}
-
-function alertLine(model, alert) {
-  return h("li", { class: "alert", "data-rule": alert.rule }, h("span", null, h("b", { class: alert.firing ? "bad" : "warn" }, alert.firing ? "✕ " : "… ", alert.rule), " ", subjectOf(model, alert)), h("small", null, `${alert.firing ? "since" : "pending since"} ${at(alert.since)}, ${ago(alert.since)}`), alert.detail ? h("small", { class: "told" }, alert.detail) : null);
-}
-
-function ruleWords(rule) {
-  const about = rule.constraint ?? rule.node ?? "all";
-  return `${rule.kind}, ${about}${rule.above === null ? "" : `, above ${rule.above}`}${rule.above_share === null ? "" : `, above ${rule.above_share}`}${rule.lasts ? `, lasting ${duration(rule.lasts)}` : ""}${rule.to.length ? `, to ${rule.to.join(", ")}` : ""}`;
-}
-
 function finding(each) {
   const glyph = { fail: "✕", warn: "!", ok: "✓" }[each.level];
   const tone = { fail: "bad", warn: "warn", ok: "good" }[each.level];
-  return h("li", { class: "finding", "data-level": each.level }, h("span", null, h("b", { class: tone }, `${glyph} ${each.check}`), " ", each.what), each.advice ? h("small", { class: "advice" }, each.advice) : null);
+  return h("li", { class: "finding", "data-level": each.level, "data-check": each.check }, h("span", null, h("b", { class: tone }, `${glyph} ${each.check}`), " ", each.what), each.advice ? h("small", { class: "advice" }, each.advice) : null);
 }

@@ -14,7 +14,7 @@ export function button(words, focus, click, kind = "") {
 }
 
 export function link(kind, id) {
-  return h("a", { href: `#/${kind}/${encodeURIComponent(id)}`, "data-focus": `${kind} ${CSS.escape(id)}` }, id);
+  return h("a", { href: `#/${kind}/${encodeURIComponent(id)}`, "data-focus": `${kind} ${id}` }, id);
 }
 
 export function facts(pairs) {

@@ -14,6 +14,8 @@ const REST_EVERY = 3000; // … and while nothing is said to move: rates decay a
 const SWEEP_EVERY = 20000; // ms between two looks at everything while many move
 const STATUS_EVERY = 700;
 const MANY_NODES = 100;
+const NODES = "/v1/nodes?limit=10000";
+const TURNS = "/v1/turns?last=200";
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -23,7 +25,7 @@ export class Refresher {
   #lookedAt = 0;
   #sweptAt = 0;
   #wake = null;
-  #dirty = { status: true, nodes: true, alerts: true, budgets: true };
+  #dirty = { status: true, nodes: true, alerts: true, budgets: true, turns: true };
 
   // `visible()`: the ids of the constraints that are on the screen. `tab()`: the tab that is.
   constructor(api, model, visible, tab) {
@@ -33,10 +35,11 @@ export class Refresher {
   // The first look: enough for the first screen.
   async begin() {
     const [status, nodes, lately, rows, urgent] = await Promise.all(
-      ["/v1/status", "/v1/nodes", "/v1/lately", `/v1/overview?limit=${FIRST_PAGE}`, `/v1/urgent?limit=${URGENT}`].map((path) => this.api.get(path)),
+      ["/v1/status", NODES, "/v1/lately", `/v1/overview?limit=${FIRST_PAGE}`, `/v1/urgent?limit=${URGENT}`].map((path) => this.api.get(path)),
     );
     this.model.putRows(rows);
     this.model.putRows(urgent);
+    this.model.urgentKnown = urgent.next === null;
     this.model.setNodes(nodes);
     this.model.setLately(lately);
     this.model.setStatus(status);
@@ -47,17 +50,18 @@ export class Refresher {
     this.#keepRows();
     this.#keep("status", STATUS_EVERY, 5000, async () => this.#took("setStatus", await this.api.get("/v1/status", { known: true })));
     this.#keep("nodes", () => (this.model.nodes.size > MANY_NODES ? 4000 : 700), 10000, async () => {
-      this.#took("setNodes", await this.api.get("/v1/nodes", { known: true }));
+      this.#took("setNodes", await this.api.get(NODES, { known: true }));
       this.#took("setLately", await this.api.get("/v1/lately", { known: true }));
     });
-    this.#keep("alerts", STATUS_EVERY, () => (this.tab() === "alerts" || this.model.firing.length ? 2000 : 5000), async () => this.#took("setAlerts", await this.api.get("/v1/alerts")));
+    this.#keep("alerts", STATUS_EVERY, () => (this.tab() === "alerts" || this.model.firing.length ? 2000 : 5000), async () => this.#took("setAlerts", await Promise.all([this.api.get("/v1/alerts"), this.api.get("/v1/silences")])));
     this.#keep("budgets", STATUS_EVERY, () => (this.tab() === "budgets" ? 1500 : 15000), async () => this.#took("setBudgets", await this.api.get("/v1/budgets", { known: true })));
+    this.#keep("turns", () => (this.model.nodes.size > MANY_NODES ? 3000 : 700), 10000, async () => this.#took("setTurns", await this.api.get(TURNS, { known: true })));
     document.addEventListener("visibilitychange", () => document.hidden || this.everything());
   }
 
   // The node said that something moved. `constraints`, `nodes`: ids, or null for many.
   moved({ constraints = [], nodes = [] }) {
-    this.#dirty.status = true;
+    this.#dirty.status = this.#dirty.turns = true;
     if (nodes === null || nodes.length) this.#dirty.nodes = true;
     if (constraints === null) this.#many = true;
     else for (const id of constraints) this.#moved.add(id);
