@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from constraint_crdt.cli.arguments import PROGRAM, parse
-from constraint_crdt.cli.output import INTERRUPTED, NO_READER, CommandFailedError, printable
+from constraint_crdt.cli.output import INTERRUPTED, NO_READER, CommandFailedError, MisuseError, printable
 from constraint_crdt.errors import ConstraintCrdtError
 
 _OUTPUT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
@@ -69,5 +69,6 @@ def _run(argv: Sequence[str] | None) -> int:
         failure = CommandFailedError(f"cannot use {error.filename}: {error.strerror or error}")
     else:
         return code
-    print(f"{PROGRAM} {arguments.command}: {printable(failure)}", file=sys.stderr)
+    told = str(failure) if isinstance(failure, MisuseError) and failure.several else printable(failure)
+    print(f"{PROGRAM} {arguments.command}: {told}", file=sys.stderr)
     return failure.exit_code

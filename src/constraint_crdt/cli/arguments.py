@@ -225,7 +225,7 @@ def _empty(found: argparse.Namespace) -> str:
     """The positional argument that is the empty text, or none, by its word in the help; empty if all are well."""
     for action in found.parser._get_positional_actions():
         value, word = getattr(found, action.dest, None), str(action.metavar or action.dest).lower()
-        if word.isalpha() and (value == "" or (isinstance(value, list) and "" in value)):
+        if word in ("id", "node") and (value == "" or (isinstance(value, list) and "" in value)):
             return word
         if action.nargs is None and value == []:  # argparse takes a second `--` away
             return word

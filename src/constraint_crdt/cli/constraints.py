@@ -630,7 +630,7 @@ def _check_expressions(client: Client, file: str, wanted: Mapping[str, "WantedCo
             if error is not None:
                 mistakes.append(f"{file}: {each.place}: `{field}`: {error}")
     if mistakes:
-        raise MisuseError("\n".join(map(printable, mistakes)))
+        raise MisuseError("\n".join(map(printable, mistakes)), several=True)
 
 
 def applied(

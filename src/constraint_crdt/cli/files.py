@@ -875,7 +875,7 @@ def read_wanted(file: str, beside: Collection[str] = frozenset()) -> WantedFile:
         except (ConstraintCrdtError, MisuseError) as error:
             mistakes.append(f"{named}: {error}")
     if mistakes:
-        raise MisuseError("\n".join(printable(f"{file}: {mistake}") for mistake in mistakes))
+        raise MisuseError("\n".join(printable(f"{file}: {mistake}") for mistake in mistakes), several=True)
     alerts = _read_alerts(file, content["alert"]) if "alert" in content and "alert" not in beside else []
     return WantedFile(wanted, list(budgets.values()), _read_parameters(file, content.get("parameters", {})), alerts)
 

@@ -62,6 +62,11 @@ class MisuseError(CommandFailedError):
 
     exit_code = 2
 
+    def __init__(self, message: str, *, several: bool = False) -> None:
+        """`several`: the message has a line of printable text for each mistake."""
+        super().__init__(message)
+        self.several = several
+
 
 def confirm(question: str, advice: str = "there is no terminal to ask on: give --yes") -> None:
     """Go on after a yes on the terminal. Raises `CommandFailedError` for another answer, and `MisuseError` with `advice` without a

@@ -450,7 +450,7 @@ def show_change(answer: ParameterChange, _: Any, __: "Namespace") -> View:
     lines = [f"{answer.name}{where}: {answer.change}"]
     by_values: dict[tuple[str, str], list[str]] = {}
     for each in answer.nodes:
-        by_values.setdefault((show_scalar(each.before), _unset_or(each)), []).append(each.node)
+        by_values.setdefault((show_scalar(each.before), each.reason or show_scalar(each.after)), []).append(each.node)
     for (before, after), names in by_values.items():
         more = f" and {len(names) - SHOWN_NODES} more" if len(names) > SHOWN_NODES else ""
         lines.append(f"  {before} -> {after} on {', '.join(names[:SHOWN_NODES])}{more}")
@@ -463,11 +463,6 @@ def show_change(answer: ParameterChange, _: Any, __: "Namespace") -> View:
     lines.append(f"  read by {readers}{more}" if readers else "  no constraint reads it there")
     lines += [f"  {each.id}: {show_effect(each)}" for each in answer.effects[:SHOWN_NODES]]
     return lines
-
-
-def _unset_or(each: NodeParameter) -> str:
-    """The value after a change. Other reasons than a missing setting are told as they are."""
-    return "unset" if "is not set" in each.reason else each.reason or show_scalar(each.after)
 
 
 MOST_CHANGED: Final = 100
