@@ -121,7 +121,9 @@ def test_a_file_with_ends_is_applied_foreseen_and_begins_them_anew(url: str, cap
     }
     assert foreseen == done
     file.write_text('[[constraint]]\nid = "lease"\nwhen = "x < 1.0"\nttl = "5m"\non = { zone = "a" }\n')
-    assert run(capsys, url, *argv, "--prune", "--dry-run")[1].startswith("lease: replaced\nseason: removed\nseconds: removed\n")
+    assert run(capsys, url, *argv, "--prune", "--dry-run")[1].startswith(
+        "lease: replaced\n  loosens: it ends sooner\nseason: removed\nseconds: removed\n"
+    )
     assert run(capsys, url, *argv, "--prune")[1].endswith("1 replaced, 2 removed\n")
     run(capsys, url, "remove", "lease")
 

@@ -91,8 +91,13 @@ class Chromium:
         field.send_keys(text)
 
     def click(self, selector: str) -> None:
-        """On an element."""
-        self.find(selector).click()
+        """On an element; on its successor, where the page has put it in anew between the look and the click."""
+
+        def clicked() -> bool:
+            self.find(selector).click()  # raises for an element that is gone, and has clicked nothing then
+            return True
+
+        self.until(clicked, f"{selector} stays")
 
     def press(self, *keys: str) -> None:
         """On whatever has the focus."""

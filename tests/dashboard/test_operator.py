@@ -467,7 +467,7 @@ def test_a_constraint_has_its_history_and_goes_back_to_a_version(page: Chromium,
     anvil = fleet.nodes[1]
     fleet.do(fleet.nodes[0].measure({"hist_c": 60.0}))
     for limit in (70, 80, 8):
-        fleet.do(anvil.add_constraint("hist", when=f"hist_c < {limit}.0", severity="critical"))
+        fleet.do(anvil.add_constraint("hist", when=f"hist_c < {limit}.0", severity="critical", loosen=True))
     shown(page, "hist")
     page.click(row("hist"))
     page.until(lambda: "hist_c < 80.0 → hist_c < 8.0" in page.text('#detail [data-version="3"]'), "what was changed")
@@ -477,6 +477,8 @@ def test_a_constraint_has_its_history_and_goes_back_to_a_version(page: Chromium,
     page.run("document.querySelector('#detail details').open = true")
     page.click('#detail [data-focus="undo"]')
     page.until(lambda: page.text("#reason-lines dd") == "hist_c < 8.0 → hist_c < 80.0", "what it means")
+    assert "It is critical, and this loosens it: it allows hist_c =" in page.text("#reason-lines .error")
+    assert page.text("#reason-yes") == "Undo it, and loosen it"
     page.type("#reason-why", "a slip")
     page.click("#reason-yes")
     page.until(lambda: "a slip" in page.text('#detail [data-version="4"]'), "the history has the reason")
@@ -720,7 +722,7 @@ def test_the_tabulator_reaches_every_control(page: Chromium, fleet: LiveFleet) -
 
 
 def test_an_incident_is_seen_to_with_the_keyboard_alone(page: Chromium, fleet: LiveFleet) -> None:
-    fleet.do(fleet.nodes[0].add_constraint("keyed", when="v < 1.0", severity="critical"))
+    fleet.do(fleet.nodes[0].add_constraint("keyed", when="v < 1.0"))
     fleet.do(fleet.nodes[0].measure({"v": 2.0}))
     page.until(lambda: "Violated" in page.text(row("keyed")), "it is violated")
 

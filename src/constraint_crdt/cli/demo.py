@@ -119,7 +119,7 @@ class DemoNode:
         except ClientError:  # or a part of an answer, of a process that ended meanwhile
             return None
 
-    async def add(self, id_: str, when: str, severity: str, about: str, *, loosen: bool) -> None:
+    async def add(self, id_: str, when: str, severity: str, about: str, loosen: bool) -> None:
         """Add a constraint on it. Raises `CommandFailedError`."""
         client = self._client
         if client is None:

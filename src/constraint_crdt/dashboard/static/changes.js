@@ -56,17 +56,19 @@ export class Changes {
   // Says first what the node would do. `to`: a version; null undoes the last change.
   async #back(id, before, after, to) {
     const asked = { id, ...(to === null ? {} : { to }) };
-    let notes;
+    let notes, steps = [];
     try {
-      ({ notes } = await this.api.send("POST", "/v1/revert", { ...asked, dry_run: true }));
+      ({ notes, steps } = await this.api.send("POST", "/v1/revert", { ...asked, dry_run: true }));
     } catch (error) {
       if (error.status === undefined) throw error;
       notes = [error.message];
     }
+    const loosened = steps.map(({ effect }) => effect).filter((effect) => effect?.needs_loosen).flatMap(({ parts }) => parts.map((each) => each.text));
+    const loosens = loosened.length ? h("p", { class: "error" }, `It is critical, and this loosens it: ${loosened.join("; ")}.`) : "";
     const [gone, come] = to === null ? [after, before] : [before, after];
     const title = to === null ? `Undo the last change of ${id}?` : `Go back to version ${to} of ${id}?`;
-    this.act.reason({ title, lines: [difference(gone, come), ...notes], needed: false, yes: to === null ? "Undo it" : "Go back" }, async ({ why }) => {
-      await this.api.send("POST", "/v1/revert", { ...asked, why });
+    this.act.reason({ title, lines: [difference(gone, come), loosens, ...notes], needed: false, yes: `${to === null ? "Undo it" : "Go back"}${loosens ? ", and loosen it" : ""}` }, async ({ why }) => {
+      await this.api.send("POST", "/v1/revert", { ...asked, why, ...(loosens ? { loosen: true } : {}) });
       this.act.written(id);
     });
   }
