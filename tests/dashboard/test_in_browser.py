@@ -187,7 +187,7 @@ def test_it_works_without_a_mouse(page: Chromium, fleet: LiveFleet) -> None:
         fleet.do(fleet.nodes[0].add_constraint(name, when="x < 1"))
         shown(page, name)
     rows = "return [...document.querySelectorAll('#constraints-table tr[data-id]')].map((each) => each.dataset.id).join('')"
-    page.until(lambda: page.run(rows) == "abc", "each has been unknown for longer than the next")
+    page.until(lambda: page.run(rows) == "abc", "each has been unknown for longer than the next, or for as long")
     body = page.find("body")
     body.send_keys("/")
     assert page.run("return document.activeElement.id") == "search"

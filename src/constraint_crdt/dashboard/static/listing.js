@@ -15,8 +15,9 @@ let painted = 0; // moves when the small charts have to be drawn anew
 const ARRANGE_EVERY = 400; // ms: filtering and sorting 10,000 takes some 15 ms
 const FOUND_NODES = 8;
 const NARROW = { ...STATE_WORDS, conflicts: "In conflict" };
+const second = (row) => Math.floor(row.since / 1e9); // what began in one look of a node stays in one order
 const BY = {
-  state: (a, b) => a.urgency - b.urgency || a.since - b.since || b.data.violated_on - a.data.violated_on || order(a, b),
+  state: (a, b) => a.urgency - b.urgency || second(a) - second(b) || b.data.violated_on - a.data.violated_on || order(a, b),
   id: order,
   rate: (a, b) => (b.share ?? -1) - (a.share ?? -1) || order(a, b),
   heard: (a, b) => heardShare(a) - heardShare(b) || order(a, b),
