@@ -62,7 +62,7 @@ def test_2000_constraints_reach_a_blank_node_where_half_of_the_messages_are_lost
     for seed in range(6):
         made = world(LOSSY, 2000, seed=seed)
         size, before = content(made), made.actors["a"].bytes
-        made.run(3600 * SECOND, lambda made=made: agree(made))
+        made.run(3600 * SECOND, partial(agree, made))
         assert agree(made)
         times.append(made.now / SECOND)
         shares.append((made.actors["a"].bytes - before) / size)
