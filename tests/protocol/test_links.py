@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappop, heappush
 from random import Random
+from statistics import mean
 
 import pytest
 from hypothesis import example, given
@@ -241,15 +242,19 @@ SLOW = [(0.1, 1200.0, 0.0), (0.05, 8000.0, 0.0), (1.5, 1e6, 0.0), (1.5, 1200.0, 
 @pytest.mark.parametrize("full_begins", [False, True])
 @pytest.mark.parametrize(("way", "rate", "loss"), SLOW)
 def test_a_blank_node_gets_everything_on_any_link(full_begins: bool, way: float, rate: float, loss: float) -> None:
-    wire = Wire(node("full", 400), node("blank"), way, rate, loss)
-    content = size(wire.a)
-    wire.begin("a" if full_begins else "b")
-    took = wire.run(3600.0, agree(wire))
-    assert wire.a.state == wire.b.state
-    assert wire.longest <= max(1.8 * rate, 1200), "a part takes about a second at most"
-    if loss:
-        assert wire.carried["a"] <= 3 * content
-        assert took < 200
+    carried, times = list[int](), list[float]()
+    for seed in range(8 if loss else 1):
+        wire = Wire(node("full", 400), node("blank"), way, rate, loss, chance=Random(seed))
+        content = size(wire.a)
+        wire.begin("a" if full_begins else "b")
+        took = wire.run(3600.0, agree(wire))
+        assert wire.a.state == wire.b.state
+        assert wire.longest <= max(1.8 * rate, 1200), "a part takes about a second at most"
+        carried.append(wire.carried["a"])
+        times.append(took)
+    if loss:  # by chance: some take long
+        assert mean(carried) <= 3 * content
+        assert mean(times) < 200
     else:
         assert wire.carried["a"] <= 1.15 * content + 2 * 1100, "the first part may be sent three times"
         assert took <= 1.33 * content / rate + 16 * way + 3

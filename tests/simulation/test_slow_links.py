@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
+from statistics import mean
 
 import pytest
 
@@ -21,10 +22,10 @@ NARROW = Quality(latency_ns=SECOND // 20, bandwidth=8000)
 LOSSY = Quality(latency_ns=SECOND // 50, loss=0.5)
 
 
-def world(quality: Quality, constraints: int, names: str = "ab") -> World:
+def world(quality: Quality, constraints: int, names: str = "ab", seed: int = 1) -> World:
     """A fleet of which the first node has so many constraints. Exchanges begin each second, the first timeout is a second."""
     members = [NodeStart(name, 1) for name in names]
-    made = World(members, SimRng(1), quality=quality, pace=Pace(patience_ns=SECOND), watched=False, paced=True, limits=Limits())
+    made = World(members, SimRng(seed), quality=quality, pace=Pace(patience_ns=SECOND), watched=False, paced=True, limits=Limits())
     for number in range(constraints):
         about = blake2b(str(number).encode(), digest_size=10).hexdigest()
         made.perform(Add, made.actors["a"], id=f"constraint-{number:05}", about=about)
@@ -40,7 +41,7 @@ def content(made: World) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quality", [SATELLITE, MODEM, NARROW, LOSSY, replace(SATELLITE, bandwidth=8000)], ids=str)
+@pytest.mark.parametrize("quality", [SATELLITE, MODEM, NARROW, replace(SATELLITE, bandwidth=8000)], ids=str)
 def test_6000_constraints_reach_a_blank_node(quality: Quality) -> None:
     made = world(quality, 6000)
     size, before = content(made), made.actors["a"].bytes
@@ -50,8 +51,23 @@ def test_6000_constraints_reach_a_blank_node(quality: Quality) -> None:
     least = size / quality.bandwidth if quality.bandwidth else 0.0
     way = 2 * quality.latency_ns / SECOND
     assert 80_000 < size < 140_000
-    assert sent <= (1.25 if quality.loss else 1.15) * size / (1 - quality.loss)
-    assert took <= 1.3 * least + 12 * way + (600 if quality.loss else 5)
+    assert sent <= 1.15 * size
+    assert took <= 1.3 * least + 12 * way + 5
+
+
+@pytest.mark.slow
+def test_2000_constraints_reach_a_blank_node_where_half_of_the_messages_are_lost() -> None:
+    """By chance some take long, so the means of some seeds count."""
+    times, shares = list[float](), list[float]()
+    for seed in range(6):
+        made = world(LOSSY, 2000, seed=seed)
+        size, before = content(made), made.actors["a"].bytes
+        made.run(3600 * SECOND, partial(agree, made))
+        assert agree(made)
+        times.append(made.now / SECOND)
+        shares.append((made.actors["a"].bytes - before) / size)
+    assert mean(shares) <= 1.25 / (1 - LOSSY.loss)
+    assert mean(times) <= 200
 
 
 @pytest.mark.slow

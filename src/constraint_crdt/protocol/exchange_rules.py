@@ -54,7 +54,6 @@ from constraint_crdt.protocol.messages import (
     unpack_entries,
 )
 from constraint_crdt.protocol.peers import (
-    PART_SECONDS,
     Conversation,
     DeltaTracker,
     LinkEstimates,
@@ -181,7 +180,10 @@ def _prepared(delta: ConstraintDelta, digest: Digest, empty: Callable[[int], boo
 class Composer:
     """Composes the messages a node sends. Changes no state; notes the clocks it states."""
 
-    def __init__(self, local: LocalReplica, tracker: DeltaTracker, inbound: InboundTransfers, links: LinkEstimates) -> None:
+    def __init__(
+        self, local: LocalReplica, tracker: DeltaTracker, inbound: InboundTransfers, links: LinkEstimates, limits: Limits
+    ) -> None:
+        self._limits = limits
         self._local = local
         self._tracker = tracker
         self._inbound = inbound
@@ -243,7 +245,7 @@ class Composer:
         if known is None:
             return self.ping(peer)
         if peer in self._inbound:
-            first = self.go_on(known, anew=True)
+            first = self.rest(known, anew=True)
             if first:
                 return first[0]
         delta = self._small_delta(known, UNASKED)
@@ -262,19 +264,16 @@ class Composer:
         fits = 0 < sum([entries[replica] - seq for replica, seq in lacks]) <= most
         return self.transfer(known, mark, talk, lacks) if fits and rows.serves(mark) else None
 
-    def go_on(self, peer: Peer, *, anew: bool) -> list[GossipMessage]:
-        """The question for the rest of a peer's transfer, if any; or before it a small Delta of the news here.
+    def go_on(self, peer: Peer) -> list[GossipMessage]:
+        """The question for the rest of a peer's transfer, if any, and before it a small Delta of the news here.
 
-        The peer answers such a Delta with its clock, and the question follows. A peer of 0.1.0, which sends no units, gets none: it
-        would begin another transfer.
+        The peer answers such a Delta with its clock, which is evidence. The question does not wait for that: what is asked for
+        must not depend on what the peer knows. A peer of 0.1.0, which sends no units, gets no Delta: it would begin another
+        transfer.
         """
         delta = self._small_delta(peer, BETWEEN) if self._inbound.sends_units(peer.replica) else None
-        return self.rest(peer, anew=anew) if delta is None else [delta]
-
-    def step_timeout(self, peer: str) -> float:
-        """Seconds within which the next step of a transfer is to be expected."""
-        link = self._links.get(peer)
-        return 2 * PART_SECONDS if link is None else 2 * PART_SECONDS + 2 * link.timeout(PART_SECONDS)
+        rest = self.rest(peer, anew=False)
+        return [delta, *rest] if delta is not None and rest else rest
 
     def delta_since(self, clock: VectorClock) -> Delta | Sync:
         """Everything above `clock`, for any reader: a Delta, or a Sync where `clock` is below a floor."""
@@ -352,7 +351,10 @@ class Composer:
 
     def is_receiving(self, peer: Peer) -> bool:
         """True while parts of a transfer of a peer are to be expected."""
-        return self._inbound.is_active(peer.replica, self.step_timeout(peer.replica.node_id), self._links.at)
+        if peer.replica.node_id not in self._inbound:
+            return False
+        wait = self._links.of(peer.replica.node_id).step(expected=self._limits.burst_bytes)
+        return self._inbound.is_active(peer.replica, wait, self._links.at)
 
     def ack(self, peer: Peer, talk: Conversation) -> Ack:
         """The confirmation of the hash the peer stated, which is the local hash."""
@@ -630,7 +632,7 @@ class Exchange:
         data = self._inbound.add(part, self._tracker.marks(peer), self._composer.at)
         if data is None:
             self._tracker.admit(peer)
-            return GossipResult(responses=self._composer.go_on(peer, anew=False) if self._inbound.take_pause(part) else [])
+            return GossipResult(responses=self._composer.go_on(peer) if self._inbound.take_pause(part) else [])
         message = read_parts(data, part, self._limits) if read is None or read.data != data else read.result()
         if isinstance(message, Part) or (message.node, message.fleet, message.to) != (part.node, part.fleet, part.to):
             raise ConstraintCrdtError("the parts of a transfer make up a message of another sender, or to another receiver")
@@ -776,8 +778,7 @@ class Exchange:
                 if not rows.ahead_of(theirs) or talk.stripped == clocks:
                     return GossipResult(state_changed=changed)
                 talk.stripped = clocks
-            sending = self._outbound.is_sending(peer.replica, self._composer.step_timeout(peer.replica.node_id))
-            if sending or (changed and self._outbound.keeps(peer.replica)):
+            if self._outbound.is_sending(peer.replica) or (changed and self._outbound.keeps(peer.replica)):
                 # It sent a small Delta in between, and asks for the rest of the transfer after this evidence: also where nothing in
                 # the Delta was new here, since the peer sends the Delta again until it has the evidence. After a break the evidence
                 # comes once: a peer that no longer has the parts gets another transfer.

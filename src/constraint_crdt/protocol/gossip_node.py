@@ -128,7 +128,7 @@ class GossipNode:
         """The round trip, rate and loss of the ways to peers. A caller that sets `links.at` has large messages paced by them."""
         self._inbound = InboundTransfers(limits.staged_bytes)
         self._outbound = OutboundTransfers(limits, self.links)
-        self._composer = Composer(self.local, self.tracker, self._inbound, self.links)
+        self._composer = Composer(self.local, self.tracker, self._inbound, self.links, limits)
         self._exchange = Exchange(self.local, self.tracker, self._inbound, self._outbound, self._composer, limits)
 
     @classmethod
@@ -685,7 +685,7 @@ class GossipNode:
         known = self.tracker.peer(peer)
         if known is None or (peer not in self._inbound and peer not in self._outbound):
             return False
-        return self._composer.is_receiving(known) or self._outbound.is_sending(known.replica, self._composer.step_timeout(peer))
+        return self._composer.is_receiving(known) or self._outbound.is_sending(known.replica)
 
     def break_off(self, peer: str) -> None:
         """The exchange with a peer is over, completed or not: no answer is to be expected. The next asks for the rest, if any."""

@@ -414,6 +414,31 @@ SLOW_LOSS = 0.1
 
 
 @dataclass(slots=True)
+class _Direction:
+    """The round trip of a link by its large messages in a direction, while no small message was measured.
+
+    A large message that took a second is of a slow link, or of a long round trip. Only another one of another size tells.
+    """
+
+    seconds: float = inf
+    size: int = 0
+    """The message that took the least time."""
+    best: float = LEAST_RATE
+    """The highest rate seen, with the round trip in the time: the link has this rate at least."""
+
+    def add(self, seconds: float, size: int) -> None:
+        """A message of so many bytes took so many seconds, with its answer."""
+        if seconds < self.seconds:
+            self.seconds, self.size = seconds, size
+        self.best = max(self.best, size / seconds)
+
+    @property
+    def least(self) -> float:
+        """The round trip in seconds, if the link has no higher rate than those seen; infinite before the first message."""
+        return self.seconds - self.size / self.best
+
+
+@dataclass(slots=True)
 class LinkEstimate:
     """The link to a peer, as measured from this side. Times are in seconds, rates in bytes per second.
 
@@ -442,6 +467,10 @@ class LinkEstimate:
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     _at_most: float | None = None
     """The least time of a large message and its answer."""
+    _out: _Direction = field(default_factory=_Direction)
+    _in: _Direction = field(default_factory=_Direction)
+    _arrived: int = FIRST_BURST
+    """Bytes of the last bursts that arrived."""
     _last_in: int = 0
     """Bytes of the last large answer."""
     _passed_out: float = 1.0
@@ -451,9 +480,16 @@ class LinkEstimate:
     @property
     def least(self) -> float | None:
         """The least of the last round trips: without queueing, or nearly so. None before the first answer."""
-        if self._recent or self._at_most is None:
+        if self._at_most is None:
             return min(self._recent, default=None)
-        return max(LEAST_ROUND_TRIP, self._at_most - FIRST_BURST / LEAST_RATE)
+        if self._recent:
+            return min(*self._recent, self._at_most)  # a message that came sooner was not measured behind others
+        return max(LEAST_ROUND_TRIP, min(self._out.least, self._in.least))
+
+    @property
+    def is_measured(self) -> bool:
+        """The round trip was measured. Until then the time of a large message tells no rate: it may be that of a long way."""
+        return bool(self._recent)
 
     @property
     def is_slow(self) -> bool:
@@ -478,41 +514,73 @@ class LinkEstimate:
         """
         known = self.round_trip is not None or self._at_most is not None
         if known:
-            likely = 1.5 * (self._at_most or 0.0) if self.round_trip is None else self.round_trip + 4 * self.variation
-            wait, doublings = max(likely, HASTE * first), int(self.timeouts / (REQUEST_TRIES + 16 * self.loss))
+            wait, doublings = self._likely(first), int(self.timeouts / (REQUEST_TRIES + 16 * self.loss))
         else:  # what comes first from either side is short
             wait, doublings, sent, expected = first, min(self.timeouts, FIRST_DOUBLINGS), 0, 0
         wait *= 1 << min(doublings, MOST_DOUBLINGS)
-        if sent > SMALL:
-            wait += 2 * min(PART_SECONDS + self._way, sent / (self.rate_out or self._passed_out))
-        if expected > SMALL:
-            likely = min(expected, MOST_GROWTH_OF_BURST * max(self._last_in, FIRST_BURST))
-            wait += 2 * min(PART_SECONDS + self._way, likely / (self.rate_in or self._passed_in))
+        wait += self._travel(sent, expected)
         if last and known:
             wait = max(wait, first * (1 << min(self.timeouts // REQUEST_TRIES, FIRST_DOUBLINGS)))
         return min(wait, LONGEST_TIMEOUT)
 
-    def answered(self, seconds: float, sent: int, received: int) -> None:
-        """A request of `sent` bytes was answered by `received` bytes after so many seconds."""
+    def step(self, sent: int = 0, expected: int = 0) -> float:
+        """Seconds within which the next step of a transfer comes: after a burst of `sent` bytes the question for the rest, or after
+        that question `expected` bytes at most.
+
+        A timeout grows with the silence of a peer. This does not: it holds up exchanges with the peer, also those of the peer.
+        """
+        return min(2 * self._likely(PART_SECONDS) + self._travel(max(sent, FIRST_BURST), expected), LONGEST_TIMEOUT)
+
+    def _likely(self, first: float) -> float:
+        """Seconds within which a short answer to a short request comes."""
+        if self.round_trip is not None:
+            return max(self.round_trip + 4 * self.variation, HASTE * first)
+        return first if self._at_most is None else max(1.5 * self._at_most, HASTE * first)
+
+    def _travel(self, sent: int, expected: int) -> float:
+        """Seconds in addition for large messages each way, twice as long as is likely."""
+        wait, longest = 0.0, PART_SECONDS + self._way
+        if sent > SMALL:
+            wait += 2 * min(longest, sent / (self.rate_out or max(self._passed_out, self._out.best)))
+        if expected > SMALL:
+            likely = min(expected, MOST_GROWTH_OF_BURST * max(self._last_in, FIRST_BURST))
+            wait += 2 * min(longest, likely / (self.rate_in or max(self._passed_in, self._in.best)))
+        return wait
+
+    def answered(self, seconds: float, sent: int, received: int, *, queued: bool = False) -> None:
+        """A request of `sent` bytes was answered by `received` bytes after so many seconds.
+
+        `queued`: a large message was under way meanwhile, so a small one may have waited behind it, and tells no round trip.
+        """
         seconds = max(seconds, LEAST_ROUND_TRIP)
         self.timeouts = 0
         self.loss -= self.loss / 16
-        if sent + received <= SMALL:
+        if sent + received <= SMALL and not queued:
             self._sample(seconds)
             self._passed_out = max(self._passed_out, sent / seconds)
             self._passed_in = max(self._passed_in, received / seconds)
             self.burst = max(self.burst, int(sent / seconds))  # all of it passed in this time, so the rate is at least this
         if received > SMALL:
             self._at_most = seconds if self._at_most is None else min(self._at_most, seconds)
+            self._in.add(seconds, received)
             self.rate_in = self._rate(self.rate_in, received, seconds)
             self._last_in = received
         if sent > SMALL:
             self.delivered(seconds, sent)
 
     def delivered(self, seconds: float, size: int) -> None:
-        """So many bytes of a large message are at the peer, as it said after so many seconds: all sent at once, or nearly so."""
+        """So many bytes of a large message are at the peer, as it said after so many seconds: all sent at once, or nearly so.
+
+        A few bytes give the round trip, where it is unknown.
+        """
         seconds = max(seconds, LEAST_ROUND_TRIP)
+        if size <= SMALL and not self.is_measured:
+            self._sample(seconds)
+            self.burst = max(self.burst, int(size / seconds))
+            return
         self._at_most = seconds if self._at_most is None else min(self._at_most, seconds)
+        self._out.add(seconds, size)
+        self._arrived = max(size, self._arrived // 2)
         self.rate_out = self._rate(self.rate_out, size, seconds)
         aim = PART_SECONDS + self._way
         queued = max(seconds - (self.least or 0.0), aim / MOST_GROWTH_OF_BURST)
@@ -530,17 +598,20 @@ class LinkEstimate:
             self.lost()
 
     def lost(self) -> None:
-        """A burst did not arrive, as far as is known: the next burst is shorter, but not shorter than the burst that passed before.
+        """A burst did not arrive, as far as is known: the next burst is shorter, but not below the rate that was delivered before.
+        A burst that was many times as long as any that arrived is followed by one of about their length.
 
         That rate is trusted less with each loss: it may have been of another route.
         """
         if self.rate_out is not None:
             self.rate_out *= 0.75
-        self.burst = max(self.burst // 2, min(self.burst, int(self.rate_out or 0.0)), FIRST_BURST)
+        shorter = min(self.burst // 2, 2 * self._arrived)
+        self.burst = max(shorter, min(self.burst, int(self.rate_out or 0.0)), FIRST_BURST)
 
     def anew(self) -> None:
         """The peer has a new session, perhaps on another way: its round trip is unknown."""
         self.round_trip, self.variation, self._at_most, self.timeouts = None, 0.0, None, 0
+        self._out, self._in = _Direction(), _Direction()
         self._recent.clear()
 
     def _sample(self, seconds: float) -> None:

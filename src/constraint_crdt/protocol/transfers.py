@@ -562,12 +562,14 @@ class OutboundTransfers:
         kept = self._kept.get(reader.node_id)
         return self._links.at is not None and kept is not None and kept.reader == reader
 
-    def is_sending(self, reader: Replica, seconds: float) -> bool:
-        """True if parts of a message were sent to this life of a peer less than so many seconds ago. False without a time."""
+    def is_sending(self, reader: Replica) -> bool:
+        """True if parts of a message were sent to this life of a peer, and its question for the rest is to be expected. False
+        without a time.
+        """
         kept, at = self._kept.get(reader.node_id), self._links.at
         if at is None or kept is None or kept.reader != reader or kept.sent_at is None:
             return False
-        return at - kept.sent_at < seconds
+        return at - kept.sent_at < self._links.of(reader.node_id).step(kept.sent * kept.cut.slice_bytes)
 
     def _burst(self, kept: _Kept, *, again: bool = False) -> list[Part]:
         """The next parts for the reader of a message. `again`: nothing arrived of the burst before, as far as is known."""
@@ -577,6 +579,8 @@ class OutboundTransfers:
             if again and kept.sent_at is not None:
                 link.lost()
             most, part = min(most, link.burst), link.part if link.reads_units == kept.reader else 0
+            if not link.is_measured and not again:  # a slice and the question for the next give the round trip
+                most = min(most, UNIT)
         burst = kept.cut.burst(kept.start, most, part, kept.held)
         kept.repeated = kept.start < kept.end
         kept.sent, unit = 0, kept.cut.slice_bytes

@@ -203,6 +203,9 @@ TURN = HASTE
 ASIDE = 64
 """Exchanges that go on beside others, at most. Further exchanges wait for a place."""
 
+AT_ONCE = 16
+"""Messages of an exchange, parts for example, that are sent without waiting for the answers to those before: a burst at most."""
+
 ROUND_BYTES = 400
 """Bytes of a round without news on a link, with those that the transport adds, about."""
 
@@ -519,6 +522,11 @@ class ExchangeLoop:
             return False
         return not self._gossip.is_transferring(peer.name)
 
+    def _is_transferring(self, peer: Peer) -> bool:
+        """True while a large message travels to a peer or from it."""
+        self._gossip.links.at = asyncio.get_running_loop().time()
+        return self._gossip.is_transferring(peer.name)
+
     # --- sites -------------------------------------------------------------------------------------------------------
 
     def _follow_sites(self) -> None:
@@ -690,18 +698,22 @@ class ExchangeLoop:
         return True
 
     async def _say(self, exchange: "_Exchange") -> bool:
-        """Send the next message of an exchange, and take the answers. Returns False if the exchange is too long."""
-        peer, message = exchange.peer, exchange.waiting.pop(0)
-        exchange.said += not isinstance(message, Part) or message.pause  # a burst counts once
+        """Send the next messages of an exchange, and take the answers. Returns False if the exchange is too long."""
+        peer, messages = exchange.peer, exchange.waiting[:AT_ONCE]
+        del exchange.waiting[:AT_ONCE]
+        exchange.said += sum(not isinstance(each, Part) or each.pause for each in messages)  # a burst counts once
         if exchange.said > LONGEST_EXCHANGE:
             _log.info("broke off an exchange with %s after %d messages: it goes on in the next", peer.name, LONGEST_EXCHANGE)
             return False
-        exchange.receipt.tell(message)
-        self._gossip.links.at = asyncio.get_running_loop().time()
-        payloads = await self._encoded(message, peer.name)
+        payloads = list[tuple[GossipMessage, bytes]]()
+        for message in messages:
+            exchange.receipt.tell(message)
+            self._gossip.links.at = asyncio.get_running_loop().time()
+            payloads += [(message, data) for data in await self._encoded(message, peer.name)]
         await self._durable()
-        for data in payloads:
-            for reply in await self._request(exchange, message, data):
+        for start in range(0, len(payloads), AT_ONCE):
+            some = payloads[start : start + AT_ONCE]
+            for reply in await (self._request(exchange, *some[0]) if len(some) == 1 else self._request_together(exchange, some)):
                 exchange.waiting += await self._take(exchange, reply)
         return True
 
@@ -724,6 +736,53 @@ class ExchangeLoop:
         exchange.receipt.learned += self.learned_bytes - before
         return responses
 
+    async def _request_together(self, exchange: "_Exchange", payloads: Sequence[tuple[GossipMessage, bytes]]) -> list[bytes]:
+        """Send several messages at once, such as the parts of a burst; returns all replies. The link is measured by all together.
+
+        Those without an answer are sent again, unless there are replies: they tell of what arrived.
+        """
+        peer, name, clock = exchange.peer, exchange.peer.name, asyncio.get_running_loop()
+        repeats, exchange.tried = 0 if peer in self._resting else REPEATS, 0
+        link, away = self._gossip.links.of(name), self.sites.is_away(name)
+        expected = DEFAULT_LIMITS.burst_bytes if any(isinstance(message, Resume) for message, _ in payloads) else MESSAGE_BYTES
+        left = [data for _, data in payloads]
+        while True:
+            size = sum(map(len, left))
+            patience = link.timeout(self._timeout, size, expected, last=not repeats)
+            exchange.receipt.sent += size
+            self.sent += len(left)
+            self.sent_away += size * away
+            begun = clock.time()
+            results = await asyncio.gather(
+                *(self._transport.request(peer, data, patience) for data in left), return_exceptions=True
+            )
+            replies, failed = list[bytes](), list[tuple[bytes, Unreachable]]()
+            for data, result in zip(left, results, strict=True):
+                if isinstance(result, Unreachable):
+                    replies += result.replies
+                    failed.append((data, result))
+                elif isinstance(result, BaseException):
+                    raise result
+                else:
+                    replies += result
+            seconds, received = clock.time() - begun, sum(map(len, replies))
+            self.received_away += received * away
+            self._sizes.requested(name, max(map(len, left)), clock.time(), answered=not failed)
+            if not failed:
+                link.answered(seconds, size, received, queued=True)
+                if peer in self._transport.peers():
+                    self._selector.answered(peer, seconds)
+                return replies
+            if seconds >= patience / 2:
+                link.unanswered(size)
+            if replies:
+                return replies
+            if not repeats or peer not in self._transport.peers():
+                raise failed[0][1]
+            repeats -= 1
+            self.repeated += 1
+            left = [data for data, _ in failed]
+
     async def _request(self, exchange: "_Exchange", message: GossipMessage, data: bytes) -> list[bytes]:
         peer, name, clock = exchange.peer, exchange.peer.name, asyncio.get_running_loop()
         repeats = 0 if peer in self._resting else REPEATS - exchange.tried
@@ -739,6 +798,7 @@ class ExchangeLoop:
             if away := self.sites.is_away(name):
                 self.sent_away += len(data)
             begun = clock.time()
+            queued = self._is_transferring(peer)
             try:
                 replies = await self._transport.request(peer, data, patience)
             except Unreachable as error:
@@ -763,7 +823,7 @@ class ExchangeLoop:
             if away:
                 self.received_away += sum(map(len, replies))
             self._sizes.requested(name, len(data), clock.time(), answered=True)
-            link.answered(seconds, len(data), sum(map(len, replies)))
+            link.answered(seconds, len(data), sum(map(len, replies)), queued=queued or self._is_transferring(peer))
             if peer in self._transport.peers():  # else `gone` was called meanwhile, and this would stay for ever
                 self._selector.answered(peer, seconds)
             return replies

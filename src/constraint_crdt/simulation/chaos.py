@@ -9,6 +9,10 @@ A history *of the network* has other faults: slow links, of which nodes measure 
 direction or both), single links cut, and nodes that only send or only hear. Before the rounds its nodes go on by themselves, and
 have to become equal within `AGREE_NS` of the last fault.
 
+Some histories of the network are *large*: a node begins with a state that takes many bursts on any link, so nodes write, restart
+and lose each other in the middle of transfers. After the last fault a blank node joins while the others write on. All messages
+together may then have a multiple of the bytes of that state only, so a transfer that begins again and again is a violation, too.
+
 A history *with budgets* keeps all clocks within the bound, since budgets promise nothing beyond it. One node defines a leased
 budget and a budget without a lease, over all nodes that it knows; then processes on all nodes acquire, renew and release, and
 operators move the limits and retire nodes that left.
@@ -28,9 +32,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from constraint_crdt.crdt.clock import VectorClock
+from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.model import IfUnknown
 from constraint_crdt.protocol.authority import OPERATOR
 from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.simulation.histories import History, is_settled, settle
 from constraint_crdt.simulation.invariants import Violation
 from constraint_crdt.simulation.steps import (
@@ -63,7 +70,7 @@ from constraint_crdt.simulation.steps import (
     Tile,
     Undo,
 )
-from constraint_crdt.simulation.world import Harm, Pace, Quality, SimRng, SimulatedNode, World
+from constraint_crdt.simulation.world import SECOND_NS, Harm, Pace, Quality, SimRng, SimulatedNode, World
 from constraint_crdt.simulation.writes import OF_BUDGETS, OF_SITES, WRITES
 
 OPERATIONS = 200
@@ -178,6 +185,27 @@ QUEUED = 40
 
 FEUDS = 0.3
 """The share of histories in which nodes retire each other, and retirements are undone."""
+
+LARGE = 0.4
+"""The share of histories of the network that begin with a large state."""
+
+LARGE_STREAM = 859 << 32
+"""Put into the seed of a history, to draw whether it is among them, and its state."""
+
+LARGE_ADDS = (60, 240)
+"""Constraints of a large state: each has about 70 bytes on the way, and a burst 1,024."""
+
+LEAST_BANDWIDTH = 2_000
+"""Bytes per second of a link without a fault, at least."""
+
+NEWS_NS = 30_000_000
+"""The mean time between two writes while a blank node takes in a large state after the last fault."""
+
+IDLE_BYTES = 8_000
+"""Bytes of all other messages between two nodes until the end, about."""
+
+MOST_COPIES = 3
+"""Times that the bytes of the state may travel between any two nodes after the last fault, of a large state."""
 
 READERS = 0.25
 """The share of histories in which nodes share readings."""
@@ -371,6 +399,13 @@ class Chaos:
         self._budgets = budgets
         self._of_budgets = SimRng(seed ^ BUDGET_STREAM)
         self._of_readings = SimRng(seed ^ READING_STREAM)
+        self._of_large = SimRng(seed ^ LARGE_STREAM)
+        self._large = network and self._of_large.happens(LARGE)
+        self._large_row: Replica | None = None
+        self._large_seq = 0
+        """The row of the large state, and its length."""
+        self._goes_on = False
+        """Nodes write after the last fault."""
         quality, pace = self._draw_quality(), Pace(patience_ns=150_000_000)
         self._sites = [f"site{number}" for number in range(sites)]
         site_of = {name: rng.pick(self._sites) for name in NAMES} if sites else None
@@ -382,6 +417,8 @@ class Chaos:
         for actor in self._world.actors.values():
             self._draw_ways(actor)
         self._workload = Workload(rng)
+        if self._large:
+            self._world.after(0, self._fill)
         self._arrange()
 
     # --- what is drawn once ------------------------------------------------------------------------------------------
@@ -475,6 +512,14 @@ class Chaos:
             self._world.perform(kind, actor, **what)
             self._left -= 1
         self._world.after(self._rng.exponential(GAP_NS), self._write)
+
+    def _fill(self) -> None:
+        """Have a node make the many constraints of a large history, each with a text that packs badly."""
+        rng, actor = self._of_large, self._of_large.pick(self._up())
+        for number in range(rng.between(*LARGE_ADDS)):
+            self._world.perform(Add, actor, id=f"large {number}", about=f"{rng.bits():016x}{rng.bits():016x}")
+        node = self._world.fleet.nodes[actor.name]
+        self._large_row, self._large_seq = node.replica, node.state.rows.seq(node.replica)
 
     def _share(self) -> None:
         """A node shares a reading, or withdraws it."""
@@ -747,9 +792,59 @@ class Chaos:
         world.calm()
         for actor in world.actors.values():
             actor.paused_until = 0
-        world.run(world.now + AGREE_NS, lambda: is_settled(world.fleet))
+        if self._large:
+            self._join_late()
+        before, nodes = self._carried(), len(world.fleet.nodes)
+        most = max((self._content(node) for node in world.fleet.nodes.values()), default=0) if self._large else 0
+        longest = AGREE_NS + most * SECOND_NS // LEAST_BANDWIDTH
+        if self._large:
+            self._goes_on = True
+            self._world.after(0, self._write_on)
+            world.run(world.now + longest, self._all_have_large)
+            self._goes_on = False
+            if not self._all_have_large():
+                raise Violation("agreement in time", f"a node has no large state {longest // 10**9} s after the last fault")
+        world.run(world.now + longest, lambda: is_settled(world.fleet))
         if not is_settled(world.fleet):
-            raise Violation("agreement in time", f"the nodes are not equal {AGREE_NS // 10**9} s after the last fault")
+            raise Violation("agreement in time", f"the nodes are not equal {longest // 10**9} s after the last fault")
+        carried = self._carried() - before
+        allowed = MOST_COPIES * nodes * (nodes - 1) * (most + IDLE_BYTES)
+        if self._large and carried > allowed:
+            raise Violation("bytes", f"{carried} bytes were sent for a state of {most}, of which {allowed} would do")
+
+    def _join_late(self) -> None:
+        """Have a blank node join, or a node without its store, that is not the writer of the large state."""
+        others = [actor for actor in self._up() if self._large_row is None or actor.name != self._large_row.node_id]
+        if self._names:
+            self._world.start(self._names.pop(), "lost", self._of_large.pick(INCARNATIONS))
+        elif len(others) > 1:
+            actor = self._of_large.pick(others)
+            self._world.crash(actor)
+            self._world.start(actor.name, "lost")
+
+    def _write_on(self) -> None:
+        """Have a node count something, again and again."""
+        up = self._up()
+        if self._goes_on and up:
+            self._world.perform(Record, self._of_large.pick(up), satisfied=1)
+            self._world.after(self._of_large.exponential(NEWS_NS), self._write_on)
+
+    def _all_have_large(self) -> bool:
+        """True if each node in service has the large state, as far as any has it."""
+        nodes, row = self._world.fleet.nodes, self._large_row
+        if row is None:
+            return True
+        ended = set().union(*(node.state.retirements for node in nodes.values()))
+        seqs = [node.state.rows.seq(row) for name, node in nodes.items() if name not in ended]
+        return not seqs or min(seqs) >= min(max(seqs), self._large_seq)
+
+    def _carried(self) -> int:
+        return sum(actor.bytes for actor in self._world.actors.values())
+
+    @staticmethod
+    def _content(node: GossipNode) -> int:
+        """Bytes of the whole state of a node."""
+        return len(encode_message(node.delta_since(VectorClock())))
 
     def run(self) -> HistoryResult:
         """Run the history to its end, or to the first violation."""

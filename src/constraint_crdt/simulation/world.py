@@ -632,7 +632,8 @@ class World:
         current = exchange.asked is question
         exchange.heard += current * len(sent.data)
         if sent.is_last and current and exchange.question is not None:
-            link.answered((self.now - question.at) / 1e9, len(exchange.question.data), exchange.heard)
+            queued = self._is_transferring(actor, exchange.peer)
+            link.answered((self.now - question.at) / 1e9, len(exchange.question.data), exchange.heard, queued=queued)
         if replies or (sent.is_last and current):
             self._ask(actor, exchange, replies)
 
