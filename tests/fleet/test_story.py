@@ -96,7 +96,7 @@ async def test_the_rules_of_five_robots_from_the_first_to_the_last(tmp_path: Pat
     chapters: list[Callable[[Story], Awaitable[None]]] = [
         joints_have_a_limit_of_their_zone, a_rule_is_tried_before_it_counts, a_driver_asks_first, an_edit_says_what_it_means,
         a_rule_that_fires_everywhere_is_stopped, the_past_is_kept_and_comes_back, rules_are_tested_and_tried_on_the_past,
-        two_people_edit_at_once_and_the_pager_rings_once, the_pager_is_silenced,
+        an_edit_reaches_the_hall_before_the_dock, two_people_edit_at_once_and_the_pager_rings_once, the_pager_is_silenced,
     ]  # fmt: skip
     receiver = Receiver()
     async with AsyncExitStack() as stack:
@@ -225,7 +225,24 @@ expect = [
     assert ("pace", "violated", "holds", "speed_mps=0.9") in found
 
 
-# A chapter on staging has its place here: an `apply --stage` in the hall before the dock, which stops at its gate, and goes back.
+async def an_edit_reaches_the_hall_before_the_dock(story: Story) -> None:
+    """Staging: a new limit holds in the hall, goes on to the dock by itself, stops there at its gate, and is rolled back."""
+    await story.does("add lift --when 'load_kg <= 50.0' --on kind=agv")
+    await story.settle()
+    for robot, load in (("agv-1", 40.0), ("agv-2", 45.0), ("agv-3", 10.0)):
+        await story.nodes[robot].measure({"load_kg": load})
+    await story.becomes("agv-2", "lift", "holds")
+    staged = story.folder / "staged.toml"
+    staged.write_text('[[constraint]]\nid = "lift"\nwhen = "load_kg <= 42.0"\non = "kind=agv"\n')
+    begun = await story.does(f"apply {staged} --stage zone=hall,zone=dock --gate 'violated == 0 for 0.2s' --json", on="agv-3")
+    rollout = json.loads(begun)["id"]
+    await story.all_see(lambda node: [each.phase for each in node.rollouts.reports()] == ["stopped"])
+    assert "agv-2: lift is violated by load_kg = 45.0" in await story.does(f"rollout show {rollout}", on="arm-2")
+    assert (story.state("agv-1", "lift"), story.state("agv-2", "lift")) == ("holds", "violated")
+    assert "stopped" in await story.does("status", on="arm-1")
+    await story.does(f"rollout back {rollout} --why 'the dock carries more'", on="agv-1")
+    await story.becomes("agv-2", "lift", "holds")
+    await story.all_see(lambda node: not node.rollouts.active())
 
 
 async def two_people_edit_at_once_and_the_pager_rings_once(story: Story) -> None:
