@@ -21,6 +21,7 @@ from constraint_crdt.types.rollouts import (
     STEP,
     Phase,
     Rollout,
+    StagedNodes,
     StagedValue,
     placeholder,
 )
@@ -301,3 +302,12 @@ def test_what_a_node_tells_is_that_of_its_furthest_last_life() -> None:
     assert told is not None
     assert (told.violated, told.detail) == (0, "")
     assert state.staged.of("a", "other") is state.staged.of("b", "r") is None
+
+
+def test_a_cell_that_names_a_rollout_twice_is_read() -> None:
+    """A lying member may write it: the readers compared what has no order."""
+    staged = StagedNodes()
+    staged.put([StagedValue("x", 0, 1, 0, 0, 0), StagedValue("x", 0, 1, 0, 0, 1)], node=Replica("b", 1))
+    found = staged.of("b", "x")
+    assert found is not None
+    assert found.unknown == 0

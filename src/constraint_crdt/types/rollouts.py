@@ -631,7 +631,7 @@ class StagedNodes(IndexedView):
             for each in told
             if each.id == id_
         ]
-        return max(found)[1] if found else None
+        return max(found, key=lambda each: each[0])[1] if found else None  # a cell may name a rollout twice
 
     def told_by(self, life: Replica) -> Sequence[StagedValue]:
         """The reports of a life on all rollouts."""
