@@ -114,6 +114,7 @@ async def joints_have_a_limit_of_their_zone(story: Story) -> None:
     )
     assert "the parameter joint_limit is not set" in added
     assert "- -> 80 on agv-1, agv-2, agv-3, arm-1, arm-2" in await story.does("set joint_limit 80")
+    await story.settle()
     assert "80 -> 60 on agv-1, arm-1, arm-2" in await story.does("set joint_limit 60 --on zone=hall", on="agv-3")
     await story.settle()
     await story.nodes["arm-1"].measure({"joint_temp_c": {"by": "joint", "values": {"j1": 71.0, "j2": 55.0}}})
