@@ -233,6 +233,11 @@ class ConstraintState(Merge):
         cells = sorted(self.rows.each(NODE), key=lambda cell: self.rows.seq(cell.replica))
         return {cell.replica.node_id: node_value(cell) for cell in cells}
 
+    @property
+    def labels(self) -> dict[str, Mapping[str, str]]:
+        """The labels that each node told. O(nodes)."""
+        return {name: dict(told.labels) for name, told in self.nodes.items()}
+
     def describe(
         self,
         software: str,

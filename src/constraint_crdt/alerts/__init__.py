@@ -236,7 +236,7 @@ class Facts:
         if rule.on is None:
             return lambda name: rule.is_about(node=name)
         gossip, selector = self.gossip, parse_selector(rule.on)
-        labels = {name: dict(each.labels) for name, each in gossip.state.nodes.items()} | {gossip.node_id: dict(gossip.labels)}
+        labels = gossip.state.labels | {gossip.node_id: dict(gossip.labels)}
         return lambda name: rule.is_about(node=name) and selector.matches(labels.get(name, {}))
 
 

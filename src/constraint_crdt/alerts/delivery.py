@@ -503,7 +503,7 @@ class Teller:
             if not value.on:
                 return [each]
             if labels is None:
-                labels = {name: dict(told.labels) for name, told in self._state.nodes.items()}
+                labels = self._state.labels
             chosen = {node for node in nodes if selects(value.on, labels.get(node, {}))}
             if chosen - covered:
                 covered |= chosen

@@ -218,7 +218,7 @@ class Undecidable:
     def _labels(self) -> Mapping[str, Mapping[str, str]]:
         """The labels of the nodes in service."""
         state = self._gossip.state
-        described = {name: dict(each.labels) for name, each in state.nodes.items() if name not in state.retirements}
+        described = {name: each for name, each in state.labels.items() if name not in state.retirements}
         return {**described, self._here: self._gossip.labels}
 
     def _nodes(self, definition: Definition) -> _Nodes:

@@ -447,7 +447,7 @@ class EditEffects:
     def _labels(self) -> list[Mapping[str, str]]:
         """The different labels of the known nodes in service, this one first."""
         state, me = self._gossip.state, self._gossip.node_id
-        known = [dict(each.labels) for node, each in state.nodes.items() if node != me and node not in state.retirements]
+        known = [each for node, each in state.labels.items() if node != me and node not in state.retirements]
         found = {tuple(sorted(each.items())): each for each in (dict(self._gossip.labels), *known)}
         return list(found.values())
 

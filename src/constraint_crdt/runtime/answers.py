@@ -429,7 +429,7 @@ class Answers:
         selector = check_selector(on)
         if selector.is_everything:
             return self.names
-        labels = {name: dict(each.labels) for name, each in self._gossip.state.nodes.items()}
+        labels = self._gossip.state.labels
         return [name for name in self.names if selector.matches(labels.get(name, {}))]
 
     def nodes(self, convergence: Convergence, names: Sequence[str] | None = None) -> list[NodeReport]:
@@ -501,7 +501,7 @@ class Answers:
     def parameter_values(self, name: str) -> dict[str, Bound]:
         """A parameter on each known node in service, by its labels as known here. O(nodes)."""
         state, me = self._gossip.state, self._gossip.node_id
-        labels = {node: dict(each.labels) for node, each in state.nodes.items()} | {me: dict(self._gossip.labels)}
+        labels = state.labels | {me: dict(self._gossip.labels)}
         return {node: state.parameters.value(name, labels[node]) for node in sorted(labels) if node not in state.retirements}
 
     def parameter_change(self, name: str, on: Selector, change: str, before: Mapping[str, Bound]) -> ParameterChange:

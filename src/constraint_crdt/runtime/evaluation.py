@@ -175,7 +175,7 @@ class FleetWatch:
         if node in state.retirements:
             return None
         if self._described is None:
-            self._described = {name: dict(value.labels) for name, value in state.nodes.items()}
+            self._described = state.labels
         if self._placed is None:
             self._placed = state.register.by_node
         labels = self._gossip.labels if node == me else self._described.get(node, {})

@@ -365,9 +365,11 @@ class ExchangeLoop:
     @property
     def size_limits(self) -> Sequence[SizeLimit]:
         """The peers that only short messages reach; none outside of the loop of the node, as before its start. O(peers)."""
-        with contextlib.suppress(RuntimeError):
-            return tuple(self._sizes.limits(asyncio.get_running_loop().time()))
-        return ()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return ()
+        return tuple(self._sizes.limits(loop.time()))
 
     def meets(self, name: str) -> bool:
         """False for a node of another site that this node does not speak with. O(peers) after a change."""

@@ -638,8 +638,7 @@ class NodeRollouts:
     def _labels(self) -> dict[str, Mapping[str, str]]:
         """The labels of the nodes in service, without observers, by name. O(nodes)."""
         gossip, authority = self._gossip, self._gossip.authority
-        found: dict[str, Mapping[str, str]] = {name: dict(each.labels) for name, each in self._state.nodes.items()}
-        found[gossip.node_id] = dict(gossip.labels)
+        found = self._state.labels | {gossip.node_id: dict(gossip.labels)}
         observers = set[str]()
         if authority is not None:
             observers = {each.node for each in authority.members().values() if each.role == OBSERVER}
