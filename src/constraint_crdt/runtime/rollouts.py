@@ -305,6 +305,9 @@ class Publish(Protocol):
         """Publish it."""
 
 
+Written = TypeVar("Written")
+
+
 class NodeRollouts:
     """The rollouts of a fleet, as a node begins, follows and drives them."""
 
@@ -387,13 +390,7 @@ class NodeRollouts:
             self._state.rollouts.begin, changes, self._state.constraints,
             stages=texts, gate=gate.strip(), timeout=round(timeout * SECOND), at=at, actor=actor, why=why or self._feed.why,
         )  # fmt: skip
-        rollout = await self._feed.commit(
-            lambda: self._gossip.write(lambda me: begin(node=me)),
-            "rollout",
-            _counted(list(changes)),
-            why=why,
-            subjects=_subjects(changes),
-        )
+        rollout = await self._commit(begin, "rollout", _counted(list(changes)), why=why, subjects=_subjects(changes))
         await self.step()
         return self.report(rollout.id)
 
@@ -457,9 +454,17 @@ class NodeRollouts:
             self._state.rollouts.step, rollout, phase, at=self._gossip.time.stamp(), by_command=True,
             actor=self._feed.actor, reason=reason,
         )  # fmt: skip
-        await self._feed.commit(lambda: self._gossip.write(lambda me: step(node=me)), operation, rollout.id, why=why)
+        await self._commit(step, operation, rollout.id, why=why)
         await self.step()
         return self.report(rollout.id)
+
+    async def _commit(
+        self, write: Callable[..., Written], operation: str, subject: str, *, why: str, subjects: Sequence[Subject] = ()
+    ) -> Written:
+        """Carry out a write, which takes the life of this node as `node`, and wait until it is on disk."""
+        return await self._feed.commit(
+            lambda: self._gossip.write(lambda me: write(node=me)), operation, subject, why=why, subjects=subjects
+        )
 
     async def back(self, id_: str, *, why: str = "") -> RolledBack:
         """Give the constraints of a rollout their former definitions, in a single transaction; also after its completion.
@@ -478,9 +483,7 @@ class NodeRollouts:
             at=self._gossip.time.stamp(), actor=self._feed.actor, reason=reason,
         )  # fmt: skip
         subjects = [*_subjects(rollout.plan.changes), *(Subject(SWITCH, id_) for id_ in rollout.plan.changes)]
-        return await self._feed.commit(
-            lambda: self._gossip.write(lambda me: back(node=me)), "roll back", rollout.id, why=why, subjects=subjects
-        )
+        return await self._commit(back, "roll back", rollout.id, why=why, subjects=subjects)
 
     def _find(self, id_: str, *phases: Phase) -> Rollout:
         rollout = self._state.rollouts.find(id_)
@@ -607,19 +610,15 @@ class NodeRollouts:
                         self._state.rollouts.complete, rollout, self._state.constraints,
                         at=self._gossip.time.stamp(), actor=self._feed.actor,
                     )  # fmt: skip
-                    await self._feed.commit(
-                        lambda: self._gossip.write(lambda me: complete(node=me)), "complete rollout", rollout.id,
-                        why=rollout.plan.value.why, subjects=_subjects(rollout.plan.changes),
-                    )  # fmt: skip
+                    why, subjects = rollout.plan.value.why, _subjects(rollout.plan.changes)
+                    await self._commit(complete, "complete rollout", rollout.id, why=why, subjects=subjects)
                     return
                 step = partial(
                     self._state.rollouts.step, rollout, move.phase, stage=move.stage, at=self._gossip.time.stamp(),
                     actor=self._feed.actor, reason=move.reason,
                 )  # fmt: skip
                 operation = "stop rollout" if move.phase is Phase.STOPPED else "advance rollout"
-                await self._feed.commit(
-                    lambda: self._gossip.write(lambda me: step(node=me)), operation, rollout.id, why=move.reason
-                )  # fmt: skip
+                await self._commit(step, operation, rollout.id, why=move.reason)
             except ConstraintCrdtError as error:  # such as a full disk: another node takes the step
                 _log.warning("rollout %s does not go on by this node: %s", rollout.id, error)
 
