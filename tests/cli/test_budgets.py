@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,15 @@ from tests.cli.process import running_node
 
 pytestmark = pytest.mark.processes
 Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def no_budgets(node_url: str) -> Iterator[None]:
+    """The node is that of all tests here: each leaves it without budgets, in any order."""
+    yield
+    with Client(node_url) as client:
+        for each in client.budgets():
+            client.remove_budget(each.name)
 
 
 def run(capsys: Capture, url: str, *words: str) -> tuple[int, str, str]:
