@@ -60,6 +60,9 @@ NOT_SAID = {
 }
 """Operations that refuse some of what the document allows, and why no schema can say it: of them this is not checked."""
 
+LEFT_OUT = {"effects": "a change that a write would refuse has no effect, and is left out"}
+"""Operations that take more than the document allows, and why: of them this is not checked."""
+
 
 class Serving(threading.Thread):
     """A node and its API in a thread with a loop of its own: Schemathesis asks from outside."""
@@ -132,7 +135,7 @@ def test_every_answer_is_as_documented(schema: "DocumentedApi", name: str) -> No
         schema.validate(
             case,
             answer,
-            refuses_wrong=answer.status_code != TOO_LARGE,
+            refuses_wrong=answer.status_code != TOO_LARGE and name not in LEFT_OUT,
             accepts_right=name not in NOT_SAID and not says_too_many_bytes(case),
         )
 
@@ -156,4 +159,4 @@ def test_every_operation_is_documented(document: dict[str, Any]) -> None:
 
 
 def test_what_is_not_said_is_of_operations_that_there_are() -> None:
-    assert {operation.name for operation in OPERATIONS} >= NOT_SAID.keys()
+    assert {operation.name for operation in OPERATIONS} >= NOT_SAID.keys() | LEFT_OUT.keys()

@@ -10,7 +10,6 @@ as structure (another value, a doubled or lost or swapped part, anywhere down to
 """
 
 import copy
-import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,10 +30,9 @@ from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.nodes import NODE
 from constraint_crdt.types.register import POSITION
+from tests.conftest import BUDGET, SEED
 
-NIGHTLY = os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly"
-MESSAGES = 100_000 if NIGHTLY else 2_000
-SEED = int(os.environ.get("CONSTRAINT_CRDT_SEED", "0")) or random.SystemRandom().getrandbits(32)
+MESSAGES = 100_000 if BUDGET == "nightly" else 2_000
 START_AGAIN = 0.25
 """How likely a node that took a message starts from its first state: some damage shows only when a second message builds on it."""
 LIMITS = Limits(rows=12, cells=400, staged_bytes=10_000, peers=6)

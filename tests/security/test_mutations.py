@@ -9,7 +9,6 @@ They go through the edge of the transport: first the tag of the message is check
 A few thousand by default; 10,000,000 with CONSTRAINT_CRDT_BUDGET=nightly. CONSTRAINT_CRDT_SEED repeats a run: failures name theirs.
 """
 
-import os
 import random
 import resource
 from functools import partial
@@ -19,7 +18,7 @@ import pytest
 from constraint_crdt import ConstraintCrdtError, GossipNode, VectorClock, exchange
 from constraint_crdt.identity.credentials import Authenticator
 from constraint_crdt.protocol.messages import encode_message
-from tests.conftest import BUDGET
+from tests.conftest import BUDGET, SEED
 from tests.protocol.test_mutations import DAMAGES, check_consistent
 
 from .credentials import FastCredentials
@@ -28,7 +27,6 @@ from .fleets import FLEET, seeded
 pytestmark = pytest.mark.slow
 
 MESSAGES = 10_000_000 if BUDGET == "nightly" else 4_000
-SEED = int(os.environ.get("CONSTRAINT_CRDT_SEED", "0")) or random.SystemRandom().getrandbits(32)
 GROWTH = 128 * 1024 * 1024
 """Bytes that the process may grow by in a run."""
 

@@ -9,10 +9,9 @@ import pytest
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import StoreError, schema
 from constraint_crdt.store.committer import Changes
-from tests.conftest import BUDGET
+from tests.conftest import BUDGET, SEED
 from tests.store.disk import Account, account, copy_store, open_store, reopened, taken, write_history
 
-SEED = Random().getrandbits(32)
 CUTS = 4000 if BUDGET == "nightly" else 60
 FRAME, LOG_HEADER = 24 + 4096, 32
 

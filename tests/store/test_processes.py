@@ -11,7 +11,7 @@ import pytest
 
 from constraint_crdt.store import StoreError
 from constraint_crdt.types.counters import COUNTS, counts_value
-from tests.conftest import BUDGET
+from tests.conftest import BUDGET, SEED
 from tests.store.disk import copy_store, loaded, open_store
 
 pytestmark = pytest.mark.processes
@@ -65,8 +65,7 @@ def test_the_second_process_is_refused_naming_the_first_until_that_is_gone(tmp_p
 
 
 def test_what_was_acknowledged_survives_kill_9_and_no_dot_is_used_twice(tmp_path: Path) -> None:
-    path, seed = tmp_path / "a.db", Random().getrandbits(32)
-    random = Random(seed)
+    path, random = tmp_path / "a.db", Random(SEED)
     acknowledged: dict[tuple[int, int], int] = {}
     for _ in range(KILLS):
         with start(path) as process:
@@ -75,7 +74,7 @@ def test_what_was_acknowledged_survives_kill_9_and_no_dot_is_used_twice(tmp_path
         for line in lines:
             if line != "open\n" and line.endswith("\n"):
                 incarnation, seq, value = map(int, line.split())
-                assert acknowledged.setdefault((incarnation, seq), value) == value, f"a dot was used twice, seed {seed}"
+                assert acknowledged.setdefault((incarnation, seq), value) == value, f"a dot was used twice, seed {SEED}"
         if not path.exists():
             continue  # killed before there was one
         image = path.with_name("image.db")  # opening the store itself would renew its session
@@ -83,5 +82,5 @@ def test_what_was_acknowledged_survives_kill_9_and_no_dot_is_used_twice(tmp_path
         store = open_store(image)
         held = {(cell.replica.incarnation, cell.seq): counts_value(cell)[0] for cell in loaded(store).each(COUNTS)}
         store.close()
-        assert {dot: held.get(dot) for dot in acknowledged} == acknowledged, f"seed {seed}"
+        assert {dot: held.get(dot) for dot in acknowledged} == acknowledged, f"seed {SEED}"
     assert len(acknowledged) > KILLS

@@ -207,7 +207,7 @@ class BlockingMethods(ABC):
         return self.do(constraints.BATCH, constraints.batch_of(changes))
 
     def effects(self, changes: Iterable[Mapping[str, Mapping[str, object]]]) -> list[EditEffect]:
-        """What the additions among changes, as of `batch`, would mean for active constraints. Nothing is changed."""
+        """What additions, as of `batch`, would mean for active constraints; without those that a write would refuse."""
         return self.do(constraints.EFFECTS, constraints.batch_of(changes))
 
     def check_expression(self, when: str, *, scope: str = "node") -> ExpressionReport:
@@ -649,7 +649,7 @@ class AsyncMethods(ABC):
         return await self.do(constraints.BATCH, constraints.batch_of(changes))
 
     async def effects(self, changes: Iterable[Mapping[str, Mapping[str, object]]]) -> list[EditEffect]:
-        """What the additions among changes, as of `batch`, would mean for active constraints. Nothing is changed."""
+        """What additions, as of `batch`, would mean for active constraints; without those that a write would refuse."""
         return await self.do(constraints.EFFECTS, constraints.batch_of(changes))
 
     async def check_expression(self, when: str, *, scope: str = "node") -> ExpressionReport:
