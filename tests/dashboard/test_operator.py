@@ -762,6 +762,30 @@ def test_an_incident_is_seen_to_with_the_keyboard_alone(page: Chromium, fleet: L
     assert page.run("return document.activeElement.dataset.id") == "keyed"
 
 
+def test_the_focus_moves_to_a_page_with_its_content_and_only_once(page: Chromium, fleet: LiveFleet) -> None:
+    fleet.do(fleet.nodes[0].add_constraint("slow", when="w < 1.0"))
+    shown(page, "slow")
+    page.run(
+        "const sent = window.fetch; window.slow = new Promise((go) => (window.hurry = go));"
+        "window.fetch = async (...asked) => {"
+        "  if (!String(asked[0]).includes('/explain/slow')) return sent(...asked);"
+        "  window.fetch = sent; await window.slow; const came = await sent(...asked);"
+        "  setTimeout(() => (window.hurried = true), 300); return came; }"
+    )
+    page.run("location.hash = '#/constraint/slow'")
+    page.until(lambda: "One moment" in page.text("#detail"), "the first look is held back")
+    page.run("document.getElementById('search').focus()")
+    fleet.do(fleet.nodes[0].measure({"w": 2.0}))  # an event, which makes the page look again
+    page.until(lambda: page.run("return document.activeElement.dataset.focus") == "title", "the second look moves the focus")
+    assert page.count('#detail [data-focus="edit"]') == 1, "the content is there"
+    page.until(lambda: "Violated" in page.text("#detail"), "it is fresh")
+    page.press(Keys.TAB)
+    page.until(lambda: page.run("return document.activeElement.dataset.focus") == "node forge", "the user goes on")
+    page.run("window.hurry()")
+    page.until(lambda: page.run("return window.hurried"), "the first look ends")
+    assert page.run("return document.activeElement.dataset.focus") == "node forge", "and leaves the focus"
+
+
 # --- rollouts ---------------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ export class Detail {
   #shownAt = 0;
   #timer = null;
   #turn = 0;
+  #opening = false; // the first content is still to come
 
   // `pages`: {constraint, node}, each with `content(id)`: {from, what it is made of; build(), the element; drawn(), once it is shown;
   // kept, an element that stays the same}.
@@ -34,7 +35,8 @@ export class Detail {
     this.#put({ from: null, build: () => h("p", { class: "note" }, "One moment…") });
     this.box.scrollTop = 0;
     this.box.scrollIntoView({ block: "nearest" }); // on a phone it takes the place of all else
-    this.refresh().then(() => this.box.querySelector("h2")?.focus({ preventScroll: true }));
+    this.#opening = true;
+    this.refresh();
   }
 
   async refresh() {
@@ -71,6 +73,11 @@ export class Detail {
     for (const each of this.box.querySelectorAll("details > summary")) each.parentElement.open = open.includes(each.dataset.focus);
     drawn?.();
     this.box.scrollTop = scrolled;
+    if (this.#opening && from !== null) {
+      this.#opening = false;
+      title.focus({ preventScroll: true }); // with the content, whichever look brought it: later it would be taken from the user
+      return;
+    }
     if (!focused || this.box.contains(document.activeElement)) return;
     const found = this.#focusable(focused);
     found[Math.min(number, found.length - 1)]?.focus({ preventScroll: true });
