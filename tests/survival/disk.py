@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -16,6 +17,8 @@ class SmallDisk:
         self.directory = directory
         self._ballast = directory / "ballast"
         self._read_only = False
+        self._freeing: BinaryIO | None = None
+        """The ballast of a disk that was filled before it became read-only: a file that is open stays writable."""
 
     def fill(self) -> None:
         """Leave no byte free."""
@@ -25,13 +28,18 @@ class SmallDisk:
 
     def free(self) -> None:
         """Give back what `fill` took."""
-        self._ballast.unlink()
+        if self._freeing is None:
+            self._ballast.unlink()
+        else:
+            self._freeing.truncate(0)
 
     def make_read_only(self) -> None:
         """Refuse every file that is opened for writing from now on; those that are open stay so.
 
         By a read-only mount on top: one that has files open for writing, such as the lock of a store, cannot be remounted.
         """
+        if self._ballast.exists():
+            self._freeing = self._ballast.open("ab")
         _mount("--bind", self.directory, self.directory)
         self._read_only = True
         _mount("-o", "remount,bind,ro", self.directory)
@@ -41,6 +49,9 @@ class SmallDisk:
         if self._read_only:
             subprocess.run(["umount", "-l", self.directory], check=True)
             self._read_only = False
+        if self._freeing is not None:
+            self._freeing.close()
+            self._freeing = None
 
 
 def _mount(*arguments: str | Path) -> None:

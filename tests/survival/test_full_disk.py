@@ -134,13 +134,13 @@ async def test_so_does_one_that_becomes_read_only(pair: Pair, disk: SmallDisk) -
     await pair.add(a, "before")
     disk.fill()
     await pair.write_until_refused(a)
+    disk.make_read_only()
+    await pair.at_rest(a)  # no try that began before goes on: it would keep its open file, which stays writable
     disk.free()
-    disk.make_read_only()  # at once, with no try of the node in between
     says = "is read-only: make the file, its directory and its file system writable"
     async with asyncio.timeout(20):
         while says not in (a.status().trouble or ""):
-            with contextlib.suppress(WritesRefused):  # its thread may have found the space just before: then only a write finds out
-                await pair.add(a, "onto-the-wall")
+            await pair.at_rest(a)
             await asyncio.sleep(0.005)
     await pair.still_serves(a, "read-only")
     disk.make_writable()
