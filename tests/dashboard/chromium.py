@@ -37,7 +37,8 @@ FLAGS = (
     "--disable-features=BackForwardCache",
     "--hide-scrollbars",
 )
-WITHIN = 10.0
+WITHIN = 30.0
+"""Seconds: no figure, but when to give up on a busy machine."""
 LOOK_EVERY = 0.05
 """Seconds between two looks: without a pause they take the processor from the page that is waited for."""
 

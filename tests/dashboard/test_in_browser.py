@@ -6,7 +6,7 @@ from selenium.webdriver.common.keys import Keys
 from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.operations.command import show_share, show_values
 from constraint_crdt.operations.operation import Right
-from tests.dashboard.chromium import Chromium
+from tests.dashboard.chromium import WITHIN, Chromium
 from tests.dashboard.conftest import in_force
 from tests.dashboard.large_fleet import Size, large_fleet
 from tests.dashboard.live_fleet import LiveFleet, live_fleet
@@ -26,7 +26,7 @@ def row(id_: str) -> str:
     return f'#constraints-table tr[data-id="{id_}"]'
 
 
-def shown(page: Chromium, id_: str, within: float = 10.0) -> float:
+def shown(page: Chromium, id_: str, within: float = WITHIN) -> float:
     return page.until(lambda: page.count(row(id_)), f"a row for {id_}", within)
 
 

@@ -1,7 +1,6 @@
 """What an operator asks of the dashboard: what is wrong, where, since when, and what to do. In a real browser, on a live fleet."""
 
 import json
-import os
 from itertools import cycle
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.model import IfUnknown, Severity
 from constraint_crdt.operations.constraints import AddConstraint
 from constraint_crdt.operations.operation import Right
+from tests.conftest import BUDGET
 from tests.dashboard.chromium import Chromium, need_axe
 from tests.dashboard.conftest import in_force
 from tests.dashboard.live_fleet import NAMES, LiveFleet, live_fleet
@@ -381,7 +381,8 @@ def test_the_first_screen_names_an_incident_and_three_clicks_lead_to_its_remedy(
         fleet.ask(fleet.network.heal)
         page.until(lambda: "tongs" not in page.text("#truth"), "it is back")
         page.open("about:blank")
-    assert sorted(took)[len(took) // 2] < 3.0, "half of them at least within 3 s, on a busy machine too"
+    if BUDGET == "nightly":
+        assert max(took) < 3.0, took
 
 
 # --- budgets, alerts, events, the course ---------------------------------------------------------------------------------------
@@ -508,7 +509,7 @@ def test_events_and_courses_are_those_of_the_whole_fleet(page: Chromium, fleet: 
     for value, said in (
         (99.5, "afar is violated on tongs"),
         (50.0, "afar is satisfied again on tongs"),
-        ("broken", " and 1 other cannot be decided on tongs"),
+        ("broken", "cannot be decided on tongs"),
         (99.25, "afar_c 99.25, limit 85"),
     ):
         fleet.do(tongs.measure({"afar_c": value}))
@@ -573,7 +574,6 @@ def test_a_node_is_retired_from_its_page_once_that_is_confirmed(page: Chromium, 
 
 # --- accessibility ----------------------------------------------------------------------------------------------------------------
 
-NIGHTLY = os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly"
 TABS = ("nodes", "budgets", "alerts", "doctor", "counters", "tiles")
 PAGES = ("constraint/bad", "constraint/joint", "constraint/idle", "node/forge", "node/anvil")
 SCREENS = ((1600, False), (1600, True), (390, False), (390, True))
@@ -604,7 +604,7 @@ TURNS = cycle(SCREENS)
 
 def looks(page: Chromium, where: str | None, state: str) -> None:
     """No violation, at both sizes and in both themes; by day at the next of these."""
-    for width, dark in SCREENS if NIGHTLY else [next(TURNS)]:
+    for width, dark in SCREENS if BUDGET == "nightly" else [next(TURNS)]:
         page.size(width, 900, dark=dark)
         assert violations(page, where) == [], (state, width, dark)
 
@@ -802,7 +802,7 @@ def test_a_rollout_is_told_above_the_constraints_and_can_be_stopped_and_rolled_b
     assert page.text("#confirm-title") == f"Stop: rollout {rollout.id}?"
     page.click("#confirm-yes")
     page.until(lambda: "stopped in stage 1 of 2, !never: by hand" in page.text("#rollouts-now"), "it is stopped")
-    assert [each.phase for each in fleet.ask(node.rollouts.reports)][-1:] == ["stopped"]
+    page.until(lambda: [each.phase for each in fleet.ask(node.rollouts.reports)][-1:] == ["stopped"], "the other node heard of it")
     page.click("#rollouts-now button:last-of-type")
     page.until(lambda: page.text("#confirm-title") == f"Roll back: rollout {rollout.id}?", "it asks")
     page.click("#confirm-yes")

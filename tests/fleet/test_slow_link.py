@@ -68,6 +68,7 @@ async def test_a_large_state_reaches_a_blank_node_over_a_narrow_link(constraints
         content = travelling(full.gossip.delta_since(VectorClock()))
         # What Zenoh adds to a part of half a kilobyte or more, the opening of links, rounds; a fall costs what was under way.
         assert link.carried <= 1.35 * content + 12_000 + falls * 2 * rate
-        assert took <= 1.5 * link.carried / rate + 5 + 10 * falls
+        if BUDGET == "nightly":
+            assert took <= 1.5 * link.carried / rate + 5 + 10 * falls
         if not falls:
             assert link.falls == 0, "keep-alives pass, so the link stays up"

@@ -1,7 +1,6 @@
 """`ETag` and `If-None-Match`: never 304 when a reading has moved, and 304 when nothing has."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -185,20 +184,15 @@ async def test_what_takes_long_is_computed_once_for_all_who_ask_and_is_never_old
         clock += 1.0 if number == pause_ends_at else 0.0
         return await client.get("/v1/counters")
 
-    async def ask_all() -> tuple[list[httpx.Response], float]:
-        began = time.monotonic()
-        return await asyncio.gather(*map(ask, range(30))), time.monotonic() - began
-
     monkeypatch.setattr(node.counters, "reports", partial(slow, node.counters.reports))
     monkeypatch.setattr(answer_cache, "monotonic", lambda: clock)
     await client.get("/v1/counters")
     await node.counters.move("x", 1)
-    answers, took = await ask_all()
+    answers = await asyncio.gather(*map(ask, range(30)))
     assert all([each["name"] for each in answer.json()] == ["x"] for answer in answers)
     assert computed == 2
-    _, took_from_cache = await ask_all()
+    await asyncio.gather(*map(ask, range(30)))
     assert computed == 2
-    assert took < 1.0 + took_from_cache, "a busy machine slows down both"
     tag = {"if-none-match": answers[0].headers["etag"]}
     assert (await client.get("/v1/counters", headers=tag)).status_code == 304
 
