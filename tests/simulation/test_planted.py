@@ -131,7 +131,7 @@ PLANTS: dict[Plant, int] = {
     stale_ack_trusted: 5000,  # what is found there shrinks only by steps that go together
     expiry_by_local_clock: 387,
     delta_applied_in_parts: 23,
-    rollback_unnoticed: 19,
+    rollback_unnoticed: 54,
     measurements_kept_over_a_step: 34,
 }
 """Each with a seed from which on it is found soon: where the search begins by default. Nightly it begins at 1."""
