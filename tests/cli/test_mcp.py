@@ -239,7 +239,7 @@ async def test_a_node_serves_the_tools_if_its_settings_say_so(tmp_path: Path) ->
         fork_server.start([*beside, node.url], stderr=subprocess.PIPE, env=environment()) as process,
     ):
         try:
-            await soon(lambda: is_served(port))
+            await soon(lambda: is_served(port), 120)  # it loads the SDK
             for url in (f"{node.url}/mcp", f"http://127.0.0.1:{port}/mcp"):
                 async with client_at(url, READ) as client:
                     assert (await call(client, "fleet_status"))["constraints"] == 0

@@ -94,11 +94,13 @@ class Broker:
         self._running.close()
 
     @contextlib.contextmanager
-    def publisher(self, tls: str = "", login: tuple[str, str] | None = None) -> Iterator[Callable[..., Any]]:
-        """Publishes a payload at a topic."""
+    def publisher(
+        self, tls: str = "", login: tuple[str, str] | None = None, proof: tuple[str | None, str | None] = (None, None)
+    ) -> Iterator[Callable[..., Any]]:
+        """Publishes a payload at a topic. `proof`: a certificate, and its key."""
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
         if tls:
-            client.tls_set(tls)
+            client.tls_set(tls, *proof)
         if login:
             client.username_pw_set(*login)
         client.connect("127.0.0.1", self.port)

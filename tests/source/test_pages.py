@@ -44,6 +44,7 @@ UPSC = """#!/bin/sh
 if [ -e away ]; then echo 'Error: Connection failure' >&2; exit 1; fi
 echo battery.charge: 80; echo battery.runtime: -1
 """
+VALUES = {"battery_percent": 80.0, "speed_mps": 0.5, "press_bar": 120.0}
 NOT_TOLD = {"left_s"}
 """The fields of the pages whose source does not know."""
 
@@ -234,6 +235,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture(autouse=True)
 def place(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder of the world, with its programs."""
+    (world.folder / "away").unlink(missing_ok=True)
     monkeypatch.setenv("PATH", f"{world.folder}:{os.environ['PATH']}")
     monkeypatch.chdir(world.folder)
 
@@ -268,12 +270,12 @@ async def test_a_node_reads_by_the_tables_of_a_block(block: str, world: World, c
         with contextlib.suppress(TimeoutError):
             await soon(lambda: not missing())
         assert missing() == []
-        assert finding(node).level == "ok", finding(node).what
+        await soon(lambda: finding(node).level == "ok")
 
 
 @pytest.mark.parametrize("block", ACTION_BLOCKS, ids=range(len(ACTION_BLOCKS)))
 async def test_the_actions_of_a_block_are_done(block: str, world: World) -> None:
-    """Each tells a violation at its place, at the first attempt."""
+    """Each tells a violation at its place."""
     settings = world.settings(block, connect=(world.router,))
     world.got.clear()
     world.web.posted.clear()
@@ -302,8 +304,7 @@ async def test_the_actions_of_a_block_are_done(block: str, world: World) -> None
         async with asyncio.timeout(30):
             while not await is_told():  # noqa: ASYNC110 - a subscriber of Zenoh is known a moment later
                 await asyncio.sleep(0.05)
-        for each in node.actions.report().actions:
-            assert (each.failed, each.dropped) == (0, 0), each.last_failure
+        assert [each.last_failure for each in node.actions.report().actions if each.dropped] == []
     if "stop-line" in block:
         assert (world.folder / "stopped").read_text().startswith("violated --now\n")
 
@@ -363,9 +364,10 @@ def test_the_commands_of_a_page_are_run(page: str, world: World, capsys: pytest.
     (world.folder / settings).write_text(world.here(block))
     done = []
     with running_node("--config", settings, "--no-discover") as node:
-        Client(node.url).measure({"battery_percent": 80.0, "speed_mps": 0.5, "press_bar": 120.0})
+        client = Client(node.url)
         for line in "".join(texts(own)).splitlines():
             words = shlex.split(line)
+            client.measure(VALUES)
             match words[:2]:
                 case ["pip", "install"]:
                     [extra] = re.findall(r"^constraint-crdt\[(\w+)\]$", words[2])
@@ -386,7 +388,8 @@ def test_the_commands_of_a_page_are_run(page: str, world: World, capsys: pytest.
                     raise AssertionError(f"{line} is not run")
             done.append(words[1])
         ends = time.monotonic() + 30
-        while {each.state for each in Client(node.url).constraints()} != {"holds"}:
+        while {each.state for each in client.constraints()} != {"holds"}:
+            client.measure(VALUES)
             assert time.monotonic() < ends
     assert done == {
         "robots": ["install", "source", "node", "add", "add", "guard"], "gateways": ["install", "source", "add"]
