@@ -193,6 +193,20 @@ async def test_the_client_on_the_page_asks_before_it_acts() -> None:
         assert not await page["ask"](url, READ)
 
 
+async def test_an_agent_holds_a_budget_renews_it_and_gives_it_back() -> None:
+    async with at_the_api((Right.MEASURE, READ)) as (url, node), client_at(url, READ) as client:
+        await node.budgets.define("dock", 1, lease=60)
+        held = await call(client, "acquire_budget", name="dock", holder="scout")
+        assert (held["amount"], held["holder"]) == (1, "scout")
+        assert "1 of dock is not free here" in await refusal(client, "acquire_budget", name="dock")
+        assert (await call(client, "renew_budget", name="dock", hold=held["hold"]))["until"] >= held["until"]
+        [budget] = (await call(client, "list_budgets"))["budgets"]
+        assert (budget["held"], budget["free_here"]) == (1, 0)
+        await call(client, "release_budget", name="dock", hold=held["hold"])
+        assert "this node gave no hold x of dock" in await refusal(client, "release_budget", name="dock", hold="x")
+        assert (await call(client, "acquire_budget", name="dock"))["hold"] != held["hold"]
+
+
 async def test_the_guard_of_the_api_stands_before_the_tools() -> None:
     async with at_the_api((Right.READ, READ)) as (url, _), httpx.AsyncClient() as http:
         question = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
