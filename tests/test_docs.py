@@ -1,14 +1,19 @@
-"""The README and the docs: their Python blocks run, in order and in one namespace, their links lead to files, and the pages and
-headings that the source cites exist.
+"""The README and the docs: their Python blocks run, in order and in one namespace, the flags of their command lines exist, their
+links lead to files, and the pages and headings that the source cites exist.
 """
 
 import asyncio
 import inspect
 import re
+import shlex
 from ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from constraint_crdt.cli import arguments
+from constraint_crdt.expression import compile_expression
 
 ROOT = Path(__file__).parent.parent
 PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))] if "```python\n" in page.read_text()]
@@ -45,6 +50,47 @@ def test_a_block_with_a_loop_can_be_pasted_into_the_interpreter(page: Path) -> N
     """A blank line ends a statement in `python -m asyncio`: the lines after it would be out of place."""
     blocks = [block[1] for block in BLOCK.finditer(page.read_text()) if "\nasync with" in block[1]]
     assert not [block for block in blocks if re.search(r"\n\n[ \t]", block)]
+
+
+FENCED = re.compile(r"^ *```(\w*)[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+SAID = re.compile(r"constraint-crdt( \w+)?: |.* \.\.\.$")
+"""What a command says, and a line that is cut short."""
+
+FILE = re.compile(r"\b(?:benchmarks|deploy|tools)/[\w./-]+\.\w+")
+
+
+def command_lines(page: str) -> Iterator[list[str]]:
+    """The words of each command line of a page, units of systemd included; without what a pipe or a redirection leads to."""
+    for language, text in FENCED.findall(page):
+        for given in text.replace("\\\n", " ").splitlines() if language in ("", "sh", "console", "ini") else ():
+            line = re.sub(r"^ *(Exec\w+=)?(\$ )?(/usr/bin/|\.venv/bin/)?", "", given)
+            if line.startswith("constraint-crdt ") and not SAID.match(line):
+                words = shlex.shlex(line, posix=True, punctuation_chars="|><&;")
+                words.whitespace_split = True
+                found = list(words)
+                yield found[: next((at for at, word in enumerate(found) if word in ("|", ">", "<", "&&", ";", ">>")), len(found))]
+
+
+def test_the_command_lines_of_the_pages_can_be_used(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their flags exist, and what they add to a node can be judged."""
+    parser, count = arguments.make_parser(), 0
+    monkeypatch.setattr(arguments, "make_parser", lambda: parser)
+    for page in LINKED:
+        for _, *words in command_lines(page.read_text()):
+            try:
+                given = arguments.parse(words)
+            except SystemExit:
+                pytest.fail(f"{page.relative_to(ROOT)}: {shlex.join(words)}: {capsys.readouterr().err}")
+            if words[0] == "add" and "when" in given:
+                compile_expression(given.when)
+            count += 1
+    assert count > 100
+
+
+def test_the_programs_that_the_pages_run_are_there() -> None:
+    named = {(page.name, name) for page in LINKED if page.name != "CHANGELOG.md" for name in FILE.findall(page.read_text())}
+    assert len(named) > 10
+    assert [each for each in named if not (ROOT / each[1]).exists()] == []
 
 
 def test_each_link_of_a_page_leads_to_a_file() -> None:

@@ -1,8 +1,11 @@
 """Tools for agents: a scripted session with the SDK's own client, in which an agent asks before it acts and is refused."""
 
 import asyncio
+import contextlib
 import json
 import re
+import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,17 +18,19 @@ import pytest
 from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.cli import main
 from constraint_crdt.cli.mcp import AgentTools, SdkUnavailable, make_server
-from constraint_crdt.client import AsyncClient
+from constraint_crdt.client import AsyncClient, Client
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.operations.operation import MAX_BODY_BYTES, Right
-from tests.cli.process import running_node
+from tests import fork_server
+from tests.cli.process import environment, running_node
+from tests.source.counterparts import free_port, soon
 
 mcp = pytest.importorskip("mcp", reason="the SDK of the Model Context Protocol is not installed")
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "agents.md"
 READ, WRITE = "r" * 16, "w" * 16
 
 
@@ -101,14 +106,29 @@ async def test_the_rights_are_those_of_the_token() -> None:
         assert (await call(client, "add_constraint", id="x", when="a < 1.0", about="why"))["change"] == "added"
 
 
+def blocks_of_page(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+
+
 @pytest.mark.processes
-async def test_the_command_serves_on_stdio(tmp_path: Path) -> None:
-    with running_node() as node:
-        parameters = mcp.StdioServerParameters(
-            command=sys.executable, args=["-m", "constraint_crdt", "mcp", "--node", node.url], cwd=str(tmp_path)
-        )
+async def test_the_command_serves_on_stdio_as_the_page_has_it(tmp_path: Path) -> None:
+    """With a token, and with the answer that the page shows to an agent that asks first."""
+    settings, shown = map(json.loads, blocks_of_page("json"))
+    (tmp_path / "tokens").write_text(f"operate {WRITE}\nmeasure {READ}\n")
+    (tmp_path / "agent.token").write_text(READ)
+    for name in ("tokens", "agent.token"):
+        (tmp_path / name).chmod(0o600)
+    with running_node("--token-file", str(tmp_path / "tokens")) as node:
+        words = [each.replace("http://127.0.0.1:8470", node.url) for each in settings["mcpServers"]["fleet"]["args"]]
+        parameters = mcp.StdioServerParameters(command=sys.executable, args=["-m", "constraint_crdt", *words], cwd=str(tmp_path))
+        Client(node.url, token=WRITE).add("max_speed", when="speed_mps <= 1.5", severity="critical")
         async with mcp.Client(parameters) as client:
-            assert (await call(client, "fleet_status"))["constraints"] == 0
+            found = await call(client, "check_action", values={"speed_mps": 9.0})
+            [violated], [expected] = found["violated"], shown["violated"]
+            assert (found["allowed"], {key: violated[key] for key in expected}) == (shown["allowed"], expected)
+            assert "has the role measure; this needs operate" in await refusal(
+                client, "add_constraint", id="mine", when="a < 1.0", about="why"
+            )
 
 
 @asynccontextmanager
@@ -164,13 +184,27 @@ async def test_the_api_of_a_node_serves_the_tools_with_its_tokens(mode: str) -> 
 
 
 async def test_the_client_on_the_page_asks_before_it_acts() -> None:
-    [block] = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/how-to/agents.md").read_text(), re.DOTALL | re.MULTILINE)
+    [block] = blocks_of_page("python")
     page: dict[str, Any] = {}
     exec(block, page)
     async with at_the_api((Right.MEASURE, READ)) as (url, node):
         assert await page["ask"](url, READ)
         await node.add_constraint("max_speed", when="speed_mps <= 1.5")
         assert not await page["ask"](url, READ)
+
+
+async def test_an_agent_holds_a_budget_renews_it_and_gives_it_back() -> None:
+    async with at_the_api((Right.MEASURE, READ)) as (url, node), client_at(url, READ) as client:
+        await node.budgets.define("dock", 1, lease=60)
+        held = await call(client, "acquire_budget", name="dock", holder="scout")
+        assert (held["amount"], held["holder"]) == (1, "scout")
+        assert "1 of dock is not free here" in await refusal(client, "acquire_budget", name="dock")
+        assert (await call(client, "renew_budget", name="dock", hold=held["hold"]))["until"] >= held["until"]
+        [budget] = (await call(client, "list_budgets"))["budgets"]
+        assert (budget["held"], budget["free_here"]) == (1, 0)
+        await call(client, "release_budget", name="dock", hold=held["hold"])
+        assert "this node gave no hold x of dock" in await refusal(client, "release_budget", name="dock", hold="x")
+        assert (await call(client, "acquire_budget", name="dock"))["hold"] != held["hold"]
 
 
 async def test_the_guard_of_the_api_stands_before_the_tools() -> None:
@@ -199,11 +233,35 @@ async def test_the_guard_of_the_api_stands_before_the_tools() -> None:
         assert answer.status_code == 421
 
 
+def is_served(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
 @pytest.mark.processes
 async def test_a_node_serves_the_tools_if_its_settings_say_so(tmp_path: Path) -> None:
-    with running_node("--mcp") as node:
-        async with mcp.Client(f"{node.url}/mcp") as client:
-            assert (await call(client, "fleet_status"))["constraints"] == 0
+    """The settings of the page. A process beside it serves the same, with the tokens of that node."""
+    [block] = blocks_of_page("toml")
+    (tmp_path / "node.toml").write_text(block.replace("/etc/constraint-crdt", str(tmp_path)))
+    (tmp_path / "tokens").write_text(f"read {READ}\n")
+    (tmp_path / "tokens").chmod(0o600)
+    port = free_port()
+    beside = ["mcp", "--http", f"127.0.0.1:{port}", "--node"]
+    with (
+        running_node("--config", str(tmp_path / "node.toml")) as node,
+        fork_server.start([*beside, node.url], stderr=subprocess.PIPE, env=environment()) as process,
+    ):
+        try:
+            await soon(lambda: is_served(port), 120)  # it loads the SDK
+            for url in (f"{node.url}/mcp", f"http://127.0.0.1:{port}/mcp"):
+                async with client_at(url, READ) as client:
+                    assert (await call(client, "fleet_status"))["constraints"] == 0
+                    assert "has the role read; this needs measure" in await refusal(client, "measure", values={"x": 1.0})
+            async with client_at(url, "x" * 16) as client:
+                assert "token" in await refusal(client, "fleet_status")
+        finally:
+            process.kill()
         node.stop()
     with running_node() as node:
         async with httpx.AsyncClient() as http:

@@ -22,6 +22,7 @@ from constraint_crdt.runtime.settings import NodeSettings, load_settings
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 RULES = DEPLOY / "constraint-crdt.rules.yml"
 DASHBOARD = DEPLOY / "grafana-dashboard.json"
+PAGE = DEPLOY.parent / "docs" / "how-to" / "deploy.md"
 METRIC = re.compile(r"\b(?:constraint_crdt|process)_[a-z0-9_]+")
 
 FIRING = """
@@ -217,6 +218,37 @@ def test_the_settings_of_the_containers_are_settings_of_a_node() -> None:
 def test_each_file_is_printed(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", what]) == 0
     assert capsys.readouterr().out == (DEPLOY / DEPLOYED[what]).read_text()
+
+
+def test_the_page_names_what_the_files_have(capsys: pytest.CaptureFixture[str]) -> None:
+    """The commands that need an engine or systemd are compared with the files that these read."""
+    lines = [
+        line
+        for block in re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+        for line in block.splitlines()
+    ]
+    printed = [shlex.split(line, comments=True)[2] for line in lines if line.startswith("constraint-crdt config ")]
+    assert {*printed, "dockerfile", "compose", "man"} == set(DEPLOYED)
+    for what in printed:
+        assert main(["config", what]) == 0
+        assert capsys.readouterr().out == (DEPLOY / DEPLOYED[what]).read_text()
+    [run] = [shlex.split(line) for line in lines if line.startswith("docker run ")]
+    volume = next(line.partition(" ")[2] for line in (DEPLOY / "Dockerfile").read_text().splitlines() if line.startswith("VOLUME "))
+    assert f"state:{volume}" in run
+    make_parser().parse_args(run[run.index("constraint-crdt") + 1 :])
+    (stateful,) = (each for each in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()) if each["kind"] == "StatefulSet")
+    assert [line.split()[2] for line in lines if line.startswith("kubectl exec ")] == [f"{stateful['metadata']['name']}-0"]
+    units = {word for line in lines if line.startswith("systemctl ") for word in line.split()[2:] if not word.startswith("-")}
+    assert units == {(DEPLOY / DEPLOYED["systemd"]).stem}
+
+
+def test_an_installed_wheel_has_all_pages() -> None:
+    settings = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())
+    shared = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+    for page in (DEPLOY.parent / "docs").glob("**/*.md"):
+        name = page.relative_to(DEPLOY.parent)
+        place = next(str(each) for each in (name, *name.parents) if str(each) in shared)
+        assert shared[place] == f"share/doc/constraint-crdt/{Path(place).relative_to('docs')}"
 
 
 def test_a_file_is_in_the_package_and_printed_by_name() -> None:

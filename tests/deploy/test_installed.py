@@ -14,6 +14,7 @@ from tempfile import mkdtemp
 import pytest
 
 from constraint_crdt import __version__
+from constraint_crdt.cli.arguments import DEPLOYED
 from tests.conftest import BUDGET
 from tests.deploy.clean_root import CleanRoot, base_root
 
@@ -116,6 +117,9 @@ def test_the_steps_of_the_dockerfile_make_a_node_that_any_user_runs(base: Path, 
     assert image.settings["USER"] == "10001:10001"
     assert "compiled" in image.stage.run("constraint-crdt", "--version")
     assert shutil.which("gcc", path=str(image.stage.files / "usr/bin")) is None
+    for what, file in DEPLOYED.items():
+        assert image.stage.run("constraint-crdt", "config", what) == (ROOT / "deploy" / file).read_text()
+    image.stage.run("test", "-e", "/opt/constraint-crdt/share/doc/constraint-crdt/how-to/deploy.md")
     volume = layers / "volume"
     volume.mkdir(mode=0o777)
     volume.chmod(0o777)

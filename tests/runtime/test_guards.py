@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
@@ -62,6 +63,18 @@ async def test_what_cannot_be_decided_stops_unless_it_is_said() -> None:
         with pytest.raises(UnknownConstraint):
             async with node.guard("max_sped"):
                 pass
+
+
+async def test_a_constraint_counts_for_a_guard_once_it_is_added() -> None:
+    """Its variable was measured before, and no tick comes in between."""
+    settings = msgspec.structs.replace(QUICK, check_every=30.0)
+    async with Node(name="a", settings=settings, transport=MemoryNetwork().transport()) as node:
+        await node.measure({"speed_mps": 1.0})
+        await node.add_constraint("max_speed", when="speed_mps <= 1.5", severity="critical")
+        assert (await node.guards.report(["max_speed"])).standing == "holds"
+        await node.add_constraint("min_speed", when="speed_mps >= 0.5", severity="critical")
+        async with node.guard("min_speed") as begun:
+            assert begun.standing == "holds"
 
 
 async def test_only_enforced_constraints_that_apply_here_bind() -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -93,11 +94,13 @@ class Broker:
         self._running.close()
 
     @contextlib.contextmanager
-    def publisher(self, tls: str = "", login: tuple[str, str] | None = None) -> Iterator[Callable[..., Any]]:
-        """Publishes a payload at a topic."""
+    def publisher(
+        self, tls: str = "", login: tuple[str, str] | None = None, proof: tuple[str | None, str | None] = (None, None)
+    ) -> Iterator[Callable[..., Any]]:
+        """Publishes a payload at a topic. `proof`: a certificate, and its key."""
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
         if tls:
-            client.tls_set(tls)
+            client.tls_set(tls, *proof)
         if login:
             client.username_pw_set(*login)
         client.connect("127.0.0.1", self.port)
@@ -109,8 +112,11 @@ class Broker:
             client.loop_stop()
 
     @contextlib.contextmanager
-    def subscriber(self, topic: str, take: Callable[[Any], None]) -> Iterator[Callable[[], bool]]:
-        """Hands each message at a topic to `take`, over restarts of the broker. Gives a function: does the subscription stand?"""
+    def subscriber(self, topic: str, take: Callable[[Any], None], port: int = 0) -> Iterator[Callable[[], bool]]:
+        """Hands each message at a topic to `take`, over restarts of the broker. Gives a function: does the subscription stand?
+
+        `port`: that of another listener of the broker.
+        """
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
         stands = threading.Event()
 
@@ -120,7 +126,7 @@ class Broker:
         client.on_connect, client.on_message = subscribe, lambda _, __, message: take(message)
         client.on_subscribe, client.on_disconnect = lambda *_: stands.set(), lambda *_: stands.clear()
         client.reconnect_delay_set(1, 1)
-        client.connect("127.0.0.1", self.port)
+        client.connect("127.0.0.1", port or self.port)
         client.loop_start()
         try:
             yield stands.is_set
@@ -140,12 +146,15 @@ Answer = tuple[int, str, bytes]
 
 
 class WebServer:
-    """Answers each path as told: with status, media type and body."""
+    """Answers each path as told: with status, media type and body. Takes what is posted, and keeps it."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, certificate: tuple[Path, Path] | None = None) -> None:
+        """`certificate`: that of TLS, with its key."""
         self.answers: dict[str, Answer] = {}
         self.requests: list[Mapping[str, str]] = []
-        answers, requests = self.answers, self.requests
+        self.posted: list[tuple[str, bytes]] = []
+        """The paths and the bodies."""
+        answers, requests, posted = self.answers, self.requests, self.posted
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -159,13 +168,23 @@ class WebServer:
                 self.end_headers()
                 self.wfile.write(body)
 
+            def do_POST(self) -> None:
+                posted.append((self.path, self.rfile.read(int(self.headers["content-length"]))))
+                self.send_response(200)
+                self.end_headers()
+
             def log_message(self, *_: object) -> None:
                 return
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.port = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def close(self) -> None:
         self._server.shutdown()

@@ -1,17 +1,13 @@
-"""The tables and command lines on the pages of sources, actions, guards and agents can be used; the sources are all there."""
+"""The tables and documents on the pages of sources, actions, guards and agents can be used; the sources are all there."""
 
 import json
 import re
-import shlex
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from constraint_crdt.cli.arguments import parse
-from constraint_crdt.expression import compile_expression
 from constraint_crdt.runtime.settings import load_settings
 from constraint_crdt.sources import KINDS, FieldSettings
 from constraint_crdt.sources.reader import reader_of
@@ -49,35 +45,10 @@ def test_the_page_names_each_format_and_each_key() -> None:
     assert keys - told == set()
 
 
-# --- commands, and blocks of other languages ----------------------------------------------------------------------------------
+# --- blocks of other languages ----------------------------------------------------------------------------------------------------
 
 CONNECTING = ("sources", "robots", "gateways", "actions", "guards", "agents")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-
-
-def command_lines(page: str) -> Iterator[list[str]]:
-    """The words of each command line of the page, units of systemd and settings of clients included."""
-    for language, text in BLOCK.findall((HOW_TO / f"{page}.md").read_text()):
-        if language == "json" and "mcpServers" in text:
-            for server in json.loads(text)["mcpServers"].values():
-                yield [server["command"], *server["args"]]
-        for line in text.splitlines() if language in ("", "sh", "ini") else ():
-            words = line.partition("=")[2] if language == "ini" and line.startswith("Exec") else line
-            if words.startswith("constraint-crdt ") and not words.startswith("constraint-crdt guard: "):  # what a guard says
-                yield shlex.split(words, comments=True)
-
-
-@pytest.mark.parametrize("page", sorted(set(CONNECTING) - {"actions"}))
-def test_the_command_lines_of_a_page_can_be_used(page: str) -> None:
-    """Their flags exist, and what they add to a node can be judged."""
-    lines = list(command_lines(page))
-    assert lines
-    for program, *words in lines:
-        assert program == "constraint-crdt"
-        given = parse(words)
-        if words[0] == "add":
-            assert given.command == "add"
-            compile_expression(words[words.index("--when") + 1])
 
 
 @pytest.mark.parametrize("page", CONNECTING)

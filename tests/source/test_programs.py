@@ -1,5 +1,8 @@
-"""Sources against the programs of Debian, with a restart in the middle: node exporter, monitoring plugins, a node's own metrics."""
+"""Sources against programs of Debian, over a restart: node exporter, monitoring plugins, logrotate; and a node's own metrics."""
 
+import asyncio
+import os
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -140,6 +143,44 @@ async def test_a_plugin_that_does_not_know_is_unknown() -> None:
     async with node_with({"name": "p", "kind": "command", "command": [path, "3", "no link"], "format": "nagios"}) as node:
         await node.add_constraint("well", when="p_code == 0.0")
         await soon(lambda: "UNKNOWN: " in str(why_unknown(node, "well")))
+
+
+@pytest.mark.parametrize("way", ["create", "copytruncate"])
+async def test_a_log_is_read_over_its_rotation(way: str, tmp_path: Path) -> None:
+    """By Debian's logrotate, which moves the file or cuts it; and over a time in which its writer is down and the file is gone."""
+    logrotate, log, config = program("logrotate", "logrotate"), tmp_path / "press.jsonl", tmp_path / "logrotate.conf"
+    config.write_text(
+        f"{log} {{\n rotate 2\n {way}\n missingok\n su root root\n}}\n" if os.geteuid() == 0 else f"{log} {{ {way} }}\n"
+    )
+
+    async def read(value: float) -> None:
+        """Write a value again and again until the node has it."""
+
+        def has_it() -> bool:
+            with log.open("a") as file:
+                file.write(f'{{"pressure": {{"bar": {value}}}}}\n')
+            return values_of(node) == {"press_bar": value}
+
+        await soon(has_it)
+
+    async def rotate() -> None:
+        line = [logrotate, "--force", "--state", str(tmp_path / "state"), str(config)]
+        done = await asyncio.to_thread(subprocess.run, line, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    table = {
+        "name": "press", "kind": "file", "file": str(log), "every": 0.05, "max_age": 0.5, "fields": {"press_bar": "pressure.bar"}
+    }  # fmt: skip
+    async with node_with(table) as node:
+        await node.add_constraint("low", when="press_bar < 9.0")
+        for value in (2.0, 3.0, 4.0):
+            await read(value)
+            await rotate()
+            assert (tmp_path / "press.jsonl.1").exists()
+        log.unlink(missing_ok=True)
+        await soon(lambda: "press_bar is not told: the source press is down" in str(why_unknown(node, "low")))
+        await read(5.0)
+        await soon(lambda: finding(node).level == "ok")
 
 
 def test_what_a_source_says_is_shown_before_it_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt.sources import FieldSettings
+from constraint_crdt.sources import FieldSettings, mavlink, mqtt
 from constraint_crdt.sources.formats import MISSING, Message, SourceError, Unknown, leaves, look_up, scalar
-from constraint_crdt.sources.reader import FieldMap, Intake, Pushed, SourceReader, _Pending
+from constraint_crdt.sources.reader import FieldMap, Intake, Pushed, SourceReader, _Pending, reader_of
 from tests.source.counterparts import soon, source
 
 
@@ -227,3 +228,21 @@ async def test_down_and_up_again(caplog: pytest.LogCaptureFixture) -> None:
     await asyncio.gather(task, return_exceptions=True)
     lines = [record.getMessage() for record in caplog.records]
     assert lines == ["source s is down: no route to 10.0.0.1", "source s works again", "source s is down: the broker is gone"]
+
+
+@pytest.mark.parametrize(
+    ("table", "module", "extra"),
+    [
+        ({"kind": "mqtt", "url": "mqtt://h", "topics": ["a"]}, "paho.mqtt.client", "mqtt"),
+        ({"kind": "mavlink", "address": "udpin:127.0.0.1:1"}, "pymavlink.dialects.v20", "mavlink"),
+        ({"kind": "zenoh", "keys": ["a"], "connect": ["tcp/h:1"], "format": "ros2", "type": "a/B"}, "rosbags.typesys", "ros"),
+    ],
+)
+def test_a_missing_library_is_a_sentence_with_its_extra(
+    table: dict[str, Any], module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for of, name in ((mqtt, "client_type"), (mavlink, "_dialect"), (mavlink, "field_table")):
+        monkeypatch.setattr(of, name, getattr(of, name).__wrapped__)  # other tests have loaded it
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SourceError, match=rf"need.* `pip install 'constraint-crdt\[{extra}\]'`$"):
+        reader_of(source(**table))

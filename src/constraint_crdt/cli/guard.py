@@ -305,7 +305,9 @@ class _Supervisor:
         poller, ends = select.poll(), float("inf")
         poller.register(self._link, select.POLLIN)
         poller.register(wakes, select.POLLIN)
-        while self._has_children() and not self._is_over and time.monotonic() < ends:
+        while self._has_children() and time.monotonic() < ends:
+            if self._is_over and ends == float("inf"):  # what the program left behind ends as it would have
+                ends = self._end()
             left = max(0.0, ends - time.monotonic())
             for ready, _ in poller.poll(min(left * 1000 + 1, LONGEST_POLL)):
                 try:
@@ -317,9 +319,7 @@ class _Supervisor:
                 if not data:
                     poller.unregister(self._link)
                 if not data or END in data:
-                    ends = time.monotonic() + self._grace
-                    self._signal(signal.SIGTERM)
-                    self._signal(signal.SIGCONT)  # a paused program ends, too
+                    ends = min(ends, self._end())
                 elif KILL in data:
                     ends = 0.0
                 else:
@@ -330,6 +330,12 @@ class _Supervisor:
             if select.select([wakes], [], [], LOOK_EVERY)[0]:
                 os.read(wakes, 64)
         os._exit(self._code)
+
+    def _end(self) -> float:
+        """Ask all processes to end. Returns when the grace is over."""
+        self._signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)  # a paused program ends, too
+        return time.monotonic() + self._grace
 
     def _leave_files(self) -> None:
         """Keep the link alone, so that readers of the output of guard and program see its end."""

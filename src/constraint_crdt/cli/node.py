@@ -283,7 +283,7 @@ LONG_COLLECTION = 0.005
 
 
 def keep_collections_short() -> None:
-    """Have full garbage collections of this process look only at objects since the last that took long.
+    """Have full garbage collections of this process look only at objects since this call, and since the last that took long.
 
     With many constraints a full collection holds up the event loop for a tenth of a second and more, again and again. State, views
     and judgements form no cycles, so reference counts free them all the same.
@@ -297,6 +297,7 @@ def keep_collections_short() -> None:
         elif details["generation"] == 2 and time.perf_counter() - began > LONG_COLLECTION:
             gc.freeze()  # all garbage was just collected
 
+    gc.freeze()  # the modules, which are most of the objects of a new node
     gc.callbacks.append(watch)
 
 

@@ -96,6 +96,7 @@ class Guards:
     async def report(self, ids: Sequence[str] = (), *, unless: str | None = None, wait: float = 0.0) -> GuardReport:
         """The standing, once it differs from `unless`, or after `wait` seconds. Raises `ConstraintCrdtError` for too many."""
         ends = asyncio.get_running_loop().time() + wait
+        await self._evaluator.renew()  # a constraint that was just added is judged before the answer
         with self._listening() as changed:
             while True:
                 changed.clear()
@@ -124,7 +125,7 @@ class Guards:
         Raises `UnknownConstraint`, and `GuardBroken` if they do not hold at the begin. A block during which they cease to hold is
         cancelled, and raises `GuardBroken`. `if_unknown`: whether to stop or go on where they cannot be decided.
         """
-        begun, task, watch = self.begin(ids, if_unknown), asyncio.current_task(), self.watch(ids, if_unknown)
+        begun, task, watch = await self.begin(ids, if_unknown), asyncio.current_task(), self.watch(ids, if_unknown)
         watch.add_done_callback(lambda done: None if done.cancelled() or task is None else task.cancel())
         try:
             yield begun
@@ -135,8 +136,9 @@ class Guards:
         finally:
             watch.cancel()
 
-    def begin(self, ids: Sequence[str], if_unknown: str) -> GuardReport:
+    async def begin(self, ids: Sequence[str], if_unknown: str) -> GuardReport:
         """The standing at the begin of a guard. Raises `UnknownConstraint` and `GuardBroken`."""
+        await self._evaluator.renew()
         for id_ in ids:
             if id_ not in self._gossip.state.constraints:
                 raise UnknownConstraint(id_)

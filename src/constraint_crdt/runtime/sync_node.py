@@ -352,7 +352,7 @@ class SyncNode:
 
         A thread cannot be cancelled: `GuardBroken` is raised at the end of a block in which they ceased to hold.
         """
-        begun = self.read(lambda node: node.guards.begin(ids, if_unknown))
+        begun = self.run(lambda node: node.guards.begin(ids, if_unknown))
         watch = self.read(lambda node: node.guards.watch(ids, if_unknown))
         try:
             yield begun
