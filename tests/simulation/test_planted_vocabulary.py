@@ -152,7 +152,7 @@ PLANTS: dict[Plant, int] = {
     value_from_the_future_grows: 87,
     other_half_lives_lost: 23,
     increment_counted_twice: 40,
-    increment_counted_beside_its_page: 55,
+    increment_counted_beside_its_page: 160,
     time_added_to_itself: 25,
     verdict_of_a_former_life: 8,
     verdict_on_what_was_removed: 71,
