@@ -5,6 +5,7 @@ those of the product: the time in which a process was ready to run and others ha
 """
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -218,6 +219,7 @@ def mass_violation(live: Drill) -> None:
         values["temp"] = 99.0
     live.begin()
     live.names("temp (critical) on", "and on 5 more nodes")
+    seconds_until(lambda: re.search("violated +temp on r., r., r.", live.command("events", "--constraint", "temp")))
     for values in live.values.values():
         values["temp"] = 40.0
     live.is_over("temp (critical) on")
@@ -235,6 +237,7 @@ def flapping(live: Drill) -> None:
     live.begin()
     try:
         live.names("load on r2: violated", "times in 10 min", leads_to="explain load", within=FLAPPING_WITHIN)
+        seconds_until(lambda: re.search("flapping +load on r2: [0-9]+ turns since", live.command("events", "--of", "r2")))
     finally:
         over.set()
         turning.join()

@@ -175,7 +175,7 @@ EVENTS: Final = Operation(
     command=Command(
         name="events",
         example="events --follow --kind violated",
-        help="what happened on the node of late, and what happens",
+        help="what happened in the fleet of late, as the node knows it, and what happens",
         group="observe",
         flags=dict.fromkeys(FollowEvents.__struct_fields__),
         options={
@@ -183,7 +183,17 @@ EVENTS: Final = Operation(
             "last": Flag(
                 "--last", type=parse_count, metavar="N", help="begin with so many; default: all that are kept, 10 with --follow"
             ),
-            "kind": Flag("--kind", action="append", metavar="KIND", help="only events of this kind, as peer-up; may be repeated"),
+            "kind": Flag(
+                "--kind", action="append", metavar="KIND", help="only events of this kind, as peer-up or unknown; may be repeated"
+            ),
+            "constraint": Flag(
+                "--constraint",
+                action="append",
+                metavar="ID",
+                help="only events of this constraint, or of a pattern; may be repeated",
+            ),
+            "of": Flag("--of", action="append", metavar="NODE", help="only events on this node, or by it; may be repeated"),
+            "each": Flag("--each", action="store_true", help="a line for each event, also of those that flap or happen at once"),
         },
     ),
 )
