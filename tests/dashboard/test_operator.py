@@ -407,8 +407,11 @@ def test_budgets_alerts_and_the_doctor_have_a_place(page: Chromium, fleet: LiveF
     page.until(lambda: "unsafe alerting_1" in page.text("#alerts-now"), "the alert is on the first screen")
     page.click("#alerts-now button")
     page.until(lambda: "judgements a minute" in page.text("#panel-alerts"), "the alert, with its reason")
+    page.until(lambda: page.text("#tab-doctor b") != "", "the number of findings, before the tab is opened")
+    assert not page.count("#panel-doctor:not([hidden])")
     page.click("#tab-doctor")
     page.until(lambda: page.count("#doctor-list [data-level]") > 3, "the findings")
+    assert page.count("#doctor-list [data-level]:not([data-level=ok])") == int(page.text("#tab-doctor b"))
     page.click("#tab-counters")
     page.until(lambda: "No counter" in page.text("#panel-counters"), "the counters")
     fleet.do(forge.tiles.put("hall", "sign", "the gate is open", tags=["red"]))
@@ -525,6 +528,50 @@ def test_events_and_courses_are_those_of_the_whole_fleet(page: Chromium, fleet: 
     page.click(row("afar"))
     page.until(lambda: "On tongs, as told at" in page.text("#detail .course .note"), "the course where it is violated")
     page.until(lambda: page.count("#detail .u-wrap canvas"), "the chart")
+
+
+def test_what_happens_on_many_nodes_at_once_has_one_line(page: Chromium, fleet: LiveFleet) -> None:
+    fleet.do(fleet.nodes[0].add_constraint("everywhere", when="all_c < 1.0"))
+    page.until(lambda: all(len(ids) == 1 for ids in in_force(fleet)), "all enforce it")
+    for node in fleet.nodes:
+        fleet.do(node.measure({"all_c": 2.0}))
+    line = (
+        "return [...document.querySelectorAll('#events li')].map((each) => each.innerText)"
+        ".filter((each) => each.includes('everywhere is'))"
+    )
+    page.until(lambda: len(page.run(line)) == 1 and " and 3 others" in page.run(line)[0], "one line for six nodes")
+    assert ": all_c = 2" in page.run(line)[0] or ": all_c 2, limit 1" in page.run(line)[0]
+
+
+def test_events_of_one_kind_at_once_are_joined_by_constraint_or_by_node(page: Chromium) -> None:
+    script = """
+        const done = arguments[arguments.length - 1];
+        import('/dashboard/happenings.js').then(({lines}) => {
+            const turn = (second, kind, node, constraint = 'a') =>
+                ({kind, node, constraint, time: second * 1e9, detail: `v ${second}`});
+            const many = (count, make) => Array.from({length: count}, (_, place) => make(place));
+            const kinds = ['violated', 'satisfied'];
+            const told = {
+                wide: many(5, (at) => turn(at / 10, 'violated', `r${at}`)),
+                apart: many(3, (at) => turn(11 * at, 'violated', `r${at}`)),
+                here: many(3, (at) => turn(at / 10, 'violated', 'r1', `c${at}`)),
+                gone: many(4, (at) => ({kind: 'peer down', node: `r${at}`, time: at, constraint: ''})),
+                added: many(4, (at) => ({kind: 'added', constraint: `c${at}`, time: at})),
+                flaps: many(10, (at) => turn(at, kinds[(at >> 1) % 2], `r${at % 2}`)),
+                few: many(3, (at) => turn(at, kinds[at % 2], 'r1')),
+                calm: many(4, (at) => turn(700 * at, kinds[at % 2], 'r1')),
+            };
+            const said = (events) => lines(events).map(({make}) => make().querySelector('span').innerText);
+            done(Object.fromEntries(Object.entries(told).map(([name, events]) => [name, said(events)])));
+        });"""
+    found = page.driver.execute_async_script(script)
+    assert found["wide"] == ["a is violated on r0, r1, r2 and 2 otherson r0: v 0"]
+    assert found["here"] == ["c0 and 2 others are violated on r1v 0"]
+    assert found["gone"] == ["r0, r1, r2 and 1 other are not live"]
+    assert [len(found[each]) for each in ("apart", "added", "few", "calm")] == [3, 4, 3, 4]
+    [flaps] = found["flaps"]
+    assert flaps.startswith("a flaps on r0, r1: 10 turns since ")
+    assert flaps.endswith(", violated now on r1v 9")
 
 
 def test_events_are_filtered_and_those_that_flap_have_one_line(page: Chromium, fleet: LiveFleet) -> None:

@@ -1,8 +1,8 @@
 // What happened: the last events, latest first, and a strip that shows when.
 //
 // Rules: the events are those of the node that serves the page, with the turns of constraints on all others, as these told. Which are
-// shown is in the address, and the time that the strip shows. A constraint that turns again and again on a node has a single line, which says how
-// often, and comes to the top with each turn.
+// shown is in the address, and the time that the strip shows. A constraint that turns again and again has a single line, which says where and how
+// often, and comes to the top with each turn. What happens at once on many nodes, or to many constraints of a node, has a single line, too.
 
 import { byId, fitted, h, perFrame, setAttribute, setText } from "./dom.js";
 import { at, duration, plural } from "./format.js";
@@ -11,8 +11,12 @@ import { colour, onTheme } from "./theme.js";
 const SHOWN = 120;
 const STRIPS = [600, 3600, 21600, 86400]; // s
 const WHEEL_EVERY = 150; // ms
-const FLAPPING = 4; // turns from which on they have one line
-const TOGETHER = 2e9; // ns
+const FLAPPING = 4; // turns on a node, from which on they have one line
+const AT_ONCE = 10e9; // ns
+const MANY = 3; // at once, which have one line
+const NAMED = 3; // of those, by name
+const TURNED = new Set(["violated", "satisfied", "unknown"]);
+const JOINED = new Set([...TURNED, "peer up", "peer down"]);
 const CALM = 600e9; // ns without a turn after which the next is told by itself
 
 // Kind: [glyph, tone, words]. `{b}` is the budget, `{c}` the constraint, `{n}` the node.
@@ -77,9 +81,7 @@ const FILTERS = {
 const tone = (event) => (WORDS[event.kind] ?? [])[1] ?? "calm";
 
 export class Happenings {
-  #known = new WeakSet(); // events that were looked at
-  #undecided = new Map(); // node: {event, count, line}, of constraints that became unknown together
-  #turns = new Map(); // "constraint\nnode": {lines, count, first, last}
+  #lines = new Map(); // those shown, by key
   #wanted = null;
   #turnedAt = 0;
 
@@ -120,10 +122,6 @@ export class Happenings {
     this.#wanted = wanted;
     byId("events-kind").value = this.address.get("kind");
     if (byId("events-about").value !== this.address.get("about")) byId("events-about").value = this.address.get("about");
-    this.list.replaceChildren();
-    this.#turns.clear();
-    this.#undecided.clear();
-    this.#known = new WeakSet();
     this.#show();
   }
 
@@ -134,65 +132,25 @@ export class Happenings {
     return !about || [event.constraint, event.node, event.detail, event.actor].some((each) => each?.toLowerCase().includes(about));
   }
 
-  // New ones are put where their time is, mostly on top, and old ones taken away; what stays is not touched.
+  // What stays is not touched.
   #show() {
     const { events } = this.model;
-    const fresh = events.filter((event) => !this.#known.has(event));
-    for (const event of fresh) this.#known.add(event);
-    const wanted = fresh.filter((event) => this.#isWanted(event)).slice(0, 4 * SHOWN); // a flapping constraint has one line of many
-    for (const event of wanted.reverse()) this.#put(event);
-    while (this.list.childElementCount > SHOWN) this.list.lastElementChild.remove();
-    setText(byId("timeline-note"), this.list.childElementCount ? "" : events.length ? "none of these" : "none yet");
-  }
-
-  #put(event) {
-    if (event.kind === "unknown") {
-      this.#putUnknown(event);
-      return;
+    const wanted = lines(events.filter((event) => this.#isWanted(event)).reverse()).reverse().sort((a, b) => b.time - a.time).slice(0, SHOWN);
+    const before = this.#lines;
+    this.#lines = new Map();
+    for (const { key, state, make } of wanted) {
+      const known = before.get(key);
+      this.#lines.set(key, known?.state === state ? known : { state, element: make() });
     }
-    const turned = (event.kind === "violated" || event.kind === "satisfied") && event.constraint;
-    if (!turned) {
-      this.#insert(line(event), event.time);
-      return;
+    const shown = [...this.#lines.values()].map(({ element }) => element);
+    const staying = new Set(shown);
+    for (const old of [...this.list.children]) if (!staying.has(old)) old.remove();
+    let next = this.list.firstElementChild;
+    for (const element of shown) {
+      if (element === next) next = next.nextElementSibling;
+      else this.list.insertBefore(element, next);
     }
-    const key = `${event.constraint}\n${event.node}`;
-    let turns = this.#turns.get(key);
-    if (turns === undefined || event.time - turns.last > CALM) {
-      turns = { lines: [], count: 0, first: event.time, last: 0 };
-      this.#turns.delete(key);
-      this.#turns.set(key, turns);
-      if (this.#turns.size > SHOWN) this.#turns.delete(this.#turns.keys().next().value);
-    }
-    turns.count += 1;
-    turns.last = Math.max(turns.last, event.time);
-    const flaps = turns.count >= FLAPPING;
-    if (flaps) {
-      for (const old of turns.lines) old.remove();
-      turns.lines = [];
-    }
-    turns.lines.push(flaps ? flapping(event, turns) : line(event));
-    this.#insert(turns.lines.at(-1), event.time);
-  }
-
-  // A sensor that fails, or a node that starts, leaves many constraints unknown at once: they have one line.
-  #putUnknown(event) {
-    let together = this.#undecided.get(event.node);
-    if (together === undefined || Math.abs(event.time - together.event.time) > TOGETHER) {
-      together = { event, count: 0, line: null };
-      this.#undecided.set(event.node, together);
-      if (this.#undecided.size > SHOWN) this.#undecided.delete(this.#undecided.keys().next().value);
-    }
-    together.count += 1;
-    together.line?.remove();
-    together.line = line(together.event, together.count - 1);
-    this.#insert(together.line, together.event.time);
-  }
-
-  #insert(element, time) {
-    element.at = time;
-    let later = this.list.firstElementChild;
-    while (later !== null && later.at > time) later = later.nextElementSibling;
-    this.list.insertBefore(element, later);
+    setText(byId("timeline-note"), shown.length ? "" : events.length ? "none of these" : "none yet");
   }
 
   get #strip() {
@@ -241,28 +199,116 @@ export class Happenings {
 const subject = (kind, id) => h("a", { href: `#/${kind}/${encodeURIComponent(id)}` }, id);
 const when = (time) => h("time", { datetime: new Date(time / 1e6).toISOString() }, at(time));
 
-// One line for the turns of a constraint on a node.
-function flapping(event, { count, first }) {
-  const bad = event.kind === "violated";
-  const words = h("span", null, subject("constraint", event.constraint), " flaps on ", event.node ? subject("node", event.node) : "…", `: ${count} turns since ${at(first)}, `, bad ? "violated now" : "satisfied now", event.detail ? h("small", null, event.detail) : null);
-  return h("li", { class: bad ? "bad" : "warn", "data-kind": "flapping" }, when(event.time), h("i", { "aria-hidden": "true" }, "⇅"), words);
+// --- what has a line together: pure --------------------------------------------------------------------------------------
+
+const numbers = new WeakMap(); // an event: its number
+let numbered = 0;
+function number(event) {
+  if (!numbers.has(event)) numbers.set(event, (numbered += 1));
+  return numbers.get(event);
 }
 
-// `others`: constraints of which the same is to be said.
-function line(event, others = 0) {
+// {key, state, time, make()} for each line of these events, the oldest first. It looks as before while its state is the same.
+export function lines(events) {
+  const told = runsOf(events);
+  const calm = told.filter(({ run }) => run === null || run.count < FLAPPING).map(({ event }) => event);
+  const flaps = overlapping([...new Set(told.map(({ run }) => run))].filter((run) => run !== null && run.count >= FLAPPING));
+  const wide = together(calm, ({ constraint }) => constraint, ({ node }) => node);
+  const few = wide.filter((group) => group.length < MANY).flat().sort((a, b) => a.time - b.time);
+  const here = together(few, ({ node }) => node, ({ constraint }) => constraint);
+  const groups = [...wide.filter((group) => group.length >= MANY), ...here].flatMap((group) => (group.length >= MANY || group[0].kind === "unknown" ? [group] : group.map((event) => [event])));
+  return [
+    ...groups.map((group) => ({ key: `at once ${number(group[0])}`, state: String(group.length), time: group[0].time, make: () => line(group) })),
+    ...flaps.map((runs) => {
+      const latest = runs.map((run) => run.latest).reduce((a, b) => (b.time > a.time ? b : a));
+      return { key: `flaps ${number(runs[0].first)}`, state: `${number(latest)} ${runs.length}`, time: latest.time, make: () => flapping(runs, latest) };
+    }),
+  ];
+}
+
+// Each event with its run: the turns of a constraint on a node, none of them long after the one before.
+function runsOf(events) {
+  const runs = new Map();
+  return events.map((event) => {
+    if (!TURNED.has(event.kind) || !event.constraint) return { event, run: null };
+    const place = `${event.constraint}\n${event.node}`;
+    let run = runs.get(place);
+    if (run === undefined || event.time - run.latest.time > CALM) runs.set(place, (run = { first: event, latest: event, count: 0 }));
+    run.count += 1;
+    run.latest = event;
+    return { event, run };
+  });
+}
+
+// The runs of a constraint at the same time, together.
+function overlapping(runs) {
+  const found = [], latest = new Map();
+  for (const run of [...runs].sort((a, b) => a.first.time - b.first.time)) {
+    const group = latest.get(run.first.constraint);
+    if (group?.some((each) => each.latest.time >= run.first.time)) {
+      group.push(run);
+      continue;
+    }
+    latest.set(run.first.constraint, [run]);
+    found.push(latest.get(run.first.constraint));
+  }
+  return found;
+}
+
+// Events of a kind and a subject that happened at once in several places; the others alone.
+function together(events, subjectOf, placeOf) {
+  const found = [], latest = new Map();
+  for (const event of events) {
+    const key = `${event.kind}\n${subjectOf(event)}`;
+    let group = latest.get(key);
+    if (group === undefined || !JOINED.has(event.kind) || event.time - group[0].time > AT_ONCE || group.places.has(placeOf(event))) {
+      group = Object.assign([], { places: new Set() });
+      latest.set(key, group);
+      found.push(group);
+    }
+    group.push(event);
+    group.places.add(placeOf(event));
+  }
+  return found;
+}
+
+// --- a line ----------------------------------------------------------------------------------------------------------------
+
+// Links to some of these, and the number of the others.
+function named(kind, ids, most) {
+  const links = ids.slice(0, most).flatMap((id, place) => [place ? ", " : "", subject(kind, id)]);
+  return ids.length > most ? [...links, ` and ${plural(ids.length - most, "other", "others")}`] : links;
+}
+
+function flapping(runs, latest) {
+  const bad = latest.kind === "violated";
+  const nodes = runs.map((run) => run.first.node).filter(Boolean);
+  const now = { violated: "violated now", satisfied: "satisfied now", unknown: "unknown now" }[latest.kind];
+  const count = runs.reduce((sum, run) => sum + run.count, 0);
+  const words = h("span", null, subject("constraint", latest.constraint), " flaps on ", nodes.length ? named("node", nodes, NAMED) : "…", `: ${count} turns since ${at(runs[0].first.time)}, ${now}`, runs.length > 1 ? [" on ", subject("node", latest.node)] : null, latest.detail ? h("small", null, latest.detail) : null);
+  return h("li", { class: bad ? "bad" : "warn", "data-kind": "flapping" }, when(latest.time), h("i", { "aria-hidden": "true" }, "⇅"), words);
+}
+
+// Events of a kind that happened at once: of a constraint on several nodes, or of several constraints on a node; mostly it is one event.
+function line(group) {
+  const [event] = group;
   const [glyph, kind, words] = WORDS[event.kind] ?? ["•", "calm", event.kind];
-  const parts = words.split(/(\{[bcn]\})/).flatMap((part) => {
-    if (part === "{c}" && event.constraint) return others ? [subject("constraint", event.constraint), ` and ${plural(others, "other", "others")}`] : subject("constraint", event.constraint);
-    if (part === "{n}" && event.node) return subject("node", event.node);
+  const constraints = [...new Set(group.map((each) => each.constraint).filter(Boolean))];
+  const nodes = [...new Set(group.map((each) => each.node).filter(Boolean))];
+  const several = constraints.length > 1 ? "{c} is " : nodes.length > 1 ? "{n} is " : null;
+  const parts = (several === null ? words : words.replace(several, several.replace("is", "are"))).split(/(\{[bcn]\})/).flatMap((part) => {
+    if (part === "{c}" && constraints.length) return named("constraint", constraints, 1);
+    if (part === "{n}" && nodes.length) return named("node", nodes, NAMED);
     return part === "{b}" && event.budget ? event.budget : part.replace(/\{[bcn]\}/, "…");
   });
   const about = event.kind.startsWith("alert") && (event.constraint ? subject("constraint", event.constraint) : event.node && subject("node", event.node));
   const tile = event.tile ? ` ${event.room}/${event.tile}` : "";
+  const detail = event.detail && nodes.length > 1 ? `on ${event.node}: ${event.detail}` : event.detail;
   return h(
     "li",
     { class: kind, "data-kind": event.kind },
     when(event.time),
     h("i", { "aria-hidden": "true" }, glyph),
-    h("span", null, parts, about ? [" about ", about] : null, tile, event.detail ? h("small", null, event.detail) : null, event.actor ? h("small", null, `by ${event.actor} on ${event.by}`) : null),
+    h("span", null, parts, about ? [" about ", about] : null, tile, detail ? h("small", null, detail) : null, event.actor ? h("small", null, `by ${event.actor} on ${event.by}`) : null),
   );
 }

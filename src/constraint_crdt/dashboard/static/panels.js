@@ -5,6 +5,8 @@ import { ago, at, count, duration, plural } from "./format.js";
 
 const TABS = ["map", "nodes", "budgets", "alerts", "doctor", "counters", "tiles"];
 const COUNTED_EVERY = 5000; // ms
+const DIAGNOSED_EVERY = 60000; // ms, for the number beside the tab
+const LOOKED_EVERY = 2000; // ms
 const MOST_HOLDERS = 12;
 const MOST_ROOMS = 200;
 const MOST_TILES = 60;
@@ -12,16 +14,19 @@ const MOST_LETTERS = 400; // of a tile
 
 export class Panels {
   #looked = ""; // the tab that was shown last
+  #diagnosedAt = 0;
+  #diagnosed = null; // the concerns of the node at that time
 
   // `shown(tab)`: it is in sight now, and has to be fresh.
   constructor(api, model, address, shown) {
     Object.assign(this, { api, model, address, shown });
     for (const tab of TABS) byId("tabs").append(this.#tab(tab));
     byId("tabs").addEventListener("keydown", (event) => this.#pressed(event));
-    byId("doctor-again").addEventListener("click", () => this.#diagnose());
+    byId("doctor-again").addEventListener("click", () => this.#diagnose({ told: true }));
     address.follow(() => this.#show());
     model.on("budgets", () => this.#budgets());
     setInterval(() => this.tab === "counters" && !document.hidden && this.model.connection.connected && this.#counters(), COUNTED_EVERY);
+    setInterval(() => this.#lookForFindings(), LOOKED_EVERY);
   }
 
   get tab() {
@@ -30,7 +35,7 @@ export class Panels {
 
   // Brings a tab into sight, wherever it is.
   open(tab) {
-    if (tab === "doctor" && this.tab === tab) this.#diagnose();
+    if (tab === "doctor" && this.tab === tab) this.#diagnose({ told: true });
     this.address.set({ side: tab });
     if (byId("fleet").offsetParent === null) this.address.go(null); // a page beside takes its place
     requestAnimationFrame(() => byId("fleet").scrollIntoView({ block: "nearest" }));
@@ -54,7 +59,7 @@ export class Panels {
       document.getElementById(`panel-${name}`).hidden = name !== tab;
       if (name === tab && !first) byId("tabs").scrollLeft = button.offsetLeft - byId("tabs").offsetLeft - 40; // a phone shows some of them
     }
-    if (tab === "doctor") this.#diagnose();
+    if (tab === "doctor") this.#diagnose({ told: true });
     if (tab === "counters") this.#counters();
     if (tab === "tiles") this.#rooms();
     this.shown(tab);
@@ -88,10 +93,24 @@ export class Panels {
 
   // --- doctor ---------------------------------------------------------------------------------------------------------
 
-  async #diagnose() {
+  // The number beside the tab is right before the tab is opened: when the node tells other concerns, and now and then.
+  #lookForFindings() {
+    const { status, connection } = this.model;
+    if (status === null || !connection.connected || document.hidden) return;
+    const concerns = JSON.stringify((status.concerns ?? []).map((each) => [each.kind, each.node]));
+    if (concerns === this.#diagnosed && Date.now() - this.#diagnosedAt < DIAGNOSED_EVERY) return;
+    this.#diagnosed = concerns;
+    this.#diagnose();
+  }
+
+  // `told`: the user waits for it.
+  async #diagnose({ told = false } = {}) {
     const button = byId("doctor-again");
-    button.disabled = true;
-    setText(byId("doctor-note"), "looking…");
+    this.#diagnosedAt = Date.now();
+    if (told) {
+      button.disabled = true;
+      setText(byId("doctor-note"), "looking…");
+    }
     try {
       const { findings } = await this.api.get("/v1/diagnosis");
       const worst = ["fail", "warn", "ok"];
@@ -102,9 +121,9 @@ export class Panels {
       replace(byId("doctor-list"), findings.map(finding));
     } catch (error) {
       if (error.status === undefined) throw error;
-      setText(byId("doctor-note"), `${error.message}.`);
+      if (told) setText(byId("doctor-note"), `${error.message}.`);
     } finally {
-      button.disabled = false;
+      if (told) button.disabled = false;
     }
   }
 
