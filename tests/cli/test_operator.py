@@ -1,6 +1,7 @@
 """What an operator types: addresses in short, numbers, names of other tools, several ids, the check of a monitor, a full disk."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -90,11 +91,45 @@ def test_a_count_fits_its_noun_and_verb() -> None:
     assert [counted(each, "live peer") for each in (0, 1, 2)] == ["0 live peers", "1 live peer", "2 live peers"]
 
 
-@pytest.mark.parametrize(("word", "command"), [("list", "constraints"), ("delete", "remove"), ("show", "explain ID")])
-def test_a_word_of_other_tools_names_ours(word: str, command: str, capsys: Capture) -> None:
+@pytest.mark.parametrize(
+    ("word", "commands"),
+    [
+        ("list", ["constraints"]),
+        ("delete", ["remove"]),
+        ("show", ["explain ID", "tile get ROOM ID"]),
+        ("info", ["explain ID", "tile get ROOM ID", "status"]),
+    ],
+)
+def test_a_word_of_other_tools_names_ours(word: str, commands: list[str], capsys: Capture) -> None:
     code, out, err = run(capsys, word)
     assert (code, out) == (2, "")
-    assert f"invalid choice: '{word}' (it is `constraint-crdt {command}`); see" in err
+    ours = " or ".join(f"`constraint-crdt {command}`" for command in commands)
+    assert f"invalid choice: '{word}' (it is {ours}); see" in err
+
+
+def test_what_is_no_constraint_is_said_to_be_what_it_is(node_url: str, capsys: Capture) -> None:
+    """The defect: `explain` said of a tile, a counter or a node that no such constraint is active, and nothing more."""
+    for words in (
+        ("tile", "put", "my lab", "note", "--text", "calibrated"),
+        ("counter", "parts", "--by", "2"),
+        ("set", "limit", "1.5"),
+        ("measure", "speed=1.0"),
+    ):
+        assert run(capsys, *words, "--node", node_url)[0] == 0
+    for name, told in (
+        ("note", "a tile of the room my lab: `constraint-crdt tile get 'my lab' note`"),
+        ("my lab/note", "a tile of the room my lab: `constraint-crdt tile get 'my lab' note`"),
+        ("parts", "a counter: `constraint-crdt counter parts`"),
+        ("limit", "a parameter: `constraint-crdt params limit`"),
+        ("speed", "a variable: `constraint-crdt variables` and `constraint-crdt readings speed`"),
+        ("forge", "a node: `constraint-crdt nodes` and `constraint-crdt events --of forge`"),
+    ):
+        code, out, err = run(capsys, "explain", name, "--node", node_url)
+        assert (code, out) == (1, "")
+        assert err == f"constraint-crdt explain: {name!r} is no constraint and no budget, but {told}\n"
+        for command in told.split("`")[1::2]:
+            assert run(capsys, *shlex.split(command)[1:], "--node", node_url)[0] == 0
+    assert "no constraint 'nope' is active" in run(capsys, "explain", "nope", "--node", node_url)[2]
 
 
 def test_an_unlike_word_names_the_help_and_not_all_commands(capsys: Capture) -> None:

@@ -73,6 +73,9 @@ CLIENT_COMMANDS = "add", "apply", "remove", "record", "check", "status", "constr
         (["retire", ""], "the node is empty"),
         (["guard", "--on", "", "--", "true"], "--on is empty"),
         (["status", "two\nlines"], "two\\nlines"),
+        (["alerts", "add", "a", "--kind", "rate", "--above", "high"], "--above: 'high' is not a number;"),
+        (["counter", "c", "--by", "1.5"], "--by: '1.5' is not a whole number;"),
+        (["budget", "add", "b", "--limit", "9a" * 2000], f"--limit: '{'9a' * 39}9…{'a9' * 9}a' is not a count"),
     ],
 )
 def test_misuse_is_one_line_and_two(argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from constraint_crdt.cli.arguments import PROGRAM, parse
-from constraint_crdt.cli.output import INTERRUPTED, NO_READER, CommandFailedError, MisuseError, printable
+from constraint_crdt.cli.output import INTERRUPTED, NO_READER, CommandFailedError, MisuseError, sentence
 from constraint_crdt.errors import ConstraintCrdtError
 
 _OUTPUT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
@@ -25,6 +25,9 @@ _OUTPUT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in `argv` (default: `sys.argv`) and return its exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # the shell has closed it (`>&-`): as Python's own `print`, go on without it
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the end of the process
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an id may hold what the terminal's encoding does not
     try:
@@ -69,6 +72,6 @@ def _run(argv: Sequence[str] | None) -> int:
         failure = CommandFailedError(f"cannot use {error.filename}: {error.strerror or error}")
     else:
         return code
-    told = str(failure) if isinstance(failure, MisuseError) and failure.several else printable(failure)
+    told = str(failure) if isinstance(failure, MisuseError) and failure.several else sentence(failure)
     print(f"{PROGRAM} {arguments.command}: {told}", file=sys.stderr)
     return failure.exit_code

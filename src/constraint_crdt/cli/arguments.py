@@ -8,17 +8,20 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import Final, NoReturn, TypeAlias, get_args
+from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, get_args
 
 import msgspec
 
 from constraint_crdt import __version__
-from constraint_crdt.cli.output import printable
+from constraint_crdt.cli.output import sentence
 from constraint_crdt.model import close_to
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.command import AnyCommand, Command, Flag, parse_count
 from constraint_crdt.operations.constraints import LOOSEN
 from constraint_crdt.operations.operation import AnyOperation
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 PROGRAM = "constraint-crdt"
 DEFAULT_NODE = "http://127.0.0.1:8470"
@@ -71,12 +74,14 @@ ACTIONS: Final = {
 """The commands that have actions, with their help."""
 
 OTHER_WORDS: Final = {
-    "list": "constraints", "ls": "constraints", "get": "constraints", "show": "explain ID", "describe": "explain ID",
+    "list": "constraints", "ls": "constraints", "get": "constraints", "show": "explain ID|tile get ROOM ID",
+    "describe": "explain ID",
     "delete": "remove", "rm": "remove", "edit": "add", "update": "add", "replace": "add", "create": "add",
     "start": "node", "run": "node", "serve": "node", "lock": "acquire", "log": "events", "logs": "events",
-    "members": "fleet members", "peers": "nodes", "health": "doctor", "version": "--version", "info": "status",
+    "members": "fleet members", "peers": "nodes", "health": "doctor", "version": "--version",
+    "info": "explain ID|tile get ROOM ID|status",
 }  # fmt: skip
-"""The names of commands in other tools, and ours for them."""
+"""The names of commands in other tools, and ours for them, with `|` between several."""
 
 OTHER_ACTIONS: Final = {
     "budget": {"list": "budget", "show": "budget", "delete": "budget remove", "create": "budget add", "edit": "budget set",
@@ -177,15 +182,24 @@ class _Parser(argparse.ArgumentParser):
         choice = _CHOICE.search(message)
         if choice:
             other = OTHER_WORDS if "argument COMMAND" in message else OTHER_ACTIONS.get(self.prog.rpartition(" ")[2], {})
-            near = f" (it is `{PROGRAM} {other[choice[1]]}`)" if choice[1] in other else _near(choice[1], _WORD.findall(choice[2]))
+            ours = " or ".join(f"`{PROGRAM} {each}`" for each in other.get(choice[1], "").split("|"))
+            near = f" (it is {ours})" if choice[1] in other else _near(choice[1], _WORD.findall(choice[2]))
             if near or "argument COMMAND" in message:  # the help has the commands in groups
                 message = f"{message[: choice.start(2)]}{near}"
-        self.exit(2, f"{self.prog}: {printable(message)}; see `{self.prog} --help`\n")
+        message = _WRONG_NUMBER.sub(lambda found: f"{found[2]} is not a {_NUMBERS[found[1]]}", message)
+        self.exit(2, f"{self.prog}: {sentence(message)}; see `{self.prog} --help`\n")
+
+    def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:
+        """As argparse does, but for an output that cannot be written: that is not hidden."""
+        if message:
+            (file or sys.stderr).write(message)
 
 
 _CHOICE = re.compile(r"invalid choice: '(.*)'( \(choose from .*\))$")
 
 
+_WRONG_NUMBER = re.compile("invalid (int|float) value: ('.*')", re.DOTALL)
+_NUMBERS = {"int": "whole number", "float": "number"}
 _NO_VALUE = re.compile(r"--[\w-]+=--")
 _WORD = re.compile(r"[\w-]+")
 _FLAG = re.compile(r"--[\w-]+")
@@ -214,7 +228,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if unknown:  # argparse would say this in the name of the whole program, and show its help instead of the command's
         wrong = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
         near = _near(wrong, _FLAG.findall(found.parser.format_usage())) if wrong else ""
-        told = printable(f"unrecognized arguments: {' '.join(unknown)}")
+        told = sentence(f"unrecognized arguments: {' '.join(unknown)}")
         parser.exit(2, f"{found.prog}: {told}{near}; see `{found.prog} --help`\n")
     if empty := _empty(found):
         parser.exit(2, f"{found.prog}: the {empty} is empty, as of an unset shell variable; see `{found.prog} --help`\n")

@@ -17,6 +17,7 @@ statement in the code are a *kind*, and those of an event of the fleet. Rules:
 
 import json
 import logging
+import re
 import sys
 import time
 import traceback
@@ -43,6 +44,11 @@ LONGEST_WORD = 24
 
 FRAME = 3
 """Characters around a cell of a drawn table: two spaces and a line."""
+
+BEGINNING, END = 80, 20
+"""Characters of a very long word that a sentence keeps."""
+
+_LONG = re.compile(r"\S{200,}")
 
 STYLES = {
     "violated": "bold red", "satisfied": "green", "holds": "green", "unknown": "yellow", "pending": "yellow", "clearing": "red",
@@ -92,6 +98,11 @@ def printable(value: object) -> str:
     """Text without control characters and other invisible characters, which show as escapes."""
     text = str(value)
     return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def sentence(value: object) -> str:
+    """The sentence of a mistake: printable, and without the middle of very long words, as of a file given in place of its name."""
+    return _LONG.sub(lambda found: f"{found[0][:BEGINNING]}…{found[0][-END:]}", printable(value))
 
 
 def print_json(value: object) -> None:

@@ -1,6 +1,7 @@
 """The operations on evidence: which nodes hold a change, why a constraint is as it is, how the peers compare."""
 
 import re
+import shlex
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Literal
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.model import counted
 from constraint_crdt.operations.budgets import BudgetExplanation, show_explained
 from constraint_crdt.operations.command import (
@@ -573,8 +575,28 @@ def _explained(client: "Client", flags: "Namespace") -> ExplainReport | BudgetEx
         return client.explain(words[0])
     except KeyError:  # the node knows no such constraint
         if not any(each.name == words[0] for each in client.budgets()):
-            raise
+            other = _other_thing(client, words[0])
+            if other is None:
+                raise
+            raise ConstraintCrdtError(f"{words[0]!r} is no constraint and no budget, but {other}") from None
     return client.explain_budget(words[0])
+
+
+def _other_thing(client: "Client", name: str) -> str | None:
+    """The sort of thing that has this name, with the command that shows it."""
+    for tile in client.tiles():
+        if name in (tile.id, f"{tile.room}/{tile.id}"):
+            command = shlex.join(["constraint-crdt", "tile", "get", tile.room, tile.id])
+            return f"a tile of the room {tile.room}: `{command}`"
+    word = shlex.quote(name)
+    found = (
+        ("a node", f"nodes` and `constraint-crdt events --of {word}", (each.node for each in client.nodes())),
+        ("a parameter", f"params {word}", (each.name for each in client.parameters())),
+        ("a variable", f"variables` and `constraint-crdt readings {word}", (each.name for each in client.variables())),
+        ("a counter", f"counter {word}", (each.name for each in client.counters())),
+        ("an alert rule", "alerts", (each.name for each in client.alerts().rules)),
+    )
+    return next((f"{sort}: `constraint-crdt {command}`" for sort, command, names in found if name in names), None)
 
 
 def show_explanation(answer: ExplainReport | BudgetExplanation, flags: "Namespace") -> View:
