@@ -65,17 +65,27 @@ def test_a_rollout_by_the_command_line(node_url: str, capsys: Capture, tmp_path:
     assert "also changes param.limit: apply that first" in run(capsys, node_url, "apply", str(beside), *HERE)[2]
     code, out, _ = run(capsys, node_url, "apply", str(new), *HERE, "--dry-run")
     assert out.splitlines() == [
-        "speed: replaced", '  when: "v <= 1.0" -> "v <= 0.8"', "fresh: added", "stage 1: !zone", "stage 2: !never",
+        "speed: replaced", '  when: "v <= 1.0" -> "v <= 0.8"', "  tightens: it forbids v = 1.0, which was allowed", "fresh: added",
+        "stage 1: !zone", "stage 2: !never",
         "would be: 1 added, 1 replaced (dry run, nothing was sent)",
     ]  # fmt: skip
 
     code, out, _ = run(capsys, node_url, "apply", str(new), *HERE, "--why", "slower is safer")
-    assert (code, out.splitlines()[:3]) == (0, ["speed: replaced", '  when: "v <= 1.0" -> "v <= 0.8"', "fresh: added"])
+    assert (code, out.splitlines()[:3]) == (
+        0, ["speed: replaced", '  when: "v <= 1.0" -> "v <= 0.8"', "  tightens: it forbids v = 1.0, which was allowed"]
+    )  # fmt: skip
     (rollout,) = Client(node_url).rollouts()
     id_ = rollout.id
     assert f"{id_}: running, stage 1 of 2" in out
     assert (rollout.gate, rollout.why, rollout.new) == ("violations == 0 for 10m", "slower is safer", ("fresh",))
     assert "rollout " + id_ in run(capsys, node_url, "apply", str(new), *HERE)[2], "it has these constraints already"
+    exported = tmp_path / "exported.toml"
+    _, out, _ = run(capsys, node_url, "export", "--constraints", "-o", str(exported))
+    note = f"rollout {id_} is not complete: as before it are fresh, speed"
+    assert out.splitlines()[0] == f"note: {note}"
+    assert exported.read_text().startswith(f"# {note}\n")
+    assert 'when = "v <= 1.0"' in exported.read_text()
+    assert run(capsys, node_url, "apply", str(exported), "--dry-run")[0] == 0
     shown = run(capsys, node_url, "rollout", "show", id_[:4])[1]
     assert "constraints: fresh (new), speed" in shown
     assert f"rollout {id_}, here: v <= 0.8" in run(capsys, node_url, "constraints")[1]
@@ -98,3 +108,20 @@ def test_a_rollout_by_the_command_line(node_url: str, capsys: Capture, tmp_path:
         "stage 1 of 2 began, !zone", "stopped in stage 1 of 2: the dock is closed", "stage 1 of 2 began, !zone",
         "rolled back: false alarms",
     ]  # fmt: skip
+
+
+@pytest.mark.processes
+def test_stages_that_loosen_what_is_critical_say_so(node_url: str, capsys: Capture, tmp_path: Path) -> None:
+    """The defect: `apply --stage --dry-run` showed the edits without their meaning, and no refusal."""
+    path = tmp_path / "rules.toml"
+    path.write_text(OLD.replace("speed", "brake").replace("when", 'severity = "critical"\nwhen'))
+    assert run(capsys, node_url, "apply", str(path))[0] == 0
+    path.write_text(path.read_text().replace("1.0", "9.0"))
+    code, out, err = run(capsys, node_url, "apply", str(path), *HERE, "--dry-run")
+    assert (code, err) == (
+        1, "constraint-crdt apply: it would be refused: it loosens what is critical: brake: say --loosen if it is meant\n"
+    )  # fmt: skip
+    assert "  loosens: it allows v = " in out
+    code, out, err = run(capsys, node_url, "apply", str(path), *HERE, "--dry-run", "--loosen")
+    assert (code, err) == (0, "")
+    assert "  loosens: it allows v = " in out

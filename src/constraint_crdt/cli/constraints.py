@@ -461,11 +461,8 @@ def apply(arguments: argparse.Namespace) -> int:
             client.define_budget(budget.name, limit=budget.limit, lease=budget.lease, nodes=nodes)
     done += [(each, []) for each in _applied_alerts(client, alerts, dry_run=arguments.dry_run)]
     if not arguments.json:
-        for change, edits in done:
-            print(printable(f"{change.id}: {change.change}"))
-            label = [] if change.effect is None else [f"  {show_effect(change.effect)}"]
-            for line in (*edits, *label, *(f"note: {change.id}: {note}" for note in change.notes)):
-                print(printable(line))
+        for line in _told_changes(done):
+            print(line)
     changes = [change for change, _ in done]
     report = None if arguments.wait is None else wait_for(client, arguments, None)
     summary = show_changes(changes, dry_run=arguments.dry_run)
@@ -474,10 +471,25 @@ def apply(arguments: argparse.Namespace) -> int:
     present(changes, None if arguments.json else summary)
     if report is not None and not report.met:
         raise not_enough("it is done here", report)
-    refused = [str(each.id) for each, _ in done if dry_run and not loosen and each.effect is not None and each.effect.needs_loosen]
+    if dry_run and not loosen:
+        _check_loosened(done)
+    return 0
+
+
+def _told_changes(done: Sequence[tuple[Changed, Sequence[str]]]) -> list[str]:
+    """Each change in lines: its fields, its meaning, its notes."""
+    told = []
+    for change, edits in done:
+        meaning = [] if change.effect is None else [f"  {show_effect(change.effect)}"]
+        told += [f"{change.id}: {change.change}", *edits, *meaning, *(f"note: {change.id}: {note}" for note in change.notes)]
+    return [printable(line) for line in told]
+
+
+def _check_loosened(done: Sequence[tuple[Changed, Sequence[str]]]) -> None:
+    """Raise `CommandFailedError` for changes of a dry run that need `--loosen`."""
+    refused = [str(each.id) for each, _ in done if each.effect is not None and each.effect.needs_loosen]
     if refused:
         raise CommandFailedError(f"it would be refused: it loosens what is critical: {_some(refused)}: say --loosen if it is meant")
-    return 0
 
 
 def _stages(arguments: argparse.Namespace) -> list[str]:
@@ -541,11 +553,14 @@ def _apply_staged(
         for each in applied(client, wanted, prune=False, dry_run=True, loosen=arguments.loosen)
         if each[0].change != "unchanged"
     ]
-    edited = [printable(line) for change, edits in done for line in (f"{change.id}: {change.change}", *edits)]
+    edited = _told_changes(done)
     if not done or arguments.dry_run:
         changes = [change for change, _ in done]
         told = [f"stage {number}: {on}" for number, on in enumerate(stages, start=1)] if done else []
-        return present(changes, None if arguments.json else [*edited, *told, show_changes(changes, dry_run=arguments.dry_run)])
+        present(changes, None if arguments.json else [*edited, *told, show_changes(changes, dry_run=arguments.dry_run)])
+        if not arguments.loosen:
+            _check_loosened(done)
+        return 0
     report = client.begin_rollout(
         [{"id": change.id, **wanted[str(change.id)].as_request(), "loosen": arguments.loosen} for change, _ in done],
         stages=stages,

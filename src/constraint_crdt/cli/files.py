@@ -68,6 +68,7 @@ from constraint_crdt.crdt.limits import MAX_COUNT, TILE_BYTES, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, check_expressions
+from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.model import IfUnknown, Mode, Scope, Severity, counted, nearest
 from constraint_crdt.operations.alerts import RuleReport
 from constraint_crdt.operations.budgets import BudgetReport
@@ -226,6 +227,7 @@ def _export_constraints(arguments: argparse.Namespace) -> int:
         budgets = [ListedBudget(each.name, each.limits, each.lease, each.participants) for each in client.budgets()]
         settings = _asked_parameters(client)
         rules, unread = _asked_rules(client)
+        staged = _asked_rollouts(client)
     else:
         state = from_json(_stored_state(Path(arguments.store)))
         definitions = {id_: list(state.constraints.definitions(id_)) for id_ in state.constraints}
@@ -236,7 +238,10 @@ def _export_constraints(arguments: argparse.Namespace) -> int:
             for name in state.parameters
         }
         rules, unread = _stored_rules(state)
+        staged = [(each.id, sorted(each.plan.changes)) for each in state.rollouts.active]
+    notes = [f"rollout {id_} is not complete: as before it are {named(ids)}" for id_, ids in staged]
     blocks = [
+        "".join(f"# {printable(note)}\n" for note in notes),
         write_parameters(settings),
         write_constraints(definitions),
         write_budgets(budgets, live),
@@ -246,6 +251,8 @@ def _export_constraints(arguments: argparse.Namespace) -> int:
     if arguments.output != STANDARD:
         counts = {"parameter": len(settings), "budget": len(budgets), "alert rule": len(rules)}
         also = "".join(f" and {counted(count, what)}" for what, count in counts.items() if count)
+        for note in notes:
+            print(printable(f"note: {note}"))
         print(printable(f"{arguments.output}: {counted(len(definitions), 'constraint')}{also}; `{PROGRAM} apply` reads them"))
     return 0
 
@@ -257,6 +264,15 @@ def _asked_parameters(client: Client) -> dict[str, list[tuple[str, list[float | 
     except NotFound:
         return {}
     return {each.name: [(one.selector, [value.value for value in one.values]) for one in each.settings] for each in found}
+
+
+def _asked_rollouts(client: Client) -> list[tuple[str, Sequence[str]]]:
+    """The active rollouts of the fleet, each with its constraints; none of a node of 0.1.0."""
+    try:
+        found = client.rollouts()
+    except NotFound:
+        return []
+    return [(each.id, each.constraints) for each in found if each.phase in ("running", "stopped")]
 
 
 def _asked_rules(client: Client) -> "tuple[list[AlertRule], dict[str, str]]":
