@@ -81,7 +81,7 @@ def test_a_rollout_by_the_command_line(node_url: str, capsys: Capture, tmp_path:
     assert "rollout " + id_ in run(capsys, node_url, "apply", str(new), *HERE)[2], "it has these constraints already"
     exported = tmp_path / "exported.toml"
     _, out, _ = run(capsys, node_url, "export", "--constraints", "-o", str(exported))
-    note = f"rollout {id_} is not complete: as before it are fresh, speed"
+    note = f"rollout {id_} is not complete: fresh, speed are written as before it"
     assert out.splitlines()[0] == f"note: {note}"
     assert exported.read_text().startswith(f"# {note}\n")
     assert 'when = "v <= 1.0"' in exported.read_text()

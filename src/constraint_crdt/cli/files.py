@@ -239,7 +239,10 @@ def _export_constraints(arguments: argparse.Namespace) -> int:
         }
         rules, unread = _stored_rules(state)
         staged = [(each.id, sorted(each.plan.changes)) for each in state.rollouts.active]
-    notes = [f"rollout {id_} is not complete: as before it are {named(ids)}" for id_, ids in staged]
+    notes = [
+        f"rollout {id_} is not complete: {named(ids)} {'is' if len(ids) == 1 else 'are'} written as before it"
+        for id_, ids in staged
+    ]
     blocks = [
         "".join(f"# {printable(note)}\n" for note in notes),
         write_parameters(settings),
