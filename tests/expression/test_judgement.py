@@ -690,3 +690,28 @@ def test_comparisons_stay_compiled_beyond_the_bound_of_programs(monkeypatch: pyt
     rules = [bench.judge._judged[f"c{number}"].rules[0] for number in range(4)]
     assert [rule.compiled is not None for rule in rules] == [True] * kept + [False] * (4 - kept)
     assert sum(bench.counts("c3")) == 1
+
+
+@pytest.mark.parametrize("laxer", ["a", "b"])
+def test_of_definitions_in_conflict_the_worst_is_told(laxer: str) -> None:
+    """The defect: the first of them was told, with the margin to its limit, also if another one was missed by more."""
+    bench, other = Bench(), ConstraintState()
+    limits = {"a": 1.5, "b": 1.5} | {laxer: 2.5}
+    other.constraints.add("speed", when=f"v <= {limits['b']}", node="b")
+    bench.add("speed", f"v <= {limits['a']}")
+    bench.state.merge(other)
+    bench.judge.redefine(["speed"])
+    bench.renew()
+    for value, margin in ((9.0, -7.5), (1.0, 0.5), (2.0, -0.5)):
+        bench.measure(v=value)
+        told = bench.judge.verdict("speed", bench.now)
+        assert told is not None
+        assert told.margin == margin
+    other.constraints.add("speed", when="v <= 8.0", severity="critical", node="b")
+    bench.state.merge(other)
+    bench.judge.redefine(["speed"])
+    bench.renew()
+    bench.measure(v=9.0)
+    told = bench.judge.verdict("speed", bench.now)
+    assert told is not None
+    assert told.margin == -1.0, "what is critical comes first"

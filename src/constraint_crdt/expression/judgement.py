@@ -1023,25 +1023,31 @@ class Judge:
     def verdict(self, id_: str, now: int, given: Values | None = None) -> NodeVerdict | None:
         """The state of a constraint, with the values it was judged by and its margin; None without a definition for this node.
 
-        `given`: the values of the judgement, in place of the node's.
+        `given`: the values of the judgement, in place of the node's. Of several definitions in this state that with the highest
+        severity is told, among equals that with the lowest margin.
         """
         judged, evaluation, since = self._judged.get(id_), self.evaluation(id_), self.since(id_, now)
         if judged is None or evaluation is None or since is None:
             return None
-        rule = next((rule for rule in judged.rules if rule.state.state is evaluation.state), judged.rules[0])
-        if isinstance(rule, _EachRule):
-            return self._worst(judged, rule, now, given or self._values)._replace(since=since)
-        if rule.fleet is not None:
-            values = rule.fleet.values()
-        else:
-            values = rule.values or (given or self._values).read(judged.variables, now, rule.definition.max_age)
-        found = rule.margin(values)
+        rules = [rule for rule in judged.rules if rule.state.state is evaluation.state] or judged.rules[:1]
+        if isinstance(rules[0], _EachRule):
+            return self._worst(judged, rules[0], now, given or self._values)._replace(since=since)
+        told = [self._told(judged, rule, now, given) for rule in rules if not isinstance(rule, _EachRule)]
+        rule, values, found = told[0] if len(told) == 1 else min(told, key=_worst_first)
         read = {name: value for name, value in values.items() if rule.fleet or name in judged.variables}
         read |= {f"{PARAM}.{name}": each.value for name, each in rule.parameters.items() if each.value is not None}
         variable = found.variable if found else None
         inputs = input_texts(read, variable)
         distance, share = (found.value, found.share) if found else (None, None)
         return NodeVerdict(evaluation.state, since, inputs, distance, share, variable, evaluation.reason, evaluation.by_default)
+
+    def _told(self, judged: _Judged, rule: _Rule, now: int, given: Values | None) -> tuple[_Rule, Measurements, Margin | None]:
+        """A definition with the values it was judged by and its margin."""
+        if rule.fleet is not None:
+            values = rule.fleet.values()
+        else:
+            values = rule.values or (given or self._values).read(judged.variables, now, rule.definition.max_age)
+        return rule, values, rule.margin(values)
 
     def _worst(self, judged: _Judged, rule: _EachRule, now: int, values: Values) -> NodeVerdict:
         """The verdict of the worst instance as that of the constraint."""
@@ -1236,6 +1242,11 @@ def _milliseconds(spent: Sequence[int]) -> Milliseconds:
 _RUNNING = frozenset({VerdictState.PENDING, VerdictState.CLEARING})
 _OPEN = _RUNNING | {VerdictState.VIOLATED}
 _UNDECIDED = frozenset({VerdictState.UNKNOWN, VerdictState.OFF})
+
+
+def _worst_first(told: tuple[_Rule, Measurements, Margin | None]) -> tuple[int, float]:
+    rule, _, found = told
+    return -rule.definition.severity.rank, found.value if found else float("inf")
 
 
 def _gravity(rule: _Rule) -> int:
