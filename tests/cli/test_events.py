@@ -118,6 +118,8 @@ def test_what_flaps_has_one_line(capsys: Capture) -> None:
     assert said[1].startswith("flapping        a on r1: 17 turns since ")
     assert said[1].endswith(", violated now; v = 16")
     assert said[2:] == ["satisfied       a on r2: v = 700", "violated        a on r1: v = 1500"]
+    begins = [turn(second, kind, "r1") for second, kind in enumerate(("unknown", "satisfied", "violated", "satisfied"))]
+    assert [line.split()[0] for line in lines(capsys, *begins)] == ["unknown", "satisfied", "violated", "satisfied"]
     both = [turn(second, ("violated", "satisfied")[second % 2], f"r{node}") for node in (1, 2) for second in range(5)]
     [line] = lines(capsys, *both)
     assert line.startswith("flapping        a on r1, r2: 10 turns since ")
@@ -139,6 +141,9 @@ def test_what_happens_at_once_has_one_line_by_constraint_or_by_node(capsys: Capt
     assert lines(capsys, *many) == ["violated        a on r0, r1, r2, r3, r4, r5, r6, r7, r8, r9 and 2 more: v = 0 (on r0)"]
     here = [turn(each / 10, "unknown", "r1", f"c{each}") for each in range(3)]
     assert lines(capsys, *here) == ["unknown         c0, c1, c2 on r1: v = 0 (c0)"]
+    violated = [turn(each / 10, "violated", "r1", f"c{each}") for each in range(5)]
+    assert lines(capsys, *violated) == ["violated        c0, c1, c2, c3, c4 on r1: v = 0 (c0)"]
+    assert len(lines(capsys, *violated[:4])) == 4
     assert len(lines(capsys, *many[:2])) == 2
     apart = [turn(11 * each, "violated", f"r{each}") for each in range(3)]
     assert len(lines(capsys, *apart)) == 3

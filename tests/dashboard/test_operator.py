@@ -76,16 +76,18 @@ def test_an_edit_keeps_all_that_is_not_changed_and_shows_the_difference_first(pa
     assert page.text('#add-changes [data-field="clear_when"] dd') == "speed_mps <= 1.2 → speed_mps <= 1.0"
     assert page.count("#add-changes [data-field]") == 2
     page.until(lambda: page.text("#add-effect").startswith("Loosens and tightens: a violation does not clear"), "the label")
-    assert "speed_mps = 1.2, which sufficed; `for` is longer: it is violated later." in page.text("#add-effect")
+    assert "speed_mps = 1.2, which sufficed; for is longer: it is violated later." in page.text("#add-effect")
     page.click("#add-submit")
     page.until(lambda: "is critical, and this loosens it" in page.text("#add-error"), "the node refuses it")
     assert page.run("return document.activeElement.id") == "add-loosen"
     assert ["409" in each for each in page.complaints()] == [True]
     page.complaints().clear()
     page.click("#add-loosen")
+    page.type("#add-why", "the new hall, ½ as wide")
     page.click("#add-submit")
     page.until(lambda: not page.count("dialog[open]"), "the dialog closes")
     page.until(lambda: "30 s" in page.text("#detail dl"), "the detail says so")
+    page.until(lambda: "the new hall, ½ as wide" in page.text('#detail [data-version="2"]'), "the history has the reason")
     [after] = definitions(fleet, "press_speed")
     assert before.expires_at is not None
     assert after.expires_at is not None
@@ -554,11 +556,13 @@ def test_events_of_one_kind_at_once_are_joined_by_constraint_or_by_node(page: Ch
             const told = {
                 wide: many(5, (at) => turn(at / 10, 'violated', `r${at}`)),
                 apart: many(3, (at) => turn(11 * at, 'violated', `r${at}`)),
-                here: many(3, (at) => turn(at / 10, 'violated', 'r1', `c${at}`)),
+                here: many(5, (at) => turn(at / 10, 'violated', 'r1', `c${at}`)),
+                named: many(4, (at) => turn(at / 10, 'violated', 'r1', `c${at}`)),
                 gone: many(4, (at) => ({kind: 'peer down', node: `r${at}`, time: at, constraint: ''})),
                 added: many(4, (at) => ({kind: 'added', constraint: `c${at}`, time: at})),
                 flaps: many(10, (at) => turn(at, kinds[(at >> 1) % 2], `r${at % 2}`)),
                 few: many(3, (at) => turn(at, kinds[at % 2], 'r1')),
+                begins: ['unknown', ...kinds, 'violated'].map((kind, at) => turn(at, kind, 'r1')),
                 calm: many(4, (at) => turn(700 * at, kinds[at % 2], 'r1')),
             };
             const said = (events) => lines(events).map(({make}) => make().querySelector('span').innerText);
@@ -566,9 +570,9 @@ def test_events_of_one_kind_at_once_are_joined_by_constraint_or_by_node(page: Ch
         });"""
     found = page.driver.execute_async_script(script)
     assert found["wide"] == ["a is violated on r0, r1, r2 and 2 otherson r0: v 0"]
-    assert found["here"] == ["c0 and 2 others are violated on r1v 0"]
+    assert found["here"] == ["c0 and 4 others are violated on r1v 0"]
     assert found["gone"] == ["r0, r1, r2 and 1 other are not live"]
-    assert [len(found[each]) for each in ("apart", "added", "few", "calm")] == [3, 4, 3, 4]
+    assert [len(found[each]) for each in ("apart", "named", "added", "few", "begins", "calm")] == [3, 4, 4, 3, 4, 4]
     [flaps] = found["flaps"]
     assert flaps.startswith("a flaps on r0, r1: 10 turns since ")
     assert flaps.endswith(", violated now on r1v 9")
@@ -844,6 +848,16 @@ def test_a_rollout_is_told_above_the_constraints_and_can_be_stopped_and_rolled_b
     staged = [AddConstraint(id="paced", when="pace < 5.0")]
     rollout = fleet.do(node.rollouts.begin(staged, stages=["!never", "!ever"], gate="violations == 0 for 10m"))
     page.until(lambda: f"Rollout {rollout.id}: stage 1 of 2, !never: 1 constraint" in page.text("#rollouts-now"), "the rollout")
+    reached = (  # of the buttons those that lie within the line, with nothing above them
+        "const box = document.querySelector('#rollouts-now .rollout').getBoundingClientRect();"
+        "return [...document.querySelectorAll('#rollouts-now button')].filter((each) => {"
+        "  const {left, right, top, height, width} = each.getBoundingClientRect();"
+        "  return right <= box.right && document.elementFromPoint(left + width / 2, top + height / 2) === each;"
+        "}).map((each) => each.innerText)"
+    )
+    for width in (390, 1280):
+        page.size(width, 900)
+        page.until(lambda: page.run(reached) == ["Stop", "Roll back"], f"both at a width of {width}")
     page.click("#rollouts-now button")
     page.until(lambda: page.count("#confirm-dialog[open]"), "it asks")
     assert page.text("#confirm-title") == f"Stop: rollout {rollout.id}?"

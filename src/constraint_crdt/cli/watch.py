@@ -7,7 +7,8 @@ asked node stand the turns of constraints on all other nodes, as far as the aske
 
 - a constraint with `FLAPPING` turns or more, none of them more than `CALM` after the turn before; with `--follow` a line at each
   doubling of their number
-- events of a kind in `JOINED` within `AT_ONCE`: of a constraint on `MANY` nodes or more, or of `MANY` constraints on a node
+- events of a kind in `JOINED`: of a constraint on `MANY` nodes or more within `AT_ONCE`, or of `MANY_HERE` constraints or more on a
+  node within `HERE_AT_ONCE`, of `UNKNOWN_HERE` or more that became unknown
 
 `watch` draws the fleet on a terminal, and asks the node again and again. Rows that need attention stand first: constraints that
 are violated now, and nodes whose state differs. If the node does not answer, its error stands in place of the tables.
@@ -58,11 +59,11 @@ KINDS_OF_TURNS: Final = {"violated": "violated", "holds": "satisfied", "unknown"
 TURNED: Final = frozenset(KINDS_OF_TURNS.values())
 JOINED: Final = TURNED | {EventKind.PEER_UP.value, EventKind.PEER_DOWN.value}
 
-MANY = 3
-"""Events at once that have a line together."""
+MANY, AT_ONCE = 3, 10_000_000_000
+"""Nodes with the same event that have a line together, and the ns between the first and the last."""
 
-AT_ONCE = 10_000_000_000
-"""ns between the first and the last of these."""
+MANY_HERE, UNKNOWN_HERE, HERE_AT_ONCE = 5, 2, 2_000_000_000
+"""The same of constraints on a node; of those that became unknown, mostly for a single sensor."""
 
 FLAPPING = 4
 """Turns of a constraint on a node that have a line together."""
@@ -283,11 +284,16 @@ class EventLines:
         calm, runs = self._turn(told)
         for each in _overlapping([run for run in runs if run.count >= 2 * max(run.told, 1)]):
             yield _flapping(each)
-        groups = _together(calm, lambda each: (each.kind, each.constraint), lambda each: each.node)
+        groups = _together(calm, AT_ONCE, lambda each: (each.kind, each.constraint), lambda each: each.node)
         few = sorted((each for group in groups if len(group) < MANY for each in group), key=lambda each: each.time)
         groups = [group for group in groups if len(group) >= MANY]
-        for group in [*groups, *_together(few, lambda each: (each.kind, each.node), lambda each: each.constraint)]:
-            yield from _in_a_line(group)
+        for group in groups:
+            yield _in_a_line(group)
+        for group in _together(few, HERE_AT_ONCE, lambda each: (each.kind, each.node), lambda each: each.constraint):
+            if len(group) >= (UNKNOWN_HERE if group[0].kind == UNDECIDED else MANY_HERE):
+                yield _in_a_line(group)
+            else:
+                yield from ((each.time, each.line()) for each in group)
 
     def _turn(self, told: Sequence[Told]) -> tuple[list[Told], list[_Run]]:
         """The events that do not flap, and the runs of those that do."""
@@ -298,8 +304,12 @@ class EventLines:
                 continue
             place = (each.constraint, each.node)
             run = self._runs.pop(place, None)
-            if run is None or each.time - run.latest.time > CALM:
-                run = _Run(each)
+            if run is not None and each.time - run.latest.time > CALM:
+                run = None
+            if run is None and each.kind == UNDECIDED:  # as each constraint is until it is measured
+                runs.append((each, None))
+                continue
+            run = run or _Run(each)
             run.count, run.latest = run.count + 1, each
             self._runs[place] = run
             runs.append((each, run))
@@ -333,30 +343,29 @@ def _flapping(runs: Sequence[_Run]) -> tuple[int, str]:
     return latest.time, _line(latest.time, "flapping", about, f"{turns}; {latest.detail}" if latest.detail else turns)
 
 
-def _together(told: Sequence[Told], same: Callable[[Told], Hashable], place: Callable[[Told], str]) -> list[list[Told]]:
-    """Events of the same kind and subject, as `same` has it, that happened at once in several places; the others alone."""
+def _together(
+    told: Sequence[Told], within: int, same: Callable[[Told], Hashable], place: Callable[[Told], str]
+) -> list[list[Told]]:
+    """Events of the same kind and subject, as `same` has it, in several places within so many ns; the others alone."""
     found: list[list[Told]] = []
     latest: dict[Hashable, list[Told]] = {}
     for each in told:
         group = latest.get(same(each))
-        if group is None or each.kind not in JOINED or each.time - group[0].time > AT_ONCE or place(each) in map(place, group):
+        if group is None or each.kind not in JOINED or each.time - group[0].time > within or place(each) in map(place, group):
             group = latest[same(each)] = []
             found.append(group)
         group.append(each)
     return found
 
 
-def _in_a_line(group: Sequence[Told]) -> Iterator[tuple[int, str]]:
-    """The time and the line of events at once; of few a line for each."""
+def _in_a_line(group: Sequence[Told]) -> tuple[int, str]:
+    """The time and the line of events at once."""
     first = group[0]
-    if len(group) < MANY:
-        yield from ((each.time, each.line()) for each in group)
-        return
     constraints = list(dict.fromkeys(each.constraint for each in group if each.constraint))
     nodes = list(dict.fromkeys(each.node for each in group))
     where = f"on {first.node}" if len(nodes) > 1 else first.constraint
     detail = f"{first.detail} ({where})" if first.detail and where else first.detail
-    yield first.time, _line(first.time, first.kind, _about(named(constraints), named(nodes)), detail)
+    return first.time, _line(first.time, first.kind, _about(named(constraints), named(nodes)), detail)
 
 
 def show_event(event: Event) -> str:

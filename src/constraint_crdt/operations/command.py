@@ -301,7 +301,12 @@ def show_margin(values: Mapping[str, str], margin: float, share: float | None, v
     side = _side(values.get(variable or ""), margin, share) or ("within" if margin > 0 else "beyond")
     if not margin:
         return "at the limit"
-    return f"{abs(margin):.4g} {side} the limit{'' if share is None else f' ({100 * abs(share):.3g} %)'}"
+    return f"{abs(margin):.4g} {side} the limit{'' if share is None else f' ({_percent(100 * abs(share))} %)'}"
+
+
+def _percent(share: float) -> str:
+    """Three digits, without an exponent up to a million: 500, 1150, 2e+06."""
+    return f"{share:.3g}" if not 1000 <= share < 1e6 else f"{float(f'{share:.3g}'):.0f}"
 
 
 def _side(text: str | None, margin: float, share: float | None) -> str | None:

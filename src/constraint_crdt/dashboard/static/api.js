@@ -44,8 +44,10 @@ export class Api {
     return response.json();
   }
 
-  async send(method, path, body) {
+  // `why`: the reason of a change, for the audit and the history.
+  async send(method, path, body, { why = "" } = {}) {
     const headers = body === undefined ? {} : { "content-type": "application/json" };
+    if (why) headers["constraint-crdt-why"] = encodeURIComponent(why);
     const response = await this.open(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
     return response.json();
   }

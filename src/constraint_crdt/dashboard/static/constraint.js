@@ -50,7 +50,7 @@ export class ConstraintPage {
       section(`Where${row?.data.violated_now ? `: violated on ${count(row.data.violated_now)} now` : ""}`, where(explained)),
       explained.instances && instances(explained.instances),
       h("div", { "data-kept": true }),
-      row && section(`Time: held ${ofTime(row.data.held)} of the time`, timeBar(row.data), timeWords(row.data)),
+      row && section(`Time on ${this.model.status?.node ?? "this node"}: held ${ofTime(row.data.held)} of it`, timeBar(row.data), timeWords(row.data)),
       section("Recently violated, of the judgements", ...lately(explained)),
       explained.coverage && section(heardTitle(explained.coverage), coverage(explained.coverage)),
       section("Reads, and is read by", reads(id, around, this.model)),
@@ -86,7 +86,7 @@ export class ConstraintPage {
       "div",
       { class: "lead" },
       h("p", { class: "line" }, h("span", { class: `badge ${state}` }, `${STATE_GLYPHS[state]} ${STATE_WORDS[state]}`), h("span", { class: `severity ${data.severity}` }, data.severity), explained.conflict && h("span", { class: "conflict" }, "conflict")),
-      data.longest.length > 0 && h("ul", { class: "pairs now" }, data.longest.map((each) => h("li", null, h("b", null, situation(each) || each.reason || each.state), h("small", null, `${sinceWords(each.since)} on `, link("node", each.node))))),
+      data.longest.length > 0 && h("ul", { class: "pairs now" }, data.longest.map((each) => h("li", null, h("b", { class: each.state === "unknown" ? "warn" : "bad" }, situation(each) || each.reason || each.state), h("small", null, `${sinceWords(each.since)} on `, link("node", each.node))))),
       explained.disabled && h("p", { class: "error", id: "detail-disabled" }, disabledWords(explained.disabled)),
       data.about && h("p", null, data.about),
       here(data),
@@ -210,7 +210,7 @@ function where({ violations, definitions }) {
       link("node", each.node),
       h("small", { class: each.violated ? "bad" : "" }, each.live ? now : `${now}, not live`),
       told && h("small", { class: "told" }, told),
-      timeBar(each),
+      each.seconds.satisfied + each.seconds.violated + each.seconds.unknown > 0 && timeBar(each),
       h("small", null, counts),
     );
   };

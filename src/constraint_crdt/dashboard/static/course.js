@@ -146,6 +146,7 @@ class Chart {
   constructor(uPlot, place, name, limit, sampled) {
     this.place = place;
     const paint = (name) => () => colour(name);
+    const value = (_, number) => (number === null || number === undefined ? "" : String(Number(number.toPrecision(6))));
     const axis = { stroke: paint("muted"), grid: { stroke: paint("line"), width: 1 }, ticks: { stroke: paint("line"), width: 1 }, font: "11px system-ui, sans-serif" };
     this.plot = new uPlot(
       {
@@ -156,9 +157,9 @@ class Chart {
         scales: { x: { time: true, range: () => [this.from, this.now] } },
         axes: [{ ...axis, values: (_, times) => times.map((time) => clockTime(time * 1000).slice(0, this.now - this.from > 600 ? 5 : 8)), space: 70 }, { ...axis, size: 46 }],
         series: [
-          { label: "at", value: (_, time) => (time === null ? "–" : clockTime(time * 1000)) },
-          { label: name, stroke: paint("link"), width: 2, points: { show: !sampled, size: 6 }, ...(sampled ? {} : { paths: uPlot.paths.stepped({ align: 1 }) }) },
-          { label: limit, stroke: paint("bad"), width: 1.5, dash: [5, 4], points: { show: false } },
+          { label: "", value: (_, time) => (time === null ? "" : clockTime(time * 1000)) },
+          { label: name, value, stroke: paint("link"), width: 2, points: { show: !sampled, size: 6 }, ...(sampled ? {} : { paths: uPlot.paths.stepped({ align: 1 }) }) },
+          { label: limit, value, stroke: paint("bad"), width: 1.5, dash: [5, 4], points: { show: false } },
         ],
       },
       [[], [], []],

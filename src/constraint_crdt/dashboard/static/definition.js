@@ -11,7 +11,7 @@ const FOUND = new Set(["id", "dot", "actor", "added_by", "added_at", "known_sinc
 const TITLES = {
   when: "Must hold",
   severity: "Severity",
-  about: "Why",
+  about: "What it is for",
   on: "Only on",
   until: "Ends",
   for: "For",
@@ -19,7 +19,7 @@ const TITLES = {
   clear_when: "Clear when",
   if_unknown: "If unknown",
   max_age: "Max age",
-  scope: "About",
+  scope: "Judged for",
   mode: "Mode",
   each: "Each",
 };

@@ -15,6 +15,9 @@ export function h(tag, properties, ...children) {
 }
 
 // Sets what differs, so that a screen reader and the layout hear only of what changed.
+// A sentence of the node, which has names and commands in `…`.
+export const coded = (text) => text.split("`").map((part, place) => (place % 2 ? h("code", null, part) : part));
+
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }

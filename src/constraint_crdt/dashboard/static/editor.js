@@ -7,7 +7,7 @@
 
 import { Problem, sentence } from "./api.js";
 import { differences, inForce, inFull, requestOf, selectorOf } from "./definition.js";
-import { announce, byId, h, openDialog, setText } from "./dom.js";
+import { announce, byId, coded, h, openDialog, setText } from "./dom.js";
 import { at, shownFields } from "./format.js";
 
 const CHECK_AFTER = 200; // ms without a key
@@ -62,6 +62,7 @@ export class Editor {
     const said = definition ? { ...definition, on: selectorOf(definition) } : {};
     for (const name of [...TEXTS, ...DURATIONS]) byId(`add-${name}`).value = said[name] || "";
     for (const [name, usual] of Object.entries(CHOICES)) byId(`add-${name}`).value = definition?.[name] ?? usual;
+    byId("add-why").value = "";
     const kept = byId("add-keep");
     kept.hidden = kept.disabled = !definition?.expires_at;
     if (definition?.expires_at) {
@@ -137,7 +138,7 @@ export class Editor {
   #effect(effect) {
     if (effect === null) this.#labelled += 1;
     const words = effect === null ? "" : effect.parts?.map((each) => each.text).join("; ") || "the same values are allowed";
-    setText(byId("add-effect"), effect === null ? "" : `${LABELS[effect.effect] ?? effect.effect}: ${words}.`);
+    byId("add-effect").replaceChildren(...(effect === null ? [] : coded(`${LABELS[effect.effect] ?? effect.effect}: ${words}.`)));
     byId("add-loosen-row").hidden = !effect?.needs_loosen;
     if (!effect?.needs_loosen) byId("add-loosen").checked = false;
   }
@@ -177,7 +178,8 @@ export class Editor {
       throw new Problem(`${moved}: look at the difference, and press again if it is right`, 409);
     }
     const loosen = byId("add-loosen").checked ? { loosen: true } : {};
-    const { change, notes = [] } = await this.api.send("POST", "/v1/constraints", { ...inFull(body), new: standing === null, ...loosen });
+    const why = byId("add-why").value.trim();
+    const { change, notes = [] } = await this.api.send("POST", "/v1/constraints", { ...inFull(body), new: standing === null, ...loosen }, { why });
     announce(`${body.id}: ${change}`);
     showNotes(notes.map((note) => `${body.id}: ${note}`));
     this.written(body.id);

@@ -12,8 +12,11 @@ const SHOWN = 120;
 const STRIPS = [600, 3600, 21600, 86400]; // s
 const WHEEL_EVERY = 150; // ms
 const FLAPPING = 4; // turns on a node, from which on they have one line
+const MANY = 3; // nodes with the same at once, which have one line
 const AT_ONCE = 10e9; // ns
-const MANY = 3; // at once, which have one line
+const MANY_HERE = 5; // constraints of a node at once, which have one line: where it is said which, if there are fewer
+const UNKNOWN_HERE = 2; // of those that cannot be decided, which is mostly one sensor
+const HERE_AT_ONCE = 2e9; // ns
 const NAMED = 3; // of those, by name
 const TURNED = new Set(["violated", "satisfied", "unknown"]);
 const JOINED = new Set([...TURNED, "peer up", "peer down"]);
@@ -213,10 +216,11 @@ export function lines(events) {
   const told = runsOf(events);
   const calm = told.filter(({ run }) => run === null || run.count < FLAPPING).map(({ event }) => event);
   const flaps = overlapping([...new Set(told.map(({ run }) => run))].filter((run) => run !== null && run.count >= FLAPPING));
-  const wide = together(calm, ({ constraint }) => constraint, ({ node }) => node);
+  const wide = together(calm, AT_ONCE, ({ constraint }) => constraint, ({ node }) => node);
   const few = wide.filter((group) => group.length < MANY).flat().sort((a, b) => a.time - b.time);
-  const here = together(few, ({ node }) => node, ({ constraint }) => constraint);
-  const groups = [...wide.filter((group) => group.length >= MANY), ...here].flatMap((group) => (group.length >= MANY || group[0].kind === "unknown" ? [group] : group.map((event) => [event])));
+  const here = together(few, HERE_AT_ONCE, ({ node }) => node, ({ constraint }) => constraint);
+  const isLine = (group) => group.length >= (group[0].kind === "unknown" ? UNKNOWN_HERE : MANY_HERE);
+  const groups = [...wide.filter((group) => group.length >= MANY), ...here.flatMap((group) => (isLine(group) ? [group] : group.map((event) => [event])))];
   return [
     ...groups.map((group) => ({ key: `at once ${number(group[0])}`, state: String(group.length), time: group[0].time, make: () => line(group) })),
     ...flaps.map((runs) => {
@@ -233,7 +237,9 @@ function runsOf(events) {
     if (!TURNED.has(event.kind) || !event.constraint) return { event, run: null };
     const place = `${event.constraint}\n${event.node}`;
     let run = runs.get(place);
-    if (run === undefined || event.time - run.latest.time > CALM) runs.set(place, (run = { first: event, latest: event, count: 0 }));
+    if (run !== undefined && event.time - run.latest.time > CALM) run = undefined;
+    if (run === undefined && event.kind === "unknown") return { event, run: null }; // a constraint is unknown until it is measured
+    if (run === undefined) runs.set(place, (run = { first: event, latest: event, count: 0 }));
     run.count += 1;
     run.latest = event;
     return { event, run };
@@ -256,12 +262,12 @@ function overlapping(runs) {
 }
 
 // Events of a kind and a subject that happened at once in several places; the others alone.
-function together(events, subjectOf, placeOf) {
+function together(events, within, subjectOf, placeOf) {
   const found = [], latest = new Map();
   for (const event of events) {
     const key = `${event.kind}\n${subjectOf(event)}`;
     let group = latest.get(key);
-    if (group === undefined || !JOINED.has(event.kind) || event.time - group[0].time > AT_ONCE || group.places.has(placeOf(event))) {
+    if (group === undefined || !JOINED.has(event.kind) || event.time - group[0].time > within || group.places.has(placeOf(event))) {
       group = Object.assign([], { places: new Set() });
       latest.set(key, group);
       found.push(group);

@@ -13,6 +13,7 @@ import { onTheme } from "./theme.js";
 let painted = 0; // moves when the small charts have to be drawn anew
 
 const ARRANGE_EVERY = 400; // ms: filtering and sorting 10,000 takes some 15 ms
+const SOON = 600e3; // ms
 const FOUND_NODES = 8;
 const NARROW = { ...STATE_WORDS, conflicts: "In conflict" };
 const second = (row) => Math.floor(row.since / 1e9); // what began in one look of a node stays in one order
@@ -181,10 +182,11 @@ function told(row, model) {
   }
   if (data.definitions > 1) return { what: `${plural(data.definitions, "definition", "definitions")}, all in force`, where: "open it to keep one, or both", tone: "warn" };
   if (state === "lately") return { what: `violated recently on ${data.worst.join(", ")}`, where: "", tone: "faint" };
-  return { what: data.evaluated_on ? `holds on ${plural(data.evaluated_on, "node", "nodes")}` : "", where: "", tone: "faint" };
+  return { what: data.evaluated_on ? `holds on ${plural(data.evaluated_on, "node", "nodes")}` : "judged on no node lately", where: "", tone: "faint" };
 }
 
-const since = (time) => `since ${at(time)} (${duration((Date.now() - time / 1e6) / 1000)})`;
+// Seconds are of interest while there are few.
+const since = (time) => `since ${Date.now() - time / 1e6 < SOON ? at(time) : at(time).replace(/(\d\d:\d\d):\d\d$/, "$1")} (${duration((Date.now() - time / 1e6) / 1000)})`;
 
 const columns = (model) => [
   {
@@ -223,7 +225,7 @@ const columns = (model) => [
       setAttribute(severity, "class", `severity ${data.severity}`);
       conflict.hidden = data.definitions < 2;
       setText(tags, [data.mode !== "enforce" && data.mode, data.scope === "fleet" && "fleet"].filter(Boolean).join(" "));
-      setText(when, data.when ?? data.about ?? "evaluated outside");
+      setText(when, `${data.when ?? data.about ?? "evaluated outside"}${data.definitions > 1 ? ` and ${plural(data.definitions - 1, "other", "others")}` : ""}`);
     },
   },
   {
@@ -239,7 +241,7 @@ const columns = (model) => [
       const { what, where, tone } = told(row, model);
       setText(parts.what, what);
       const flaps = row.state === "disabled" ? 0 : model.flapping.get(row.id);
-      setText(parts.where, flaps ? `flaps, violated ${flaps} times in 10 min${where ? `; ${where}` : ""}` : where);
+      setText(parts.where, flaps ? `flaps, violated ${flaps} times in 10 min${where ? `; ${where.replace(/^since .*\) /, "")}` : ""}` : where);
       setAttribute(parts.what, "class", `what ${tone}`);
     },
   },

@@ -1,6 +1,6 @@
 // The card beside the constraints: the map, the nodes, and a place each for budgets, alerts, the doctor, counters and tiles.
 
-import { byId, h, replace, setAttribute, setText } from "./dom.js";
+import { byId, coded, h, replace, setAttribute, setText } from "./dom.js";
 import { ago, at, count, duration, plural } from "./format.js";
 
 const TABS = ["map", "nodes", "budgets", "alerts", "doctor", "counters", "tiles"];
@@ -207,5 +207,5 @@ function budgetCard(budget) {
 function finding(each) {
   const glyph = { fail: "✕", warn: "!", ok: "✓" }[each.level];
   const tone = { fail: "bad", warn: "warn", ok: "good" }[each.level];
-  return h("li", { class: "finding", "data-level": each.level, "data-check": each.check }, h("span", null, h("b", { class: tone }, `${glyph} ${each.check}`), " ", each.what), each.advice ? h("small", { class: "advice" }, each.advice) : null);
+  return h("li", { class: "finding", "data-level": each.level, "data-check": each.check }, h("span", null, h("b", { class: tone }, `${glyph} ${each.check}`), " ", coded(each.what)), each.advice ? h("small", { class: "advice" }, coded(each.advice)) : null);
 }

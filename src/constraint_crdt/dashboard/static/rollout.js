@@ -45,7 +45,7 @@ export class Rollouts {
     const names = rollout.constraints.join(", ");
     const step = (verb, title) => h("button", { type: "button", class: "quiet", click: () => this.#ask(rollout, verb, title) }, title);
     const buttons = [stopped ? step("continue", "Continue") : step("stop", "Stop"), step("back", "Roll back")];
-    return h("div", { class: "alerts-now rollout" }, h("span", { title: names }, mark, sentence(rollout)), this.model.mayOperate ? h("span", null, buttons) : null);
+    return h("div", { class: "alerts-now rollout" }, h("span", { title: names }, mark, sentence(rollout)), this.model.mayOperate ? h("span", { class: "buttons" }, buttons) : null);
   }
 
   #ask(rollout, verb, title) {
