@@ -179,7 +179,7 @@ def chromium() -> Iterator[Chromium]:
         driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
         try:
             driver.execute_cdp_cmd("Performance.enable", {})
-            driver.set_script_timeout(20)
+            driver.set_script_timeout(60)
             yield Chromium(driver)
         finally:
             with suppress(WebDriverException):  # it may be gone already

@@ -683,6 +683,10 @@ def test_axe_finds_nothing_on_any_view_in_either_theme(page: Chromium, fleet: Li
     fleet.do(forge.disable(["idle"], why="nobody needs it"))
     fleet.do(forge.budgets.define("dock", 5, lease=60.0))
     hold = fleet.do(forge.budgets.acquire("dock", 2, timeout=10.0, holder="robot-7"))
+    fleet.do(forge.add_constraint("paced", when="v < 9.0"))
+    rollout = fleet.do(forge.rollouts.begin([AddConstraint(id="paced", when="v < 8.0")], stages=["!never", "!ever"]))
+    fleet.do(forge.tiles.put("hall", "sign", "the gate is open", tags=["red"]))
+    fleet.do(forge.counters.move("parts", 3))
     fleet.do(forge.measure({"v": 2.0}))
     fleet.do(fleet.nodes[1].measure({"v": 3.0}))
     page.until(lambda: "unsafe alerting_2" in page.text("#alerts-now"), "an alert")
@@ -697,7 +701,24 @@ def test_axe_finds_nothing_on_any_view_in_either_theme(page: Chromium, fleet: Li
         page.run("location.hash = `#/${arguments[0]}`", subject)
         page.until(lambda at=subject: page.text("#detail h2") == at.split("/")[1] and page.count("#detail .body"), subject)  # type: ignore[misc]
         looks(page, "#detail", subject)
+    for subject in ("constraint/never-there", "node/nobody"):
+        page.run("location.hash = `#/${arguments[0]}`", subject)
+        page.until(lambda at=subject: page.text("#detail h2") == at.split("/")[1], subject)  # type: ignore[misc]
+        looks(page, "#detail", subject)
+    page.complaints().clear()
+    page.run("location.hash = '#/constraint/joint'")
+    page.until(lambda: page.count("#detail .side") == 2, "both sides")
+    page.click('#detail .side[data-dot^="anvil-9~"] button')
+    page.until(lambda: page.count("#confirm-loosens"), "it loosens")
+    looks(page, "#confirm-dialog", "a side of a conflict")
+    page.run("document.querySelector('dialog[open]').close()")
+    page.run("document.querySelector('#rollouts-now button').click()")
+    looks(page, "#confirm-dialog", "a rollout")
+    page.run("document.querySelector('dialog[open]').close()")
     page.run("location.hash = '#/constraint/bad'")
+    page.until(lambda: page.count("#detail [data-version]"), "the history")
+    page.run("for (const each of document.querySelectorAll('#detail details')) each.open = true")
+    looks(page, "#detail", "the history")
     for opens, dialog in (("edit", "add"), ("remove", "confirm"), ("undo", "reason")):
         page.until(lambda what=opens: page.count(f'#detail [data-focus="{what}"]'), opens)  # type: ignore[misc]
         page.run('document.querySelector(`#detail [data-focus="${arguments[0]}"]`).click()', opens)
@@ -705,6 +726,7 @@ def test_axe_finds_nothing_on_any_view_in_either_theme(page: Chromium, fleet: Li
         if dialog == "add":
             page.run("document.querySelector('#add-more').open = true")
             page.type("#add-when", "v < 5.0")
+            page.until(lambda: page.run("return !document.querySelector('#add-loosen-row').hidden"), "it loosens")
         looks(page, f"#{dialog}-dialog", opens)
         page.run("document.querySelector('dialog[open]').close()")
     for tab in TABS:
@@ -712,14 +734,29 @@ def test_axe_finds_nothing_on_any_view_in_either_theme(page: Chromium, fleet: Li
         page.until(lambda at=tab: page.count(f"#panel-{at}:not([hidden])"), tab)  # type: ignore[misc]
         if tab == "doctor":
             page.until(lambda: page.count("#doctor-list li"), "the findings")
+        if tab == "tiles":
+            page.click('[data-room="hall"] summary')
+            page.until(lambda: page.count('[data-tile="sign"]'), "the tiles of a room")
+        if tab == "counters":
+            page.until(lambda: "parts" in page.text("#counters-list"), "the counters")
         looks(page, "#fleet", tab)
     page.run("document.querySelector('#tab-alerts').click()")
     page.run("document.querySelector('#alerts-list [data-alert] [data-focus^=silence]').click()")
     looks(page, "#reason-dialog", "a silence")
     page.run("document.querySelector('dialog[open]').close()")
+    page.run("document.querySelector('#alerts-list [data-alert] [data-focus^=acknowledge]').click()")
+    looks(page, "#reason-dialog", "an acknowledgement")
+    page.run("document.querySelector('#reason-form').requestSubmit()")
+    page.until(lambda: page.count("#alerts-list [data-silence]"), "it is acknowledged")
+    looks(page, "#fleet", "an alert that is looked after")
+    looks(page, "#constraints", "no alert to look after")
     page.type("#search", "nothing at all is like that")
     page.until(lambda: "None of the constraints" in page.text("#constraints-empty"), "nothing is found")
     looks(page, "#constraints", "nothing is found")
+    fleet.do(forge.rollouts.back(rollout.id))
+    fleet.do(forge.tiles.delete("hall", "sign"))
+    for silence in fleet.ask(forge.fleet_alerts.silences):
+        fleet.do(forge.fleet_alerts.unsilence(silence.id))
     fleet.do(forge.budgets.release("dock", hold.hold))
     fleet.do(forge.budgets.remove("dock"))
     fleet.do(forge.enable(["idle"]))
@@ -785,7 +822,9 @@ def test_an_incident_is_seen_to_with_the_keyboard_alone(page: Chromium, fleet: L
     def focused() -> str:
         return str(page.run("const at = document.activeElement; return at.dataset.focus ?? at.id"))
 
-    page.press("/", "keyed", Keys.TAB)
+    page.press("/", "keyed")
+    page.until(lambda: order(page) == ["keyed"], "it is found")
+    page.press(Keys.TAB)
     for _ in range(100):
         if page.run("return document.activeElement.matches('tr[data-id]')"):
             break
