@@ -125,3 +125,4 @@ def test_stages_that_loosen_what_is_critical_say_so(node_url: str, capsys: Captu
     code, out, err = run(capsys, node_url, "apply", str(path), *HERE, "--dry-run", "--loosen")
     assert (code, err) == (0, "")
     assert "  loosens: it allows v = " in out
+    assert run(capsys, node_url, "remove", "brake")[0] == 0, "for the other tests of this node"

@@ -15,7 +15,7 @@ from PIL import Image
 from constraint_crdt.cli import main
 from constraint_crdt.cli import simulate as searching
 from constraint_crdt.cli import simulate as simulating
-from constraint_crdt.cli.output import INTERRUPTED, printable
+from constraint_crdt.cli.output import INTERRUPTED, sentence
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.simulation.histories import History, to_json
 from constraint_crdt.simulation.scenario import Report, Scenario, ScenarioRun
@@ -145,7 +145,7 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_fleet_runs(endin
     ):
         assert main(["simulate", "--plot", str(path)]) == 1
         said = refusal(capsys)
-        assert said.startswith(f"cannot write {printable(path)}: ")
+        assert said.startswith(sentence(f"cannot write {path}: "))
         assert says in said
     assert sorted(tmp_path.iterdir()) == [file, folder]
 
