@@ -148,6 +148,20 @@ def test_the_latest_turns_of_all_nodes_are_kept_in_order_and_bounded(followed: F
     assert [each.since for each in bounded.latest(9)] == [17, 18, 19]
 
 
+def test_violations_between_which_a_node_told_no_turn_are_several(followed: Followed) -> None:
+    """The defect: of a constraint that flaps each second told state was a violation, and these counted as a single one."""
+    for since in (2.0, 5.0, 5.4, 8.0):  # 5.4: the same one, as a new life of the node has it
+        followed.told("b", VerdictState.VIOLATED, int(since * SECOND))
+        followed.history.latest(1)
+    assert list(followed.history.flapping(0, 3)) == [(3, "speed", "b")]
+    for since in (9.0, 12.0):
+        followed.told("b", VerdictState.HOLDS, int(since * SECOND))
+    [found] = followed.history.report("speed", 10).nodes
+    assert [(each.state, each.since) for each in found.spells] == [
+        ("violated", 2 * SECOND), ("violated", 5 * SECOND), ("violated", 8 * SECOND), ("holds", 9 * SECOND)
+    ]  # fmt: skip
+
+
 async def test_the_command_tells_the_margin_and_each_spell(followed: Followed) -> None:
     followed.verdicts.values = {"speed": 9.0}
     await followed.history.sample()

@@ -443,6 +443,9 @@ TURNS = 100
 FLAPPING_LOOKED_AT = 200
 """Constraints among which those that flap are found, at most: those told of last."""
 
+ANEW = 1_000_000_000
+"""ns between the beginnings of two violations of a constraint on a node that were told without a turn between them."""
+
 LATEST_TURNS = 500
 """The latest turns of all constraints on all nodes, kept in their order."""
 
@@ -634,7 +637,7 @@ class VerdictHistory:
         turns = by_node.setdefault(node, deque())
         if turns and verdict.since < turns[-1].since:
             return  # of a former life
-        if turns and (verdict.since == turns[-1].since or verdict.state is turns[-1].state):
+        if turns and (verdict.since == turns[-1].since or (verdict.state is turns[-1].state and not _is_again(turns[-1], verdict))):
             # A violation keeps its beginning from pending on; a new life restates the old spell.
             if verdict.since == turns[-1].since and (verdict.inputs or not turns[-1].inputs):
                 if verdict.state is not turns[-1].state:
@@ -647,6 +650,11 @@ class VerdictHistory:
         if len(turns) > TURNS:
             turns.popleft()
             self._held -= 1
+
+
+def _is_again(before: NodeVerdict, verdict: NodeVerdict) -> bool:
+    """True for another violation after one that has ended: of many turns a node does not tell each."""
+    return verdict.state is VerdictState.VIOLATED and verdict.since - before.since >= ANEW
 
 
 def _known(number: float) -> float | None:
