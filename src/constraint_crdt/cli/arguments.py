@@ -190,7 +190,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {sentence(message)}; see `{self.prog} --help`\n")
 
     def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:
-        """As argparse does, but for an output that cannot be written: that is not hidden."""
+        """As argparse does, without hiding a failed write."""
         if message:
             (file or sys.stderr).write(message)
 

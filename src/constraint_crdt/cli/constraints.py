@@ -486,7 +486,7 @@ def _told_changes(done: Sequence[tuple[Changed, Sequence[str]]]) -> list[str]:
 
 
 def _check_loosened(done: Sequence[tuple[Changed, Sequence[str]]]) -> None:
-    """Raise `CommandFailedError` for changes of a dry run that need `--loosen`."""
+    """Raise `CommandFailedError` for changes of a dry run in need of `--loosen`."""
     refused = [str(each.id) for each, _ in done if each.effect is not None and each.effect.needs_loosen]
     if refused:
         raise CommandFailedError(f"it would be refused: it loosens what is critical: {_some(refused)}: say --loosen if it is meant")

@@ -60,13 +60,13 @@ TURNED: Final = frozenset(KINDS_OF_TURNS.values())
 JOINED: Final = TURNED | {EventKind.PEER_UP.value, EventKind.PEER_DOWN.value}
 
 MANY, AT_ONCE = 3, 10_000_000_000
-"""Nodes with the same event that have a line together, and the ns between the first and the last."""
+"""The least number of nodes with the same event to share a line, and the ns between the first event and the last."""
 
 MANY_HERE, UNKNOWN_HERE, HERE_AT_ONCE = 5, 2, 2_000_000_000
-"""The same of constraints on a node; of those that became unknown, mostly for a single sensor."""
+"""The same for constraints of a node, and for constraints becoming unknown there, mostly because of a single sensor."""
 
 FLAPPING = 4
-"""Turns of a constraint on a node that have a line together."""
+"""The least number of turns of a constraint on a node to share a line."""
 
 CALM = 600_000_000_000
 """ns without a turn, after which a constraint does not flap."""
@@ -180,7 +180,7 @@ def _kinds(asked: Sequence[str]) -> frozenset[str]:
 
 
 def _follow(stream: Iterator[Heard], turns: "_Turns", lines: "EventLines") -> None:
-    """Print new events. Turns are asked for after a notice of changes, and wait for it, so that those at once have a line."""
+    """Print new events. A notice of changes leads to a request for turns. Turns wait for the notice, to be joined."""
     waiting: list[Told] = []
     asked = time.monotonic()
     for heard in stream:
@@ -259,7 +259,7 @@ class _Run:
 
 
 class EventLines:
-    """Prints events: a line for those that flap, or happen in many places at once."""
+    """Prints events. Flapping and simultaneous events share a line."""
 
     def __init__(self, selection: Selection, *, each: bool, as_json: bool) -> None:
         self._selection = selection
@@ -296,7 +296,7 @@ class EventLines:
                 yield from ((each.time, each.line()) for each in group)
 
     def _turn(self, told: Sequence[Told]) -> tuple[list[Told], list[_Run]]:
-        """The events that do not flap, and the runs of those that do."""
+        """The events outside of flapping runs, and these runs."""
         runs: list[tuple[Told, _Run | None]] = []
         for each in told:
             if each.kind not in TURNED:

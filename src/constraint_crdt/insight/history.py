@@ -444,7 +444,7 @@ FLAPPING_LOOKED_AT = 200
 """Constraints among which those that flap are found, at most: those told of last."""
 
 ANEW = 1_000_000_000
-"""ns between the beginnings of two violations of a constraint on a node that were told without a turn between them."""
+"""The least ns between the beginnings of two violations of a constraint on a node, told without a turn between them."""
 
 LATEST_TURNS = 500
 """The latest turns of all constraints on all nodes, kept in their order."""
@@ -653,7 +653,7 @@ class VerdictHistory:
 
 
 def _is_again(before: NodeVerdict, verdict: NodeVerdict) -> bool:
-    """True for another violation after one that has ended: of many turns a node does not tell each."""
+    """True for a new violation. Of many turns a node tells some only, so the end of the former may be missing."""
     return verdict.state is VerdictState.VIOLATED and verdict.since - before.since >= ANEW
 
 

@@ -583,7 +583,7 @@ def _explained(client: "Client", flags: "Namespace") -> ExplainReport | BudgetEx
 
 
 def _other_thing(client: "Client", name: str) -> str | None:
-    """The sort of thing that has this name, with the command that shows it."""
+    """The kind of the thing with this name, and the command for it."""
     for tile in client.tiles():
         if name in (tile.id, f"{tile.room}/{tile.id}"):
             command = shlex.join(["constraint-crdt", "tile", "get", tile.room, tile.id])
