@@ -26,6 +26,9 @@ WORDS = [
 ENDLESS = {"node", "demo", "watch", "mcp", "simulate", "replay", "completion", "plan", "retire"}
 """Commands that go on for some time, and one that ends the node of all tests here."""
 
+WAITS = {"node", "--follow", "--wait", "--timeout"}
+"""Left out: the node is the live one, and the others may wait for as long as they say."""
+
 TRIES = 5000 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 40
 
 
@@ -33,7 +36,7 @@ def some_words(parser: argparse.ArgumentParser, draw: random.Random) -> list[str
     """A command line for this command."""
     flags, rest = [], []
     for action in parser._actions:
-        if isinstance(action, argparse._HelpAction | argparse._SubParsersAction) or action.dest in ("node", "request.follow"):
+        if isinstance(action, argparse._HelpAction | argparse._SubParsersAction) or WAITS & {action.dest, *action.option_strings}:
             continue
         if action.option_strings:
             if action.required or draw.random() < 0.25:
