@@ -684,8 +684,8 @@ def test_axe_finds_nothing_on_any_view_in_either_theme(page: Chromium, fleet: Li
     fleet.do(forge.disable(["idle"], why="nobody needs it"))
     fleet.do(forge.budgets.define("dock", 5, lease=60.0))
     hold = fleet.do(forge.budgets.acquire("dock", 2, timeout=10.0, holder="robot-7"))
-    fleet.do(forge.add_constraint("paced", when="v < 9.0"))
-    rollout = fleet.do(forge.rollouts.begin([AddConstraint(id="paced", when="v < 8.0")], stages=["!never", "!ever"]))
+    fleet.do(forge.add_constraint("staged", when="v < 9.0"))
+    rollout = fleet.do(forge.rollouts.begin([AddConstraint(id="staged", when="v < 8.0")], stages=["!never", "!ever"]))
     fleet.do(forge.tiles.put("hall", "sign", "the gate is open", tags=["red"]))
     fleet.do(forge.counters.move("parts", 3))
     fleet.do(forge.measure({"v": 2.0}))
@@ -755,6 +755,7 @@ def test_axe_finds_nothing_on_any_view_in_either_theme(page: Chromium, fleet: Li
     page.until(lambda: "None of the constraints" in page.text("#constraints-empty"), "nothing is found")
     looks(page, "#constraints", "nothing is found")
     fleet.do(forge.rollouts.back(rollout.id))
+    fleet.do(eventually(lambda: not any(node.gossip.state.rollouts.active for node in fleet.nodes)))
     fleet.do(forge.tiles.delete("hall", "sign"))
     for silence in fleet.ask(forge.fleet_alerts.silences):
         fleet.do(forge.fleet_alerts.unsilence(silence.id))
@@ -884,7 +885,7 @@ def test_a_rollout_is_told_above_the_constraints_and_can_be_stopped_and_rolled_b
     node = fleet.nodes[1]
     fleet.do(node.add_constraint("paced", when="pace < 9.0"))
     shown(page, "paced")
-    assert page.run("return document.getElementById('rollouts-now').hidden") is True
+    page.until(lambda: page.run("return document.getElementById('rollouts-now').hidden"), "none is active")
     staged = [AddConstraint(id="paced", when="pace < 5.0")]
     rollout = fleet.do(node.rollouts.begin(staged, stages=["!never", "!ever"], gate="violations == 0 for 10m"))
     page.until(lambda: f"Rollout {rollout.id}: stage 1 of 2, !never: 1 constraint" in page.text("#rollouts-now"), "the rollout")
