@@ -49,6 +49,7 @@ def some_words(parser: argparse.ArgumentParser, draw: random.Random) -> list[str
     return [*parser.prog.split()[1:], *(word for flag in flags for word in flag), *rest]
 
 
+@pytest.mark.slow
 def test_any_words_are_taken_or_refused_in_one_sentence(
     node_url: str, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
