@@ -448,11 +448,12 @@ def test_alerts_are_acknowledged_and_silenced_from_the_page(page: Chromium, flee
     page.run(anew, '#alerts-list [data-focus="silence unsafe/alerting_3"]')
     page.press(Keys.ESCAPE)
     page.until(lambda: not page.count("dialog[open]"), "it closes")
-    assert page.run("return document.activeElement.dataset.focus") == "silence unsafe/alerting_3", "also if it was put in anew"
+    focused = "return document.activeElement.dataset.focus"
+    page.until(lambda: page.run(focused) == "silence unsafe/alerting_3", "the focus is back, also if that was put in anew")
     page.click('#alerts-list [data-focus="silence rule unsafe"]')
     page.click("#reason-yes")
     page.until(lambda: page.text("#reason-error") == "Say why, for the others.", "a silence needs a reason")
-    assert page.run("return document.activeElement.id") == "reason-why"
+    page.until(lambda: page.run("return document.activeElement.id") == "reason-why", "the field has the focus")
     page.type("#reason-why", "works on the dock")
     page.type("#reason-on", "kind in (")
     page.click("#reason-yes")
@@ -851,7 +852,7 @@ def test_an_incident_is_seen_to_with_the_keyboard_alone(page: Chromium, fleet: L
     assert focused() == "edit", "the focus is where it was"
     page.press(Keys.ESCAPE)
     page.until(lambda: page.run("return detail.hidden"), "it closes")
-    assert page.run("return document.activeElement.dataset.id") == "keyed"
+    page.until(lambda: page.run("return document.activeElement.dataset.id") == "keyed", "the focus is back")
 
 
 def test_the_focus_moves_to_a_page_with_its_content_and_only_once(page: Chromium, fleet: LiveFleet) -> None:
