@@ -28,7 +28,7 @@ import msgspec
 
 from constraint_crdt.cli.connection import as_failure, connect
 from constraint_crdt.cli.output import STYLES, MisuseError, printable
-from constraint_crdt.client import ClientError
+from constraint_crdt.client import ClientError, NotFound
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.wire import Gap, Happened, Heard
 from constraint_crdt.errors import ConstraintCrdtError
@@ -220,7 +220,10 @@ class _Turns:
 
     def fresh(self, most: int) -> list[Told]:
         """The turns since the last call, of the latest `most`; of `MOST_TURNS` if all of those are new."""
-        turns = self._client.turns(last=most)
+        try:
+            turns = self._client.turns(last=most)
+        except NotFound:  # a node of 0.1.0 tells none
+            return []
         if len(turns) == most < MOST_TURNS and not any(_key(each) in self._seen for each in turns):
             turns = self._client.turns(last=MOST_TURNS)
         found = [told for told in map(self._take, turns) if told is not None]
