@@ -80,6 +80,8 @@ def row(found: ConstraintReport) -> dict[str, object]:
         ("speed <= 1.5", {"speed": 9.0}, "speed = 9.0, 7.5 above the limit (500 %)"),
         ("speed < 1.5", {"speed": 1.0}, "speed = 1.0, 0.5 below the limit (33.3 %)"),
         ("battery >= 20", {"battery": 5}, "battery = 5, 15 below the limit (75 %)"),
+        ("ping_ms < 20.0", {"ping_ms": 250.0}, "ping_ms = 250.0, 230 above the limit (1150 %)"),
+        ("speed <= 1.0", {"speed": 1e9}, "speed = 1000000000.0, 1e+09 above the limit (1e+11 %)"),
         ("battery > -20", {"battery": -15}, "battery = -15, 5 above the limit (25 %)"),
         ("speed <= 1.5", {"speed": 1.5}, "speed = 1.5, at the limit"),
         ("speed <= 0.0", {"speed": 3.0}, "speed = 3.0, 3 beyond the limit"),
