@@ -188,6 +188,20 @@ def test_the_hashes_of_a_row_are_the_same(stretches: list[tuple[int, int, bool]]
     assert [place for place, _ in levels[0][0]] == sorted({each // fan for each, kind in seqs if kind == 1})
 
 
+_HASHES = st.dictionaries(st.integers(0, 40), st.binary(min_size=4, max_size=4), max_size=20)
+
+
+@given(_HASHES, st.dictionaries(st.integers(0, 45), st.none() | st.binary(min_size=4, max_size=4), max_size=6), st.sampled_from([1, 3, 16]))
+def test_the_hashes_above_changed_ones_are_the_same_and_those_of_the_whole_level(
+    before: dict[int, bytes], changed: dict[int, bytes | None], fan: int
+) -> None:
+    found = [core.hash_above(before, changed, fan, 4, b"level") for core in cores()]
+    assert list(found[0].items()) == list(found[-1].items())
+    after = {place: part for place, part in sorted({**before, **changed}.items()) if part is not None}
+    whole = _cells.hash_level(after, fan, 4, b"level")
+    assert found[0] == {place: whole.get(place) for place in {each // fan for each in changed}}
+
+
 @given(
     st.lists(st.tuples(st.sampled_from([1, 3]), st.sampled_from(["a", "b", "\ud800", 5, 6, 2**70, "k" * 40, "k" * 41])), max_size=6)
 )
@@ -214,6 +228,17 @@ def test_the_compiled_hashes_refuse_what_they_cannot_hash() -> None:
     for below in ({1: bytes(16), 0: bytes(16)}, {0: bytes(15)}, {-1: bytes(16)}):
         with pytest.raises(ValueError, match="ascending order"):
             _cells.hash_level(below, 16, 16, b"")
+    for fan, size, person in ((0, 16, b""), (16, 0, b""), (16, 33, b""), (17, 16, b""), (2**40, 16, b""), (16, 16, bytes(17))):
+        with pytest.raises(ValueError, match="out of bounds"):
+            _cells.hash_above({}, {0: bytes(16)}, fan, size, person)
+    for place in (-1, 2**63 - 1):
+        with pytest.raises(ValueError, match="a place is out of bounds"):
+            _cells.hash_above({}, {place: bytes(16)}, 16, 16, b"")
+    for before, changed in (({1: bytes(15)}, {0: bytes(16)}), ({}, {0: bytes(17)})):
+        with pytest.raises(ValueError, match="of one size"):
+            _cells.hash_above(before, changed, 16, 16, b"")
+    with pytest.raises(TypeError):
+        _cells.hash_above({1: "hash"}, {0: None}, 16, 16, b"")
 
 
 @given(

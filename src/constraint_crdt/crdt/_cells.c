@@ -2163,6 +2163,90 @@ hash_level(PyObject *Py_UNUSED(module), PyObject *arguments)
     return NULL;
 }
 
+/* Copies the hash at a place, if there is one. 1: copied, 0: there is none, -1: an error. A hash of None counts as none. */
+static int
+copy_hash(PyObject *before, PyObject *changed, long long place, int size, uint8_t *target)
+{
+    PyObject *key = PyLong_FromLongLong(place);
+    if (key == NULL)
+        return -1;
+    PyObject *hash = PyDict_GetItemWithError(changed, key);
+    if (hash == NULL && !PyErr_Occurred())
+        hash = PyDict_GetItemWithError(before, key);
+    Py_DECREF(key);
+    if (hash == NULL)
+        return PyErr_Occurred() ? -1 : 0;
+    if (hash == Py_None)
+        return 0;
+    char *bytes;
+    Py_ssize_t held;
+    if (PyBytes_AsStringAndSize(hash, &bytes, &held) < 0)
+        return -1;
+    if (held != size) {
+        PyErr_SetString(PyExc_ValueError, "the hashes of a level are of one size");
+        return -1;
+    }
+    memcpy(target, bytes, (size_t)size);
+    return 1;
+}
+
+static PyObject *
+hash_above(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *before, *changed, *at, *ignored;
+    const char *person;
+    long long fan;
+    int size, good = 1;
+    Py_ssize_t person_size, next = 0;
+    if (!PyArg_ParseTuple(arguments, "O!O!Liy#", &PyDict_Type, &before, &PyDict_Type, &changed, &fan, &size, &person, &person_size))
+        return NULL;
+    uint8_t data[2 * BLOCK];
+    if (fan < 1 || fan > 2 * BLOCK || size < 1 || size > DIGEST_BYTES || fan * size > 2 * BLOCK || person_size > PERSON_BYTES) {
+        PyErr_SetString(PyExc_ValueError, "the size of a block, of its hash or of its purpose is out of bounds");
+        return NULL;
+    }
+    PyObject *found = PyDict_New();
+    Hasher start;
+    hasher_begin(&start, size, person, person_size, "", 0);
+    good = found != NULL;
+    while (good && PyDict_Next(changed, &next, &at, &ignored)) {
+        long long place = PyLong_AsLongLong(at);
+        if (place < 0 || place > INT64_MAX - fan) {
+            if (!PyErr_Occurred())
+                PyErr_SetString(PyExc_ValueError, "a place is out of bounds");
+            good = 0;
+            break;
+        }
+        long long parent = place / fan;
+        PyObject *key = PyLong_FromLongLong(parent);
+        PyObject *done = key == NULL ? NULL : PyDict_GetItemWithError(found, key);
+        good = key != NULL && !PyErr_Occurred();
+        int any = 0;
+        if (good && done == NULL) {
+            memset(data, 0, (size_t)(fan * size));
+            for (long long child = 0; child < fan && good; child++) {
+                int copied = copy_hash(before, changed, parent * fan + child, size, data + child * size);
+                good = copied >= 0;
+                any |= copied > 0;
+            }
+            if (good && any) {
+                uint8_t digest[DIGEST_BYTES];
+                Hasher hasher = start;
+                hasher_update(&hasher, data, (Py_ssize_t)(fan * size));
+                hasher_end(&hasher, digest, size);
+                good = put_hash(found, parent, digest, size);
+            } else if (good) {
+                good = PyDict_SetItem(found, key, Py_None) == 0;
+            }
+        }
+        Py_XDECREF(key);
+    }
+    if (good)
+        return found;
+    Py_XDECREF(found);
+    return NULL;
+}
+
 static PyObject *
 all_hashed(PyObject *Py_UNUSED(module), PyObject *sequence)
 {
@@ -2692,6 +2776,7 @@ static PyMethodDef functions[] = {
     {"fill_digests", fill_digests, METH_VARARGS, NULL},
     {"gaps_of", gaps_of, METH_VARARGS, NULL},
     {"has_repeats", has_repeats, METH_O, NULL},
+    {"hash_above", hash_above, METH_VARARGS, NULL},
     {"hash_blocks", hash_blocks, METH_VARARGS, NULL},
     {"hash_level", hash_level, METH_VARARGS, NULL},
     {"join_cells", join_cells, METH_O, NULL},

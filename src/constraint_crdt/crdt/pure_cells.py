@@ -203,6 +203,17 @@ def hash_level(below: dict[int, bytes], fan: int, size: int, person: bytes) -> d
     return found
 
 
+def hash_above(
+    before: dict[int, bytes], changed: dict[int, bytes | None], fan: int, size: int, person: bytes
+) -> dict[int, bytes | None]:
+    """The changed hashes of the level above some changed hashes; None where no hash is left below. `before`: all others, by place."""
+    found: dict[int, bytes | None] = {}
+    for place in dict.fromkeys([each // fan for each in changed]):
+        parts = [changed[each] if each in changed else before.get(each) for each in range(place * fan, (place + 1) * fan)]
+        found[place] = blake(b"".join([part or bytes(size) for part in parts]), size, person) if any(parts) else None
+    return found
+
+
 def has_repeats(cells: Sequence[Cell]) -> bool:
     """True if two cells have the same kind and key."""
     return len({(cell.kind, cell.key) for cell in cells}) < len(cells)

@@ -20,7 +20,7 @@ Rules kept here:
 - The tree of a row is made when it is first needed, O(cells), and follows each change after that, O(changes).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Final, NamedTuple
 
@@ -294,8 +294,7 @@ class SignedRows:
         if dirty is None:
             tree.levels = _hashes_of(self._standing(replica, 0, MAX_COUNT), tree.above(0))
         elif dirty:
-            blocks = {block: self._block(replica, tree, block, {}, frozenset()) for block in dirty}
-            _put_all(tree, _above(tree, blocks))
+            _put_all(tree, _above(tree, self._blocks(replica, dirty)))
         self._dirty[replica] = set()
         return tree
 
@@ -349,8 +348,7 @@ class SignedRows:
                 superseded.append(before)
             if slot in tree.by_slot:
                 gone.add(tree.by_slot[slot])
-        added = {cell.seq: covered_digest(cell) for cell in new if cell.kind != SIGNATURE}
-        added |= {each.seq: each.digest for each in news}
+        added = [cell.seq for cell in new if cell.kind != SIGNATURE] + [each.seq for each in news]
         settled = [cell for cell in new if cell.kind == SETTLED]
         by_stretch: dict[int, list[int]] = {}
         for seq in (*tree.by_seq, *added) if settled else ():
@@ -360,7 +358,7 @@ class SignedRows:
             standing = [each.seq for each in self._standing(run.replica, low - 1, low + STRETCH - 1)]
             gone.update(unsettled(cell, [*by_stretch.get(int(cell.key), ()), *standing]))
         touched = {seq // FAN for seq in (*gone, *added)}
-        hashes = _above(tree, {block: self._block(run.replica, tree, block, added, gone) for block in touched})
+        hashes = _above(tree, self._blocks(run.replica, touched, new, news, gone))
         root = _root({**tree.levels[-1], **hashes[-1]})
         return Prediction(run, root, [], hashes, news, frozenset(gone), False, superseded, known)
 
@@ -409,22 +407,38 @@ class SignedRows:
 
     # --- the tree --------------------------------------------------------------------------------------------------------
 
-    def _block(
-        self, replica: Replica, tree: _Tree, block: int, added: Mapping[int, bytes], gone: frozenset[int] | set[int]
-    ) -> bytes | None:
-        low = block * FAN
-        standing = self._standing(replica, low - 1, low + FAN - 1)
-        if not (tree.by_seq or added):
-            kept = [cell for cell in standing if cell.seq not in gone] if gone else standing
-            return core.hash_blocks(kept, SIGNATURE, FAN, HASH_BYTES, _PERSONS[0]).get(block)
-        found = {cell.seq: covered_digest(cell) for cell in standing if cell.kind != SIGNATURE and cell.seq not in gone}
-        for seq in range(low, low + FAN):
-            digest = added.get(seq)
-            if digest is None and seq in tree.by_seq:
-                digest = tree.by_seq[seq].digest
-            if digest is not None and seq not in gone:
-                found[seq] = digest
-        return _hash([found[seq] for seq in sorted(found)], 0) if found else None
+    def _blocks(
+        self,
+        replica: Replica,
+        touched: Iterable[int],
+        new: Sequence[Cell] = (),
+        news: Sequence[Stub] = (),
+        gone: Collection[int] = frozenset(),
+    ) -> dict[int, bytes | None]:
+        """The hashes of some blocks: with new cells and stubs, which come after all others, and without those that are gone."""
+        stubs: Mapping[int, Stub] = self._trees[replica].by_seq
+        if news:
+            stubs = {**stubs, **{each.seq: each for each in news}}
+        blocks, kept = sorted(touched), list[Cell]()
+        mixed: dict[int, Sequence[Cell]] = {}
+        for block in blocks:
+            low = block * FAN
+            cells = self._standing(replica, low - 1, low + FAN - 1)
+            if new:
+                cells = [*cells, *new[core.position(new, low - 1) : core.position(new, low + FAN - 1)]]
+            if gone:
+                cells = [cell for cell in cells if cell.seq not in gone]
+            if stubs and not stubs.keys().isdisjoint(range(low, low + FAN)):
+                mixed[block] = cells
+            else:
+                kept += cells
+        hashes = core.hash_blocks(kept, SIGNATURE, FAN, HASH_BYTES, _PERSONS[0])
+        found: dict[int, bytes | None] = {block: hashes.get(block) for block in blocks}
+        for block, cells in mixed.items():
+            digests = {seq: stubs[seq].digest for seq in range(block * FAN, (block + 1) * FAN) if seq in stubs and seq not in gone}
+            digests |= {cell.seq: covered_digest(cell) for cell in cells if cell.kind != SIGNATURE and cell.seq not in digests}
+            found[block] = _hash([digests[seq] for seq in sorted(digests)], 0) if digests else None
+        return found
 
 
 def _stub_of(cell: Cell) -> Stub:
@@ -446,8 +460,6 @@ def _hash(parts: Sequence[bytes], level: int) -> bytes:
 
 
 _PERSONS: Final = [b"row tree %d" % level for level in range(LEVELS)]
-_EMPTY: Final = bytes(HASH_BYTES)
-_NONE: Final = [_EMPTY] * FAN
 
 
 def _hashes_of(cells: Sequence[Cell], stubs: Sequence[Stub]) -> list[dict[int, bytes]]:
@@ -469,18 +481,12 @@ def _hashes_of(cells: Sequence[Cell], stubs: Sequence[Stub]) -> list[dict[int, b
     return levels
 
 
-def _above(tree: _Tree, blocks: Hashes) -> list[Hashes]:
+def _above(tree: _Tree, blocks: dict[int, bytes | None]) -> list[Hashes]:
     """The changed hashes of all levels, after some blocks changed."""
     found = [blocks]
     for level in range(1, LEVELS):
-        before, parts = tree.levels[level - 1].get, dict[int, list[bytes]]()
-        for at, digest in found[-1].items():
-            place, offset = divmod(at, FAN)
-            if place not in parts:
-                parts[place] = [before(each, _EMPTY) for each in range(at - offset, at - offset + FAN)]
-            parts[place][offset] = digest or _EMPTY
-        found.append({place: _hash(each, level) if each != _NONE else None for place, each in parts.items()})
-    return found
+        found.append(core.hash_above(tree.levels[level - 1], found[-1], FAN, HASH_BYTES, _PERSONS[level]))
+    return [*found]
 
 
 def _root(stretches: Hashes) -> bytes:
