@@ -200,6 +200,9 @@ def test_the_hashes_above_changed_ones_are_the_same_and_those_of_the_whole_level
     after = {place: part for place, part in sorted({**before, **changed}.items()) if part is not None}
     whole = _cells.hash_level(after, fan, 4, b"level")
     assert found[0] == {place: whole.get(place) for place in {each // fan for each in changed}}
+    roots = [core.hash_places(before, changed, 4, 32, b"root") for core in cores()]
+    joined = b"".join(place.to_bytes(8, "big") + part for place, part in after.items())
+    assert roots[0] == roots[-1] == _cells.blake(joined, 32, b"root")
 
 
 @given(
@@ -237,8 +240,15 @@ def test_the_compiled_hashes_refuse_what_they_cannot_hash() -> None:
     for before, changed in (({1: bytes(15)}, {0: bytes(16)}), ({}, {0: bytes(17)})):
         with pytest.raises(ValueError, match="of one size"):
             _cells.hash_above(before, changed, 16, 16, b"")
+        with pytest.raises(ValueError, match="of one size"):
+            _cells.hash_places(before, changed, 16, 32, b"")
     with pytest.raises(TypeError):
         _cells.hash_above({1: "hash"}, {0: None}, 16, 16, b"")
+    for size, wide, person in ((0, 16, b""), (33, 16, b""), (16, 0, b""), (16, 33, b""), (16, 16, bytes(17))):
+        with pytest.raises(ValueError, match="out of bounds"):
+            _cells.hash_places({}, {}, size, wide, person)
+    with pytest.raises(ValueError, match="out of bounds"):
+        _cells.hash_places({-1: bytes(16)}, {}, 16, 32, b"")
 
 
 @given(

@@ -2248,6 +2248,50 @@ hash_above(PyObject *Py_UNUSED(module), PyObject *arguments)
 }
 
 static PyObject *
+hash_places(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *before, *changed;
+    const char *person;
+    int size, wide;
+    Py_ssize_t person_size;
+    if (!PyArg_ParseTuple(arguments, "O!O!iiy#", &PyDict_Type, &before, &PyDict_Type, &changed, &size, &wide, &person, &person_size))
+        return NULL;
+    if (size < 1 || size > DIGEST_BYTES || wide < 1 || wide > DIGEST_BYTES || person_size > PERSON_BYTES) {
+        PyErr_SetString(PyExc_ValueError, "the size of a hash or of its purpose is out of bounds");
+        return NULL;
+    }
+    PyObject *all = PyDict_Copy(before);
+    PyObject *places = all == NULL || PyDict_Update(all, changed) < 0 ? NULL : PyDict_Keys(all);
+    int good = places != NULL && PyList_Sort(places) == 0;
+    Py_ssize_t count = good ? PyList_Size(places) : 0;
+    Hasher hasher;
+    hasher_begin(&hasher, wide, person, person_size, "", 0);
+    for (Py_ssize_t at = 0; at < count && good; at++) {
+        uint8_t data[8 + DIGEST_BYTES];
+        long long place = PyLong_AsLongLong(PyList_GetItem(places, at));
+        if (place < 0) {
+            if (!PyErr_Occurred())
+                PyErr_SetString(PyExc_ValueError, "a place is out of bounds");
+            good = 0;
+            break;
+        }
+        for (int byte = 0; byte < 8; byte++)
+            data[byte] = (uint8_t)(place >> (56 - 8 * byte));
+        int copied = copy_hash(all, all, place, size, data + 8);
+        good = copied >= 0;
+        if (copied > 0)
+            hasher_update(&hasher, data, 8 + size);
+    }
+    Py_XDECREF(all);
+    Py_XDECREF(places);
+    if (!good)
+        return NULL;
+    uint8_t digest[DIGEST_BYTES];
+    hasher_end(&hasher, digest, wide);
+    return PyBytes_FromStringAndSize((const char *)digest, wide);
+}
+
+static PyObject *
 all_hashed(PyObject *Py_UNUSED(module), PyObject *sequence)
 {
     Py_ssize_t count, place = 0;
@@ -2779,6 +2823,7 @@ static PyMethodDef functions[] = {
     {"hash_above", hash_above, METH_VARARGS, NULL},
     {"hash_blocks", hash_blocks, METH_VARARGS, NULL},
     {"hash_level", hash_level, METH_VARARGS, NULL},
+    {"hash_places", hash_places, METH_VARARGS, NULL},
     {"join_cells", join_cells, METH_O, NULL},
     {"lowered", lowered, METH_VARARGS, NULL},
     {"of_kinds", of_kinds, METH_VARARGS, NULL},

@@ -214,6 +214,14 @@ def hash_above(
     return found
 
 
+def hash_places(before: dict[int, bytes], changed: dict[int, bytes | None], size: int, wide: int, person: bytes) -> bytes:
+    """The hash, in `wide` bytes, of the hashes of `size` bytes of a level and their places, some of them changed; None: no more."""
+    after = sorted({**before, **changed}.items())
+    if any(part is not None and len(part) != size for _, part in after):
+        raise ValueError("the hashes of a level are of one size")
+    return blake(b"".join([place.to_bytes(8, "big") + part for place, part in after if part is not None]), wide, person)
+
+
 def has_repeats(cells: Sequence[Cell]) -> bool:
     """True if two cells have the same kind and key."""
     return len({(cell.kind, cell.key) for cell in cells}) < len(cells)

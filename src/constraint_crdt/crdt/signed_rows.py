@@ -54,6 +54,8 @@ def _check_settled(key: str, value: bytes) -> None:
 
 
 register(SIGNATURE, bytes, _check_signature, key_bytes=1)
+SIGNATURE_HEAD: Final = make_cell(SIGNATURE, "", bytes(SIGNATURE_BYTES)).data[:-SIGNATURE_BYTES]
+"""The bytes of a SIGNATURE cell in front of the signature."""
 register(SETTLED, bytes, _check_settled, key_bytes=20)
 
 
@@ -97,7 +99,7 @@ def signature_mark(cell: Cell) -> bytes:
     return core.blake(value_of(cell), HASH_BYTES, b"signature")
 
 
-Hashes = Mapping[int, bytes | None]
+Hashes = dict[int, bytes | None]
 """Changed hashes of a level by their place; None for an empty place."""
 
 
@@ -295,6 +297,8 @@ class SignedRows:
             tree.levels = _hashes_of(self._standing(replica, 0, MAX_COUNT), tree.above(0))
         elif dirty:
             _put_all(tree, _above(tree, self._blocks(replica, dirty)))
+        else:
+            return tree
         self._dirty[replica] = set()
         return tree
 
@@ -315,8 +319,9 @@ class SignedRows:
 
     # --- the readers -----------------------------------------------------------------------------------------------------
 
-    def predict(self, run: Run, known: int) -> Prediction:
+    def predict(self, run: Run, known: int, noted: Sequence[Cell] = ()) -> Prediction:
         """The row after `run`, whose cells have their digests. `known`: the clock of the row here, at least the `lo` of the run.
+        `noted`: see `Prediction`.
 
         Raises `ConstraintCrdtError` for malformed stubs.
         """
@@ -326,9 +331,9 @@ class SignedRows:
         tree = self._trees.get(run.replica)
         if run.lo == 0 or tree is None or not known:
             levels = _hashes_of(run.cells, stubs)
-            return Prediction(run, _root(levels[-1]), levels, (), stubs, frozenset(), True)
+            return Prediction(run, _root(levels[-1]), levels, (), stubs, frozenset(), True, noted=noted)
         self._fresh(run.replica)
-        new = [cell for cell in run.cells if cell.seq > known]
+        new = [cell for cell in (run.cells if run.lo == known else run.above(known)) if cell.kind != SIGNATURE]
         news = [each for each in stubs if each.seq > known]
         gone: set[int] = set()
         for cell in new:
@@ -348,7 +353,9 @@ class SignedRows:
                 superseded.append(before)
             if slot in tree.by_slot:
                 gone.add(tree.by_slot[slot])
-        added = [cell.seq for cell in new if cell.kind != SIGNATURE] + [each.seq for each in news]
+        added = [each.seq for each in new]
+        if news:
+            added += [each.seq for each in news]
         settled = [cell for cell in new if cell.kind == SETTLED]
         by_stretch: dict[int, list[int]] = {}
         for seq in (*tree.by_seq, *added) if settled else ():
@@ -359,8 +366,8 @@ class SignedRows:
             gone.update(unsettled(cell, [*by_stretch.get(int(cell.key), ()), *standing]))
         touched = {seq // FAN for seq in (*gone, *added)}
         hashes = _above(tree, self._blocks(run.replica, touched, new, news, gone))
-        root = _root({**tree.levels[-1], **hashes[-1]})
-        return Prediction(run, root, [], hashes, news, frozenset(gone), False, superseded, known)
+        root = _root(tree.levels[-1], hashes[-1])
+        return Prediction(run, root, [], hashes, news, frozenset(gone), False, superseded, known, noted)
 
     def adopt(self, prediction: Prediction) -> None:
         """Take a prediction over, after its run was applied."""
@@ -414,7 +421,7 @@ class SignedRows:
         new: Sequence[Cell] = (),
         news: Sequence[Stub] = (),
         gone: Collection[int] = frozenset(),
-    ) -> dict[int, bytes | None]:
+    ) -> Hashes:
         """The hashes of some blocks: with new cells and stubs, which come after all others, and without those that are gone."""
         stubs: Mapping[int, Stub] = self._trees[replica].by_seq
         if news:
@@ -433,7 +440,7 @@ class SignedRows:
             else:
                 kept += cells
         hashes = core.hash_blocks(kept, SIGNATURE, FAN, HASH_BYTES, _PERSONS[0])
-        found: dict[int, bytes | None] = {block: hashes.get(block) for block in blocks}
+        found: Hashes = {block: hashes.get(block) for block in blocks}
         for block, cells in mixed.items():
             digests = {seq: stubs[seq].digest for seq in range(block * FAN, (block + 1) * FAN) if seq in stubs and seq not in gone}
             digests |= {cell.seq: covered_digest(cell) for cell in cells if cell.kind != SIGNATURE and cell.seq not in digests}
@@ -481,17 +488,16 @@ def _hashes_of(cells: Sequence[Cell], stubs: Sequence[Stub]) -> list[dict[int, b
     return levels
 
 
-def _above(tree: _Tree, blocks: dict[int, bytes | None]) -> list[Hashes]:
+def _above(tree: _Tree, blocks: Hashes) -> list[Hashes]:
     """The changed hashes of all levels, after some blocks changed."""
     found = [blocks]
     for level in range(1, LEVELS):
         found.append(core.hash_above(tree.levels[level - 1], found[-1], FAN, HASH_BYTES, _PERSONS[level]))
-    return [*found]
+    return found
 
 
-def _root(stretches: Hashes) -> bytes:
-    parts = [stretch.to_bytes(8) + content for stretch, content in sorted(stretches.items()) if content is not None]
-    return core.blake(b"".join(parts), ROOT_BYTES, b"row root")
+def _root(stretches: dict[int, bytes], changed: Hashes | None = None) -> bytes:
+    return core.hash_places(stretches, changed or {}, HASH_BYTES, ROOT_BYTES, b"row root")
 
 
 def _put_all(tree: _Tree, changes: Sequence[Hashes]) -> None:

@@ -186,15 +186,17 @@ class LocalReplica:
     @property
     def revoked_by(self) -> str | None:
         """The operators that revoked the key of this node; None for a key in use."""
-        if self.authority is None:
+        if self.authority is None or not self.authority.has_revocations:
             return None
         return ", ".join(self.authority.revoked_by(self.authority.member.fingerprint)) or None
 
     @property
     def issuer_revoked_by(self) -> str | None:
         """The operators that revoked the key which certified this node, so that it needs a new certificate; else None."""
-        issuer = None if self.authority is None else self.authority.member.issuer
-        if self.authority is None or issuer is None:
+        if self.authority is None or not self.authority.has_revocations:
+            return None
+        issuer = self.authority.member.issuer
+        if issuer is None:
             return None
         return ", ".join(self.authority.revoked_by(issuer)) or None
 
