@@ -191,7 +191,11 @@ def test_the_hashes_of_a_row_are_the_same(stretches: list[tuple[int, int, bool]]
 _HASHES = st.dictionaries(st.integers(0, 40), st.binary(min_size=4, max_size=4), max_size=20)
 
 
-@given(_HASHES, st.dictionaries(st.integers(0, 45), st.none() | st.binary(min_size=4, max_size=4), max_size=6), st.sampled_from([1, 3, 16]))
+@given(
+    _HASHES,
+    st.dictionaries(st.integers(0, 45), st.none() | st.binary(min_size=4, max_size=4), max_size=6),
+    st.sampled_from([1, 3, 16]),
+)
 def test_the_hashes_above_changed_ones_are_the_same_and_those_of_the_whole_level(
     before: dict[int, bytes], changed: dict[int, bytes | None], fan: int
 ) -> None:

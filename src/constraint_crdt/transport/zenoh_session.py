@@ -636,7 +636,10 @@ class ZenohSession:
                 attachment=attachment or None,
             )
             async with asyncio.timeout(seconds):
-                return await fetched
+                await fetched
+            if signed is not None and page.header is not None and self._authenticator is not None:
+                self._authenticator.answered(signed)
+            return page
         except TimeoutError:
             raise Unreachable(f"{peer.name} did not answer within {seconds:g} s", tuple(page.payloads)) from None
         except zenoh.ZError as error:
