@@ -206,7 +206,7 @@ def hash_level(below: dict[int, bytes], fan: int, size: int, person: bytes) -> d
 def hash_above(
     before: dict[int, bytes], changed: dict[int, bytes | None], fan: int, size: int, person: bytes
 ) -> dict[int, bytes | None]:
-    """The changed hashes of the level above some changed hashes; None where no hash is left below. `before`: all others, by place."""
+    """The changed hashes of the level above some changed hashes; None where no hash is left. `before`: all others, by place."""
     found: dict[int, bytes | None] = {}
     for place in dict.fromkeys([each // fan for each in changed]):
         parts = [changed[each] if each in changed else before.get(each) for each in range(place * fan, (place + 1) * fan)]

@@ -13,8 +13,8 @@ counter of its request. A signature of each message would cost ten times the CPU
 Rules:
 
 1. A tag is checked before a message is read. A message with a wrong tag has no effect.
-2. A request counts once: the receiver remembers the last `WINDOW` counters of each session, and refuses older ones. So requests may
-   overtake each other, and a repeated request is refused. A session that is gone for a moment goes on with its counters.
+2. A request counts once: the receiver remembers the last `WINDOW` counters of each session, and refuses older ones. So requests
+   may overtake each other, and a repeated request is refused. A session that is gone for a moment goes on with its counters.
 3. A reply belongs to one request, by its counter. The requester waits for it, so a late or repeated reply finds no request.
 4. Keys live as long as their sessions. Recorded messages open nothing later, also to a holder of the node's own key.
 5. Of the counter the last 7 bits travel, as in DTLS 1.3 (RFC 9147, 4.2.2), while the requester knows by replies that the receiver is
