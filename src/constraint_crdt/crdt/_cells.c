@@ -6,7 +6,7 @@
  *
  * Rules kept here:
  *
- * - The reader accepts here what it is sure of: an ADD or a COUNTS cell of the usual form. Every other cell is handed to the reader
+ * - The reader accepts here what it is sure of: an ADD, COUNTS or SIGNATURE cell of the usual form. Every other cell is handed to the reader
  *   in Python, which accepts or refuses it. So no rule about malformed input is written twice.
  * - No length in the input is trusted before it was compared with the end of the input.
  * - A cell holds its bytes, its digest and its key in one block of memory. Neither a cell nor a table can be part of a cycle, so the
@@ -28,6 +28,8 @@
 
 #define ADD 1
 #define COUNTS 3
+#define SIGNATURE 28
+#define SIGNATURE_BYTES 64
 #define MAX_KIND 127
 #define ID_BYTES 256
 #define MEANING 3 /* the highest meaning version of definitions that is known: see `definition.py` */
@@ -1609,9 +1611,13 @@ take_cell(Input *input)
     if (!take_array(input, &parts) || parts < 2 || parts > 3 || input->at >= input->end)
         goto other;
     int kind = *input->at++;
-    if ((kind != ADD && kind != COUNTS) || !take_text(input, &key, &key_size) || key_size > ID_BYTES)
+    if ((kind != ADD && kind != COUNTS && kind != SIGNATURE) || !take_text(input, &key, &key_size) || key_size > ID_BYTES)
         goto other;
-    if (kind == ADD) {
+    if (kind == SIGNATURE) {
+        if (parts != 3 || key_size || input->end - input->at < 2 + SIGNATURE_BYTES || memcmp(input->at, "\xc4\x40", 2) != 0)
+            goto other;
+        input->at += 2 + SIGNATURE_BYTES;
+    } else if (kind == ADD) {
         if (!key_size || (parts == 3 && !take_definition(input, &endless)))
             goto other;
     } else {

@@ -422,11 +422,22 @@ class SignedRows:
         news: Sequence[Stub] = (),
         gone: Collection[int] = frozenset(),
     ) -> Hashes:
-        """The hashes of some blocks: with new cells and stubs, which come after all others, and without those that are gone."""
+        """The hashes of some blocks: with new cells and stubs, which come after all others, and without those that are gone.
+
+        `touched`: the places of the blocks, those of the new cells and stubs and of what is gone among them.
+        """
         stubs: Mapping[int, Stub] = self._trees[replica].by_seq
         if news:
             stubs = {**stubs, **{each.seq: each for each in news}}
         blocks, kept = sorted(touched), list[Cell]()
+        if not stubs:  # the usual case
+            for block in blocks:
+                kept += self._standing(replica, block * FAN - 1, block * FAN + FAN - 1)
+            kept += new
+            if gone:
+                kept = [cell for cell in kept if cell.seq not in gone]
+            hashes = core.hash_blocks(kept, SIGNATURE, FAN, HASH_BYTES, _PERSONS[0])
+            return {block: hashes.get(block) for block in blocks}
         mixed: dict[int, Sequence[Cell]] = {}
         for block in blocks:
             low = block * FAN
@@ -435,7 +446,7 @@ class SignedRows:
                 cells = [*cells, *new[core.position(new, low - 1) : core.position(new, low + FAN - 1)]]
             if gone:
                 cells = [cell for cell in cells if cell.seq not in gone]
-            if stubs and not stubs.keys().isdisjoint(range(low, low + FAN)):
+            if not stubs.keys().isdisjoint(range(low, low + FAN)):
                 mixed[block] = cells
             else:
                 kept += cells

@@ -17,8 +17,8 @@ Rules:
    may overtake each other, and a repeated request is refused. A session that is gone for a moment goes on with its counters.
 3. A reply belongs to one request, by its counter. The requester waits for it, so a late or repeated reply finds no request.
 4. Keys live as long as their sessions. Recorded messages open nothing later, also to a holder of the node's own key.
-5. Of the counter the last 7 bits travel, as in DTLS 1.3 (RFC 9147, 4.2.2), while the requester knows by replies that the receiver is
-   near. The receiver tries the counters that they may stand for, the nearest first. The tag is over the whole counter.
+5. Of the counter the last 7 bits travel, as in DTLS 1.3 (RFC 9147, 4.2.2), while the requester knows by replies that the receiver
+   is near. The receiver tries the counters that they may stand for, the nearest first. The tag is over the whole counter.
 6. Pure: random bytes are an argument.
 """
 

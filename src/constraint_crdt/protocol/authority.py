@@ -259,7 +259,7 @@ class Authority:
             rows.write_all(replica, settled)
             seq += len(settled)
         text = signed_text(self._fleet, replica, seq + 1, self._signed.root(replica))
-        rows.write(replica, make_cell(SIGNATURE, "", self._credentials.sign(text)))
+        rows.write(replica, Cell(SIGNATURE, "", SIGNATURE_HEAD + self._credentials.sign(text)))
         return True
 
     def _check_own(self, replica: Replica, cells: Sequence[Cell]) -> None:
@@ -392,7 +392,8 @@ class Authority:
             else:
                 self._admit_run(run, known, admitted, whole=whole)
         self._strip(admitted)
-        self._admit_plain(plain, admitted)
+        if plain:
+            self._admit_plain(plain, admitted)
         admitted.stripped = len(admitted.runs) + len(admitted.doubted) < len(runs)
         self._check_room(admitted)
         return admitted
@@ -527,7 +528,7 @@ class Authority:
 
         A row of which only the end came is doubted: it is to be sent from 0.
         """
-        told = self._told(admitted, VOUCH) if plain else []
+        told = self._told(admitted, VOUCH)
         for run in plain:
             replica, known = run.replica, self._rows.seq(run.replica)
             vouches = self._vouches(replica, [*self._held_vouches(replica), *told])
