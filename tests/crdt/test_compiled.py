@@ -205,6 +205,15 @@ def test_the_hashes_above_changed_ones_are_the_same_and_those_of_the_whole_level
     whole = _cells.hash_level(after, fan, 4, b"level")
     assert found[0] == {place: whole.get(place) for place in {each // fan for each in changed}}
     roots = [core.hash_places(before, changed, 4, 32, b"root") for core in cores()]
+    row = [
+        [core.Cell(kind, "a", b"\x92\x01\xa1a", seq, A) for seq, kind in ((3, 1), (4, 28), (50, 1), (51, 1))] for core in cores()
+    ]
+    for core, cells in zip(cores(), row, strict=True):
+        core.fill_digests(cells, bytes(32), b"row")
+    tree = (before, dict(before)), 28, fan, 4, (b"level 0", b"level 1"), 32, b"root"
+    paths = [core.hash_path(cells, changed, list(tree[0]), *tree[1:]) for core, cells in zip(cores(), row, strict=True)]
+    assert [list(each.items()) for each in paths[0][0]] == [list(each.items()) for each in paths[1][0]]
+    assert paths[0][1] == paths[1][1]
     joined = b"".join(place.to_bytes(8, "big") + part for place, part in after.items())
     assert roots[0] == roots[-1] == _cells.blake(joined, 32, b"root")
 
@@ -227,6 +236,7 @@ def test_a_long_row_without_repeats_has_none_until_one_comes(core: ModuleType) -
 
 def test_the_compiled_hashes_refuse_what_they_cannot_hash() -> None:
     cell = _cells.Cell(1, "a", b"\x92\x01\xa1a", 1, A)
+    wrong: Any = "of another type"
     for fan, size, person in ((0, 16, b""), (16, 0, b""), (16, 33, b""), (16, 16, bytes(17))):
         with pytest.raises(ValueError, match="out of bounds"):
             _cells.hash_blocks([cell], 28, fan, size, person)
@@ -241,18 +251,26 @@ def test_the_compiled_hashes_refuse_what_they_cannot_hash() -> None:
     for place in (-1, 2**63 - 1):
         with pytest.raises(ValueError, match="a place is out of bounds"):
             _cells.hash_above({}, {place: bytes(16)}, 16, 16, b"")
-    for before, changed in (({1: bytes(15)}, {0: bytes(16)}), ({}, {0: bytes(17)})):
+    odd: list[tuple[dict[int, bytes], dict[int, bytes | None]]] = [({1: bytes(15)}, {0: bytes(16)}), ({}, {0: bytes(17)})]
+    for before, changed in odd:
         with pytest.raises(ValueError, match="of one size"):
             _cells.hash_above(before, changed, 16, 16, b"")
         with pytest.raises(ValueError, match="of one size"):
             _cells.hash_places(before, changed, 16, 32, b"")
     with pytest.raises(TypeError):
-        _cells.hash_above({1: "hash"}, {0: None}, 16, 16, b"")
+        _cells.hash_above({1: wrong}, {0: None}, 16, 16, b"")
     for size, wide, person in ((0, 16, b""), (33, 16, b""), (16, 0, b""), (16, 33, b""), (16, 16, bytes(17))):
         with pytest.raises(ValueError, match="out of bounds"):
             _cells.hash_places({}, {}, size, wide, person)
     with pytest.raises(ValueError, match="out of bounds"):
         _cells.hash_places({-1: bytes(16)}, {}, 16, 32, b"")
+    for levels, persons in (([], ()), ([{}], ()), ([{}], (b"", b""))):
+        for core in cores():
+            with pytest.raises(ValueError, match="a purpose for each level"):
+                core.hash_path([], {}, levels, 28, 16, 16, persons, 32, b"")
+    for cells, levels in (([wrong], [{}]), ([], [wrong, {}])):
+        with pytest.raises(TypeError):
+            _cells.hash_path(cells, {}, levels, 28, 16, 16, (b"",) * len(levels), 32, b"")
 
 
 @given(

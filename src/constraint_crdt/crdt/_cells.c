@@ -2297,6 +2297,52 @@ hash_places(PyObject *Py_UNUSED(module), PyObject *arguments)
     return PyBytes_FromStringAndSize((const char *)digest, wide);
 }
 
+/* A call of one of the functions above; takes the reference to the arguments. */
+static PyObject *
+called(PyObject *(*function)(PyObject *, PyObject *), PyObject *arguments)
+{
+    PyObject *result = arguments == NULL ? NULL : function(NULL, arguments);
+    Py_XDECREF(arguments);
+    return result;
+}
+
+static PyObject *
+hash_path(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *cells, *blocks, *levels, *persons;
+    const char *person;
+    int left_out, size, wide;
+    long long fan;
+    Py_ssize_t person_size;
+    if (!PyArg_ParseTuple(arguments, "OO!O!iLiO!iy#", &cells, &PyDict_Type, &blocks, &PyList_Type, &levels, &left_out, &fan, &size,
+                          &PyTuple_Type, &persons, &wide, &person, &person_size))
+        return NULL;
+    Py_ssize_t count = PyList_Size(levels);
+    if (count < 1 || PyTuple_Size(persons) != count) {
+        PyErr_SetString(PyExc_ValueError, "a tree has a purpose for each level");
+        return NULL;
+    }
+    PyObject *path = PyList_New(0), *root = NULL;
+    PyObject *lowest = PyDict_Copy(blocks);
+    PyObject *hashed = called(hash_blocks, Py_BuildValue("(OiLiO)", cells, left_out, fan, size, PyTuple_GetItem(persons, 0)));
+    int good = path != NULL && lowest != NULL && hashed != NULL && PyDict_Update(lowest, hashed) == 0 && PyList_Append(path, lowest) == 0;
+    for (Py_ssize_t level = 1; level < count && good; level++) {
+        PyObject *below = PyList_GetItem(levels, level - 1), *changed = PyList_GetItem(path, level - 1);
+        PyObject *above = called(hash_above, Py_BuildValue("(OOLiO)", below, changed, fan, size, PyTuple_GetItem(persons, level)));
+        good = above != NULL && PyList_Append(path, above) == 0;
+        Py_XDECREF(above);
+    }
+    if (good)
+        root = called(hash_places, Py_BuildValue("(OOiiy#)", PyList_GetItem(levels, count - 1), PyList_GetItem(path, count - 1), size,
+                                                 wide, person, person_size));
+    PyObject *result = root == NULL ? NULL : PyTuple_Pack(2, path, root);
+    Py_XDECREF(path);
+    Py_XDECREF(lowest);
+    Py_XDECREF(hashed);
+    Py_XDECREF(root);
+    return result;
+}
+
 static PyObject *
 all_hashed(PyObject *Py_UNUSED(module), PyObject *sequence)
 {
@@ -2829,6 +2875,7 @@ static PyMethodDef functions[] = {
     {"hash_above", hash_above, METH_VARARGS, NULL},
     {"hash_blocks", hash_blocks, METH_VARARGS, NULL},
     {"hash_level", hash_level, METH_VARARGS, NULL},
+    {"hash_path", hash_path, METH_VARARGS, NULL},
     {"hash_places", hash_places, METH_VARARGS, NULL},
     {"join_cells", join_cells, METH_O, NULL},
     {"lowered", lowered, METH_VARARGS, NULL},

@@ -222,6 +222,30 @@ def hash_places(before: dict[int, bytes], changed: dict[int, bytes | None], size
     return blake(b"".join([place.to_bytes(8, "big") + part for place, part in after if part is not None]), wide, person)
 
 
+def hash_path(
+    cells: Iterable[Cell],
+    blocks: dict[int, bytes | None],
+    levels: list[dict[int, bytes]],
+    left_out: int,
+    fan: int,
+    size: int,
+    persons: tuple[bytes, ...],
+    wide: int,
+    person: bytes,
+) -> tuple[list[dict[int, bytes | None]], bytes]:
+    """The changed hashes of all levels, and the root, after some blocks changed.
+
+    `blocks`: all changed blocks; those with a hash have no part in `cells`, which are all cells of the others. `levels`: the hashes
+    before, each with its purpose in `persons`. `wide`: bytes of the root, whose purpose is `person`.
+    """
+    if not levels or len(persons) != len(levels):
+        raise ValueError("a tree has a purpose for each level")
+    path: list[dict[int, bytes | None]] = [{**blocks, **hash_blocks(cells, left_out, fan, size, persons[0])}]
+    for level in range(1, len(levels)):
+        path.append(hash_above(levels[level - 1], path[-1], fan, size, persons[level]))
+    return path, hash_places(levels[-1], path[-1], size, wide, person)
+
+
 def has_repeats(cells: Sequence[Cell]) -> bool:
     """True if two cells have the same kind and key."""
     return len({(cell.kind, cell.key) for cell in cells}) < len(cells)

@@ -288,19 +288,20 @@ class SignedRows:
 
     def root(self, replica: Replica) -> bytes:
         """The root of a followed row as it is. O(changes since the last call); O(cells) the first time."""
-        return _root(self._fresh(replica).levels[-1])
+        return self._freshen(replica) or _root(self._trees[replica].levels[-1])
 
-    def _fresh(self, replica: Replica) -> _Tree:
-        """The tree of a row with all of its hashes."""
-        tree, dirty = self._trees[replica], self._dirty[replica]
+    def _freshen(self, replica: Replica) -> bytes | None:
+        """Bring the hashes of a row up to date. Returns the root if a part of them was computed, None otherwise."""
+        tree, dirty, root = self._trees[replica], self._dirty[replica], None
         if dirty is None:
             tree.levels = _hashes_of(self._standing(replica, 0, MAX_COUNT), tree.above(0))
         elif dirty:
-            _put_all(tree, _above(tree, self._blocks(replica, dirty)))
+            path, root = self._path(replica, dirty)
+            _put_all(tree, path)
         else:
-            return tree
+            return None
         self._dirty[replica] = set()
-        return tree
+        return root
 
     def settled_cells(self, replica: Replica, least: int) -> list[Cell]:
         """The SETTLED cells by which the writer ends the stubs of its row; none while they are fewer than `least`."""
@@ -332,7 +333,7 @@ class SignedRows:
         if run.lo == 0 or tree is None or not known:
             levels = _hashes_of(run.cells, stubs)
             return Prediction(run, _root(levels[-1]), levels, (), stubs, frozenset(), True, noted=noted)
-        self._fresh(run.replica)
+        self._freshen(run.replica)
         new = [cell for cell in (run.cells if run.lo == known else run.above(known)) if cell.kind != SIGNATURE]
         news = [each for each in stubs if each.seq > known]
         gone: set[int] = set()
@@ -365,8 +366,7 @@ class SignedRows:
             standing = [each.seq for each in self._standing(run.replica, low - 1, low + STRETCH - 1)]
             gone.update(unsettled(cell, [*by_stretch.get(int(cell.key), ()), *standing]))
         touched = {seq // FAN for seq in (*gone, *added)}
-        hashes = _above(tree, self._blocks(run.replica, touched, new, news, gone))
-        root = _root(tree.levels[-1], hashes[-1])
+        hashes, root = self._path(run.replica, touched, new, news, gone)
         return Prediction(run, root, [], hashes, news, frozenset(gone), False, superseded, known, noted)
 
     def adopt(self, prediction: Prediction) -> None:
@@ -414,49 +414,49 @@ class SignedRows:
 
     # --- the tree --------------------------------------------------------------------------------------------------------
 
-    def _blocks(
+    def _path(
         self,
         replica: Replica,
         touched: Iterable[int],
         new: Sequence[Cell] = (),
         news: Sequence[Stub] = (),
         gone: Collection[int] = frozenset(),
-    ) -> Hashes:
-        """The hashes of some blocks: with new cells and stubs, which come after all others, and without those that are gone.
+    ) -> tuple[list[Hashes], bytes]:
+        """The changed hashes of all levels and the root: with new cells and stubs, which come after all others, and without those
+        that are gone.
 
         `touched`: the places of the blocks, those of the new cells and stubs and of what is gone among them.
         """
-        stubs: Mapping[int, Stub] = self._trees[replica].by_seq
+        tree = self._trees[replica]
+        stubs: Mapping[int, Stub] = tree.by_seq
         if news:
             stubs = {**stubs, **{each.seq: each for each in news}}
-        blocks, kept = sorted(touched), list[Cell]()
-        if not stubs:  # the usual case
-            for block in blocks:
-                kept += self._standing(replica, block * FAN - 1, block * FAN + FAN - 1)
-            kept += new
-            if gone:
-                kept = [cell for cell in kept if cell.seq not in gone]
-            hashes = core.hash_blocks(kept, SIGNATURE, FAN, HASH_BYTES, _PERSONS[0])
-            return {block: hashes.get(block) for block in blocks}
-        mixed: dict[int, Sequence[Cell]] = {}
-        for block in blocks:
+        kept, blocks = list[Cell](), dict[int, bytes | None]()
+        for block in sorted(touched):
             low = block * FAN
             cells = self._standing(replica, low - 1, low + FAN - 1)
-            if new:
-                cells = [*cells, *new[core.position(new, low - 1) : core.position(new, low + FAN - 1)]]
-            if gone:
-                cells = [cell for cell in cells if cell.seq not in gone]
-            if not stubs.keys().isdisjoint(range(low, low + FAN)):
-                mixed[block] = cells
+            if stubs and not stubs.keys().isdisjoint(range(low, low + FAN)):
+                blocks[block] = _mixed(block, cells, new, stubs, gone)
             else:
+                blocks[block] = None
                 kept += cells
-        hashes = core.hash_blocks(kept, SIGNATURE, FAN, HASH_BYTES, _PERSONS[0])
-        found: Hashes = {block: hashes.get(block) for block in blocks}
-        for block, cells in mixed.items():
-            digests = {seq: stubs[seq].digest for seq in range(block * FAN, (block + 1) * FAN) if seq in stubs and seq not in gone}
-            digests |= {cell.seq: covered_digest(cell) for cell in cells if cell.kind != SIGNATURE and cell.seq not in digests}
-            found[block] = _hash([digests[seq] for seq in sorted(digests)], 0) if digests else None
-        return found
+        if blocks and new:
+            kept += new if not stubs else [cell for cell in new if blocks[cell.seq // FAN] is None]
+        if gone:
+            kept = [cell for cell in kept if cell.seq not in gone]
+        return core.hash_path(kept, blocks, tree.levels, SIGNATURE, FAN, HASH_BYTES, _PERSONS, ROOT_BYTES, _PERSON_OF_ROOT)
+
+
+def _mixed(
+    block: int, cells: Sequence[Cell], new: Sequence[Cell], stubs: Mapping[int, Stub], gone: Collection[int]
+) -> bytes | None:
+    """The hash of a block that has stubs."""
+    low = block * FAN
+    digests = {seq: stubs[seq].digest for seq in range(low, low + FAN) if seq in stubs and seq not in gone}
+    for cell in (*cells, *new[core.position(new, low - 1) : core.position(new, low + FAN - 1)]):
+        if cell.kind != SIGNATURE and cell.seq not in gone and cell.seq not in digests:
+            digests[cell.seq] = covered_digest(cell)
+    return _hash([digests[seq] for seq in sorted(digests)], 0) if digests else None
 
 
 def _stub_of(cell: Cell) -> Stub:
@@ -477,7 +477,8 @@ def _hash(parts: Sequence[bytes], level: int) -> bytes:
     return core.blake(b"".join(parts), HASH_BYTES, _PERSONS[level])
 
 
-_PERSONS: Final = [b"row tree %d" % level for level in range(LEVELS)]
+_PERSONS: Final = tuple(b"row tree %d" % level for level in range(LEVELS))
+_PERSON_OF_ROOT: Final = b"row root"
 
 
 def _hashes_of(cells: Sequence[Cell], stubs: Sequence[Stub]) -> list[dict[int, bytes]]:
@@ -499,16 +500,8 @@ def _hashes_of(cells: Sequence[Cell], stubs: Sequence[Stub]) -> list[dict[int, b
     return levels
 
 
-def _above(tree: _Tree, blocks: Hashes) -> list[Hashes]:
-    """The changed hashes of all levels, after some blocks changed."""
-    found = [blocks]
-    for level in range(1, LEVELS):
-        found.append(core.hash_above(tree.levels[level - 1], found[-1], FAN, HASH_BYTES, _PERSONS[level]))
-    return found
-
-
-def _root(stretches: dict[int, bytes], changed: Hashes | None = None) -> bytes:
-    return core.hash_places(stretches, changed or {}, HASH_BYTES, ROOT_BYTES, b"row root")
+def _root(stretches: dict[int, bytes]) -> bytes:
+    return core.hash_places(stretches, {}, HASH_BYTES, ROOT_BYTES, _PERSON_OF_ROOT)
 
 
 def _put_all(tree: _Tree, changes: Sequence[Hashes]) -> None:
