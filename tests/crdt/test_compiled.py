@@ -268,9 +268,10 @@ def test_the_compiled_hashes_refuse_what_they_cannot_hash() -> None:
         for core in cores():
             with pytest.raises(ValueError, match="a purpose for each level"):
                 core.hash_path([], {}, levels, 28, 16, 16, persons, 32, b"")
-    for cells, levels in (([wrong], [{}]), ([], [wrong, {}])):
+    damaged: list[tuple[list[Any], list[Any]]] = [([wrong], [{}]), ([], [wrong, {}])]
+    for cells, tree in damaged:
         with pytest.raises(TypeError):
-            _cells.hash_path(cells, {}, levels, 28, 16, 16, (b"",) * len(levels), 32, b"")
+            _cells.hash_path(cells, {}, tree, 28, 16, 16, (b"",) * len(tree), 32, b"")
 
 
 @given(

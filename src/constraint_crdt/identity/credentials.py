@@ -98,6 +98,7 @@ ENDED = 4096
 
 _KEY_BYTES = 32
 _REQUEST, _REPLY = b"Q", b"R"
+_ABOUT = struct.Struct("!cQI")
 _NAME_BYTES = 2
 _COUNTER_BYTES = 5
 _WHOLE = 1 << 8 * _COUNTER_BYTES - 1
@@ -115,27 +116,31 @@ class Request(NamedTuple):
     counter: int
 
 
+_Counters = tuple[int, int, int, int]
+
+
 class _Pair:
     """The keys of this session with another session, short names of the keys, and the counters of requests."""
 
     def __init__(self, peer: tuple[str, str], public: bytes, own: bytes, other: bytes) -> None:
         self.peer = peer
         self.public = public
-        self.own, self.own_name = own[:_KEY_BYTES], own[_KEY_BYTES:]
-        self.other, self.other_name = other[:_KEY_BYTES], other[_KEY_BYTES:]
+        self.own, self.own_name = _hasher(own[:_KEY_BYTES]), own[_KEY_BYTES:]
+        self.other, self.other_name = _hasher(other[:_KEY_BYTES]), other[_KEY_BYTES:]
         self.sent = 0
         self.answered = -1
         """The highest counter of a request that got a reply: the other end has seen it."""
         self._highest = -1
         self._seen = 0
 
-    def go_on_from(self, before: "_Pair") -> None:
-        """Take the counters over from the same session, before it was gone."""
-        self.sent, self.answered, self._highest, self._seen = before.sent, before.answered, before._highest, before._seen
+    @property
+    def counters(self) -> _Counters:
+        """All that is counted, for a session that is gone."""
+        return self.sent, self.answered, self._highest, self._seen
 
-    def forget_keys(self) -> None:
-        """Keep the counters alone."""
-        self.own = self.other = b""
+    def go_on(self, counters: _Counters) -> None:
+        """Go on with the counters of the same session, before it was gone."""
+        self.sent, self.answered, self._highest, self._seen = counters
 
     def header(self, counter: int) -> bytes:
         """The name of the key and a counter."""
@@ -173,7 +178,7 @@ class Authenticator:
         self._key = X25519PrivateKey.from_private_bytes(random(32))
         self._pairs: dict[str, _Pair] = {}
         self._named: dict[bytes, list[_Pair]] = {}
-        self._ended: OrderedDict[tuple[str, bytes], _Pair] = OrderedDict()
+        self._ended: OrderedDict[tuple[str, bytes], _Counters] = OrderedDict()
         """The counters of sessions that ended, by session and key: requests of before its end count once in all."""
         self.public = self._key.public_key().public_bytes_raw()
         """The key for the proof of this session."""
@@ -193,7 +198,7 @@ class Authenticator:
         pair = self._pairs[session] = _Pair((name, session), public, *(halves if low == self._me else halves[::-1]))
         before = self._ended.pop((session, public), None)
         if before is not None:
-            pair.go_on_from(before)
+            pair.go_on(before)
         self._named.setdefault(pair.other_name, []).append(pair)
         return True
 
@@ -205,8 +210,7 @@ class Authenticator:
             same.remove(pair)
             if same:
                 self._named[pair.other_name] = same
-            pair.forget_keys()
-            self._ended[session, pair.public] = pair
+            self._ended[session, pair.public] = pair.counters
             if len(self._ended) > ENDED:
                 self._ended.popitem(last=False)
 
@@ -234,7 +238,7 @@ class Authenticator:
 
     def verify(self, header: bytes, place: bytes, payload: bytes) -> Request | None:
         """The request, if its tag is of a known session and it came for the first time; else None."""
-        if self.split(header) != (header, b""):
+        if not header or self.split(header)[0] != header:
             return None
         name, told, tag = header[:_NAME_BYTES], header[_NAME_BYTES:-TAG_BYTES], header[-TAG_BYTES:]
         for pair in self._named.get(name, ()):
@@ -260,7 +264,12 @@ class Authenticator:
         return pair is not None and hmac.compare_digest(tag, _tag(pair.other, _REPLY, request.counter, place, payload))
 
 
-def _tag(key: bytes, kind: bytes, counter: int, place: bytes, payload: bytes) -> bytes:
-    digest = blake2b(kind + struct.pack("!QI", counter, len(place)) + place, digest_size=TAG_BYTES, key=key)
+def _hasher(key: bytes) -> blake2b:
+    return blake2b(digest_size=TAG_BYTES, key=key)
+
+
+def _tag(hasher: blake2b, kind: bytes, counter: int, place: bytes, payload: bytes) -> bytes:
+    digest = hasher.copy()
+    digest.update(_ABOUT.pack(kind, counter, len(place)) + place)
     digest.update(payload)
     return digest.digest()
