@@ -217,9 +217,7 @@ def hash_above(
 def hash_places(before: dict[int, bytes], changed: dict[int, bytes | None], size: int, wide: int, person: bytes) -> bytes:
     """The hash, in `wide` bytes, of the hashes of `size` bytes of a level and their places, some of them changed; None: no more."""
     after = sorted({**before, **changed}.items())
-    if any(part is not None and len(part) != size for _, part in after):
-        raise ValueError("the hashes of a level are of one size")
-    return blake(b"".join([place.to_bytes(8, "big") + part for place, part in after if part is not None]), wide, person)
+    return blake(b"".join([place.to_bytes(8, "big") + part[:size] for place, part in after if part is not None]), wide, person)
 
 
 def hash_path(
@@ -238,8 +236,6 @@ def hash_path(
     `blocks`: all changed blocks; those with a hash have no part in `cells`, which are all cells of the others. `levels`: the hashes
     before, each with its purpose in `persons`. `wide`: bytes of the root, whose purpose is `person`.
     """
-    if not levels or len(persons) != len(levels):
-        raise ValueError("a tree has a purpose for each level")
     path: list[dict[int, bytes | None]] = [{**blocks, **hash_blocks(cells, left_out, fan, size, persons[0])}]
     for level in range(1, len(levels)):
         path.append(hash_above(levels[level - 1], path[-1], fan, size, persons[level]))
