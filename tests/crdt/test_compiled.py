@@ -188,6 +188,36 @@ def test_the_hashes_of_a_row_are_the_same(stretches: list[tuple[int, int, bool]]
     assert [place for place, _ in levels[0][0]] == sorted({each // fan for each, kind in seqs if kind == 1})
 
 
+_HASHES = st.dictionaries(st.integers(0, 40), st.binary(min_size=4, max_size=4), max_size=20)
+
+
+@given(
+    _HASHES,
+    st.dictionaries(st.integers(0, 45), st.none() | st.binary(min_size=4, max_size=4), max_size=6),
+    st.sampled_from([1, 3, 16]),
+)
+def test_the_hashes_above_changed_ones_are_the_same_and_those_of_the_whole_level(
+    before: dict[int, bytes], changed: dict[int, bytes | None], fan: int
+) -> None:
+    found = [core.hash_above(before, changed, fan, 4, b"level") for core in cores()]
+    assert list(found[0].items()) == list(found[-1].items())
+    after = {place: part for place, part in sorted({**before, **changed}.items()) if part is not None}
+    whole = _cells.hash_level(after, fan, 4, b"level")
+    assert found[0] == {place: whole.get(place) for place in {each // fan for each in changed}}
+    roots = [core.hash_places(before, changed, 4, 32, b"root") for core in cores()]
+    row = [
+        [core.Cell(kind, "a", b"\x92\x01\xa1a", seq, A) for seq, kind in ((3, 1), (4, 28), (50, 1), (51, 1))] for core in cores()
+    ]
+    for core, cells in zip(cores(), row, strict=True):
+        core.fill_digests(cells, bytes(32), b"row")
+    tree = (before, dict(before)), 28, fan, 4, (b"level 0", b"level 1"), 32, b"root"
+    paths = [core.hash_path(cells, changed, list(tree[0]), *tree[1:]) for core, cells in zip(cores(), row, strict=True)]
+    assert [list(each.items()) for each in paths[0][0]] == [list(each.items()) for each in paths[1][0]]
+    assert paths[0][1] == paths[1][1]
+    joined = b"".join(place.to_bytes(8, "big") + part for place, part in after.items())
+    assert roots[0] == roots[-1] == _cells.blake(joined, 32, b"root")
+
+
 @given(
     st.lists(st.tuples(st.sampled_from([1, 3]), st.sampled_from(["a", "b", "\ud800", 5, 6, 2**70, "k" * 40, "k" * 41])), max_size=6)
 )
@@ -206,6 +236,7 @@ def test_a_long_row_without_repeats_has_none_until_one_comes(core: ModuleType) -
 
 def test_the_compiled_hashes_refuse_what_they_cannot_hash() -> None:
     cell = _cells.Cell(1, "a", b"\x92\x01\xa1a", 1, A)
+    wrong: Any = "of another type"
     for fan, size, person in ((0, 16, b""), (16, 0, b""), (16, 33, b""), (16, 16, bytes(17))):
         with pytest.raises(ValueError, match="out of bounds"):
             _cells.hash_blocks([cell], 28, fan, size, person)
@@ -214,6 +245,33 @@ def test_the_compiled_hashes_refuse_what_they_cannot_hash() -> None:
     for below in ({1: bytes(16), 0: bytes(16)}, {0: bytes(15)}, {-1: bytes(16)}):
         with pytest.raises(ValueError, match="ascending order"):
             _cells.hash_level(below, 16, 16, b"")
+    for fan, size, person in ((0, 16, b""), (16, 0, b""), (16, 33, b""), (17, 16, b""), (2**40, 16, b""), (16, 16, bytes(17))):
+        with pytest.raises(ValueError, match="out of bounds"):
+            _cells.hash_above({}, {0: bytes(16)}, fan, size, person)
+    for place in (-1, 2**63 - 1):
+        with pytest.raises(ValueError, match="a place is out of bounds"):
+            _cells.hash_above({}, {place: bytes(16)}, 16, 16, b"")
+    odd: list[tuple[dict[int, bytes], dict[int, bytes | None]]] = [({1: bytes(15)}, {0: bytes(16)}), ({}, {0: bytes(17)})]
+    for before, changed in odd:
+        with pytest.raises(ValueError, match="of one size"):
+            _cells.hash_above(before, changed, 16, 16, b"")
+        with pytest.raises(ValueError, match="of one size"):
+            _cells.hash_places(before, changed, 16, 32, b"")
+    with pytest.raises(TypeError):
+        _cells.hash_above({1: wrong}, {0: None}, 16, 16, b"")
+    for size, wide, person in ((0, 16, b""), (33, 16, b""), (16, 0, b""), (16, 33, b""), (16, 16, bytes(17))):
+        with pytest.raises(ValueError, match="out of bounds"):
+            _cells.hash_places({}, {}, size, wide, person)
+    with pytest.raises(ValueError, match="out of bounds"):
+        _cells.hash_places({-1: bytes(16)}, {}, 16, 32, b"")
+    trees: list[tuple[list[dict[int, bytes]], tuple[bytes, ...]]] = [([], ()), ([{}], ()), ([{}], (b"", b""))]
+    for levels, persons in trees:
+        with pytest.raises(ValueError, match="a purpose for each level"):
+            _cells.hash_path([], {}, levels, 28, 16, 16, persons, 32, b"")
+    damaged: list[tuple[list[Any], list[Any]]] = [([wrong], [{}]), ([], [wrong, {}])]
+    for cells, tree in damaged:
+        with pytest.raises(TypeError):
+            _cells.hash_path(cells, {}, tree, 28, 16, 16, (b"",) * len(tree), 32, b"")
 
 
 @given(

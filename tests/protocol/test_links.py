@@ -22,6 +22,7 @@ from constraint_crdt.protocol.peers import (
     LONGEST_TIMEOUT,
     PART_SECONDS,
     SMALL,
+    TELLING,
     LinkEstimate,
     LinkEstimates,
 )
@@ -101,6 +102,18 @@ def test_a_rate_is_not_taken_for_known_from_small_messages_and_is_measured_each_
     assert link.rate_in == pytest.approx(80_000)
     assert link.timeout(1.0, 10_000) >= link.timeout(1.0) + 2.0
     assert link.timeout(1.0) + 1.5 <= link.timeout(1.0, 0, 80_000) <= link.timeout(1.0) + 2.2
+
+
+def test_a_rate_told_by_the_first_answer_of_a_busy_node_ends_with_the_answers_that_come_sooner() -> None:
+    link, rates = LinkEstimate(), list[float | None]()
+    for seconds, received in ((0.34, 568), (0.4, 60), (0.02, 60)):  # first the certificates of a peer that was busy
+        link.answered(seconds, 60, received)
+        rates.append(link.rate_in)
+    assert rates == [pytest.approx(568 / 0.34, rel=0.5), rates[0], None]
+    assert not link.is_slow
+    link.answered(2.0, 60, 2 * TELLING)
+    link.answered(0.002, 60, 60)  # passed in front of a queue, and says nothing about large messages
+    assert link.rate_in == pytest.approx(TELLING, rel=0.1)
 
 
 def test_links_are_bounded_and_the_least_recent_goes_first() -> None:

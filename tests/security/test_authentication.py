@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from constraint_crdt.identity import credentials
 from constraint_crdt.identity.credentials import TAG_BYTES, WINDOW, Authenticator, Request
 
 from .fleets import FLEET, seeded
@@ -71,7 +72,7 @@ def test_a_request_is_no_request_of_the_other_end_and_no_reply() -> None:
     header, sent = forge.sign(B, b"", b"x")
     assert forge.verify(header, b"", b"x") is None
     theirs, _ = anvil.sign(A, b"", b"x")
-    assert forge.verify(theirs[:4] + header[4:], b"", b"x") is None
+    assert forge.verify(theirs[:2] + header[2:], b"", b"x") is None
     heard = anvil.verify(header, b"", b"x")
     assert heard is not None
     assert not forge.is_reply(sent, b"", b"x", header[-TAG_BYTES:])
@@ -95,6 +96,62 @@ def test_a_request_beyond_the_window_is_refused() -> None:
     assert anvil.verify(last, b"", b"x") is not None
     assert anvil.verify(old, b"", b"x") is None
     assert anvil.verify(just, b"", b"x") is not None
+
+
+def asked(forge: Authenticator, anvil: Authenticator) -> int:
+    """Ask with a reply. Returns the bytes of the header."""
+    header, sent = forge.sign(B, b"", b"x")
+    heard = anvil.verify(header, b"", b"x")
+    assert heard == Request("forge", A, sent.counter)
+    forge.answered(sent)
+    return len(header)
+
+
+def test_a_header_is_short_while_replies_come_and_whole_after_many_without() -> None:
+    forge, anvil = pair()
+    assert {asked(forge, anvil) for _ in range(1000)} == {2 + 1 + TAG_BYTES}
+    lost = [forge.sign(B, b"", b"x")[0] for _ in range(5_000)]
+    assert {len(header) for header in lost} == {2 + 1 + TAG_BYTES, 2 + 5 + TAG_BYTES}
+    assert asked(forge, anvil) == 2 + 5 + TAG_BYTES, "and the first one that arrives is understood"
+    assert asked(forge, anvil) == 2 + 1 + TAG_BYTES
+
+
+@given(st.integers(0, 400), st.randoms(use_true_random=False))
+def test_requests_overtake_each_other_with_short_headers(answered: int, chance: Random) -> None:
+    forge, anvil = pair()
+    for _ in range(answered):
+        asked(forge, anvil)
+    late, _ = forge.sign(B, b"", b"late")
+    for _ in range(chance.randrange(WINDOW)):
+        asked(forge, anvil)
+    assert anvil.verify(late, b"", b"late") == Request("forge", A, answered)
+    assert anvil.verify(late, b"", b"late") is None
+
+
+def test_a_session_that_is_gone_for_a_moment_goes_on_and_its_requests_of_before_are_refused() -> None:
+    """A router can take a token back and tell it again. What it recorded before counts no second time."""
+    forge, anvil = pair()
+    recorded = [forge.sign(B, b"", b"x") for _ in range(300)]
+    for header, sent in recorded:
+        assert anvil.verify(header, b"", b"x") is not None
+        forge.answered(sent)
+    anvil.forget(A)
+    assert anvil.verify(recorded[-1][0], b"", b"x") is None
+    assert anvil.learn("forge", A, forge.public)
+    assert all(anvil.verify(header, b"", b"x") is None for header, _ in recorded)
+    asked(forge, anvil)
+    forge.forget(B)
+    assert forge.learn("anvil", B, anvil.public)
+    asked(forge, anvil)
+
+
+def test_the_counters_of_ended_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credentials, "ENDED", 3)
+    forge, _ = pair()
+    for number in range(10):
+        assert forge.learn("guest", f"{number:024}", Authenticator(FLEET, "guest", f"{number:024}", seeded(number)).public)
+        forge.forget(f"{number:024}")
+    assert len(forge._ended) == 3
 
 
 def test_nothing_goes_from_one_session_to_another() -> None:

@@ -177,6 +177,20 @@ def test_a_certificate_of_an_operator_says_what_it_is_for(capsys: pytest.Capture
     assert not (here / "mill" / "forge" / "issuer.pem").exists()
 
 
+def test_a_lower_role_ends_the_certifying_and_says_that_the_former_certificate_stays(
+    capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
+    run(capsys, "fleet", "create", "plant")
+    _, said = run(capsys, "fleet", "certify", "forge", "anvil", "--role", "operator")
+    assert "revoke" not in said
+    _, said = run(capsys, "fleet", "certify", "forge")
+    assert "forge was operator: its former certificate is good until its end for anyone who has it" in said
+    assert "run `constraint-crdt fleet revoke forge`, delete plant/forge, and certify forge again" in said
+    assert "certifies others" not in said
+    assert not list((here / "plant" / "forge").glob("issuer.*"))
+    assert len(list((here / "plant" / "anvil").glob("issuer.*"))) == 2
+
+
 def test_a_node_is_certified_again_with_its_key_and_role(capsys: pytest.CaptureFixture[str], here: Path) -> None:
     run(capsys, "fleet", "create", "plant")
     run(capsys, "fleet", "certify", "forge", "--role", "operator")

@@ -22,7 +22,17 @@ from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.node import default_identity
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, confirm, present, print_view, printable
 from constraint_crdt.client.blocking import Client
-from constraint_crdt.identity import SECOND, IdentityError, check_name, check_role, fingerprint, moment, public_key_of, read_request
+from constraint_crdt.identity import (
+    ROLES,
+    SECOND,
+    IdentityError,
+    check_name,
+    check_role,
+    fingerprint,
+    moment,
+    public_key_of,
+    read_request,
+)
 from constraint_crdt.identity.directory import (
     AUTHORITY,
     CERTIFICATE,
@@ -35,6 +45,7 @@ from constraint_crdt.identity.directory import (
     certify_request,
     create_fleet,
     find_fleet,
+    former_role,
     open_root,
     own_key,
     read_defaults,
@@ -98,12 +109,19 @@ def certify(arguments: argparse.Namespace) -> int:
     folder = _fleet(arguments)
     root, now = open_root(folder), time.time_ns()
     kept = [name for name in names if (folder / name / KEY).exists()]
+    former = {each: former_role(folder / each) for each in names}
     made = [certify_node(folder, root, each, role, now=now, random=secrets.token_bytes, valid=valid) for each in names]
     made += [certify_request(folder, root, each, role, now=now, random=secrets.token_bytes, valid=valid) for each in requests]
     lines = [f"{each}: {each.name} is {role} of the fleet {root.fleet} until {moment(now + valid)}" for each in made]
     for name in kept:
         print_of = fingerprint(own_key(folder / name, secrets.token_bytes).public_key())[:SHOWN_FINGERPRINT]
         lines.append(f"{name} keeps its key {print_of}: if that is revoked, delete {folder / name} first, for a new key")
+    lines += [
+        f"{each} was {former[each]}: its former certificate is good until its end for anyone who has it; to take that role "
+        f"away, run `{PROGRAM} fleet revoke {each}`, delete {folder / each}, and certify {each} again"
+        for each in names
+        if former[each] and ROLES.index(former[each]) > ROLES.index(role)
+    ]
     if names:
         lines.append("next: copy each folder to the machine of its node, where only the user of the node may read it")
     if any((each / ISSUER).exists() for each in made):

@@ -355,4 +355,5 @@ def log_to_stderr(level: str = "info") -> None:
     handler = BoundedHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("mcp").setLevel(logging.WARNING)  # else each call of a tool is a line, or two, of any reader of the API
     logging.raiseExceptions = False  # nobody reads stderr any more: no reason to end, nor to say so there

@@ -6,7 +6,7 @@
  *
  * Rules kept here:
  *
- * - The reader accepts here what it is sure of: an ADD or a COUNTS cell of the usual form. Every other cell is handed to the reader
+ * - The reader accepts here what it is sure of: an ADD, COUNTS or SIGNATURE cell of the usual form. Every other cell is handed to the reader
  *   in Python, which accepts or refuses it. So no rule about malformed input is written twice.
  * - No length in the input is trusted before it was compared with the end of the input.
  * - A cell holds its bytes, its digest and its key in one block of memory. Neither a cell nor a table can be part of a cycle, so the
@@ -28,6 +28,8 @@
 
 #define ADD 1
 #define COUNTS 3
+#define SIGNATURE 28
+#define SIGNATURE_BYTES 64
 #define MAX_KIND 127
 #define ID_BYTES 256
 #define MEANING 3 /* the highest meaning version of definitions that is known: see `definition.py` */
@@ -1609,9 +1611,13 @@ take_cell(Input *input)
     if (!take_array(input, &parts) || parts < 2 || parts > 3 || input->at >= input->end)
         goto other;
     int kind = *input->at++;
-    if ((kind != ADD && kind != COUNTS) || !take_text(input, &key, &key_size) || key_size > ID_BYTES)
+    if ((kind != ADD && kind != COUNTS && kind != SIGNATURE) || !take_text(input, &key, &key_size) || key_size > ID_BYTES)
         goto other;
-    if (kind == ADD) {
+    if (kind == SIGNATURE) {
+        if (parts != 3 || key_size || input->end - input->at < 2 + SIGNATURE_BYTES || memcmp(input->at, "\xc4\x40", 2) != 0)
+            goto other;
+        input->at += 2 + SIGNATURE_BYTES;
+    } else if (kind == ADD) {
         if (!key_size || (parts == 3 && !take_definition(input, &endless)))
             goto other;
     } else {
@@ -2163,6 +2169,180 @@ hash_level(PyObject *Py_UNUSED(module), PyObject *arguments)
     return NULL;
 }
 
+/* Copies the hash at a place, if there is one. 1: copied, 0: there is none, -1: an error. A hash of None counts as none. */
+static int
+copy_hash(PyObject *before, PyObject *changed, long long place, int size, uint8_t *target)
+{
+    PyObject *key = PyLong_FromLongLong(place);
+    if (key == NULL)
+        return -1;
+    PyObject *hash = PyDict_GetItemWithError(changed, key);
+    if (hash == NULL && !PyErr_Occurred())
+        hash = PyDict_GetItemWithError(before, key);
+    Py_DECREF(key);
+    if (hash == NULL)
+        return PyErr_Occurred() ? -1 : 0;
+    if (hash == Py_None)
+        return 0;
+    char *bytes;
+    Py_ssize_t held;
+    if (PyBytes_AsStringAndSize(hash, &bytes, &held) < 0)
+        return -1;
+    if (held != size) {
+        PyErr_SetString(PyExc_ValueError, "the hashes of a level are of one size");
+        return -1;
+    }
+    memcpy(target, bytes, (size_t)size);
+    return 1;
+}
+
+static PyObject *
+hash_above(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *before, *changed, *at, *ignored;
+    const char *person;
+    long long fan;
+    int size, good = 1;
+    Py_ssize_t person_size, next = 0;
+    if (!PyArg_ParseTuple(arguments, "O!O!Liy#", &PyDict_Type, &before, &PyDict_Type, &changed, &fan, &size, &person, &person_size))
+        return NULL;
+    uint8_t data[2 * BLOCK];
+    if (fan < 1 || fan > 2 * BLOCK || size < 1 || size > DIGEST_BYTES || fan * size > 2 * BLOCK || person_size > PERSON_BYTES) {
+        PyErr_SetString(PyExc_ValueError, "the size of a block, of its hash or of its purpose is out of bounds");
+        return NULL;
+    }
+    PyObject *found = PyDict_New();
+    Hasher start;
+    hasher_begin(&start, size, person, person_size, "", 0);
+    good = found != NULL;
+    while (good && PyDict_Next(changed, &next, &at, &ignored)) {
+        long long place = PyLong_AsLongLong(at);
+        if (place < 0 || place > INT64_MAX - fan) {
+            if (!PyErr_Occurred())
+                PyErr_SetString(PyExc_ValueError, "a place is out of bounds");
+            good = 0;
+            break;
+        }
+        long long parent = place / fan;
+        PyObject *key = PyLong_FromLongLong(parent);
+        PyObject *done = key == NULL ? NULL : PyDict_GetItemWithError(found, key);
+        good = key != NULL && !PyErr_Occurred();
+        int any = 0;
+        if (good && done == NULL) {
+            memset(data, 0, (size_t)(fan * size));
+            for (long long child = 0; child < fan && good; child++) {
+                int copied = copy_hash(before, changed, parent * fan + child, size, data + child * size);
+                good = copied >= 0;
+                any |= copied > 0;
+            }
+            if (good && any) {
+                uint8_t digest[DIGEST_BYTES];
+                Hasher hasher = start;
+                hasher_update(&hasher, data, (Py_ssize_t)(fan * size));
+                hasher_end(&hasher, digest, size);
+                good = put_hash(found, parent, digest, size);
+            } else if (good) {
+                good = PyDict_SetItem(found, key, Py_None) == 0;
+            }
+        }
+        Py_XDECREF(key);
+    }
+    if (good)
+        return found;
+    Py_XDECREF(found);
+    return NULL;
+}
+
+static PyObject *
+hash_places(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *before, *changed;
+    const char *person;
+    int size, wide;
+    Py_ssize_t person_size;
+    if (!PyArg_ParseTuple(arguments, "O!O!iiy#", &PyDict_Type, &before, &PyDict_Type, &changed, &size, &wide, &person, &person_size))
+        return NULL;
+    if (size < 1 || size > DIGEST_BYTES || wide < 1 || wide > DIGEST_BYTES || person_size > PERSON_BYTES) {
+        PyErr_SetString(PyExc_ValueError, "the size of a hash or of its purpose is out of bounds");
+        return NULL;
+    }
+    PyObject *all = PyDict_Copy(before);
+    PyObject *places = all == NULL || PyDict_Update(all, changed) < 0 ? NULL : PyDict_Keys(all);
+    int good = places != NULL && PyList_Sort(places) == 0;
+    Py_ssize_t count = good ? PyList_Size(places) : 0;
+    Hasher hasher;
+    hasher_begin(&hasher, wide, person, person_size, "", 0);
+    for (Py_ssize_t at = 0; at < count && good; at++) {
+        uint8_t data[8 + DIGEST_BYTES];
+        long long place = PyLong_AsLongLong(PyList_GetItem(places, at));
+        if (place < 0) {
+            if (!PyErr_Occurred())
+                PyErr_SetString(PyExc_ValueError, "a place is out of bounds");
+            good = 0;
+            break;
+        }
+        for (int byte = 0; byte < 8; byte++)
+            data[byte] = (uint8_t)(place >> (56 - 8 * byte));
+        int copied = copy_hash(all, all, place, size, data + 8);
+        good = copied >= 0;
+        if (copied > 0)
+            hasher_update(&hasher, data, 8 + size);
+    }
+    Py_XDECREF(all);
+    Py_XDECREF(places);
+    if (!good)
+        return NULL;
+    uint8_t digest[DIGEST_BYTES];
+    hasher_end(&hasher, digest, wide);
+    return PyBytes_FromStringAndSize((const char *)digest, wide);
+}
+
+/* A call of one of the functions above; takes the reference to the arguments. */
+static PyObject *
+called(PyObject *(*function)(PyObject *, PyObject *), PyObject *arguments)
+{
+    PyObject *result = arguments == NULL ? NULL : function(NULL, arguments);
+    Py_XDECREF(arguments);
+    return result;
+}
+
+static PyObject *
+hash_path(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *cells, *blocks, *levels, *persons;
+    const char *person;
+    int left_out, size, wide;
+    long long fan;
+    Py_ssize_t person_size;
+    if (!PyArg_ParseTuple(arguments, "OO!O!iLiO!iy#", &cells, &PyDict_Type, &blocks, &PyList_Type, &levels, &left_out, &fan, &size,
+                          &PyTuple_Type, &persons, &wide, &person, &person_size))
+        return NULL;
+    Py_ssize_t count = PyList_Size(levels);
+    if (count < 1 || PyTuple_Size(persons) != count) {
+        PyErr_SetString(PyExc_ValueError, "a tree has a purpose for each level");
+        return NULL;
+    }
+    PyObject *path = PyList_New(0), *root = NULL;
+    PyObject *lowest = PyDict_Copy(blocks);
+    PyObject *hashed = called(hash_blocks, Py_BuildValue("(OiLiO)", cells, left_out, fan, size, PyTuple_GetItem(persons, 0)));
+    int good = path != NULL && lowest != NULL && hashed != NULL && PyDict_Update(lowest, hashed) == 0 && PyList_Append(path, lowest) == 0;
+    for (Py_ssize_t level = 1; level < count && good; level++) {
+        PyObject *below = PyList_GetItem(levels, level - 1), *changed = PyList_GetItem(path, level - 1);
+        PyObject *above = called(hash_above, Py_BuildValue("(OOLiO)", below, changed, fan, size, PyTuple_GetItem(persons, level)));
+        good = above != NULL && PyList_Append(path, above) == 0;
+        Py_XDECREF(above);
+    }
+    if (good)
+        root = called(hash_places, Py_BuildValue("(OOiiy#)", PyList_GetItem(levels, count - 1), PyList_GetItem(path, count - 1), size,
+                                                 wide, person, person_size));
+    PyObject *result = root == NULL ? NULL : PyTuple_Pack(2, path, root);
+    Py_XDECREF(path);
+    Py_XDECREF(lowest);
+    Py_XDECREF(hashed);
+    Py_XDECREF(root);
+    return result;
+}
+
 static PyObject *
 all_hashed(PyObject *Py_UNUSED(module), PyObject *sequence)
 {
@@ -2692,8 +2872,11 @@ static PyMethodDef functions[] = {
     {"fill_digests", fill_digests, METH_VARARGS, NULL},
     {"gaps_of", gaps_of, METH_VARARGS, NULL},
     {"has_repeats", has_repeats, METH_O, NULL},
+    {"hash_above", hash_above, METH_VARARGS, NULL},
     {"hash_blocks", hash_blocks, METH_VARARGS, NULL},
     {"hash_level", hash_level, METH_VARARGS, NULL},
+    {"hash_path", hash_path, METH_VARARGS, NULL},
+    {"hash_places", hash_places, METH_VARARGS, NULL},
     {"join_cells", join_cells, METH_O, NULL},
     {"lowered", lowered, METH_VARARGS, NULL},
     {"of_kinds", of_kinds, METH_VARARGS, NULL},

@@ -203,6 +203,45 @@ def hash_level(below: dict[int, bytes], fan: int, size: int, person: bytes) -> d
     return found
 
 
+def hash_above(
+    before: dict[int, bytes], changed: dict[int, bytes | None], fan: int, size: int, person: bytes
+) -> dict[int, bytes | None]:
+    """The changed hashes of the level above some changed hashes; None where no hash is left. `before`: all others, by place."""
+    found: dict[int, bytes | None] = {}
+    for place in dict.fromkeys([each // fan for each in changed]):
+        parts = [changed[each] if each in changed else before.get(each) for each in range(place * fan, (place + 1) * fan)]
+        found[place] = blake(b"".join([part or bytes(size) for part in parts]), size, person) if any(parts) else None
+    return found
+
+
+def hash_places(before: dict[int, bytes], changed: dict[int, bytes | None], size: int, wide: int, person: bytes) -> bytes:
+    """The hash, in `wide` bytes, of the hashes of `size` bytes of a level and their places, some of them changed; None: no more."""
+    after = sorted({**before, **changed}.items())
+    return blake(b"".join([place.to_bytes(8, "big") + part[:size] for place, part in after if part is not None]), wide, person)
+
+
+def hash_path(
+    cells: Iterable[Cell],
+    blocks: dict[int, bytes | None],
+    levels: list[dict[int, bytes]],
+    left_out: int,
+    fan: int,
+    size: int,
+    persons: tuple[bytes, ...],
+    wide: int,
+    person: bytes,
+) -> tuple[list[dict[int, bytes | None]], bytes]:
+    """The changed hashes of all levels, and the root, after some blocks changed.
+
+    `blocks`: all changed blocks; those with a hash have no part in `cells`, which are all cells of the others. `levels`: the hashes
+    before, each with its purpose in `persons`. `wide`: bytes of the root, whose purpose is `person`.
+    """
+    path: list[dict[int, bytes | None]] = [{**blocks, **hash_blocks(cells, left_out, fan, size, persons[0])}]
+    for level in range(1, len(levels)):
+        path.append(hash_above(levels[level - 1], path[-1], fan, size, persons[level]))
+    return path, hash_places(levels[-1], path[-1], size, wide, person)
+
+
 def has_repeats(cells: Sequence[Cell]) -> bool:
     """True if two cells have the same kind and key."""
     return len({(cell.kind, cell.key) for cell in cells}) < len(cells)

@@ -81,8 +81,9 @@ class Row:
 
     def between(self, lo: int, hi: int) -> list[Cell]:
         """The standing cells with lo < seq <= hi, in ascending order. O(cells between)."""
-        found, dropped = _between(self._order, lo, hi), self._dropped
-        return [cell for cell in found if cell.seq not in dropped] if dropped else list(found)
+        order, dropped = self._order, self._dropped
+        found = order[core.position(order, lo) : core.position(order, hi)]
+        return [cell for cell in found if cell.seq not in dropped] if dropped else found
 
     def copy(self) -> "Row":
         """An independent copy; the cells are shared. O(cells)."""

@@ -20,7 +20,7 @@ Rules kept here:
 - The tree of a row is made when it is first needed, O(cells), and follows each change after that, O(changes).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Final, NamedTuple
 
@@ -54,6 +54,8 @@ def _check_settled(key: str, value: bytes) -> None:
 
 
 register(SIGNATURE, bytes, _check_signature, key_bytes=1)
+SIGNATURE_HEAD: Final = make_cell(SIGNATURE, "", bytes(SIGNATURE_BYTES)).data[:-SIGNATURE_BYTES]
+"""The bytes of a SIGNATURE cell in front of the signature."""
 register(SETTLED, bytes, _check_settled, key_bytes=20)
 
 
@@ -97,7 +99,7 @@ def signature_mark(cell: Cell) -> bytes:
     return core.blake(value_of(cell), HASH_BYTES, b"signature")
 
 
-Hashes = Mapping[int, bytes | None]
+Hashes = dict[int, bytes | None]
 """Changed hashes of a level by their place; None for an empty place."""
 
 
@@ -286,18 +288,20 @@ class SignedRows:
 
     def root(self, replica: Replica) -> bytes:
         """The root of a followed row as it is. O(changes since the last call); O(cells) the first time."""
-        return _root(self._fresh(replica).levels[-1])
+        return self._freshen(replica) or _root(self._trees[replica].levels[-1])
 
-    def _fresh(self, replica: Replica) -> _Tree:
-        """The tree of a row with all of its hashes."""
-        tree, dirty = self._trees[replica], self._dirty[replica]
+    def _freshen(self, replica: Replica) -> bytes | None:
+        """Bring the hashes of a row up to date. Returns the root if a part of them was computed, None otherwise."""
+        tree, dirty, root = self._trees[replica], self._dirty[replica], None
         if dirty is None:
             tree.levels = _hashes_of(self._standing(replica, 0, MAX_COUNT), tree.above(0))
         elif dirty:
-            blocks = {block: self._block(replica, tree, block, {}, frozenset()) for block in dirty}
-            _put_all(tree, _above(tree, blocks))
+            path, root = self._path(replica, dirty)
+            _put_all(tree, path)
+        else:
+            return None
         self._dirty[replica] = set()
-        return tree
+        return root
 
     def settled_cells(self, replica: Replica, least: int) -> list[Cell]:
         """The SETTLED cells by which the writer ends the stubs of its row; none while they are fewer than `least`."""
@@ -316,8 +320,9 @@ class SignedRows:
 
     # --- the readers -----------------------------------------------------------------------------------------------------
 
-    def predict(self, run: Run, known: int) -> Prediction:
+    def predict(self, run: Run, known: int, noted: Sequence[Cell] = ()) -> Prediction:
         """The row after `run`, whose cells have their digests. `known`: the clock of the row here, at least the `lo` of the run.
+        `noted`: see `Prediction`.
 
         Raises `ConstraintCrdtError` for malformed stubs.
         """
@@ -327,9 +332,9 @@ class SignedRows:
         tree = self._trees.get(run.replica)
         if run.lo == 0 or tree is None or not known:
             levels = _hashes_of(run.cells, stubs)
-            return Prediction(run, _root(levels[-1]), levels, (), stubs, frozenset(), True)
-        self._fresh(run.replica)
-        new = [cell for cell in run.cells if cell.seq > known]
+            return Prediction(run, _root(levels[-1]), levels, (), stubs, frozenset(), True, noted=noted)
+        self._freshen(run.replica)
+        new = [cell for cell in (run.cells if run.lo == known else run.above(known)) if cell.kind != SIGNATURE]
         news = [each for each in stubs if each.seq > known]
         gone: set[int] = set()
         for cell in new:
@@ -349,8 +354,9 @@ class SignedRows:
                 superseded.append(before)
             if slot in tree.by_slot:
                 gone.add(tree.by_slot[slot])
-        added = {cell.seq: covered_digest(cell) for cell in new if cell.kind != SIGNATURE}
-        added |= {each.seq: each.digest for each in news}
+        added = [each.seq for each in new]
+        if news:
+            added += [each.seq for each in news]
         settled = [cell for cell in new if cell.kind == SETTLED]
         by_stretch: dict[int, list[int]] = {}
         for seq in (*tree.by_seq, *added) if settled else ():
@@ -360,9 +366,8 @@ class SignedRows:
             standing = [each.seq for each in self._standing(run.replica, low - 1, low + STRETCH - 1)]
             gone.update(unsettled(cell, [*by_stretch.get(int(cell.key), ()), *standing]))
         touched = {seq // FAN for seq in (*gone, *added)}
-        hashes = _above(tree, {block: self._block(run.replica, tree, block, added, gone) for block in touched})
-        root = _root({**tree.levels[-1], **hashes[-1]})
-        return Prediction(run, root, [], hashes, news, frozenset(gone), False, superseded, known)
+        hashes, root = self._path(run.replica, touched, new, news, gone)
+        return Prediction(run, root, [], hashes, news, frozenset(gone), False, superseded, known, noted)
 
     def adopt(self, prediction: Prediction) -> None:
         """Take a prediction over, after its run was applied."""
@@ -409,22 +414,49 @@ class SignedRows:
 
     # --- the tree --------------------------------------------------------------------------------------------------------
 
-    def _block(
-        self, replica: Replica, tree: _Tree, block: int, added: Mapping[int, bytes], gone: frozenset[int] | set[int]
-    ) -> bytes | None:
-        low = block * FAN
-        standing = self._standing(replica, low - 1, low + FAN - 1)
-        if not (tree.by_seq or added):
-            kept = [cell for cell in standing if cell.seq not in gone] if gone else standing
-            return core.hash_blocks(kept, SIGNATURE, FAN, HASH_BYTES, _PERSONS[0]).get(block)
-        found = {cell.seq: covered_digest(cell) for cell in standing if cell.kind != SIGNATURE and cell.seq not in gone}
-        for seq in range(low, low + FAN):
-            digest = added.get(seq)
-            if digest is None and seq in tree.by_seq:
-                digest = tree.by_seq[seq].digest
-            if digest is not None and seq not in gone:
-                found[seq] = digest
-        return _hash([found[seq] for seq in sorted(found)], 0) if found else None
+    def _path(
+        self,
+        replica: Replica,
+        touched: Iterable[int],
+        new: Sequence[Cell] = (),
+        news: Sequence[Stub] = (),
+        gone: Collection[int] = frozenset(),
+    ) -> tuple[list[Hashes], bytes]:
+        """The changed hashes of all levels and the root: with new cells and stubs, which come after all others, and without those
+        that are gone.
+
+        `touched`: the places of the blocks, those of the new cells and stubs and of what is gone among them.
+        """
+        tree = self._trees[replica]
+        stubs: Mapping[int, Stub] = tree.by_seq
+        if news:
+            stubs = {**stubs, **{each.seq: each for each in news}}
+        kept, blocks = list[Cell](), dict[int, bytes | None]()
+        for block in sorted(touched):
+            low = block * FAN
+            cells = self._standing(replica, low - 1, low + FAN - 1)
+            if stubs and not stubs.keys().isdisjoint(range(low, low + FAN)):
+                blocks[block] = _mixed(block, cells, new, stubs, gone)
+            else:
+                blocks[block] = None
+                kept += cells
+        if blocks and new:
+            kept += new if not stubs else [cell for cell in new if blocks[cell.seq // FAN] is None]
+        if gone:
+            kept = [cell for cell in kept if cell.seq not in gone]
+        return core.hash_path(kept, blocks, tree.levels, SIGNATURE, FAN, HASH_BYTES, _PERSONS, ROOT_BYTES, _PERSON_OF_ROOT)
+
+
+def _mixed(
+    block: int, cells: Sequence[Cell], new: Sequence[Cell], stubs: Mapping[int, Stub], gone: Collection[int]
+) -> bytes | None:
+    """The hash of a block that has stubs."""
+    low = block * FAN
+    digests = {seq: stubs[seq].digest for seq in range(low, low + FAN) if seq in stubs and seq not in gone}
+    for cell in (*cells, *new[core.position(new, low - 1) : core.position(new, low + FAN - 1)]):
+        if cell.kind != SIGNATURE and cell.seq not in gone and cell.seq not in digests:
+            digests[cell.seq] = covered_digest(cell)
+    return _hash([digests[seq] for seq in sorted(digests)], 0) if digests else None
 
 
 def _stub_of(cell: Cell) -> Stub:
@@ -445,9 +477,8 @@ def _hash(parts: Sequence[bytes], level: int) -> bytes:
     return core.blake(b"".join(parts), HASH_BYTES, _PERSONS[level])
 
 
-_PERSONS: Final = [b"row tree %d" % level for level in range(LEVELS)]
-_EMPTY: Final = bytes(HASH_BYTES)
-_NONE: Final = [_EMPTY] * FAN
+_PERSONS: Final = tuple(b"row tree %d" % level for level in range(LEVELS))
+_PERSON_OF_ROOT: Final = b"row root"
 
 
 def _hashes_of(cells: Sequence[Cell], stubs: Sequence[Stub]) -> list[dict[int, bytes]]:
@@ -469,23 +500,8 @@ def _hashes_of(cells: Sequence[Cell], stubs: Sequence[Stub]) -> list[dict[int, b
     return levels
 
 
-def _above(tree: _Tree, blocks: Hashes) -> list[Hashes]:
-    """The changed hashes of all levels, after some blocks changed."""
-    found = [blocks]
-    for level in range(1, LEVELS):
-        before, parts = tree.levels[level - 1].get, dict[int, list[bytes]]()
-        for at, digest in found[-1].items():
-            place, offset = divmod(at, FAN)
-            if place not in parts:
-                parts[place] = [before(each, _EMPTY) for each in range(at - offset, at - offset + FAN)]
-            parts[place][offset] = digest or _EMPTY
-        found.append({place: _hash(each, level) if each != _NONE else None for place, each in parts.items()})
-    return found
-
-
-def _root(stretches: Hashes) -> bytes:
-    parts = [stretch.to_bytes(8) + content for stretch, content in sorted(stretches.items()) if content is not None]
-    return core.blake(b"".join(parts), ROOT_BYTES, b"row root")
+def _root(stretches: dict[int, bytes]) -> bytes:
+    return core.hash_places(stretches, {}, HASH_BYTES, ROOT_BYTES, _PERSON_OF_ROOT)
 
 
 def _put_all(tree: _Tree, changes: Sequence[Hashes]) -> None:

@@ -13,15 +13,19 @@ counter of its request. A signature of each message would cost ten times the CPU
 Rules:
 
 1. A tag is checked before a message is read. A message with a wrong tag has no effect.
-2. A request counts once: the receiver remembers the last `WINDOW` counters of each session, and refuses older ones. So requests may
-   overtake each other, and a repeated request is refused.
+2. A request counts once: the receiver remembers the last `WINDOW` counters of each session, and refuses older ones. So requests
+   may overtake each other, and a repeated request is refused. A session that is gone for a moment goes on with its counters.
 3. A reply belongs to one request, by its counter. The requester waits for it, so a late or repeated reply finds no request.
 4. Keys live as long as their sessions. Recorded messages open nothing later, also to a holder of the node's own key.
-5. Pure: random bytes are an argument.
+5. Of the counter the last 7 bits travel, as in DTLS 1.3 (RFC 9147, 4.2.2), while the requester knows by replies that the receiver
+   is near. The receiver tries the counters that they may stand for, the nearest first. The tag is over the whole counter.
+6. Pure: random bytes are an argument.
 """
 
 import hmac
 import struct
+from collections import OrderedDict
+from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
@@ -89,11 +93,19 @@ TAG_BYTES = 12
 WINDOW = 1024
 """Counters of requests that a receiver remembers of each session."""
 
+ENDED = 4096
+"""Sessions that ended whose counters are kept, in case that they come back."""
+
 _KEY_BYTES = 32
 _REQUEST, _REPLY = b"Q", b"R"
-_NAME_BYTES = 4
+_ABOUT = struct.Struct("!cQI")
+_NAME_BYTES = 2
 _COUNTER_BYTES = 5
-_HEADER = struct.Struct(f"!{_NAME_BYTES}s{_COUNTER_BYTES}s{TAG_BYTES}s")
+_WHOLE = 1 << 8 * _COUNTER_BYTES - 1
+"""Set in a whole counter, of `_COUNTER_BYTES`. Else the counter is a byte, its last 7 bits."""
+_TURN = 128
+_NEAR = 60
+"""A counter that is so far ahead of the last one with a reply, at most, travels as its last bits."""
 
 
 class Request(NamedTuple):
@@ -104,16 +116,45 @@ class Request(NamedTuple):
     counter: int
 
 
+_Counters = tuple[int, int, int, int]
+
+
 class _Pair:
     """The keys of this session with another session, short names of the keys, and the counters of requests."""
 
-    def __init__(self, peer: tuple[str, str], own: bytes, other: bytes) -> None:
+    def __init__(self, peer: tuple[str, str], public: bytes, own: bytes, other: bytes) -> None:
         self.peer = peer
-        self.own, self.own_name = own[:_KEY_BYTES], own[_KEY_BYTES:]
-        self.other, self.other_name = other[:_KEY_BYTES], other[_KEY_BYTES:]
+        self.public = public
+        self.own, self.own_name = _hasher(own[:_KEY_BYTES]), own[_KEY_BYTES:]
+        self.other, self.other_name = _hasher(other[:_KEY_BYTES]), other[_KEY_BYTES:]
         self.sent = 0
+        self.answered = -1
+        """The highest counter of a request that got a reply: the other end has seen it."""
         self._highest = -1
         self._seen = 0
+
+    @property
+    def counters(self) -> _Counters:
+        """All that is counted, for a session that is gone."""
+        return self.sent, self.answered, self._highest, self._seen
+
+    def go_on(self, counters: _Counters) -> None:
+        """Go on with the counters of the same session, before it was gone."""
+        self.sent, self.answered, self._highest, self._seen = counters
+
+    def header(self, counter: int) -> bytes:
+        """The name of the key and a counter."""
+        if counter - self.answered <= _NEAR:
+            return self.own_name + bytes((counter % _TURN,))
+        return self.own_name + (_WHOLE | counter).to_bytes(_COUNTER_BYTES)
+
+    def candidates(self, told: bytes) -> Iterable[int]:
+        """The counters that may be meant by what a header tells, the nearest first."""
+        if len(told) > 1:
+            return (int.from_bytes(told) - _WHOLE,)
+        nearest = self._highest + 1 - _TURN // 2
+        nearest += (told[0] - nearest) % _TURN
+        return range(nearest, max(-1, self._highest - WINDOW), -_TURN)
 
     def is_new(self, counter: int) -> bool:
         """Remember a counter. False if it came before, or is too old to tell."""
@@ -137,6 +178,8 @@ class Authenticator:
         self._key = X25519PrivateKey.from_private_bytes(random(32))
         self._pairs: dict[str, _Pair] = {}
         self._named: dict[bytes, list[_Pair]] = {}
+        self._ended: OrderedDict[tuple[str, bytes], _Counters] = OrderedDict()
+        """The counters of sessions that ended, by session and key: requests of before its end count once in all."""
         self.public = self._key.public_key().public_bytes_raw()
         """The key for the proof of this session."""
 
@@ -152,7 +195,10 @@ class Authenticator:
         keys = HKDF(SHA256(), 2 * half, salt=None, info=about).derive(shared)
         halves = keys[:half], keys[half:]
         self.forget(session)
-        pair = self._pairs[session] = _Pair((name, session), *(halves if low == self._me else halves[::-1]))
+        pair = self._pairs[session] = _Pair((name, session), public, *(halves if low == self._me else halves[::-1]))
+        before = self._ended.pop((session, public), None)
+        if before is not None:
+            pair.go_on(before)
         self._named.setdefault(pair.other_name, []).append(pair)
         return True
 
@@ -164,6 +210,9 @@ class Authenticator:
             same.remove(pair)
             if same:
                 self._named[pair.other_name] = same
+            self._ended[session, pair.public] = pair.counters
+            if len(self._ended) > ENDED:
+                self._ended.popitem(last=False)
 
     def knows(self, session: str) -> bool:
         """Whether the key of a session was learned."""
@@ -174,12 +223,14 @@ class Authenticator:
         pair = self._pairs[session]
         counter, pair.sent = pair.sent, pair.sent + 1
         tag = _tag(pair.own, _REQUEST, counter, place, payload)
-        return _HEADER.pack(pair.own_name, counter.to_bytes(_COUNTER_BYTES), tag), Request(*pair.peer, counter)
+        return pair.header(counter) + tag, Request(*pair.peer, counter)
 
     def split(self, attachment: bytes) -> tuple[bytes, bytes]:
         """The header of a request and its place. The header is empty where the attachment has none."""
-        whole = len(attachment) >= _HEADER.size
-        return (attachment[: _HEADER.size], attachment[_HEADER.size :]) if whole else (b"", attachment)
+        if len(attachment) <= _NAME_BYTES:
+            return b"", attachment
+        size = _NAME_BYTES + (_COUNTER_BYTES if attachment[_NAME_BYTES] & 0x80 else 1) + TAG_BYTES
+        return (attachment[:size], attachment[size:]) if len(attachment) >= size else (b"", attachment)
 
     def knows_sender(self, header: bytes) -> bool:
         """Whether a header names a key of a known session."""
@@ -187,14 +238,20 @@ class Authenticator:
 
     def verify(self, header: bytes, place: bytes, payload: bytes) -> Request | None:
         """The request, if its tag is of a known session and it came for the first time; else None."""
-        if len(header) != _HEADER.size:
+        if not header or self.split(header)[0] != header:
             return None
-        name, count, tag = _HEADER.unpack(header)
-        counter = int.from_bytes(count)
+        name, told, tag = header[:_NAME_BYTES], header[_NAME_BYTES:-TAG_BYTES], header[-TAG_BYTES:]
         for pair in self._named.get(name, ()):
-            if hmac.compare_digest(tag, _tag(pair.other, _REQUEST, counter, place, payload)):
-                return Request(*pair.peer, counter) if pair.is_new(counter) else None
+            for counter in pair.candidates(told):
+                if hmac.compare_digest(tag, _tag(pair.other, _REQUEST, counter, place, payload)):
+                    return Request(*pair.peer, counter) if pair.is_new(counter) else None
         return None
+
+    def answered(self, request: Request) -> None:
+        """The other end of `request` sent a reply to it."""
+        pair = self._pairs.get(request.session)
+        if pair is not None and request.counter > pair.answered:
+            pair.answered = request.counter
 
     def sign_reply(self, request: Request, place: bytes, payload: bytes) -> bytes:
         """The tag of a reply to `request`; empty if its session ended."""
@@ -207,7 +264,12 @@ class Authenticator:
         return pair is not None and hmac.compare_digest(tag, _tag(pair.other, _REPLY, request.counter, place, payload))
 
 
-def _tag(key: bytes, kind: bytes, counter: int, place: bytes, payload: bytes) -> bytes:
-    digest = blake2b(kind + struct.pack("!QI", counter, len(place)) + place, digest_size=TAG_BYTES, key=key)
+def _hasher(key: bytes) -> blake2b:
+    return blake2b(digest_size=TAG_BYTES, key=key)
+
+
+def _tag(hasher: blake2b, kind: bytes, counter: int, place: bytes, payload: bytes) -> bytes:
+    digest = hasher.copy()
+    digest.update(_ABOUT.pack(kind, counter, len(place)) + place)
     digest.update(payload)
     return digest.digest()

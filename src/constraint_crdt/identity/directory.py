@@ -190,6 +190,11 @@ def _certified(own: Path) -> tuple[str, str, Ed25519PublicKey]:
     return subject.node, subject.role, public_key_of(found)
 
 
+def former_role(own: Path) -> str:
+    """The role of the certificate in a folder of the fleet; empty for a folder without one. Raises `IdentityError`."""
+    return _at(own, lambda: _certified(own)[1]) if (own / CERTIFICATE).exists() else ""
+
+
 def certified_roles(folder: Path) -> tuple[str, ...]:
     """The roles that operators of the fleet in `folder` certify. Raises `IdentityError`."""
     if not (folder / FLEET).exists():
@@ -210,6 +215,9 @@ def _write_certified(folder: Path, own: Path, root: Root, certificate: x509.Cert
     _write_certificates(own, read_file(folder / AUTHORITY), [certificate], subject.fleet, subject.node, subject.role)
     if subject.role == "operator":
         _write_issuer(folder, own, root, subject.node, now=now, random=random)
+    else:
+        for name in (ISSUER, ISSUER_KEY):  # of a former role
+            (own / name).unlink(missing_ok=True)
 
 
 def _write_issuer(folder: Path, own: Path, root: Root, node: str, *, now: int, random: RandomBytes) -> None:

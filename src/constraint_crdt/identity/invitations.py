@@ -537,7 +537,8 @@ class JoinServer:
     def _note(self, address: str, why: str) -> None:
         now, self._refused = asyncio.get_running_loop().time(), self._refused + 1
         if now - self._logged >= LOG_EVERY:
-            _log.info("%d connections to the join endpoint got no certificate, the last from %s: %s", self._refused, address, why)
+            count = "a connection" if self._refused == 1 else f"{self._refused} connections"
+            _log.info("%s to the join endpoint got no certificate, the last from %s: %s", count, address, why)
             self._logged, self._refused = now, 0
 
 

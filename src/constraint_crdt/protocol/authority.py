@@ -30,7 +30,17 @@ from constraint_crdt.crdt.cells import REMOVE, Cell, Run, core, make_cell, remov
 from constraint_crdt.crdt.digest import Replica, parse_replica
 from constraint_crdt.crdt.limits import CELL_BYTES
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, Prediction, SignedRows, signature_mark, signed_text, unsettled
+from constraint_crdt.crdt.signed_rows import (
+    SETTLED,
+    SIGNATURE,
+    SIGNATURE_BYTES,
+    SIGNATURE_HEAD,
+    Prediction,
+    SignedRows,
+    signature_mark,
+    signed_text,
+    unsettled,
+)
 from constraint_crdt.errors import ConstraintCrdtError, NotPermitted
 from constraint_crdt.types.alerts import ALERT_RULE, SILENCE
 from constraint_crdt.types.budgets import BUDGET
@@ -249,7 +259,7 @@ class Authority:
             rows.write_all(replica, settled)
             seq += len(settled)
         text = signed_text(self._fleet, replica, seq + 1, self._signed.root(replica))
-        rows.write(replica, make_cell(SIGNATURE, "", self._credentials.sign(text)))
+        rows.write(replica, Cell(SIGNATURE, "", SIGNATURE_HEAD + self._credentials.sign(text)))
         return True
 
     def _check_own(self, replica: Replica, cells: Sequence[Cell]) -> None:
@@ -287,8 +297,7 @@ class Authority:
 
     def is_revoked(self, member: MemberOfFleet) -> bool:
         """True if the key of a member was revoked, or the key that certified it."""
-        self._refresh()
-        return member.fingerprint in self._ends or member.issuer in self._ends
+        return self.has_revocations and (member.fingerprint in self._ends or member.issuer in self._ends)
 
     def is_revoked_node(self, node_id: str) -> bool:
         """True for a node whose keys are all revoked. O(1), see `revoked_nodes`."""
@@ -296,7 +305,7 @@ class Authority:
 
     def revoked_nodes(self) -> Set[str]:
         """The nodes whose keys are all revoked. O(rows) after a revocation or a new row, else O(1)."""
-        if not self.revoked:
+        if not self.has_revocations:
             return frozenset()
         ends, rows, found = self._revoked_nodes
         order = self._rows.clock_mark.order  # the same object as long as the rows are the same
@@ -309,13 +318,18 @@ class Authority:
 
     def has_ended(self, replica: Replica) -> bool:
         """True if a row of this node may not go on: cells beyond its end count nowhere."""
-        self._refresh()
-        return self._rows.seq(replica) >= self._end(replica, self.member_of(replica), self._ends).seq
+        return self.has_revocations and self._rows.seq(replica) >= self._end(replica, self.member_of(replica), self._ends).seq
+
+    @property
+    def has_revocations(self) -> bool:
+        """Whether any key is revoked."""
+        if self._moved:
+            self._refresh()
+        return bool(self._ends)
 
     def revoked_by(self, fingerprint: str) -> list[str]:
         """The operators whose revocations of a key count, in order."""
-        self._refresh()
-        if fingerprint not in self._ends:
+        if not self.has_revocations or fingerprint not in self._ends:
             return []
         return sorted({cell.replica.node_id for cell in self._rows.held(REVOKE, fingerprint) if self._counts(cell)})
 
@@ -378,7 +392,8 @@ class Authority:
             else:
                 self._admit_run(run, known, admitted, whole=whole)
         self._strip(admitted)
-        self._admit_plain(plain, admitted)
+        if plain:
+            self._admit_plain(plain, admitted)
         admitted.stripped = len(admitted.runs) + len(admitted.doubted) < len(runs)
         self._check_room(admitted)
         return admitted
@@ -513,7 +528,7 @@ class Authority:
 
         A row of which only the end came is doubted: it is to be sent from 0.
         """
-        told = self._told(admitted, VOUCH) if plain else []
+        told = self._told(admitted, VOUCH)
         for run in plain:
             replica, known = run.replica, self._rows.seq(run.replica)
             vouches = self._vouches(replica, [*self._held_vouches(replica), *told])
@@ -560,13 +575,14 @@ class Authority:
         last = run.cells[-1] if run.cells else None
         if last is None or last.kind != SIGNATURE or last.seq != run.hi:
             raise self._refusal(f"a row of {run.replica} is not signed up to its end")
-        if last.data != make_cell(SIGNATURE, "", value_of(last)).data:  # the one cell that the signature does not cover
+        signature = last.data[-SIGNATURE_BYTES:]
+        if last.data != SIGNATURE_HEAD + signature:  # the one cell that the signature does not cover
             raise self._refusal(f"the signature of a row of {run.replica} is not in its usual form")
-        if any(each.kind == CERTIFICATE for each in run.stubs):
+        if run.stubs and any(each.kind == CERTIFICATE for each in run.stubs):
             raise self._refusal(f"a row of {run.replica} without its certificate")
-        prediction = self._signed.predict(run, known)._replace(noted=noted)
+        prediction = self._signed.predict(run, known, noted)
         text = signed_text(self._fleet, run.replica, run.hi, prediction.root)
-        if self._credentials.verifies(member, value_of(last), text):
+        if self._credentials.verifies(member, signature, text):
             return prediction
         if prediction.whole:
             raise self._refusal(f"a row of {run.replica} is not as {member.node} signed it")
@@ -659,11 +675,12 @@ class Authority:
 
     def _strip(self, admitted: AdmittedRuns) -> None:
         """Leave out the runs that are longer than a revocation allows, those of the transfer itself included."""
+        told = self._told(admitted, REVOKE)
+        if not (told or admitted.replaced or self.has_revocations):
+            return
         newer = [run for run in admitted.runs if run.hi > self._rows.seq(run.replica) or run.replica in admitted.replaced]
         longer = {run.replica: run for run in newer if not self._is_plain(run)}
         writers = {replica: self._writer(run) for replica, run in longer.items()}
-        told = self._told(admitted, REVOKE)
-        self._refresh()
         ends = self._effective(writers, told, longer) if told or admitted.replaced else self._ends
         if not ends:
             return

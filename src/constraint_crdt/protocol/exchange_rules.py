@@ -478,8 +478,10 @@ class Exchange:
 
     def _is_revoked(self, sender: Replica) -> bool:
         authority = self._local.authority
-        member = None if authority is None else authority.member_of(sender)
-        return authority is not None and member is not None and authority.is_revoked(member)
+        if authority is None or not authority.has_revocations:
+            return False
+        member = authority.member_of(sender)
+        return member is not None and authority.is_revoked(member)
 
     def _answers_to_revoked(self, message: GossipMessage) -> list[GossipMessage]:
         """A node of a revoked key is told so, and is no peer. Its message was taken: it may end the revocation, see `authority`."""

@@ -154,6 +154,8 @@ class LocalReplica:
         """The seq of the present life at the start of this process; 0 for a life that began since."""
         self.written = 0
         """The seq up to which this node wrote the present life; `NEVER`: the next write starts a new life."""
+        self._sealed: tuple[Replica, int] | None = None
+        """The life and its seq at the last call of `seal`: nothing is left to be signed there."""
         self._before = replica, 0
 
     @property
@@ -186,15 +188,17 @@ class LocalReplica:
     @property
     def revoked_by(self) -> str | None:
         """The operators that revoked the key of this node; None for a key in use."""
-        if self.authority is None:
+        if self.authority is None or not self.authority.has_revocations:
             return None
         return ", ".join(self.authority.revoked_by(self.authority.member.fingerprint)) or None
 
     @property
     def issuer_revoked_by(self) -> str | None:
         """The operators that revoked the key which certified this node, so that it needs a new certificate; else None."""
-        issuer = None if self.authority is None else self.authority.member.issuer
-        if self.authority is None or issuer is None:
+        if self.authority is None or not self.authority.has_revocations:
+            return None
+        issuer = self.authority.member.issuer
+        if issuer is None:
             return None
         return ", ".join(self.authority.revoked_by(issuer)) or None
 
@@ -219,10 +223,15 @@ class LocalReplica:
         if self.authority is None:
             return
         before = self.state.rows.seq(self.replica)
-        if self.goes_on and self.authority.seal(self.replica):
+        if self._sealed is not None and self._sealed[1] == before and self._sealed[0] is self.replica:
+            return
+        if not self.goes_on:
+            return
+        if self.authority.seal(self.replica):
             self.written = self.state.rows.seq(self.replica)
             if self.on_write is not None:
                 self.on_write(self.replica, before)
+        self._sealed = self.replica, self.state.rows.seq(self.replica)
 
     def __enter__(self) -> Replica:
         replica, state, authority = self.replica, self.state, self.authority

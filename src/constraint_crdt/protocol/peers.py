@@ -425,9 +425,12 @@ class _Direction:
     """The message that took the least time."""
     best: float = LEAST_RATE
     """The highest rate seen, with the round trip in the time: the link has this rate at least."""
+    tells: bool = False
+    """A message was long enough to tell the rate."""
 
     def add(self, seconds: float, size: int) -> None:
         """A message of so many bytes took so many seconds, with its answer."""
+        self.tells = self.tells or size >= TELLING
         if seconds < self.seconds:
             self.seconds, self.size = seconds, size
         self.best = max(self.best, size / seconds)
@@ -560,6 +563,7 @@ class LinkEstimate:
             self._passed_out = max(self._passed_out, sent / seconds)
             self._passed_in = max(self._passed_in, received / seconds)
             self.burst = max(self.burst, int(sent / seconds))  # all of it passed in this time, so the rate is at least this
+            self._disprove(sent / seconds, received / seconds)
         if received > SMALL:
             self._at_most = seconds if self._at_most is None else min(self._at_most, seconds)
             self._in.add(seconds, received)
@@ -621,6 +625,13 @@ class LinkEstimate:
         else:
             self.variation += (abs(seconds - self.round_trip) - self.variation) / 4
             self.round_trip += (seconds - self.round_trip) / 8
+
+    def _disprove(self, out: float, in_: float) -> None:
+        """Drop a rate below that of a small message, unless a long message told it: a node was busy, and the link is not slow."""
+        if self.rate_out is not None and out > self.rate_out and not self._out.tells:
+            self.rate_out = None
+        if self.rate_in is not None and in_ > self.rate_in and not self._in.tells:
+            self.rate_in = None
 
     def _rate(self, before: float | None, size: int, seconds: float) -> float | None:
         """The smoothed rate, with a message that took so many seconds, a round trip included."""

@@ -32,6 +32,7 @@ from constraint_crdt.crdt.cells import Cell, core, registered
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, StateHash
 from constraint_crdt.crdt.limits import whole_number
+from constraint_crdt.crdt.signed_rows import SIGNATURE
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.judgement import Turn
 from constraint_crdt.insight.diagnosis import named
@@ -524,7 +525,7 @@ class Notices:
         self._evidence: dict[str, tuple[int, StateHash | None]] = {}
         self._constraints = _Names()
         self._nodes = _Names()
-        for kind in registered():
+        for kind in set(registered()) - {SIGNATURE}:  # which comes with other cells of its node
             gossip.state.rows.watch(kind, self._cell_changed, bulk=self._cells_came)
 
     @property

@@ -636,7 +636,7 @@ class ZenohSession:
                 attachment=attachment or None,
             )
             async with asyncio.timeout(seconds):
-                return await fetched
+                await fetched
         except TimeoutError:
             raise Unreachable(f"{peer.name} did not answer within {seconds:g} s", tuple(page.payloads)) from None
         except zenoh.ZError as error:
@@ -644,6 +644,9 @@ class ZenohSession:
         finally:
             way.requests -= 1
             self._waiting.discard(fetched)
+        if signed is not None and page.header is not None and self._authenticator is not None:
+            self._authenticator.answered(signed)
+        return page
 
     def _hand_over(self, call: Callable[..., None], *arguments: object) -> bool:
         """Schedule a call on the loop, from a network thread. Returns False after the end of the loop."""

@@ -42,7 +42,7 @@ import time
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, cast
 from urllib.parse import quote, unquote
 
@@ -66,6 +66,7 @@ _ROOT = "constraint-crdt"
 _SESSION = re.compile(r"[0-9a-f]{24}")
 
 
+@lru_cache(maxsize=1024)
 def node_key(fleet: str, peer: Peer, *, proven: bool = False) -> str:
     """Where `peer` answers. `proven`: requests with a tag, at a short key, as every reply repeats it."""
     if proven:
