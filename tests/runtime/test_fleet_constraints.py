@@ -224,7 +224,7 @@ def test_an_observer_does_not_count() -> None:
         for number, (name, role) in enumerate(ROLES.items())
     }
     gossip.local.authority = SimpleNamespace(  # type: ignore[assignment]
-        members=lambda: members, member=members[0], revoked_by=lambda _: [], has_ended=lambda _: False
+        members=lambda: members, member=members[0], revoked_by=lambda _: [], has_ended=lambda _: False, has_revocations=False
     )
     watch = FleetWatch(gossip, set("bcd"))
     watch.follow()

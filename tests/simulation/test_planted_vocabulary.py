@@ -147,7 +147,7 @@ PLANTS: dict[Plant, int] = {
     sketch_named_by_who_came_first: 60,
     filter_page_replaced: 23,
     filter_page_left_out: 11,
-    rate_of_another_writer: 63,
+    rate_of_another_writer: 56,
     folded_rate_lost: 50,
     value_from_the_future_grows: 87,
     other_half_lives_lost: 23,
