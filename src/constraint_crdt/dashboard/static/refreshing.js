@@ -13,6 +13,7 @@ const LOOK_EVERY = 1000; // ms between two looks at what is on the screen while 
 const REST_EVERY = 3000; // … and while nothing is said to move: rates decay and evidence comes in all the same
 const SWEEP_EVERY = 20000; // ms between two looks at everything while many move
 const STATUS_EVERY = 700;
+const STATUS_AT_LEAST_EVERY = 2000; // no event names the troubles that peers tell
 const MANY_NODES = 100;
 const NODES = "/v1/nodes?limit=10000";
 const TURNS = "/v1/turns?last=200";
@@ -48,7 +49,7 @@ export class Refresher {
   // Keeps everything fresh, for ever.
   run() {
     this.#keepRows();
-    this.#keep("status", STATUS_EVERY, 5000, async () => this.#took("setStatus", await this.api.get("/v1/status", { known: true })));
+    this.#keep("status", STATUS_EVERY, STATUS_AT_LEAST_EVERY, async () => this.#took("setStatus", await this.api.get("/v1/status", { known: true })));
     this.#keep("nodes", () => (this.model.nodes.size > MANY_NODES ? 4000 : 700), 10000, async () => {
       this.#took("setNodes", await this.api.get(NODES, { known: true }));
       this.#took("setLately", await this.api.get("/v1/lately", { known: true }));
