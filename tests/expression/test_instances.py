@@ -116,15 +116,24 @@ class Model:
 
     def tick(self, now: int) -> None:
         self.now = now
+        times = {
+            at for measured in self.measured.values() for at, names in measured.aged(now).items() if self._read.intersection(names)
+        }
         for bench in self.benches.values():
-            bench.tick(now)
-            if self.spans:  # a plain constraint that was looked at for an aged value is not looked at again at the tick
-                bench.judge.aged(["c"], now)
+            bench.now = now
+            for at in sorted(times):  # all instances are looked at where a value of any of them is too old
+                bench.judge.aged(["c"], at)
+            bench.judge.aged(bench.judge.take_checked(), now)
+            bench.judge.look(now)
         self._follow()
+
+    @property
+    def _read(self) -> set[str]:
+        return {name for name in "xyz" if name in f"{self.definition['when']}{self.definition['clear_when']}"}
 
     def _follow(self) -> None:
         """Drop the instances without a value that counts, and begin those that have one."""
-        read = {name for name in "xy" if name in f"{self.definition['when']}{self.definition['clear_when']}"}
+        read = self._read - {"z"}
         for instance, values in self.values.items():
             if instance is None:
                 continue
@@ -166,20 +175,25 @@ steps = st.lists(st.tuples(st.integers(1, 3), st.lists(samples, max_size=3), st.
 
 
 @pytest.mark.slow
-@given(definitions, steps)
+@given(definitions, steps, st.sampled_from([0, SECOND // 2]))
 @settings(deadline=None)
 def test_each_instance_has_the_verdict_of_a_plain_constraint(
-    definition: dict[str, object], steps: list[tuple[int, list[dict[str, object]], dict[str, object] | None]]
+    definition: dict[str, object], steps: list[tuple[int, list[dict[str, object]], dict[str, object] | None]], late: int
 ) -> None:
+    """`late`: the time from a tick to the samples after it. Instances with a sample since a tick are not looked at in the next."""
     bench, model = Bench({**definition, "each": "joint"}), Model(definition)
     for passed, measured, edit in steps:
-        for now in range(bench.now + SECOND, bench.now + passed * SECOND + 1, SECOND):
+        ticked = bench.now - bench.now % SECOND
+        for now in range(ticked + SECOND, ticked + passed * SECOND + 1, SECOND):
             bench.tick(now)
             model.tick(now)
             assert bench.instances() == model.instances()
         if edit is not None:
             bench.add({**edit, "each": "joint"})
             model.add(edit)
+        bench.now = model.now = ticked + passed * SECOND + late
+        for each in model.benches.values():
+            each.now = bench.now
         for values in measured:
             bench.measure(values)
             model.measure(values)

@@ -60,7 +60,6 @@ from constraint_crdt.expression.check import (
 from constraint_crdt.expression.instances import (
     InstanceWindows,
     flattened,
-    instance_name,
     missing_instances,
     named,
     read_instance,
@@ -396,6 +395,13 @@ class Expression:
             low, high = found.get(name, _ANY_NUMBER)
             found[name] = max(low, band[0]), min(high, band[1])
         return found
+
+    def satisfied_by(self, values: Measurements) -> bool:
+        """True if these values satisfy comparisons, of variables or of calls over samples. False says nothing: see `evaluate`."""
+        if self._decide is not None:
+            return self._decide(values.plain) is True
+        comparisons = self.window_comparisons
+        return comparisons is not None and comparisons.holds(values)
 
     def evaluate(self, values: Mapping[str, object]) -> Outcome:
         """Evaluate against measured values (for many expressions, convert the values with `measurements` first).
@@ -1001,8 +1007,7 @@ def _evaluated_each(id_: str, bound: BoundDefinition, values: Mapping[str, objec
     rest = {name: value for name, value in values.items() if "{" not in name and name.partition(".")[0] not in own}
     evaluations = []
     for name in sorted(found):
-        names = {variable: instance_name(variable, label, name) for variable in own}
-        each = _evaluated(id_, bound, measurements(rest | found[name], InstanceWindows(windows, names)))
+        each = _evaluated(id_, bound, measurements(rest | found[name], InstanceWindows(windows, own, label, name)))
         reason = "" if each.verdict is Verdict.SATISFIED else named(label, name, each.reason)
         evaluations.append(each._replace(reason=reason))
     if not evaluations:

@@ -170,22 +170,29 @@ FOREVER: Final = 2**63 - 1
 class InstanceWindows:
     """The windows of an instance, in front of those of the node."""
 
-    def __init__(self, windows: WindowReader, names: Mapping[str, str]) -> None:
-        """`names`: the names of the measurements of the instance, by variable."""
+    __slots__ = ("_label", "_value", "_variables", "_windows")
+
+    def __init__(self, windows: WindowReader, variables: Collection[str], label: str, value: str) -> None:
+        """`variables`: those that are measured by this label. `value`: of the label, the instance."""
         self._windows = windows
-        self._names = names
+        self._variables = variables
+        self._label = label
+        self._value = value
+
+    def _name(self, name: str) -> str:
+        return instance_name(name, self._label, self._value) if name in self._variables else name
 
     def over(self, function: str, name: str, span: int, fraction: float = 0.0) -> float:
         """See `cel.WindowReader.over`."""
-        return self._windows.over(function, self._names.get(name, name), span, fraction)
+        return self._windows.over(function, self._name(name), span, fraction)
 
     def age(self, name: str) -> int:
         """See `cel.WindowReader.age`."""
-        return self._windows.age(self._names.get(name, name))
+        return self._windows.age(self._name(name))
 
     def last(self, name: str) -> object:
         """See `cel.WindowReader.last`."""
-        return self._windows.last(self._names.get(name, name))
+        return self._windows.last(self._name(name))
 
 
 def named(label: str, value: str, reason: str) -> str:

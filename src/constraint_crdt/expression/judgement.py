@@ -195,6 +195,20 @@ class _Rule:
         state = self.spell.look(verdict, now, self.times, self.clear)
         self.values = None if state is VerdictState.HOLDS or fleet is not None else values
 
+    def goes_on(self, satisfied: bool, now: int) -> bool:
+        """Look at a definition that holds. True if it goes on to hold, the frequent case; else nothing is done."""
+        spell = self.spell
+        if (
+            not satisfied
+            or spell.state is not VerdictState.HOLDS
+            or self.outcome.verdict is not Verdict.SATISFIED
+            or not 0 <= now - spell.at <= _SUSPENDED
+        ):
+            return False
+        spell.satisfied += now - spell.at
+        spell.at = now
+        return True
+
     def margin(self, values: Measurements) -> Margin | None:
         """The distance to the threshold."""
         definition = self.bound
@@ -231,7 +245,9 @@ class _EachRule(_Rule):
     Its own spell is its state while there is no instance.
     """
 
-    __slots__ = ("_combined", "_gravest", "_moved", "_names", "_resume", "_shown", "_until", "label", "members", "turned")
+    __slots__ = (
+        "_combined", "_gravest", "_moved", "_names", "_resume", "_satisfied", "_shown", "_until", "label", "members", "turned",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -259,15 +275,18 @@ class _EachRule(_Rule):
         super().take(bound, compiled)
         names = (name.partition(".")[0] for each in expressions_of(bound.definition) for name in each.variables)
         self._names = frozenset(names)
+        self._satisfied = _never if compiled is None else compiled.satisfied_by
         for member in self.members.values():
             member.definition = self.definition
             member.take(bound, compiled)
 
-    def judge_each(self, values: Values, now: int, touched: Touched | None) -> bool:
-        """Evaluate the instances with a new sample, and move their states. `touched`: None for all. False if there is none."""
-        only = None if touched is None or now > self._until else touched.instances(self._names, self.label)
+    def judge_each(self, values: Values, now: int, touched: Touched | None, since: int | None = None) -> None:
+        """Evaluate the instances with a new sample, and move their states. `touched`: None for all. `since`: of all, those that were
+        not looked at after this time.
+        """
+        only = None if now > self._until else self._chosen(touched, since)
         if only is not None and not only:
-            return False
+            return
         found, there = values.read_each(self._names, self.label, now, self.definition.max_age, only), only
         if there is None:
             there, self._until = tuple(self.members), FOREVER
@@ -276,11 +295,23 @@ class _EachRule(_Rule):
                 self._moved = True
         if not found and not self.members:
             self._judge_none(now)
+        members, satisfied, ends = self.members, self._satisfied, self._until
         for name, (read, until) in found.items():
-            self._judge_instance(name, read, now)
-            self._until = min(self._until, until)
+            member = members.get(name)
+            if member is None or not member.goes_on(satisfied(read), now):
+                self._judge_instance(name, read, now)
+            if until < ends:
+                ends = until
+        self._until = ends
         self._combine()
-        return True
+
+    def _chosen(self, touched: Touched | None, since: int | None) -> Collection[str] | None:
+        """The instances to be evaluated; None: all."""
+        if touched is not None:
+            return touched.instances(self._names, self.label)
+        if since is None or not self.members:
+            return None
+        return [name for name, member in self.members.items() if member.spell.at <= since]
 
     def _judge_none(self, now: int) -> None:
         """There is no instance."""
@@ -387,6 +418,10 @@ class Instances(NamedTuple):
     unknown: int
     worst: list[InstanceVerdict]
     """The first of them, the most severe first."""
+
+
+def _never(_: Measurements) -> bool:
+    return False
 
 
 _EMPTY = Measurements({}, {})
@@ -527,7 +562,7 @@ class Judge:
         self._checked: dict[str, None] = {}
         self._left: dict[str, list[int]] = {}
         self._spans_changed = False
-        self._looked = 0
+        self._looked = self._looked_before = 0
         self.audited: set[str] = set()
         """The active constraints of mode audit, also those that do not apply here."""
         self._violated: set[str] = set()
@@ -845,14 +880,16 @@ class Judge:
 
     def due(self, now: int) -> list[str]:
         """The constraints to be given to `look_at`, some at a time, all with this `now`."""
-        since, self._looked = self._looked, now
+        since = self._looked_before = self._looked
+        self._looked = now
         timed = [id_ for id_ in sorted(self._timed) if (self._judged[id_].looked or 0) <= since or self._judged[id_].each]
         return timed + sorted(self._running - self._timed)
 
     def look_at(self, ids: Iterable[str], now: int) -> None:
         """Look at constraints whose state moves by time alone, but for those that were redefined or looked at later meanwhile."""
         there = [id_ for id_ in ids if id_ in self._judged and (self._judged[id_].looked or 0) <= now]
-        self._evaluate([id_ for id_ in there if id_ in self._timed], now, self._values, counted=False)
+        timed, since = [id_ for id_ in there if id_ in self._timed], self._looked_before
+        self._evaluate(timed, now, self._values, counted=False, since=since)
         for id_ in there:
             judged = self._judged[id_]
             if id_ in self._timed or id_ not in self._running:
@@ -876,16 +913,33 @@ class Judge:
                 rule.suspend(at)
 
     def _evaluate(
-        self, ids: Iterable[str], now: int, values: Values, *, counted: bool, touched: Touched | None = None
+        self,
+        ids: Iterable[str],
+        now: int,
+        values: Values,
+        *,
+        counted: bool,
+        touched: Touched | None = None,
+        since: int | None = None,
     ) -> list[Evaluation]:
         with_ends, constraints = self._constraints.ends, self._constraints
         chosen = [self._judged[id_] for id_ in ids if id_ in self._judged and not (with_ends and id_ not in constraints)]
         for start in range(0, len(chosen), READ_TOGETHER):
-            self._look_at(chosen[start : start + READ_TOGETHER], now, values, counted=counted, touched=touched)
+            together = chosen[start : start + READ_TOGETHER]
+            self._look_at(together, now, values, counted=counted, touched=touched, since=since)
         return [judged.evaluation for judged in chosen]
 
-    def _look_at(self, chosen: Sequence[_Judged], now: int, values: Values, *, counted: bool, touched: Touched | None) -> None:
-        """Evaluate constraints against values that are read once for all of them."""
+    def _look_at(
+        self,
+        chosen: Sequence[_Judged],
+        now: int,
+        values: Values,
+        *,
+        counted: bool,
+        touched: Touched | None,
+        since: int | None,
+    ) -> None:
+        """Evaluate constraints against values that are read once for all of them. `since`: see `_EachRule.judge_each`."""
         names = frozenset().union(*[judged.variables for judged in chosen])
         reads = any(len(judged.each) < len(judged.rules) for judged in chosen)
         plain, aged = values.read(names, now) if reads else _EMPTY, dict[int, Measurements]()
@@ -898,7 +952,7 @@ class Judge:
             for rule in judged.rules:
                 max_age = rule.definition.max_age
                 if isinstance(rule, _EachRule):
-                    rule.judge_each(values, now, touched)
+                    rule.judge_each(values, now, touched, since)
                     continue
                 if max_age is None:
                     rule.judge(plain, now)

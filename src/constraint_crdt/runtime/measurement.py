@@ -113,8 +113,12 @@ class LatestMeasurements:
         for name in labelled:
             if converted[name] is not None and not isinstance(converted[name], float | str | bool):
                 raise ConstraintCrdtError(f"{name}: the value of an instance is a number, a text, true or false")
+        withdrawn = [name for name, value in converted.items() if value is None]
         if fresh:
             self._make_room(converted, now)
+        for name in withdrawn:  # before the others come: their windows stay
+            self._withdraw(name)
+        if fresh:
             self._require_instances([name for name in labelled if name in fresh and converted[name] is not None])
         self._rings.put(converted, now)
         self._windows = None
@@ -123,9 +127,7 @@ class LatestMeasurements:
         for name, value in converted.items():
             if self._reasons:
                 self._explain(name, None)
-            if value is None:
-                self._withdraw(name)
-            else:
+            if value is not None:
                 self._put_sample(name, Sample(now, now + max_ages[name] if name in max_ages else until, value, source))
         for name in labelled:
             self._put_instance(name, now)
@@ -262,11 +264,11 @@ class LatestMeasurements:
         self, names: Collection[str], label: str, now: int, max_age: int | None = None, only: Collection[str] | None = None
     ) -> dict[str, InstanceValues]:
         """See `judgement.Values.read_each`."""
-        if only is not None and len(names) == 1:  # the frequent case
+        if len(names) == 1:  # the frequent case
             (name,) = names
             series = self._series.get(series_of(name, label))
             if series is not None:
-                return self._select_some(name, label, series, now, max_age, only)
+                return self._select_some(name, label, series, now, max_age, sorted(series) if only is None else only)
         rest = [name for name in names if series_of(name, label) not in self._series]
         return self.select_each(names, label, now, max_age, only, self.windows(now), *self.select(rest, now, max_age))
 
@@ -274,13 +276,13 @@ class LatestMeasurements:
         self, name: str, label: str, series: Mapping[str, Sample], now: int, max_age: int | None, only: Iterable[str]
     ) -> dict[str, InstanceValues]:
         """As `select_each`, of some instances of a single variable."""
-        windows, found = self.windows(now), dict[str, InstanceValues]()
+        windows, found, own = self.windows(now), dict[str, InstanceValues](), (name,)
         for each in only:
             sample = series.get(each)
             if sample is not None:
                 until = sample.until if max_age is None else sample.at + max_age
                 if now <= until:
-                    reader = InstanceWindows(windows, {name: instance_name(name, label, each)})
+                    reader = InstanceWindows(windows, own, label, each)
                     found[each] = InstanceValues(Measurements({name: sample.value}, {}, reader), until)
         return found
 
@@ -300,10 +302,10 @@ class LatestMeasurements:
         series = {name: self._series.get(series_of(name, label), _NO_SAMPLES) for name in names}
         chosen = {name: given.get(series_of(name, label), _NO_SAMPLES) for name in names}
         own = [name for name in names if series[name] or chosen[name]]
-        until = min((self._until(name, max_age) for name in names if name not in own), default=FOREVER)
+        until = min((self._until(name, now, max_age) for name in names if name not in own), default=FOREVER)
         if only is None:
             only = sorted({each for name in own for part in (series[name], chosen[name]) for each in part})
-        rest = {name: value for name, value in usable.items() if name.partition(".")[0] not in own}
+        rest = assembled({name: value for name, value in usable.items() if name.partition(".")[0] not in own}, {}).plain
         why = {name: text for name, text in unusable.items() if name not in own}
         found = {}
         for each in only:
@@ -323,15 +325,15 @@ class LatestMeasurements:
                 else:
                     aged[name] = f"is older than {(last - sample.at) / 1e9:g} s"
             if is_there:
-                reader = InstanceWindows(windows, {name: instance_name(name, label, each) for name in own})
-                found[each] = InstanceValues(assembled(values, aged, reader), ends)
+                reader = InstanceWindows(windows, own, label, each)
+                found[each] = InstanceValues(Measurements(values, aged, reader), ends)
         return found
 
-    def _until(self, name: str, max_age: int | None) -> int:
-        """The time after which the value of a variable, or of a field of it, is too old."""
+    def _until(self, name: str, now: int, max_age: int | None) -> int:
+        """The time after which the value of a variable, or of a field of it, is too old, of those that are not too old now."""
         there = [self._samples[each] for each in (name, *self._fields.get(name, ())) if each in self._samples]
         ends = [sample.until if max_age is None else sample.at + max_age for sample in there]
-        return min(ends, default=FOREVER)
+        return min((end for end in ends if now <= end), default=FOREVER)
 
     def windows(self, now: int) -> Windows:
         """The windows that end at a time, computed once for all readings of that time."""
