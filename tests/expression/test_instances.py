@@ -197,9 +197,38 @@ def test_each_instance_has_the_verdict_of_a_plain_constraint(
         for values in measured:
             bench.measure(values)
             model.measure(values)
+        if late:  # a sample of an instance has all looked at, where a value of another may be too old
+            for each in (bench, *model.benches.values()):
+                each.judge.aged(["c"], bench.now)
         expected = model.instances()
         assert bench.instances() == expected
         if expected:
             state = min((state for state, _ in expected.values()), key=STATES.index)
             times = [since for each, since in expected.values() if each is state]
             assert bench.shown() == (state, max(times) if state is VerdictState.HOLDS else min(times))
+
+
+def test_an_instance_with_a_sample_since_the_last_tick_is_looked_at_in_the_next_but_one() -> None:
+    bench = Bench({"when": 'max_over("x", duration("3s")) < 2.0', "each": "joint"})
+    bench.measure({"x": by(j1=1.0, j2=1.0)})
+    bench.tick(103 * SECOND)
+    bench.measure({"x": by(j1=3.0, j2=3.0)})
+    bench.now += SECOND // 2
+    bench.measure({"x": by(j1=1.0, j2=1.0)})
+    bench.tick(105 * SECOND)
+    bench.now = 106 * SECOND - SECOND // 2
+    bench.measure({"x": by(j1=1.0)})
+    assert bench.instances() == {each: (VerdictState.VIOLATED, 103 * SECOND) for each in ("j1", "j2")}
+    bench.tick(106 * SECOND)
+    assert bench.instances() == {"j1": (VerdictState.VIOLATED, 103 * SECOND), "j2": (VerdictState.HOLDS, 106 * SECOND)}
+    bench.tick(107 * SECOND)
+    assert bench.instances()["j1"] == (VerdictState.HOLDS, 107 * SECOND)
+
+
+def test_the_window_of_an_instance_stays_where_the_others_of_its_variable_are_withdrawn_with_its_first_sample() -> None:
+    bench = Bench({"when": 'max_over("x", duration("3s")) < 2.0', "each": "joint"})
+    bench.measure({"x": by(j1=1.0)})
+    bench.measure({"x": by(j2=1.0, j1=None)})
+    for second in range(101, 104):
+        bench.tick(second * SECOND)
+    assert bench.instances() == {"j2": (VerdictState.HOLDS, 103 * SECOND)}

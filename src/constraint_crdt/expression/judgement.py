@@ -195,14 +195,14 @@ class _Rule:
         state = self.spell.look(verdict, now, self.times, self.clear)
         self.values = None if state is VerdictState.HOLDS or fleet is not None else values
 
-    def goes_on(self, satisfied: bool, now: int) -> bool:
-        """Look at a definition that holds. True if it goes on to hold, the frequent case; else nothing is done."""
+    def goes_on(self, satisfied: Callable[[Measurements], bool], values: Measurements, now: int) -> bool:
+        """Look at a definition that holds. True if it goes on to hold by these values, the frequent case; else nothing is done."""
         spell = self.spell
         if (
-            not satisfied
-            or spell.state is not VerdictState.HOLDS
+            spell.state is not VerdictState.HOLDS
             or self.outcome.verdict is not Verdict.SATISFIED
             or not 0 <= now - spell.at <= _SUSPENDED
+            or not satisfied(values)
         ):
             return False
         spell.satisfied += now - spell.at
@@ -298,7 +298,7 @@ class _EachRule(_Rule):
         members, satisfied, ends = self.members, self._satisfied, self._until
         for name, (read, until) in found.items():
             member = members.get(name)
-            if member is None or not member.goes_on(satisfied(read), now):
+            if member is None or not member.goes_on(satisfied, read, now):
                 self._judge_instance(name, read, now)
             if until < ends:
                 ends = until
