@@ -171,6 +171,23 @@ def _literal(node: Node) -> object:
 _ANY_NUMBER = (-math.inf, math.inf)
 
 
+@functools.lru_cache(maxsize=COMPILED_EXPRESSIONS_KEPT)
+def _bands(source: str) -> Mapping[str, tuple[float, float]] | None:
+    """See `Expression.bands`."""
+    root = read_comparisons(source)
+    if root is None:
+        return None
+    found: dict[str, tuple[float, float]] = {}
+    for node in _operands(root, "_&&_") if root.name == "_&&_" else (root,):
+        compared = _with_number(node)
+        if compared is None:
+            return None
+        name, band = compared
+        low, high = found.get(name, _ANY_NUMBER)
+        found[name] = max(low, band[0]), min(high, band[1])
+    return found
+
+
 def _with_number(node: Node) -> tuple[str, tuple[float, float]] | None:
     """The variable of a comparison with a number, and the least and the greatest number that satisfy it; None for other nodes."""
     if node.name not in ("_<_", "_<=_", "_>_", "_>=_", "_==_"):
@@ -383,18 +400,7 @@ class Expression:
         """Of comparisons of variables with numbers joined by `&&`: the least and the greatest number of each variable by which it
         is satisfied, whatever the others are within theirs. None for another expression.
         """
-        root = read_comparisons(self.source) if self._decide is not None else None
-        if root is None:
-            return None
-        found: dict[str, tuple[float, float]] = {}
-        for node in _operands(root, "_&&_") if root.name == "_&&_" else (root,):
-            compared = _with_number(node)
-            if compared is None:
-                return None
-            name, band = compared
-            low, high = found.get(name, _ANY_NUMBER)
-            found[name] = max(low, band[0]), min(high, band[1])
-        return found
+        return _bands(self.source) if self._decide is not None else None
 
     def satisfied_by(self, values: Measurements) -> bool:
         """True if these values satisfy comparisons, of variables or of calls over samples. False says nothing: see `evaluate`."""

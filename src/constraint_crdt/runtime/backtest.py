@@ -407,9 +407,14 @@ class _Group:
         read = [place for place, name in enumerate(names) if judge.readers([name])]
         self.names = tuple(names[place] for place in read)
         self._choose = itemgetter(*read) if len(read) > 1 else lambda values: tuple(values[place] for place in read)
+        self.lows, self.highs = list[float](), list[float]()
+        self.bound(bands)
+        self._beside: dict[tuple[str, ...], tuple[Sequence[int], bool]] = {}
+
+    def bound(self, bands: Mapping[str, tuple[float, float]]) -> None:
+        """Take over the bands of the variables."""
         chosen = [bands.get(name, _NOWHERE) for name in self.names]
         self.lows, self.highs = [low for low, _ in chosen], [high for _, high in chosen]
-        self._beside: dict[tuple[str, ...], tuple[Sequence[int], bool]] = {}
 
     def beside(self, restless: tuple[str, ...], judge: Judge) -> tuple[Sequence[int], bool]:
         """The places of the variables that are read beside these, and whether all of them are in the group."""
@@ -526,7 +531,8 @@ class _Calm:
         if self._evaluator.changes != self._changes:
             self._changes = self._evaluator.changes
             self._bands = {} if self._never else self._evaluator.judge.calm()
-            self._groups.clear()
+            for group in self._groups.values():
+                group.bound(self._bands)
 
     async def tick(self) -> None:
         """Look for changes by time."""
