@@ -137,16 +137,22 @@ class SimulatedTeller:
 
     def _start(self) -> None:
         self.began = self.world.second
-        self.met = False
+        self.met = self.wrote = False
         self.pager = Pager(self)
         destinations = {PLACE: "http://ops/"} if self.destination else {}
         outlook = Outlook(live=lambda: self.world.seen_by(self.name), unreached=self._unreached, waits=self._waits)
-        self.teller = Teller(self.gossip, self.pager, destinations=destinations, outlook=outlook, now=lambda: self.world.wall)
+        self.teller = Teller(
+            self.gossip, self.pager, destinations=destinations, outlook=outlook, write=self._write, now=lambda: self.world.wall
+        )
         self.engine = AlertEngine(
             (), Seen(self), teller=self.teller, file=None, notify=lambda *_, **__: None, now=lambda: self.world.wall,
             fleet_rules=self.gossip.state.alert_rules,
         )  # fmt: skip
         self.desk = FleetAlerts(self.gossip, self.engine, self.teller, commit=_commit, actor=lambda: "o")
+
+    def _write(self, mutate: Callable[[], object]) -> None:
+        mutate()
+        self.wrote = True
 
     def _unreached(self) -> Sequence[str]:
         return sorted(self.world.nodes.keys() - self.world.seen_by(self.name) - {self.name})
@@ -194,6 +200,8 @@ class AlertWorld:
     turns: list[tuple[int, str, bool]] = field(default_factory=list)
     disturbed: list[int] = field(default_factory=list)
     """The seconds of faults, and of their ends."""
+    speechless: list[int] = field(default_factory=list)
+    """The seconds in which no node can reach the destination."""
 
     def __post_init__(self) -> None:
         self.rng = SimRng(self.seed)
@@ -251,6 +259,8 @@ class AlertWorld:
                 self._heal()
             elif self.second < self.seconds:
                 self._disturb()
+            if not any(node.up and node.destination and not node.mute for node in self.nodes.values()):
+                self.speechless.append(self.second)
             self._turn()
             self._exchange()
             for node in self.nodes.values():
@@ -317,6 +327,9 @@ class AlertWorld:
             for _ in reached[:2]:
                 exchange(node.gossip, self.nodes[self.rng.pick(reached)].gossip)
                 node.met = True
+            for other in reached if node.wrote else ():  # news is pushed at once
+                exchange(node.gossip, self.nodes[other].gossip)
+            node.wrote = False
 
     # --- judging -----------------------------------------------------------------------------------------------------------
 
@@ -365,7 +378,8 @@ class AlertWorld:
             if holds and end - begin >= IN_TIME and not self._is_disturbed(begin - 25, begin + IN_TIME):
                 later = [each.at for each in self.received if each.subject == subject and each.at >= begin]
                 known = [each for each in self.received if each.subject == subject and each.at < begin][-1:]
-                if not (later and later[0] <= begin + IN_TIME) and not (known and known[0].firing):
+                mute = any(begin <= each <= begin + IN_TIME for each in self.speechless)
+                if not (later and later[0] <= begin + IN_TIME) and not (known and known[0].firing) and not mute:
                     self.problems.append(f"{subject} was so from {begin} on, and was told at {later[:1]}")
 
     def _is_disturbed(self, begin: int, end: int) -> bool:

@@ -13,7 +13,8 @@ restarts and is known to all nodes. Rules kept here:
   the others.
 - A node that still sees an alert that another node ended waits for `DISAGREEMENT`, and then tells it as a new alert.
 - A silenced alert is not told, neither its begin nor its end; the state when the silence ends is told then. A message that waits
-  for its delivery when the silence comes is withdrawn, and so is a message whose alerts ended meanwhile.
+  for its delivery when the silence comes is withdrawn, and so is a message whose alerts ended meanwhile, or that another node
+  delivered.
 - An acknowledged alert is told no more until it ends.
 - Alerts of a rule that turn together are told in one message; after it the next alerts of the rule wait for `GROUP_EVERY`.
 - Time is measured by a monotonic clock, except for the end of silences, which is in hybrid time, and for `repeat`.
@@ -381,8 +382,9 @@ class Knowledge(NamedTuple):
 
     @property
     def delivered(self) -> bool:
-        """The destination knows that the alert fires, and no node told its end meanwhile."""
-        return any(each.phase == DELIVERED for each in self.heads) and all(each.firing for each in self.heads)
+        """The destination knows that the alert fires, and no node told its end meanwhile: a later episode says so, too."""
+        last = self.episode
+        return any(each.phase == DELIVERED and each.episode == last for each in self.heads) and all(each.firing for each in self.heads)
 
     @property
     def open(self) -> bool:
@@ -397,7 +399,7 @@ class Knowledge(NamedTuple):
     @property
     def begun(self) -> Told:
         """Whose word on the begin counts for the turns of the nodes."""
-        return max(self.heads, key=lambda each: (not each.firing, each.phase == DELIVERED, each.at, each.replica))
+        return max(self.heads, key=lambda each: (not each.firing, each.episode, each.phase == DELIVERED, each.at, each.replica))
 
     @property
     def owner(self) -> Told:
@@ -720,7 +722,7 @@ class Teller:
                 return wait
             if by == me:
                 return 0
-            return max(wait, STAND_IN) if told.phase == ENDING else None
+            return self._behind(by, order) if told.phase == ENDING else None
         if known is not None and known.begun.phase == ATTEMPTED and known.begun.replica.node_id == me:
             return 0  # the others leave it to this node, which has tried before
         if rank and at < self._heard.get((unit.rule, unit.place), at - 2 * GROUP_EVERY - wait) + GROUP_EVERY + wait:
@@ -730,19 +732,32 @@ class Teller:
             by = told.replica.node_id
             if by != me and by in order:
                 if told.phase == ATTEMPTED:
-                    return max(wait, STAND_IN)
+                    return self._behind(by, order)
                 if look.fired[unit[:2]].episode >= told.episode:
                     wait += DISAGREEMENT
         return wait
 
+    def _behind(self, by: str, order: Sequence[str]) -> int:
+        """The ns for which this node leaves a message to a node that tries, and to the nodes before it that stand in first."""
+        others = [node for node in order if node != by]
+        return (1 + others.index(self._gossip.node_id)) * STAND_IN
+
     def _withdraw(self, look: Look) -> None:
-        """Take back messages that wait for delivery while any of their alerts was silenced, or all are over."""
+        """Take back messages that wait for delivery while any of their alerts was silenced, or all are over or told by others."""
         for message, sent in self._flying:
             if message.attempted or message.withdrawn:
                 continue
             keys = {unit[:2] for unit in sent.units}
-            message.pointless = sent.firing and not any(key in look.fired or key in look.open for key in keys)
-            message.withdrawn = message.pointless or any(self._is_silenced(unit, look) for unit in sent.units)
+            is_told = all(self._is_told(unit, sent) for unit in sent.units)
+            message.pointless = not is_told and sent.firing and not any(key in look.fired or key in look.open for key in keys)
+            message.withdrawn = is_told or message.pointless or any(self._is_silenced(unit, look) for unit in sent.units)
+
+    def _is_told(self, unit: Unit, sent: Outgoing) -> bool:
+        """Another node delivered this message meanwhile."""
+        told = self.known(unit)
+        if told is None or sent.repeated or told.episode < sent.units[unit]:
+            return False
+        return told.delivered if sent.firing else not told.open
 
     def _is_silenced(self, unit: Unit, look: Look) -> bool:
         alert = look.fired.get(unit[:2]) or look.over.get(unit[:2])
@@ -766,8 +781,15 @@ class Teller:
                         unit: (episode, ENDING if unsure or unit in sent.open else ENDED) for unit, episode in sent.units.items()
                     }
         self._flying = still
+        for unit in [unit for unit, (episode, _) in writes.items() if self._is_past(unit, episode)]:
+            del writes[unit]
         self._again = {unit: until for unit, until in self._again.items() if until > at}
         return writes
+
+    def _is_past(self, unit: Unit, episode: int) -> bool:
+        """Another node told a later episode of an alert meanwhile."""
+        told = self.known(unit)
+        return told is not None and told.episode > episode
 
     # --- writing -----------------------------------------------------------------------------------------------------------
 
