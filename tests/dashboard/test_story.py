@@ -3,6 +3,7 @@
 import pytest
 
 from constraint_crdt.model import Severity
+from constraint_crdt.operations.constraints import AddConstraint
 from tests.dashboard.chromium import Chromium
 from tests.dashboard.conftest import in_force
 from tests.dashboard.live_fleet import LiveFleet
@@ -49,6 +50,18 @@ def test_a_rule_from_its_first_line_to_its_removal(page: Chromium, fleet: LiveFl
     assert "the sensors are being changed. No node evaluates it." in page.text("#detail-disabled")
     fleet.do(anvil.enable(["pace"]))
     page.until(lambda: not page.count("#detail-disabled"), "it is enabled")
+
+    fleet.do(anvil.measure({"speed_mps": 1.25}))  # an edit that would go on from node to node by itself
+    slower = [AddConstraint(id="pace", when="speed_mps <= 0.5", severity=Severity.CRITICAL)]
+    rollout = fleet.do(anvil.rollouts.begin(slower, stages=["!forge", "!spare"], gate="violated == 0 for 1h"))
+    page.until(lambda: f"Rollout {rollout.id}: stage 1 of 2, !forge: 1 constraint" in page.text("#rollouts-now"), "it is staged")
+    page.until(lambda: chip(page, "violated") == "1", "it is violated where it is in force")
+    page.until(lambda: "stopped in stage 1 of 2" in page.text("#rollouts-now"), "its gate holds it back")
+    page.click("#rollouts-now button:last-of-type")
+    page.until(lambda: page.text("#confirm-title") == f"Roll back: rollout {rollout.id}?", "it asks")
+    page.click("#confirm-yes")
+    page.until(lambda: page.run("return document.getElementById('rollouts-now').hidden"), "no rollout is active")
+    page.until(lambda: chip(page, "violated") in ("", "0"), "the rule of before is in force")
 
     fleet.do(forge.revert("pace", to=1))  # a colleague goes back to the parameter
     page.until(lambda: "param.limit" in page.text("#detail pre"), "the first version")
