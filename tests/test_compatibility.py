@@ -11,7 +11,8 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, MemoryNetwork, Node, NodeSettings, Replica
 from constraint_crdt.crdt.cells import RANKS, READERS, REMOVABLE, Cell, make_cell, make_removal, read_cell, registered
-from constraint_crdt.model import VerdictState
+from constraint_crdt.model import Mode, VerdictState
+from constraint_crdt.model.selectors import parse_selector
 from constraint_crdt.protocol.messages import decode_message, encode_message
 from constraint_crdt.simulation.recorder import Replay, decode_frames, encode_frame
 from constraint_crdt.state import ConstraintState, from_json, to_json
@@ -21,6 +22,7 @@ from constraint_crdt.types.changes import CHANGE, SWITCH, Subject, before_change
 from constraint_crdt.types.counters import SECONDS
 from constraint_crdt.types.definition import ADD, Definition
 from constraint_crdt.types.nodes import AUDIT, UNDO
+from constraint_crdt.types.parameters import PARAMETER
 from constraint_crdt.types.rollouts import ROLLOUT, STAGED, Phase, StagedValue
 from constraint_crdt.types.variables import VARIABLES
 from constraint_crdt.types.verdicts import VERDICT
@@ -36,7 +38,9 @@ MESSAGE_TYPES = {"Ping", "Sync", "Delta", "Ack", "Part", "Resume", "Gone", "Buck
 KINDS = 23
 LATER_KIND = 99
 LATER_KINDS = [kind for kind in registered() if kind > KINDS]
-OF_PLAIN_FLEETS = [VERDICT, SECONDS, VARIABLES, AUDIT, UNDO, SILENCE, TOLD, ALERT_RULE, WAYS, SWITCH, CHANGE, ROLLOUT, STAGED]
+OF_PLAIN_FLEETS = [
+    VERDICT, SECONDS, VARIABLES, AUDIT, UNDO, SILENCE, TOLD, ALERT_RULE, WAYS, PARAMETER, SWITCH, CHANGE, ROLLOUT, STAGED,
+]  # fmt: skip
 """Those of the later kinds that a node without an identity writes. Nodes with identities do not link with 0.1.0."""
 
 
@@ -149,6 +153,12 @@ def test_a_node_of_0_1_0_keeps_and_forwards_the_new_cells_byte_for_byte() -> Non
     a.write(lambda me: a.state.alert_rules.put("r", '{"kind":"silence"}', at=5, actor="alice", node=me))
     a.write(lambda me: a.state.ways_out.put(["ops"], node=me))
     a.disable(["x"], actor="alice", why="noise", ttl=60)
+    later = Definition(
+        "x < param.limit", each="joint", mode=Mode.AUDIT, requirements=parse_selector("zone in (a, b), !spare").requirements
+    )
+    a.write(lambda me: a.state.constraints.put("later", later, node=me))
+    a.write(lambda me: a.state.parameters.set("limit", 1.5, node=me))
+    a.write(lambda me: a.state.parameters.set("limit", 0.8, "zone=dock", node=me))
     a.write(lambda me: staged_rollout(a.state, me))
     edited = [before_change(a.state.rows, Subject(ADD, "x"))]
     a.write(lambda me: a.state.changes.note(edited, operation="add", actor="alice", why="tighter", time=5, node=me))
@@ -159,12 +169,15 @@ def test_a_node_of_0_1_0_keeps_and_forwards_the_new_cells_byte_for_byte() -> Non
     a.record_seconds({"x": (5, 0, 0)})
     a.fold(["x"])
     a.enable(["x"])
+    a.write(lambda me: a.state.parameters.unset("limit", node=me))
     a.describe_variables({})
     exchanged(a, old)
     assert (contents(old), old.state_hash) == (contents(a), a.state_hash)
     exchanged(b, old)
     assert (contents(b), b.state_hash) == (contents(a), a.state_hash)
     assert "x" not in b.state.switches
+    assert b.state.constraints.definitions("later") == (later,)
+    assert [(each.text, each.values[0].value) for each in b.state.parameters.settings("limit")] == [("zone=dock", 0.8)]
     assert [each.why for each in b.state.changes.of(Subject(ADD, "x"))] == []  # too old to be read, by the clock of the node
     assert len(b.state.changes) == 1
     assert b.state.verdicts.of("x") == {"a": NodeVerdict(VerdictState.HOLDS, 7)}
