@@ -384,7 +384,9 @@ class Knowledge(NamedTuple):
     def delivered(self) -> bool:
         """The destination knows that the alert fires, and no node told its end meanwhile: a later episode says so, too."""
         last = self.episode
-        return any(each.phase == DELIVERED and each.episode == last for each in self.heads) and all(each.firing for each in self.heads)
+        return any(each.phase == DELIVERED and each.episode == last for each in self.heads) and all(
+            each.firing for each in self.heads
+        )
 
     @property
     def open(self) -> bool:
@@ -753,10 +755,12 @@ class Teller:
             message.withdrawn = is_told or message.pointless or any(self._is_silenced(unit, look) for unit in sent.units)
 
     def _is_told(self, unit: Unit, sent: Outgoing) -> bool:
-        """Another node delivered this message meanwhile."""
-        told = self.known(unit)
-        if told is None or sent.repeated or told.episode < sent.units[unit]:
+        """Another node delivered this message meanwhile, or tells a later episode."""
+        told, episode = self.known(unit), sent.units[unit]
+        if told is None or sent.repeated or told.episode < episode:
             return False
+        if told.episode > episode and (told.open or not sent.firing):
+            return True
         return told.delivered if sent.firing else not told.open
 
     def _is_silenced(self, unit: Unit, look: Look) -> bool:
@@ -769,7 +773,8 @@ class Teller:
         still: list[_Flying] = []
         for message, sent in self._flying:
             if message.delivered:
-                writes |= {unit: (episode, DELIVERED if sent.firing else ENDED) for unit, episode in sent.units.items()}
+                phase = DELIVERED if sent.firing else ENDED
+                writes |= {unit: (max(episode, self._last_told(unit)), phase) for unit, episode in sent.units.items()}
             elif not message.dropped:
                 still.append(_Flying(message, sent))
             else:
@@ -778,18 +783,18 @@ class Teller:
                 if sent.firing and not sent.repeated and (message.pointless or not message.withdrawn):
                     unsure = message.pointless and message.tried
                     writes |= {
-                        unit: (episode, ENDING if unsure or unit in sent.open else ENDED) for unit, episode in sent.units.items()
+                        unit: (episode, ENDING if unsure or unit in sent.open else ENDED)
+                        for unit, episode in sent.units.items()
+                        if episode >= self._last_told(unit)
                     }
         self._flying = still
-        for unit in [unit for unit, (episode, _) in writes.items() if self._is_past(unit, episode)]:
-            del writes[unit]
         self._again = {unit: until for unit, until in self._again.items() if until > at}
         return writes
 
-    def _is_past(self, unit: Unit, episode: int) -> bool:
-        """Another node told a later episode of an alert meanwhile."""
+    def _last_told(self, unit: Unit) -> int:
+        """The last episode of an alert that any node told a destination; 0: none."""
         told = self.known(unit)
-        return told is not None and told.episode > episode
+        return 0 if told is None else told.episode
 
     # --- writing -----------------------------------------------------------------------------------------------------------
 
