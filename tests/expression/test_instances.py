@@ -218,7 +218,7 @@ def test_an_instance_with_a_sample_since_the_last_tick_is_looked_at_in_the_next_
     bench.tick(105 * SECOND)
     bench.now = 106 * SECOND - SECOND // 2
     bench.measure({"x": by(j1=1.0)})
-    assert bench.instances() == {each: (VerdictState.VIOLATED, 103 * SECOND) for each in ("j1", "j2")}
+    assert bench.instances() == dict.fromkeys(("j1", "j2"), (VerdictState.VIOLATED, 103 * SECOND))
     bench.tick(106 * SECOND)
     assert bench.instances() == {"j1": (VerdictState.VIOLATED, 103 * SECOND), "j2": (VerdictState.HOLDS, 106 * SECOND)}
     bench.tick(107 * SECOND)

@@ -281,8 +281,8 @@ class _EachRule(_Rule):
             member.take(bound, compiled)
 
     def judge_each(self, values: Values, now: int, touched: Touched | None, since: int | None = None) -> None:
-        """Evaluate the instances with a new sample, and move their states. `touched`: None for all. `since`: of all, those that were
-        not looked at after this time.
+        """Evaluate the instances with a new sample, and move their states. `touched`: None for all. `since`: of all, those not
+        looked at after this time.
         """
         only = None if now > self._until else self._chosen(touched, since)
         if only is not None and not only:

@@ -109,10 +109,7 @@ class LatestMeasurements:
         for name, value in values.items():
             if value is None and name in self._labels:
                 converted |= dict.fromkeys(name for name in self._instances_of(name) if name not in converted)
-        labelled = [name for name in converted if "{" in name] if fresh or self._series else []
-        for name in labelled:
-            if converted[name] is not None and not isinstance(converted[name], float | str | bool):
-                raise ConstraintCrdtError(f"{name}: the value of an instance is a number, a text, true or false")
+        labelled = self._labelled(converted) if fresh or self._series else []
         withdrawn = [name for name, value in converted.items() if value is None]
         if fresh:
             self._make_room(converted, now)
@@ -131,6 +128,15 @@ class LatestMeasurements:
                 self._put_sample(name, Sample(now, now + max_ages[name] if name in max_ages else until, value, source))
         for name in labelled:
             self._put_instance(name, now)
+
+    @staticmethod
+    def _labelled(values: Mapping[str, object]) -> list[str]:
+        """The names of instances. Raises `ConstraintCrdtError` for a wrong value of an instance."""
+        found = [name for name in values if "{" in name]
+        for name in found:
+            if values[name] is not None and not isinstance(values[name], float | str | bool):
+                raise ConstraintCrdtError(f"{name}: the value of an instance is a number, a text, true or false")
+        return found
 
     def _put_sample(self, name: str, sample: Sample) -> None:
         before = self._samples.get(name)
