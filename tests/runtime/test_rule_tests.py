@@ -139,6 +139,30 @@ def test_each_field_is_compared(expected: dict[str, object], fits: bool) -> None
     assert (run(constraint("x < 5.0"), test) == []) is fits
 
 
+def test_the_instances_of_a_constraint_are_compared_with_their_states() -> None:
+    rules = constraint("temp_c < 70.0", each="joint", for_=20 * SECOND)
+    series = [
+        {"variable": 'temp_c{joint="j1"}', "values": "60 90x2 60"},
+        {"variable": 'temp_c{joint="j2"}', "values": "50 _ stale"},
+    ]
+    expect: list[dict[str, object]] = [
+        {"at": at, "constraint": "x", "instances": states}
+        for at, states in (
+            ("0s", {"j1": "holds", "j2": "holds"}),
+            ("10s", {"j1": "pending", "j2": "holds"}),
+            ("30s", {"j1": "violated"}),
+            ("40s", {"j1": "holds"}),
+        )
+    ]
+    assert run(rules, {"interval": "10s", "series": series, "expect": expect}) == []
+    expect[1]["instances"] = {"j1": "violated"}
+    [found] = run(rules, {"interval": "10s", "series": series, "expect": expect})
+    assert "- expected: instances j1 violated\n" in found
+    assert found.endswith(", instances j1 pending, j2 holds")
+    absent = {"at": "0s", "constraint": "x", "instances": {}}
+    assert run(rules, {"series": [], "expect": [absent]}) == []
+
+
 def test_a_gap_ages_and_a_stale_value_is_withdrawn() -> None:
     expect = [
         {"at": "40s", "constraint": "x", "state": "holds"},
@@ -293,7 +317,7 @@ def test_a_mistake_in_the_form_has_its_place(content: object, sentence: str) -> 
     [
         (
             {"expect": [{"at": 0, "constraint": "x"}]},
-            "expect 1 (x): it expects nothing: give `state`, `violated`, `verdict`, `since` or `reason`",
+            "expect 1 (x): it expects nothing: give `state`, `violated`, `verdict`, `since`, `reason` or `instances`",
         ),
         ({}, "it expects nothing: write [[test.expect]] or [[test.alerts]]"),
         ({"expect": [{"at": 1, "constraint": "y"}]}, "expect 1: no rule file has a constraint 'y'"),

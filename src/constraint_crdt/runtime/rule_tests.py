@@ -31,6 +31,7 @@ from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Verdict
+from constraint_crdt.expression.instances import MAX_INSTANCES
 from constraint_crdt.expression.judgement import Turn
 from constraint_crdt.model import VerdictState
 from constraint_crdt.operations.alerts import AlertReport
@@ -393,6 +394,8 @@ class ExpectedVerdict(_Table, frozen=True, kw_only=True):
     """When the state began."""
     reason: str | None = None
     """A part of the reason of an unknown verdict."""
+    instances: dict[str, VerdictState] | None = None
+    """Of a constraint with `each`: all instances with their states."""
 
     def shown(self) -> str:
         """For people."""
@@ -401,6 +404,7 @@ class ExpectedVerdict(_Table, frozen=True, kw_only=True):
         parts += [f"verdict {self.verdict.value}"] if self.verdict else []
         parts += [f"since {show_time(duration(self.since))}"] if self.since is not None else []
         parts += [f"because of {self.reason!r}"] if self.reason is not None else []
+        parts += [_shown_instances(self.instances)] if self.instances is not None else []
         return ", ".join(parts)
 
 
@@ -603,7 +607,7 @@ class _Run:
             if not verdict.shown():
                 raise RuleTestError(
                     f"expect {number} ({verdict.constraint}): it expects nothing: "
-                    "give `state`, `violated`, `verdict`, `since` or `reason`"
+                    "give `state`, `violated`, `verdict`, `since`, `reason` or `instances`"
                 )
         for number, alerts in enumerate(test.alerts, 1):
             self._add(found, f"alerts {number} ({alerts.alert})", alerts)
@@ -689,20 +693,32 @@ def _judged(node: VirtualNode, expected: ExpectedVerdict, epoch: int) -> tuple[s
     evaluator = node.runtime.evaluator
     found, since = evaluator.last(expected.constraint), evaluator.since(expected.constraint)
     if found is None:
-        return "off", expected.state in (None, VerdictState.OFF) and not expected.violated and not expected.verdict
+        fits = expected.state in (None, VerdictState.OFF) and not expected.violated and not expected.verdict
+        return "off", fits and not expected.instances
     began = None if since is None else _passed(since, epoch)
     got = [str(found.state)]
     got += [f"verdict {found.verdict.value}"] if expected.verdict else []
     got += [] if began is None else [f"since {show_time(began)}"]
     got += [f"because of {found.reason!r}"] if found.reason else []
+    instances = None
+    if expected.instances is not None:
+        told = evaluator.instances(expected.constraint, MAX_INSTANCES)
+        instances = {} if told is None else {each.instance: each.verdict.state for each in told.worst}
+        got.append(_shown_instances(instances))
     fits = (
         expected.state in (None, found.state)
         and expected.violated in (None, found.state in VIOLATED_STATES)
         and expected.verdict in (None, found.verdict)
         and (expected.since is None or began == duration(expected.since))
         and (expected.reason is None or expected.reason in found.reason)
+        and expected.instances == instances
     )
     return ", ".join(got), fits
+
+
+def _shown_instances(states: Mapping[str, VerdictState]) -> str:
+    """Instances with their states, for people."""
+    return f"instances {', '.join(f'{name} {state}' for name, state in sorted(states.items()))}" if states else "no instance"
 
 
 def _same_alerts(wanted: Sequence[str | Firing], there: Sequence[AlertReport], epoch: int) -> bool:
