@@ -392,11 +392,15 @@ class AlertWorld:
     def _judge_repetition(self, subject: str, told: Sequence[Received]) -> None:
         """Two messages of the same content in a row come only with a fault between them, or shortly before the first.
 
-        In a partition both sides tell, and say that they do not reach the others.
+        In a partition both sides tell, and say that they do not reach the others. What turns to and fro is seen by some nodes some
+        seconds before others.
         """
         for before, after in itertools.pairwise(told):
             faults = any(before.at - 25 <= each <= after.at for each in self.disturbed)
-            if before.firing == after.firing and not faults and not (after.divided and after.marked and before.marked):
+            to_and_fro = sum(about == subject and before.at - 10 <= at <= after.at for at, about, _ in self.turns) > 1
+            if to_and_fro or faults or (after.divided and after.marked and before.marked):
+                continue
+            if before.firing == after.firing:
                 self.problems.append(f"{subject} was told twice without a fault: {before} and {after}")
 
 

@@ -93,10 +93,12 @@ def flattened(values: Mapping[str, object]) -> Mapping[str, object]:
 
     Raises `ConstraintCrdtError` for a wrong name or map of instances, and for an instance that is given twice.
     """
-    if not any(type(value) is not float and _is_labelled(value) for value in values.values()):
-        for name in values:
-            if isinstance(name, str) and "{" in name:
-                read_instance(name)
+    for name, value in values.items():
+        if type(value) is not float and _is_labelled(value):
+            break
+        if isinstance(name, str) and "{" in name:
+            read_instance(name)
+    else:
         return values
     found: dict[str, object] = {}
     for name, value in values.items():

@@ -940,9 +940,12 @@ class Judge:
         since: int | None,
     ) -> None:
         """Evaluate constraints against values that are read once for all of them. `since`: see `_EachRule.judge_each`."""
-        names = frozenset().union(*[judged.variables for judged in chosen])
-        reads = any(len(judged.each) < len(judged.rules) for judged in chosen)
-        plain, aged = values.read(names, now) if reads else _EMPTY, dict[int, Measurements]()
+        names, plain, aged = _NONE, _EMPTY, dict[int, Measurements]()
+        for judged in chosen:
+            if len(judged.each) < len(judged.rules):
+                names = frozenset().union(*[judged.variables for judged in chosen])
+                plain = values.read(names, now)
+                break
         for judged in chosen:
             if judged.goes_on(plain, now):
                 if counted:
