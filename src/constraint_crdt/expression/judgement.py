@@ -549,6 +549,8 @@ class Judge:
         self._judged: dict[str, _Judged] = {}
         self._readers: dict[str, set[str]] = {}
         self._read_by: tuple[tuple[str, ...], list[str]] | None = None
+        self._read_one: dict[str, list[str]] = {}
+        """The constraints, ordered, by the variables that were measured alone."""
         self._beside: tuple[list[str], frozenset[str]] | None = None
         """The last answer of `readers`: variables are measured together again and again."""
         self._stale: dict[str, None] = dict.fromkeys(constraints)
@@ -681,6 +683,7 @@ class Judge:
     def _index(self, judged: _Judged, before: _Judged | None) -> None:
         self._judged[judged.id] = judged
         self._read_by = self._beside = None
+        self._read_one.clear()
         for name in judged.tops:
             self._readers.setdefault(name, set()).add(judged.id)
         for name in judged.parameters:
@@ -722,6 +725,7 @@ class Judge:
             return None
         judged.add_up(now)
         self._read_by = self._beside = None
+        self._read_one.clear()
         self._spans_changed |= bool(judged.spans)
         for name in judged.tops:
             readers = self._readers[name]
@@ -761,6 +765,10 @@ class Judge:
     def readers(self, names: Iterable[str]) -> list[str]:
         """The constraints that read any of these measurements, ordered."""
         names = tuple(names)
+        if len(names) == 1 and (top := top_of(names[0])) in self._readers:
+            if top not in self._read_one:
+                self._read_one[top] = sorted(self._readers[top])
+            return list(self._read_one[top])
         if self._read_by is None or self._read_by[0] != names:
             found = set[str]().union(*[self._readers.get(top_of(name), _NONE) for name in names])
             self._read_by = names, sorted(found)

@@ -192,9 +192,9 @@ class Samples:
         rings = self._rings
         if not rings:
             return
-        names = rings.keys() & values.keys()
-        found = [(name, values[name]) for name in names]
-        found += [(name, _field(values, name)) for name in self._fields if name not in names]
+        found = [(name, value) for name, value in values.items() if name in rings]
+        if self._fields:
+            found += [(name, _field(values, name)) for name in self._fields if name not in values]
         for name, value in found:
             if value is None:
                 continue
