@@ -251,6 +251,22 @@ def test_each_version_is_told_and_can_be_the_present_one_again(taken: list[str |
         assert found == ([] if when == present else [Definition(when) if when else None])
 
 
+async def test_the_first_version_of_a_constraint_of_a_batch_keeps_its_author_after_an_edit() -> None:
+    async with fleet("a", "b") as (a, b):
+        with acting_as("carol"):
+            await a.batch([AddConstraint(id="w", when="v < 1"), AddConstraint(id="q")], why="the first rules")
+        await eventually(lambda: "w" in b.constraint_ids())
+        with acting_as("bob"):
+            await b.add_constraint("w", when="v < 2")
+            await b.add_constraint("w", when="v < 3")
+        await eventually(lambda: agreed([a, b]))
+        for node in (a, b):
+            first, second, third = node.history("w")
+            assert (first.actor, first.node, first.why, first.version) == ("carol", "a", "the first rules", 1)
+            assert first.diff[0] == "+ when: v < 1"
+            assert [(each.actor, each.node, each.version) for each in (second, third)] == [("bob", "b", 2), ("bob", "b", 3)]
+
+
 async def test_the_history_says_who_when_and_why_on_every_node() -> None:
     async with fleet("a", "b") as (a, b):
         with acting_as("alice"), because("a start"):

@@ -57,6 +57,7 @@ from constraint_crdt.types.alerts import ACTOR_BYTES, ALERT_RULE, SILENCE, Silen
 from constraint_crdt.types.changes import (
     ALL,
     SWITCH,
+    Origin,
     RecordedChange,
     Subject,
     Switch,
@@ -952,14 +953,15 @@ class RuleHistory:
         for each in additions:
             if each.added_at is None:
                 continue
-            cause = None if changes else state.audit.of(each.dot)
+            cause = changes[0].first if changes else state.audit.of(each.dot)
+            node = (cause.node if isinstance(cause, Origin) else "") if changes else each.dot.replica.node_id
             yield (
                 each.added_at,
                 each.dot,
                 HistoryEntry(
                     time=each.added_at,
                     actor="" if cause is None else cause.actor,
-                    node="" if changes else each.dot.replica.node_id,
+                    node=node,
                     operation="add",
                     kind="constraint",
                     subject=id_,

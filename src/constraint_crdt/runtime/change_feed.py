@@ -59,7 +59,7 @@ from constraint_crdt.operations.constraints import (
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode, Result
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.changes import ALL, Before, Subject, Turned, before_change
+from constraint_crdt.types.changes import ALL, Before, Origin, Subject, Turned, before_change
 from constraint_crdt.types.counters import COUNTS, NODE_KEY, count_of, counts_value
 from constraint_crdt.types.definition import (
     ADD,
@@ -204,9 +204,9 @@ class ChangeFeed:
         `why`: the reason for people, of `because` if empty. `subjects`: the subjects that `mutate` may change; the history gets the
         changes.
         """
-        local, rows = self._local, self._local.state.rows
+        local = self._local
         before = Dot(local.replica, local.written)
-        earlier = [before_change(rows, each) if rows.held(*each) else Before(each, ()) for each in subjects]
+        earlier = [self._before(each) for each in subjects]
         try:
             result = mutate()
             if operation and (local.replica, local.written) != before:
@@ -235,11 +235,24 @@ class ChangeFeed:
             _log.warning("the audit has no entry about %s %s: %s", operation, subject, error)
             return self._local.time.stamp()
 
+    def _before(self, subject: Subject) -> Before:
+        """The state of a subject, with the origin of a first definition."""
+        state = self._local.state
+        held = state.rows.held(*subject)
+        if not held:
+            return Before(subject, ())
+        found = before_change(state.rows, subject)
+        if len(held) > 1 or subject.kind != ADD or subject in state.changes.subjects:
+            return found
+        dot = Dot(held[0].replica, held[0].seq)
+        cause = state.audit.of(dot)
+        return found if cause is None else found._replace(first=Origin(cause.actor, dot.replica.node_id, cause.why))
+
     def _keep(self, operation: str, why: str, time: int, earlier: Sequence[Before]) -> None:
         """Keep the changes in the history. A first definition is no change: its cell tells all of it."""
         local, changes = self._local, self._local.state.changes
         known = [each for each in earlier if each.values or each.subject.kind != ADD or each.subject in changes.subjects]
-        changed = [each for each in known if before_change(local.state.rows, each.subject) != each]
+        changed = [each for each in known if before_change(local.state.rows, each.subject).values != each.values]
         if not changed:
             return
         try:

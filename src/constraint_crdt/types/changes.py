@@ -294,6 +294,8 @@ class SubjectValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     subject: str
     number: int
     before: tuple[msgspec.Raw, ...] = ()
+    first: tuple[str, str, str] | None = None
+    """The actor, the node and the reason of the first version, in its first change: see `Origin`."""
 
 
 class ChangeValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -317,6 +319,8 @@ def _check_change(key: str, value: ChangeValue | None) -> None:
     for each in value.subjects:
         require_counts((each.kind, each.number), "a number of a change")
         require_text(each.subject, "the subject of a change")
+        for text, most in zip(each.first or (), (ACTOR_BYTES, ID_BYTES, WHY_BYTES), strict=False):
+            require_text(text, "the origin of a first version", most)
 
 
 register(CHANGE, ChangeValue | None, _check_change, default=None, key_bytes=3, empty_key=False)
@@ -327,6 +331,17 @@ class Subject(NamedTuple):
 
     kind: int
     key: str
+
+
+class Origin(NamedTuple):
+    """Who made a first version, where and why.
+
+    Its cell is gone after the first change, and the audit names no subjects of a batch.
+    """
+
+    actor: str
+    node: str
+    why: str
 
 
 class RecordedChange(NamedTuple):
@@ -343,6 +358,8 @@ class RecordedChange(NamedTuple):
     why: str
     before: tuple[bytes, ...]
     """The wire values of the standing cells before the change; empty: there was none."""
+    first: Origin | None = None
+    """Of the version before, if that was the first and its writer noted it."""
 
 
 class Before(NamedTuple):
@@ -350,6 +367,8 @@ class Before(NamedTuple):
 
     subject: Subject
     values: tuple[bytes, ...]
+    first: Origin | None = None
+    """Of a first version, where it is known."""
 
 
 _NIL: Final = b"\xc0"
@@ -450,13 +469,15 @@ class ChangeHistory(IndexedView):
         packed, room = list[list[object]]([]), 0
         for each in changes:
             values = [msgspec.Raw(value) for value in each.values]
-            size = sum(map(len, each.values)) + 4 * len(each.subject.key) + _ENTRY_BYTES
+            first = [] if each.first is None else [*each.first]
+            size = sum(map(len, each.values)) + 4 * (len(each.subject.key) + sum(map(len, first))) + _ENTRY_BYTES
             if size > _PACKED_BYTES:
                 continue
             if size > room:
                 packed.append([])
                 room = _PACKED_BYTES
-            packed[-1].append([each.subject.kind, each.subject.key, self.number(each.subject) + 1, values])
+            entry: list[object] = [each.subject.kind, each.subject.key, self.number(each.subject) + 1, values]
+            packed[-1].append([*entry, first] if first else entry)
             room -= size
         if not packed:
             return
@@ -495,4 +516,5 @@ def _recorded(value: ChangeValue, dot: Dot) -> Iterator[RecordedChange]:
     for each in value.subjects:
         before = tuple([bytes(raw) for raw in each.before])
         subject = Subject(each.kind, each.subject)
-        yield RecordedChange(value.time, each.number, dot, subject, value.operation, value.actor, value.why, before)
+        first = None if each.first is None else Origin(*each.first)
+        yield RecordedChange(value.time, each.number, dot, subject, value.operation, value.actor, value.why, before, first)
