@@ -54,9 +54,9 @@ def test_a_rule_from_its_first_line_to_its_removal(page: Chromium, fleet: LiveFl
     fleet.do(anvil.measure({"speed_mps": 1.25}))  # an edit that would go on from node to node by itself
     slower = [AddConstraint(id="pace", when="speed_mps <= 0.5", severity=Severity.CRITICAL)]
     rollout = fleet.do(anvil.rollouts.begin(slower, stages=["!forge", "!spare"], gate="violated == 0 for 1h"))
-    page.until(lambda: f"Rollout {rollout.id}: stage 1 of 2, !forge: 1 constraint" in page.text("#rollouts-now"), "it is staged")
+    page.until(lambda: f"Rollout {rollout.id}: " in page.text("#rollouts-now"), "it is staged")
     page.until(lambda: chip(page, "violated") == "1", "it is violated where it is in force")
-    page.until(lambda: "stopped in stage 1 of 2" in page.text("#rollouts-now"), "its gate holds it back")
+    page.until(lambda: "stopped in stage 1 of 2, !forge" in page.text("#rollouts-now"), "its gate holds it back")
     page.click("#rollouts-now button:last-of-type")
     page.until(lambda: page.text("#confirm-title") == f"Roll back: rollout {rollout.id}?", "it asks")
     page.click("#confirm-yes")

@@ -7,7 +7,7 @@ from random import Random
 
 from constraint_crdt import MemoryNetwork, Node, NodeSettings
 
-QUICK = NodeSettings(name="unnamed", check_every=0.02, count_every=0.04, gossip_every=0.02, max_age=30.0, request_timeout=0.5)
+QUICK = NodeSettings(name="unnamed", check_every=0.02, count_every=0.04, gossip_every=0.02, max_age=600.0, request_timeout=0.5)
 """Settings that make everything happen soon."""
 
 
