@@ -44,7 +44,7 @@ async def test_a_node_tells_its_values_and_the_names_and_kinds_of_others() -> No
             speed = found["a", "speed_mps"]
             assert 0.0 <= speed.pop("age") < 30.0
             assert speed == {
-                "node": "a", "name": "speed_mps", "kind": "double", "value": "1.25", "max_age": 30.0, "aged": False,
+                "node": "a", "name": "speed_mps", "kind": "double", "value": "1.25", "max_age": QUICK.max_age, "aged": False,
                 "source": "program", "constraints": ["slow", "steady"], "readers": 2,
             }  # fmt: skip
             assert [found["a", name]["value"] for name in ("door", "robot.name", "zones")] == [
