@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import islice
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -51,6 +51,9 @@ KEPT = 10_000
 
 FIRST = 10
 """Past events that `--follow` begins with."""
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 UNDECIDED: Final = "unknown"
 """The kind of a turn to unknown, for which the log of a node has no event."""
@@ -227,9 +230,8 @@ class _Turns:
         if len(turns) == most < MOST_TURNS and not any(_key(each) in self._seen for each in turns):
             turns = self._client.turns(last=MOST_TURNS)
         found = [told for told in map(self._take, turns) if told is not None]
-        for known in (self._seen, self._led_to):
-            for key in list(islice(known, max(0, len(known) - TURNS_KNOWN))):
-                del known[key]  # type: ignore[arg-type]
+        _forget_oldest(self._seen)
+        _forget_oldest(self._led_to)
         return found
 
     def _take(self, turn: TurnReport) -> Told | None:
@@ -245,6 +247,12 @@ class _Turns:
         values = show_values(turn.values, turn.margin, turn.margin_share, turn.margin_variable)
         detail = "; ".join(part for part in (values, turn.reason) if part)
         return Told(kind=kind, time=turn.since, constraint=turn.constraint, node=turn.node, detail=detail)
+
+
+def _forget_oldest(known: dict[Key, Value]) -> None:
+    """Leave the last `TURNS_KNOWN`."""
+    for key in list(islice(known, max(0, len(known) - TURNS_KNOWN))):
+        del known[key]
 
 
 def _key(turn: TurnReport) -> tuple[str, str, str, int]:
@@ -316,8 +324,7 @@ class EventLines:
             run.count, run.latest = run.count + 1, each
             self._runs[place] = run
             runs.append((each, run))
-        for place in list(islice(self._runs, max(0, len(self._runs) - TURNS_KNOWN))):
-            del self._runs[place]
+        _forget_oldest(self._runs)
         calm = [each for each, run in runs if run is None or run.count < FLAPPING]
         return calm, list(dict.fromkeys(run for _, run in runs if run is not None and run.count >= FLAPPING))
 
