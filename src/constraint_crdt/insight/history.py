@@ -57,7 +57,6 @@ from constraint_crdt.types.alerts import ACTOR_BYTES, ALERT_RULE, SILENCE, Silen
 from constraint_crdt.types.changes import (
     ALL,
     SWITCH,
-    Origin,
     RecordedChange,
     Subject,
     Switch,
@@ -67,7 +66,7 @@ from constraint_crdt.types.changes import (
 )
 from constraint_crdt.types.decay import LN2, NODE_KEY, RATE, Pair, Rates, decayed, rates_of
 from constraint_crdt.types.definition import ADD, Definition
-from constraint_crdt.types.nodes import AuditEntry, cut
+from constraint_crdt.types.nodes import AuditEntry, Cause, cut
 from constraint_crdt.types.parameters import PARAMETER, ParameterValue, literal, read_setting
 from constraint_crdt.types.readings import Scalar, read_scalar
 from constraint_crdt.types.verdicts import VERDICT, NodeVerdict, read_verdict
@@ -953,20 +952,19 @@ class RuleHistory:
         for each in additions:
             if each.added_at is None:
                 continue
-            cause = changes[0].first if changes else state.audit.of(each.dot)
-            node = (cause.node if isinstance(cause, Origin) else "") if changes else each.dot.replica.node_id
+            cause = (changes[0].first or Cause()) if changes else state.audit.cause(each.dot)
             yield (
                 each.added_at,
                 each.dot,
                 HistoryEntry(
                     time=each.added_at,
-                    actor="" if cause is None else cause.actor,
-                    node=node,
+                    actor=cause.actor,
+                    node=cause.node,
                     operation="add",
                     kind="constraint",
                     subject=id_,
                     version=1,
-                    why="" if cause is None else cause.why,
+                    why=cause.why,
                     before=(),
                     after=tuple(f"{name}: {text}" for name, text in definition_texts(each.definition).items()),
                 ),

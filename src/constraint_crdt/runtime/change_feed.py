@@ -59,7 +59,7 @@ from constraint_crdt.operations.constraints import (
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode, Result
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.changes import ALL, Before, Origin, Subject, Turned, before_change
+from constraint_crdt.types.changes import ALL, Before, Subject, Turned, before_change
 from constraint_crdt.types.counters import COUNTS, NODE_KEY, count_of, counts_value
 from constraint_crdt.types.definition import (
     ADD,
@@ -244,9 +244,8 @@ class ChangeFeed:
         found = before_change(state.rows, subject)
         if len(held) > 1 or subject.kind != ADD or subject in state.changes.subjects:
             return found
-        dot = Dot(held[0].replica, held[0].seq)
-        cause = state.audit.of(dot)
-        return found if cause is None else found._replace(first=Origin(cause.actor, dot.replica.node_id, cause.why))
+        cause = state.audit.cause(Dot(held[0].replica, held[0].seq))
+        return found._replace(first=cause) if cause.actor else found
 
     def _keep(self, operation: str, why: str, time: int, earlier: Sequence[Before]) -> None:
         """Keep the changes in the history. A first definition is no change: its cell tells all of it."""

@@ -37,7 +37,7 @@ from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.definition import ADD, Addition, read_addition
-from constraint_crdt.types.nodes import ACTOR_BYTES, OPERATION_BYTES, WHY_BYTES, cut
+from constraint_crdt.types.nodes import ACTOR_BYTES, OPERATION_BYTES, WHY_BYTES, Cause, cut
 from constraint_crdt.types.view import IndexedView, no_time
 
 SWITCH: Final = 42
@@ -295,7 +295,7 @@ class SubjectValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     number: int
     before: tuple[msgspec.Raw, ...] = ()
     first: tuple[str, str, str] | None = None
-    """The actor, the node and the reason of the first version, in its first change: see `Origin`."""
+    """The actor, the node and the reason of the first version, in its first change: see `Cause`."""
 
 
 class ChangeValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -333,17 +333,6 @@ class Subject(NamedTuple):
     key: str
 
 
-class Origin(NamedTuple):
-    """Who made a first version, where and why.
-
-    Its cell is gone after the first change, and the audit names no subjects of a batch.
-    """
-
-    actor: str
-    node: str
-    why: str
-
-
 class RecordedChange(NamedTuple):
     """A change of a subject."""
 
@@ -358,8 +347,10 @@ class RecordedChange(NamedTuple):
     why: str
     before: tuple[bytes, ...]
     """The wire values of the standing cells before the change; empty: there was none."""
-    first: Origin | None = None
-    """Of the version before, if that was the first and its writer noted it."""
+    first: Cause | None = None
+    """Of the version before, if that was the first and its writer noted it: its cell is gone, and the audit names no subjects of a
+    batch.
+    """
 
 
 class Before(NamedTuple):
@@ -367,7 +358,7 @@ class Before(NamedTuple):
 
     subject: Subject
     values: tuple[bytes, ...]
-    first: Origin | None = None
+    first: Cause | None = None
     """Of a first version, where it is known."""
 
 
@@ -516,5 +507,5 @@ def _recorded(value: ChangeValue, dot: Dot) -> Iterator[RecordedChange]:
     for each in value.subjects:
         before = tuple([bytes(raw) for raw in each.before])
         subject = Subject(each.kind, each.subject)
-        first = None if each.first is None else Origin(*each.first)
+        first = None if each.first is None else Cause(*each.first)
         yield RecordedChange(value.time, each.number, dot, subject, value.operation, value.actor, value.why, before, first)

@@ -563,6 +563,14 @@ def _retirement(key: str, lives: Iterable[Dot], *, whole_node: bool) -> Cell:
     return make_cell(RETIRE, key, value)
 
 
+class Cause(NamedTuple):
+    """Who made a mutation, where and why. Empty: unknown."""
+
+    actor: str = ""
+    node: str = ""
+    why: str = ""
+
+
 class AuditEntry(NamedTuple):
     """Who caused changes of a node."""
 
@@ -618,6 +626,11 @@ class AuditLog(IndexedView):
             return None
         entry = _entry(self._cells[Dot(dot.replica, seqs[place])])
         return entry if entry.dot.seq - entry.changes <= dot.seq else None
+
+    def cause(self, dot: Dot) -> Cause:
+        """Who made a mutation, without an actor for a mutation without an entry. O(log entries of its row)."""
+        entry, node = self.of(dot), dot.replica.node_id
+        return Cause(node=node) if entry is None else Cause(entry.actor, node, entry.why)
 
     def note(self, actor: str, operation: str, subject: str, *, changes: int, time: int, node: Replica, why: str = "") -> None:
         """Note who caused the last `changes` mutations of the writer, in place of the oldest entry if there is no free slot."""
