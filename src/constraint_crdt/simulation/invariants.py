@@ -34,7 +34,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
-from constraint_crdt.crdt.clock import TRAVEL
+from constraint_crdt.crdt.clock import MEASUREMENTS, TRAVEL
 from constraint_crdt.crdt.digest import Dot, Replica, StateHash
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -368,9 +368,9 @@ class Invariants:
         own, heard = node.time.own(), self._views[name].heard
         if peer in node.state.retirements:  # its time does not count
             return
-        if time is None:
-            time = own + BEYOND
         lately = [(offset, at) for offset, at in heard.get(peer, ()) if own - at <= node.time.heard_for]
+        if time is None or _falling([*(offset for offset, _ in lately), time - own]) > MEASUREMENTS:  # a node keeps no more
+            time = own + BEYOND
         heard[peer] = [*lately, (time - own, own)]
 
     def clock_set(self, name: str, node: GossipNode, by: int) -> None:
@@ -424,6 +424,15 @@ class Invariants:
         for replica, seq in known:
             if clock.get(replica, 0) < seq:
                 raise Violation(invariant, f"{name} does not know {replica} {seq}, only up to {clock.get(replica, 0)}")
+
+
+def _falling(offsets: list[int]) -> int:
+    """How many measurements count now or once higher ones do not any more: those that are higher than all later ones."""
+    count, highest = 0, -BEYOND
+    for offset in reversed(offsets):
+        if offset > highest:
+            count, highest = count + 1, offset
+    return count
 
 
 def _doubted(offsets: list[int], max_skew: int) -> tuple[int, bool] | None:
