@@ -13,6 +13,7 @@ import pytest
 from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.errors import ConstraintCrdtError, HoldLost, NoRights, UnknownName
 from constraint_crdt.operations.budgets import notes_on, show_budgets, show_explained
+from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.sync_node import SyncNode
 from tests.runtime.fleet import QUICK, eventually
 
@@ -20,13 +21,13 @@ SOON = 60.0
 
 
 @asynccontextmanager
-async def fleet(*names: str) -> AsyncIterator[dict[str, Node]]:
+async def fleet(*names: str, settings: NodeSettings = QUICK) -> AsyncIterator[dict[str, Node]]:
     """Nodes of these names that hear each other."""
     network = MemoryNetwork()
     async with AsyncExitStack() as stack:
         nodes: dict[str, Node] = {}
         for name in names:
-            nodes[name] = Node(name=name, settings=QUICK, transport=network.transport(), random=Random(len(nodes)))
+            nodes[name] = Node(name=name, settings=settings, transport=network.transport(), random=Random(len(nodes)))
             await stack.enter_async_context(nodes[name])
         await eventually(lambda: all(len(node._runtime.exchanges.live) == len(names) - 1 for node in nodes.values()))
         await eventually(lambda: len({node.gossip.state_hash for node in nodes.values()}) == 1)
@@ -131,6 +132,21 @@ async def test_rights_go_where_they_are_asked_for() -> None:
             waiting = asyncio.create_task(nodes["a"].budgets.acquire("dock", timeout=SOON))
             await asyncio.sleep(0)
         assert (await waiting).node == "a"
+
+
+async def test_owners_hear_of_a_process_that_gave_up() -> None:
+    settings = msgspec.structs.replace(QUICK, gossip_every=3600.0)
+    async with fleet("a", "b", settings=settings) as nodes:
+        a, b = nodes["a"].budgets, nodes["b"].budgets
+        await a.define("dock", 1, lease=60, nodes=["a"])
+        await known(nodes, "dock")
+        held = await a.acquire("dock")
+        waiting = asyncio.create_task(b.acquire("dock", timeout=SOON))
+        await eventually(lambda: a.report("dock").waiting == 1)
+        waiting.cancel()
+        await eventually(lambda: a.report("dock").waiting == 0)
+        await a.release("dock", held.hold)
+        assert a.report("dock").free_here == 1
 
 
 async def test_a_limit_is_raised_once_all_have_heard_and_lowered_at_once() -> None:

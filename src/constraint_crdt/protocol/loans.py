@@ -96,12 +96,18 @@ class Escrow:
         """The most that was held at once since the amount kept back was moved on."""
         self._steady_offset: int | None = None
         self._concerned: set[str] = set()
+        self._agreed = False
         self._due: int | None = None
 
     def take_concerned(self) -> set[str]:
         """The nodes that the loans written since the last call concern: the sooner they hear of them, the better."""
         concerned, self._concerned = self._concerned, set()
         return concerned
+
+    def take_agreed(self) -> bool:
+        """True if this node took a step to an agreement on a definition since the last call: all participants wait for it."""
+        agreed, self._agreed = self._agreed, False
+        return agreed
 
     def take_due(self) -> int | None:
         """The own time in ns at which this node may lend in place of an owner that has not by then; None: nothing waits."""
@@ -373,7 +379,9 @@ class Escrow:
         if holds_moved:
             self._kept.setdefault((name, me), [Kept(0, 0)])
         if ledger_moved or holds_moved:
-            loans = set(known.ledgers.get(me, NO_LEDGER).loans) - set(before.ledgers.get(me, NO_LEDGER).loans)
+            former, ledger = before.ledgers.get(me, NO_LEDGER), known.ledgers.get(me, NO_LEDGER)
+            self._agreed |= _agreement(ledger) != _agreement(former)
+            loans = set(ledger.loans) - set(former.loans)
             returned = set(holds.returned) - set(before.holds.get(me, NO_HOLDS).returned)
             self._concerned |= {loan.node for loan in loans} | {loan.node for loan in returned}
             with self._local:
@@ -484,16 +492,18 @@ class Escrow:
         free = [(life.node_id, lendable(known, life, now, self.skew)) for life in lives]
         return sorted(((node, amount) for node, amount in free if amount), key=lambda each: (-each[1], each[0]))
 
+    def asked_first(self, name: str) -> list[str]:
+        """The other nodes to tell of a demand: those that have something to lend, the most first, then the others with a share."""
+        known, me = self.budgets.known(name), self._local.node_id
+        free = [node for node, _ in self.lenders(name)]
+        return free + [node for node in known.nodes() if node != me and node not in free]
+
     def free(self, name: str) -> int:
         """The amount that can be acquired here and now."""
         known = self.budgets.known(name)
         if self.doubted(known) or not self.goes_on:
             return 0
         return max(0, least_spare(known, self._local.replica, self.now, self.skew))
-
-    def is_contended(self, name: str) -> bool:
-        """True if processes of other nodes wait for it."""
-        return bool(self._queue(self.budgets.known(name), self._local.replica, self.now))
 
     def reason(self, name: str, amount: int) -> str:
         """A sentence about why an amount cannot be held here: who has free rights, and who holds them."""
@@ -529,6 +539,11 @@ def _part_of(owners: dict[Replica, int], me: Replica, to: Replica, need: int) ->
         need -= part
         mine += part if owner == me else 0
     return mine
+
+
+def _agreement(ledger: Ledger) -> Ledger:
+    """What a ledger says about the definitions, without the loans."""
+    return msgspec.structs.replace(ledger, loans=(), next=0)
 
 
 def _named(known: Known) -> set[Replica]:

@@ -604,6 +604,10 @@ class ExchangeLoop:
         outcome = await self._begin(peer)
         return outcome if isinstance(outcome, bool) else await outcome
 
+    async def begin(self, peer: Peer) -> None:
+        """Exchange with a peer for a turn; an exchange that takes longer goes on by itself."""
+        await self._begin(peer)
+
     async def finish(self) -> None:
         """Wait for the exchanges that go on beside others."""
         if self._aside:

@@ -6,8 +6,9 @@ Rules kept here:
   rights are is a matter of this node: nothing is sent for it. The next exchange carries it.
 - The end of a hold with a lease waits for no disk: a process that resumes counts it as held for longer.
 - Processes of this node are served in the order in which they came. `protocol.loans` has the order over the fleet.
-- A node that waits begins an exchange with the node that has the most to lend, and an owner that lent begins an exchange with the
-  borrower.
+- A node whose processes begin to wait begins an exchange with a few owners, those that have the most to lend first; an owner that
+  lent, with the borrower; a borrower that gave back, with the owner. Each is told once: with ten nodes that contend, exchanges at
+  each change took all of the CPU. The others hear of it in rounds.
 - A node that has resumed its life holds and lends nothing before its first contact (`lifecycle`).
 """
 
@@ -70,6 +71,9 @@ LEAST_RENEWAL: Final = 0.2
 LOOK_EVERY: Final = 10.0
 """Seconds between two looks for rights out of reach. Two looks in a row have to find them, since peers come and go for a moment."""
 
+ASKED: Final = 3
+"""The most owners that a node begins exchanges with when processes begin to wait. Others hear of it by pushes and rounds."""
+
 WAIT_BOUNDS: Final = (0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 30.0, 300.0)
 """Seconds: the bounds of the histogram of waits."""
 
@@ -116,6 +120,13 @@ class NodeBudgets:
         self._planned = False
         self._timer: asyncio.TimerHandle | None = None
         """For loans that wait for other owners."""
+        self._asked: dict[str, tuple[int, int] | None] = {}
+        """The demand that owners were told of last, by budget: since when the first process waits, and for how much all do."""
+        self._given_up: set[str] = set()
+        """The budgets for which a process waited in vain: owners should lend nothing for it any more."""
+        self._untold: dict[str, bool] = {}
+        """The nodes to begin an exchange with. True: a loan was made to them or given back, so they wait for it."""
+        self._telling = False
         self._syncing: set[str] = set()
         """The budgets for which the amount kept back is being written."""
         self._told: dict[str, tuple[Head, ...]] = {}
@@ -260,7 +271,7 @@ class NodeBudgets:
             if not self._escrow.is_synced(name) and name not in self._syncing:
                 self._syncing.add(name)
                 self._once(f"budget {name}", self._sync_soon(name))
-            self._after(name)
+            self._after()
             return
         try:
             await self._sync(name)
@@ -268,7 +279,7 @@ class NodeBudgets:
             with contextlib.suppress(ConstraintCrdtError):
                 self._feed.write(lambda: self._escrow.release(name, hold.id))
             raise
-        self._after(name)
+        self._after()
 
     async def _sync_soon(self, name: str) -> None:
         try:
@@ -301,6 +312,7 @@ class NodeBudgets:
         finally:
             if waiter in queue:
                 queue.remove(waiter)
+                self._given_up.add(name)
             self._demand_of(name)
             self._plan()
         await self._settle(name, hold)
@@ -335,7 +347,7 @@ class NodeBudgets:
         self.released += released
         if not self._escrow.budgets.known(name).lease:
             await self._persistence.durable()
-        self._after(name)
+        self._after()
         return ReleaseReport(name=name, released=released)
 
     def _id(self, name: str, hold: str) -> int:
@@ -461,7 +473,8 @@ class NodeBudgets:
         if not self._escrow.budgets.names() or not self._feed.writable:
             return
         self._serve()  # what came is used, before it is given back for others that wait for longer
-        if self._feed.write(self._escrow.tend):
+        self._feed.write(self._escrow.tend)
+        if self._escrow.take_agreed():
             self._exchanges.push()
         due = self._escrow.take_due()
         if due is not None and self._timer is None:
@@ -469,10 +482,8 @@ class NodeBudgets:
             self._timer = asyncio.get_running_loop().call_later(after, self._act)
         self._after()
 
-    def _after(self, name: str = "") -> None:
-        """Serve those that wait, and tell the nodes concerned. `name`: a budget of which a hold began or ended."""
-        if name in self._escrow.budgets and self._escrow.is_contended(name):
-            self._exchanges.push()  # else others take what is free here for more, or for less, than it is
+    def _after(self) -> None:
+        """Serve those that wait, and tell the nodes concerned."""
         self._serve()
         self._tell()
 
@@ -501,23 +512,35 @@ class NodeBudgets:
             self._demand(name)
 
     def _tell(self) -> None:
-        """Begin exchanges with the nodes that the last writes concern, or that can help."""
-        concerned = self._escrow.take_concerned()
+        """Have the nodes told that the last writes concern, or that can help."""
+        asked = set[str]()
         for name, queue in self._queues.items():
-            if queue:
+            demand = (queue[0].since, sum(each.amount for each in queue)) if queue else None
+            if self._asked.get(name) == demand:  # the owners know of it, and lend as soon as they can
+                continue
+            self._asked[name] = demand
+            if queue or name in self._given_up:
+                self._given_up.discard(name)
                 with contextlib.suppress(UnknownName):
-                    concerned |= {node for node, _ in self._escrow.lenders(name)[:1]}
-                self._exchanges.push()
-        for peer in self._transport.peers():
-            if peer.name in concerned:
-                self._once("loan", self._exchange(peer.name))
+                    asked |= set(self._escrow.asked_first(name)[:ASKED])
+        self._untold |= dict.fromkeys(asked - self._untold.keys(), False)
+        self._untold |= dict.fromkeys(self._escrow.take_concerned(), True)
+        if self._untold and not self._telling:
+            self._telling = True
+            self._once("loans", self._tell_all())
 
-    async def _exchange(self, name: str) -> None:
-        await self._persistence.settled()
-        for peer in self._transport.peers():
-            if peer.name == name:
-                await self._exchanges.exchange(peer)
-                return
+    async def _tell_all(self) -> None:
+        """Exchange with the nodes to tell, one after the other: first with those whose rights changed."""
+        try:
+            while self._untold:
+                name = max(self._untold, key=self._untold.__getitem__)
+                del self._untold[name]
+                for peer in self._transport.peers():
+                    if peer.name == name:
+                        await self._exchanges.begin(peer)
+                        break
+        finally:
+            self._telling = False
 
     def findings(self) -> list[Finding]:
         """The findings of `doctor`: conflicts, definitions not in force, and stranded rights. None without a budget."""
