@@ -134,6 +134,20 @@ async def test_rights_go_where_they_are_asked_for() -> None:
         assert (await waiting).node == "a"
 
 
+async def test_rights_of_another_node_are_had_by_one_exchange() -> None:
+    settings = msgspec.structs.replace(QUICK, gossip_every=3600.0)
+    async with fleet("a", "b", settings=settings) as nodes:
+        loops = [node._runtime.exchanges for node in nodes.values()]
+        for number in range(3):
+            name = f"dock-{number}"
+            await nodes["a"].budgets.define(name, 1, lease=60, nodes=["a"])
+            await known(nodes, name)
+            await eventually(lambda: len({node.gossip.state_hash for node in nodes.values()}) == 1)
+            begun = sum(loop.begun for loop in loops)
+            assert (await nodes["b"].budgets.acquire(name, timeout=SOON)).node == "b"
+            assert sum(loop.begun for loop in loops) - begun <= 1
+
+
 async def test_owners_hear_of_a_process_that_gave_up() -> None:
     settings = msgspec.structs.replace(QUICK, gossip_every=3600.0)
     async with fleet("a", "b", settings=settings) as nodes:

@@ -264,6 +264,10 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
+def _owes_nothing(_peer: str) -> bool:
+    return False
+
+
 class ExchangeLoop:
     """Exchanges between a `GossipNode` and the peers on a transport."""
 
@@ -346,6 +350,8 @@ class ExchangeLoop:
         self.receipts = Receipts()
         """The receipts of the exchanges begun here."""
         self._sizes = MessageSizes()
+        self.owes: Callable[[str], bool] = _owes_nothing
+        """Called with the sender of a request: true if the answer should carry news, as a loan that the request asked for."""
 
     @property
     def live(self) -> Set[str]:
@@ -379,6 +385,9 @@ class ExchangeLoop:
     async def answer(self, payload: bytes, sender: Peer | None = None) -> list[bytes]:
         """Handle a request of a peer. Returns the replies. `sender`: the proven sender, if the transport proves senders."""
         peer, responses = await self._receive(payload, sender)
+        if peer and self.owes(peer):
+            news = self._gossip.begin(peer)
+            responses += [news] if isinstance(news, Delta | Sync) else []
         replies = [data for response in responses for data in await self._encoded(response, peer)]
         if self.sites.is_away(peer):
             self.received_away += len(payload)

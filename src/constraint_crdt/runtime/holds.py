@@ -6,9 +6,10 @@ Rules kept here:
   rights are is a matter of this node: nothing is sent for it. The next exchange carries it.
 - The end of a hold with a lease waits for no disk: a process that resumes counts it as held for longer.
 - Processes of this node are served in the order in which they came. `protocol.loans` has the order over the fleet.
-- A node whose processes begin to wait begins an exchange with a few owners, those that have the most to lend first; an owner that
-  lent, with the borrower; a borrower that gave back, with the owner. Each is told once: with ten nodes that contend, exchanges at
-  each change took all of the CPU. The others hear of it in rounds.
+- A node whose processes begin to wait begins an exchange with a few owners, those that have the most to lend first. An owner with
+  free rights lends in its answer: an acquire takes one exchange. An owner that lends later begins an exchange with the borrower; a
+  borrower that gave back, with the owner. Each is told once: with ten nodes that contend, exchanges at each change took all of the
+  CPU. The others hear of it in rounds.
 - A node that has resumed its life holds and lends nothing before its first contact (`lifecycle`).
 """
 
@@ -112,12 +113,13 @@ class NodeBudgets:
         self._feed = feed
         self._persistence = persistence
         self._exchanges = exchanges
+        exchanges.owes = self.owes
         self._transport = transport
         self._check_call = check_call
         self._once = once
         self._publish = publish
         self._queues: dict[str, deque[_Waiter]] = {}
-        self._planned = False
+        self._planned: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         """For loans that wait for other owners."""
         self._asked: dict[str, tuple[int, int] | None] = {}
@@ -442,12 +444,19 @@ class NodeBudgets:
         self._away = found
 
     def _plan(self) -> None:
-        if not self._planned:
-            self._planned = True
-            asyncio.get_running_loop().call_soon(self._act)
+        if self._planned is None:
+            self._planned = asyncio.get_running_loop().call_soon(self._act)
+
+    def owes(self, peer: str) -> bool:
+        """Act on what a peer just told. True if that concerns the peer: then it is told in the answer, without an exchange."""
+        if self._planned is None:
+            return False
+        self._planned.cancel()
+        self._act()
+        return self._untold.get(peer, False) and self._untold.pop(peer)
 
     def _act(self) -> None:
-        self._planned = False
+        self._planned = None
         self._timer = None
         try:
             self._step()
