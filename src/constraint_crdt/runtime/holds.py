@@ -241,7 +241,7 @@ class NodeBudgets:
         Raises `NoRights` with the reason, `UnknownName`, `ClockInDoubt`, and `WritesRefused` by the store.
         """
         self._check_call()
-        self._known(name)
+        self._check_name(name)
         loop = asyncio.get_running_loop()
         begun, queue = loop.time(), self._queues.setdefault(name, deque())
         hold = None if queue or self._feed.held else await self._take(name, amount, holder)
@@ -333,7 +333,7 @@ class NodeBudgets:
     async def renew(self, name: str, hold: str) -> HoldReport:
         """Hold an amount for another lease. Raises `NoRights` for a hold that is over."""
         self._check_call()
-        self._known(name)
+        self._check_name(name)
         id_ = self._id(name, hold)
         self._persistence.check()
         found = self._feed.write(lambda: self._escrow.renew(name, id_))
@@ -347,7 +347,7 @@ class NodeBudgets:
         id_ = self._id(name, hold)
         released = self._feed.write(lambda: self._escrow.release(name, id_))
         self.released += released
-        if not self._escrow.budgets.known(name).lease:
+        if not self._escrow.budgets.heads(name)[0].value.lease:
             await self._persistence.durable()
         self._after()
         return ReleaseReport(name=name, released=released)
@@ -586,9 +586,12 @@ class NodeBudgets:
     # --- looking -------------------------------------------------------------------------------------------------------------
 
     def _known(self, name: str) -> Known:
+        self._check_name(name)
+        return self._escrow.budgets.known(name)
+
+    def _check_name(self, name: str) -> None:
         if name not in self._escrow.budgets:
             raise UnknownName(name, "budget")
-        return self._escrow.budgets.known(name)
 
     def _report(self, name: str, hold: Hold, waited: float) -> HoldReport:
         return HoldReport(

@@ -263,7 +263,8 @@ class Known(NamedTuple):
     @property
     def lease(self) -> int:
         """ns; 0: amounts are used up."""
-        return max(head.value.lease for head in self.heads)
+        heads = self.heads
+        return heads[0].value.lease if len(heads) == 1 else max(head.value.lease for head in heads)
 
     @property
     def limit(self) -> int:
@@ -574,6 +575,8 @@ class Budgets(IndexedView):
 
     def _clear(self) -> None:
         self._definitions: dict[str, dict[Dot, BudgetValue]] = {}
+        self._heads: dict[str, list[Head]] = {}
+        """A cache."""
         self._ledgers: dict[str, dict[Replica, Ledger]] = {}
         self._holds: dict[str, dict[Replica, Holds]] = {}
 
@@ -584,6 +587,7 @@ class Budgets(IndexedView):
         name, replica = str(cell.key), cell.replica
         self.moved.add(name)
         if cell.kind == BUDGET:
+            self._heads.pop(name, None)
             cells = self._definitions.setdefault(name, {})
             if old is not None:
                 cells.pop(Dot(old.replica, old.seq), None)
@@ -614,14 +618,23 @@ class Budgets(IndexedView):
         """The names of all budgets in order, removed ones included."""
         return sorted(name for name, cells in self._definitions.items() if cells)
 
-    def heads(self, name: str) -> list[Head]:
+    def heads(self, name: str) -> Sequence[Head]:
         """The definitions no other overwrites, ordered by dot; several are a conflict. Empty for an unknown budget."""
-        cells = self._definitions.get(name, {})
-        over: dict[Replica, int] = {}
-        for value in cells.values():
-            for dot in value.overwrites:
-                over[dot.replica] = max(dot.seq, over.get(dot.replica, 0))
-        return [Head(dot, value) for dot, value in sorted(cells.items()) if over.get(dot.replica, 0) < dot.seq]
+        found = self._heads.get(name)
+        if found is None:
+            cells = self._definitions.get(name, {})
+            over: dict[Replica, int] = {}
+            for value in cells.values():
+                for dot in value.overwrites:
+                    over[dot.replica] = max(dot.seq, over.get(dot.replica, 0))
+            found = [Head(dot, value) for dot, value in sorted(cells.items()) if over.get(dot.replica, 0) < dot.seq]
+            if found:
+                self._heads[name] = found
+        return found
+
+    def holds(self, name: str, life: Replica) -> Holds:
+        """The holds of a life; empty without any."""
+        return self._holds.get(name, {}).get(life, NO_HOLDS)
 
     def known(self, name: str) -> Known:
         """The knowledge of this replica about a budget. Raises `KeyError` for an unknown name. O(participants)."""
