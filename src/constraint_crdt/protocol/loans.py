@@ -189,7 +189,7 @@ class Escrow:
 
     def is_sure(self, name: str, hold: Hold) -> bool:
         """True if a process that resumes this life would count a hold just granted, whatever of the last writes is on disk."""
-        sure, holds = self._sure(name), self.budgets.holds(name, self._local.replica)
+        sure, holds = self._sure(name), self.budgets.known(name).holds.get(self._local.replica, NO_HOLDS)
         return 0 < hold.until <= sure.until and sum(each.amount for each in holds.holds) <= sure.amount
 
     def kept(self, name: str) -> Kept:

@@ -632,10 +632,6 @@ class Budgets(IndexedView):
                 self._heads[name] = found
         return found
 
-    def holds(self, name: str, life: Replica) -> Holds:
-        """The holds of a life; empty without any."""
-        return self._holds.get(name, {}).get(life, NO_HOLDS)
-
     def known(self, name: str) -> Known:
         """The knowledge of this replica about a budget. Raises `KeyError` for an unknown name. O(participants)."""
         heads = self.heads(name)
