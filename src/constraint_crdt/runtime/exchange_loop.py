@@ -22,7 +22,7 @@ Rules of exchanges:
 - No exchange begins with a peer while a large message travels to it or from it, which goes on by itself. Rounds take a tenth of a
   link of known rate, at most.
 - The parts that arrived of an interrupted answer are kept, and are not asked for again.
-- Messages are sent after their content is on disk (`durable`).
+- Messages are sent after the writes of this node in them are on disk (`durable`).
 - A malformed or excessive message is refused, counted, and logged once per reason. No message ends the node.
 
 Rules of peer selection: few peers are selected at random. Many are selected by distance, so that most traffic stays on short links;

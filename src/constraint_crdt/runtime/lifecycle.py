@@ -464,7 +464,7 @@ class Runtime:
         self.feed = ChangeFeed(self.gossip, self.persistence, actor)
         self.transport = transport if transport is not None else _zenoh(settings, self.identity)
         self.exchanges = ExchangeLoop(
-            self.gossip, self.transport, self.feed.receive, self.persistence.settled,
+            self.gossip, self.transport, self.feed.receive, self.persistence.told,
             timeout=settings.request_timeout, choice=settings.peer_choice, random=random, every=settings.gossip_every,
         )  # fmt: skip
 

@@ -284,6 +284,15 @@ class Persistence:
             with contextlib.suppress(WritesRefused):
                 await self._committer.durable(patient=True)
 
+    async def told(self) -> None:
+        """Return once messages may leave: as `settled`, for the writes of this node alone.
+
+        A node answers for its own row. The rows of others are on disk at their writers. What it loses of them in a crash comes
+        again: it starts as from an older copy of its disk.
+        """
+        if self._committer is not None and not self._committer.is_kept(self._gossip.replica):
+            await self.settled()
+
     def tell(self) -> int:
         """Tell of a loss that the store showed when opened; returns the ns by which the clock was set since the last session."""
         self.lost.tell_rollback()

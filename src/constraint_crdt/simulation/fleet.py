@@ -341,6 +341,12 @@ class Fleet:
             if len(self._clocks) < CLOCKS_NOTED:
                 self._clocks.append(node.clock)
 
+    def _save_own(self, host: Host, node: GossipNode) -> None:
+        """Save what the node wrote, and the end of its life, as before a message. What it has of others may be lost in a crash."""
+        disk, life = host.disk, node.replica
+        if disk is None or (disk.replica, disk.over) != (life, host.over) or node.state.rows.seq(life) > disk.rows.seq(life):
+            self._save(host, node)
+
     def _save(self, host: Host, node: GossipNode) -> None:
         """Save all changes to disk. Unwatched fleets save when a node goes down: they have no unsaved writes."""
         if host.unsaved and self.invariants is not None:
@@ -388,10 +394,10 @@ class Fleet:
     # --- messages ----------------------------------------------------------------------------------------------------
 
     def _send(self, host: Host, node: GossipNode, to: str, messages: Sequence[GossipMessage], number: int, room: int) -> None:
-        """Send messages, after saving the state."""
+        """Send messages, after saving what the node wrote."""
         if not messages:
             return
-        self._save(host, node)
+        self._save_own(host, node)
         for message in messages:
             pieces = node.encoded(message, to, room or MESSAGE_BYTES)
             for data in pieces:
@@ -472,7 +478,7 @@ class Fleet:
             sender, reader, message = waiting.pop(0)
             if sender.node is None or reader.node is None:
                 return
-            self._save(sender, sender.node)
+            self._save_own(sender, sender.node)
             for data in sender.node.encoded(message, reader.name):
                 said += 1
                 responses, _ = self._receive(reader, reader.node, data, harmed=False)

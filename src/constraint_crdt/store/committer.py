@@ -1,8 +1,9 @@
 """The committer: follows the changes of a node's rows since the last commit, and commits them in a thread, in groups.
 
 Rules (docs/design/identity-and-durability.md#durability): a single commit runs at a time, and later changes form the next group, so
-a change waits for one other commit at most. A batch is made on the loop, at an instant, and written in the thread. A failed
-batch is kept and retried every second, and with each change, until the disk takes writes again.
+a change waits for one other commit at most. Changes that nobody waits for gather a moment: those from peers, which are on disk at
+their writers. A batch is made on the loop, at an instant, and written in the thread. A failed batch is kept and retried every
+second, and with each change, until the disk takes writes again.
 
 A disk may hang, neither taking a write nor failing. After `STALL_SECONDS` writes are refused, those that wait included; they stay
 in memory, and are on disk once the disk goes on. Gossip waits meanwhile (`patient`), since the marker still vouches for the store.
@@ -30,6 +31,9 @@ from constraint_crdt.store.store import Store
 
 RETRY_SECONDS = 1.0
 """Seconds between two attempts while the disk refuses writes and no change comes."""
+
+GATHER_SECONDS = 0.05
+"""Seconds for which changes that nobody waits for gather, as those from peers: each commit flushes the disk."""
 
 STALL_SECONDS = 10.0
 """Seconds after which a commit that has not returned counts as a disk that hangs."""
@@ -73,6 +77,10 @@ class Changes:
     def on_disk(self) -> Mapping[Replica, int]:
         """The clock on disk."""
         return self._clock.entries
+
+    def is_kept(self, life: Replica) -> bool:
+        """True if all that a life of this node wrote is on disk, and the end of its life before, if it ended."""
+        return not self._life_ends and not self._lives and self._rows.seq(life) <= self._clock.entries.get(life, 0)
 
     def begin_life(self, life: Life) -> None:
         """Have the next batch begin a life of the node."""
@@ -154,6 +162,7 @@ class Committer:
         on_health: Callable[[str | None], None] = lambda _: None,
         retry_seconds: float = RETRY_SECONDS,
         stall_seconds: float = STALL_SECONDS,
+        gather_seconds: float = GATHER_SECONDS,
     ) -> None:
         """`rows` were just restored from `store`. `before` is called before each commit, and may write. `on_health`: a callback on
         the loop, with the reason when writes begin to be refused, and None when writes are taken again.
@@ -164,6 +173,7 @@ class Committer:
         self._on_health = on_health
         self._retry_seconds = retry_seconds
         self._stall_seconds = stall_seconds
+        self._gather_seconds = gather_seconds
         self._stalled = False
         self.abandoned = False
         """The committer was closed while its thread waited for the disk."""
@@ -173,6 +183,8 @@ class Committer:
         self._committed: list[asyncio.Future[None]] = []
         """Those whose changes are in the commit that runs."""
         self._wake = asyncio.Event()
+        self._awaited = asyncio.Event()
+        """Somebody waits for the next commit."""
         self._closing = False
         self.durations = DurationHistogram(COMMIT_BOUNDS)
         """The durations of successful commits."""
@@ -221,8 +233,13 @@ class Committer:
         if patient:
             self._patient.add(waiter)
             waiter.add_done_callback(self._patient.discard)
+        self._awaited.set()
         self._wake.set()
         await waiter
+
+    def is_kept(self, life: Replica) -> bool:
+        """True if all that a life of this node wrote is on disk: nothing that other nodes may hear of waits for a commit."""
+        return self._changes.is_kept(life)
 
     def begin_life(self, incarnation: int, why: str) -> None:
         """The node writes as another incarnation from now on; on disk together with its first cells."""
@@ -232,6 +249,7 @@ class Committer:
     def end_life(self) -> None:
         """End the life of the node on disk, also for restarts vouched for by the marker: peers know more of this life."""
         self._changes.end_life()
+        self._awaited.set()
         self.touch()
 
     async def close(self) -> None:
@@ -239,6 +257,7 @@ class Committer:
         self._closing = True
         task, self._task = self._task, None
         if task is not None:
+            self._awaited.set()
             self._wake.set()
             await task
             if self._trouble is not None:
@@ -264,6 +283,10 @@ class Committer:
     async def _woken(self) -> None:
         if self.healthy:
             await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._gather_seconds):
+                    await self._awaited.wait()
+            self._awaited.clear()
             self._wake.clear()
             return
         with contextlib.suppress(TimeoutError):
