@@ -101,6 +101,32 @@ async def test_many_that_wait_share_commits(disk: Disk) -> None:
     assert disk.as_after_a_crash() == account(disk.rows)
 
 
+async def test_changes_that_nobody_waits_for_share_a_commit_and_those_awaited_come_at_once(disk: Disk) -> None:
+    other = Replica("b", 1)
+    for step in range(20):
+        add(disk.rows, f"c{step}", replica=other)
+        disk.committer.touch()
+        await asyncio.sleep(0)
+    assert disk.commits == 0
+    await disk.committer.durable()
+    assert disk.commits == 1
+    assert disk.as_after_a_crash() == account(disk.rows)
+
+
+async def test_what_a_node_wrote_is_kept_once_it_is_on_disk_and_what_others_wrote_does_not_matter(disk: Disk) -> None:
+    assert disk.committer.is_kept(ME)
+    add(disk.rows, "x", replica=Replica("b", 1))
+    assert disk.committer.is_kept(ME)
+    add(disk.rows, "y")
+    assert not disk.committer.is_kept(ME)
+    await disk.committer.durable()
+    assert disk.committer.is_kept(ME)
+    disk.committer.end_life()
+    assert not disk.committer.is_kept(ME), "a crash would resume the life that is over"
+    await disk.committer.durable()
+    assert disk.committer.is_kept(ME)
+
+
 async def test_what_changes_during_a_commit_is_in_the_next(disk: Disk) -> None:
     for number in range(20):
         add(disk.rows, f"c{number}")
