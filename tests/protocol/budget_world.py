@@ -268,7 +268,9 @@ class TinyWorld:
         source, reader = self.nodes[sender].local, self.nodes[to].local
         if source is None or reader is None:
             return None
-        self.sync(sender)  # no message has what is not on disk
+        kept, life = self.nodes[sender].synced[0].get(source.replica), source.replica
+        if source.state.budgets.state.get(life, TinyRow(0)).seq > (kept.seq if kept is not None else 0) or not source.goes_on:
+            self.sync(sender)  # no message has a write of its sender that is not on disk
         self.arrive(to, source.state.budgets.state)
         return dict(source.state.budgets.state)
 

@@ -64,6 +64,9 @@ PATIENCE: Final = SECOND // 5
 KEPT_ANEW: Final = 8
 """The amount kept back is moved on after this part of a lease, by the next hold."""
 
+GRANTED_BEFORE: Final = "granted before a restart"
+"""Stands for the holders that a former process of this life may have had without a trace on disk."""
+
 RESUMED_GAP: Final = 1 << 20
 """Ids left out where a life is resumed: holds that are not on disk may have them."""
 
@@ -253,7 +256,7 @@ class Escrow:
             entries = tuple(self._longer(running, me, each, holds.kept_until, now) for each in entries)
             rest = holds.kept - sum(each.amount for each in entries if each.until >= holds.kept_until)
             if rest > 0:
-                entries = (*entries, Hold(following, "granted before a restart", rest, now, holds.kept_until))
+                entries = (*entries, Hold(following, GRANTED_BEFORE, rest, now, holds.kept_until))
         after = msgspec.structs.replace(holds, holds=entries[-MOST_HOLDS:], next=following + 1, kept=0, kept_until=0)
         return known._replace(holds={**known.holds, me: after})
 
@@ -554,4 +557,4 @@ def _with_ledger(known: Known, me: Replica, ledger: Ledger) -> Known:
     return known._replace(ledgers={**known.ledgers, me: ledger})
 
 
-__all__ = ["PATIENCE", "Escrow", "Waiting"]
+__all__ = ["GRANTED_BEFORE", "PATIENCE", "Escrow", "Waiting"]

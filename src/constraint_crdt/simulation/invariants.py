@@ -38,6 +38,7 @@ from constraint_crdt.crdt.clock import MEASUREMENTS, TRAVEL
 from constraint_crdt.crdt.digest import Dot, Replica, StateHash
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.protocol.loans import GRANTED_BEFORE
 from constraint_crdt.simulation.models import Contribution, Model
 from constraint_crdt.types.budgets import NO_HOLDS, Known, mark_of
 from constraint_crdt.types.definition import ADD, definition_value
@@ -124,8 +125,9 @@ class BudgetJudge:
             return
         known, budget = budgets.known(name), self._budgets.setdefault(name, HeldBudget())
         budget.highest = max([budget.highest, *(head.value.limit for head in known.heads)])
-        holds = known.holds.get(me, NO_HOLDS).holds
-        budget.holders[me.node_id, me.incarnation] = {each.id: (each.amount, each.until) for each in holds}
+        holds = known.holds.get(me, NO_HOLDS).holds  # all on disk once granted, so no process stands behind GRANTED_BEFORE
+        real = {each.id: (each.amount, each.until) for each in holds if each.holder != GRANTED_BEFORE}
+        budget.holders[me.node_id, me.incarnation] = real
         if me in known.ledgers:
             budget.goes_by[me.node_id] = known.ledgers[me].mark
         self._agree(known, budget, own, node.time.max_skew)
