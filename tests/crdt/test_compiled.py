@@ -205,17 +205,72 @@ def test_the_hashes_above_changed_ones_are_the_same_and_those_of_the_whole_level
     whole = _cells.hash_level(after, fan, 4, b"level")
     assert found[0] == {place: whole.get(place) for place in {each // fan for each in changed}}
     roots = [core.hash_places(before, changed, 4, 32, b"root") for core in cores()]
-    row = [
-        [core.Cell(kind, "a", b"\x92\x01\xa1a", seq, A) for seq, kind in ((3, 1), (4, 28), (50, 1), (51, 1))] for core in cores()
-    ]
-    for core, cells in zip(cores(), row, strict=True):
-        core.fill_digests(cells, bytes(32), b"row")
-    tree = (before, dict(before)), 28, fan, 4, (b"level 0", b"level 1"), 32, b"root"
-    paths = [core.hash_path(cells, changed, list(tree[0]), *tree[1:]) for core, cells in zip(cores(), row, strict=True)]
-    assert [list(each.items()) for each in paths[0][0]] == [list(each.items()) for each in paths[1][0]]
-    assert paths[0][1] == paths[1][1]
     joined = b"".join(place.to_bytes(8, "big") + part for place, part in after.items())
     assert roots[0] == roots[-1] == _cells.blake(joined, 32, b"root")
+
+
+def _row(core: ModuleType, kinds: dict[int, int]) -> list[Any]:
+    """Hashed cells by seq and kind."""
+    cells = [core.Cell(kind, f"{seq}", b"\x92\x01\xa1a", seq, A) for seq, kind in sorted(kinds.items())]
+    core.fill_digests(cells, bytes(32), b"row")
+    return cells
+
+
+@given(
+    st.dictionaries(st.integers(1, 90), st.sampled_from([1, 3, 28]), max_size=40),
+    st.integers(0, 90),
+    st.sets(st.integers(1, 90), max_size=8),
+    st.sets(st.integers(1, 90), max_size=8),
+    st.dictionaries(st.integers(0, 45), st.none() | st.binary(min_size=16, max_size=16), max_size=6),
+    st.sampled_from([1, 3, 16]),
+)
+def test_the_path_of_a_change_is_the_same_and_leads_to_the_tree_of_the_row_after_it(
+    kinds: dict[int, int], last: int, dropped: set[int], gone: set[int], blocks: dict[int, bytes | None], fan: int
+) -> None:
+    form = 28, fan, 16, (b"level 0", b"level 1"), 32, b"root"
+    paths, trees = [], []
+    for core in cores():
+        row = _row(core, kinds)
+        old, new = [each for each in row if each.seq <= last], [each for each in row if each.seq > last]
+        standing = [each for each in old if each.seq not in dropped]
+        levels = [core.hash_blocks(standing, 28, fan, 16, b"level 0")]
+        levels.append(core.hash_level(levels[0], fan, 16, b"level 1"))
+        path, root = core.hash_path(old, dropped or None, new, gone, blocks, levels, form)
+        paths.append(([list(each.items()) for each in path], root))
+        plain, _ = core.hash_path(old, dropped, new, gone, {}, levels, form)
+        core.put_hashes(levels, plain)
+        after = [each for each in (*standing, *new) if each.seq not in gone]
+        trees.append((levels, core.hash_blocks(after, 28, fan, 16, b"level 0")))
+    assert paths[0] == paths[-1]
+    assert trees[0] == trees[-1]
+    levels, lowest = trees[0]
+    assert levels == [lowest, cores()[0].hash_level(lowest, fan, 16, b"level 1")]
+
+
+@given(
+    st.dictionaries(st.integers(1, 90), st.just(1), max_size=40),
+    st.integers(0, 91),
+    st.integers(0, 91),
+    st.none() | st.sets(st.integers(1, 90), max_size=8),
+)
+def test_cells_between_two_seqs_are_found_alike(kinds: dict[int, int], lo: int, hi: int, dropped: set[int] | None) -> None:
+    expected = [seq for seq in sorted(kinds) if lo < seq <= hi and seq not in (dropped or ())]
+    for core in cores():
+        row = _row(core, kinds)
+        assert [each.seq for each in core.standing(row, lo, hi, dropped)] == expected
+        assert core.position(row, lo) == sum(seq <= lo for seq in kinds)
+
+
+def test_cells_that_others_take_the_place_of_are_found_alike() -> None:
+    for core in cores():
+        standing = [core.Cell(1, "a", b"\x92\x01\xa1a", 3, A), core.Cell(1, "a", b"\x92\x01\xa1a", 4, B)]
+        standing += [core.Cell(28, "", b"\x92\x1c\xa0", 5, A), core.Cell(3, 6, b"\x92\x03\xc0", 6, A)]
+        tables: dict[int, Any] = {}
+        for cell in standing:
+            tables.setdefault(cell.kind, core.Table()).put(cell)
+        new = [(1, "a", A), (1, "a", B), (1, "b", A), (28, "", A), (3, 6, A), (9, "a", A)]
+        cells = [core.Cell(kind, key, b"\x92\x01\xa1a", 7, replica) for kind, key, replica in new]
+        assert core.superseded(tables, cells, 28) == [3, 4]
 
 
 @given(
@@ -267,11 +322,16 @@ def test_the_compiled_hashes_refuse_what_they_cannot_hash() -> None:
     trees: list[tuple[list[dict[int, bytes]], tuple[bytes, ...]]] = [([], ()), ([{}], ()), ([{}], (b"", b""))]
     for levels, persons in trees:
         with pytest.raises(ValueError, match="a purpose for each level"):
-            _cells.hash_path([], {}, levels, 28, 16, 16, persons, 32, b"")
+            _cells.hash_path([], None, [], (), {}, levels, (28, 16, 16, persons, 32, b""))
+        with pytest.raises(ValueError, match="each level has its changes"):
+            _cells.put_hashes([*levels, {}], [])
+    for fan, place in ((0, 0), (16, -1), (16, 2**62)):
+        with pytest.raises(ValueError, match="out of bounds"):
+            _cells.hash_path([], None, [], (), {place: None}, [{}], (28, fan, 16, (b"",), 32, b""))
     damaged: list[tuple[list[Any], list[Any]]] = [([wrong], [{}]), ([], [wrong, {}])]
     for cells, tree in damaged:
         with pytest.raises(TypeError):
-            _cells.hash_path(cells, {}, tree, 28, 16, 16, (b"",) * len(tree), 32, b"")
+            _cells.hash_path(cells, None, [], (0,), {}, tree, (28, 16, 16, (b"",) * len(tree), 32, b""))
 
 
 @given(

@@ -1,18 +1,20 @@
 """Signed rows: the tree follows the row, rights by role, replays, and rows with two versions."""
 
 import random
+from collections.abc import Callable
 from functools import partial
 from itertools import count
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Replica
-from constraint_crdt.crdt.cells import Stub, make_cell, make_removal
+from constraint_crdt.crdt.cells import Cell, Run, Stub, make_cell, make_removal
 from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, STRETCH, check_stubs
+from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, STRETCH, _hashes_of, _root, check_stubs, signed_text
 from constraint_crdt.errors import NotPermitted
 from constraint_crdt.protocol.messages import Delta, Sync, decode_message, encode_message
 from constraint_crdt.state import from_json, to_json
@@ -337,3 +339,194 @@ def test_a_signature_is_the_last_cell_of_what_leaves() -> None:
     assert (last.kind, last.seq) == (SIGNATURE, a.clock[a.replica])
     a.ping()
     assert a.clock[a.replica] == last.seq
+
+
+# --- the usual change ----------------------------------------------------------------------------------------------------------
+
+
+def readers(writer: GossipNode) -> tuple[GossipNode, GossipNode]:
+    """A node that takes usual runs by the short way, and one that takes all by the general way. Both have all of the writer."""
+    short, general = node("b"), node("b")
+    assert general.authority is not None
+    general.authority.admit_next = lambda run: None  # type: ignore[method-assign]
+    for each in (short, general):
+        exchange(writer, each)
+    return short, general
+
+
+def judged(reader: GossipNode, runs: list[Run]) -> tuple[object, ...]:
+    """What becomes of a transfer, and of the reader."""
+    copies = [
+        Run(run.replica, run.lo, run.hi, [Cell(*fields, run.replica) for fields in fields_of(run)], stubs=run.stubs) for run in runs
+    ]
+    try:
+        taken = reader._exchange._apply(copies)
+        outcome: object = taken.applied, set(taken.doubted), taken.stripped
+    except ConstraintCrdtError as error:
+        outcome = str(error)
+    signed = reader.state.rows.signed
+    assert signed is not None
+    replicas = sorted(replica for replica in reader.clock.as_dict() if replica in signed)
+    return outcome, reader.state_hash, [(signed.root(each), signed.stubs(each)) for each in replicas]
+
+
+def fields_of(run: Run) -> list[tuple[int, str | int, bytes, int]]:
+    return [(cell.kind, cell.key, cell.data, cell.seq) for cell in run.cells]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_usual_run_is_taken_as_any_other(seed: int) -> None:
+    rng = random.Random(seed)
+    writer, other = node("a"), node("o")
+    writer.add_constraint("first")
+    exchange(writer, other)
+    short, general = readers(writer)
+    for step in range(40):
+        known = writer.state.rows.clock_mark
+        for _ in range(rng.randrange(1, 20) if rng.random() < 0.2 else 1):
+            writer.add_constraint(f"c{rng.randrange(30)}", severity=rng.choice(["warning", "critical"]))
+        if rng.random() < 0.3:
+            writer.record(1, constraint=f"c{rng.randrange(5)}")
+        if rng.random() < 0.2:
+            exchange(writer, other)
+            other.remove_constraint(rng.choice(sorted(other.state.constraints)))
+            exchange(writer, other)
+        writer.local.seal()
+        runs = writer.state.rows.since(known)
+        assert judged(short, runs) == judged(general, runs), step
+        assert short.state_hash == writer.state_hash
+        assert short.state.rows.signed.root(writer.replica) == made_anew(short.state.rows, writer.replica)  # type: ignore[union-attr]
+
+
+def _other_cell(run: Run) -> Run:
+    first = run.cells[0]
+    changed = Cell(first.kind, first.key, make_cell(first.kind, str(first.key), ["x < 2"]).data, first.seq, run.replica)
+    return Run(run.replica, run.lo, run.hi, [changed, *run.cells[1:]])
+
+
+def _other_signature(run: Run) -> Run:
+    last = run.cells[-1]
+    changed = Cell(SIGNATURE, "", last.data[:-1] + bytes((last.data[-1] ^ 1,)), last.seq, run.replica)
+    return Run(run.replica, run.lo, run.hi, [*run.cells[:-1], changed])
+
+
+def _signature_in_another_form(run: Run) -> Run:
+    last = run.cells[-1]
+    changed = Cell(SIGNATURE, "", last.data[:2] + b"\xd9\x00" + last.data[3:], last.seq, run.replica)
+    return Run(run.replica, run.lo, run.hi, [*run.cells[:-1], changed])
+
+
+def _unsigned(run: Run) -> Run:
+    return Run(run.replica, run.lo, run.cells[-2].seq, run.cells[:-1])
+
+
+def _longer(run: Run) -> Run:
+    return Run(run.replica, run.lo, run.hi + 1, run.cells)
+
+
+def _without_a_cell(run: Run) -> Run:
+    return Run(run.replica, run.lo, run.hi, run.cells[1:])
+
+
+def _with_a_stub(run: Run) -> Run:
+    first, *others = run.cells
+    return Run(run.replica, run.lo, run.hi, others, stubs=[Stub(first.seq, first.kind, str(first.key), bytes(16))])
+
+
+def _of_another(run: Run) -> Run:
+    return Run(Replica("c", 1), run.lo, run.hi, run.cells)
+
+
+def _twice_one_slot(run: Run) -> Run:
+    first, second, *others = run.cells
+    again = Cell(first.kind, first.key, first.data, second.seq, run.replica)
+    return Run(run.replica, run.lo, run.hi, [first, again, *others])
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        _other_cell,
+        _other_signature,
+        _signature_in_another_form,
+        _unsigned,
+        _longer,
+        _without_a_cell,
+        _with_a_stub,
+        _of_another,
+        _twice_one_slot,
+    ],
+)
+def test_an_altered_run_is_judged_as_any_other_and_changes_nothing(alter: Callable[[Run], Run]) -> None:
+    writer = node("a")
+    writer.add_constraint("first")
+    short, general = readers(writer)
+    known = writer.state.rows.clock_mark
+    writer.add_constraint("x")
+    writer.add_constraint("y")
+    writer.local.seal()
+    (run,) = writer.state.rows.since(known)
+    before = short.state_hash
+    assert judged(short, [alter(run)]) == judged(general, [alter(run)])
+    assert short.state_hash == before
+    assert judged(short, [run]) == judged(general, [run])
+    assert short.state_hash == writer.state_hash
+
+
+@pytest.mark.parametrize("role", ["member", "observer"])
+def test_a_usual_run_with_a_cell_beyond_the_role_of_its_writer_is_refused(role: str) -> None:
+    writer = node("a", role)
+    writer.describe("test")
+    short, general = readers(writer)
+    known, before = writer.state.rows.clock_mark, short.state_hash
+    writer.state.rows.permits = None
+    writer.add_constraint("x")
+    writer.local.seal()
+    runs = writer.state.rows.since(known)
+    assert judged(short, runs) == judged(general, runs)
+    assert "the row of a~1 is refused" in str(judged(short, runs)[0])
+    assert short.state_hash == before
+
+
+def test_a_usual_run_with_two_cells_of_one_slot_is_refused_although_its_writer_signed_it() -> None:
+    writer = node("a")
+    writer.add_constraint("first")
+    short, general = readers(writer)
+    known, before = writer.state.rows.clock_mark, short.state_hash
+    row = writer.state.rows.above(writer.replica, 0)
+    writer.add_constraint("x")
+    writer.add_constraint("y")
+    writer.local.seal()
+    (run,) = writer.state.rows.since(known)
+    lie = _twice_one_slot(run)
+    cells = [*row, *lie.cells]
+    writer.state.rows.digest.fill(writer.replica, cells)
+    root = _root(_hashes_of(cells, [])[-1])
+    signature = FastCredentials("a").sign(signed_text(writer.local.fleet, writer.replica, run.hi, root))
+    lie = Run(run.replica, run.lo, run.hi, [*lie.cells[:-1], make_cell(SIGNATURE, "", signature)])
+    lie.cells[-1].seq = run.hi
+    assert judged(short, [lie]) == judged(general, [lie])
+    assert judged(short, [lie])[0] == "a row with two cells of one slot is out of bounds"
+    assert short.state_hash == before
+
+
+def test_the_usual_change_goes_the_short_way_and_is_signed_and_checked_once() -> None:
+    a, b = node("a"), node("b")
+    a.add_constraint("first")
+    exchange(a, b)
+    exchange(b, a)
+    assert b.authority is not None
+    b.authority.admit = None  # type: ignore[assignment, method-assign]
+    for number in range(40):
+        a.add_constraint(f"c{number}")
+    exchange(a, b)
+    a.add_constraint("x")
+    a.add_constraint("first", severity="critical")
+    a.local.note("somebody", "add", "x")
+    with (
+        patch.object(FastCredentials, "sign", autospec=True, side_effect=FastCredentials.sign) as sign,
+        patch.object(FastCredentials, "verifies", autospec=True, side_effect=FastCredentials.verifies) as verifies,
+    ):
+        exchange(a, b)
+    assert (sign.call_count, verifies.call_count) == (1, 1)
+    assert b.state_hash == a.state_hash

@@ -1070,6 +1070,19 @@ table_drop(Table *table, PyObject *object)
     Py_RETURN_NONE;
 }
 
+/* The cell of a row under a key, borrowed; NULL: there is none, or an error. */
+static PyObject *
+held_by(Table *table, const Key *key, PyObject *replica)
+{
+    Py_ssize_t place = find_place(table, key);
+    if (place < 0)
+        return NULL;
+    PyObject *held = table->holders[place];
+    if (!is_cell(held))
+        return PyDict_GetItemWithError(held, replica);
+    return same_replica(replica_of((Cell *)held), replica) == 1 ? held : NULL;
+}
+
 static PyObject *
 table_of(Table *table, PyObject *arguments)
 {
@@ -1077,15 +1090,7 @@ table_of(Table *table, PyObject *arguments)
     Key key;
     if (!PyArg_ParseTuple(arguments, "OO", &object, &replica))
         return NULL;
-    Py_ssize_t place = key_of_object(object, &key) ? find_place(table, &key) : -1;
-    if (place < 0)
-        Py_RETURN_NONE;
-    PyObject *held = table->holders[place];
-    if (is_cell(held)) {
-        int same = same_replica(replica_of((Cell *)held), replica);
-        return same < 0 ? NULL : Py_NewRef(same ? held : Py_None);
-    }
-    PyObject *cell = PyDict_GetItemWithError(held, replica);
+    PyObject *cell = key_of_object(object, &key) ? held_by(table, &key, replica) : NULL;
     if (cell == NULL && PyErr_Occurred())
         return NULL;
     return Py_NewRef(cell == NULL ? Py_None : cell);
@@ -2045,15 +2050,9 @@ put_waiting(Blocks *blocks)
 
 /* The cells of a block of seqs follow each other, since cells are in ascending order. */
 static PyObject *
-hash_blocks(PyObject *Py_UNUSED(module), PyObject *arguments)
+hashes_of_blocks(PyObject *sequence, int left_out, long long fan, int size, const char *person, Py_ssize_t person_size)
 {
-    PyObject *sequence;
-    const char *person;
-    long long fan;
-    int left_out, size;
-    Py_ssize_t person_size, count;
-    if (!PyArg_ParseTuple(arguments, "OiLiy#", &sequence, &left_out, &fan, &size, &person, &person_size))
-        return NULL;
+    Py_ssize_t count;
     if (fan < 1 || size < 1 || size > DIGEST_BYTES || person_size > PERSON_BYTES) {
         PyErr_SetString(PyExc_ValueError, "the size of a block, of its hash or of its purpose is out of bounds");
         return NULL;
@@ -2106,6 +2105,19 @@ hash_blocks(PyObject *Py_UNUSED(module), PyObject *arguments)
         return found;
     Py_XDECREF(found);
     return NULL;
+}
+
+static PyObject *
+hash_blocks(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *cells;
+    const char *person;
+    long long fan;
+    int left_out, size;
+    Py_ssize_t person_size;
+    if (!PyArg_ParseTuple(arguments, "OiLiy#", &cells, &left_out, &fan, &size, &person, &person_size))
+        return NULL;
+    return hashes_of_blocks(cells, left_out, fan, size, person, person_size);
 }
 
 /* The places are in ascending order, so those below one place follow each other. */
@@ -2197,15 +2209,11 @@ copy_hash(PyObject *before, PyObject *changed, long long place, int size, uint8_
 }
 
 static PyObject *
-hash_above(PyObject *Py_UNUSED(module), PyObject *arguments)
+hashes_above(PyObject *before, PyObject *changed, long long fan, int size, const char *person, Py_ssize_t person_size)
 {
-    PyObject *before, *changed, *at, *ignored;
-    const char *person;
-    long long fan;
-    int size, good = 1;
-    Py_ssize_t person_size, next = 0;
-    if (!PyArg_ParseTuple(arguments, "O!O!Liy#", &PyDict_Type, &before, &PyDict_Type, &changed, &fan, &size, &person, &person_size))
-        return NULL;
+    PyObject *at, *ignored;
+    int good = 1;
+    Py_ssize_t next = 0;
     uint8_t data[2 * BLOCK];
     if (fan < 1 || fan > 2 * BLOCK || size < 1 || size > DIGEST_BYTES || fan * size > 2 * BLOCK || person_size > PERSON_BYTES) {
         PyErr_SetString(PyExc_ValueError, "the size of a block, of its hash or of its purpose is out of bounds");
@@ -2254,14 +2262,21 @@ hash_above(PyObject *Py_UNUSED(module), PyObject *arguments)
 }
 
 static PyObject *
-hash_places(PyObject *Py_UNUSED(module), PyObject *arguments)
+hash_above(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
     PyObject *before, *changed;
     const char *person;
-    int size, wide;
+    long long fan;
+    int size;
     Py_ssize_t person_size;
-    if (!PyArg_ParseTuple(arguments, "O!O!iiy#", &PyDict_Type, &before, &PyDict_Type, &changed, &size, &wide, &person, &person_size))
+    if (!PyArg_ParseTuple(arguments, "O!O!Liy#", &PyDict_Type, &before, &PyDict_Type, &changed, &fan, &size, &person, &person_size))
         return NULL;
+    return hashes_above(before, changed, fan, size, person, person_size);
+}
+
+static PyObject *
+hash_of_places(PyObject *before, PyObject *changed, int size, int wide, const char *person, Py_ssize_t person_size)
+{
     if (size < 1 || size > DIGEST_BYTES || wide < 1 || wide > DIGEST_BYTES || person_size > PERSON_BYTES) {
         PyErr_SetString(PyExc_ValueError, "the size of a hash or of its purpose is out of bounds");
         return NULL;
@@ -2297,50 +2312,277 @@ hash_places(PyObject *Py_UNUSED(module), PyObject *arguments)
     return PyBytes_FromStringAndSize((const char *)digest, wide);
 }
 
-/* A call of one of the functions above; takes the reference to the arguments. */
 static PyObject *
-called(PyObject *(*function)(PyObject *, PyObject *), PyObject *arguments)
+hash_places(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
-    PyObject *result = arguments == NULL ? NULL : function(NULL, arguments);
-    Py_XDECREF(arguments);
-    return result;
+    PyObject *before, *changed;
+    const char *person;
+    int size, wide;
+    Py_ssize_t person_size;
+    if (!PyArg_ParseTuple(arguments, "O!O!iiy#", &PyDict_Type, &before, &PyDict_Type, &changed, &size, &wide, &person, &person_size))
+        return NULL;
+    return hash_of_places(before, changed, size, wide, person, person_size);
+}
+
+/* How many cells have a seq up to `seq`; -1: an error. From the end on in doubled steps, since most questions are about the end. */
+static Py_ssize_t
+position_of(PyObject *cells, Py_ssize_t count, long long seq)
+{
+    Py_ssize_t low = 0, high = count, step = 1;
+    for (; step <= count; step *= 2) {
+        Cell *cell = cell_at(cells, count - step);
+        if (cell == NULL)
+            return -1;
+        if (cell->seq <= seq) {
+            low = count - step + 1;
+            break;
+        }
+        high = count - step;
+    }
+    while (low < high) {
+        Py_ssize_t middle = low + (high - low) / 2;
+        Cell *cell = cell_at(cells, middle);
+        if (cell == NULL)
+            return -1;
+        if (cell->seq > seq)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+/* Whether a container of seqs, or None, has a seq; -1: an error. */
+static int
+has_seq(PyObject *seqs, long long seq)
+{
+    if (seqs == Py_None)
+        return 0;
+    PyObject *number = PyLong_FromLongLong(seq);
+    int found = number == NULL ? -1 : PySequence_Contains(seqs, number);
+    Py_XDECREF(number);
+    return found;
+}
+
+/* Appends the cells with lo < seq <= hi to a list, without those that either container of seqs has. */
+static int
+take_between(PyObject *taken, PyObject *cells, Py_ssize_t count, long long lo, long long hi, PyObject *without, PyObject *nor)
+{
+    Py_ssize_t place = position_of(cells, count, lo);
+    if (place < 0)
+        return 0;
+    for (; place < count; place++) {
+        Cell *cell = cell_at(cells, place);
+        if (cell == NULL)
+            return 0;
+        if (cell->seq > hi)
+            break;
+        int left_out = has_seq(without, cell->seq);
+        if (left_out == 0)
+            left_out = has_seq(nor, cell->seq);
+        if (left_out < 0 || (!left_out && PyList_Append(taken, (PyObject *)cell) < 0))
+            return 0;
+    }
+    return 1;
+}
+
+static PyObject *
+standing(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *sequence, *dropped;
+    long long lo, hi;
+    Py_ssize_t count;
+    if (!PyArg_ParseTuple(arguments, "OLLO", &sequence, &lo, &hi, &dropped))
+        return NULL;
+    PyObject *cells = cells_of(sequence, &count), *taken = NULL;
+    if (cells != NULL && dropped == Py_None && PyList_Check(cells)) {
+        Py_ssize_t first = position_of(cells, count, lo), end = first < 0 ? -1 : position_of(cells, count, hi);
+        taken = end < 0 ? NULL : PyList_GetSlice(cells, first, end);
+    } else if (cells != NULL && (taken = PyList_New(0)) != NULL) {
+        if (!take_between(taken, cells, count, lo, hi, dropped, Py_None))
+            Py_CLEAR(taken);
+    }
+    Py_XDECREF(cells);
+    return taken;
+}
+
+/* Notes the place of the block of a seq, unless it is known. */
+static int
+touch_block(PyObject *touched, long long seq, long long fan)
+{
+    PyObject *place = PyLong_FromLongLong(seq / fan);
+    int good = place != NULL && (PyDict_GetItemWithError(touched, place) != NULL ||
+                                 (!PyErr_Occurred() && PyDict_SetItem(touched, place, Py_None) == 0));
+    Py_XDECREF(place);
+    return good;
+}
+
+static int
+touch_blocks(PyObject *touched, PyObject *news, Py_ssize_t new_count, PyObject *gone, int left_out, long long fan)
+{
+    for (Py_ssize_t at = 0; at < new_count; at++) {
+        Cell *cell = cell_at(news, at);
+        if (cell == NULL || (cell->kind != left_out && !touch_block(touched, cell->seq, fan)))
+            return 0;
+    }
+    PyObject *seqs = PyObject_GetIter(gone), *seq;
+    while (seqs != NULL && (seq = PyIter_Next(seqs)) != NULL) {
+        long long number = PyLong_AsLongLong(seq);
+        Py_DECREF(seq);
+        if (PyErr_Occurred() || !touch_block(touched, number, fan))
+            break;
+    }
+    Py_XDECREF(seqs);
+    return !PyErr_Occurred();
 }
 
 static PyObject *
 hash_path(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
-    PyObject *cells, *blocks, *levels, *persons;
+    PyObject *old, *dropped, *new, *gone, *blocks, *levels, *persons;
     const char *person;
     int left_out, size, wide;
     long long fan;
-    Py_ssize_t person_size;
-    if (!PyArg_ParseTuple(arguments, "OO!O!iLiO!iy#", &cells, &PyDict_Type, &blocks, &PyList_Type, &levels, &left_out, &fan, &size,
-                          &PyTuple_Type, &persons, &wide, &person, &person_size))
+    Py_ssize_t person_size, old_count = 0, new_count = 0;
+    if (!PyArg_ParseTuple(arguments, "OOOOO!O!(iLiO!iy#)", &old, &dropped, &new, &gone, &PyDict_Type, &blocks, &PyList_Type, &levels,
+                          &left_out, &fan, &size, &PyTuple_Type, &persons, &wide, &person, &person_size))
         return NULL;
     Py_ssize_t count = PyList_Size(levels);
     if (count < 1 || PyTuple_Size(persons) != count) {
         PyErr_SetString(PyExc_ValueError, "a tree has a purpose for each level");
         return NULL;
     }
-    PyObject *path = PyList_New(0), *root = NULL;
-    PyObject *lowest = PyDict_Copy(blocks);
-    PyObject *hashed = called(hash_blocks, Py_BuildValue("(OiLiO)", cells, left_out, fan, size, PyTuple_GetItem(persons, 0)));
-    int good = path != NULL && lowest != NULL && hashed != NULL && PyDict_Update(lowest, hashed) == 0 && PyList_Append(path, lowest) == 0;
-    for (Py_ssize_t level = 1; level < count && good; level++) {
-        PyObject *below = PyList_GetItem(levels, level - 1), *changed = PyList_GetItem(path, level - 1);
-        PyObject *above = called(hash_above, Py_BuildValue("(OOLiO)", below, changed, fan, size, PyTuple_GetItem(persons, level)));
-        good = above != NULL && PyList_Append(path, above) == 0;
-        Py_XDECREF(above);
+    if (fan < 1) {
+        PyErr_SetString(PyExc_ValueError, "the size of a block, of its hash or of its purpose is out of bounds");
+        return NULL;
+    }
+    PyObject *cells = cells_of(old, &old_count), *news = cells_of(new, &new_count);
+    PyObject *touched = PyDict_Copy(blocks), *lowest = PyDict_New(), *kept = PyList_New(0), *path = PyList_New(0);
+    PyObject *places = NULL, *hashed = NULL, *root = NULL, *result = NULL;
+    int good = cells != NULL && news != NULL && touched != NULL && lowest != NULL && kept != NULL && path != NULL &&
+               touch_blocks(touched, news, new_count, gone, left_out, fan) && (places = PyDict_Keys(touched)) != NULL &&
+               PyList_Sort(places) == 0;
+    for (Py_ssize_t at = 0; good && at < PyList_Size(places); at++) {
+        PyObject *key = PyList_GetItem(places, at), *known = PyDict_GetItemWithError(touched, key);
+        long long place = PyLong_AsLongLong(key);
+        if (known == NULL || PyErr_Occurred() || place < 0 || place > INT64_MAX / fan - 1) {
+            if (!PyErr_Occurred())
+                PyErr_SetString(PyExc_ValueError, "a place is out of bounds");
+            good = 0;
+            break;
+        }
+        long long lo = place * fan - 1, hi = lo + fan;
+        good = PyDict_SetItem(lowest, key, known) == 0;
+        if (good && known == Py_None)
+            good = take_between(kept, cells, old_count, lo, hi, dropped, gone) &&
+                   take_between(kept, news, new_count, lo, hi, Py_None, gone);
+    }
+    char *purpose;
+    Py_ssize_t purpose_size;
+    for (Py_ssize_t level = 0; good && level < count; level++) {
+        good = PyBytes_AsStringAndSize(PyTuple_GetItem(persons, level), &purpose, &purpose_size) == 0;
+        if (good && level == 0) {
+            hashed = hashes_of_blocks(kept, left_out, fan, size, purpose, purpose_size);
+            good = hashed != NULL && PyDict_Update(lowest, hashed) == 0 && PyList_Append(path, lowest) == 0;
+        } else if (good) {
+            PyObject *below = PyList_GetItem(levels, level - 1);
+            PyObject *above = NULL;
+            if (PyDict_Check(below))
+                above = hashes_above(below, PyList_GetItem(path, level - 1), fan, size, purpose, purpose_size);
+            else
+                PyErr_SetString(PyExc_TypeError, "the hashes of a level are in a dict");
+            good = above != NULL && PyList_Append(path, above) == 0;
+            Py_XDECREF(above);
+        }
+    }
+    if (good && !PyDict_Check(PyList_GetItem(levels, count - 1))) {
+        PyErr_SetString(PyExc_TypeError, "the hashes of a level are in a dict");
+        good = 0;
     }
     if (good)
-        root = called(hash_places, Py_BuildValue("(OOiiy#)", PyList_GetItem(levels, count - 1), PyList_GetItem(path, count - 1), size,
-                                                 wide, person, person_size));
-    PyObject *result = root == NULL ? NULL : PyTuple_Pack(2, path, root);
-    Py_XDECREF(path);
+        root = hash_of_places(PyList_GetItem(levels, count - 1), PyList_GetItem(path, count - 1), size, wide, person, person_size);
+    if (root != NULL)
+        result = PyTuple_Pack(2, path, root);
+    Py_XDECREF(cells);
+    Py_XDECREF(news);
+    Py_XDECREF(touched);
     Py_XDECREF(lowest);
+    Py_XDECREF(kept);
+    Py_XDECREF(path);
+    Py_XDECREF(places);
     Py_XDECREF(hashed);
     Py_XDECREF(root);
     return result;
+}
+
+static PyObject *
+put_hashes(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *levels, *changes;
+    if (!PyArg_ParseTuple(arguments, "O!O!", &PyList_Type, &levels, &PyList_Type, &changes))
+        return NULL;
+    Py_ssize_t count = PyList_Size(levels);
+    if (PyList_Size(changes) != count) {
+        PyErr_SetString(PyExc_ValueError, "each level has its changes");
+        return NULL;
+    }
+    for (Py_ssize_t level = 0; level < count; level++) {
+        PyObject *hashes = PyList_GetItem(levels, level), *changed = PyList_GetItem(changes, level), *place, *part;
+        Py_ssize_t next = 0;
+        while (PyDict_Next(changed, &next, &place, &part)) {
+            if (part != Py_None) {
+                if (PyDict_SetItem(hashes, place, part) < 0)
+                    return NULL;
+            } else if (PyDict_DelItem(hashes, place) < 0) {
+                if (!PyErr_ExceptionMatches(PyExc_KeyError))
+                    return NULL;
+                PyErr_Clear();
+            }
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+superseded(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *tables, *sequence;
+    int left_out;
+    Py_ssize_t count;
+    if (!PyArg_ParseTuple(arguments, "O!Oi", &PyDict_Type, &tables, &sequence, &left_out))
+        return NULL;
+    PyObject *cells = cells_of(sequence, &count), *seqs = cells == NULL ? NULL : PyList_New(0);
+    int good = seqs != NULL;
+    for (Py_ssize_t at = 0; good && at < count; at++) {
+        Cell *cell = cell_at(cells, at);
+        Key key;
+        good = cell != NULL;
+        if (!good || cell->kind == left_out || !key_of_cell(cell, &key) || key.text == NULL)
+            continue;
+        PyObject *kind = PyLong_FromLong(cell->kind);
+        PyObject *table = kind == NULL ? NULL : PyDict_GetItemWithError(tables, kind);
+        Py_XDECREF(kind);
+        if (table == NULL) {
+            good = !PyErr_Occurred();
+            continue;
+        }
+        if (!Py_IS_TYPE(table, table_type)) {
+            PyErr_SetString(PyExc_TypeError, "the tables hold something else");
+            good = 0;
+            continue;
+        }
+        PyObject *held = held_by((Table *)table, &key, replica_of(cell)); /* borrowed */
+        good = held != NULL || !PyErr_Occurred();
+        if (held != NULL) {
+            PyObject *seq = PyLong_FromLongLong(((Cell *)held)->seq);
+            good = seq != NULL && PyList_Append(seqs, seq) == 0;
+            Py_XDECREF(seq);
+        }
+    }
+    Py_XDECREF(cells);
+    if (!good)
+        Py_CLEAR(seqs);
+    return seqs;
 }
 
 static PyObject *
@@ -2405,26 +2647,15 @@ position(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
     PyObject *sequence;
     long long seq;
-    Py_ssize_t low = 0, high;
+    Py_ssize_t count;
     if (!PyArg_ParseTuple(arguments, "OL", &sequence, &seq))
         return NULL;
-    PyObject *cells = cells_of(sequence, &high);
+    PyObject *cells = cells_of(sequence, &count);
     if (cells == NULL)
         return NULL;
-    while (low < high) {
-        Py_ssize_t middle = low + (high - low) / 2;
-        Cell *cell = cell_at(cells, middle);
-        if (cell == NULL) {
-            Py_DECREF(cells);
-            return NULL;
-        }
-        if (cell->seq > seq)
-            high = middle;
-        else
-            low = middle + 1;
-    }
+    Py_ssize_t found = position_of(cells, count, seq);
     Py_DECREF(cells);
-    return PyLong_FromSsize_t(low);
+    return found < 0 ? NULL : PyLong_FromSsize_t(found);
 }
 
 static PyObject *
@@ -2882,9 +3113,12 @@ static PyMethodDef functions[] = {
     {"of_kinds", of_kinds, METH_VARARGS, NULL},
     {"pick", pick, METH_VARARGS, NULL},
     {"position", position, METH_VARARGS, NULL},
+    {"put_hashes", put_hashes, METH_VARARGS, NULL},
     {"read_cells", read_cells, METH_VARARGS, NULL},
     {"row_spans", row_spans, METH_O, NULL},
+    {"standing", standing, METH_VARARGS, NULL},
     {"sum_digests", sum_digests, METH_O, NULL},
+    {"superseded", superseded, METH_VARARGS, NULL},
     {"total_counts", total_counts, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -9,7 +9,7 @@ The compiled module has the same names. `cells` takes it where it was built, and
 
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import groupby, repeat
 from operator import attrgetter
@@ -221,25 +221,43 @@ def hash_places(before: dict[int, bytes], changed: dict[int, bytes | None], size
 
 
 def hash_path(
-    cells: Iterable[Cell],
+    cells: Sequence[Cell],
+    dropped: Collection[int] | None,
+    new: Sequence[Cell],
+    gone: Collection[int],
     blocks: dict[int, bytes | None],
     levels: list[dict[int, bytes]],
-    left_out: int,
-    fan: int,
-    size: int,
-    persons: tuple[bytes, ...],
-    wide: int,
-    person: bytes,
+    form: tuple[int, int, int, tuple[bytes, ...], int, bytes],
 ) -> tuple[list[dict[int, bytes | None]], bytes]:
-    """The changed hashes of all levels, and the root, after some blocks changed.
+    """The changed hashes of all levels, and the root, after a row changed.
 
-    `blocks`: all changed blocks; those with a hash have no part in `cells`, which are all cells of the others. `levels`: the hashes
-    before, each with its purpose in `persons`. `wide`: bytes of the root, whose purpose is `person`.
+    `cells`: the cells of the row before, those with a seq among the `dropped` left out. `new`: the cells after them. `gone`:
+    further seqs that are left out. `blocks`: changed blocks, beside those of new cells and gone ones; of a block with a hash no
+    cell is looked at. `levels`: the hashes before. `form`: a kind of cells that have no part, seqs of a block, bytes of a hash,
+    the purpose of each level, bytes of the root, its purpose.
     """
-    path: list[dict[int, bytes | None]] = [{**blocks, **hash_blocks(cells, left_out, fan, size, persons[0])}]
+    left_out, fan, size, persons, wide, person = form
+    touched = {seq // fan for seq in gone}.union([cell.seq // fan for cell in new if cell.kind != left_out], blocks)
+    lowest = {place: blocks.get(place) for place in sorted(touched)}
+    kept: list[Cell] = []
+    for place, known in lowest.items():
+        if known is None:
+            lo, hi = place * fan - 1, place * fan + fan - 1
+            kept += [cell for cell in (*standing(cells, lo, hi, dropped), *standing(new, lo, hi, None)) if cell.seq not in gone]
+    path: list[dict[int, bytes | None]] = [{**lowest, **hash_blocks(kept, left_out, fan, size, persons[0])}]
     for level in range(1, len(levels)):
         path.append(hash_above(levels[level - 1], path[-1], fan, size, persons[level]))
     return path, hash_places(levels[-1], path[-1], size, wide, person)
+
+
+def put_hashes(levels: list[dict[int, bytes]], changes: Sequence[dict[int, bytes | None]]) -> None:
+    """Put the changed hashes of each level in; None: there is no hash any more."""
+    for hashes, changed in zip(levels, changes, strict=True):
+        for place, part in changed.items():
+            if part is None:
+                hashes.pop(place, None)
+            else:
+                hashes[place] = part
 
 
 def has_repeats(cells: Sequence[Cell]) -> bool:
@@ -283,6 +301,22 @@ def row_spans(cells: Iterable[Cell]) -> list[tuple[Replica, int, int]]:
 def position(cells: Sequence[Cell], seq: int) -> int:
     """How many of some cells in ascending order have a seq up to `seq`."""
     return bisect_right(cells, seq, key=_seq)
+
+
+def standing(cells: Sequence[Cell], lo: int, hi: int, dropped: Collection[int] | None) -> list[Cell]:
+    """Of some cells in ascending order those with lo < seq <= hi, and a seq that is not among the `dropped`."""
+    found = cells[position(cells, lo) : position(cells, hi)]
+    return [cell for cell in found if cell.seq not in dropped] if dropped else list(found)
+
+
+def superseded(tables: dict[int, Table], cells: Iterable[Cell], left_out: int) -> list[int]:
+    """The seqs of the cells that stand where some bound cells with a text as key are to stand. `left_out`: a kind not looked at."""
+    found = [
+        tables[cell.kind].of(cell.key, cell.replica)
+        for cell in cells
+        if cell.kind != left_out and cell.kind in tables and isinstance(cell.key, str)
+    ]
+    return [cell.seq for cell in found if cell is not None]
 
 
 def by_kind(cells: Iterable[Cell]) -> dict[int, list[Cell]]:

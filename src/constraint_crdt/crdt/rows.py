@@ -69,9 +69,10 @@ class Row:
 
     def above(self, lo: int) -> list[Cell]:
         """The standing cells with a seq above `lo`, in ascending order. O(cells above lo)."""
-        found = self._order[core.position(self._order, lo) :] if lo else self._order.copy()
+        if lo:
+            return core.standing(self._order, lo, MAX_COUNT, self._dropped)
         dropped = self._dropped
-        return [cell for cell in found if cell.seq not in dropped] if dropped else found
+        return [cell for cell in self._order if cell.seq not in dropped] if dropped else self._order.copy()
 
     def some_above(self, lo: int, most: int) -> tuple[Sequence[Cell], int | None]:
         """As `Rows.some_above`."""
@@ -81,9 +82,12 @@ class Row:
 
     def between(self, lo: int, hi: int) -> list[Cell]:
         """The standing cells with lo < seq <= hi, in ascending order. O(cells between)."""
-        order, dropped = self._order, self._dropped
-        found = order[core.position(order, lo) : core.position(order, hi)]
-        return [cell for cell in found if cell.seq not in dropped] if dropped else found
+        return core.standing(self._order, lo, hi, self._dropped)
+
+    @property
+    def noted(self) -> tuple[Sequence[Cell], Set[int] | None]:
+        """The noted cells in ascending order, and the seqs of those among them that do not stand. To be read alone."""
+        return self._order, self._dropped
 
     def copy(self) -> "Row":
         """An independent copy; the cells are shared. O(cells)."""
@@ -258,6 +262,17 @@ class Rows(Tables):
             return ()
         return row.between(lo, hi) if isinstance(row, Row) else _between(row.cells, lo, hi)
 
+    def noted(self, replica: Replica) -> tuple[Sequence[Cell], Set[int] | None]:
+        """The cells of a row in ascending order, and the seqs of those among them that do not stand. To be read alone. O(1)."""
+        row = self._rows.get(replica)
+        if row is None:
+            return (), None
+        return row.noted if isinstance(row, Row) else (row.cells, None)
+
+    def superseded(self, cells: Sequence[Cell]) -> list[int]:
+        """The seqs of the standing cells of the slots of some cells, signatures apart. O(their number)."""
+        return core.superseded(self._tables, cells, SIGNATURE)
+
     def some_above(self, replica: Replica, lo: int, most: int) -> tuple[Sequence[Cell], int | None]:
         """At most so many standing cells of a row with a seq above `lo`, in ascending order, and the seq to go on from; None at the
         end of the row. O(most).
@@ -270,7 +285,7 @@ class Rows(Tables):
     def follow_signatures(self) -> SignedRows:
         """Keep the stubs of signed rows from now on."""
         if self.signed is None:
-            self.signed = SignedRows(self.between, self.get)
+            self.signed = SignedRows(self)
         return self.signed
 
     # --- runs for peers -----------------------------------------------------------------------------------------
@@ -336,6 +351,23 @@ class Rows(Tables):
         """
         self.write_all(replica, (cell,))
         return cell
+
+    def sign(self, replica: Replica, signature: Cell) -> None:
+        """Append a SIGNATURE cell to the writer's own row, which has cells. Raises as `write` does.
+
+        No right and no cover of cells is in question, nor does a signature act on other cells.
+        """
+        self._check_room(1, 0)
+        seq = self._clock[replica] + 1
+        if seq > MAX_COUNT:
+            raise ConstraintCrdtError(f"the row of {replica} is full")
+        signature.replica, signature.seq = replica, seq
+        cells = (signature,)
+        self._own(replica).extend(cells)
+        self._raise_clock(replica, seq)
+        self.digest.fill(replica, cells)
+        for cell in self._without_pending(cells) if self._pending else cells:
+            self._put(cell)
 
     def write_all(self, replica: Replica, cells: Sequence[Cell]) -> None:
         """Append several mutations as a transaction. Raises `ConstraintCrdtError` beyond a limit; then none is written."""
@@ -531,7 +563,7 @@ class Rows(Tables):
         twin._sums = dict(self._sums)
         twin._clock_sum, twin.clock_count, twin._count = self._clock_sum, self.clock_count, self._count
         twin._pending = {slot: dict(dots) for slot, dots in self._pending.items()}
-        twin.signed = self.signed and self.signed.copy(twin.between, twin.get)
+        twin.signed = self.signed and self.signed.copy(twin)
         return twin
 
     def supersede(self, cells: Iterable[Cell]) -> None:

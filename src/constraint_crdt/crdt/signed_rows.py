@@ -20,9 +20,10 @@ Rules kept here:
 - The tree of a row is made when it is first needed, O(cells), and follows each change after that, O(changes).
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from functools import lru_cache
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from constraint_crdt.crdt.cells import MAX_KIND, Cell, Key, Run, Stub, core, make_cell, register, require, value_of
 from constraint_crdt.crdt.digest import Replica, replica_bytes
@@ -86,7 +87,12 @@ def check_slots(run: Run) -> None:
 
 def signed_text(fleet: str, replica: Replica, seq: int, root: bytes) -> bytes:
     """The bytes that the writer of a row signs: the row is these cells up to `seq`."""
-    return b"constraint-crdt row\0" + fleet.encode() + b"\0" + replica_bytes(replica) + seq.to_bytes(8) + root
+    return _signed_head(fleet, replica) + seq.to_bytes(8) + root
+
+
+@lru_cache(maxsize=4096)
+def _signed_head(fleet: str, replica: Replica) -> bytes:
+    return b"constraint-crdt row\0" + fleet.encode() + b"\0" + replica_bytes(replica)
 
 
 def covered_digest(cell: Cell) -> bytes:
@@ -163,19 +169,29 @@ class Prediction(NamedTuple):
     """The new cells that a reader takes a look at before it applies the run."""
 
 
-Standing = Callable[[Replica, int, int], Sequence[Cell]]
-"""Gives the standing cells of a row with lo < seq <= hi, in ascending order."""
+class FollowedRows(Protocol):
+    """The rows whose signatures are followed. `crdt.rows` has them."""
 
-Find = Callable[[int, Key, Replica], Cell | None]
-"""Gives the standing cell of a kind and key in a row."""
+    def between(self, replica: Replica, lo: int, hi: int) -> Sequence[Cell]:
+        """The standing cells of a row with lo < seq <= hi, in ascending order."""
+
+    def get(self, kind: int, key: Key, replica: Replica) -> Cell | None:
+        """The standing cell of a kind and key in a row."""
+
+    def noted(self, replica: Replica) -> tuple[Sequence[Cell], Set[int] | None]:
+        """Cells of a row in ascending order, and the seqs of those among them that do not stand."""
+
+    def superseded(self, cells: Sequence[Cell]) -> list[int]:
+        """The seqs of the standing cells of the slots of some cells, signatures apart."""
 
 
 class SignedRows:
     """The trees of the rows of a node. Rows without a signature have none."""
 
-    def __init__(self, standing: Standing, find: Find) -> None:
-        self._standing = standing
-        self._find = find
+    def __init__(self, rows: FollowedRows) -> None:
+        self._rows = rows
+        self._standing = rows.between
+        self._find = rows.get
         self._trees: dict[Replica, _Tree] = {}
         self._dirty: dict[Replica, set[int] | None] = {}
         """The blocks to be hashed again before the next root; None: all."""
@@ -184,9 +200,9 @@ class SignedRows:
     def __contains__(self, replica: object) -> bool:
         return replica in self._trees
 
-    def copy(self, standing: Standing, find: Find) -> "SignedRows":
+    def copy(self, rows: FollowedRows) -> "SignedRows":
         """The signed rows of a copy of the rows. O(stubs)."""
-        twin = SignedRows(standing, find)
+        twin = SignedRows(rows)
         for replica, tree in self._trees.items():
             twin.begin(replica, tree.by_seq.values())
         return twin
@@ -263,28 +279,34 @@ class SignedRows:
 
     # --- the writer ------------------------------------------------------------------------------------------------------
 
-    def written(self, replica: Replica, cells: Iterable[Cell]) -> None:
-        """The writer appends cells to its own row: called before they are put."""
+    def written(self, replica: Replica, cells: Sequence[Cell]) -> None:
+        """The writer appends cells to its own row, one at least: called before they are put."""
         tree = self._trees.get(replica)
         if tree is None:
             return
-        touched: set[int] = set()
-        for cell in cells:
-            if cell.kind == SIGNATURE:
-                continue
-            touched.add(cell.seq)
-            before = self._find(cell.kind, cell.key, replica)
-            if before is not None:
-                touched.add(before.seq)
-            ended = unsettled(cell, tree.by_seq) if cell.kind == SETTLED else []
-            left = tree.by_slot.get((cell.kind, cell.key)) if tree.by_slot else None
-            for seq in ended if left is None else (*ended, left):
-                touched.add(seq)
-                tree.pop(seq)
-                self._changed.add(replica)
+        ended = self._rows.superseded(cells)
+        if tree.by_seq:
+            ended += self._end_stubs(tree, cells)
         dirty = self._dirty[replica]
         if dirty is not None:
-            dirty.update(seq // FAN for seq in touched)
+            dirty.update(range(cells[0].seq // FAN, cells[-1].seq // FAN + 1))
+            for seq in ended:
+                dirty.add(seq // FAN)
+
+    def _end_stubs(self, tree: _Tree, cells: Sequence[Cell]) -> list[int]:
+        """Forget the stubs that new cells of the writer end. Returns their seqs."""
+        ended: list[int] = []
+        for cell in cells:
+            if cell.kind == SETTLED:
+                ended += unsettled(cell, tree.by_seq)
+            left = tree.by_slot.get((cell.kind, cell.key))
+            if left is not None:
+                ended.append(left)
+            for seq in ended:
+                tree.pop(seq)
+        if ended:
+            self._changed.add(cells[0].replica)
+        return ended
 
     def root(self, replica: Replica) -> bytes:
         """The root of a followed row as it is. O(changes since the last call); O(cells) the first time."""
@@ -296,8 +318,8 @@ class SignedRows:
         if dirty is None:
             tree.levels = _hashes_of(self._standing(replica, 0, MAX_COUNT), tree.above(0))
         elif dirty:
-            path, root = self._path(replica, dirty)
-            _put_all(tree, path)
+            path, root = self._path(replica, tree, dirty)
+            core.put_hashes(tree.levels, path)
         else:
             return None
         self._dirty[replica] = set()
@@ -336,15 +358,11 @@ class SignedRows:
         self._freshen(run.replica)
         new = [cell for cell in (run.cells if run.lo == known else run.above(known)) if cell.kind != SIGNATURE]
         news = [each for each in stubs if each.seq > known]
-        gone: set[int] = set()
-        for cell in new:
-            before = self._find(cell.kind, cell.key, run.replica)
-            if before is not None:
-                gone.add(before.seq)
-            if tree.by_slot:
-                seq = tree.by_slot.get((cell.kind, cell.key))
-                if seq is not None:
-                    gone.add(seq)
+        gone = set(self._rows.superseded(new))
+        for cell in new if tree.by_slot else ():
+            seq = tree.by_slot.get((cell.kind, cell.key))
+            if seq is not None:
+                gone.add(seq)
         superseded: list[Cell] = []
         for each in news:
             slot = _slot(each)
@@ -366,8 +384,27 @@ class SignedRows:
             standing = [each.seq for each in self._standing(run.replica, low - 1, low + STRETCH - 1)]
             gone.update(unsettled(cell, [*by_stretch.get(int(cell.key), ()), *standing]))
         touched = {seq // FAN for seq in (*gone, *added)}
-        hashes, root = self._path(run.replica, touched, new, news, gone)
+        hashes, root = self._path(run.replica, tree, touched, new, news, gone)
         return Prediction(run, root, [], hashes, news, frozenset(gone), False, superseded, known, noted)
+
+    def predict_next(self, run: Run) -> tuple[Sequence[Hashes], bytes] | None:
+        """The changed hashes and the root after the usual run, which begins at the end of the row here.
+
+        None where `predict` has to say it, or refuses it: there are stubs, or two cells of one slot.
+        """
+        replica, cells = run.replica, run.cells
+        tree = self._trees.get(replica)
+        if tree is None or tree.by_seq or run.stubs or core.has_repeats(cells):
+            return None
+        dirty = self._dirty[replica]
+        if dirty is None or dirty:
+            self._freshen(replica)
+        noted, dropped = self._rows.noted(replica)
+        return core.hash_path(noted, dropped, cells, set(self._rows.superseded(cells)), {}, tree.levels, _FORM)
+
+    def adopt_next(self, replica: Replica, hashes: Sequence[Hashes]) -> None:
+        """Take the hashes of `predict_next` over, after the run was applied."""
+        core.put_hashes(self._trees[replica].levels, hashes)
 
     def adopt(self, prediction: Prediction) -> None:
         """Take a prediction over, after its run was applied."""
@@ -392,7 +429,7 @@ class SignedRows:
                 tree.pop(seq)
             for each in prediction.stubs:
                 tree.put(each)
-            _put_all(tree, prediction.hashes)
+            core.put_hashes(tree.levels, prediction.hashes)
         if tree.by_seq or prediction.gone or prediction.whole:
             self._changed.add(replica)
 
@@ -417,6 +454,7 @@ class SignedRows:
     def _path(
         self,
         replica: Replica,
+        tree: _Tree,
         touched: Iterable[int],
         new: Sequence[Cell] = (),
         news: Sequence[Stub] = (),
@@ -427,24 +465,18 @@ class SignedRows:
 
         `touched`: the places of the blocks, those of the new cells and stubs and of what is gone among them.
         """
-        tree = self._trees[replica]
         stubs: Mapping[int, Stub] = tree.by_seq
         if news:
             stubs = {**stubs, **{each.seq: each for each in news}}
-        kept, blocks = list[Cell](), dict[int, bytes | None]()
-        for block in sorted(touched):
+        blocks: dict[int, bytes | None] = dict.fromkeys(touched)
+        for block in blocks if stubs else ():
             low = block * FAN
-            cells = self._standing(replica, low - 1, low + FAN - 1)
-            if stubs and not stubs.keys().isdisjoint(range(low, low + FAN)):
+            if not stubs.keys().isdisjoint(range(low, low + FAN)):
+                cells = self._standing(replica, low - 1, low + FAN - 1)
+                # Without any content a block counts as one whose cells are to be looked at: there are none.
                 blocks[block] = _mixed(block, cells, new, stubs, gone)
-            else:
-                blocks[block] = None
-                kept += cells
-        if blocks and new:
-            kept += new if not stubs else [cell for cell in new if blocks[cell.seq // FAN] is None]
-        if gone:
-            kept = [cell for cell in kept if cell.seq not in gone]
-        return core.hash_path(kept, blocks, tree.levels, SIGNATURE, FAN, HASH_BYTES, _PERSONS, ROOT_BYTES, _PERSON_OF_ROOT)
+        noted, dropped = self._rows.noted(replica)
+        return core.hash_path(noted, dropped, new, gone, blocks, tree.levels, _FORM)
 
 
 def _mixed(
@@ -479,6 +511,7 @@ def _hash(parts: Sequence[bytes], level: int) -> bytes:
 
 _PERSONS: Final = tuple(b"row tree %d" % level for level in range(LEVELS))
 _PERSON_OF_ROOT: Final = b"row root"
+_FORM: Final = (SIGNATURE, FAN, HASH_BYTES, _PERSONS, ROOT_BYTES, _PERSON_OF_ROOT)
 
 
 def _hashes_of(cells: Sequence[Cell], stubs: Sequence[Stub]) -> list[dict[int, bytes]]:
@@ -502,12 +535,3 @@ def _hashes_of(cells: Sequence[Cell], stubs: Sequence[Stub]) -> list[dict[int, b
 
 def _root(stretches: dict[int, bytes]) -> bytes:
     return core.hash_places(stretches, {}, HASH_BYTES, ROOT_BYTES, _PERSON_OF_ROOT)
-
-
-def _put_all(tree: _Tree, changes: Sequence[Hashes]) -> None:
-    for hashes, changed in zip(tree.levels, changes, strict=True):
-        for at, content in changed.items():
-            if content is None:
-                hashes.pop(at, None)
-            else:
-                hashes[at] = content

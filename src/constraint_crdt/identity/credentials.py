@@ -93,6 +93,8 @@ TAG_BYTES = 12
 WINDOW = 1024
 """Counters of requests that a receiver remembers of each session."""
 
+_ALL_SEEN = (1 << WINDOW) - 1
+
 ENDED = 4096
 """Sessions that ended whose counters are kept, in case that they come back."""
 
@@ -101,6 +103,9 @@ _REQUEST, _REPLY = b"Q", b"R"
 _ABOUT = struct.Struct("!cQI")
 _NAME_BYTES = 2
 _COUNTER_BYTES = 5
+_SHORT_BYTES = _NAME_BYTES + 1 + TAG_BYTES
+_LONG_BYTES = _NAME_BYTES + _COUNTER_BYTES + TAG_BYTES
+"""Bytes of a header, with a short and with a whole counter."""
 _WHOLE = 1 << 8 * _COUNTER_BYTES - 1
 """Set in a whole counter, of `_COUNTER_BYTES`. Else the counter is a byte, its last 7 bits."""
 _TURN = 128
@@ -159,7 +164,7 @@ class _Pair:
     def is_new(self, counter: int) -> bool:
         """Remember a counter. False if it came before, or is too old to tell."""
         if counter > self._highest:
-            self._seen = (self._seen << min(counter - self._highest, WINDOW) | 1) & ((1 << WINDOW) - 1)
+            self._seen = (self._seen << min(counter - self._highest, WINDOW) | 1) & _ALL_SEEN
             self._highest = counter
             return True
         age = self._highest - counter
@@ -227,10 +232,8 @@ class Authenticator:
 
     def split(self, attachment: bytes) -> tuple[bytes, bytes]:
         """The header of a request and its place. The header is empty where the attachment has none."""
-        if len(attachment) <= _NAME_BYTES:
-            return b"", attachment
-        size = _NAME_BYTES + (_COUNTER_BYTES if attachment[_NAME_BYTES] & 0x80 else 1) + TAG_BYTES
-        return (attachment[:size], attachment[size:]) if len(attachment) >= size else (b"", attachment)
+        size = _header_bytes(attachment)
+        return attachment[:size], attachment[size:]
 
     def knows_sender(self, header: bytes) -> bool:
         """Whether a header names a key of a known session."""
@@ -238,10 +241,10 @@ class Authenticator:
 
     def verify(self, header: bytes, place: bytes, payload: bytes) -> Request | None:
         """The request, if its tag is of a known session and it came for the first time; else None."""
-        if not header or self.split(header)[0] != header:
+        if not header or _header_bytes(header) != len(header):
             return None
-        name, told, tag = header[:_NAME_BYTES], header[_NAME_BYTES:-TAG_BYTES], header[-TAG_BYTES:]
-        for pair in self._named.get(name, ()):
+        told, tag = header[_NAME_BYTES:-TAG_BYTES], header[-TAG_BYTES:]
+        for pair in self._named.get(header[:_NAME_BYTES], ()):
             for counter in pair.candidates(told):
                 if hmac.compare_digest(tag, _tag(pair.other, _REQUEST, counter, place, payload)):
                     return Request(*pair.peer, counter) if pair.is_new(counter) else None
@@ -262,6 +265,15 @@ class Authenticator:
         """Whether the other end of `request` sent this reply to it. Also from another thread."""
         pair = self._pairs.get(request.session)
         return pair is not None and hmac.compare_digest(tag, _tag(pair.other, _REPLY, request.counter, place, payload))
+
+
+def _header_bytes(attachment: bytes) -> int:
+    """The bytes of the header with which an attachment begins; 0 where it is too short for one."""
+    if len(attachment) < _SHORT_BYTES:
+        return 0
+    if not attachment[_NAME_BYTES] & 0x80:
+        return _SHORT_BYTES
+    return _LONG_BYTES if len(attachment) >= _LONG_BYTES else 0
 
 
 def _hasher(key: bytes) -> blake2b:

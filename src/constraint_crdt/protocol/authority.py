@@ -35,6 +35,7 @@ from constraint_crdt.crdt.signed_rows import (
     SIGNATURE,
     SIGNATURE_BYTES,
     SIGNATURE_HEAD,
+    Hashes,
     Prediction,
     SignedRows,
     signature_mark,
@@ -259,13 +260,14 @@ class Authority:
             rows.write_all(replica, settled)
             seq += len(settled)
         text = signed_text(self._fleet, replica, seq + 1, self._signed.root(replica))
-        rows.write(replica, Cell(SIGNATURE, "", SIGNATURE_HEAD + self._credentials.sign(text)))
+        rows.sign(replica, Cell(SIGNATURE, "", SIGNATURE_HEAD + self._credentials.sign(text)))
         return True
 
     def _check_own(self, replica: Replica, cells: Sequence[Cell]) -> None:
         """Refuse cells beyond the role of this node, before the write."""
-        own = self.member
-        if replica.node_id == own.node:
+        own = self._credentials.member
+        suspect = _SUSPECT[own.role]
+        if (suspect is None or core.of_kinds(cells, suspect)) and replica.node_id == own.node:
             self._check_rights(own, replica, cells)
 
     # --- readings ----------------------------------------------------------------------------------------------------------
@@ -362,6 +364,34 @@ class Authority:
         return make_cell(REVOKE, fingerprint, [node_id, ends, cut(reason, MAX_REASON), marks])
 
     # --- transfers ---------------------------------------------------------------------------------------------------------
+
+    def admit_next(self, run: Run) -> Sequence[Hashes] | None:
+        """Check the usual transfer, a single run from the end of a row here on. None where `admit` has to decide, or to refuse it.
+
+        The result is for `adopt_next`, after the run was applied. All that `admit` checks is checked: the writer, its rights, the
+        form of the signature, and the signature. No revocation is in question.
+        """
+        replica, cells = run.replica, run.cells
+        member = self.member_of(replica)
+        if member is None or member.node != replica.node_id or self.has_revocations or not (self._enforced and cells):
+            return None
+        suspect, last = _SUSPECT[member.role], cells[-1]
+        if suspect is None or core.of_kinds(cells, suspect):
+            return None
+        signature = last.data[-SIGNATURE_BYTES:]
+        if last.kind != SIGNATURE or last.seq != run.hi or last.data != SIGNATURE_HEAD + signature:
+            return None
+        self._rows.digest.fill(replica, cells)
+        predicted = self._signed.predict_next(run)
+        if predicted is None:
+            return None
+        hashes, root = predicted
+        text = signed_text(self._fleet, replica, run.hi, root)
+        return hashes if self._credentials.verifies(member, signature, text) else None
+
+    def adopt_next(self, run: Run, hashes: Sequence[Hashes]) -> None:
+        """The run of `admit_next` was applied."""
+        self._signed.adopt_next(run.replica, hashes)
 
     def admit(self, runs: Sequence[Run], *, whole: bool = False) -> AdmittedRuns:
         """Check the runs of a transfer. `whole`: it is a Sync.

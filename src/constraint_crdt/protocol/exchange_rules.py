@@ -34,7 +34,7 @@ from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.rows import Applied, Rows
 from constraint_crdt.crdt.tables import NO_TABLES
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.protocol.authority import OwnReplaced
+from constraint_crdt.protocol.authority import Authority, OwnReplaced
 from constraint_crdt.protocol.local_replica import LocalReplica
 from constraint_crdt.protocol.messages import (
     PACKED_FROM,
@@ -422,7 +422,8 @@ class Exchange:
         heard: Sequence[tuple[str, int]] | None = getattr(message, "heard", None)  # in an Ack or a Delta
         if heard and sender.node_id not in state.retirements:
             result.heard = heard
-        if local.authority is not None and self._is_revoked(sender):
+        authority = local.authority
+        if authority is not None and authority.has_revocations and self._is_revoked(authority, sender):
             result.responses = self._answers_to_revoked(message)
         if peer.mark is not None and sender.node_id in self._outbound:
             self._outbound.settle(sender.node_id, peer.mark.entries)
@@ -476,10 +477,7 @@ class Exchange:
             result.outlived, result.unknown = local.replica, (before, known)
             local.end_life()
 
-    def _is_revoked(self, sender: Replica) -> bool:
-        authority = self._local.authority
-        if authority is None or not authority.has_revocations:
-            return False
+    def _is_revoked(self, authority: Authority, sender: Replica) -> bool:
         member = authority.member_of(sender)
         return member is not None and authority.is_revoked(member)
 
@@ -511,6 +509,12 @@ class Exchange:
         rows, authority = self._local.state.rows, self._local.authority
         if authority is None:
             return _Taken(rows.apply(runs, whole=whole, tables=tables))
+        if len(runs) == 1 and runs[0].lo and runs[0].lo == rows.seq(runs[0].replica) and not whole:
+            hashes = authority.admit_next(runs[0])
+            if hashes is not None:
+                applied = rows.apply(runs)
+                authority.adopt_next(runs[0], hashes)
+                return _Taken(applied)
         if any(run.lo > rows.seq(run.replica) for run in runs):
             return _Taken(Applied(changed=False, gap=True))
         admitted = authority.admit(runs, whole=whole)

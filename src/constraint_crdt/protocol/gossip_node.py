@@ -664,7 +664,7 @@ class GossipNode:
         authority = self.local.authority
         if authority is not None:
             self.local.seal()
-            if authority.is_revoked_node(peer):
+            if authority.has_revocations and authority.is_revoked_node(peer):
                 return self._composer.sync(None)  # it is told, and gets no answer to what it says
         return self._composer.begin(peer)
 

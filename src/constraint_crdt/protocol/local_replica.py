@@ -154,7 +154,8 @@ class LocalReplica:
         """The seq of the present life at the start of this process; 0 for a life that began since."""
         self.written = 0
         """The seq up to which this node wrote the present life; `NEVER`: the next write starts a new life."""
-        self._sealed: tuple[Replica, int] | None = None
+        self._sealed_life: Replica | None = None
+        self._sealed = 0
         """The life and its seq at the last call of `seal`: nothing is left to be signed there."""
         self._before = replica, 0
 
@@ -222,16 +223,16 @@ class LocalReplica:
         """Sign the row up to its last write, if the fleet has signatures. Called before a message is composed."""
         if self.authority is None:
             return
-        before = self.state.rows.seq(self.replica)
-        if self._sealed is not None and self._sealed[1] == before and self._sealed[0] is self.replica:
+        if self._sealed == self.written and self._sealed_life is self.replica:
             return
-        if not self.goes_on:
+        before = self.state.rows.seq(self.replica)
+        if before != self.written:  # as of `goes_on`
             return
         if self.authority.seal(self.replica):
             self.written = self.state.rows.seq(self.replica)
             if self.on_write is not None:
                 self.on_write(self.replica, before)
-        self._sealed = self.replica, self.state.rows.seq(self.replica)
+        self._sealed_life, self._sealed = self.replica, self.written
 
     def __enter__(self) -> Replica:
         replica, state, authority = self.replica, self.state, self.authority
@@ -239,13 +240,14 @@ class LocalReplica:
         retired_by = state.retirements.by(replica.node_id)
         if retired_by is not None:
             raise ConstraintCrdtError(f"node {replica.node_id} was retired by {retired_by}: start it under another name")
-        if authority is not None:
+        has_revocations = authority is not None and authority.has_revocations
+        if has_revocations:
             self._check_key(replica.node_id)
         self._before = replica, seq
         if (
             seq != self.written
             or state.retirements.ended(replica)
-            or (seq and authority is not None and authority.has_ended(replica))
+            or (seq and has_revocations and authority is not None and authority.has_ended(replica))
         ):
             self._start_life()
         elif not seq and authority is not None:
