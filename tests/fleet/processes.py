@@ -89,6 +89,10 @@ class NodeProcess:
         with urllib.request.urlopen(f"{self.api}/v1/{path}", timeout=30) as answer:
             return json.load(answer)
 
+    def has_ended(self) -> bool:
+        """The process has ended, and all of its log is read."""
+        return self.process.poll() is not None and not self._reader.is_alive()
+
     def kill(self) -> None:
         """kill -9."""
         self.process.kill()

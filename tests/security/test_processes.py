@@ -61,7 +61,7 @@ def test_a_stolen_machine_is_revoked(plant: Fleet) -> None:
         said = forge.run("fleet", "revoke", "lathe", "--reason", "stolen")
         assert "lathe is revoked: its links end, and what it writes from now on counts nowhere" in said
         assert "it wrote: harmful" in said
-        seconds_until(lambda: stolen.process.poll() is not None)
+        seconds_until(stolen.has_ended)
         assert any("the key of node lathe was revoked by forge: make it a new identity" in line for line in stolen.log)
         assert "removed, as it wrote them: harmful" in forge.run("fleet", "revoke", "lathe", "--undo")
         seconds_until(lambda: all(node.get("constraints") == [] for node in (forge, anvil)))
