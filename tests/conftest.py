@@ -46,7 +46,7 @@ _MARKED_AS_A_WHOLE = re.compile(rf"^pytestmark = \[?pytest\.mark\.({'|'.join(NOT
 # A slow machine is no finding (deadline), and neither is a state machine whose example takes long to draw (too_slow).
 # What a change must pass are the same examples each time, so that a failure is the change's; a nightly run draws new ones.
 _ANY_SPEED = settings(deadline=None, print_blob=True, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("default", _ANY_SPEED, max_examples=15, stateful_step_count=25)  # mutation testing needs fewer
+settings.register_profile("default", _ANY_SPEED, max_examples=10, stateful_step_count=20)  # mutation testing needs fewer
 settings.register_profile("nightly", _ANY_SPEED, max_examples=2000, stateful_step_count=60, derandomize=False)
 settings.register_profile("quick", _ANY_SPEED, max_examples=5, stateful_step_count=12)
 settings.register_profile(  # for `mutmut`: the same examples for each mutant, and a failure is all that is asked for
