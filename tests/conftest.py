@@ -223,10 +223,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """A quick test starts no process, and is quick where it draws few examples."""
     began = time.process_time()
     yield
-    took = time.process_time() - began
     _require_no_process(item)
     if not _is_quick_run(item.config):
         return
+    took = time.process_time() - began
     if took > SLOW_SECONDS:
         pytest.fail(f"{took:.1f} s of processor time: make it quicker, or mark it `slow`", pytrace=False)
     if took > QUICK_SECONDS:
