@@ -46,7 +46,7 @@ _MARKED_AS_A_WHOLE = re.compile(rf"^pytestmark = \[?pytest\.mark\.({'|'.join(NOT
 # A slow machine is no finding (deadline), and neither is a state machine whose example takes long to draw (too_slow).
 # What a change must pass are the same examples each time, so that a failure is the change's; a nightly run draws new ones.
 _ANY_SPEED = settings(deadline=None, print_blob=True, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("default", _ANY_SPEED, max_examples=15, stateful_step_count=25)  # mutation testing needs fewer
+settings.register_profile("default", _ANY_SPEED, max_examples=10, stateful_step_count=20)  # mutation testing needs fewer
 settings.register_profile("nightly", _ANY_SPEED, max_examples=2000, stateful_step_count=60, derandomize=False)
 settings.register_profile("quick", _ANY_SPEED, max_examples=5, stateful_step_count=12)
 settings.register_profile(  # for `mutmut`: the same examples for each mutant, and a failure is all that is asked for
@@ -223,10 +223,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """A quick test starts no process, and is quick where it draws few examples."""
     began = time.process_time()
     yield
-    took = time.process_time() - began
     _require_no_process(item)
     if not _is_quick_run(item.config):
         return
+    took = time.process_time() - began
     if took > SLOW_SECONDS:
         pytest.fail(f"{took:.1f} s of processor time: make it quicker, or mark it `slow`", pytrace=False)
     if took > QUICK_SECONDS:

@@ -16,7 +16,7 @@ from constraint_crdt.state import FORMAT, VERSION
 from constraint_crdt.testing import laws_of, pairs, states
 from tests.conftest import BUDGET
 
-EXAMPLES = settings(max_examples=2000 if BUDGET == "nightly" else min(20, settings().max_examples))
+EXAMPLES = settings(max_examples=2000 if BUDGET == "nightly" else min(10, settings().max_examples))
 LAWS = laws_of(ConstraintState)
 FORGE = Replica("forge", 7)
 

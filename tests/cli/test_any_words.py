@@ -29,7 +29,7 @@ ENDLESS = {"node", "demo", "watch", "mcp", "simulate", "replay", "completion", "
 WAITS = {"node", "--follow", "--wait", "--timeout"}
 """Left out: the node is the live one, and the others may wait for as long as they say."""
 
-TRIES = 5000 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 40
+TRIES = 5000 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 15
 
 
 def some_words(parser: argparse.ArgumentParser, draw: random.Random) -> list[str]:

@@ -27,7 +27,6 @@ from tests.survival.disk import SmallDisk, mounted
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
-NAMES = ("r1", "r2", "r3", "r4", "r5", "r6")
 FROM = "r1"
 """The node whose status is asked; none of the incidents is there."""
 
@@ -61,13 +60,13 @@ class Drill:
 
     def __init__(self, nodes: dict[str, NodeProcess], relay: Relay, capsys: pytest.CaptureFixture[str]) -> None:
         self.nodes, self.relay, self.capsys = nodes, relay, capsys
-        self.values: dict[str, dict[str, object]] = {name: {"speed": 1.0, "temp": 40.0, "load": 0.1} for name in NAMES}
+        self.values: dict[str, dict[str, object]] = {name: {"speed": 1.0, "temp": 40.0, "load": 0.1} for name in nodes}
         self._began, self._waited = 0.0, 0.0
 
     def measure(self, until: threading.Event) -> None:
         """The sensors of all nodes, some times a second."""
         while not until.wait(0.2):
-            for name in NAMES:
+            for name in self.nodes:
                 if self.values[name]:
                     self.post(name, "measure", {"values": self.values[name]})
 
@@ -118,7 +117,7 @@ class Drill:
 
 @contextmanager
 def drill(tmp_path: Path, capsys: pytest.CaptureFixture[str], disk: SmallDisk | None) -> Iterator[Drill]:
-    """Six nodes: r3 on a small disk if there is one, r4 with a clock that can be put forward, r6 behind a relay."""
+    """Six nodes: r4 with a clock that can be put forward, r6 behind a relay. With a small disk four, with r3 on the disk."""
     with processes() as start:
         first = start(FROM, "--no-discover")
         nodes = {FROM: first}
@@ -127,13 +126,13 @@ def drill(tmp_path: Path, capsys: pytest.CaptureFixture[str], disk: SmallDisk | 
         clocked = ClockedProcess("r4", fleet, "--no-discover", "--connect", first.endpoints[0])
         nodes["r4"] = clocked
         try:
-            for name in ("r2", "r3", "r5"):
-                store = ("--store", str(disk.directory / "r3.db")) if disk is not None and name == "r3" else ()
+            for name in ("r2", "r3", "r5") if disk is None else ("r3",):
+                store = ("--store", str(disk.directory / "r3.db")) if disk is not None else ()
                 joined = [flag for each in nodes.values() for flag in ("--connect", each.endpoints[0])]
                 nodes[name] = start(name, "--no-discover", *joined, *store)
             nodes["r6"] = start("r6", "--no-discover", "--connect", relay.endpoint)
             live = Drill(nodes, relay, capsys)
-            seconds_until(lambda: first.get("status")["peers"] == len(NAMES) - 1)
+            seconds_until(lambda: first.get("status")["peers"] == len(nodes) - 1)
             for id_, when, flags in (
                 ("max_speed", "speed <= 1.5", ("--severity", "critical")),
                 ("temp", "temp < 85.0", ("--severity", "critical", "--max-age", "1s")),

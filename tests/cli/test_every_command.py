@@ -30,7 +30,9 @@ def commands(parser: argparse.ArgumentParser, *before: str) -> Iterator[tuple[st
                 yield from commands(command, *before, name)
 
 
-COMMANDS = list(commands(make_parser()))
+PARSER = make_parser()
+"""Made once: parsing does not change it."""
+COMMANDS = list(commands(PARSER))
 
 
 def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
@@ -55,7 +57,7 @@ def test_a_declared_command_has_a_view_or_a_function_of_its_own() -> None:
     assert without_view == set(OWN)
 
 
-@pytest.mark.parametrize("run", sorted({command.get_default("run") for command in parsers(make_parser())}))
+@pytest.mark.parametrize("run", sorted({command.get_default("run") for command in parsers(PARSER)}))
 def test_the_function_of_a_command_is_there(run: str) -> None:
     module, _, function = run.partition(":")
     assert callable(getattr(importlib.import_module(module), function))
@@ -63,7 +65,7 @@ def test_the_function_of_a_command_is_there(run: str) -> None:
 
 def test_the_example_of_each_command_is_one_that_is_taken() -> None:
     """A shell would run what is behind `>`."""
-    told = {parser.prog: parser.epilog for parser in parsers(make_parser())}
+    told = {parser.prog: parser.epilog for parser in parsers(PARSER)}
     for program, example in told.items():
         assert example is not None, program
         _, _, words = example.replace("%%", "%").partition("example: ")
@@ -215,7 +217,7 @@ def test_a_mistake_is_a_sentence(
 ) -> None:
     """No node answers at port 1. Some values of each argument, all of them with the nightly budget."""
     monkeypatch.chdir(messy)
-    parser = make_parser()
+    parser = PARSER
     for name in command:
         [subparsers] = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
         parser = subparsers.choices[name]

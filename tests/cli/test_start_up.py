@@ -15,6 +15,9 @@ HELP_CPU_SECONDS = 0.150
 HELP_TO_BARE = 10
 """The CPU time of the help relative to an interpreter that does nothing: both take longer on a machine whose cores are shared."""
 
+RUNS = 10
+"""At most, until one is within the bound: the least of them counts."""
+
 
 def _cpu_of(*line: str) -> float:
     cached = {key: value for key, value in environment().items() if key != "PYTHONDONTWRITEBYTECODE"}  # compiling takes longer
@@ -26,9 +29,13 @@ def _cpu_of(*line: str) -> float:
 
 def test_help_takes_150_ms_of_cpu_at_most() -> None:
     _cpu_of(*command("--help"))  # the first run writes the bytecode
-    pairs = [(_cpu_of(*command("--help")), _cpu_of(sys.executable, "-c", "pass")) for _ in range(5)]
-    bare = min(bare for _, bare in pairs)
-    assert min(cpu for cpu, _ in pairs) <= max(HELP_CPU_SECONDS, HELP_TO_BARE * bare)
+    took = []
+    for _ in range(RUNS):
+        took.append((_cpu_of(*command("--help")), _cpu_of(sys.executable, "-c", "pass")))
+        least, bare = map(min, zip(*took, strict=True))
+        if least <= max(HELP_CPU_SECONDS, HELP_TO_BARE * bare):
+            return
+    pytest.fail(f"{least:.3f} s in the best of {RUNS} runs, and {bare:.3f} s for an interpreter that does nothing")
 
 
 def test_a_reading_command_loads_no_server_and_no_engine() -> None:

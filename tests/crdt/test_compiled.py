@@ -24,7 +24,7 @@ if COMPILED:
 
 pytestmark = pytest.mark.skipif(not COMPILED, reason="the compiled core was not built, or is not wanted")
 
-BUDGET = 1_000_000 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 2_000
+BUDGET = 1_000_000 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 700
 A, B = Replica("a", 1), Replica("b", 2)
 
 keys = st.sampled_from(["a", "b", "c", "ä", "", "k" * 40])

@@ -27,7 +27,7 @@ from tests.conftest import BUDGET
 
 z3 = pytest.importorskip("z3", reason="the solver is not installed")
 
-PAIRS = 5000 if BUDGET == "nightly" else 30
+PAIRS = 5000 if BUDGET == "nightly" else 15
 NUMBERS = (0.0, 0.5, 1.0, 2.0, 3.0)
 GRID: dict[str, tuple[Any, ...]] = {"x": NUMBERS, "y": NUMBERS, "s": ("a", "b", "c"), "b": (True, False)}
 

@@ -14,7 +14,7 @@ from constraint_crdt.expression.syntax import MOST_BRACKETS, MOST_COMPARISONS, N
 from constraint_crdt.expression.temporal import margin
 from tests.conftest import BUDGET
 
-EXAMPLES = 2_000 if BUDGET == "nightly" else 20
+EXAMPLES = 2_000 if BUDGET == "nightly" else 10
 
 NAMES = ["x", "y", "speed_mps", "_b", "E5", "math", "optional", "size", "age", "google", "timestamp", "has", "matches"]
 REFUSED_NAMES = ["in", "true", "null", "package", "__measured_x"]

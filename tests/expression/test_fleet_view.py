@@ -19,7 +19,7 @@ from constraint_crdt.types.readings import LIFETIME, Reading
 from tests.conftest import BUDGET
 
 SECOND = 10**9
-FLEETS = 1000 if BUDGET == "nightly" else 15
+FLEETS = 1000 if BUDGET == "nightly" else 8
 
 Nodes = Sequence[Mapping[str, Any]]
 

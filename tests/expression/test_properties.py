@@ -10,7 +10,7 @@ from constraint_crdt.expression import Expression, ExpressionError, Verdict, com
 from tests.conftest import BUDGET
 from tests.expression.cases import VALUES
 
-EXAMPLES = 2000 if BUDGET == "nightly" else 30
+EXAMPLES = 2000 if BUDGET == "nightly" else 12
 
 FRAGMENTS = [
     *"()[]{}.,:?!<>+-*/%=&|'\"\\ \n0123ux\x00é",

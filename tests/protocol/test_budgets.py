@@ -108,7 +108,7 @@ class BudgetMachine(RuleBasedStateMachine):
 
 
 TestBudgetMachine = BudgetMachine.TestCase
-TestBudgetMachine.settings = settings(max_examples=400 if BUDGET == "nightly" else 20, stateful_step_count=40, deadline=None)
+TestBudgetMachine.settings = settings(max_examples=400 if BUDGET == "nightly" else 10, stateful_step_count=40, deadline=None)
 TestBudgetMachine.pytestmark = [pytest.mark.slow]  # type: ignore[attr-defined]
 
 

@@ -6,7 +6,7 @@ as structure (another value, a doubled or lost or swapped part, anywhere down to
 - refused: `ConstraintCrdtError`, and nothing that the node holds has changed;
 - taken: all that the node holds is still consistent, readable, and travels on.
 
-2,000 by default; 100,000 with CONSTRAINT_CRDT_BUDGET=nightly. CONSTRAINT_CRDT_SEED repeats a run: failures name theirs.
+600 by default; 100,000 with CONSTRAINT_CRDT_BUDGET=nightly. CONSTRAINT_CRDT_SEED repeats a run: failures name theirs.
 """
 
 import copy
@@ -32,7 +32,7 @@ from constraint_crdt.types.nodes import NODE
 from constraint_crdt.types.register import POSITION
 from tests.conftest import BUDGET, SEED
 
-MESSAGES = 100_000 if BUDGET == "nightly" else 2_000
+MESSAGES = 100_000 if BUDGET == "nightly" else 600
 START_AGAIN = 0.25
 """How likely a node that took a message starts from its first state: some damage shows only when a second message builds on it."""
 LIMITS = Limits(rows=12, cells=400, staged_bytes=10_000, peers=6)

@@ -34,7 +34,7 @@ from constraint_crdt.runtime.settings import NUMBERS, NodeSettings, VariableSett
 from constraint_crdt.simulation.recorder import RecordingError
 from constraint_crdt.types.definition import ADD, Definition, wire_definition
 
-CHANGES = 100 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 6
+CHANGES = 100 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 3
 NOTHING = Rules({}, [])
 
 values = st.sampled_from([1.0, 3.0, 4.9, 5.0, 5.1, 9.0, float("nan"), None, "text", True, 3])
@@ -335,7 +335,7 @@ def test_another_answer_is_refused_in_a_sentence(content: bytes, sentence: str) 
 
 # --- cost -------------------------------------------------------------------------------------------------------------------
 
-HOURS = 24.0 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 0.2
+HOURS = 24.0 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 0.1
 A_DAY = 20.0
 """Seconds of CPU for 24 h of 100 variables, each measured every second."""
 

@@ -18,7 +18,7 @@ from constraint_crdt.runtime.event_log import AT_ONCE, QUEUED, EventPublisher, K
 from constraint_crdt.types.verdicts import NodeVerdict
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
-MANY = 8 * AT_ONCE + 1
+MANY = 5 * AT_ONCE + 1
 IDS = [f"cell-{number:04}" for number in range(MANY)]
 PIECES_PER_TURN = 2
 """One for what is told at once, one for what waits."""

@@ -1,4 +1,4 @@
-"""A fleet of processes with identities: twenty in a nightly run, four by default. Nothing is lost, and counts are exact.
+"""A fleet of processes with identities: twenty in a nightly run, three by default. Nothing is lost, and counts are exact.
 
 Programs count on all nodes all the time, by the API. Each step happens under this load: an operator changes constraints, nodes are
 killed and come back to their stores, certificates are renewed, the root is replaced, a node is revoked, and a node of another root
@@ -26,8 +26,8 @@ from .fleets import Fleet
 
 pytestmark = pytest.mark.processes
 
-NODES = 20 if BUDGET == "nightly" else 4
-KILLED = NODES // 4
+NODES = 20 if BUDGET == "nightly" else 3
+KILLED = max(1, NODES // 4)
 PAUSE = 0.04 * NODES
 """Seconds between two counts of a program: some 25 per second in the fleet, for any number of nodes."""
 PATIENCE = 300.0

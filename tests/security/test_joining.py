@@ -1,4 +1,4 @@
-"""Invitations, the requests of nodes that join, and the join endpoint. Requests with random and changed bytes: 2,000, or 10,000,000
+"""Invitations, the requests of nodes that join, and the join endpoint. Requests with random and changed bytes: 600, or 10,000,000
 with CONSTRAINT_CRDT_BUDGET=nightly.
 """
 
@@ -64,7 +64,7 @@ FORGE = create_issuer(
     ROOT, "forge", OWN.key.public_key(), ("observer", "member"), create_key(seeded(40)), now=NOW, random=seeded(41)
 )  # fmt: skip
 KEY = create_key(seeded(42))
-REQUESTS = 10_000_000 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 2_000
+REQUESTS = 10_000_000 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 600
 
 
 def registrar_of(

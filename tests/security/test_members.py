@@ -35,7 +35,7 @@ COUNTED = ("a0", "b0", "x")
 MOST_MESSAGES = 300
 """Of an exchange with a liar, which may go on for ever; the runtime breaks off, too."""
 
-HISTORIES = 3000 if BUDGET == "nightly" else 10
+HISTORIES = 3000 if BUDGET == "nightly" else 5
 
 Lie = Callable[["Liar", GossipMessage], GossipMessage]
 

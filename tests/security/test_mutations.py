@@ -26,7 +26,7 @@ from .fleets import FLEET, seeded
 
 pytestmark = pytest.mark.slow
 
-MESSAGES = 10_000_000 if BUDGET == "nightly" else 4_000
+MESSAGES = 10_000_000 if BUDGET == "nightly" else 1_500
 GROWTH = 128 * 1024 * 1024
 """Bytes that the process may grow by in a run."""
 

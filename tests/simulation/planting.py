@@ -6,11 +6,12 @@ What the simulator is worth is what it finds. `test_planted` has the mistakes in
 
 from collections.abc import Callable
 from time import process_time
+from typing import NamedTuple
 
 import pytest
 
 from constraint_crdt.crdt import digest
-from constraint_crdt.simulation.chaos import Chaos
+from constraint_crdt.simulation.chaos import OPERATIONS, Chaos
 from constraint_crdt.simulation.histories import History, from_json, replay, shrink, to_json
 from tests.conftest import BUDGET
 
@@ -23,6 +24,17 @@ MOST_STEPS = 15
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
+class Search(NamedTuple):
+    """The histories that are searched: from a seed on, with so many operations each. The short ones are shrunk soonest."""
+
+    seed: int
+    operations: int = 40
+
+
+NIGHTLY = Search(1, OPERATIONS)
+"""For any plant."""
+
+
 def forget_hashes() -> None:
     """They are remembered, planted ones too."""
     for each in vars(digest).values():
@@ -30,25 +42,25 @@ def forget_hashes() -> None:
             each.cache_clear()
 
 
-def search(first_seed: int) -> History | None:
+def first_wrong(search: Search) -> History | None:
     """The first history that goes wrong, if there is one in time."""
     began = process_time()
-    seed = first_seed
+    seed = search.seed
     while process_time() - began < MOST_SECONDS:
-        outcome = Chaos(seed).run()
+        outcome = Chaos(seed, operations=search.operations).run()
         if outcome.violation is not None:
             return outcome.history()
         seed += 1
     return None
 
 
-def find_and_shrink(plant: Plant, seed: int, monkeypatch: pytest.MonkeyPatch) -> History:
-    """The search finds the planted bug, from `seed` on (nightly from 1), in a history that goes wrong because of it alone.
+def find_and_shrink(plant: Plant, search: Search, monkeypatch: pytest.MonkeyPatch) -> History:
+    """The search finds the planted bug (nightly by `NIGHTLY`), in a history that goes wrong because of it alone.
 
     Hashes must be forgotten before and after.
     """
     plant(monkeypatch)
-    found = search(first_seed=1 if BUDGET == "nightly" else seed)
+    found = first_wrong(NIGHTLY if BUDGET == "nightly" else search)
     assert found is not None, "not found in time"
     shrunk = from_json(to_json(shrink(found)).encode())
     assert shrunk.invariant != "error", f"the plant itself fails: {shrunk.sentence}"

@@ -21,6 +21,8 @@ HISTORIES = 20_000 if BUDGET == "nightly" else 2
 OTHER_HISTORIES = max(2, HISTORIES // 2)
 """Of the network, and with sites: one alone has too few of their faults."""
 FIRST_SEED = 700_000
+REPLAYED = 80 if BUDGET == "nightly" else 40
+"""Operations of the histories that are replayed."""
 
 _DIGEST = """
 import hashlib, msgspec
@@ -32,7 +34,7 @@ print(hashlib.sha256(msgspec.json.encode(list(outcome.steps))).hexdigest(), outc
 
 @pytest.mark.slow
 def test_the_drawn_definitions_have_every_field() -> None:
-    added = [step for step in Chaos(5, operations=250).run().steps if isinstance(step, Add)]
+    added = [step for step in Chaos(5, operations=120).run().steps if isinstance(step, Add)]
     plain = Add(number=0, node="a", id="x")
     for name in ("when", "about", "ttl", "for_", "clear_after", "clear_when", "if_unknown", "max_age"):
         assert any(getattr(each, name) != getattr(plain, name) for each in added), name
@@ -90,7 +92,7 @@ def test_never_more_than_the_limit_of_a_budget_is_held(signed: bool) -> None:
 
 @pytest.mark.slow
 def test_a_history_with_budgets_replays_from_its_steps() -> None:
-    outcome = Chaos(5, operations=80, budgets=True).run()
+    outcome = Chaos(5, operations=REPLAYED, budgets=True).run()
     assert outcome.violation is None
     assert replay(outcome.members, outcome.steps) is None
     assert any(isinstance(step, Budget) for step in outcome.steps)
@@ -99,7 +101,7 @@ def test_a_history_with_budgets_replays_from_its_steps() -> None:
 
 @pytest.mark.slow
 def test_a_history_with_sites_replays_from_its_steps() -> None:
-    outcome = Chaos(5, operations=80, sites=3).run()
+    outcome = Chaos(5, operations=REPLAYED, sites=3).run()
     assert outcome.violation is None
     assert replay(outcome.members, outcome.steps, paced=True) is None
     assert any(isinstance(step, Describe) for step in outcome.steps)
@@ -108,10 +110,10 @@ def test_a_history_with_sites_replays_from_its_steps() -> None:
 
 @pytest.mark.slow
 def test_a_history_of_the_network_replays_from_its_steps_and_its_faults_come_about() -> None:
-    outcome = Chaos(5, operations=80, network=True).run()
+    outcome = Chaos(5, operations=REPLAYED, network=True).run()
     assert outcome.violation is None
     assert replay(outcome.members, outcome.steps, paced=True) is None
-    fired = sum((Chaos(seed, operations=60, network=True).run().fired for seed in range(6)), Counter[str]())
+    fired = sum((Chaos(seed, operations=40, network=True).run().fired for seed in range(4)), Counter[str]())
     assert sum(fired[fault] > 0 for fault in NETWORK_FAULTS) > len(NETWORK_FAULTS) / 2
     assert not any(Chaos(5, operations=40).run().fired[fault] for fault in NETWORK_FAULTS)
 
@@ -161,7 +163,7 @@ def test_another_seed_gives_another_history() -> None:
 
 @pytest.mark.slow
 def test_a_history_replays_from_its_steps_alone() -> None:
-    outcome = Chaos(5, operations=80).run()
+    outcome = Chaos(5, operations=REPLAYED).run()
     assert outcome.violation is None
     assert outcome.history() is None
     assert replay(outcome.members, outcome.steps) is None

@@ -12,7 +12,7 @@ from constraint_crdt.store.committer import Changes
 from tests.conftest import BUDGET, SEED
 from tests.store.disk import Account, account, copy_store, open_store, reopened, taken, write_history
 
-CUTS = 4000 if BUDGET == "nightly" else 60
+CUTS = 4000 if BUDGET == "nightly" else 30
 FRAME, LOG_HEADER = 24 + 4096, 32
 
 

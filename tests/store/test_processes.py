@@ -16,7 +16,7 @@ from tests.store.disk import copy_store, loaded, open_store
 
 pytestmark = pytest.mark.processes
 
-KILLS = 200 if BUDGET == "nightly" else 6
+KILLS = 200 if BUDGET == "nightly" else 3
 ROOT = Path(__file__).parents[2]
 
 

@@ -12,7 +12,7 @@ from constraint_crdt.types.nodes import AUDIT_SLOTS
 from tests.conftest import BUDGET
 from tests.survival.nodes import boot
 
-CHANGES, IDS, NODES = 20_000 if BUDGET == "nightly" else 2_000, 200, 3
+CHANGES, IDS, NODES = 20_000 if BUDGET == "nightly" else 1_000, 200, 3
 HISTORY_BYTES = 20_000
 """Of the history of a node: few, so that the changes of the first time fill it."""
 

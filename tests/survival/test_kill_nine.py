@@ -19,7 +19,7 @@ from tests.runtime.fleet import eventually
 from tests.survival.victim import Client, Victim
 from tests.survival.watching import DotWatch, stored
 
-KILLS = 200 if BUDGET == "nightly" else 4
+KILLS = 200 if BUDGET == "nightly" else 2
 CLIENTS = 3
 LONGEST_LIFE = 0.7
 """Seconds between ready and kill."""

@@ -27,9 +27,9 @@ from tests.survival.watching import DotWatch, stored
 
 pytestmark = pytest.mark.processes
 
-CHURN, BATCH = 10_000 if BUDGET == "nightly" else 500, 500
+CHURN, BATCH = 10_000 if BUDGET == "nightly" else 300, 300
 """Constraints that come and go while the node is away, and how many at a time."""
-STAYING = 1_200
+STAYING = 1_200 if BUDGET == "nightly" else 600
 OLD = {f"old-{number}" for number in range(300)}
 """What the node that goes away has seen added, and not seen removed."""
 NEW = {f"new-{number}" for number in range(STAYING)}

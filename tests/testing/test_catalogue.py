@@ -6,7 +6,7 @@ from hypothesis import settings
 from constraint_crdt.testing import ADAPTERS, check_laws, laws_of
 from tests.conftest import BUDGET
 
-EXAMPLES = 2000 if BUDGET == "nightly" else 6
+EXAMPLES = 2000 if BUDGET == "nightly" else 4
 """A quick run draws fewer."""
 
 

@@ -16,7 +16,7 @@ from constraint_crdt.types.view import pack_page, positions
 
 from .tables import NODES, History, Step, play, steps
 
-HISTORIES = 2000 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 15
+HISTORIES = 2000 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 8
 ITEMS = [f"item-{number}" for number in range(20)]
 SHAPES = [(4, 0.1), (2000, 0.01)]
 """One in which nearly everything is found soon, and one of several pages."""

@@ -18,7 +18,7 @@ from tests.conftest import BUDGET
 REPLICAS = [Replica(name, 1) for name in "abc"]
 ROOMS = ["r", "s/t"]
 NODES = ["x", "y"]
-EXAMPLES = 2000 if BUDGET == "nightly" else 15
+EXAMPLES = 2000 if BUDGET == "nightly" else 8
 
 
 def true_counts(node: str, seq: int) -> Counts:

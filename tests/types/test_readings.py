@@ -137,7 +137,7 @@ def test_what_is_read_is_what_was_put_last(moves: list[tuple[int, dict[str, Scal
 @pytest.mark.slow
 def test_the_number_of_a_withdrawn_variable_is_given_again_where_none_is_left() -> None:
     view = SharedReadings()
-    for number in range(3 * MOST_NAMES):
+    for number in range(MOST_NAMES + 100):
         view.put_all({f"v{number}": Reading(1.0, NOW + number * SECOND)}, node="a")
         view.put_all({f"v{number}": None}, node="a")
     assert not view.of("a")

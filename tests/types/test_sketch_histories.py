@@ -17,7 +17,7 @@ from constraint_crdt.types.view import pack_page, positions
 
 from .tables import NODES, History, Step, play, steps
 
-HISTORIES = 2000 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 15
+HISTORIES = 2000 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 8
 ITEMS = [f"item-{number}" for number in range(12)]
 SHAPES = [(0.3, 0.3), (0.004, 0.1)]
 """One so narrow that items collide all the time, and one of several pages."""

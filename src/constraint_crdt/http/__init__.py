@@ -122,7 +122,7 @@ def make_app(
     counts, denials = RequestCounts(routes), Denials()
 
     plain = [route for route in routes if type(route) is Route and "{" not in route.path]
-    others = [route for route in routes if route not in plain]
+    others = [route for route in routes if type(route) is not Route or "{" in route.path]
 
     app = Starlette(
         routes=[PlainRoutes(plain), *others],

@@ -447,7 +447,8 @@ class Actions(Deliveries[TurnMessage]):
         for command in self._running:
             command.stop()
         await super().close()
-        await asyncio.to_thread(self._wait_for_commands)
+        if self._running:
+            await asyncio.to_thread(self._wait_for_commands)
         await self.save()
 
     def _wait_for_commands(self) -> None:
