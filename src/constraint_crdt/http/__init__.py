@@ -1,15 +1,11 @@
 """The HTTP API of a node: JSON under `/v1`, for the command line, programs and browsers.
 
-The application is here: all operations, routed and guarded, and the pages beside them. `security` guards requests, `endpoint`
-decodes them, runs the operation, and encodes and caches the response. `event_stream` streams, `metrics` and `openapi` describe, and
-`server` runs the application beside a node in a single event loop.
+The application is here: all operations, routed and guarded, and the pages beside them. `security` guards requests. `endpoint`
+routes and decodes them, runs the operation, and encodes and caches the response. `event_stream` streams, `metrics` and `openapi`
+describe, and `server` runs the application beside a node in a single event loop.
 
 Refused before they reach an operation, in this order: requests on a connection beyond the bounds, beyond the rate limit, for
 another host, from another origin, without the right.
-
-Paths. An id at the end of a path is matched decoded (`any_text`), slashes included. Where a path has several ids, or more after an
-id, each id is a segment of the path as sent, percent-encoded: matched decoded, an encoded slash would be ambiguous, and two
-resources could share a path.
 """
 
 import asyncio
@@ -17,28 +13,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, unquote
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.convertors import Convertor, register_url_convertor
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
-from starlette.routing import BaseRoute, Match, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
-from constraint_crdt.http.endpoint import AnswerCache, Endpoint, Own, PlainRoutes, Resource, problem_response
+from constraint_crdt.http.endpoint import (
+    AnswerCache,
+    Endpoint,
+    Own,
+    PlainRoutes,
+    PlatoPaths,
+    Resource,
+    SegmentRoute,
+    problem_response,
+)
 from constraint_crdt.http.event_stream import CutOff, EventFeed, events
 from constraint_crdt.http.openapi import docs, make_document, openapi, parts_of_docs
 from constraint_crdt.http.security import Denials, Guard, OriginGuard, RateLimit, RequestCounts, TokenGuard, check_reserved, session
 from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.operation import AnyOperation, Empty, Problem
-from constraint_crdt.operations.plato import SERVER, server_path, unserved
+from constraint_crdt.operations.plato import SERVER, unserved
 from constraint_crdt.operations.tiles import TILES_PATH
 from constraint_crdt.runtime.node import Node
 
@@ -61,47 +62,6 @@ OWN: Final[Mapping[str, Own]] = {
     "session": session,
 }
 """The operations served from the parts of the server, by name."""
-
-
-class _AnyText(Convertor[str]):
-    """The rest of a path, line ends included, where Starlette's own `path` stops."""
-
-    regex = "(?s:.+)"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
-
-
-register_url_convertor("any_text", _AnyText())
-
-
-class SegmentRoute(Route):
-    """A route with a segment per parameter, matched and kept percent-encoded."""
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """See Starlette."""
-        if scope["type"] != "http":
-            return Match.NONE, {}
-        wanted, sent = self.path.split("/"), _sent(scope)
-        if len(wanted) != len(sent):
-            return Match.NONE, {}
-        found = {}
-        for each, segment in zip(wanted, sent, strict=True):
-            if each.startswith("{"):
-                found[each[1:-1]] = segment
-            elif each != unquote(segment):
-                return Match.NONE, {}
-        matched = Match.FULL if scope["method"] in (self.methods or ()) else Match.PARTIAL
-        return matched, {"endpoint": self.endpoint, "path_params": found}
-
-
-def _sent(scope: Mapping[str, Any]) -> list[str]:
-    """The segments of a path, as they were sent."""
-    path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
-    return path.decode("latin-1").split("/")
 
 
 def make_app(
@@ -155,31 +115,6 @@ def make_app(
     return app
 
 
-class PlatoPaths:
-    """ASGI middleware, the outermost: a request of the contract of PLATO servers gets its path below `SERVER`.
-
-    So the guard, the routes and the counts behind know such requests by their path alone.
-    """
-
-    def __init__(self, app: ASGIApp, *, by_default: bool) -> None:
-        """`by_default`: the setting `plato` is `server`."""
-        self._app = app
-        self._by_default = by_default
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
-        if scope["type"] == "http" and not scope["path"].startswith(_NEVER_PLATO):
-            headers = Headers(scope=scope)
-            query = scope["query_string"].decode("latin-1")
-            path = server_path(scope["method"], scope["path"], query, headers, by_default=self._by_default)
-            if path != scope["path"]:
-                scope = {**scope, "path": path, "raw_path": quote(path).encode()}
-        await self._app(scope, receive, send)
-
-
-_NEVER_PLATO: Final = ("/v1/", "/dashboard/", "/docs")
-
-
 @cache
 def _document() -> bytes:
     return msgspec.json.encode(make_document(OPERATIONS))
@@ -216,37 +151,3 @@ async def _not_routed(request: Request, error: Exception) -> Response:
     if reason is not None:
         status, detail = HTTPStatus.NOT_IMPLEMENTED, f"{request.url.path.removeprefix(SERVER)} is not served: {reason}"
     return problem_response(Problem(status, detail, headers=headers), as_error=is_plato)
-
-
-class BelowPath:
-    """Serves an application at a path too, where a proxy shows it. The path is taken off requests and put before links."""
-
-    def __init__(self, app: ASGIApp, base: str) -> None:
-        """`base`: as in `/crdt`."""
-        self._app = app
-        self._base = base
-        self._link = b"<" + base.encode() + b"/"
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        if scope["path"] == self._base:  # the relative links of the page need the last slash
-            await RedirectResponse(f"{self._base}/", HTTPStatus.PERMANENT_REDIRECT)(scope, receive, send)
-            return
-
-        async def with_links(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = [(name, self._led(value) if name.lower() == b"link" else value) for name, value in message["headers"]]
-                message = {**message, "headers": headers}
-            await send(message)
-
-        if scope["path"].startswith(f"{self._base}/"):
-            raw: bytes = scope.get("raw_path") or b""
-            base = self._base.encode()
-            scope = {**scope, "path": scope["path"].removeprefix(self._base), "raw_path": raw.removeprefix(base)}
-        await self._app(scope, receive, with_links)
-
-    def _led(self, link: bytes) -> bytes:
-        return self._link + link[2:] if link.startswith(b"</") else link

@@ -902,10 +902,10 @@ def _told_fields(definition: "Definition") -> dict[str, str | None]:
 
 async def _written(node: "Node", id_: str, change: str, before: "Sequence[Definition]", *, says_end: bool) -> Added:
     """The answer to a change of a definition."""
-    notes = node.notes_on(id_)
+    now = node.gossip.state.constraints.definitions(id_)
+    notes = node.diagnosis.notes({id_: now})[id_]
     if says_end:
         notes += node.diagnosis.clock_notes()
-    now = node.gossip.state.constraints.definitions(id_)
     if not now:  # another node removed it, or its end has come
         return Added(id=id_, change=change, notes=notes)
     is_edit = change in ("replaced", "extended")
@@ -1136,7 +1136,7 @@ async def _batch(node: "Node", request: Batch) -> Batched:
         place = f"changes[{error.index}].{error.field}"
         raise wrong(f"`{place}`: {error}", place) from None
     noted = [change.id for change in request.flat() if isinstance(change, AddConstraint)] if len(results) <= NOTED_CHANGES else []
-    notes = node.diagnosis.notes(noted) if noted else {}
+    notes = node.diagnosis.notes({id_: constraints.definitions(id_) for id_ in noted}) if noted else {}
     ending = {each.id for each in request.flat() if isinstance(each, AddConstraint) and (each.ttl or each.until) is not None}
     clock = node.diagnosis.clock_notes() if noted and ending else ()
 

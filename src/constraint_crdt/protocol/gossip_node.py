@@ -115,6 +115,10 @@ class GossipNode:
         edge = self._edge(now, renew, steady)
         replica = check_replica(node_id, edge.renew() if incarnation is None else incarnation)
         self.local = LocalReplica(replica, edge, fleet=fleet, limits=limits, max_skew=max_skew, credentials=credentials)
+        self.node_id = node_id
+        """The name of the node, the same in all of its lives."""
+        self.state: ConstraintState = self.local.state
+        """The state. All writes go through `write`."""
         self.time: HybridClock = self.local.time
         """The time by the node's own clock and those of its peers."""
         self.local.on_new_life = self._drop_transfers
@@ -149,11 +153,6 @@ class GossipNode:
     # --- the node ------------------------------------------------------------------------------------------------------
 
     @property
-    def node_id(self) -> str:
-        """The name of the node, the same in all of its lives."""
-        return self.local.node_id
-
-    @property
     def replica(self) -> Replica:
         """The present life of the node."""
         return self.local.replica
@@ -164,24 +163,19 @@ class GossipNode:
         return self.local.fleet
 
     @property
-    def state(self) -> ConstraintState:
-        """The state. All writes go through `write`."""
-        return self.local.state
-
-    @property
     def state_hash(self) -> StateHash:
         """Equal exactly where knowledge is equal."""
-        return self.local.state.state_hash
+        return self.state.state_hash
 
     @property
     def constraints_hash(self) -> StateHash:
         """Equal where the active definitions are equal."""
-        return self.local.state.constraints_hash
+        return self.state.constraints_hash
 
     @property
     def clock(self) -> VectorClock:
         """The seq up to which each replica's row is accounted for here. O(rows) after a change."""
-        return self.local.state.clock
+        return self.state.clock
 
     @property
     def goes_on(self) -> bool:
@@ -217,7 +211,7 @@ class GossipNode:
     @property
     def converged(self) -> bool:
         """The last evidenced hash of every known peer equals this node's hash."""
-        return self.tracker.all_have(self.local.state.rows.state_hash)
+        return self.tracker.all_have(self.state.rows.state_hash)
 
     @property
     def rounds(self) -> int:
@@ -297,7 +291,7 @@ class GossipNode:
 
     def resolved_definition(self, id_: str, keep: Dot | None = None) -> Definition:
         """The definition that `resolve_conflict` writes. Raises as that does."""
-        additions = self.local.state.constraints.additions(id_)
+        additions = self.state.constraints.additions(id_)
         if not additions:
             raise UnknownConstraint(id_)
         if keep is None:
@@ -311,7 +305,7 @@ class GossipNode:
     def edited_definition(self, id_: str, fields: DefinitionFields) -> Definition:
         """The definition of an active constraint with other fields, not written yet. Raises as `edit_constraint`."""
         expires_at = self._end(fields.get("ttl"), fields.get("until"))
-        return edited(self.local.state.constraints.definition(id_), fields, expires_at)
+        return edited(self.state.constraints.definition(id_), fields, expires_at)
 
     def edit_constraint(self, id_: str, *, at: int | None = None, **fields: Unpack[DefinitionFields]) -> Change:
         """Change the fields of an active constraint that are given, and keep the others. `at`: see `add_constraint`.
@@ -336,7 +330,7 @@ class GossipNode:
             bound = self.binding(definition.when, definition.clear_when)
             check_expressions(definition.when, definition.clear_when, scope=definition.scope, bind=bound)
         with self.local as me:
-            return self.local.state.constraints.put(id_, definition, node=me, at=at)
+            return self.state.constraints.put(id_, definition, node=me, at=at)
 
     def _end(self, ttl: Duration | float | None, until: Timestamp | int | None) -> int | None:
         if ttl is None and until is None:
@@ -349,7 +343,7 @@ class GossipNode:
 
         `sources`: the expressions that it may be called with.
         """
-        parameters = self.local.state.parameters
+        parameters = self.state.parameters
         values = {name: parameters.value(name, self.labels) for source in sources for name in parameters_of(source)}
         return lambda source: bind(source, values)
 
@@ -359,24 +353,24 @@ class GossipNode:
         Raises as `Parameters.set` does.
         """
         at = self.local.time.stamp()
-        return self.write(lambda me: self.local.state.parameters.set(name, value, on, node=me, at=at))
+        return self.write(lambda me: self.state.parameters.set(name, value, on, node=me, at=at))
 
     def unset_parameter(self, name: str, on: Selection | None = None) -> None:
         """Remove a setting of a parameter. Raises `UnknownName` if none stands for this selector."""
         at = self.local.time.stamp()
-        self.write(lambda me: self.local.state.parameters.unset(name, on, node=me, at=at))
+        self.write(lambda me: self.state.parameters.unset(name, on, node=me, at=at))
 
     def remove_constraint(self, id_: str) -> None:
         """Remove a constraint. Raises `KeyError`, changing nothing, for a constraint not active here."""
-        constraints = self.local.state.constraints
+        constraints = self.state.constraints
         if id_ not in constraints:
             raise UnknownConstraint(id_)
         self.write(lambda me: self._remove(id_, me))
 
     def _remove(self, id_: str, me: Replica) -> None:
         """Remove a constraint, and enable it: added again, it is in force."""
-        switches = self.local.state.switches
-        self.local.state.constraints.remove(id_, node=me)
+        switches = self.state.switches
+        self.state.constraints.remove(id_, node=me)
         switches.put_all([id_], disabled=False, time=self.local.time.stamp(), node=me)
 
     def restore(
@@ -393,7 +387,7 @@ class GossipNode:
         A disabling has its former end and reason. `further`: other writes of the same transaction. Raises `ClockInDoubt` for a
         definition with an end, and `ConstraintCrdtError` beyond a limit; nothing changes then.
         """
-        state, time = self.local.state, self.local.time.stamp()
+        state, time = self.state, self.local.time.stamp()
         if any(each is not None and each.expires_at is not None for each in definitions.values()):
             self.local.check_clock()
 
@@ -419,38 +413,38 @@ class GossipNode:
         """
         self._check_active(ids)
         until, time = self._end(ttl, None), self.local.time.stamp()
-        switches = self.local.state.switches
+        switches = self.state.switches
         return self.write(lambda me: switches.put_all(ids, disabled=True, until=until, time=time, actor=actor, why=why, node=me))
 
     def enable(self, ids: Sequence[str], *, actor: str = "", why: str = "") -> list[str]:
         """End disablings; returns the ids of those that were disabled, `ALL` for all. Raises `UnknownConstraint` as `disable`."""
         self._check_active(ids)
-        switches, time = self.local.state.switches, self.local.time.stamp()
+        switches, time = self.state.switches, self.local.time.stamp()
         return self.write(lambda me: switches.put_all(ids, disabled=False, time=time, actor=actor, why=why, node=me))
 
     def _check_active(self, ids: Sequence[str]) -> None:
         for id_ in ids:
-            if id_ != ALL and id_ not in self.local.state.constraints:
+            if id_ != ALL and id_ not in self.state.constraints:
                 raise UnknownConstraint(id_)
 
     def record(self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None) -> None:
         """Count evaluations of a constraint, or of none in particular. Raises `ValueError` for a negative number."""
-        self.write(lambda me: self.local.state.metrics.record(me, satisfied, violated, constraint=constraint))
+        self.write(lambda me: self.state.metrics.record(me, satisfied, violated, constraint=constraint))
 
     def record_all(self, counts: Mapping[str | None, tuple[int, int]]) -> None:
         """Count (satisfied, violated) evaluations by constraint, None for none in particular, as a single transaction."""
-        self.write(lambda me: self.local.state.metrics.record_all(me, counts))
+        self.write(lambda me: self.state.metrics.record_all(me, counts))
 
     def record_each(self, counts: Mapping[str | None, tuple[int, int]]) -> dict[str | None, ConstraintCrdtError]:
         """As `record_all`, but a total beyond 2**63 - 1 is refused for its constraint alone; returns the error of each refused."""
-        return self.write(lambda me: self.local.state.metrics.record_each(me, counts))
+        return self.write(lambda me: self.state.metrics.record_each(me, counts))
 
     def record_seconds(self, times: Mapping[str, tuple[int, int, int]]) -> dict[str, ConstraintCrdtError]:
         """Add to the (satisfied, violated, unknown) times of constraints, in whole ms, as a single transaction.
 
         Returns and raises as `ConstraintGCounter.record_seconds` does.
         """
-        return self.write(lambda me: self.local.state.metrics.record_seconds(me, times))
+        return self.write(lambda me: self.state.metrics.record_seconds(me, times))
 
     def record_satisfied(self, count: int = 1, *, constraint: str | None = None) -> None:
         """Count satisfied evaluations."""
@@ -465,20 +459,20 @@ class GossipNode:
 
         A new life has to state those of `state.verdicts.restated(replica)` too. Raises as `ConstraintVerdicts.put` does.
         """
-        return self.write(lambda me: self.local.state.verdicts.put_all(verdicts, node=me))
+        return self.write(lambda me: self.state.verdicts.put_all(verdicts, node=me))
 
     def fold(self, ids: Iterable[str]) -> int:
         """Move this life's counts of some constraints to the node's total; returns the number of them. Totals stay the same."""
-        return self.write(lambda me: self.local.state.metrics.fold(ids, node=me))
+        return self.write(lambda me: self.state.metrics.fold(ids, node=me))
 
     def update_position(self, position: Position) -> None:
         """Move the fleet's position. Raises `ConstraintCrdtError` for coordinates beyond 32 bits."""
-        self.write(lambda me: self.local.state.register.update(position, node=me, time=self.local.time.stamp()))
+        self.write(lambda me: self.state.register.update(position, node=me, time=self.local.time.stamp()))
 
     def describe(self, software: str, endpoints: Sequence[str] = (), labels: Labels | None = None, role: str = "") -> None:
         """Publish the node's software version, endpoints, labels and role; `labels` None: they stay as they are."""
         checked = dict(check_labels(self.labels if labels is None else labels))
-        self.write(lambda me: self.local.state.describe(software, WIRE_VERSION, endpoints, checked, role, node=me))
+        self.write(lambda me: self.state.describe(software, WIRE_VERSION, endpoints, checked, role, node=me))
         self.labels = checked
 
     def describe_variables(self, variables: Mapping[str, VariableKind], *, even_none: bool = False) -> bool:
@@ -486,14 +480,14 @@ class GossipNode:
 
         `even_none`, and the errors: see `MeasuredVariables.put`.
         """
-        return self.write(lambda me: self.local.state.variables.put(variables, node=me, even_none=even_none))
+        return self.write(lambda me: self.state.variables.put(variables, node=me, even_none=even_none))
 
     def share_readings(self, readings: Mapping[str, Reading | None]) -> int:
         """Share the last values of variables, None to withdraw a reading, as a transaction; returns the number of cells written.
 
         Raises as `SharedReadings.put_all` does.
         """
-        return self.write(lambda me: self.local.state.readings.put_all(readings, node=me))
+        return self.write(lambda me: self.state.readings.put_all(readings, node=me))
 
     def check(self, values: Mapping[str, object]) -> "list[Evaluation]":
         """Evaluate every active constraint that has a `when` against measurements, and count the results.
@@ -507,7 +501,7 @@ class GossipNode:
 
         values = flattened(values)
         check_names(name for name in values if read_instance(name) is None)
-        state = self.local.state
+        state = self.state
         enabled = [id_ for id_ in sorted(state.constraints) if id_ not in state.switches]
         evaluations = evaluate(
             state.constraints, values, self.labels, enabled, bind=lambda definition: state.parameters.bind(definition, self.labels),
@@ -526,7 +520,7 @@ class GossipNode:
         """
         if node_id == self.node_id:
             raise ConstraintCrdtError(f"{node_id} cannot retire itself: stop it, and retire it on another node")
-        state = self.local.state
+        state = self.state
         if all(replica.node_id != node_id for replica in state.rows.clock_mark.entries):
             raise UnknownName(node_id, "node")  # before a write begins, which may start a new life first
         lives = self.write(lambda me: state.retirements.retire_node(node_id, node=me))
@@ -538,7 +532,7 @@ class GossipNode:
 
         Raises `ConstraintCrdtError` for a node in service, and if this node is retired.
         """
-        retirements = self.local.state.retirements
+        retirements = self.state.retirements
         if node_id not in retirements:  # before a write begins, which may start a new life first
             raise ConstraintCrdtError(f"{node_id} is not retired")
         self.write(lambda me: retirements.undo(node_id, node=me))
@@ -567,7 +561,7 @@ class GossipNode:
         Definitions are added beside those in force, so none is lost. Removals of additions that the replaced row had since the
         start of the process are left out: in the other row these seqs are of other additions. So are counts.
         """
-        rows, constraints = self.local.state.rows, self.local.state.constraints
+        rows, constraints = self.state.rows, self.state.constraints
         lost = [cell for cell in replaced.cells if cell.kind == ADD]
         dots = [dot for cell in replaced.cells if cell.kind == REMOVE for dot in removed_dots(cell) if dot.kind == ADD]
         sure = [dot for dot in dots if dot.replica != replaced.replica or dot.seq <= replaced.resumed]
@@ -601,7 +595,7 @@ class GossipNode:
 
     def remove_expired(self, *, limit: int = 1_000) -> int:
         """Remove adds expired long enough ago, `limit` at most; returns their number. `local_replica` has the rules."""
-        state, expired = self.local.state, self.local.expired
+        state, expired = self.state, self.local.expired
         if not self.local.may_change_constraints:
             return 0
         ended = {self.node_id, *state.retirements.nodes}
@@ -620,7 +614,7 @@ class GossipNode:
 
         `acknowledged_by`: drop only those all of these peers have given evidence of, so that none of them needs a Sync.
         """
-        rows = self.local.state.rows
+        rows = self.state.rows
         if acknowledged_by is None:
             return rows.collect()
         clocks = [self.tracker.clock(node_id) for node_id in acknowledged_by]
@@ -634,7 +628,7 @@ class GossipNode:
         Raises `ConstraintCrdtError`, changing nothing, beyond a limit, and `NotPermitted` for rows that a fleet with signatures
         would not take from a message.
         """
-        rows = self.local.state.rows
+        rows = self.state.rows
         self.local.seal()
         before = rows.seq(self.replica)
         result = GossipResult(state_changed=self._exchange.merge(other.rows))
@@ -695,7 +689,7 @@ class GossipNode:
         """The work of encoding a large message, for a thread of the caller, see `keep_encoded`. None: it is not large."""
         if not isinstance(message, Delta | Sync) or items_of(message) < ENCODED_APART:
             return None
-        limits = self.local.state.rows.limits
+        limits = self.state.rows.limits
         return lambda: encoded_apart(message, limits)
 
     def keep_encoded(self, message: GossipMessage, made: EncodedMessage) -> None:

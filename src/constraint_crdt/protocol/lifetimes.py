@@ -226,7 +226,7 @@ class TtlCrdtNode:
         node = self.node
         since = Dot(node.replica, node.local.written)
         node.remove_constraint(id_)
-        node.local.note(ACTOR, context.value, id_, since)
+        node.local.note(ACTOR, context.value, id_, node.local.time.stamp(), since)
         self._remember(id_, context)
 
     def _remember(self, id_: str, context: DeathContext) -> None:

@@ -26,9 +26,9 @@ from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.diagnosis import named
-from constraint_crdt.insight.evidence import Convergence
+from constraint_crdt.insight.evidence import Convergence, DefinitionClock
 from constraint_crdt.insight.explain import state_here, violated_nodes
-from constraint_crdt.insight.history import DefinitionClock, VerdictHistory
+from constraint_crdt.insight.history import VerdictHistory
 from constraint_crdt.model import DurationHistogram, Event, EventKind, Mode, Severity, VerdictState, counted
 from constraint_crdt.model.selectors import Selector
 from constraint_crdt.operations.command import show_length, show_time

@@ -36,7 +36,7 @@ from constraint_crdt.crdt.signed_rows import SIGNATURE
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.judgement import Turn
 from constraint_crdt.insight.diagnosis import named
-from constraint_crdt.insight.history import LoggedChange
+from constraint_crdt.insight.evidence import LoggedChange
 from constraint_crdt.model import KEPT, Event, EventKind, Mode, Notice, check_kinds, counted
 from constraint_crdt.operations.command import show_length, show_values
 from constraint_crdt.operations.constraints import field_changes

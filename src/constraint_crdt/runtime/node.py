@@ -331,7 +331,7 @@ class Node:
         if new and id_ in self.gossip.state.constraints:  # came while the expressions were checked
             raise ConstraintExists(id_)
         add = partial(add, at=self.gossip.time.stamp())
-        return await self._runtime.feed.commit(add, "add", id_, why=why, subjects=_subjects(ADD, [id_]))
+        return await self._runtime.feed.commit(add, "add", id_, why=why, subjects=[Subject(ADD, id_)])
 
     async def _check_expressions(self, when: str | None, clear_when: str | None, scope: str, on: Selection | None) -> None:
         if not when:
@@ -357,7 +357,7 @@ class Node:
         await self.edit_effects.permit({id_: definition}, loosen=loosen)
         self._check_call()
         edit = partial(self.gossip.edit_constraint, id_, at=self.gossip.time.stamp(), **fields)
-        return await self._runtime.feed.commit(edit, "edit", id_, subjects=_subjects(ADD, [id_]))
+        return await self._runtime.feed.commit(edit, "edit", id_, subjects=[Subject(ADD, id_)])
 
     async def resolve_conflict(self, id_: str, keep: Dot | None = None, *, loosen: bool = False) -> Change:
         """Replace the definitions in force for a constraint by that of the dot `keep`, or by all of them, joined.
@@ -369,7 +369,7 @@ class Node:
         self._check_call()
         await self.edit_effects.permit({id_: self.gossip.resolved_definition(id_, keep)}, loosen=loosen)
         resolve = partial(self.gossip.resolve_conflict, id_, keep, at=self.gossip.time.stamp())
-        return await self._runtime.feed.commit(resolve, "resolve", id_, subjects=_subjects(ADD, [id_]))
+        return await self._runtime.feed.commit(resolve, "resolve", id_, subjects=[Subject(ADD, id_)])
 
     async def set_parameter(
         self, name: str, value: object, on: Selection | None = None, *, loosen: bool = False
@@ -726,8 +726,9 @@ class Node:
         self._check_call()
         report = await self._runtime.state_files.merge(text, max_bytes)
         if report.changed and self.gossip.retired_by is None:
-            feed = self._runtime.feed
-            await feed.commit(partial(self.gossip.local.note, feed.actor, "import", counted(report.cells, "cell"), None, feed.why))
+            feed, local = self._runtime.feed, self.gossip.local
+            note = partial(local.note, feed.actor, "import", counted(report.cells, "cell"), local.time.stamp(), why=feed.why)
+            await feed.commit(note)
         return report
 
     # --- reads -------------------------------------------------------------------------------------------------------
@@ -767,7 +768,7 @@ class Node:
         """Sentences for the author of an active constraint: a variable that no node measures, labels that no known node has, an
         expression that reads nothing. Empty if there are none, or if nodes did not tell yet which variables they measure.
         """
-        return self.diagnosis.notes([id_])[id_]
+        return self.diagnosis.notes({id_: self.gossip.state.constraints.definitions(id_)})[id_]
 
     @property
     def has_abandoned_disk(self) -> bool:

@@ -274,7 +274,7 @@ class _Measured:
         self._time += SECOND_NS
         id_ = f"constraint-{self._changed % self._constraints:05d}"
         node.add_constraint(id_, when=f"variable_{self._changed % 50} <= {self._changed}.25")
-        node.local.note("operator", "add", id_, None)
+        node.local.note("operator", "add", id_, node.local.time.stamp())
 
     def measure(self, a: GossipNode, b: GossipNode) -> Exchange:
         """An exchange that `a` begins, encoded."""

@@ -25,7 +25,7 @@ from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.crdt.rows import Known, Rows
 from constraint_crdt.errors import WritesRefused
 from constraint_crdt.model import DurationHistogram
-from constraint_crdt.store.schema import CommitBatch, Fallen, Life, Seal
+from constraint_crdt.store.schema import CommitBatch, Fallen, Life
 from constraint_crdt.store.store import Store
 
 RETRY_SECONDS = 1.0
@@ -99,19 +99,18 @@ class Changes:
             return None
         self._tried = clock.entries
         self._taken = clock, floors, len(self._lives)
+        known: Known = self._clock
+        if self._reset:
+            known = {replica: seq for replica, seq in self._clock.entries.items() if replica not in self._reset}
+        news, seal, signed = rows.since(known), rows.seal, rows.signed
         changed = {
             replica: floor for replica, floor in floors.items() if floor != self._floors.get(replica, 0) or replica in self._reset
         }
         fallen = [Fallen(*place, seq) for place, seq in self._fallen.items()]
-        known: Known = self._clock
-        if self._reset:
-            known = {replica: seq for replica, seq in self._clock.entries.items() if replica not in self._reset}
-        signed = rows.signed
         stubs = {} if signed is None else {each: signed.stubs(each) for each in self._stubs if each in clock.entries}
         return CommitBatch(
-            [*self._repaired(), *rows.since(known)], fallen, changed, Seal.of(rows), tuple(self._lives), self._life_ends,
-            frozenset(self._reset), stubs,
-        )  # fmt: skip
+            [*self._repaired(), *news], fallen, changed, seal, tuple(self._lives), self._life_ends, frozenset(self._reset), stubs
+        )
 
     def done(self, batch: CommitBatch) -> None:
         """The last batch is on disk."""
@@ -207,10 +206,11 @@ class Committer:
         """The state may have changed: commit soon."""
         self._wake.set()
 
-    async def durable(self, *, patient: bool = False) -> None:
-        """Return once all changes up to now are on disk and in the marker.
+    def durable(self, *, patient: bool = False) -> "asyncio.Future[None]":
+        """A future that is done once all changes up to now are on disk and in the marker.
 
-        `patient`: wait for a disk that hangs. Raises `WritesRefused` after a failure. The changes stay in memory and are retried.
+        `patient`: wait for a disk that hangs. Raises `WritesRefused`, as the future does after a failure. The changes stay in
+        memory and are retried.
         """
         if self._closing or self._task is None:
             raise WritesRefused(f"the store {self._store.path} is closed: start the node again")
@@ -222,7 +222,7 @@ class Committer:
             self._patient.add(waiter)
             waiter.add_done_callback(self._patient.discard)
         self._wake.set()
-        await waiter
+        return waiter
 
     def begin_life(self, incarnation: int, why: str) -> None:
         """The node writes as another incarnation from now on; on disk together with its first cells."""

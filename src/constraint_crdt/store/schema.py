@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 from urllib.parse import quote
 from zlib import crc32
 
@@ -22,7 +22,7 @@ import constraint_crdt.types  # noqa: F401 - registers the kinds of cells
 from constraint_crdt.crdt.cells import Cell, Key, Run, Stub, read_cell
 from constraint_crdt.crdt.digest import Replica, check_replica
 from constraint_crdt.crdt.limits import MAX_COUNT
-from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.rows import Seal
 from constraint_crdt.errors import ConstraintCrdtError, StoreError
 from constraint_crdt.store.files import REJOIN, damaged, unusable
 
@@ -63,28 +63,8 @@ LOG_BYTES = 16 * 1024 * 1024
 BUSY_SECONDS = 5.0
 """Seconds for which a commit waits for another reader of the file (a backup, `sqlite3`)."""
 
-_MASK = 2**63 - 1
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
-
-
-class Seal(NamedTuple):
-    """The expected content of the state on disk, checked at loading. Written with each commit."""
-
-    state_hash: bytes
-    hash_key: bytes
-    """Stands for the key of the hash: the hash of the empty state. A store whose fleet changed its secret is not damaged."""
-    cells: int
-    rows: int
-    floors: int
-    """The sum of the floors, modulo 2**63."""
-
-    @classmethod
-    def of(cls, rows: Rows) -> Self:
-        """The seal of rows as they are. O(floors)."""
-        floors, replicas = sum(rows.floors.values()) & _MASK, len(rows.clock_entries)
-        state_hash, empty = rows.state_hash, rows.digest.state(0, 0)
-        return cls(bytes(state_hash), bytes(empty), len(rows), replicas, floors)
 
 
 class Life(NamedTuple):

@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 
 from constraint_crdt.crdt.digest import Replica
 from constraint_crdt.crdt.limits import MAX_COUNT, Limits
-from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.rows import Rows, Seal
 from constraint_crdt.errors import ConstraintCrdtError, StoreError
 from constraint_crdt.store import schema
 from constraint_crdt.store.files import (
@@ -37,7 +37,7 @@ from constraint_crdt.store.files import (
     sync_file,
     unusable,
 )
-from constraint_crdt.store.schema import STUB_TABLE, CommitBatch, Life, Seal, checksum, load, stub_row
+from constraint_crdt.store.schema import STUB_TABLE, CommitBatch, Life, checksum, load, stub_row
 
 NONCE_BYTES = 16
 FIRST_START = "first start"
@@ -477,7 +477,7 @@ def _restore(connection: sqlite3.Connection, path: Path, rows: Rows) -> None:
         rows.restore(runs)
     except ConstraintCrdtError as error:
         raise StoreError(f"the store {path} holds {error}: raise that limit") from error
-    found = Seal.of(rows)
+    found = rows.seal
     if found.hash_key != seal.hash_key:  # another secret since: its hash cannot be compared, checksums and numbers can
         found = found._replace(state_hash=seal.state_hash, hash_key=seal.hash_key)
     if found != seal:

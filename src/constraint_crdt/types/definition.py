@@ -26,7 +26,7 @@ from typing import Final, NamedTuple, Protocol, TypedDict, TypeVar, runtime_chec
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Cell, core, register, require, require_counts, value_of
+from constraint_crdt.crdt.cells import READERS, Cell, core, register, require, require_counts
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import Dot, check_id
 from constraint_crdt.crdt.limits import (
@@ -195,9 +195,11 @@ register(
 
 def definition_value(cell: Cell) -> DefinitionValue:
     """The value of an ADD cell."""
-    value: DefinitionValue = value_of(cell) or _NO_VALUE
+    value: DefinitionValue = _decode_add(cell.data).value or _NO_VALUE
     return value
 
+
+_decode_add: Final = READERS[ADD].decode  # as `value_of`, bound once: each list of constraints reads all of them
 
 _NO_VALUE: Final = DefinitionValue()
 
@@ -601,7 +603,7 @@ def _without_defaults(value: list[object], defaults: Sequence[object]) -> list[o
 
 def read_addition(cell: Cell) -> Addition:
     """The addition in an ADD cell."""
-    value: DefinitionValue = value_of(cell) or _NO_VALUE
+    value = definition_value(cell)
     if value.severity >= len(_LEVELS):
         definition = Definition(value.when, _LEVELS[-1], value.about, value.on, value.expires_at, meaning=LATER)
     else:
@@ -632,5 +634,4 @@ def expiry_of(cell: Cell) -> int | None:
     """The expiry of an ADD cell, or None. Cells without an end are recognised without decoding."""
     if not core.ending((cell,)):
         return None
-    value: DefinitionValue = value_of(cell) or _NO_VALUE
-    return value.expires_at
+    return definition_value(cell).expires_at

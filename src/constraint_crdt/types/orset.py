@@ -225,9 +225,9 @@ class ConstraintORSet(IndexedView):
         """The standing adds with an end. Without any, readings do not depend on the time."""
 
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
-        expires_at = None if new is None else expiry_of(new)
-        if not self.ends and expires_at is None:
+        if not self.ends and (new is None or not core.ending((new,))):
             return  # the common case, without an end, must cost no more
+        expires_at = None if new is None else expiry_of(new)
         cell = new if new is not None else old
         if old is not None:
             self._expiries.drop(old)
@@ -278,10 +278,11 @@ class ConstraintORSet(IndexedView):
 
     def definitions(self, id_: str) -> tuple[Definition, ...]:
         """The different definitions in force for a constraint. Empty for an inactive constraint."""
-        if self.ends:
-            return tuple(dict.fromkeys([addition.definition for addition in self._additions(id_, expired=False)]))
-        found = list(map(read_addition, sorted(self._rows.held(ADD, id_), key=_dot)))  # the common case
-        return tuple(dict.fromkeys([addition.definition for addition in found]))
+        if not self.ends:
+            held = self._rows.held(ADD, id_)
+            if len(held) < 2:  # the common case
+                return (read_addition(held[0]).definition,) if held else ()
+        return tuple(dict.fromkeys([addition.definition for addition in self._additions(id_, expired=False)]))
 
     def mode(self, id_: str) -> Mode:
         """The strictest mode of the definitions in force. O(definitions)."""
@@ -393,14 +394,14 @@ class ConstraintORSet(IndexedView):
         check_id(id_, "a constraint id", field="id")
         replica = writer(node)
         observed = self._rows.held(ADD, id_)
-        in_force = self.definitions(id_) if observed else ()
-        if in_force == (definition,):
-            return Change.UNCHANGED
+        change = change_of(self.definitions(id_), definition) if observed else Change.ADDED
+        if change is Change.UNCHANGED:
+            return change
         cells = [make_cell(ADD, id_, wire_definition(definition, at))]
         if observed:  # the new add supersedes the own earlier add
             cells += _removals(id_, [held for held in observed if held.replica != replica])
         self._rows.write_all(replica, cells)
-        return change_of(in_force, definition)
+        return change
 
     def remove(self, id_: str, *, node: str | Replica) -> None:
         """Remove a constraint: every add known here. Raises `KeyError` for an inactive constraint."""

@@ -30,8 +30,7 @@ from constraint_crdt.crdt.cells import SEPARATOR, Cell, Key, make_cell, make_key
 from constraint_crdt.crdt.clock import Merge
 from constraint_crdt.crdt.digest import Replica, check_id
 from constraint_crdt.crdt.limits import PAGE_BYTES
-from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.tables import BulkWatcher
+from constraint_crdt.crdt.rows import BulkWatcher, Rows
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, UnknownName
 
 
