@@ -19,7 +19,7 @@ from pathlib import Path
 from report import Row, machine, show
 
 from constraint_crdt.crdt.cells import make_cell
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import Committer, Store
 from constraint_crdt.store.committer import Changes

@@ -20,8 +20,17 @@ from typing import Final
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell, Run, Stub, make_cell, read_cell
-from constraint_crdt.crdt.clock import Merge, VectorClock
-from constraint_crdt.crdt.digest import Digest, Replica, StateHash, check_id, check_replica, replica_bytes, writer
+from constraint_crdt.crdt.clock import (
+    Digest,
+    Merge,
+    Replica,
+    StateHash,
+    VectorClock,
+    check_id,
+    check_replica,
+    replica_bytes,
+    writer,
+)
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError

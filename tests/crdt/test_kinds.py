@@ -24,7 +24,7 @@ from constraint_crdt.crdt.cells import (
     require,
     value_of,
 )
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.types.definition import ADD
 
 NEW_KIND = 120

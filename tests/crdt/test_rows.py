@@ -6,8 +6,7 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError, Replica
 from constraint_crdt.crdt.cells import REMOVE, Cell, Run, make_cell, make_removal
-from constraint_crdt.crdt.clock import ClockMark
-from constraint_crdt.crdt.digest import Digest
+from constraint_crdt.crdt.clock import ClockMark, Digest
 from constraint_crdt.crdt.limits import MAX_COUNT, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.types.counters import COUNTS

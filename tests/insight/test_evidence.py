@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from constraint_crdt.crdt.digest import Dot, Replica
+from constraint_crdt.crdt.clock import Dot, Replica
 from constraint_crdt.insight import evidence as changes
 from constraint_crdt.insight.evidence import ChangeLog, Convergence, Evidence, quantile
 from constraint_crdt.protocol.gossip_node import GossipNode

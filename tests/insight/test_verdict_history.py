@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import SECOND, Replica
 from constraint_crdt.insight import history
 from constraint_crdt.insight.history import VerdictHistory
 from constraint_crdt.model import VerdictState

@@ -21,7 +21,7 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Replica, VectorClock, exchange
 from constraint_crdt.crdt.cells import REMOVE, Cell, make_cell
-from constraint_crdt.crdt.digest import Digest
+from constraint_crdt.crdt.clock import Digest
 from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.repair import rebuild
 from constraint_crdt.protocol.messages import WIRE_VERSION, GossipMessage, Resume, decode_message, encode_message

@@ -9,7 +9,7 @@ from time import process_time
 
 import pytest
 
-from constraint_crdt.crdt import digest
+from constraint_crdt.crdt import clock
 from constraint_crdt.simulation.chaos import Chaos
 from constraint_crdt.simulation.histories import History, from_json, replay, shrink, to_json
 from tests.conftest import BUDGET
@@ -25,7 +25,7 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 
 def forget_hashes() -> None:
     """They are remembered, planted ones too."""
-    for each in vars(digest).values():
+    for each in vars(clock).values():
         if hasattr(each, "cache_clear"):
             each.cache_clear()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from constraint_crdt.crdt.cells import Cell, value_of
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.types import increments as stretches
 from constraint_crdt.types import readings
 from constraint_crdt.types.counters import ConstraintGCounter

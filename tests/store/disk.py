@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from constraint_crdt.crdt.cells import REMOVE, make_cell, make_removal
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.store import Store
 from constraint_crdt.store.committer import Changes

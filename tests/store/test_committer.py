@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import Committer, Marker, Store, WritesRefused
 from tests.store.disk import BOOT, ME, account, add, copy_store, loaded, open_store, remove, reopened

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import Life, Store, WritesRefused, marker_for
 from constraint_crdt.store.committer import Changes

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from constraint_crdt.crdt.cells import make_cell
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import Life, Store
 from constraint_crdt.store.committer import Changes

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, Key
-from constraint_crdt.crdt.digest import Dot
+from constraint_crdt.crdt.clock import Dot
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import Store
 from constraint_crdt.store.files import Machine, Marker

@@ -39,8 +39,7 @@ from constraint_crdt.alerts import (
     write_text,
 )
 from constraint_crdt.alerts.delivery import Alert, Look, Teller
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Replica, check_id
+from constraint_crdt.crdt.clock import SECOND, Replica, check_id
 from constraint_crdt.errors import ConstraintCrdtError, StoreError, UnknownName
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.temporal import Spell, TimeRules

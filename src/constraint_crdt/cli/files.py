@@ -62,8 +62,7 @@ from constraint_crdt.cli.output import CommandFailedError, MisuseError, present,
 from constraint_crdt.client import NotFound, WrongInput
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.wire import not_a_node
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import check_id
+from constraint_crdt.crdt.clock import SECOND, check_id
 from constraint_crdt.crdt.limits import MAX_COUNT, TILE_BYTES, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, Key, rank_of, removed_dots
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.crdt.rows import Row, Rows
 from constraint_crdt.errors import ConstraintCrdtError
 

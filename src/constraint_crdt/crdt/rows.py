@@ -33,8 +33,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, Key, Removed, Run, Table, core, removed_dots
-from constraint_crdt.crdt.clock import ClockMark, VectorClock
-from constraint_crdt.crdt.digest import Digest, Replica, StateHash
+from constraint_crdt.crdt.clock import ClockMark, Digest, Replica, StateHash, VectorClock
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, STRETCH, SignedRows, unsettled
 from constraint_crdt.errors import ConstraintCrdtError

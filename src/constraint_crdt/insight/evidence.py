@@ -39,8 +39,7 @@ from math import ceil
 from typing import Protocol
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, core, removed_dots
-from constraint_crdt.crdt.clock import SECOND, ClockMark
-from constraint_crdt.crdt.digest import Dot, Replica, dot_text
+from constraint_crdt.crdt.clock import SECOND, ClockMark, Dot, Replica, dot_text
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import UnknownConstraint
 from constraint_crdt.operations.evidence import (

@@ -32,8 +32,7 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Dot, Replica, dot_text
+from constraint_crdt.crdt.clock import SECOND, Dot, Replica, dot_text
 from constraint_crdt.errors import ConstraintCrdtError, LooseningRefused
 from constraint_crdt.expression.analysis import Edit, Effect, Part, compare_definitions, merge_edits
 from constraint_crdt.expression.cel import Verdict

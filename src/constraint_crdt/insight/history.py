@@ -34,8 +34,7 @@ from typing import Final, NamedTuple, Protocol
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell, split_key
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Dot, Replica
+from constraint_crdt.crdt.clock import SECOND, Dot, Replica
 from constraint_crdt.errors import ConstraintCrdtError, NotKept, UnknownName
 from constraint_crdt.model import IfUnknown, Mode, Scope, VerdictState
 from constraint_crdt.operations.command import show_duration

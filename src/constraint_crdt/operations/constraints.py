@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict, cast
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import dot_text
+from constraint_crdt.crdt.clock import SECOND, dot_text
 from constraint_crdt.errors import ConstraintCrdtError, UnknownConstraint
 from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
 from constraint_crdt.model.selectors import Selector

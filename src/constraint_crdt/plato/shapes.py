@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from constraint_crdt.crdt.digest import check_id
+from constraint_crdt.crdt.clock import check_id
 from constraint_crdt.crdt.limits import COORDINATE_MAX, COORDINATE_MIN, ID_BYTES, MAX_COUNT, SEPARATOR, TILE_BYTES
 from constraint_crdt.errors import ConstraintCrdtError
 

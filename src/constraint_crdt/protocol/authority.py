@@ -27,7 +27,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, Run, core, make_cell, removed_dots, value_of
-from constraint_crdt.crdt.digest import Replica, parse_replica
+from constraint_crdt.crdt.clock import Replica, parse_replica
 from constraint_crdt.crdt.limits import CELL_BYTES
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.signed_rows import (

@@ -23,8 +23,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, S
 from typing import TYPE_CHECKING, ClassVar, TypeVar, Unpack
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
-from constraint_crdt.crdt.clock import HybridClock, VectorClock
-from constraint_crdt.crdt.digest import Dot, Replica, StateHash, check_replica, dot_text
+from constraint_crdt.crdt.clock import Dot, HybridClock, Replica, StateHash, VectorClock, check_replica, dot_text
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES, Limits
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, InvalidValue, UnknownConstraint, UnknownName
 from constraint_crdt.model import IfUnknown, Mode, Scope, Severity

@@ -19,7 +19,7 @@ import math
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
-from constraint_crdt.crdt.digest import Dot
+from constraint_crdt.crdt.clock import Dot
 from constraint_crdt.errors import ConstraintCrdtError, UnknownConstraint
 from constraint_crdt.protocol.gossip_node import GossipNode
 

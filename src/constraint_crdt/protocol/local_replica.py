@@ -25,8 +25,7 @@ from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import Cell
-from constraint_crdt.crdt.clock import SECOND, HybridClock
-from constraint_crdt.crdt.digest import Dot, Replica, check_id, check_replica
+from constraint_crdt.crdt.clock import SECOND, Dot, HybridClock, Replica, check_id, check_replica
 from constraint_crdt.crdt.limits import DURATION_MAX, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ClockInDoubt, ConstraintCrdtError

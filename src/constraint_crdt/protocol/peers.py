@@ -50,8 +50,7 @@ from typing import Generic, Protocol, TypeVar, cast
 import msgspec
 
 from constraint_crdt.crdt.cells import Run, UnboundRun, core, resolve
-from constraint_crdt.crdt.clock import ClockMark, VectorClock
-from constraint_crdt.crdt.digest import Replica, StateHash
+from constraint_crdt.crdt.clock import ClockMark, Replica, StateHash, VectorClock
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.messages import Entry

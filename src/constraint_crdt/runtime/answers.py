@@ -21,8 +21,7 @@ import msgspec
 from constraint_crdt import __version__
 from constraint_crdt.alerts.engine import AlertEngine
 from constraint_crdt.crdt.cells import REMOVE
-from constraint_crdt.crdt.clock import SECOND, VectorClock
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import SECOND, Replica, VectorClock
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.diagnosis import named

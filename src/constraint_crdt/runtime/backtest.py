@@ -25,8 +25,7 @@ import msgspec
 
 from constraint_crdt.alerts import AlertRule, ViolationRate, read_rules
 from constraint_crdt.crdt.cells import read_cell
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import SECOND, Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import check_names
 from constraint_crdt.expression.evaluation import expressions_of

@@ -40,8 +40,7 @@ from typing import NamedTuple, Protocol, cast
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell, core
-from constraint_crdt.crdt.clock import DEFAULT_MAX_SKEW, SECOND
-from constraint_crdt.crdt.digest import Dot, Replica, check_id
+from constraint_crdt.crdt.clock import DEFAULT_MAX_SKEW, SECOND, Dot, Replica, check_id
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.errors import ConstraintCrdtError, ConstraintExists, InvalidType, WritesRefused
 from constraint_crdt.expression import ExpressionError, compile_written

@@ -24,8 +24,7 @@ from time import perf_counter
 from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import Cell
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import SECOND, Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Measurements, assembled, coerced, environment, is_loaded
 from constraint_crdt.expression.evaluation import Evaluation

@@ -29,8 +29,7 @@ from typing import NamedTuple, Protocol
 from constraint_crdt.alerts import AlertRule
 from constraint_crdt.alerts.delivery import Alert
 from constraint_crdt.crdt.cells import Cell, core, registered
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Dot, StateHash
+from constraint_crdt.crdt.clock import SECOND, Dot, StateHash
 from constraint_crdt.crdt.limits import whole_number
 from constraint_crdt.crdt.signed_rows import SIGNATURE
 from constraint_crdt.errors import ConstraintCrdtError

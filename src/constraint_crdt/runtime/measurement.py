@@ -25,7 +25,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from constraint_crdt.crdt.digest import check_id
+from constraint_crdt.crdt.clock import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import check_names, check_value
 from constraint_crdt.expression.cel import Measurements, WindowReader, assembled

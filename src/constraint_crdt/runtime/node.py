@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Literal, Self, Unpack
 import msgspec
 
 from constraint_crdt.crdt.cells import make_key
-from constraint_crdt.crdt.digest import Dot, Replica, check_id
+from constraint_crdt.crdt.clock import Dot, Replica, check_id
 from constraint_crdt.errors import (
     ConstraintCrdtError,
     ConstraintExists,

@@ -34,8 +34,7 @@ import msgspec
 
 from constraint_crdt.alerts import AlertRule
 from constraint_crdt.crdt.cells import Run, make_cell
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import SECOND, Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.judgement import Judge

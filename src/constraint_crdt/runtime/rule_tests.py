@@ -27,8 +27,7 @@ import msgspec
 
 from constraint_crdt.alerts import LOG, AlertRule, check_rules
 from constraint_crdt.crdt.cells import make_cell
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import SECOND, Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.instances import MAX_INSTANCES

@@ -17,8 +17,7 @@ import msgspec
 
 from constraint_crdt.alerts import LOG, NAME_OF_PLACE, PLACE_NAMES, AlertRule, read_rules, wrong_address
 from constraint_crdt.alerts.actions import Action, read_actions
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import check_id
+from constraint_crdt.crdt.clock import SECOND, check_id
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.expression import check_names
 from constraint_crdt.model import close_to, nearest

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Protocol
 
 from constraint_crdt.crdt.cells import Cell, split_key
-from constraint_crdt.crdt.digest import Dot, Replica
+from constraint_crdt.crdt.clock import Dot, Replica
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue, UnknownName
 from constraint_crdt.model import Event, EventKind
 from constraint_crdt.operations.fleet import CounterReport, NodePosition, PositionReport

@@ -25,7 +25,7 @@ from random import Random
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack
 
-from constraint_crdt.crdt.digest import Dot
+from constraint_crdt.crdt.clock import Dot
 from constraint_crdt.errors import GuardBroken, HoldLost, InvalidType, LifecycleError, WrongThread
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.model import Event, IfUnknown, Mode, Scope, Severity

@@ -32,8 +32,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from constraint_crdt.crdt.clock import VectorClock
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica, VectorClock
 from constraint_crdt.model import IfUnknown
 from constraint_crdt.protocol.authority import OPERATOR
 from constraint_crdt.protocol.gossip_node import GossipNode

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from constraint_crdt.crdt.cells import REMOVE, Run, removed_dots
-from constraint_crdt.crdt.clock import VectorClock
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica, VectorClock
 from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE

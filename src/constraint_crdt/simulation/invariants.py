@@ -34,8 +34,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
-from constraint_crdt.crdt.clock import MEASUREMENTS, TRAVEL
-from constraint_crdt.crdt.digest import Dot, Replica, StateHash
+from constraint_crdt.crdt.clock import MEASUREMENTS, TRAVEL, Dot, Replica, StateHash
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.simulation.models import Contribution, Model

@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from math import isclose
 from typing import NamedTuple, TypeAlias
 
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import SECOND, Replica
 from constraint_crdt.model import VerdictState
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.counters import COUNTER, NODE_KEY, SECONDS

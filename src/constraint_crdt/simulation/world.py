@@ -26,7 +26,7 @@ from itertools import islice
 from math import log
 from typing import Any, TypeVar
 
-from constraint_crdt.crdt.digest import StateHash
+from constraint_crdt.crdt.clock import StateHash
 from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
 from constraint_crdt.protocol.peers import HASTE, LinkEstimate, PeerChoice, fanout
 from constraint_crdt.protocol.sites import SPEAKERS, NodeSites, Sites

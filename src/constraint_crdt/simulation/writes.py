@@ -6,8 +6,7 @@ from typing import Final, NamedTuple, TypeAlias, get_args
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import SECOND, Replica
 from constraint_crdt.errors import NoRights, UnknownName
 from constraint_crdt.model import VerdictState
 from constraint_crdt.plato.rooms import apply_delta

@@ -20,8 +20,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from constraint_crdt.crdt.cells import Cell, Key, Run
-from constraint_crdt.crdt.clock import ClockMark
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import ClockMark, Replica
 from constraint_crdt.crdt.rows import Known, Rows
 from constraint_crdt.errors import WritesRefused
 from constraint_crdt.model import DurationHistogram

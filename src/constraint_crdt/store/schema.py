@@ -20,7 +20,7 @@ import msgspec
 
 import constraint_crdt.types  # noqa: F401 - registers the kinds of cells
 from constraint_crdt.crdt.cells import Cell, Key, Run, Stub, read_cell
-from constraint_crdt.crdt.digest import Replica, check_replica
+from constraint_crdt.crdt.clock import Replica, check_replica
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.rows import Seal
 from constraint_crdt.errors import ConstraintCrdtError, StoreError

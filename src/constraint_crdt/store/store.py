@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.crdt.limits import MAX_COUNT, Limits
 from constraint_crdt.crdt.rows import Rows, Seal
 from constraint_crdt.errors import ConstraintCrdtError, StoreError

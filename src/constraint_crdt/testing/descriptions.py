@@ -12,8 +12,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from constraint_crdt.crdt.clock import VectorClock
-from constraint_crdt.crdt.digest import Replica, writer
+from constraint_crdt.crdt.clock import Replica, VectorClock, writer
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.model import VerdictState
 from constraint_crdt.testing.drawn_replicas import (

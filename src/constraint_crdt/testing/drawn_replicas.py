@@ -26,8 +26,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from constraint_crdt.crdt.cells import REMOVABLE, Cell, Run, make_cell, make_key, make_removal
-from constraint_crdt.crdt.clock import VectorClock
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica, VectorClock
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType
 from constraint_crdt.model import IfUnknown, Mode, VerdictState

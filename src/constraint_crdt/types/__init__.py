@@ -32,8 +32,7 @@ from constraint_crdt.types import decay as rates
 from constraint_crdt.types import sketch as bloom
 
 if TYPE_CHECKING:
-    from constraint_crdt.crdt.clock import CausalOrder, Merge
-    from constraint_crdt.crdt.digest import Dot
+    from constraint_crdt.crdt.clock import CausalOrder, Dot, Merge
     from constraint_crdt.gossip import DecayConstraintState, DecayCounter, FleetTile
     from constraint_crdt.model import IfUnknown, VerdictState
     from constraint_crdt.types.counters import ConstraintGCounter, Moves, PNCounter, PNCounters, Seconds
@@ -65,7 +64,7 @@ _MODULE_OF = {
     "ConstraintVerdicts": "constraint_crdt.types.verdicts",
     "DecayConstraintState": "constraint_crdt.gossip",
     "DecayCounter": "constraint_crdt.gossip",
-    "Dot": "constraint_crdt.crdt.digest",
+    "Dot": "constraint_crdt.crdt.clock",
     "EisensteinRegister": "constraint_crdt.types.register",
     "FleetTile": "constraint_crdt.gossip",
     "FleetTiles": "constraint_crdt.types.tiles",

@@ -31,8 +31,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell, make_cell, read_cell, register, require, require_counts, require_text, value_of
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Dot, Replica, check_id, writer
+from constraint_crdt.crdt.clock import SECOND, Dot, Replica, check_id, writer
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError

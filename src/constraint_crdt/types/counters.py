@@ -22,7 +22,7 @@ from typing import Final, NamedTuple, Self
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell, Key, core, make_cell, make_removal, register, require_counts, value_of
-from constraint_crdt.crdt.digest import Replica, check_id, writer
+from constraint_crdt.crdt.clock import Replica, check_id, writer
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
 from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.errors import ConstraintCrdtError, CountTooLarge, InvalidValue

@@ -27,8 +27,7 @@ from typing import Final, NamedTuple, Protocol, TypedDict, TypeVar, runtime_chec
 import msgspec
 
 from constraint_crdt.crdt.cells import READERS, Cell, core, register, require, require_counts
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Dot, check_id
+from constraint_crdt.crdt.clock import SECOND, Dot, check_id
 from constraint_crdt.crdt.limits import (
     ABOUT_BYTES,
     DURATION_MAX,

@@ -36,7 +36,7 @@ from constraint_crdt.crdt.cells import (
     split_key,
     value_of,
 )
-from constraint_crdt.crdt.digest import Replica, check_id, writer
+from constraint_crdt.crdt.clock import Replica, check_id, writer
 from constraint_crdt.crdt.limits import MAX_COUNT, whole_number
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.types.counters import ZERO, Counts, check_pair

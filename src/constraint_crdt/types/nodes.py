@@ -47,7 +47,7 @@ from constraint_crdt.crdt.cells import (
     require_text,
     value_of,
 )
-from constraint_crdt.crdt.digest import Dot, Replica, writer
+from constraint_crdt.crdt.clock import Dot, Replica, writer
 from constraint_crdt.crdt.limits import ID_BYTES
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.signed_rows import HASH_BYTES, ROOT_BYTES

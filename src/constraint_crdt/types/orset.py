@@ -22,7 +22,7 @@ from heapq import heapify, heappop, heappush
 from operator import attrgetter
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, Key, core, make_cell, make_removal, removed_dots
-from constraint_crdt.crdt.digest import Replica, check_id, writer
+from constraint_crdt.crdt.clock import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.errors import ConstraintInConflict, UnknownConstraint
 from constraint_crdt.model import IfUnknown, Mode, Scope, Severity, html_table

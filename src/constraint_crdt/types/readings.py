@@ -35,8 +35,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell, make_cell, register, require, require_counts, value_of
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Replica, check_id, writer
+from constraint_crdt.crdt.clock import SECOND, Replica, check_id, writer
 from constraint_crdt.crdt.limits import DURATION_MAX, ID_BYTES, MAX_COUNT, real_number
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError

@@ -25,7 +25,7 @@ from constraint_crdt.crdt.cells import (
     require_text,
     value_of,
 )
-from constraint_crdt.crdt.digest import Replica, parse_replica, writer
+from constraint_crdt.crdt.clock import Replica, parse_replica, writer
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.types.view import IndexedView

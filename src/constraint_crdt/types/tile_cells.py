@@ -45,7 +45,7 @@ from constraint_crdt.crdt.cells import (
     require_text,
     value_of,
 )
-from constraint_crdt.crdt.digest import Replica, check_id, writer
+from constraint_crdt.crdt.clock import Replica, check_id, writer
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, PAGE_BYTES, TILE_BYTES, whole_number
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, CountTooLarge, InvalidType, InvalidValue

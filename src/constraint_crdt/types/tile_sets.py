@@ -16,7 +16,7 @@ from operator import index
 from typing import ClassVar
 
 from constraint_crdt.crdt.cells import SEPARATOR, Cell, make_cell, removals_of, value_of
-from constraint_crdt.crdt.digest import Replica, check_id, parse_replica, writer
+from constraint_crdt.crdt.clock import Replica, check_id, parse_replica, writer
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import Cell, make_cell, make_key, removals_of, value_of
-from constraint_crdt.crdt.digest import Digest, Dot, Replica, StateHash, writer
+from constraint_crdt.crdt.clock import Digest, Dot, Replica, StateHash, writer
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName

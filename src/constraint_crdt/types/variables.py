@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell, make_cell, register, require, require_counts, require_text, value_of
-from constraint_crdt.crdt.digest import Replica, check_id, writer
+from constraint_crdt.crdt.clock import Replica, check_id, writer
 from constraint_crdt.crdt.limits import CELL_BYTES, MAX_COUNT
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import InvalidType
