@@ -546,7 +546,7 @@ def _secret_of(action: Action) -> bytes:
 
 
 class Broker(Protocol):
-    """Where messages are published; see `sources.mqtt.Publisher`."""
+    """Where messages are published; see `sources.pushed.Publisher`."""
 
     def publish(self, topic: str, payload: bytes, media_type: str, *, retain: bool = False) -> None:
         """Blocks until the broker has the message. Raises `SourceError`."""
@@ -554,7 +554,7 @@ class Broker(Protocol):
 
 def _publisher_of(action: Action) -> Broker:
     """The publisher of an action. Raises `ConstraintCrdtError`."""
-    from constraint_crdt.sources.mqtt import Publisher  # for actions at a broker only
+    from constraint_crdt.sources.pushed import Publisher  # for actions at a broker only
 
     try:
         return Publisher(action.mqtt, action, TIMEOUT)

@@ -8,8 +8,8 @@
     every = "10s"
     fields = { battery_percent = "battery.charge", runtime_s = { path = "battery.runtime", unknown = [-1] } }
 
-This module declares the kinds and checks the tables. `reader` reads a source for a node, `formats`, `robots` and `sparkplug` decode
-payloads, and the other modules have a kind or several each. They load their libraries at the first use.
+This module declares the kinds and checks the tables. `reader` reads a source for a node, `formats` decodes payloads, `polled` has
+the kinds that are asked, and `pushed` those that send by themselves. They load their libraries at the first use.
 
 Rules kept here:
 
@@ -54,7 +54,7 @@ class SourceKind(NamedTuple):
     """A kind of source."""
 
     module: str
-    """The module of this package with its class `Reader`."""
+    """The module of this package whose `open_source` makes its reader."""
     needs: tuple[str, ...]
     takes: tuple[str, ...] = ()
     """The keys of a table for this kind, beside those of all kinds: those that it must have, and others."""
@@ -67,17 +67,17 @@ class SourceKind(NamedTuple):
 KINDS: Final[Mapping[str, SourceKind]] = {
     "command": SourceKind("polled", ("command",), ("timeout",), ("json", "pairs", "nagios", "number", "text", "nmea")),
     "http": SourceKind("polled", ("url",), ("timeout", "token_file", "ca"), PAYLOAD_FORMATS),
-    "prometheus": SourceKind("prometheus", ("url",), ("timeout", "token_file", "ca"), needs_fields=True),
+    "prometheus": SourceKind("polled", ("url",), ("timeout", "token_file", "ca"), needs_fields=True),
     "file": SourceKind("polled", ("file",), (), PAYLOAD_FORMATS, every=1.0),
     "mqtt": SourceKind(
-        "mqtt",
+        "pushed",
         ("url", "topics"),
         ("username", "password_file", "ca", "certificate", "key", "client_id"),
         (*PAYLOAD_FORMATS, "sparkplug", "vda5050"),
         every=0.2,
     ),
-    "zenoh": SourceKind("zenoh", ("keys",), ("type", "connect"), (*PAYLOAD_FORMATS, "ros2", "vda5050"), every=0.2),
-    "mavlink": SourceKind("mavlink", ("address",), (), every=0.2),
+    "zenoh": SourceKind("pushed", ("keys",), ("type", "connect"), (*PAYLOAD_FORMATS, "ros2", "vda5050"), every=0.2),
+    "mavlink": SourceKind("pushed", ("address",), (), every=0.2),
 }
 """The kinds by name."""
 
