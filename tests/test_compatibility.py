@@ -11,8 +11,7 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, MemoryNetwork, Node, NodeSettings, Replica
 from constraint_crdt.crdt.cells import RANKS, READERS, REMOVABLE, Cell, make_cell, make_removal, read_cell, registered
-from constraint_crdt.model import Mode, VerdictState
-from constraint_crdt.model.selectors import parse_selector
+from constraint_crdt.model import Mode, VerdictState, parse_selector
 from constraint_crdt.protocol.messages import decode_message, encode_message
 from constraint_crdt.simulation.recorder import Replay, decode_frames, encode_frame
 from constraint_crdt.state import ConstraintState, from_json, to_json

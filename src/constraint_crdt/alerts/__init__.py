@@ -52,8 +52,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.evidence import Convergence, Coverage, DefinitionClock, Evidence
 from constraint_crdt.insight.history import NodeRates
-from constraint_crdt.model import Mode, VerdictState, close_to, nearest
-from constraint_crdt.model.selectors import parse_selector
+from constraint_crdt.model import Mode, VerdictState, close_to, nearest, parse_selector
 from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.operations.counts import ConstraintRate
 from constraint_crdt.protocol.gossip_node import GossipNode

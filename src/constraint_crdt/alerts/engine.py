@@ -43,8 +43,7 @@ from constraint_crdt.crdt.clock import SECOND, Replica, check_id
 from constraint_crdt.errors import ConstraintCrdtError, StoreError, UnknownName
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.temporal import Spell, TimeRules
-from constraint_crdt.model import VerdictState
-from constraint_crdt.model.selectors import parse_selector
+from constraint_crdt.model import VerdictState, parse_selector
 from constraint_crdt.operations.alerts import (
     DEFAULT_ACKNOWLEDGEMENT,
     DEFAULT_SILENCE,

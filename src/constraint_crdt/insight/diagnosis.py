@@ -24,8 +24,7 @@ from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import Evaluation, expressions_of
 from constraint_crdt.insight.evidence import Evidence, LivePeers
 from constraint_crdt.insight.history import SizeLimit
-from constraint_crdt.model import Scope, VerdictState, close_to, counted
-from constraint_crdt.model.selectors import Label, Selector
+from constraint_crdt.model import Label, Scope, Selector, VerdictState, close_to, counted
 from constraint_crdt.operations.constraints import reported_disabling, show_disabled
 from constraint_crdt.operations.nodes import LinkProtection, slow_links
 from constraint_crdt.operations.service import DiagnosisReport, Finding, Level, worst_of

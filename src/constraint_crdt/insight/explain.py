@@ -42,8 +42,7 @@ from constraint_crdt.expression.instances import flattened, variable_of
 from constraint_crdt.expression.judgement import Instances, Ruling
 from constraint_crdt.insight.evidence import Coverage, Evidence, LoggedChange
 from constraint_crdt.insight.history import NodeRates
-from constraint_crdt.model import IfUnknown, Mode, Severity, VerdictState
-from constraint_crdt.model.selectors import Selector
+from constraint_crdt.model import IfUnknown, Mode, Selector, Severity, VerdictState
 from constraint_crdt.operations.budgets import AwaitedNode, BudgetDefinitionReport, BudgetExplanation, BudgetReport
 from constraint_crdt.operations.constraints import (
     DISABLED,

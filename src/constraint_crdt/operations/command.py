@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.model.selectors import SelectorError, make_selector, parse_selector
+from constraint_crdt.model import SelectorError, make_selector, parse_selector
 
 if TYPE_CHECKING:
     from argparse import Namespace

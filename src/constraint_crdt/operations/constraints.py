@@ -12,8 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from constraint_crdt.crdt.clock import SECOND, dot_text
 from constraint_crdt.errors import ConstraintCrdtError, UnknownConstraint
-from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
-from constraint_crdt.model.selectors import Selector
+from constraint_crdt.model import IfUnknown, Mode, Scope, Selector, Severity
 from constraint_crdt.operations.command import (
     Column,
     Command,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
-from constraint_crdt.model.selectors import Operator
+from constraint_crdt.model import Operator
 from constraint_crdt.operations.command import (
     Column,
     Command,

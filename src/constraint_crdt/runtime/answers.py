@@ -28,8 +28,7 @@ from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.evidence import Convergence, DefinitionClock
 from constraint_crdt.insight.explain import state_here, violated_nodes
 from constraint_crdt.insight.history import VerdictHistory
-from constraint_crdt.model import DurationHistogram, Event, EventKind, Mode, Severity, VerdictState, counted
-from constraint_crdt.model.selectors import Selector
+from constraint_crdt.model import DurationHistogram, Event, EventKind, Mode, Selector, Severity, VerdictState, counted
 from constraint_crdt.operations.command import show_length, show_time
 from constraint_crdt.operations.constraints import (
     DISABLED,

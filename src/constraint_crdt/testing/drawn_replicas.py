@@ -29,8 +29,7 @@ from constraint_crdt.crdt.cells import REMOVABLE, Cell, Run, make_cell, make_key
 from constraint_crdt.crdt.clock import Replica, VectorClock
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType
-from constraint_crdt.model import IfUnknown, Mode, VerdictState
-from constraint_crdt.model.selectors import Operator, Requirement
+from constraint_crdt.model import IfUnknown, Mode, Operator, Requirement, VerdictState
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipMessage, decode_message, encode_message
 from constraint_crdt.protocol.transfers import split_message

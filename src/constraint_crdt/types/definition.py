@@ -39,13 +39,16 @@ from constraint_crdt.crdt.limits import (
     whole_number,
 )
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType
-from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
-from constraint_crdt.model.selectors import (
+from constraint_crdt.model import (
     EVERYTHING,
+    IfUnknown,
     Label,
+    Mode,
     Operator,
     Requirement,
+    Scope,
     Selector,
+    Severity,
     make_selector,
     parse_selector,
 )

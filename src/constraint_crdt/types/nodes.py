@@ -52,7 +52,7 @@ from constraint_crdt.crdt.limits import ID_BYTES
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.signed_rows import HASH_BYTES, ROOT_BYTES
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
-from constraint_crdt.model.selectors import Label
+from constraint_crdt.model import Label
 from constraint_crdt.types.definition import check_wire_labels
 from constraint_crdt.types.view import IndexedView
 
