@@ -34,7 +34,7 @@ RAISED = {
     ("http/openapi.py", "NotImplementedError"),  # a type of a field without a schema: a mistake in the package
     ("http/endpoint.py", "RuntimeError"),  # the same, of an operation
     ("store/files.py", "OSError"),  # caught in the same module
-    ("store/schema.py", "ValueError"),  # the same
+    ("store/store.py", "ValueError"),  # the same
     ("identity/certificates.py", "ValueError"),  # the same
     ("identity/invitations.py", "ValueError"),  # the same
     ("client/wire.py", "ValueError"),  # caught by the clients

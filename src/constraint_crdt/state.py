@@ -37,20 +37,17 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.model import IfUnknown, Mode, Scope, html_fields
 from constraint_crdt.types.alerts import FleetRules, Silences, ToldAlerts, WaysOut
 from constraint_crdt.types.budgets import Budgets
-from constraint_crdt.types.changes import ChangeHistory, Switches
-from constraint_crdt.types.counters import ConstraintGCounter, PNCounters
+from constraint_crdt.types.counters import ConstraintGCounter, PNCounters, RoomIncrements
 from constraint_crdt.types.decay import MAX_SKEW, Ages, DecayConstraintState, DecayCounter
 from constraint_crdt.types.definition import ADD, Definition, Labels, check_labels, read_addition
-from constraint_crdt.types.increments import RoomIncrements
 from constraint_crdt.types.nodes import NODE, AuditLog, NodeValue, Retirements, node_value
-from constraint_crdt.types.orset import Change, ConstraintORSet
+from constraint_crdt.types.orset import Change, ChangeHistory, ConstraintORSet, Switches
 from constraint_crdt.types.parameters import Parameters
-from constraint_crdt.types.readings import SharedReadings
 from constraint_crdt.types.register import EisensteinRegister, Position
 from constraint_crdt.types.rollouts import Rollouts, StagedNodes
 from constraint_crdt.types.sketch import DELTA, EPSILON, BloomCRDT, Blooms, BloomShape, SketchCRDT, Sketches, SketchShape
 from constraint_crdt.types.tiles import FleetTiles
-from constraint_crdt.types.variables import MeasuredVariables
+from constraint_crdt.types.variables import MeasuredVariables, SharedReadings
 from constraint_crdt.types.verdicts import ConstraintVerdicts
 from constraint_crdt.types.view import no_time
 

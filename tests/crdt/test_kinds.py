@@ -50,7 +50,7 @@ def new_kind() -> Iterator[None]:
 
 
 def test_the_codec_and_the_store_read_cells() -> None:
-    assert {"protocol.messages", "store.schema", "state", "simulation.recorder"} <= set(READING_MODULES)
+    assert {"protocol.messages", "store.store", "state", "simulation.recorder"} <= set(READING_MODULES)
 
 
 @pytest.mark.processes

@@ -21,7 +21,7 @@ from constraint_crdt.simulation.steps import (
     WholeExchange,
 )
 from constraint_crdt.simulation.writes import AGAIN, TOGETHER
-from constraint_crdt.types.increments import APPLIED, FOLD_AT
+from constraint_crdt.types.counters import APPLIED, FOLD_AT
 
 MEMBERS = (NodeStart("a", 1), NodeStart("b", 11), NodeStart("c", 2))
 NOON = 10**6 * SECOND

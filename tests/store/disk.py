@@ -11,7 +11,7 @@ from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.store import Store
 from constraint_crdt.store.committer import Changes
 from constraint_crdt.store.files import Machine, Marker
-from constraint_crdt.store.schema import CommitBatch
+from constraint_crdt.store.store import CommitBatch
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD
 

@@ -68,8 +68,8 @@ from constraint_crdt.types.alerts import (
     Silence,
     SilenceValue,
 )
-from constraint_crdt.types.changes import Subject
 from constraint_crdt.types.nodes import cut
+from constraint_crdt.types.orset import Subject
 
 LOOK_EVERY = 1.0
 """Seconds between two evaluations."""

@@ -68,9 +68,8 @@ from constraint_crdt.expression.temporal import (
 )
 from constraint_crdt.expression.windows import requirements
 from constraint_crdt.model import Mode, Scope, VerdictState
-from constraint_crdt.types.changes import Switches
 from constraint_crdt.types.definition import Definition
-from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.orset import ConstraintORSet, Switches
 from constraint_crdt.types.parameters import PARAM, BoundDefinition
 from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict, input_texts, shortened_inputs
 

@@ -74,7 +74,7 @@ from constraint_crdt.types.counters import ZERO, Seconds, Times
 from constraint_crdt.types.definition import ADD, Addition, Definition, joined
 from constraint_crdt.types.orset import is_conflict
 from constraint_crdt.types.parameters import Bound, Setting, SetValue, bind, choose, literal, read_parameters
-from constraint_crdt.types.readings import Scalar
+from constraint_crdt.types.variables import Scalar
 from constraint_crdt.types.verdicts import VIOLATED_STATES, ConstraintVerdicts, NodeVerdict, value_text
 
 NAMED = 3

@@ -44,7 +44,10 @@ from constraint_crdt.operations.rules import HistoryEntry, RevertReport, RevertS
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.alerts import ACTOR_BYTES, ALERT_RULE, SILENCE, Silence, read_rule
-from constraint_crdt.types.changes import (
+from constraint_crdt.types.decay import LN2, NODE_KEY, RATE, Pair, Rates, decayed, rates_of
+from constraint_crdt.types.definition import ADD, Definition
+from constraint_crdt.types.nodes import AuditEntry, Cause, cut
+from constraint_crdt.types.orset import (
     ALL,
     SWITCH,
     RecordedChange,
@@ -54,11 +57,8 @@ from constraint_crdt.types.changes import (
     read_definitions,
     read_switch,
 )
-from constraint_crdt.types.decay import LN2, NODE_KEY, RATE, Pair, Rates, decayed, rates_of
-from constraint_crdt.types.definition import ADD, Definition
-from constraint_crdt.types.nodes import AuditEntry, Cause, cut
 from constraint_crdt.types.parameters import PARAMETER, ParameterValue, literal, read_setting
-from constraint_crdt.types.readings import Scalar, read_scalar
+from constraint_crdt.types.variables import Scalar, read_scalar
 from constraint_crdt.types.verdicts import VERDICT, NodeVerdict, read_verdict
 
 NOTHING_LEFT = 0.0005

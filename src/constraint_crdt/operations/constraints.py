@@ -58,9 +58,9 @@ if TYPE_CHECKING:
     from constraint_crdt.expression.judgement import Instances
     from constraint_crdt.operations.evidence import StandingDefinition, ViolationReport
     from constraint_crdt.runtime.node import Node
-    from constraint_crdt.types.changes import Switch
     from constraint_crdt.types.counters import Seconds
     from constraint_crdt.types.definition import Definition, DefinitionFields
+    from constraint_crdt.types.orset import Switch
     from constraint_crdt.types.rollouts import Rollouts
     from constraint_crdt.types.verdicts import NodeVerdict
 

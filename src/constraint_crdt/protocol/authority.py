@@ -44,7 +44,6 @@ from constraint_crdt.crdt.signed_rows import (
 from constraint_crdt.errors import ConstraintCrdtError, NotPermitted
 from constraint_crdt.types.alerts import ALERT_RULE, SILENCE
 from constraint_crdt.types.budgets import BUDGET
-from constraint_crdt.types.changes import CHANGE, SWITCH
 from constraint_crdt.types.counters import COUNTS, SECONDS
 from constraint_crdt.types.decay import RATE
 from constraint_crdt.types.definition import ADD
@@ -62,10 +61,10 @@ from constraint_crdt.types.nodes import (
     revoke_value,
     vouch_value,
 )
+from constraint_crdt.types.orset import CHANGE, SWITCH
 from constraint_crdt.types.parameters import PARAMETER
-from constraint_crdt.types.readings import READING
 from constraint_crdt.types.rollouts import ROLLOUT
-from constraint_crdt.types.variables import VARIABLES
+from constraint_crdt.types.variables import READING, VARIABLES
 from constraint_crdt.types.verdicts import VERDICT
 
 OBSERVER: Final = "observer"

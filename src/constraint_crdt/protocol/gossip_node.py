@@ -44,7 +44,6 @@ from constraint_crdt.protocol.messages import (
 from constraint_crdt.protocol.peers import DeltaTracker, LinkEstimates
 from constraint_crdt.protocol.transfers import EncodedMessage, InboundTransfers, OutboundTransfers, encoded_apart
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.changes import ALL, Switch
 from constraint_crdt.types.definition import (
     ADD,
     Definition,
@@ -60,11 +59,10 @@ from constraint_crdt.types.definition import (
     expiry_time,
     joined,
 )
-from constraint_crdt.types.orset import Change
+from constraint_crdt.types.orset import ALL, Change, Switch
 from constraint_crdt.types.parameters import bind, parameters_of
-from constraint_crdt.types.readings import Reading
 from constraint_crdt.types.register import Position
-from constraint_crdt.types.variables import VariableKind
+from constraint_crdt.types.variables import Reading, VariableKind
 from constraint_crdt.types.verdicts import NodeVerdict
 
 if TYPE_CHECKING:  # loaded with the first definition or evaluation: a fifth of the time to import the rest

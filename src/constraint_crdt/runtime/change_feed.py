@@ -19,7 +19,7 @@ skew of clocks (a wrong clock was set right), the constraint is published as add
 definition differs. An addition that had ended before it was heard of is published as an expiry, with this in its detail.
 
 The audit: an entry after a change of constraints or membership tells its actor and its reason. The actor is that of `acting_as`,
-else that of the node. The history keeps the state that the change replaced, in the same write (`types.changes`).
+else that of the node. The history keeps the state that the change replaced, in the same write (`types.orset`).
 
 Batches of changes: for writers faster than a commit to disk per change.
 
@@ -58,7 +58,6 @@ from constraint_crdt.operations.constraints import (
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode, Result
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.changes import ALL, Before, Subject, Turned, before_change
 from constraint_crdt.types.counters import COUNTS, NODE_KEY, count_of, counts_value
 from constraint_crdt.types.definition import (
     ADD,
@@ -70,7 +69,7 @@ from constraint_crdt.types.definition import (
     expiry_time,
     read_addition,
 )
-from constraint_crdt.types.orset import DOTS_PER_REMOVAL, is_conflict
+from constraint_crdt.types.orset import ALL, DOTS_PER_REMOVAL, Before, Subject, Turned, before_change, is_conflict
 
 
 class ChangeOrigin(enum.Enum):

@@ -46,12 +46,11 @@ from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.types.alerts import Silence
-from constraint_crdt.types.changes import ALL, SWITCH, Turned
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.decay import RATE
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.nodes import AuditEntry
-from constraint_crdt.types.orset import strictest
+from constraint_crdt.types.orset import ALL, SWITCH, Turned, strictest
 from constraint_crdt.types.parameters import told_setting
 from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict
 

@@ -60,8 +60,8 @@ from constraint_crdt.runtime.settings import NodeSettings, is_loopback
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
 from constraint_crdt.sources.reader import SourceReader, find_trouble, reader_of
 from constraint_crdt.transport import LinkingTransport, Peer, Sought, Transport, Unreachable
-from constraint_crdt.types.changes import Subject
 from constraint_crdt.types.nodes import NODE, REVOKE, cut, node_value, revoke_value
+from constraint_crdt.types.orset import Subject
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.identity import Identity

@@ -75,10 +75,9 @@ from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
 from constraint_crdt.types.alerts import ALERT_RULE
-from constraint_crdt.types.changes import ALL, SWITCH, Subject
 from constraint_crdt.types.definition import ADD, DefinitionFields, Selection, check_selector, duration_ns, time_ns, with_mode
 from constraint_crdt.types.nodes import AuditEntry
-from constraint_crdt.types.orset import Change
+from constraint_crdt.types.orset import ALL, SWITCH, Change, Subject
 from constraint_crdt.types.parameters import PARAMETER, check_parameter_name, check_parameter_value
 from constraint_crdt.types.register import Position
 

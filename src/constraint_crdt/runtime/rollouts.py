@@ -45,10 +45,9 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.sites import weight
 from constraint_crdt.runtime.change_feed import ChangeFeed, acting_as, check_definitions
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.changes import SWITCH, Subject
 from constraint_crdt.types.definition import ADD, Definition, check_definition, duration_ns
 from constraint_crdt.types.nodes import cut
-from constraint_crdt.types.orset import is_conflict
+from constraint_crdt.types.orset import SWITCH, Subject, is_conflict
 from constraint_crdt.types.rollouts import (
     DETAIL_BYTES,
     GATE_BYTES,

@@ -28,7 +28,7 @@ from constraint_crdt.runtime.exchange_loop import PeerChoiceRule
 from constraint_crdt.sources import SourceSettings, read_sources
 from constraint_crdt.types.decay import DEFAULT_HALF_LIVES, check_half_lives
 from constraint_crdt.types.definition import check_labels
-from constraint_crdt.types.readings import EVERY, MOST_READINGS, Share, make_share
+from constraint_crdt.types.variables import EVERY, MOST_READINGS, Share, make_share
 
 Role = Literal["auto", "peer", "router", "client"]
 

@@ -57,14 +57,12 @@ from constraint_crdt.simulation.steps import (
     Write,
 )
 from constraint_crdt.types.budgets import NO_HOLDS
-from constraint_crdt.types.counters import COUNTS, NODE_KEY, counts_value
+from constraint_crdt.types.counters import APPLIED, COUNTS, NODE_KEY, counts_value
 from constraint_crdt.types.decay import DECAY, RATE
 from constraint_crdt.types.definition import ADD, Definition
-from constraint_crdt.types.increments import APPLIED
 from constraint_crdt.types.nodes import NODE, RETIRE, node_value
-from constraint_crdt.types.readings import TENTH, Reading
 from constraint_crdt.types.sketch import BloomCRDT, BloomShape, SketchCRDT, SketchShape
-from constraint_crdt.types.variables import VARIABLES, VariableKind
+from constraint_crdt.types.variables import TENTH, VARIABLES, Reading, VariableKind
 from constraint_crdt.types.verdicts import VERDICT, NodeVerdict
 
 TILE_ACTS: Final = ("put", "delete", "restore", "purge", "tag", "untag")

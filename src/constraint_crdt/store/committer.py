@@ -24,8 +24,7 @@ from constraint_crdt.crdt.clock import ClockMark, Replica
 from constraint_crdt.crdt.rows import Known, Rows
 from constraint_crdt.errors import WritesRefused
 from constraint_crdt.model import DurationHistogram
-from constraint_crdt.store.schema import CommitBatch, Fallen, Life
-from constraint_crdt.store.store import Store
+from constraint_crdt.store.store import CommitBatch, Fallen, Life, Store
 
 RETRY_SECONDS = 1.0
 """Seconds between two attempts while the disk refuses writes and no change comes."""

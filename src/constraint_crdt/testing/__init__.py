@@ -53,19 +53,16 @@ from constraint_crdt.testing.laws import (
     monotone,
     truncation_safe,
 )
-from constraint_crdt.types.changes import ChangeHistory, Switches
-from constraint_crdt.types.counters import COUNTS, SECONDS, ConstraintGCounter, PNCounter
+from constraint_crdt.types.counters import COUNTS, SECONDS, ConstraintGCounter, PNCounter, RoomIncrements
 from constraint_crdt.types.decay import DecayConstraintState, DecayCounter
 from constraint_crdt.types.definition import ADD
-from constraint_crdt.types.increments import RoomIncrements
-from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.orset import ChangeHistory, ConstraintORSet, Switches
 from constraint_crdt.types.parameters import Parameters
-from constraint_crdt.types.readings import SharedReadings
 from constraint_crdt.types.register import POSITION, EisensteinRegister
 from constraint_crdt.types.rollouts import Rollouts, StagedNodes
 from constraint_crdt.types.sketch import BloomCRDT, SketchCRDT
 from constraint_crdt.types.tiles import FleetTile
-from constraint_crdt.types.variables import MeasuredVariables
+from constraint_crdt.types.variables import MeasuredVariables, SharedReadings
 from constraint_crdt.types.verdicts import VERDICT, ConstraintVerdicts
 
 __all__ = [

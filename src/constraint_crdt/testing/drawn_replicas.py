@@ -34,13 +34,13 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipMessage, decode_message, encode_message
 from constraint_crdt.protocol.transfers import split_message
 from constraint_crdt.state import ConstraintState, from_json, to_json
-from constraint_crdt.types.changes import CHANGE, SWITCH
 from constraint_crdt.types.counters import COUNTS, SECONDS, make_seconds
 from constraint_crdt.types.definition import ADD, MEANING, Definition, wire_definition
+from constraint_crdt.types.orset import CHANGE, SWITCH
 from constraint_crdt.types.parameters import PARAMETER
-from constraint_crdt.types.readings import NAMES, READING
 from constraint_crdt.types.register import POSITION
 from constraint_crdt.types.rollouts import PLAN, ROLLOUT, STAGED, STEP
+from constraint_crdt.types.variables import NAMES, READING
 from constraint_crdt.types.verdicts import VERDICT, NodeVerdict, make_verdict
 from constraint_crdt.types.view import View
 

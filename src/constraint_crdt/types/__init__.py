@@ -1,4 +1,4 @@
-"""The CRDT types, a file for each: kinds of cells, wire values, bounds, and views.
+"""The CRDT types, a file for those of a subject: kinds of cells, wire values, bounds, and views.
 
 Importing a type registers the kinds of all types, so `read_cell` validates every known kind. The public names are loaded on their
 first use. Those with a clock, `DecayCounter`, `DecayConstraintState` and `FleetTile`, have the clock of this machine by default.
@@ -10,48 +10,39 @@ from constraint_crdt import lazy_names
 from constraint_crdt.types import (
     alerts,
     budgets,
-    changes,
     counters,
     decay,
     definition,
-    increments,
     nodes,
     orset,
     parameters,
-    readings,
     register,
     rollouts,
     sketch,
     tile_cells,
-    tile_sets,
     tiles,
     variables,
     verdicts,
 )
-from constraint_crdt.types import decay as rates
-from constraint_crdt.types import sketch as bloom
 
 if TYPE_CHECKING:
     from constraint_crdt.crdt.clock import CausalOrder, Dot, Merge
     from constraint_crdt.gossip import DecayConstraintState, DecayCounter, FleetTile
     from constraint_crdt.model import IfUnknown, VerdictState
-    from constraint_crdt.types.counters import ConstraintGCounter, Moves, PNCounter, PNCounters, Seconds
+    from constraint_crdt.types.counters import ConstraintGCounter, Moves, PNCounter, PNCounters, RoomIncrements, Seconds
     from constraint_crdt.types.decay import Rates
     from constraint_crdt.types.definition import Addition
-    from constraint_crdt.types.increments import RoomIncrements
     from constraint_crdt.types.orset import ConstraintORSet
     from constraint_crdt.types.parameters import Parameters
-    from constraint_crdt.types.readings import Reading, SharedReadings
     from constraint_crdt.types.register import EisensteinRegister, eisenstein_norm, hex_distance
     from constraint_crdt.types.sketch import BloomCRDT, Frequent, SketchCRDT
     from constraint_crdt.types.tiles import FleetTiles
-    from constraint_crdt.types.variables import MeasuredVariables, VariableKind
+    from constraint_crdt.types.variables import MeasuredVariables, Reading, SharedReadings, VariableKind
     from constraint_crdt.types.verdicts import ConstraintVerdicts, NodeVerdict
 
 _REGISTERED = (
-    alerts, bloom, budgets, changes, counters, decay, definition, increments, nodes, orset, parameters, rates, readings, register,
-    rollouts,
-    sketch, tile_cells, tile_sets, tiles, variables, verdicts,
+    alerts, budgets, counters, decay, definition, nodes, orset, parameters, register, rollouts, sketch, tile_cells, tiles,
+    variables, verdicts,
 )  # fmt: skip
 """The modules that register kinds."""
 
@@ -78,10 +69,10 @@ _MODULE_OF = {
     "PNCounters": "constraint_crdt.types.counters",
     "Parameters": "constraint_crdt.types.parameters",
     "Rates": "constraint_crdt.types.decay",
-    "Reading": "constraint_crdt.types.readings",
-    "RoomIncrements": "constraint_crdt.types.increments",
+    "Reading": "constraint_crdt.types.variables",
+    "RoomIncrements": "constraint_crdt.types.counters",
     "Seconds": "constraint_crdt.types.counters",
-    "SharedReadings": "constraint_crdt.types.readings",
+    "SharedReadings": "constraint_crdt.types.variables",
     "SketchCRDT": "constraint_crdt.types.sketch",
     "VariableKind": "constraint_crdt.types.variables",
     "VerdictState": "constraint_crdt.model",

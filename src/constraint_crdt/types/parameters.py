@@ -33,7 +33,7 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, UnknownName
 from constraint_crdt.model import EVERYTHING, Selector, SelectorError, parse_selector
 from constraint_crdt.types.definition import Definition, Selection, check_selector
-from constraint_crdt.types.readings import Scalar, read_scalar, wire_scalar
+from constraint_crdt.types.variables import Scalar, read_scalar, wire_scalar
 from constraint_crdt.types.view import IndexedView
 
 PARAMETER: Final = 41

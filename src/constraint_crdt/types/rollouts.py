@@ -50,10 +50,9 @@ from constraint_crdt.crdt.limits import CELL_BYTES, ID_BYTES
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
 from constraint_crdt.model import Selector, parse_selector
-from constraint_crdt.types.changes import Switches, read_definitions
 from constraint_crdt.types.definition import ADD, Definition, read_addition, wire_definition
 from constraint_crdt.types.nodes import RETIRE, cut
-from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.orset import ConstraintORSet, Switches, read_definitions
 from constraint_crdt.types.view import IndexedView
 
 ROLLOUT: Final = 47
