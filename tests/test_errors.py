@@ -18,7 +18,7 @@ from constraint_crdt.errors import (
     WrongThread,
 )
 from constraint_crdt.expression import ExpressionError
-from constraint_crdt.plato.shapes import PlatoFieldError
+from constraint_crdt.plato import PlatoFieldError
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.state import ConstraintState, StateFileError
 from constraint_crdt.types.counters import ConstraintGCounter

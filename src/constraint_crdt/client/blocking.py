@@ -51,8 +51,8 @@ from constraint_crdt.client.wire import (
 )
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.operations.operation import Operation
+from constraint_crdt.plato import PlatoDelta, PlatoRoom, PlatoTile
 from constraint_crdt.plato.rooms import plato_tile
-from constraint_crdt.plato.shapes import PlatoDelta, PlatoRoom, PlatoTile
 from constraint_crdt.types.tiles import FleetTile
 
 Request = TypeVar("Request", bound=msgspec.Struct)

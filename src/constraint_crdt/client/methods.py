@@ -61,7 +61,7 @@ from constraint_crdt.operations.service import AuditReport, DiagnosisReport, Hea
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
 from constraint_crdt.operations.variables import ParameterChange, ParameterReport, ReadingsReport, VariableReport
-from constraint_crdt.plato.shapes import PlatoDelta, PlatoRoom, PlatoTile
+from constraint_crdt.plato import PlatoDelta, PlatoRoom, PlatoTile
 
 Request = TypeVar("Request", bound=msgspec.Struct)
 Response = TypeVar("Response")

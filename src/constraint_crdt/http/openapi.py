@@ -69,7 +69,7 @@ from constraint_crdt.operations.operation import (
 from constraint_crdt.operations.sketches import MAX_ITEMS, Inserted, Tallied
 from constraint_crdt.operations.tiles import EditedTile, NewTile
 from constraint_crdt.operations.variables import ParameterSetting
-from constraint_crdt.plato.shapes import (
+from constraint_crdt.plato import (
     ANSWER_CHARACTERS,
     FNV_BITS,
     MS,

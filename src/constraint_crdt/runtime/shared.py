@@ -30,6 +30,7 @@ from constraint_crdt.operations.sketches import (
     TopReport,
 )
 from constraint_crdt.operations.tiles import TileReport
+from constraint_crdt.plato import PlatoAnswer, PlatoDelta, PlatoSubmission, PlatoTile
 from constraint_crdt.plato.rooms import (
     ROOM_TILE,
     ContentHashes,
@@ -40,7 +41,6 @@ from constraint_crdt.plato.rooms import (
     room_tile,
     submit_answer,
 )
-from constraint_crdt.plato.shapes import PlatoAnswer, PlatoDelta, PlatoSubmission, PlatoTile
 from constraint_crdt.protocol.gossip_node import GossipNode, Result
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.counters import PNCounter

@@ -9,8 +9,8 @@ from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.clock import SECOND, Replica
 from constraint_crdt.errors import NoRights, UnknownName
 from constraint_crdt.model import VerdictState
+from constraint_crdt.plato import PlatoCounter, PlatoDelta
 from constraint_crdt.plato.rooms import apply_delta
-from constraint_crdt.plato.shapes import PlatoCounter, PlatoDelta
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.loans import Waiting
 from constraint_crdt.protocol.sites import SITE
