@@ -42,12 +42,12 @@ RAISED = {
     ("expression/windows.py", "KeyError"),  # the same
     ("expression/windows.py", "ValueError"),  # within a call of the CEL library, which makes an error value of it
     ("operations/evidence.py", "ValueError"),
-    ("operations/guards.py", "ValueError"),  # the parsers of parameters, whose callers name the parameter
+    ("operations/alerts.py", "ValueError"),  # the parsers of parameters, whose callers name the parameter
     ("operations/counts.py", "ValueError"),
     ("operations/operation.py", "ValueError"),
     ("operations/plato.py", "ValueError"),
     ("operations/service.py", "ValueError"),
-    ("operations/sketches.py", "ValueError"),
+    ("operations/counts.py", "ValueError"),
     ("operations/tiles.py", "ValueError"),
 }
 """Where an error of Python itself is raised: none of these reaches a caller of the public API."""

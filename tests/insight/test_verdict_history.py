@@ -11,8 +11,8 @@ from constraint_crdt.crdt.clock import SECOND, Replica
 from constraint_crdt.insight import history
 from constraint_crdt.insight.history import VerdictHistory
 from constraint_crdt.model import VerdictState
-from constraint_crdt.operations.command import Table
 from constraint_crdt.operations.evidence import GetSeries, show_series
+from constraint_crdt.operations.operation import Table
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.verdicts import NodeVerdict
 

@@ -18,8 +18,7 @@ from constraint_crdt.client import ClientError, NoAnswer, NotANode, Unauthorized
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.wire import TIMEOUT, AddressError, read_token
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
-from constraint_crdt.operations.command import AnyCommand, Command, Flag, UsageError
-from constraint_crdt.operations.operation import AnyOperation
+from constraint_crdt.operations.operation import AnyCommand, AnyOperation, Command, Flag, UsageError
 
 Made = TypeVar("Made")
 

@@ -71,8 +71,8 @@ from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.model import IfUnknown, Mode, Scope, Severity, counted, nearest
 from constraint_crdt.operations.alerts import RuleReport
 from constraint_crdt.operations.budgets import BudgetReport
-from constraint_crdt.operations.command import UsageError, parse_duration, show_duration
 from constraint_crdt.operations.constraints import Changed, DefinitionReport
+from constraint_crdt.operations.operation import UsageError, parse_duration, show_duration
 from constraint_crdt.operations.service import show_import
 from constraint_crdt.operations.tiles import TILE, TileContent, show_put_tile
 from constraint_crdt.runtime.settings import MEMORY_STORE

@@ -38,7 +38,7 @@ from constraint_crdt.http.server import ApiServer
 from constraint_crdt.http.tokens import ApiToken, TokenFile, Tokens, check_token_name, parse_role, show_moment
 from constraint_crdt.insight.diagnosis import check_disk, check_seeds
 from constraint_crdt.model import Event, EventKind
-from constraint_crdt.operations.command import Column, Table, View, parse_duration
+from constraint_crdt.operations.operation import Column, Table, View, parse_duration
 from constraint_crdt.operations.service import Finding, worst_of
 from constraint_crdt.runtime.measurement import find_probe
 from constraint_crdt.runtime.node import Node

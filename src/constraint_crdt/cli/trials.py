@@ -41,7 +41,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.analysis import Fault, Finding, Range, Rule
 from constraint_crdt.expression.analysis import lint as find_faults
 from constraint_crdt.model import VerdictState, counted
-from constraint_crdt.operations.command import Column, Lines, Table, parse_duration
+from constraint_crdt.operations.operation import Column, Lines, Table, parse_duration
 from constraint_crdt.runtime.backtest import (
     MOST_TURNS,
     Comparison,

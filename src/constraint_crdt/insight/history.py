@@ -37,9 +37,9 @@ from constraint_crdt.crdt.cells import Cell, split_key
 from constraint_crdt.crdt.clock import SECOND, Dot, Replica
 from constraint_crdt.errors import ConstraintCrdtError, NotKept, UnknownName
 from constraint_crdt.model import IfUnknown, Mode, Scope, VerdictState
-from constraint_crdt.operations.command import show_duration
 from constraint_crdt.operations.counts import ConstraintRate, NodeRate, RatesReport
 from constraint_crdt.operations.evidence import NodeSpells, SeriesPoint, SeriesReport, SpellReport, TurnReport
+from constraint_crdt.operations.operation import show_duration
 from constraint_crdt.operations.rules import HistoryEntry, RevertReport, RevertStep
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.state import ConstraintState

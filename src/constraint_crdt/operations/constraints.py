@@ -13,23 +13,6 @@ from msgspec import UNSET, UnsetType
 from constraint_crdt.crdt.clock import SECOND, dot_text
 from constraint_crdt.errors import ConstraintCrdtError, UnknownConstraint
 from constraint_crdt.model import IfUnknown, Mode, Scope, Selector, Severity
-from constraint_crdt.operations.command import (
-    Column,
-    Command,
-    Flag,
-    Table,
-    is_pattern,
-    parse_delay,
-    parse_duration,
-    parse_end,
-    parse_selectors,
-    show_distance,
-    show_duration,
-    show_share,
-    show_state,
-    show_time,
-    show_values,
-)
 from constraint_crdt.operations.operation import (
     DELETE,
     GET,
@@ -39,6 +22,9 @@ from constraint_crdt.operations.operation import (
     TEXT,
     YES_NO,
     Body,
+    Column,
+    Command,
+    Flag,
     Freshness,
     Operation,
     Paged,
@@ -46,9 +32,21 @@ from constraint_crdt.operations.operation import (
     Problem,
     Reply,
     Right,
+    Table,
     concatenated,
+    is_pattern,
     not_found,
+    parse_delay,
+    parse_duration,
+    parse_end,
     parse_flag,
+    parse_selectors,
+    show_distance,
+    show_duration,
+    show_share,
+    show_state,
+    show_time,
+    show_values,
     wrong,
 )
 

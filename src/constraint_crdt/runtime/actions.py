@@ -58,9 +58,16 @@ from constraint_crdt.alerts.delivery import FIRST_PAUSE, TIMEOUT, Deliveries, Fa
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError, GuardBroken, StoreError, UnknownConstraint
 from constraint_crdt.model import Mode, Severity, VerdictState
-from constraint_crdt.operations.alerts import ActionReport, ActionsReport, WaitingTurn
-from constraint_crdt.operations.command import show_values
-from constraint_crdt.operations.guards import LONGEST_WAIT, MOST_GUARDED, MOST_REASONS, GuardReport
+from constraint_crdt.operations.alerts import (
+    LONGEST_WAIT,
+    MOST_GUARDED,
+    MOST_REASONS,
+    ActionReport,
+    ActionsReport,
+    GuardReport,
+    WaitingTurn,
+)
+from constraint_crdt.operations.operation import show_values
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.evaluation import Evaluator

@@ -29,7 +29,6 @@ from constraint_crdt.insight.evidence import Convergence, DefinitionClock
 from constraint_crdt.insight.explain import state_here, violated_nodes
 from constraint_crdt.insight.history import VerdictHistory
 from constraint_crdt.model import DurationHistogram, Event, EventKind, Mode, Selector, Severity, VerdictState, counted
-from constraint_crdt.operations.command import show_length, show_time
 from constraint_crdt.operations.constraints import (
     DISABLED,
     MOST_VIOLATED,
@@ -64,6 +63,7 @@ from constraint_crdt.operations.nodes import (
     link_reports,
     slow_links,
 )
+from constraint_crdt.operations.operation import show_length, show_time
 from constraint_crdt.operations.rules import RolloutReport, show_step
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.operations.variables import (

@@ -37,8 +37,8 @@ from constraint_crdt.expression.judgement import Turn
 from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.evidence import LoggedChange
 from constraint_crdt.model import KEPT, Event, EventKind, Mode, Notice, check_kinds, counted
-from constraint_crdt.operations.command import show_length, show_values
 from constraint_crdt.operations.constraints import field_changes
+from constraint_crdt.operations.operation import show_length, show_values
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, DefinitionChange, NodeChange

@@ -43,6 +43,7 @@ from constraint_crdt.expression.instances import flattened, read_instance
 from constraint_crdt.insight.explain import EditEffects
 from constraint_crdt.insight.history import RevertPlan, RuleHistory
 from constraint_crdt.model import Event, IfUnknown, Mode, Scope, Severity, counted, html_fields
+from constraint_crdt.operations.alerts import GuardReport
 from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import (
     MAX_CHANGES,
@@ -54,7 +55,6 @@ from constraint_crdt.operations.constraints import (
 )
 from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
-from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.rules import REVERTED, DecisionReport, HistoryEntry, RevertReport
 from constraint_crdt.operations.service import ImportReport

@@ -28,8 +28,8 @@ from constraint_crdt.expression import Expression, Verdict, compile_written, mea
 from constraint_crdt.expression.judgement import Judge
 from constraint_crdt.insight.explain import EditEffects
 from constraint_crdt.model import EventKind, Scope, VerdictState
-from constraint_crdt.operations.command import parse_delay
 from constraint_crdt.operations.constraints import AddConstraint, BatchError
+from constraint_crdt.operations.operation import parse_delay
 from constraint_crdt.operations.rules import (
     DEFAULT_GATE,
     GATE_VARIABLES,

@@ -21,8 +21,8 @@ from constraint_crdt.crdt.clock import SECOND, check_id
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.expression import check_names
 from constraint_crdt.model import close_to, nearest
-from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.operations.nodes import LinkProtection
+from constraint_crdt.operations.operation import UsageError, parse_duration
 from constraint_crdt.protocol.sites import SITE
 from constraint_crdt.runtime.exchange_loop import PeerChoiceRule
 from constraint_crdt.sources import SourceSettings, read_sources

@@ -18,8 +18,7 @@ from constraint_crdt.crdt.cells import Cell, split_key
 from constraint_crdt.crdt.clock import Dot, Replica
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue, UnknownName
 from constraint_crdt.model import Event, EventKind
-from constraint_crdt.operations.fleet import CounterReport, NodePosition, PositionReport
-from constraint_crdt.operations.sketches import (
+from constraint_crdt.operations.counts import (
     MAX_ITEMS,
     MAX_TOP,
     VIOLATIONS,
@@ -29,6 +28,7 @@ from constraint_crdt.operations.sketches import (
     TopItem,
     TopReport,
 )
+from constraint_crdt.operations.fleet import CounterReport, NodePosition, PositionReport
 from constraint_crdt.operations.tiles import TileReport
 from constraint_crdt.plato import PlatoAnswer, PlatoDelta, PlatoSubmission, PlatoTile
 from constraint_crdt.plato.rooms import (

@@ -29,10 +29,10 @@ from constraint_crdt.crdt.clock import Dot
 from constraint_crdt.errors import GuardBroken, HoldLost, InvalidType, LifecycleError, WrongThread
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.model import Event, IfUnknown, Mode, Scope, Severity
+from constraint_crdt.operations.alerts import GuardReport
 from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, EditEffect
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
-from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, RevertReport
 from constraint_crdt.operations.service import ImportReport

@@ -29,7 +29,7 @@ import msgspec
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import check_names
 from constraint_crdt.model import nearest
-from constraint_crdt.operations.command import UsageError, parse_duration
+from constraint_crdt.operations.operation import UsageError, parse_duration
 
 MOST_SOURCES = 50
 MOST_FIELDS = 500
