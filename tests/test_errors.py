@@ -39,8 +39,8 @@ RAISED = {
     ("identity/invitations.py", "ValueError"),  # the same
     ("client/wire.py", "ValueError"),  # caught by the clients
     ("alerts/engine.py", "ValueError"),  # caught in the same module
-    ("expression/windows.py", "KeyError"),  # the same
-    ("expression/windows.py", "ValueError"),  # within a call of the CEL library, which makes an error value of it
+    ("expression/measurements.py", "KeyError"),  # the same
+    ("expression/measurements.py", "ValueError"),  # within a call of the CEL library, which makes an error value of it
     ("operations/evidence.py", "ValueError"),
     ("operations/alerts.py", "ValueError"),  # the parsers of parameters, whose callers name the parameter
     ("operations/counts.py", "ValueError"),

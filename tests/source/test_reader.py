@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt.sources import FieldSettings, pushed
+from constraint_crdt.sources import FieldMap, FieldSettings, Intake, Pushed, SourceReader, _Pending, pushed, reader_of
 from constraint_crdt.sources.formats import MISSING, Message, SourceError, Unknown, leaves, look_up, scalar
-from constraint_crdt.sources.reader import FieldMap, Intake, Pushed, SourceReader, _Pending, reader_of
 from tests.source.counterparts import soon, source
 
 

@@ -71,9 +71,8 @@ from constraint_crdt.runtime.rule_tests import (
 from constraint_crdt.runtime.settings import NodeSettings, SettingsError, load_settings
 from constraint_crdt.simulation.recorder import RecordingError
 from constraint_crdt.simulation.scenario import Band, Mark, Picture, Text
-from constraint_crdt.sources import KINDS, SourceSettings
+from constraint_crdt.sources import KINDS, SourceReader, SourceSettings, reader_of
 from constraint_crdt.sources.formats import MISSING, leaves
-from constraint_crdt.sources.reader import SourceReader, reader_of
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.parameters import GivenParameter
 

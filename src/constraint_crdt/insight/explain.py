@@ -38,8 +38,8 @@ from constraint_crdt.expression.analysis import Edit, Effect, Part, compare_defi
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import GRAVITY, Evaluation, evaluable
 from constraint_crdt.expression.fleet_view import Basis
-from constraint_crdt.expression.instances import flattened, variable_of
 from constraint_crdt.expression.judgement import Instances, Ruling
+from constraint_crdt.expression.measurements import flattened, variable_of
 from constraint_crdt.insight.evidence import Coverage, Evidence, LoggedChange
 from constraint_crdt.insight.history import NodeRates
 from constraint_crdt.model import IfUnknown, Mode, Selector, Severity, VerdictState

@@ -494,7 +494,7 @@ class GossipNode:
         """
         from constraint_crdt.expression import check_names
         from constraint_crdt.expression.evaluation import evaluate
-        from constraint_crdt.expression.instances import flattened, read_instance
+        from constraint_crdt.expression.measurements import flattened, read_instance
 
         values = flattened(values)
         check_names(name for name in values if read_instance(name) is None)

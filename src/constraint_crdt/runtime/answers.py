@@ -87,7 +87,7 @@ from constraint_crdt.runtime.exchange_loop import ExchangeLoop, ExchangeReceipt
 from constraint_crdt.runtime.maintenance import RemovalSweep
 from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.runtime.persistence import Persistence
-from constraint_crdt.sources.reader import SourceReader
+from constraint_crdt.sources import SourceReader
 from constraint_crdt.store import Life
 from constraint_crdt.transport import LinkingTransport, RoleTransport, Standing, Transport
 from constraint_crdt.types.counters import Counts

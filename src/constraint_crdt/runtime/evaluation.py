@@ -29,9 +29,8 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Measurements, assembled, coerced, environment, is_loaded
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.expression.fleet_view import Basis, FleetView, NodeFacts
-from constraint_crdt.expression.instances import InstanceValues, Touched, flattened, read_instance, series_of, top_of
 from constraint_crdt.expression.judgement import Instances, Judge, Milliseconds, Ruling, Values
-from constraint_crdt.expression.windows import Windows
+from constraint_crdt.expression.measurements import InstanceValues, Touched, Windows, flattened, read_instance, series_of, top_of
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.history import NodeRates
 from constraint_crdt.model import VerdictState

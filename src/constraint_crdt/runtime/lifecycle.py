@@ -58,7 +58,7 @@ from constraint_crdt.runtime.rollouts import LOOK_EVERY as ROLLOUTS_EVERY
 from constraint_crdt.runtime.rollouts import NodeRollouts
 from constraint_crdt.runtime.settings import NodeSettings, is_loopback
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
-from constraint_crdt.sources.reader import SourceReader, find_trouble, reader_of
+from constraint_crdt.sources import SourceReader, find_trouble, reader_of
 from constraint_crdt.transport import LinkingTransport, Peer, Sought, Transport, Unreachable
 from constraint_crdt.types.nodes import NODE, REVOKE, cut, node_value, revoke_value
 from constraint_crdt.types.orset import Subject

@@ -29,17 +29,18 @@ from constraint_crdt.crdt.clock import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import check_names, check_value
 from constraint_crdt.expression.cel import Measurements, WindowReader, assembled
-from constraint_crdt.expression.instances import (
+from constraint_crdt.expression.measurements import (
     FOREVER,
     MAX_INSTANCES,
     InstanceValues,
     InstanceWindows,
+    Samples,
+    Windows,
     instance_name,
     read_instance,
     series_of,
     variable_of,
 )
-from constraint_crdt.expression.windows import Samples, Windows
 from constraint_crdt.types.variables import Reading, Share, Sharing, VariableKind, check_scalar, kind_of
 from constraint_crdt.types.variables import Sample as ReadingSample
 

@@ -39,7 +39,7 @@ from constraint_crdt.errors import (
 )
 from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation, is_known
-from constraint_crdt.expression.instances import flattened, read_instance
+from constraint_crdt.expression.measurements import flattened, read_instance
 from constraint_crdt.insight.explain import EditEffects
 from constraint_crdt.insight.history import RevertPlan, RuleHistory
 from constraint_crdt.model import Event, IfUnknown, Mode, Scope, Severity, counted, html_fields

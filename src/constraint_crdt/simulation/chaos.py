@@ -41,6 +41,9 @@ from constraint_crdt.simulation.histories import History, is_settled, settle
 from constraint_crdt.simulation.invariants import Violation
 from constraint_crdt.simulation.steps import (
     LEAST_ROOM,
+    OF_BUDGETS,
+    OF_SITES,
+    WRITES,
     Add,
     AnyStep,
     Backup,
@@ -70,7 +73,6 @@ from constraint_crdt.simulation.steps import (
     Undo,
 )
 from constraint_crdt.simulation.world import SECOND_NS, Harm, Pace, Quality, SimRng, SimulatedNode, World
-from constraint_crdt.simulation.writes import OF_BUDGETS, OF_SITES, WRITES
 
 OPERATIONS = 200
 """Mutations per history."""

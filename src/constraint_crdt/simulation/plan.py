@@ -29,7 +29,7 @@ from constraint_crdt.protocol.gossip_node import GossipNode, exchange
 from constraint_crdt.protocol.messages import decode_message
 from constraint_crdt.protocol.peers import HASTE, RoundInterval, fanout, most_conversations
 from constraint_crdt.protocol.sites import SPEAKERS
-from constraint_crdt.simulation.fleet import FLEET, mutations_in
+from constraint_crdt.simulation.histories import FLEET, mutations_in
 from constraint_crdt.simulation.scenario import GAP, HEIGHT, KNOWN, LEFT, PANEL, RIGHT, SENT, TOP, WIDTH, Mark, Panel, Picture, Text
 from constraint_crdt.simulation.steps import NodeStart
 from constraint_crdt.simulation.world import Pace, Quality, SimRng, World

@@ -38,7 +38,7 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text_form
 
-from constraint_crdt.sources import SourceSettings
+from constraint_crdt.sources import Polled, SourceSettings
 from constraint_crdt.sources.formats import (
     MAX_PAYLOAD,
     Message,
@@ -49,7 +49,6 @@ from constraint_crdt.sources.formats import (
     parse_nagios,
     text_of,
 )
-from constraint_crdt.sources.reader import Polled
 
 MOST_READ = 256 * 1024
 """Bytes of a growing file that are read at once; of more, the last ones."""

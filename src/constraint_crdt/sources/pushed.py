@@ -12,7 +12,7 @@ The source `mqtt`: topics of a broker, by the client `paho`, in a thread of its 
   messages, with quality of service 1.
 - A retained message may have any age: it counts from its arrival, as nothing tells its time.
 - Of the messages that are read at once only the last of each topic is decoded, of those of quality 0; those before are dropped and
-  counted, as the rule of `reader` would drop their values. So for the formats of `WHOLE`, whose messages have a single value. Of
+  counted, as the rule of `Pushed` would drop their values. So for the formats of `WHOLE`, whose messages have a single value. Of
   others, whose messages may have different fields, only in a flood: when a whole piece of `PIECE` bytes waits. Not of Sparkplug,
   whose messages have only the changed metrics: the broker waits when this end does not keep up.
 - A message is published with quality of service 1, in a session of its own, and counts as published once the broker says so. So no
@@ -51,7 +51,7 @@ from xml.etree import ElementTree as ET
 
 import zenoh
 
-from constraint_crdt.sources import SourceSettings
+from constraint_crdt.sources import Intake, Pushed, SourceSettings
 from constraint_crdt.sources.formats import (
     MAX_PAYLOAD,
     Message,
@@ -64,7 +64,6 @@ from constraint_crdt.sources.formats import (
     ros_decoder,
 )
 from constraint_crdt.sources.polled import TlsFiles, read_secret, tls_context
-from constraint_crdt.sources.reader import Intake, Pushed
 from constraint_crdt.transport import SubscribingTransport, TransportError
 
 RETRY = {"period_init_ms": 200, "period_max_ms": 4000, "period_increase_factor": 1.5}

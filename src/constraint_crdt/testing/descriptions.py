@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from constraint_crdt.crdt.clock import Replica, VectorClock, writer
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.model import VerdictState
-from constraint_crdt.testing.drawn_replicas import (
+from constraint_crdt.testing.laws import (
     DEFINITIONS,
     IDS,
     REPLICAS,
