@@ -43,9 +43,9 @@ from constraint_crdt.types.definition import ADD, Definition, Labels, check_labe
 from constraint_crdt.types.nodes import NODE, AuditLog, NodeValue, Retirements, node_value
 from constraint_crdt.types.orset import Change, ChangeHistory, ConstraintORSet, Switches
 from constraint_crdt.types.parameters import Parameters
-from constraint_crdt.types.register import EisensteinRegister, Position
 from constraint_crdt.types.rollouts import Rollouts, StagedNodes
 from constraint_crdt.types.sketch import DELTA, EPSILON, BloomCRDT, Blooms, BloomShape, SketchCRDT, Sketches, SketchShape
+from constraint_crdt.types.tile_cells import EisensteinRegister, Position
 from constraint_crdt.types.tiles import FleetTiles
 from constraint_crdt.types.variables import MeasuredVariables, SharedReadings
 from constraint_crdt.types.verdicts import ConstraintVerdicts

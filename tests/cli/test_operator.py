@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from constraint_crdt.cli import main
-from constraint_crdt.client.wire import Address, read_address
+from constraint_crdt.client import Address, read_address
 from constraint_crdt.model import counted
 from constraint_crdt.operations.evidence import PeerConvergence
 from constraint_crdt.operations.nodes import (

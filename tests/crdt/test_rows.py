@@ -11,7 +11,7 @@ from constraint_crdt.crdt.limits import MAX_COUNT, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD
-from constraint_crdt.types.register import POSITION
+from constraint_crdt.types.tile_cells import POSITION
 
 A, B = Replica("a", 1), Replica("b", 1)
 

@@ -16,7 +16,7 @@ from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.counts import MAX_ITEMS
 from constraint_crdt.runtime.measurement import MAX_VARIABLES
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.types.register import COORDINATE_MAX, COORDINATE_MIN
+from constraint_crdt.types.tile_cells import COORDINATE_MAX, COORDINATE_MIN
 
 LONGEST, LONGER = "x" * ID_BYTES, "x" * (ID_BYTES + 1)
 BLOOM_MOST = PAGES * PAGE_BYTES * 8

@@ -29,7 +29,7 @@ from constraint_crdt.protocol.transfers import split_message
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.nodes import NODE
-from constraint_crdt.types.register import POSITION
+from constraint_crdt.types.tile_cells import POSITION
 from tests.conftest import BUDGET, SEED
 
 MESSAGES = 100_000 if BUDGET == "nightly" else 2_000

@@ -7,8 +7,7 @@ from random import Random
 import pytest
 
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.store import StoreError, store
-from constraint_crdt.store.committer import Changes
+from constraint_crdt.store import Changes, StoreError, store
 from tests.conftest import BUDGET, SEED
 from tests.store.disk import Account, account, copy_store, open_store, reopened, taken, write_history
 

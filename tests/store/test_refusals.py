@@ -13,8 +13,7 @@ import pytest
 
 from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.store import Store, StoreError, WritesRefused, default_path, set_aside, store
-from constraint_crdt.store.committer import Changes
+from constraint_crdt.store import Changes, Store, StoreError, WritesRefused, default_path, set_aside, store
 from constraint_crdt.store.files import Marker, file_name
 from tests.store.disk import BOOT, ME, account, add, loaded, open_store, reopened, taken
 

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.store import Store
+from constraint_crdt.store import Changes, Store
 from constraint_crdt.store import store as module
-from constraint_crdt.store.committer import Changes
 from tests.store.disk import account, add, open_store, remove, reopened, taken
 
 IDS = [f"constraint-{number}" for number in range(100)]

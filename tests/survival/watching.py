@@ -15,7 +15,7 @@ from constraint_crdt.store.files import Machine, Marker
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.nodes import NODE, RETIRE
-from constraint_crdt.types.register import POSITION
+from constraint_crdt.types.tile_cells import POSITION
 
 KINDS = (ADD, REMOVE, COUNTS, POSITION, NODE, RETIRE)
 ENDINGS = ("", "-wal", "-shm")

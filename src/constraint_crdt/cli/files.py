@@ -59,9 +59,8 @@ import msgspec
 from constraint_crdt.cli.arguments import DEPLOYED, PROGRAM
 from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_json, printable
-from constraint_crdt.client import NotFound, WrongInput
+from constraint_crdt.client import NotFound, WrongInput, not_a_node
 from constraint_crdt.client.blocking import Client
-from constraint_crdt.client.wire import not_a_node
 from constraint_crdt.crdt.clock import SECOND, check_id
 from constraint_crdt.crdt.limits import MAX_COUNT, TILE_BYTES, Limits
 from constraint_crdt.crdt.rows import Rows

@@ -541,7 +541,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 def _own_token_file(settings: NodeSettings) -> str | None:
     """The token file of the node, if a command can use a token of it: not if it has hashes only."""
-    from constraint_crdt.client.wire import read_token
+    from constraint_crdt.client import read_token
 
     try:
         read_token(Path(settings.token_file))

@@ -61,7 +61,7 @@ from constraint_crdt.types.definition import (
 )
 from constraint_crdt.types.orset import ALL, Change, Switch
 from constraint_crdt.types.parameters import bind, parameters_of
-from constraint_crdt.types.register import Position
+from constraint_crdt.types.tile_cells import Position
 from constraint_crdt.types.variables import Reading, VariableKind
 from constraint_crdt.types.verdicts import NodeVerdict
 

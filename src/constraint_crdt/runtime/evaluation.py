@@ -44,7 +44,7 @@ from constraint_crdt.runtime.shared import NodeSketches
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import Selection, check_selector
 from constraint_crdt.types.nodes import NODE, cut
-from constraint_crdt.types.register import POSITION
+from constraint_crdt.types.tile_cells import POSITION
 from constraint_crdt.types.variables import Reading, check_scalar
 from constraint_crdt.types.verdicts import REASON_BYTES, VIOLATED_STATES, NodeVerdict
 

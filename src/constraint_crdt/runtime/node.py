@@ -79,7 +79,7 @@ from constraint_crdt.types.definition import ADD, DefinitionFields, Selection, c
 from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import ALL, SWITCH, Change, Subject
 from constraint_crdt.types.parameters import PARAMETER, check_parameter_name, check_parameter_value
-from constraint_crdt.types.register import Position
+from constraint_crdt.types.tile_cells import Position
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.runtime.certificates import Certificates

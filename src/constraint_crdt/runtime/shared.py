@@ -44,9 +44,8 @@ from constraint_crdt.plato.rooms import (
 from constraint_crdt.protocol.gossip_node import GossipNode, Result
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.counters import PNCounter
-from constraint_crdt.types.register import eisenstein_norm, hex_distance
 from constraint_crdt.types.sketch import BloomCRDT, Frequent, SketchCRDT, SketchShape
-from constraint_crdt.types.tile_cells import CONTENT, DELETED, Place
+from constraint_crdt.types.tile_cells import CONTENT, DELETED, Place, eisenstein_norm, hex_distance
 from constraint_crdt.types.tiles import FleetTile
 
 DEFAULT_EXPECTED_ITEMS = 100_000

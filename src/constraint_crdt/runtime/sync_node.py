@@ -46,7 +46,7 @@ from constraint_crdt.transport import Transport
 from constraint_crdt.types.definition import DefinitionFields, Selection
 from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import Change
-from constraint_crdt.types.register import Position
+from constraint_crdt.types.tile_cells import Position
 
 Result = TypeVar("Result")
 

@@ -57,9 +57,18 @@ from constraint_crdt.types.counters import COUNTER, NODE_KEY, SECONDS
 from constraint_crdt.types.decay import DECAY, RATE
 from constraint_crdt.types.definition import ADD, definition_value
 from constraint_crdt.types.nodes import RETIRE, UNDO
-from constraint_crdt.types.register import POSITION
 from constraint_crdt.types.sketch import BLOOM, BLOOM_PAGE, SKETCH, SKETCH_PAGE
-from constraint_crdt.types.tile_cells import CONTENT, CONTENT_PAGE, DELETED, ELEMENT, TILE, TILE_COUNTS, TILE_POSITION, TOMBSTONES
+from constraint_crdt.types.tile_cells import (
+    CONTENT,
+    CONTENT_PAGE,
+    DELETED,
+    ELEMENT,
+    POSITION,
+    TILE,
+    TILE_COUNTS,
+    TILE_POSITION,
+    TOMBSTONES,
+)
 from constraint_crdt.types.variables import READING, VARIABLES
 from constraint_crdt.types.verdicts import VERDICT, VIOLATED_STATES
 from constraint_crdt.types.view import positions

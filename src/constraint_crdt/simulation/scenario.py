@@ -47,7 +47,7 @@ from constraint_crdt.protocol.peers import Nearby, PeerChoice, Schedule, Uniform
 from constraint_crdt.simulation.histories import mutations_in
 from constraint_crdt.simulation.steps import Add, NodeStart
 from constraint_crdt.simulation.world import Pace, Quality, SimRng, World
-from constraint_crdt.types.register import Position, hex_distance
+from constraint_crdt.types.tile_cells import Position, hex_distance
 
 SECOND_NS = 10**9
 

@@ -56,9 +56,9 @@ from constraint_crdt.types.decay import DecayConstraintState, DecayCounter
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.orset import ChangeHistory, ConstraintORSet, Switches
 from constraint_crdt.types.parameters import Parameters
-from constraint_crdt.types.register import POSITION, EisensteinRegister
 from constraint_crdt.types.rollouts import Rollouts, StagedNodes
 from constraint_crdt.types.sketch import BloomCRDT, SketchCRDT
+from constraint_crdt.types.tile_cells import POSITION, EisensteinRegister
 from constraint_crdt.types.tiles import FleetTile
 from constraint_crdt.types.variables import MeasuredVariables, SharedReadings
 from constraint_crdt.types.verdicts import VERDICT, ConstraintVerdicts

@@ -31,9 +31,9 @@ from constraint_crdt.types.decay import DecayConstraintState, DecayCounter
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.orset import ALL, CHANGE, SWITCH, Before, ChangeHistory, ConstraintORSet, Subject, Switches
 from constraint_crdt.types.parameters import PARAMETER, Parameters
-from constraint_crdt.types.register import POSITION, EisensteinRegister
 from constraint_crdt.types.rollouts import ROLLOUT, STAGED, Phase, Rollouts, StagedNodes, StagedValue
 from constraint_crdt.types.sketch import BloomCRDT, BloomShape, SketchCRDT, SketchShape
+from constraint_crdt.types.tile_cells import POSITION, EisensteinRegister
 from constraint_crdt.types.tiles import FleetTile
 from constraint_crdt.types.variables import EVERY, READING, MeasuredVariables, Reading, SharedReadings, VariableKind
 from constraint_crdt.types.verdicts import VERDICT, VIOLATED_STATES, ConstraintVerdicts, NodeVerdict

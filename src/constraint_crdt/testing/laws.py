@@ -45,8 +45,8 @@ from constraint_crdt.types.counters import COUNTS, SECONDS, make_seconds
 from constraint_crdt.types.definition import ADD, MEANING, Definition, wire_definition
 from constraint_crdt.types.orset import CHANGE, SWITCH
 from constraint_crdt.types.parameters import PARAMETER
-from constraint_crdt.types.register import POSITION
 from constraint_crdt.types.rollouts import PLAN, ROLLOUT, STAGED, STEP
+from constraint_crdt.types.tile_cells import POSITION
 from constraint_crdt.types.variables import NAMES, READING
 from constraint_crdt.types.verdicts import VERDICT, NodeVerdict, make_verdict
 from constraint_crdt.types.view import View

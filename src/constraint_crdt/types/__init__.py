@@ -16,7 +16,6 @@ from constraint_crdt.types import (
     nodes,
     orset,
     parameters,
-    register,
     rollouts,
     sketch,
     tile_cells,
@@ -34,14 +33,14 @@ if TYPE_CHECKING:
     from constraint_crdt.types.definition import Addition
     from constraint_crdt.types.orset import ConstraintORSet
     from constraint_crdt.types.parameters import Parameters
-    from constraint_crdt.types.register import EisensteinRegister, eisenstein_norm, hex_distance
     from constraint_crdt.types.sketch import BloomCRDT, Frequent, SketchCRDT
+    from constraint_crdt.types.tile_cells import EisensteinRegister, eisenstein_norm, hex_distance
     from constraint_crdt.types.tiles import FleetTiles
     from constraint_crdt.types.variables import MeasuredVariables, Reading, SharedReadings, VariableKind
     from constraint_crdt.types.verdicts import ConstraintVerdicts, NodeVerdict
 
 _REGISTERED = (
-    alerts, budgets, counters, decay, definition, nodes, orset, parameters, register, rollouts, sketch, tile_cells, tiles,
+    alerts, budgets, counters, decay, definition, nodes, orset, parameters, rollouts, sketch, tile_cells, tiles,
     variables, verdicts,
 )  # fmt: skip
 """The modules that register kinds."""
@@ -56,7 +55,7 @@ _MODULE_OF = {
     "DecayConstraintState": "constraint_crdt.gossip",
     "DecayCounter": "constraint_crdt.gossip",
     "Dot": "constraint_crdt.crdt.clock",
-    "EisensteinRegister": "constraint_crdt.types.register",
+    "EisensteinRegister": "constraint_crdt.types.tile_cells",
     "FleetTile": "constraint_crdt.gossip",
     "FleetTiles": "constraint_crdt.types.tiles",
     "Frequent": "constraint_crdt.types.sketch",
@@ -76,8 +75,8 @@ _MODULE_OF = {
     "SketchCRDT": "constraint_crdt.types.sketch",
     "VariableKind": "constraint_crdt.types.variables",
     "VerdictState": "constraint_crdt.model",
-    "eisenstein_norm": "constraint_crdt.types.register",
-    "hex_distance": "constraint_crdt.types.register",
+    "eisenstein_norm": "constraint_crdt.types.tile_cells",
+    "hex_distance": "constraint_crdt.types.tile_cells",
 }
 
 __all__ = [

@@ -29,7 +29,6 @@ from constraint_crdt.crdt.clock import Digest, Dot, Replica, StateHash, check_id
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
-from constraint_crdt.types.register import Position, Positions, eisenstein_norm
 from constraint_crdt.types.tile_cells import (
     CONTENT,
     CONTENT_PAGE,
@@ -42,11 +41,14 @@ from constraint_crdt.types.tile_cells import (
     DeletedValue,
     Interval,
     Place,
+    Position,
+    Positions,
     TileCounts,
     TileIndex,
     TileValue,
     check_place,
     content_cells,
+    eisenstein_norm,
     encode_content,
     hash_content,
     read_content,
