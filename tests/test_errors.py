@@ -35,7 +35,7 @@ RAISED = {
     ("http/endpoint.py", "RuntimeError"),  # the same, of an operation
     ("store/files.py", "OSError"),  # caught in the same module
     ("store/store.py", "ValueError"),  # the same
-    ("identity/certificates.py", "ValueError"),  # the same
+    ("identity/__init__.py", "ValueError"),  # the same
     ("identity/invitations.py", "ValueError"),  # the same
     ("client/__init__.py", "ValueError"),  # caught by the clients
     ("alerts/engine.py", "ValueError"),  # caught in the same module

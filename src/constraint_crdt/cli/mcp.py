@@ -134,7 +134,7 @@ _PASSED_ON: Final = frozenset({b"host", b"authorization", REASON.name.lower().en
 """The headers of a client's request that go with the requests of its tools."""
 
 
-class AgentTools:
+class McpTools:
     """The tools at `/mcp` of the API of a node: a page for `ApiServer`."""
 
     def __init__(self) -> None:

@@ -55,7 +55,7 @@ from constraint_crdt.runtime.settings import (
 from constraint_crdt.store import default_path
 
 if TYPE_CHECKING:
-    from constraint_crdt.cli.mcp import AgentTools
+    from constraint_crdt.cli.mcp import McpTools
 
 _LOGGED = {
     EventKind.ADDED: logging.INFO,
@@ -159,13 +159,13 @@ def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return loop
 
 
-def _agent_tools(settings: NodeSettings) -> "AgentTools | None":
+def _agent_tools(settings: NodeSettings) -> "McpTools | None":
     """The tools for agents, if the node serves them. Raises `ConstraintCrdtError` if their library is missing."""
     if not settings.mcp:
         return None
-    from constraint_crdt.cli.mcp import AgentTools
+    from constraint_crdt.cli.mcp import McpTools
 
-    return AgentTools()
+    return McpTools()
 
 
 def _await_addresses(settings: NodeSettings) -> None:
@@ -301,7 +301,7 @@ def keep_collections_short() -> None:
     gc.callbacks.append(watch)
 
 
-async def _serve(node: Node, api: ApiServer, agents: "AgentTools | None", arguments: argparse.Namespace) -> str | None:
+async def _serve(node: Node, api: ApiServer, agents: "McpTools | None", arguments: argparse.Namespace) -> str | None:
     """Run until told to stop (None), or until the node has to end for good: why."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -333,7 +333,7 @@ async def _serve(node: Node, api: ApiServer, agents: "AgentTools | None", argume
     return over
 
 
-async def _run(node: Node, api: ApiServer, agents: "AgentTools | None", *, rejoin: bool) -> str:
+async def _run(node: Node, api: ApiServer, agents: "McpTools | None", *, rejoin: bool) -> str:
     """Start, and return once the node has to end for good: why."""
     async with contextlib.nullcontext() if agents is None else agents.served():
         return await _run_served(node, api, rejoin=rejoin)

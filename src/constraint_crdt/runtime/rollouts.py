@@ -283,7 +283,7 @@ def judge_gate(gate: Gate, sight: Sight) -> tuple[bool | None, str]:
 # --- on a node --------------------------------------------------------------------------------------------------------------
 
 
-class Neighbours(Protocol):
+class OtherNodes(Protocol):
     """The other nodes, as in `insight.evidence.Evidence`."""
 
     @property
@@ -316,7 +316,7 @@ class NodeRollouts:
         feed: ChangeFeed,
         judge: Judge,
         *,
-        others: Neighbours,
+        others: OtherNodes,
         push: Callable[[], None],
         publish: Publish,
         now: Callable[[], int],

@@ -112,7 +112,7 @@ def eisenstein_norm(position: Position) -> int:
 def hex_distance(one: Position, other: Position) -> int:
     """The number of steps between neighbours from a lattice point to another. Exact for any integers.
 
-    Neighbours differ by a unit of norm 1: ±1, ±ω or ±(1 + ω). Where the two parts of the difference have the same sign, steps of
+    OtherNodes differ by a unit of norm 1: ±1, ±ω or ±(1 + ω). Where the two parts of the difference have the same sign, steps of
     ±(1 + ω) reduce both at once; otherwise each part needs steps of its own.
     """
     a, b = one[0] - other[0], one[1] - other[1]
