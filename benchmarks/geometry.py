@@ -17,7 +17,7 @@ from report import machine
 from constraint_crdt.protocol.peers import Nearby, PeerChoice, RandomSource, Uniform, hexagon
 from constraint_crdt.simulation.scenario import Simulation
 from constraint_crdt.simulation.world import SimRng
-from constraint_crdt.types.register import Position, hex_distance
+from constraint_crdt.types.tile_cells import Position, hex_distance
 
 ITEMS = 10
 MOST_ROUNDS = 200

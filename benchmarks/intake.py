@@ -20,7 +20,7 @@ import psutil
 from report import Row, run
 
 from constraint_crdt import GossipNode, MemoryNetwork, Node, NodeSettings
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.protocol.messages import Part, decode_message, encode_message
 from constraint_crdt.transport import Peer
 

@@ -22,8 +22,8 @@ from report import Row, median_cpu, run
 
 from constraint_crdt import GossipNode
 from constraint_crdt.cli.node import keep_collections_short
-from constraint_crdt.expression.instances import Touched, flattened
 from constraint_crdt.expression.judgement import Judge
+from constraint_crdt.expression.measurements import Touched, flattened
 from constraint_crdt.operations.constraints import AddConstraint
 from constraint_crdt.runtime.evaluation import JUDGED_AT_ONCE
 from constraint_crdt.runtime.measurement import LatestMeasurements

@@ -19,10 +19,9 @@ from pathlib import Path
 from report import Row, machine, show
 
 from constraint_crdt.crdt.cells import make_cell
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.store import Committer, Store
-from constraint_crdt.store.committer import Changes
+from constraint_crdt.store import Changes, Committer, Store
 from constraint_crdt.store.files import Machine, Marker, Session
 from constraint_crdt.types.definition import ADD
 

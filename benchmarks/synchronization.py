@@ -20,7 +20,7 @@ from report import Row, machine, show
 
 from constraint_crdt.protocol.peers import Nearby, PeerChoice, Schedule, Uniform, hexagon
 from constraint_crdt.simulation.scenario import Simulation
-from constraint_crdt.types.register import hex_distance
+from constraint_crdt.types.tile_cells import hex_distance
 
 FLEETS = {4: 15, 32: 15, 100: 9, 1000: 3, 10_000: 1}
 """Sizes, and how many seeds of each."""

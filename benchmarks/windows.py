@@ -11,7 +11,7 @@ import sys
 from report import Row, median_cpu, run
 
 from constraint_crdt.expression import Expression, compile_expression, measurements
-from constraint_crdt.expression.windows import Samples, requirements
+from constraint_crdt.expression.measurements import Samples, requirements
 
 CONSTRAINTS = 1000
 SECONDS = 300

@@ -11,17 +11,16 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, MemoryNetwork, Node, NodeSettings, Replica
 from constraint_crdt.crdt.cells import RANKS, READERS, REMOVABLE, Cell, make_cell, make_removal, read_cell, registered
-from constraint_crdt.model import Mode, VerdictState
-from constraint_crdt.model.selectors import parse_selector
+from constraint_crdt.model import Mode, VerdictState, parse_selector
 from constraint_crdt.protocol.messages import decode_message, encode_message
 from constraint_crdt.simulation.recorder import Replay, decode_frames, encode_frame
 from constraint_crdt.state import ConstraintState, from_json, to_json
 from constraint_crdt.types import NodeVerdict, VariableKind
 from constraint_crdt.types.alerts import ALERT_RULE, DELIVERED, SILENCE, TOLD, WAYS, SilenceValue, Unit
-from constraint_crdt.types.changes import CHANGE, SWITCH, Subject, before_change
 from constraint_crdt.types.counters import SECONDS
 from constraint_crdt.types.definition import ADD, Definition
 from constraint_crdt.types.nodes import AUDIT, UNDO
+from constraint_crdt.types.orset import CHANGE, SWITCH, Subject, before_change
 from constraint_crdt.types.parameters import PARAMETER
 from constraint_crdt.types.rollouts import ROLLOUT, STAGED, Phase, StagedValue
 from constraint_crdt.types.variables import VARIABLES

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, ConstraintState, Limits, Replica, StateFileError, from_json, to_json
 from constraint_crdt.crdt.cells import make_cell
-from constraint_crdt.crdt.digest import Digest
+from constraint_crdt.crdt.clock import Digest
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.state import FORMAT, VERSION
 from constraint_crdt.testing import laws_of, pairs, states

@@ -15,8 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from constraint_crdt.crdt.clock import VectorClock
-    from constraint_crdt.crdt.digest import Replica, StateHash
+    from constraint_crdt.crdt.clock import Replica, StateHash, VectorClock
     from constraint_crdt.crdt.limits import Limits
     from constraint_crdt.errors import ConstraintCrdtError, StoreError, UnknownConstraint, WritesRefused
     from constraint_crdt.expression import ExpressionError, Verdict
@@ -60,10 +59,10 @@ _MODULE_OF = {
     "Probe": "constraint_crdt.runtime.measurement",
     "RecordCounts": "constraint_crdt.operations.constraints",
     "RemoveConstraint": "constraint_crdt.operations.constraints",
-    "Replica": "constraint_crdt.crdt.digest",
+    "Replica": "constraint_crdt.crdt.clock",
     "Severity": "constraint_crdt.model",
     "StateFileError": "constraint_crdt.state",
-    "StateHash": "constraint_crdt.crdt.digest",
+    "StateHash": "constraint_crdt.crdt.clock",
     "StoreError": "constraint_crdt.errors",
     "SyncNode": "constraint_crdt.runtime.sync_node",
     "SystemProbe": "constraint_crdt.runtime.measurement",

@@ -20,28 +20,34 @@ from typing import Final
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell, Run, Stub, make_cell, read_cell
-from constraint_crdt.crdt.clock import Merge, VectorClock
-from constraint_crdt.crdt.digest import Digest, Replica, StateHash, check_id, check_replica, replica_bytes, writer
+from constraint_crdt.crdt.clock import (
+    Digest,
+    Merge,
+    Replica,
+    StateHash,
+    VectorClock,
+    check_id,
+    check_replica,
+    replica_bytes,
+    writer,
+)
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.model import IfUnknown, Mode, Scope, html_fields
 from constraint_crdt.types.alerts import FleetRules, Silences, ToldAlerts, WaysOut
 from constraint_crdt.types.budgets import Budgets
-from constraint_crdt.types.changes import ChangeHistory, Switches
-from constraint_crdt.types.counters import ConstraintGCounter, PNCounters
+from constraint_crdt.types.counters import ConstraintGCounter, PNCounters, RoomIncrements
 from constraint_crdt.types.decay import MAX_SKEW, Ages, DecayConstraintState, DecayCounter
 from constraint_crdt.types.definition import ADD, Definition, Labels, check_labels, read_addition
-from constraint_crdt.types.increments import RoomIncrements
 from constraint_crdt.types.nodes import NODE, AuditLog, NodeValue, Retirements, node_value
-from constraint_crdt.types.orset import Change, ConstraintORSet
+from constraint_crdt.types.orset import Change, ChangeHistory, ConstraintORSet, Switches
 from constraint_crdt.types.parameters import Parameters
-from constraint_crdt.types.readings import SharedReadings
-from constraint_crdt.types.register import EisensteinRegister, Position
 from constraint_crdt.types.rollouts import Rollouts, StagedNodes
 from constraint_crdt.types.sketch import DELTA, EPSILON, BloomCRDT, Blooms, BloomShape, SketchCRDT, Sketches, SketchShape
+from constraint_crdt.types.tile_cells import EisensteinRegister, Position
 from constraint_crdt.types.tiles import FleetTiles
-from constraint_crdt.types.variables import MeasuredVariables
+from constraint_crdt.types.variables import MeasuredVariables, SharedReadings
 from constraint_crdt.types.verdicts import ConstraintVerdicts
 from constraint_crdt.types.view import no_time
 

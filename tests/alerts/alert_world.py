@@ -16,7 +16,7 @@ from constraint_crdt.alerts.delivery import Alert, Outlook, Teller, WebhookMessa
 from constraint_crdt.alerts.engine import AlertEngine, FleetAlerts
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.simulation.world import SimRng
-from constraint_crdt.types.changes import Subject
+from constraint_crdt.types.orset import Subject
 
 SECOND = 10**9
 Result = TypeVar("Result")

@@ -8,8 +8,8 @@ from typing import cast
 import pytest
 
 from constraint_crdt.alerts import KINDS, AlertRule, Condition, Facts
-from constraint_crdt.insight.evidence import FIRST_HEARD, Convergence, Coverage, Evidence, Exchanges
-from constraint_crdt.insight.history import DefinitionClock, NodeRates
+from constraint_crdt.insight.evidence import FIRST_HEARD, Convergence, Coverage, DefinitionClock, Evidence, Exchanges
+from constraint_crdt.insight.history import NodeRates
 from constraint_crdt.model import VerdictState
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.verdicts import NodeVerdict

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from constraint_crdt.operations.command import UsageError, parse_duration, parse_moment, show_distance
+from constraint_crdt.operations.operation import UsageError, parse_duration, parse_moment, show_distance
 
 
 @pytest.mark.parametrize(

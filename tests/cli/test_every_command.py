@@ -15,7 +15,7 @@ from constraint_crdt.cli import main
 from constraint_crdt.cli.arguments import OWN, commands_by_group, make_parser, parse
 from constraint_crdt.cli.output import print_table
 from constraint_crdt.operations import OPERATIONS
-from constraint_crdt.operations.command import Column
+from constraint_crdt.operations.operation import Column
 
 NO_JSON = {"config", "token", "node", "demo", "merge", "completion", "fleet"}
 """The commands that ask no node and tell no figures: they run, or print a file that is made for machines."""

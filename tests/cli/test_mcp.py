@@ -17,7 +17,7 @@ import pytest
 
 from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.cli import main
-from constraint_crdt.cli.mcp import AgentTools, SdkUnavailable, make_server
+from constraint_crdt.cli.mcp import McpTools, SdkUnavailable, make_server
 from constraint_crdt.client import AsyncClient, Client
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.http.tokens import Tokens
@@ -134,7 +134,7 @@ async def test_the_command_serves_on_stdio_as_the_page_has_it(tmp_path: Path) ->
 @asynccontextmanager
 async def at_the_api(*tokens: tuple[Right, str]) -> AsyncIterator[tuple[str, Node]]:
     """The address of the tools at the API of a node with these tokens."""
-    agents = AgentTools()
+    agents = McpTools()
     async with (
         Node(name="forge", transport=MemoryNetwork().transport()) as node,
         agents.served(),

@@ -11,9 +11,8 @@ import msgspec
 import pytest
 
 from constraint_crdt.cli import main
-from constraint_crdt.client.wire import Address, read_address
+from constraint_crdt.client import Address, read_address
 from constraint_crdt.model import counted
-from constraint_crdt.operations.command import UsageError, parse_measurements
 from constraint_crdt.operations.evidence import PeerConvergence
 from constraint_crdt.operations.nodes import (
     NodeReport,
@@ -24,6 +23,7 @@ from constraint_crdt.operations.nodes import (
     show_check,
     show_status,
 )
+from constraint_crdt.operations.operation import UsageError, parse_measurements
 from tests.cli.process import NodeProcess, running_node
 
 Capture = pytest.CaptureFixture[str]

@@ -13,7 +13,6 @@ from constraint_crdt.cli import main
 from constraint_crdt.client import Client
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.expression.temporal import margin
-from constraint_crdt.operations.command import Table, show_length, show_margin, show_share, show_state, show_values
 from constraint_crdt.operations.constraints import (
     ConstraintReport,
     DefinitionReport,
@@ -31,6 +30,7 @@ from constraint_crdt.operations.evidence import (
     ViolationReport,
     show_explain,
 )
+from constraint_crdt.operations.operation import Table, show_length, show_margin, show_share, show_state, show_values
 from constraint_crdt.types.verdicts import input_texts
 
 Capture = pytest.CaptureFixture[str]

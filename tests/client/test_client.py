@@ -16,6 +16,7 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError
 from constraint_crdt.client import (
+    AddressError,
     AsyncClient,
     Client,
     ClientError,
@@ -26,8 +27,10 @@ from constraint_crdt.client import (
     Refused,
     Unauthorized,
     WrongInput,
+    encode_request,
+    read_address,
+    read_token,
 )
-from constraint_crdt.client.wire import AddressError, encode_request, read_address, read_token
 from constraint_crdt.errors import InvalidValue
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.http.tokens import Tokens

@@ -25,7 +25,7 @@ from constraint_crdt.crdt.limits import ABOUT_BYTES, CELL_BYTES, ID_BYTES, KEY_B
 from constraint_crdt.types.counters import COUNTS, counts_value, make_counts
 from constraint_crdt.types.definition import ADD, definition_value
 from constraint_crdt.types.nodes import NODE, node_value
-from constraint_crdt.types.register import POSITION, position_value
+from constraint_crdt.types.tile_cells import POSITION, position_value
 
 encode = msgspec.msgpack.Encoder().encode
 A = Replica("a", 7)

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import Replica, VectorClock
-from constraint_crdt.crdt.clock import CLOCK_NAME_BYTES, ClockMark
-from constraint_crdt.crdt.digest import Digest
+from constraint_crdt.crdt.clock import CLOCK_NAME_BYTES, ClockMark, Digest
 from constraint_crdt.types import CausalOrder
 
 A, B, C = Replica("a", 1), Replica("b", 1), Replica("c", 1)

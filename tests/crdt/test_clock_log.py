@@ -3,8 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt.crdt.clock import ClockMark
-from constraint_crdt.crdt.digest import Digest, Replica
+from constraint_crdt.crdt.clock import ClockMark, Digest, Replica
 from constraint_crdt.crdt.rows import LOGGED, ClockLog
 
 REPLICAS = [Replica(name, 1) for name in "abcd"]

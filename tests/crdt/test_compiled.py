@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt.crdt import pure_cells
 from constraint_crdt.crdt.cells import COMPILED, make_cell
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from tests.crdt.drawn_messages import drawn_message, outcome
 
 if COMPILED:

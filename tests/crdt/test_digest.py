@@ -6,7 +6,7 @@ import pytest
 
 from constraint_crdt import Replica, StateHash
 from constraint_crdt.crdt.cells import Cell, make_cell
-from constraint_crdt.crdt.digest import Digest, replica_bytes
+from constraint_crdt.crdt.clock import Digest, replica_bytes
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD

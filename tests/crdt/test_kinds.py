@@ -24,7 +24,7 @@ from constraint_crdt.crdt.cells import (
     require,
     value_of,
 )
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.types.definition import ADD
 
 NEW_KIND = 120
@@ -50,7 +50,7 @@ def new_kind() -> Iterator[None]:
 
 
 def test_the_codec_and_the_store_read_cells() -> None:
-    assert {"protocol.messages", "store.schema", "state", "simulation.recorder"} <= set(READING_MODULES)
+    assert {"protocol.messages", "store.store", "state", "simulation.recorder"} <= set(READING_MODULES)
 
 
 @pytest.mark.processes

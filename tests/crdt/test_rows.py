@@ -6,13 +6,12 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError, Replica
 from constraint_crdt.crdt.cells import REMOVE, Cell, Run, make_cell, make_removal
-from constraint_crdt.crdt.clock import ClockMark
-from constraint_crdt.crdt.digest import Digest
+from constraint_crdt.crdt.clock import ClockMark, Digest
 from constraint_crdt.crdt.limits import MAX_COUNT, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD
-from constraint_crdt.types.register import POSITION
+from constraint_crdt.types.tile_cells import POSITION
 
 A, B = Replica("a", 1), Replica("b", 1)
 

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, Replica
 from constraint_crdt.crdt.cells import REMOVE, Cell, Run, make_cell, make_removal, removed_dots
-from constraint_crdt.crdt.clock import CausalOrder, ClockMark, VectorClock
-from constraint_crdt.crdt.digest import Digest
+from constraint_crdt.crdt.clock import CausalOrder, ClockMark, Digest, VectorClock
 from constraint_crdt.crdt.rows import Applied, Rows
 from constraint_crdt.types.counters import COUNTS, make_counts
 from constraint_crdt.types.definition import ADD

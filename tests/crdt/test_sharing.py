@@ -28,9 +28,9 @@ def standing(rows: Rows) -> list[Cell]:
 
 def seen(rows: Rows) -> object:
     """All that can be read of it. Made without asking for runs or a clock: that is when things become shared."""
-    order = {each: [(cell.seq, cell.kind, cell.key, cell.data) for cell in rows.above(each, 0)] for each in rows._clock}
+    order = {each: [(cell.seq, cell.kind, cell.key, cell.data) for cell in rows.above(each, 0)] for each in rows.seqs}
     cells = {(cell.kind, cell.key, cell.replica, cell.seq, cell.data) for cell in standing(rows)}
-    return rows.state_hash, dict(rows._clock), rows.floors, len(rows), order, cells
+    return rows.state_hash, dict(rows.seqs), rows.floors, len(rows), order, cells
 
 
 def content(each: Shared) -> object:

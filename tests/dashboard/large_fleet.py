@@ -22,7 +22,7 @@ from random import Random
 from time import time_ns
 
 from constraint_crdt import MemoryNetwork, Node, NodeSettings
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.dashboard import dashboard_pages
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.model import VerdictState

@@ -4,8 +4,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from constraint_crdt.http.tokens import Tokens
-from constraint_crdt.operations.command import show_share, show_values
-from constraint_crdt.operations.operation import Right
+from constraint_crdt.operations.operation import Right, show_share, show_values
 from tests.dashboard.chromium import WITHIN, Chromium
 from tests.dashboard.conftest import in_force
 from tests.dashboard.large_fleet import Size, large_fleet

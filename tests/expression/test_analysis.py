@@ -20,8 +20,7 @@ from constraint_crdt.expression.analysis import (
     lint,
 )
 from constraint_crdt.expression.cel import Verdict
-from constraint_crdt.model import IfUnknown, Mode, Severity
-from constraint_crdt.model.selectors import Operator, Requirement, Selector, make_selector
+from constraint_crdt.model import IfUnknown, Mode, Operator, Requirement, Selector, Severity, make_selector
 from constraint_crdt.types.definition import Definition, check_definition
 from tests.conftest import BUDGET
 

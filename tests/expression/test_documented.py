@@ -19,8 +19,8 @@ from constraint_crdt.expression import ExpressionError, Verdict, check_names, co
 from constraint_crdt.expression.cel import WINDOW_FUNCTIONS
 from constraint_crdt.expression.check import GLOBALS, METHODS
 from constraint_crdt.expression.judgement import Judge
+from constraint_crdt.expression.measurements import requirements
 from constraint_crdt.expression.temporal import margin, read_spells
-from constraint_crdt.expression.windows import requirements
 from constraint_crdt.model import VerdictState
 from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.state import ConstraintState

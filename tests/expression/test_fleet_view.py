@@ -15,7 +15,7 @@ from constraint_crdt.expression.fleet_view import FleetCondition, FleetView, Nod
 from constraint_crdt.model import Scope
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.definition import Definition
-from constraint_crdt.types.readings import LIFETIME, Reading
+from constraint_crdt.types.variables import LIFETIME, Reading
 from tests.conftest import BUDGET
 
 SECOND = 10**9

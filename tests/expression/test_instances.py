@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constraint_crdt.expression.instances import MAX_INSTANCES, Touched, flattened
 from constraint_crdt.expression.judgement import Judge
+from constraint_crdt.expression.measurements import MAX_INSTANCES, Touched, flattened
 from constraint_crdt.model import VerdictState
 from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.state import ConstraintState

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from constraint_crdt.expression import Verdict, judgement
 from constraint_crdt.expression.cel import Measurements, measurements
-from constraint_crdt.expression.instances import InstanceValues
 from constraint_crdt.expression.judgement import Judge, Turn
+from constraint_crdt.expression.measurements import InstanceValues
 from constraint_crdt.expression.temporal import DefinitionKey, read_spells
 from constraint_crdt.model import VerdictState
 from constraint_crdt.runtime.measurement import LatestMeasurements

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constraint_crdt.expression import ExpressionError, Verdict, compile_expression, measurements
+from constraint_crdt.expression.measurements import Samples, requirements
 from constraint_crdt.expression.temporal import Margin, margin
-from constraint_crdt.expression.windows import Samples, requirements
 from tests.expression.cases import VALUES
 from tests.expression.test_properties import EXAMPLES, GENERATED, SOME_VALUES
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import pytest
 
 from constraint_crdt.expression import Verdict, compile_expression, measurements
+from constraint_crdt.expression.measurements import Samples, requirements
 from constraint_crdt.expression.temporal import margin
-from constraint_crdt.expression.windows import Samples, requirements
 
 SECOND = 10**9
 FORMULAS = 10_000

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from constraint_crdt.expression import ExpressionError, Outcome, Verdict, compile_expression, measurements
 from constraint_crdt.expression.cel import ANY_SAMPLES, WINDOW_FUNCTIONS, WindowReader
 from constraint_crdt.expression.evaluation import evaluate
+from constraint_crdt.expression.measurements import LATENESS, MAX_SAMPLES, MAX_WINDOW, Samples, requirements, show_span
 from constraint_crdt.expression.temporal import Margin, margin
-from constraint_crdt.expression.windows import LATENESS, MAX_SAMPLES, MAX_WINDOW, Samples, requirements, show_span
 from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.types import ConstraintORSet
 from tests.expression.cases import refusal

@@ -13,10 +13,10 @@ from constraint_crdt.crdt.limits import ABOUT_BYTES, DURATION_MAX, ID_BYTES, LAB
 from constraint_crdt.expression import MAX_VALUE_TEXT_BYTES
 from constraint_crdt.http.openapi import FIELDS, STRUCTS
 from constraint_crdt.operations import OPERATIONS
-from constraint_crdt.operations.sketches import MAX_ITEMS
+from constraint_crdt.operations.counts import MAX_ITEMS
 from constraint_crdt.runtime.measurement import MAX_VARIABLES
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.types.register import COORDINATE_MAX, COORDINATE_MIN
+from constraint_crdt.types.tile_cells import COORDINATE_MAX, COORDINATE_MIN
 
 LONGEST, LONGER = "x" * ID_BYTES, "x" * (ID_BYTES + 1)
 BLOOM_MOST = PAGES * PAGE_BYTES * 8

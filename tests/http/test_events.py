@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from constraint_crdt.http import event_stream as events_stream
+from constraint_crdt import http as events_stream
 from constraint_crdt.http import server
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.model import Event, EventKind

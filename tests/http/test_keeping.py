@@ -12,7 +12,7 @@ from constraint_crdt.operations.nodes import IdentityReport, RetireReport, Stora
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.store import Store, WritesRefused
-from constraint_crdt.store.schema import CommitBatch
+from constraint_crdt.store.store import CommitBatch
 from constraint_crdt.transport import MemoryNetwork
 from tests.conftest import runtime_directory
 from tests.http.conftest import BASE

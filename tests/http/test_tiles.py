@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from constraint_crdt.crdt.cells import SEPARATOR, make_cell
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.crdt.limits import TILE_BYTES
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.types.tile_cells import CONTENT

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from constraint_crdt import ConstraintCrdtError
+from constraint_crdt import ConstraintCrdtError, http
 from constraint_crdt.client import AsyncClient, Happened, Unauthorized
-from constraint_crdt.http import event_stream, make_app
+from constraint_crdt.http import make_app
 from constraint_crdt.http.security import MOST_LINES, Denials
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.http.tokens import TokenFile, Tokens
@@ -409,7 +409,7 @@ async def test_without_tokens_an_authorization_header_does_no_harm(client: httpx
 
 
 async def test_a_stream_ends_with_its_token(node: Node, managed: TokenFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "VALID_EVERY", 0.01)
+    monkeypatch.setattr(http, "VALID_EVERY", 0.01)
     going, staying = managed.add("going", Right.READ, made=MADE), managed.add("staying", Right.READ, made=MADE)
     async with (
         ApiServer(node, "127.0.0.1", 0, tokens=Tokens.load(managed.path)) as api,

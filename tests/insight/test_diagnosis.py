@@ -20,10 +20,10 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.identity import Identity, moment
 from constraint_crdt.insight import diagnosis as diagnosing
 from constraint_crdt.insight.diagnosis import check_certificates, check_disk, check_seeds
-from constraint_crdt.operations.command import Table
 from constraint_crdt.operations.constraints import AddConstraint
 from constraint_crdt.operations.fleet import InvitationReport, show_invitation
 from constraint_crdt.operations.nodes import ListNodes, check_status, show_nodes, show_worst
+from constraint_crdt.operations.operation import Table
 from constraint_crdt.operations.service import Finding, worst_of
 from constraint_crdt.runtime import answers, evaluation, persistence
 from constraint_crdt.runtime.lifecycle import MissedNodes

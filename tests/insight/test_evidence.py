@@ -4,10 +4,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from constraint_crdt.crdt.digest import Dot, Replica
-from constraint_crdt.insight import history as changes
-from constraint_crdt.insight.evidence import Convergence, Evidence, quantile
-from constraint_crdt.insight.history import ChangeLog
+from constraint_crdt.crdt.clock import Dot, Replica
+from constraint_crdt.insight import evidence as changes
+from constraint_crdt.insight.evidence import ChangeLog, Convergence, Evidence, quantile
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.definition import ADD
 

@@ -15,10 +15,10 @@ from constraint_crdt.insight.history import RuleHistory
 from constraint_crdt.operations.constraints import AddConstraint, RemoveConstraint
 from constraint_crdt.runtime.change_feed import ChangeFeed, acting_as, because
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types import changes as module
+from constraint_crdt.types import orset as module
 from constraint_crdt.types.alerts import ALERT_RULE, SilenceValue
-from constraint_crdt.types.changes import SWITCH, Before, Subject
 from constraint_crdt.types.definition import ADD, Definition
+from constraint_crdt.types.orset import SWITCH, Before, Subject
 from constraint_crdt.types.parameters import PARAMETER
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 

@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import SECOND, Replica
 from constraint_crdt.insight import history
 from constraint_crdt.insight.history import VerdictHistory
 from constraint_crdt.model import VerdictState
-from constraint_crdt.operations.command import Table
 from constraint_crdt.operations.evidence import GetSeries, show_series
+from constraint_crdt.operations.operation import Table
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.verdicts import NodeVerdict
 

@@ -18,7 +18,7 @@ from constraint_crdt.protocol.transfers import split_message
 from constraint_crdt.types.counters import COUNTS, counts_value
 from constraint_crdt.types.definition import ADD, FieldsValue, definition_value
 from constraint_crdt.types.nodes import RETIRE, retire_value
-from constraint_crdt.types.register import POSITION, position_value
+from constraint_crdt.types.tile_cells import POSITION, position_value
 
 from .model import Add, ClockKey, Count, End, Fields, Log, Move, Mutation, Remove, key_of
 

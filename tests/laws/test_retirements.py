@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Replica
-from constraint_crdt.crdt.digest import Dot
+from constraint_crdt.crdt.clock import Dot
 from constraint_crdt.protocol.messages import decode_message
-from constraint_crdt.simulation.fleet import SimulatedCredentials
+from constraint_crdt.simulation.histories import SimulatedCredentials
 from constraint_crdt.types.nodes import Retirement, standing
 
 NAMES = ("a", "b", "c", "d", "e")

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintState, Limits, Replica
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.plato import PlatoFieldError, read_submission
 from constraint_crdt.plato.rooms import answer_id, plato_answer, submit_answer
-from constraint_crdt.plato.shapes import PlatoFieldError, read_submission
 
 from .tiles import DAY
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from constraint_crdt.plato.shapes import PlatoFieldError, fnv1a, read_delta, read_tile, signed_norm
+from constraint_crdt.plato import PlatoFieldError, fnv1a, read_delta, read_tile, signed_norm
 
 from .tiles import delta_json, tile_json
 

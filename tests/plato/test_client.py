@@ -14,7 +14,7 @@ import pytest
 
 from constraint_crdt.client.blocking import PlatoClient, PlatoError
 from constraint_crdt.http.server import ApiServer
-from constraint_crdt.plato.shapes import PlatoAdd, PlatoChange, PlatoCounter, PlatoDelta, PlatoRemove
+from constraint_crdt.plato import PlatoAdd, PlatoChange, PlatoCounter, PlatoDelta, PlatoRemove
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.transport import MemoryNetwork
 from constraint_crdt.types import FleetTile

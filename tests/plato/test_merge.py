@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, ConstraintState, Counts, Limits, Replica
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.plato import PlatoFieldError, PlatoTile
 from constraint_crdt.plato.rooms import ROOM_TILE, ContentHashes, apply_delta, check_clock, merge_tile, plato_tile, room_tile
-from constraint_crdt.plato.shapes import PlatoFieldError, PlatoTile
 from constraint_crdt.types.tile_cells import ELEMENT
 
 from .tiles import DAY, delta, tile

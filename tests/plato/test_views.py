@@ -4,8 +4,8 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError, ConstraintState, Counts, Replica
 from constraint_crdt.crdt.cells import make_cell, make_key
+from constraint_crdt.plato import fnv1a
 from constraint_crdt.plato.rooms import MOST_TOMBSTONES, ContentHashes, plato_tile, room_tile
-from constraint_crdt.plato.shapes import fnv1a
 from constraint_crdt.types.tile_cells import CONTENT, TOMBSTONES
 
 A = Replica("a", 1)

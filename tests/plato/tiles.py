@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from constraint_crdt.plato.shapes import PlatoDelta, PlatoTile, fnv1a, read_delta, read_tile
+from constraint_crdt.plato import PlatoDelta, PlatoTile, fnv1a, read_delta, read_tile
 
 DAY = 1_750_000_000_000
 """ms since the epoch."""

@@ -13,8 +13,7 @@ from typing import Any
 
 import msgspec
 
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Dot, Replica
+from constraint_crdt.crdt.clock import SECOND, Dot, Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.loans import PATIENCE, Escrow, Waiting
 from constraint_crdt.types.budgets import NO_HOLDS, NO_LEDGER, Budgets, BudgetValue, Head, Holds, Known, Ledger, mark_of

@@ -10,7 +10,7 @@ from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.messages import GossipMessage, decode_message, encode_message
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD
-from constraint_crdt.types.register import POSITION
+from constraint_crdt.types.tile_cells import POSITION
 
 Damage = Callable[[GossipNode], None]
 

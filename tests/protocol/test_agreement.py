@@ -1,7 +1,7 @@
 """Who has heard of every change of the definitions: what moves the frontier, and what does not."""
 
 from constraint_crdt import GossipNode, exchange
-from constraint_crdt.insight.history import DefinitionClock
+from constraint_crdt.insight.evidence import DefinitionClock
 
 
 def test_adding_and_removing_definitions_moves_it() -> None:

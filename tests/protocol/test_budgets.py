@@ -8,8 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import SECOND, Replica
 from constraint_crdt.protocol import loans
 from constraint_crdt.types import budgets
 from constraint_crdt.types.budgets import NO_HOLDS, NO_LEDGER, Known, Ledger, Loan

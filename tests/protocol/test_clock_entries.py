@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, Replica
 from constraint_crdt.crdt.cells import Run
-from constraint_crdt.crdt.clock import ClockMark
-from constraint_crdt.crdt.digest import Digest
+from constraint_crdt.crdt.clock import ClockMark, Digest
 from constraint_crdt.protocol.peers import behind, bind_runs, changed_entries, lowered
 
 DIGEST = Digest()

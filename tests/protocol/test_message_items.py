@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Limits, VectorClock
 from constraint_crdt.crdt.cells import array_length
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, LARGE_BYTES, UNPACKED_BYTES, UNPACKED_GROWTH
 from constraint_crdt.protocol.messages import Part, decode_message, encode_message, items_of
 from constraint_crdt.protocol.transfers import most_unpacked

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Replica, VectorClock, exchange
 from constraint_crdt.crdt.cells import Cell, Run, make_cell, read_cell
-from constraint_crdt.crdt.clock import ClockMark
-from constraint_crdt.crdt.digest import StateHash
+from constraint_crdt.crdt.clock import ClockMark, StateHash
 from constraint_crdt.crdt.limits import CELL_BYTES, ID_BYTES, MAX_COUNT, MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.repair import BUCKETS, SUM_BYTES
 from constraint_crdt.protocol.messages import (

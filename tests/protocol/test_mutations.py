@@ -21,7 +21,7 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Replica, VectorClock, exchange
 from constraint_crdt.crdt.cells import REMOVE, Cell, make_cell
-from constraint_crdt.crdt.digest import Digest
+from constraint_crdt.crdt.clock import Digest
 from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.repair import rebuild
 from constraint_crdt.protocol.messages import WIRE_VERSION, GossipMessage, Resume, decode_message, encode_message
@@ -29,7 +29,7 @@ from constraint_crdt.protocol.transfers import split_message
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.nodes import NODE
-from constraint_crdt.types.register import POSITION
+from constraint_crdt.types.tile_cells import POSITION
 from tests.conftest import BUDGET, SEED
 
 MESSAGES = 100_000 if BUDGET == "nightly" else 600

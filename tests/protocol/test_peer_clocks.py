@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, Limits, Replica, StateHash, VectorClock
-from constraint_crdt.crdt.clock import ClockMark
-from constraint_crdt.crdt.digest import Digest
+from constraint_crdt.crdt.clock import ClockMark, Digest
 from constraint_crdt.protocol.peers import FEWEST_CONVERSATIONS, STATEMENTS, Conversation, DeltaTracker, Peer
 
 ME, P, Q = Replica("me", 1), Replica("p", 1), Replica("q", 1)

@@ -18,7 +18,7 @@ from constraint_crdt.protocol.peers import (
     ring_point,
 )
 from constraint_crdt.simulation.world import SimRng
-from constraint_crdt.types.register import hex_distance
+from constraint_crdt.types.tile_cells import hex_distance
 
 DRAWS = 20_000
 

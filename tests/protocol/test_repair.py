@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Replica, StateHash, VectorClock
 from constraint_crdt.crdt.cells import Cell, make_cell
-from constraint_crdt.crdt.digest import Digest
+from constraint_crdt.crdt.clock import Digest
 from constraint_crdt.crdt.repair import BUCKETS, audit, bucket_bit, bucket_sums, rebuild
 from constraint_crdt.protocol.messages import Buckets, Mend, MendStep, Ping, encode_message
 from constraint_crdt.protocol.repair import PAUSE

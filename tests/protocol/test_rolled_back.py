@@ -8,7 +8,7 @@ import pytest
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode, exchange
 from constraint_crdt.protocol.messages import GossipMessage
-from constraint_crdt.simulation.fleet import SimulatedCredentials
+from constraint_crdt.simulation.histories import SimulatedCredentials
 
 EARLY, LATE = 10, 100
 

@@ -19,7 +19,7 @@ from constraint_crdt.crdt.limits import DEFAULT_LIMITS, Limits
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.messages import Part, decode_message
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
-from constraint_crdt.simulation.fleet import SimulatedCredentials
+from constraint_crdt.simulation.histories import SimulatedCredentials
 from constraint_crdt.transport import Peer, Transport, Unreachable
 
 

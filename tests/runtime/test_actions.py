@@ -26,9 +26,9 @@ from constraint_crdt.alerts.delivery import Deliveries, Failure, Message
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.http import make_app
 from constraint_crdt.operations.alerts import show_actions
-from constraint_crdt.operations.command import Table
+from constraint_crdt.operations.operation import Table
 from constraint_crdt.runtime import actions as actions_module
-from constraint_crdt.sources.mqtt import client_type
+from constraint_crdt.sources.pushed import client_type
 from tests.conftest import BUDGET
 from tests.runtime.fleet import QUICK, eventually
 

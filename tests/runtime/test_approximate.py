@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from constraint_crdt import ConstraintCrdtError, MemoryNetwork, Node, RecordCounts
-from constraint_crdt.operations.sketches import MAX_ITEMS
+from constraint_crdt.operations.counts import MAX_ITEMS
 from constraint_crdt.runtime.shared import NodeSketches
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 

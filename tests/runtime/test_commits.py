@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from constraint_crdt import GossipNode, WritesRefused
-from constraint_crdt.crdt.digest import Dot
+from constraint_crdt.crdt.clock import Dot
 from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
 
 

@@ -8,7 +8,7 @@ from constraint_crdt import ConstraintCrdtError, MemoryNetwork, Node, NodeSettin
 from constraint_crdt.expression.evaluation import evaluate
 from constraint_crdt.expression.fleet_view import FleetView
 from constraint_crdt.expression.judgement import Judge, Ruling
-from constraint_crdt.expression.windows import Samples
+from constraint_crdt.expression.measurements import Samples
 from constraint_crdt.model import IfUnknown
 from constraint_crdt.runtime.evaluation import _Given
 from constraint_crdt.runtime.measurement import LatestMeasurements

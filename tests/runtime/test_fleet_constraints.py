@@ -11,7 +11,7 @@ import pytest
 from constraint_crdt import GossipNode, MemoryNetwork, Node
 from constraint_crdt.expression import ExpressionError
 from constraint_crdt.model import VerdictState
-from constraint_crdt.operations.command import Table
+from constraint_crdt.operations.operation import Table
 from constraint_crdt.operations.variables import (
     FleetFigures,
     GetReadings,

@@ -10,7 +10,7 @@ import pytest
 
 from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.errors import ConstraintCrdtError, GuardBroken, UnknownConstraint
-from constraint_crdt.runtime import guards
+from constraint_crdt.runtime import actions
 from constraint_crdt.runtime.sync_node import SyncNode
 from tests.runtime.fleet import QUICK, eventually
 
@@ -131,10 +131,10 @@ async def test_a_decorated_function_runs_under_the_guard() -> None:
 async def test_guards_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     async with guarded_node() as node:
         await node.measure({"speed_mps": 1.0})
-        monkeypatch.setattr(guards, "MOST_GUARDS", 0)
+        monkeypatch.setattr(actions, "MOST_GUARDS", 0)
         with pytest.raises(ConstraintCrdtError, match="wait at this node already"):
             await node.guards.report(unless="holds", wait=1)
-        monkeypatch.setattr(guards, "MOST_GUARDED", 0)
+        monkeypatch.setattr(actions, "MOST_GUARDED", 0)
         with pytest.raises(ConstraintCrdtError, match="at most 0 constraints, not 1: name fewer"):
             node.guards.standing()
 

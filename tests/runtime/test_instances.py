@@ -8,9 +8,9 @@ import pytest
 from constraint_crdt import ConstraintCrdtError, Node
 from constraint_crdt.cli import main
 from constraint_crdt.model import VerdictState
-from constraint_crdt.operations.command import UsageError, parse_measurements
 from constraint_crdt.operations.constraints import show_instances
 from constraint_crdt.operations.evidence import ExplainConstraint, show_explain
+from constraint_crdt.operations.operation import UsageError, parse_measurements
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
 TEMPERATURES = {"joint_temp_c": {"by": "joint", "values": {"j1": 71.0, "j2": 55.0, "j3": 90.0}}}

@@ -9,7 +9,7 @@ from time import process_time
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.protocol import exchange_rules, gossip_node
 from constraint_crdt.protocol.messages import Part, encode_message
 from constraint_crdt.runtime import change_feed

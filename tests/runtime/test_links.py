@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node, NodeSettings
-from constraint_crdt.operations.command import Lines, Table
 from constraint_crdt.operations.nodes import ListNodes, show_links, show_nodes, show_status
+from constraint_crdt.operations.operation import Lines, Table
 from constraint_crdt.transport import ANSWERS_AT_ONCE, LinkKind, MemoryTransport, Sought, Standing
 
 from .fleet import QUICK, agreed, eventually

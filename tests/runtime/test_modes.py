@@ -5,7 +5,7 @@ import pytest
 from constraint_crdt import ConstraintCrdtError, Node
 from constraint_crdt.alerts import AlertRule, Conditions, Facts
 from constraint_crdt.errors import UnknownConstraint
-from constraint_crdt.insight.history import DefinitionClock
+from constraint_crdt.insight.evidence import DefinitionClock
 from constraint_crdt.model import EventKind
 from constraint_crdt.operations.nodes import show_status
 from tests.runtime.fleet import agreed, eventually, fleet

@@ -8,7 +8,7 @@ import pytest
 from constraint_crdt import ConstraintState, GossipNode, MemoryNetwork, Node, NodeSettings, StateFileError, from_json, to_json
 from constraint_crdt.model import EventKind
 from constraint_crdt.store import Store, WritesRefused
-from constraint_crdt.store.schema import CommitBatch
+from constraint_crdt.store.store import CommitBatch
 from tests.conftest import runtime_directory
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 

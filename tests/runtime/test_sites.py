@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
-from constraint_crdt.operations.command import Lines, Table
 from constraint_crdt.operations.nodes import ListNodes, show_nodes, show_status
+from constraint_crdt.operations.operation import Lines, Table
 from constraint_crdt.protocol.sites import SPEAKERS
 from tests.runtime.fleet import QUICK, agreed, eventually
 

@@ -1,6 +1,6 @@
 """Tiles on running nodes: they travel, they are told of, and deleted ones are purged when it is time."""
 
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.gossip import GossipNode
 from constraint_crdt.model import EventKind
 from constraint_crdt.runtime.maintenance import TILES_AT_ONCE, PurgeSweep

@@ -16,7 +16,7 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, covered_digest, signed_text
 from constraint_crdt.errors import NotPermitted
 from constraint_crdt.protocol.messages import ConstraintDelta, Delta, GossipMessage, Sync, decode_message, encode_message
-from constraint_crdt.store.committer import Changes
+from constraint_crdt.store import Changes
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.nodes import CERTIFICATE, NODE, RETIRE, VOUCH
 from tests.store.disk import loaded, open_store, taken

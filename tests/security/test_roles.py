@@ -10,9 +10,9 @@ from constraint_crdt import MemoryNetwork, Node, Verdict
 from constraint_crdt.errors import NotPermitted
 from constraint_crdt.operations.constraints import AddConstraint
 from constraint_crdt.types.alerts import WAYS
-from constraint_crdt.types.changes import Before, Subject
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD
+from constraint_crdt.types.orset import Before, Subject
 from constraint_crdt.types.rollouts import STAGED
 from tests.runtime.fleet import QUICK, agreed, eventually
 

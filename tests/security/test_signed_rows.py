@@ -522,7 +522,7 @@ def test_the_usual_change_goes_the_short_way_and_is_signed_and_checked_once() ->
     exchange(a, b)
     a.add_constraint("x")
     a.add_constraint("first", severity="critical")
-    a.local.note("somebody", "add", "x")
+    a.local.note("somebody", "add", "x", a.time.stamp())
     with (
         patch.object(FastCredentials, "sign", autospec=True, side_effect=FastCredentials.sign) as sign,
         patch.object(FastCredentials, "verifies", autospec=True, side_effect=FastCredentials.verifies) as verifies,

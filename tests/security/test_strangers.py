@@ -25,7 +25,7 @@ from constraint_crdt import Node
 from constraint_crdt.errors import UnknownName
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.transport import Peer
-from constraint_crdt.transport.addresses import own_addresses
+from constraint_crdt.transport.topology import own_addresses
 from constraint_crdt.transport.zenoh_startup import alive_key, node_key
 from tests.conftest import BUDGET
 from tests.fleet.processes import processes, seconds_until

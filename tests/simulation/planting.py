@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from constraint_crdt.crdt import digest
+from constraint_crdt.crdt import clock
 from constraint_crdt.simulation.chaos import OPERATIONS, Chaos
 from constraint_crdt.simulation.histories import History, from_json, replay, shrink, to_json
 from tests.conftest import BUDGET
@@ -37,7 +37,7 @@ NIGHTLY = Search(1, OPERATIONS)
 
 def forget_hashes() -> None:
     """They are remembered, planted ones too."""
-    for each in vars(digest).values():
+    for each in vars(clock).values():
         if hasattr(each, "cache_clear"):
             each.cache_clear()
 

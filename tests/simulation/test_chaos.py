@@ -13,8 +13,21 @@ import pytest
 from constraint_crdt.errors import InvalidValue
 from constraint_crdt.simulation.chaos import FAULTS, NETWORK_FAULTS, OPERATIONS, SITE_FAULTS, Chaos, SearchExtent, search_seeds
 from constraint_crdt.simulation.histories import replay, shrink
-from constraint_crdt.simulation.steps import Add, AnyStep, Budget, Describe, Tile, Write
-from constraint_crdt.simulation.writes import BUDGET_ACTS, OF_BUDGETS, OF_SITES, TILE_ACTS, TOGETHER, WRITES, kinds
+from constraint_crdt.simulation.steps import (
+    BUDGET_ACTS,
+    OF_BUDGETS,
+    OF_SITES,
+    TILE_ACTS,
+    TOGETHER,
+    WRITES,
+    Add,
+    AnyStep,
+    Budget,
+    Describe,
+    Tile,
+    Write,
+    kinds,
+)
 from tests.conftest import BUDGET
 
 HISTORIES = 20_000 if BUDGET == "nightly" else 2

@@ -7,8 +7,7 @@ import pytest
 from constraint_crdt import GossipNode, Limits, exchange
 from constraint_crdt.protocol.messages import Part, Resume
 from constraint_crdt.protocol.transfers import split_message
-from constraint_crdt.simulation.fleet import Fleet
-from constraint_crdt.simulation.histories import from_json, replay, settle
+from constraint_crdt.simulation.histories import Fleet, from_json, replay, settle
 from constraint_crdt.simulation.steps import Add, AnyStep, Backup, Crash, NodeStart, Record, Retire, Start, WholeExchange
 
 FOUND = sorted((Path(__file__).parent / "found").glob("*.json"))

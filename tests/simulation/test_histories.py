@@ -6,8 +6,7 @@ import pytest
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.simulation.chaos import Chaos
-from constraint_crdt.simulation.fleet import Fleet
-from constraint_crdt.simulation.histories import FILE_BYTES, History, from_json, replay, shrink, to_json
+from constraint_crdt.simulation.histories import FILE_BYTES, Fleet, History, from_json, replay, shrink, to_json
 from constraint_crdt.simulation.steps import Add, AnyStep, Crash, Deliver, NodeStart, Record, Remove, Start, WholeExchange
 
 MEMBERS = (NodeStart("a", 1), NodeStart("b", 11), NodeStart("c", 2))

@@ -9,7 +9,7 @@ from constraint_crdt.errors import InvalidValue
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.simulation import plan as planning
 from constraint_crdt.simulation.plan import MESH, ROUTED, Plan, PlannedFleet, make_plan
-from constraint_crdt.transport.addresses import ASKED_AFTER
+from constraint_crdt.transport.topology import ASKED_AFTER
 from constraint_crdt.transport.zenoh_startup import KEEP_ALIVES, ROUTED_LEASE
 from tests.conftest import BUDGET
 

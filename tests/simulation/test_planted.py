@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from constraint_crdt.crdt import digest
+from constraint_crdt.crdt import clock
 from constraint_crdt.crdt.cells import Cell, Run
-from constraint_crdt.crdt.clock import HybridClock
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import HybridClock, Replica
 from constraint_crdt.crdt.rows import Applied, Rows
 from constraint_crdt.protocol.exchange_rules import Exchange, GossipResult
 from constraint_crdt.protocol.local_replica import LocalReplica
@@ -74,7 +73,7 @@ def run_applied_halfway(patch: pytest.MonkeyPatch) -> None:
 
 def hash_without_length_prefixes(patch: pytest.MonkeyPatch) -> None:
     """Replica n1 of life 1 and replica n of life 11 are hashed alike."""
-    patch.setattr(digest, "replica_bytes", lambda replica: f"{replica.node_id}{replica.incarnation}".encode())
+    patch.setattr(clock, "replica_bytes", lambda replica: f"{replica.node_id}{replica.incarnation}".encode())
 
 
 def stale_ack_trusted(patch: pytest.MonkeyPatch) -> None:

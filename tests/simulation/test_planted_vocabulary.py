@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from constraint_crdt.crdt.cells import Cell, value_of
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.simulation.chaos import OPERATIONS
-from constraint_crdt.types import increments as stretches
-from constraint_crdt.types import readings
+from constraint_crdt.types import counters as stretches
+from constraint_crdt.types import variables
 from constraint_crdt.types.counters import ConstraintGCounter
 from constraint_crdt.types.decay import RATE, Ages, DecayConstraintState, DecayCounter, Pair
-from constraint_crdt.types.readings import Reading, SharedReadings
 from constraint_crdt.types.sketch import FILTER_PAGE_BYTES, PAGE_COUNTERS, BloomCRDT, SketchCRDT, _counters
+from constraint_crdt.types.variables import Reading, SharedReadings
 from constraint_crdt.types.verdicts import ConstraintVerdicts
 from constraint_crdt.types.view import TableDirectory
 from tests.simulation.planting import Plant, Search, find_and_shrink
@@ -133,12 +133,12 @@ def reading_of_a_retired_node(patch: pytest.MonkeyPatch) -> None:
 
 def reading_with_the_time_of_the_clock(patch: pytest.MonkeyPatch) -> None:
     """A new life goes by its clock alone, which may be behind that of the former life."""
-    after = readings._next
+    after = variables._next
 
     def planted(reading: Reading | None, before: Any, replica: Replica) -> Any:
         return after(reading, before and before._replace(time=before.time - 200), replica)
 
-    patch.setattr(readings, "_next", planted)
+    patch.setattr(variables, "_next", planted)
 
 
 PLANTS: dict[Plant, Search] = {

@@ -8,7 +8,7 @@ import pytest
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.peers import Nearby, Schedule, Uniform, hexagon
 from constraint_crdt.simulation.scenario import Simulation
-from constraint_crdt.types.register import hex_distance
+from constraint_crdt.types.tile_cells import hex_distance
 
 
 def an_item_each(simulation: Simulation) -> Simulation:

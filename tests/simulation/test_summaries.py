@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.simulation.fleet import Fleet
-from constraint_crdt.simulation.histories import History, from_json, to_json
-from constraint_crdt.simulation.models import ROOM
+from constraint_crdt.simulation.histories import Fleet, History, from_json, to_json
+from constraint_crdt.simulation.invariants import ROOM
 from constraint_crdt.simulation.steps import (
+    AGAIN,
+    TOGETHER,
     AnyStep,
     Backup,
     CountItem,
@@ -20,8 +21,7 @@ from constraint_crdt.simulation.steps import (
     Start,
     WholeExchange,
 )
-from constraint_crdt.simulation.writes import AGAIN, TOGETHER
-from constraint_crdt.types.increments import APPLIED, FOLD_AT
+from constraint_crdt.types.counters import APPLIED, FOLD_AT
 
 MEMBERS = (NodeStart("a", 1), NodeStart("b", 11), NodeStart("c", 2))
 NOON = 10**6 * SECOND

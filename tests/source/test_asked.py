@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt.sources.formats import MAX_PAYLOAD, SourceError, Unknown
-from constraint_crdt.sources.polled import CommandReader, FileReader, HttpReader
-from constraint_crdt.sources.prometheus import OPENMETRICS, PrometheusReader
+from constraint_crdt.sources.polled import OPENMETRICS, CommandReader, FileReader, HttpReader, PrometheusReader
 from tests.source.counterparts import WebServer, finding, node_with, soon, source, values_of, web, why_unknown
 
 __all__ = ["web"]

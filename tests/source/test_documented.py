@@ -9,9 +9,8 @@ import msgspec
 import pytest
 
 from constraint_crdt.runtime.settings import load_settings
-from constraint_crdt.sources import KINDS, FieldSettings
-from constraint_crdt.sources.reader import reader_of
-from constraint_crdt.sources.robots import ros_decoder
+from constraint_crdt.sources import KINDS, FieldSettings, reader_of
+from constraint_crdt.sources.formats import ros_decoder
 
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
 PAGES = {name: (HOW_TO / f"{name}.md").read_text() for name in ("sources", "robots", "gateways")}

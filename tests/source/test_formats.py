@@ -9,20 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt.sources.formats import (
+    Metric,
     OtlpDecoder,
     SourceError,
+    SparkplugDecoder,
     Unknown,
+    VdaDecoder,
     parse_json,
     parse_msgpack,
     parse_nagios,
     parse_nmea,
     parse_number,
     parse_pairs,
+    parse_payload,
     parse_quantity,
     parse_text,
+    ros_decoder,
+    signed,
+    vda_state,
 )
-from constraint_crdt.sources.robots import VdaDecoder, ros_decoder, vda_state
-from constraint_crdt.sources.sparkplug import Metric, SparkplugDecoder, parse_payload, signed
 
 
 def is_unknown(value: object) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from constraint_crdt.sources.formats import SourceError, Unknown
-from constraint_crdt.sources.mavlink import MavlinkReader, StreamParser, document_of, field_table
+from constraint_crdt.sources.pushed import MavlinkReader, StreamParser, document_of, field_table
 from tests.source.counterparts import finding, free_port, node_with, soon, source, values_of, why_unknown
 
 SYS_STATUS = "fd1f0000000101010000000000000000000000000000f401ffffffff000000000000000000000000ff632c"

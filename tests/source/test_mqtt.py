@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt.sources.formats import SourceError
-from constraint_crdt.sources.mqtt import levels_of, matched_levels, split_packets, thin
+from constraint_crdt.sources.pushed import levels_of, matched_levels, split_packets, thin
 from tests.conftest import BUDGET
 from tests.source.counterparts import Broker, finding, node_with, program, soon, values_of, why_unknown
 from tests.source.test_formats import STATE, payload

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt.sources import FieldSettings, mavlink, mqtt
+from constraint_crdt.sources import FieldMap, FieldSettings, Intake, Pushed, SourceReader, _Pending, pushed, reader_of
 from constraint_crdt.sources.formats import MISSING, Message, SourceError, Unknown, leaves, look_up, scalar
-from constraint_crdt.sources.reader import FieldMap, Intake, Pushed, SourceReader, _Pending, reader_of
 from tests.source.counterparts import soon, source
 
 
@@ -241,8 +240,8 @@ async def test_down_and_up_again(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_missing_library_is_a_sentence_with_its_extra(
     table: dict[str, Any], module: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for of, name in ((mqtt, "client_type"), (mavlink, "_dialect"), (mavlink, "field_table")):
-        monkeypatch.setattr(of, name, getattr(of, name).__wrapped__)  # other tests have loaded it
+    for name in ("client_type", "_dialect", "field_table"):
+        monkeypatch.setattr(pushed, name, getattr(pushed, name).__wrapped__)  # other tests have loaded it
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(SourceError, match=rf"need.* `pip install 'constraint-crdt\[{extra}\]'`$"):
         reader_of(source(**table))

@@ -11,7 +11,7 @@ import zenoh
 
 from constraint_crdt import Node
 from constraint_crdt.sources import read_sources
-from constraint_crdt.sources.zenoh import matched_chunks
+from constraint_crdt.sources.pushed import matched_chunks
 from tests.runtime.fleet import QUICK
 from tests.source.counterparts import finding, free_port, node_with, soon, values_of, why_unknown
 from tests.source.test_formats import cdr

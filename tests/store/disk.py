@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from constraint_crdt.crdt.cells import REMOVE, make_cell, make_removal
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.crdt.rows import Rows, dots_of
-from constraint_crdt.store import Store
-from constraint_crdt.store.committer import Changes
+from constraint_crdt.store import Changes, Store
 from constraint_crdt.store.files import Machine, Marker
-from constraint_crdt.store.schema import CommitBatch
+from constraint_crdt.store.store import CommitBatch
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD
 

@@ -10,8 +10,7 @@ import pytest
 
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import StoreError
-from constraint_crdt.store import Marker, Store, back_up, check_backup, put_back, set_aside
-from constraint_crdt.store.committer import Changes
+from constraint_crdt.store import Changes, Marker, Store, back_up, check_backup, put_back, set_aside
 from constraint_crdt.store.files import replace_file
 from tests.store.disk import BOOT, account, add, open_store, reopened, taken
 from tests.store.test_read_store import contents, cut, flip, read, written

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import Committer, Marker, Store, WritesRefused
 from tests.store.disk import BOOT, ME, account, add, copy_store, loaded, open_store, remove, reopened
@@ -157,7 +157,7 @@ async def test_a_full_disk_refuses_those_that_wait_and_recovers_by_itself(disk: 
     before = account(disk.rows)
     disk.full = True
     add(disk.rows, "during")
-    waiting = [asyncio.create_task(disk.committer.durable()) for _ in range(3)]
+    waiting = [disk.committer.durable() for _ in range(3)]
     done = await asyncio.gather(*waiting, return_exceptions=True)
     assert {type(error) for error in done} == {WritesRefused}
     sentence = f"the disk is full, so nothing can be written to {disk.path}: free some space"
@@ -224,7 +224,7 @@ async def test_closing_on_a_full_disk_says_what_is_lost(tmp_path: Path, caplog: 
 
 async def test_one_that_stops_waiting_disturbs_nobody(disk: Disk) -> None:
     add(disk.rows, "x")
-    gone, stays = (asyncio.create_task(disk.committer.durable()) for _ in range(2))
+    gone, stays = (disk.committer.durable() for _ in range(2))
     await asyncio.sleep(0)
     gone.cancel()
     await stays
@@ -269,8 +269,8 @@ async def test_a_disk_that_hangs_refuses_writes_soon_and_takes_them_again(tmp_pa
     disk = HungDisk(tmp_path / "a.db")
     disk.thawed.clear()
     add(disk.rows, "a")
-    waiting = [asyncio.create_task(disk.committer.durable()) for _ in range(36)]
-    patient = asyncio.create_task(disk.committer.durable(patient=True))
+    waiting = [disk.committer.durable() for _ in range(36)]
+    patient = disk.committer.durable(patient=True)
     refused = await asyncio.gather(*waiting, return_exceptions=True)
     assert {type(each) for each in refused} == {WritesRefused}
     assert disk.health == [disk.committer.trouble]
@@ -289,7 +289,7 @@ async def test_the_close_does_not_wait_for_a_disk_that_hangs(tmp_path: Path) -> 
     disk = HungDisk(tmp_path / "a.db")
     disk.thawed.clear()
     add(disk.rows, "a")
-    patient = asyncio.create_task(disk.committer.durable(patient=True))
+    patient = disk.committer.durable(patient=True)
     await asyncio.sleep(0)
     async with asyncio.timeout(5):
         await disk.committer.close()

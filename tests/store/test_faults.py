@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.store import Store, StoreError, WritesRefused
-from constraint_crdt.store.committer import Changes
+from constraint_crdt.store import Changes, Store, StoreError, WritesRefused
 from constraint_crdt.store.files import Marker
 from tests.conftest import BUDGET
 from tests.store.disk import BOOT, Account, account, copy_store, loaded, open_store, reopened, taken, write_history

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.store import Life, Store, WritesRefused, marker_for
-from constraint_crdt.store.committer import Changes
+from constraint_crdt.store import Changes, Life, Store, WritesRefused, marker_for
 from constraint_crdt.store.files import Machine, Marker, Session
 from tests.conftest import runtime_directory
 from tests.store.disk import BOOT, ME, add, copy_store, loaded, open_store, taken

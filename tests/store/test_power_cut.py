@@ -7,8 +7,7 @@ from random import Random
 import pytest
 
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.store import StoreError, schema
-from constraint_crdt.store.committer import Changes
+from constraint_crdt.store import Changes, StoreError, store
 from tests.conftest import BUDGET, SEED
 from tests.store.disk import Account, account, copy_store, open_store, reopened, taken, write_history
 
@@ -57,7 +56,7 @@ def cuts(log: bytes, random: Random) -> list[int]:
 def test_every_commit_is_synced(tmp_path: Path) -> None:
     """No test here can cut the power; that SQLite is told to sync at each commit is what can be seen."""
     open_store(tmp_path / "a.db").close()
-    connection = schema.connect(tmp_path / "a.db")
+    connection = store.connect(tmp_path / "a.db")
     full = 2
     assert connection.execute("PRAGMA synchronous").fetchone() == (full,)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -93,7 +92,7 @@ def test_a_changed_bit_in_the_log_ends_it_there(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_with_checkpoints_between_a_cut_log_is_a_prefix_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "CHECKPOINT_PAGES", 6)
+    monkeypatch.setattr(store, "CHECKPOINT_PAGES", 6)
     recorded, random = Recorded(tmp_path), Random(SEED)
     assert len(recorded.log) < FRAME * 20, "the log began anew"
     opened = refused = 0
@@ -158,7 +157,7 @@ def test_a_file_that_garbles_even_the_message_about_it_is_refused(tmp_path: Path
 ])  # fmt: skip
 def test_what_is_not_what_was_committed_is_refused(tmp_path: Path, statement: str) -> None:
     recorded = Recorded(tmp_path)
-    connection = schema.connect(recorded.path)
+    connection = store.connect(recorded.path)
     changed = connection.execute(statement).rowcount
     connection.close()
     assert changed or statement.startswith("DROP")

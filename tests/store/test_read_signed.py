@@ -5,10 +5,9 @@ from pathlib import Path
 
 from constraint_crdt import GossipNode, exchange, from_json, to_json
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.simulation.fleet import SimulatedCredentials
+from constraint_crdt.simulation.histories import SimulatedCredentials
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.store import read_store
-from constraint_crdt.store.committer import Changes
+from constraint_crdt.store import Changes, read_store
 from tests.store.disk import open_store, taken
 
 

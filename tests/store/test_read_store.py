@@ -11,8 +11,7 @@ from constraint_crdt import ConstraintState, from_json
 from constraint_crdt.cli import main
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import StoreError
-from constraint_crdt.store import Store, read_store
-from constraint_crdt.store.committer import Changes
+from constraint_crdt.store import Changes, Store, read_store
 from tests.store.disk import account, add, count, open_store, remove, reopened, taken
 
 Capture = pytest.CaptureFixture[str]

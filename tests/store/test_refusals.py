@@ -13,8 +13,7 @@ import pytest
 
 from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.store import Store, StoreError, WritesRefused, default_path, schema, set_aside
-from constraint_crdt.store.committer import Changes
+from constraint_crdt.store import Changes, Store, StoreError, WritesRefused, default_path, set_aside, store
 from constraint_crdt.store.files import Marker, file_name
 from tests.store.disk import BOOT, ME, account, add, loaded, open_store, reopened, taken
 
@@ -111,7 +110,7 @@ def test_more_than_the_limits_is_refused_with_the_limit(tmp_path: Path) -> None:
 
 
 def set_version(path: Path, version: int) -> None:
-    connection = schema.connect(path)
+    connection = store.connect(path)
     connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
 
@@ -139,17 +138,17 @@ def test_an_old_form_without_steps_is_refused(tmp_path: Path) -> None:
 def test_steps_bring_an_older_form_up_in_order(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     rows = fill(path)
-    connection = schema.connect(path)
+    connection = store.connect(path)
     connection.execute("ALTER TABLE row RENAME COLUMN floor TO ground")
     connection.execute("ALTER TABLE cell RENAME TO item")
     connection.execute("PRAGMA user_version = -1")
     connection.close()
-    connection = schema.connect(path)
-    steps: dict[int, schema.Migration] = {
+    connection = store.connect(path)
+    steps: dict[int, store.Migration] = {
         -1: lambda db: db.execute("ALTER TABLE item RENAME TO cell"),
         0: lambda db: db.execute("ALTER TABLE row RENAME COLUMN ground TO floor"),
     }
-    schema.migrate(connection, path, steps)
+    store.migrate(connection, path, steps)
     connection.close()
     assert reopened(path) == account(rows)
 
@@ -157,14 +156,14 @@ def test_steps_bring_an_older_form_up_in_order(tmp_path: Path) -> None:
 def test_a_step_that_fails_leaves_the_old_form(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     fill(path)
-    connection = schema.connect(path)
+    connection = store.connect(path)
     connection.execute("PRAGMA user_version = -1")
-    steps: dict[int, schema.Migration] = {
+    steps: dict[int, store.Migration] = {
         -1: lambda db: db.execute("DROP TABLE cell"),
         0: lambda db: db.execute("UPDATE missing SET x = 1"),
     }
     with pytest.raises(sqlite3.OperationalError, match="no such table: missing"):
-        schema.migrate(connection, path, steps)
+        store.migrate(connection, path, steps)
     assert connection.execute("PRAGMA user_version").fetchone() == (-1,)
     assert connection.execute("SELECT count(*) FROM cell").fetchone() == (3,)
     connection.close()

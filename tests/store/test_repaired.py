@@ -8,7 +8,7 @@ import pytest
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.repair import audit, rebuild
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.store.committer import Changes
+from constraint_crdt.store import Changes
 from constraint_crdt.types.definition import ADD
 from tests.store.disk import add, count, loaded, open_store, remove
 

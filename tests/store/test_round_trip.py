@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from constraint_crdt.crdt.cells import make_cell
-from constraint_crdt.crdt.digest import Digest, Replica
+from constraint_crdt.crdt.clock import Digest, Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.store.committer import Changes
+from constraint_crdt.store import Changes
 from constraint_crdt.types.definition import ADD
 from tests.store.disk import ME, OTHER, account, add, count, loaded, open_store, remove, reopened, taken, write_history
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.store import Store, schema
-from constraint_crdt.store.committer import Changes
+from constraint_crdt.store import Changes, Store
+from constraint_crdt.store import store as module
 from tests.store.disk import account, add, open_store, remove, reopened, taken
 
 IDS = [f"constraint-{number}" for number in range(100)]
@@ -27,7 +27,7 @@ def churn(store: Store, rows: Rows, changes: Changes) -> None:
 
 @pytest.mark.slow
 def test_a_store_levels_off_however_often_the_same_ids_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "CHECKPOINT_PAGES", 20)
+    monkeypatch.setattr(module, "CHECKPOINT_PAGES", 20)
     store, rows = open_store(tmp_path / "a.db"), Rows()
     changes, sizes = Changes(rows), []
     for _ in range(60):
@@ -39,8 +39,8 @@ def test_a_store_levels_off_however_often_the_same_ids_come_and_go(tmp_path: Pat
 
 
 def test_a_log_that_one_commit_made_long_is_cut_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "LOG_BYTES", 100_000)
-    monkeypatch.setattr(schema, "CHECKPOINT_PAGES", 20)
+    monkeypatch.setattr(module, "LOG_BYTES", 100_000)
+    monkeypatch.setattr(module, "CHECKPOINT_PAGES", 20)
     store, rows = open_store(tmp_path / "a.db"), Rows()
     changes, log = Changes(rows), tmp_path / "a.db-wal"
     for number in range(5000):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from constraint_crdt.types import changes
+from constraint_crdt.types import orset
 from constraint_crdt.types.nodes import AUDIT_SLOTS
 from tests.conftest import BUDGET
 from tests.survival.nodes import boot
@@ -41,7 +41,7 @@ def used_bytes(folder: Path) -> int:
 async def test_what_a_fleet_keeps_levels_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the same, the second time with the stores of the first: in them, what was freed is used again."""
     boot(monkeypatch, tmp_path / "run")
-    monkeypatch.setattr(changes, "CHANGE_BYTES", HISTORY_BYTES)
+    monkeypatch.setattr(orset, "CHANGE_BYTES", HISTORY_BYTES)
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     churn = importlib.import_module("churn")
     largest = []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from tests.runtime.fleet import agreed, eventually
 from tests.survival.nodes import boot, counts, ids, marker_file, node_on
 from tests.survival.watching import DotWatch, copy_store, stored

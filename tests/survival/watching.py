@@ -8,14 +8,14 @@ import subprocess
 from pathlib import Path
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, Key
-from constraint_crdt.crdt.digest import Dot
+from constraint_crdt.crdt.clock import Dot
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import Store
 from constraint_crdt.store.files import Machine, Marker
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.nodes import NODE, RETIRE
-from constraint_crdt.types.register import POSITION
+from constraint_crdt.types.tile_cells import POSITION
 
 KINDS = (ADD, REMOVE, COUNTS, POSITION, NODE, RETIRE)
 ENDINGS = ("", "-wal", "-shm")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from constraint_crdt.transport.addresses import (
+from constraint_crdt.transport.topology import (
     LONGEST_SHUT,
     MOST_SHUT,
     MOST_UNLINKED,
@@ -34,7 +34,7 @@ class Connections:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.by_address: dict[str, int] = {}
-        monkeypatch.setattr("constraint_crdt.transport.addresses._remote_addresses", lambda _: list(self._addresses()))
+        monkeypatch.setattr("constraint_crdt.transport.topology._remote_addresses", lambda _: list(self._addresses()))
 
     def _addresses(self) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
         for address, number in self.by_address.items():

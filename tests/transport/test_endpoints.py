@@ -11,8 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from constraint_crdt.transport import TransportError, addresses
-from constraint_crdt.transport.addresses import (
+from constraint_crdt.transport import TransportError, topology
+from constraint_crdt.transport.topology import (
     ASKED_AFTER,
     ASKED_EVERY,
     DEAD_SECONDS,
@@ -35,7 +35,7 @@ def interfaces(monkeypatch: pytest.MonkeyPatch, routed: Sequence[str], told: Map
     def family(address: str) -> socket.AddressFamily:
         return socket.AF_INET6 if ":" in address else socket.AF_INET
 
-    monkeypatch.setattr(addresses, "_routed_addresses", lambda: list(routed))
+    monkeypatch.setattr(topology, "_routed_addresses", lambda: list(routed))
     listed = {name: [SimpleNamespace(family=family(each), address=each) for each in has] for name, has in told.items()}
     monkeypatch.setattr(psutil, "net_if_addrs", lambda: listed)
     monkeypatch.setattr(psutil, "net_if_stats", lambda: {name: SimpleNamespace(isup=name != "off") for name in told})
@@ -151,7 +151,7 @@ async def test_the_first_endpoint_that_answers_is_found_also_if_it_answers_later
                 waiting -= 1
         return endpoint == "late" and asked.count("late") > 40
 
-    monkeypatch.setattr(addresses, "_answers", answers)
+    monkeypatch.setattr(topology, "_answers", answers)
     assert await first_answering(["refused", "silent", "late"], 0.001) == "late"
     assert asked.count("silent") > 40
     await asyncio.sleep(0)
@@ -171,7 +171,7 @@ async def test_tries_that_hang_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
             waiting -= 1
         return True
 
-    monkeypatch.setattr(addresses, "_answers", hang)
+    monkeypatch.setattr(topology, "_answers", hang)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
             await first_answering(["a", "b"], 0.001)
@@ -182,9 +182,9 @@ async def test_tries_that_hang_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
 async def test_an_endpoint_answers_if_it_takes_a_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         endpoint = f"tcp/127.0.0.1:{listener.getsockname()[1]}"
-        assert await addresses._answers(endpoint)
-    assert not await addresses._answers(endpoint)
-    assert not await addresses._answers("tcp/not-an-address.invalid:1")
+        assert await topology._answers(endpoint)
+    assert not await topology._answers(endpoint)
+    assert not await topology._answers("tcp/not-an-address.invalid:1")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems keep the options of Zenoh")

@@ -24,8 +24,8 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits for others, in nodes that have few."""
     if BUDGET != "nightly":
         monkeypatch.setattr("constraint_crdt.transport.zenoh.HANDOVER", 1.0)
-        monkeypatch.setattr("constraint_crdt.transport.roles.SPREAD", 1.0)
-        monkeypatch.setattr("constraint_crdt.transport.roles.SECOND_ROUTER", 2.0)
+        monkeypatch.setattr("constraint_crdt.transport.topology.SPREAD", 1.0)
+        monkeypatch.setattr("constraint_crdt.transport.topology.SECOND_ROUTER", 2.0)
 
 
 def transport(

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from constraint_crdt.transport import Sought
-from constraint_crdt.transport.roles import (
+from constraint_crdt.transport.topology import (
     CLIENT,
     GIVE_UP,
     LOST,

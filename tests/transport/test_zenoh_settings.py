@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from constraint_crdt.transport import Peer, TransportError
-from constraint_crdt.transport.addresses import reachable_endpoints, usable_connects
+from constraint_crdt.transport.topology import reachable_endpoints, usable_connects
 from constraint_crdt.transport.zenoh import ZenohTransport
 from constraint_crdt.transport.zenoh_startup import alive_key, peer_of
 

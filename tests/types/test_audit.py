@@ -4,7 +4,7 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError, Replica
 from constraint_crdt.crdt.cells import make_cell, read_cell
-from constraint_crdt.crdt.digest import Dot
+from constraint_crdt.crdt.clock import Dot
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.nodes import AUDIT, AUDIT_SLOTS, AuditLog
 

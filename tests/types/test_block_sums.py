@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import Counts
-from constraint_crdt.types.increments import Block, BlockSums, join_blocks, sum_counts
+from constraint_crdt.types.counters import Block, BlockSums, join_blocks, sum_counts
 
 MOST = 2**63 - 1
 

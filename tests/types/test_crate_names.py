@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from constraint_crdt import ConstraintState, Replica, StateHash, VectorClock
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.gossip import DeltaTracker
-from constraint_crdt.plato import PlatoDeltaTracker
+from constraint_crdt.plato import PlatoDeltaTracker, read_delta
 from constraint_crdt.plato.rooms import apply_delta
-from constraint_crdt.plato.shapes import read_delta
 from constraint_crdt.simulation import run_experiment
 from constraint_crdt.types import BloomCRDT, CausalOrder, EisensteinRegister, FleetTile, SketchCRDT
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt import Change, ConstraintState, Definition
 from constraint_crdt.crdt.cells import Cell, make_cell
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.repair import rebuild
 from constraint_crdt.crdt.rows import Rows

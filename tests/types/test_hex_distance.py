@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt.types import eisenstein_norm, hex_distance
-from constraint_crdt.types.register import COORDINATE_MAX, COORDINATE_MIN
+from constraint_crdt.types.tile_cells import COORDINATE_MAX, COORDINATE_MIN
 
 FAR = 9
 

@@ -10,7 +10,7 @@ from constraint_crdt import ConstraintCrdtError, Counts, Limits, Replica
 from constraint_crdt.crdt.cells import Cell, Run, make_cell, make_key
 from constraint_crdt.crdt.limits import CELL_BYTES
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.types.increments import APPLIED, FOLD_AT, INCREMENTS, RoomIncrements
+from constraint_crdt.types.counters import APPLIED, FOLD_AT, INCREMENTS, RoomIncrements
 
 MOST = 2**63 - 1
 A, B = Replica("a", 1), Replica("b", 1)

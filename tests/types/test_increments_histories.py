@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from constraint_crdt import Counts, Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.types import increments
-from constraint_crdt.types.increments import RoomIncrements
+from constraint_crdt.types import counters
+from constraint_crdt.types.counters import RoomIncrements
 from tests.conftest import BUDGET
 
 REPLICAS = [Replica(name, 1) for name in "abc"]
@@ -65,8 +65,8 @@ steps = st.lists(
 
 @pytest.fixture(autouse=True)
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(increments, "FOLD_AT", 3)
-    monkeypatch.setattr(increments, "PAGE_LEVELS", 2)
+    monkeypatch.setattr(counters, "FOLD_AT", 3)
+    monkeypatch.setattr(counters, "PAGE_LEVELS", 2)
 
 
 def run(history: list[tuple[object, ...]]) -> list[Place]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, ConstraintState
 from constraint_crdt.crdt.cells import make_cell, read_cell
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.errors import UnknownName
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.parameters import (

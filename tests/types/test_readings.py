@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, exchange
 from constraint_crdt.crdt.cells import make_cell, read_cell
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.types import Reading, SharedReadings
-from constraint_crdt.types.readings import (
+from constraint_crdt.types.variables import (
     AT_ONCE,
     EVERY,
     MOST_NAMES,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt.model.selectors import (
+from constraint_crdt.model import (
     EVERYTHING,
     Operator,
     Requirement,

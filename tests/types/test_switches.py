@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Replica, UnknownConstraint, exchange
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.changes import ALL, SWITCH, Switches
+from constraint_crdt.types.orset import ALL, SWITCH, Switches
 
 A, B, C = (Replica(name, 1) for name in "abc")
 

@@ -50,12 +50,11 @@ from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.limits import DURATION_MAX
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.diagnosis import named
-from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
-from constraint_crdt.insight.history import DefinitionClock, NodeRates
-from constraint_crdt.model import Mode, VerdictState, close_to, nearest
-from constraint_crdt.model.selectors import parse_selector
-from constraint_crdt.operations.command import UsageError, parse_duration
+from constraint_crdt.insight.evidence import Convergence, Coverage, DefinitionClock, Evidence
+from constraint_crdt.insight.history import NodeRates
+from constraint_crdt.model import Mode, VerdictState, close_to, nearest, parse_selector
 from constraint_crdt.operations.counts import ConstraintRate
+from constraint_crdt.operations.operation import UsageError, parse_duration
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.decay import LN2
 from constraint_crdt.types.definition import ADD, check_selector

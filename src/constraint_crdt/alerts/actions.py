@@ -30,7 +30,7 @@ from constraint_crdt.alerts import MOST_TEXT, NAME_OF_PLACE, shown_place, wrong_
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.model import nearest
-from constraint_crdt.operations.command import UsageError, parse_duration, show_values
+from constraint_crdt.operations.operation import UsageError, parse_duration, show_values
 
 VIOLATED: Final = "violated"
 HOLDS_AGAIN: Final = "holds again"

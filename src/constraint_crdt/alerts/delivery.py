@@ -42,7 +42,7 @@ from constraint_crdt.alerts import LOG, AlertRule, shown_place
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
-from constraint_crdt.model.selectors import parse_selector
+from constraint_crdt.model import parse_selector
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.alerts import ATTEMPTED, DELIVERED, ENDED, ENDING, Silence, Told, Unit
 

@@ -39,13 +39,11 @@ from constraint_crdt.alerts import (
     write_text,
 )
 from constraint_crdt.alerts.delivery import Alert, Look, Teller
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Replica, check_id
+from constraint_crdt.crdt.clock import SECOND, Replica, check_id
 from constraint_crdt.errors import ConstraintCrdtError, StoreError, UnknownName
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.temporal import Spell, TimeRules
-from constraint_crdt.model import VerdictState
-from constraint_crdt.model.selectors import parse_selector
+from constraint_crdt.model import VerdictState, parse_selector
 from constraint_crdt.operations.alerts import (
     DEFAULT_ACKNOWLEDGEMENT,
     DEFAULT_SILENCE,
@@ -70,8 +68,8 @@ from constraint_crdt.types.alerts import (
     Silence,
     SilenceValue,
 )
-from constraint_crdt.types.changes import Subject
 from constraint_crdt.types.nodes import cut
+from constraint_crdt.types.orset import Subject
 
 LOOK_EVERY = 1.0
 """Seconds between two evaluations."""

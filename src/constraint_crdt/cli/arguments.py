@@ -16,9 +16,8 @@ from constraint_crdt import __version__
 from constraint_crdt.cli.output import sentence
 from constraint_crdt.model import close_to
 from constraint_crdt.operations import OPERATIONS
-from constraint_crdt.operations.command import AnyCommand, Command, Flag, parse_count
 from constraint_crdt.operations.constraints import LOOSEN
-from constraint_crdt.operations.operation import AnyOperation
+from constraint_crdt.operations.operation import AnyCommand, AnyOperation, Command, Flag, parse_count
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite

@@ -14,12 +14,10 @@ from typing import Any, TypeVar
 
 from constraint_crdt.cli.arguments import CA_VARIABLE, DEFAULT_NODE, FIELD, NODE_VARIABLE, PROGRAM, TOKEN_FILE_VARIABLE
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present
-from constraint_crdt.client import ClientError, NoAnswer, NotANode, Unauthorized, WrongInput
+from constraint_crdt.client import TIMEOUT, AddressError, ClientError, NoAnswer, NotANode, Unauthorized, WrongInput, read_token
 from constraint_crdt.client.blocking import Client
-from constraint_crdt.client.wire import TIMEOUT, AddressError, read_token
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
-from constraint_crdt.operations.command import AnyCommand, Command, Flag, UsageError
-from constraint_crdt.operations.operation import AnyOperation
+from constraint_crdt.operations.operation import AnyCommand, AnyOperation, Command, Flag, UsageError
 
 Made = TypeVar("Made")
 

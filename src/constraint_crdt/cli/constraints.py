@@ -29,7 +29,6 @@ from constraint_crdt.client.blocking import Client
 from constraint_crdt.model import Mode, Severity, counted
 from constraint_crdt.operations.alerts import DEFINE_ALERT, DefineRule
 from constraint_crdt.operations.budgets import HoldReport, handle_of
-from constraint_crdt.operations.command import UsageError, is_pattern, parse_duration, parse_moment, show_distance, show_time
 from constraint_crdt.operations.constraints import (
     ADD,
     MAX_CHANGES,
@@ -48,6 +47,7 @@ from constraint_crdt.operations.constraints import (
 )
 from constraint_crdt.operations.counts import CHECK, Given, show_evaluations
 from constraint_crdt.operations.evidence import CoverageReport, NodeCoverage, StandingDefinition, acknowledged_by
+from constraint_crdt.operations.operation import UsageError, is_pattern, parse_duration, parse_moment, show_distance, show_time
 from constraint_crdt.operations.rules import (
     DECIDE,
     DEFAULT_GATE,

@@ -25,9 +25,9 @@ from constraint_crdt.cli.output import CommandFailedError, aligned, printable
 from constraint_crdt.client import ClientError, NoAnswer
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.model import counted
-from constraint_crdt.operations.command import Column
 from constraint_crdt.operations.constraints import ConstraintReport
 from constraint_crdt.operations.nodes import Status
+from constraint_crdt.operations.operation import Column
 from constraint_crdt.runtime.settings import ENVIRONMENT_PREFIX
 
 Value = TypeVar("Value")

@@ -59,11 +59,9 @@ import msgspec
 from constraint_crdt.cli.arguments import DEPLOYED, PROGRAM
 from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_json, printable
-from constraint_crdt.client import NotFound, WrongInput
+from constraint_crdt.client import NotFound, WrongInput, not_a_node
 from constraint_crdt.client.blocking import Client
-from constraint_crdt.client.wire import not_a_node
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import check_id
+from constraint_crdt.crdt.clock import SECOND, check_id
 from constraint_crdt.crdt.limits import MAX_COUNT, TILE_BYTES, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
@@ -72,8 +70,8 @@ from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.model import IfUnknown, Mode, Scope, Severity, counted, nearest
 from constraint_crdt.operations.alerts import RuleReport
 from constraint_crdt.operations.budgets import BudgetReport
-from constraint_crdt.operations.command import UsageError, parse_duration, show_duration
 from constraint_crdt.operations.constraints import Changed, DefinitionReport
+from constraint_crdt.operations.operation import UsageError, parse_duration, show_duration
 from constraint_crdt.operations.service import show_import
 from constraint_crdt.operations.tiles import TILE, TileContent, show_put_tile
 from constraint_crdt.runtime.settings import MEMORY_STORE

@@ -37,8 +37,8 @@ from constraint_crdt.cli.connection import as_failure, connect
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, printable
 from constraint_crdt.client import ClientError, NoAnswer
 from constraint_crdt.client.blocking import Client
-from constraint_crdt.operations.command import parse_duration
-from constraint_crdt.operations.guards import GuardReport
+from constraint_crdt.operations.alerts import GuardReport
+from constraint_crdt.operations.operation import parse_duration
 
 VIOLATED, UNDECIDED, LOST = 121, 122, 123
 """Exit codes."""

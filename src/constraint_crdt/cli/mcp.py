@@ -31,10 +31,8 @@ from starlette.routing import Route
 from constraint_crdt import __version__
 from constraint_crdt.cli.connection import make_client
 from constraint_crdt.cli.output import CommandFailedError, MisuseError
-from constraint_crdt.client import ClientError
-from constraint_crdt.client.blocking import AsyncClient
-from constraint_crdt.client.methods import AsyncMethods
-from constraint_crdt.client.wire import (
+from constraint_crdt.client import (
+    ClientError,
     Heard,
     RawResponse,
     StreamReader,
@@ -46,6 +44,8 @@ from constraint_crdt.client.wire import (
     read_address,
     read_response,
 )
+from constraint_crdt.client.blocking import AsyncClient
+from constraint_crdt.client.methods import AsyncMethods
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.http.endpoint import problem_response, read_raw
 from constraint_crdt.operations.operation import JSON, MAX_BODY_BYTES, REASON, Operation, Problem
@@ -134,7 +134,7 @@ _PASSED_ON: Final = frozenset({b"host", b"authorization", REASON.name.lower().en
 """The headers of a client's request that go with the requests of its tools."""
 
 
-class AgentTools:
+class McpTools:
     """The tools at `/mcp` of the API of a node: a page for `ApiServer`."""
 
     def __init__(self) -> None:

@@ -59,9 +59,9 @@ from constraint_crdt.identity.directory import (
 )
 from constraint_crdt.identity.invitations import Token, read_token, root_hash
 from constraint_crdt.identity.invitations import join as ask_to_join
-from constraint_crdt.operations.command import is_pattern, parse_duration
 from constraint_crdt.operations.fleet import SHOWN_FINGERPRINT, show_renewal
 from constraint_crdt.operations.nodes import RETIRE, NodeReport, Retiring, away_nodes, show_retire
+from constraint_crdt.operations.operation import is_pattern, parse_duration
 from constraint_crdt.runtime.settings import is_loopback
 
 LEAST_BOTH = 600 * SECOND

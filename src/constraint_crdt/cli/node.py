@@ -38,7 +38,7 @@ from constraint_crdt.http.server import ApiServer
 from constraint_crdt.http.tokens import ApiToken, TokenFile, Tokens, check_token_name, parse_role, show_moment
 from constraint_crdt.insight.diagnosis import check_disk, check_seeds
 from constraint_crdt.model import Event, EventKind
-from constraint_crdt.operations.command import Column, Table, View, parse_duration
+from constraint_crdt.operations.operation import Column, Table, View, parse_duration
 from constraint_crdt.operations.service import Finding, worst_of
 from constraint_crdt.runtime.measurement import find_probe
 from constraint_crdt.runtime.node import Node
@@ -55,7 +55,7 @@ from constraint_crdt.runtime.settings import (
 from constraint_crdt.store import default_path
 
 if TYPE_CHECKING:
-    from constraint_crdt.cli.mcp import AgentTools
+    from constraint_crdt.cli.mcp import McpTools
 
 _LOGGED = {
     EventKind.ADDED: logging.INFO,
@@ -159,13 +159,13 @@ def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return loop
 
 
-def _agent_tools(settings: NodeSettings) -> "AgentTools | None":
+def _agent_tools(settings: NodeSettings) -> "McpTools | None":
     """The tools for agents, if the node serves them. Raises `ConstraintCrdtError` if their library is missing."""
     if not settings.mcp:
         return None
-    from constraint_crdt.cli.mcp import AgentTools
+    from constraint_crdt.cli.mcp import McpTools
 
-    return AgentTools()
+    return McpTools()
 
 
 def _await_addresses(settings: NodeSettings) -> None:
@@ -301,7 +301,7 @@ def keep_collections_short() -> None:
     gc.callbacks.append(watch)
 
 
-async def _serve(node: Node, api: ApiServer, agents: "AgentTools | None", arguments: argparse.Namespace) -> str | None:
+async def _serve(node: Node, api: ApiServer, agents: "McpTools | None", arguments: argparse.Namespace) -> str | None:
     """Run until told to stop (None), or until the node has to end for good: why."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -333,7 +333,7 @@ async def _serve(node: Node, api: ApiServer, agents: "AgentTools | None", argume
     return over
 
 
-async def _run(node: Node, api: ApiServer, agents: "AgentTools | None", *, rejoin: bool) -> str:
+async def _run(node: Node, api: ApiServer, agents: "McpTools | None", *, rejoin: bool) -> str:
     """Start, and return once the node has to end for good: why."""
     async with contextlib.nullcontext() if agents is None else agents.served():
         return await _run_served(node, api, rejoin=rejoin)
@@ -541,7 +541,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 def _own_token_file(settings: NodeSettings) -> str | None:
     """The token file of the node, if a command can use a token of it: not if it has hashes only."""
-    from constraint_crdt.client.wire import read_token
+    from constraint_crdt.client import read_token
 
     try:
         read_token(Path(settings.token_file))

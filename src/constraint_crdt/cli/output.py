@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
-from constraint_crdt.operations.command import Column, Lines, Table, View
+from constraint_crdt.operations.operation import Column, Lines, Table, View
 
 if TYPE_CHECKING:
     from rich.table import Table as DrawnTable

@@ -41,7 +41,7 @@ from constraint_crdt.cli.files import check_place, read_whole, write_whole
 from constraint_crdt.cli.output import INTERRUPTED, CommandFailedError, MisuseError, print_json, print_lines, print_table, printable
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.model import counted
-from constraint_crdt.operations.command import Column, UsageError, parse_duration
+from constraint_crdt.operations.operation import Column, UsageError, parse_duration
 from constraint_crdt.simulation import histories
 from constraint_crdt.simulation.chaos import MOST_SITES, SearchExtent, search_seeds
 from constraint_crdt.simulation.histories import FILE_BYTES, History, from_json, shrink, to_json

@@ -41,7 +41,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.analysis import Fault, Finding, Range, Rule
 from constraint_crdt.expression.analysis import lint as find_faults
 from constraint_crdt.model import VerdictState, counted
-from constraint_crdt.operations.command import Column, Lines, Table, parse_duration
+from constraint_crdt.operations.operation import Column, Lines, Table, parse_duration
 from constraint_crdt.runtime.backtest import (
     MOST_TURNS,
     Comparison,
@@ -71,9 +71,8 @@ from constraint_crdt.runtime.rule_tests import (
 from constraint_crdt.runtime.settings import NodeSettings, SettingsError, load_settings
 from constraint_crdt.simulation.recorder import RecordingError
 from constraint_crdt.simulation.scenario import Band, Mark, Picture, Text
-from constraint_crdt.sources import KINDS, SourceSettings
+from constraint_crdt.sources import KINDS, SourceReader, SourceSettings, reader_of
 from constraint_crdt.sources.formats import MISSING, leaves
-from constraint_crdt.sources.reader import SourceReader, reader_of
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.parameters import GivenParameter
 

@@ -28,15 +28,14 @@ import msgspec
 
 from constraint_crdt.cli.connection import as_failure, connect
 from constraint_crdt.cli.output import STYLES, MisuseError, printable
-from constraint_crdt.client import ClientError, NotFound
+from constraint_crdt.client import ClientError, Gap, Happened, Heard, NotFound
 from constraint_crdt.client.blocking import Client
-from constraint_crdt.client.wire import Gap, Happened, Heard
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.model import Event, EventKind, check_kinds, counted
-from constraint_crdt.operations.command import parse_duration, show_share, show_state, show_time, show_values
 from constraint_crdt.operations.evidence import MOST_TURNS, TurnReport
 from constraint_crdt.operations.nodes import NodeReport, Status
+from constraint_crdt.operations.operation import parse_duration, show_share, show_state, show_time, show_values
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -21,9 +21,7 @@ from urllib.parse import quote, urlsplit
 import h11
 import msgspec
 
-from constraint_crdt.client import Busy, ClientError, NoAnswer
-from constraint_crdt.client.methods import AsyncMethods, BlockingMethods
-from constraint_crdt.client.wire import (
+from constraint_crdt.client import (
     FIRST_PAUSE,
     IDLE_SECONDS,
     LONGEST_PAUSE,
@@ -32,7 +30,10 @@ from constraint_crdt.client.wire import (
     SILENCE,
     TIMEOUT,
     Address,
+    Busy,
+    ClientError,
     Heard,
+    NoAnswer,
     RawResponse,
     StreamReader,
     Trust,
@@ -49,10 +50,11 @@ from constraint_crdt.client.wire import (
     read_address,
     read_response,
 )
+from constraint_crdt.client.methods import AsyncMethods, BlockingMethods
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.operations.operation import Operation
+from constraint_crdt.plato import PlatoDelta, PlatoRoom, PlatoTile
 from constraint_crdt.plato.rooms import plato_tile
-from constraint_crdt.plato.shapes import PlatoDelta, PlatoRoom, PlatoTile
 from constraint_crdt.types.tiles import FleetTile
 
 Request = TypeVar("Request", bound=msgspec.Struct)

@@ -21,19 +21,28 @@ from constraint_crdt.operations import (
     counts,
     evidence,
     fleet,
-    guards,
     nodes,
     plato,
     rules,
     service,
-    sketches,
     tiles,
     variables,
 )
-from constraint_crdt.operations.alerts import ActionsReport, AlertsReport, RuleChange, SilenceReport
+from constraint_crdt.operations.alerts import ActionsReport, AlertsReport, GuardReport, RuleChange, SilenceReport
 from constraint_crdt.operations.budgets import BudgetExplanation, BudgetReport, HoldReport, ReleaseReport
 from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, EditEffect, ExpressionReport, Removed
-from constraint_crdt.operations.counts import Checked, LatelyReport, Nothing, OverviewReport, RatesReport, Recorded
+from constraint_crdt.operations.counts import (
+    Checked,
+    InsertReport,
+    LatelyReport,
+    Nothing,
+    OverviewReport,
+    RatesReport,
+    Recorded,
+    SeenReport,
+    TallyReport,
+    TopReport,
+)
 from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport, SeriesReport, TurnReport
 from constraint_crdt.operations.fleet import (
     CounterReport,
@@ -44,7 +53,6 @@ from constraint_crdt.operations.fleet import (
     RenewalReport,
     RevocationReport,
 )
-from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.operation import Empty, Operation, Paged
 from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
@@ -58,10 +66,9 @@ from constraint_crdt.operations.rules import (
     Switched,
 )
 from constraint_crdt.operations.service import AuditReport, DiagnosisReport, Health, ImportReport, SessionReport
-from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
 from constraint_crdt.operations.variables import ParameterChange, ParameterReport, ReadingsReport, VariableReport
-from constraint_crdt.plato.shapes import PlatoDelta, PlatoRoom, PlatoTile
+from constraint_crdt.plato import PlatoDelta, PlatoRoom, PlatoTile
 
 Request = TypeVar("Request", bound=msgspec.Struct)
 Response = TypeVar("Response")
@@ -170,6 +177,10 @@ class BlockingMethods(ABC):
     def acknowledge(self, alert: str, *, why: str = "", for_: float = 86400.0) -> list[SilenceReport]:
         """Say that an alert is being looked after. `alert`: the name of a rule, or RULE/SUBJECT; `for_` in seconds."""
         return self.do(alerts.ACKNOWLEDGE, alerts.AcknowledgeAlert(alert=alert, why=why, for_=for_))
+
+    def guard_report(self, *, id_: tuple[str, ...] = (), unless: str | None = None, wait: float = 0.0) -> GuardReport:
+        """Whether constraints hold on this node. `unless`: answer on another standing, or after `wait` seconds (60 at most)."""
+        return self.do(alerts.GUARD_REPORT, alerts.GetGuard(id=id_, unless=unless, wait=wait))
 
     def constraints(self, *, id_: tuple[str, ...] = (), expired: bool = False) -> list[ConstraintReport]:
         """The active constraints, by id; or the expired ones not removed yet."""
@@ -303,6 +314,24 @@ class BlockingMethods(ABC):
         """How often constraints held and were violated lately. `half_life` in seconds, as tracked by the node."""
         return self.do(counts.RATES, counts.GetRates(half_life=half_life, constraint=constraint, node=node))
 
+    def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
+        """The constraints violated most, or the most frequent items of another sketch."""
+        return self.do(counts.TOP, counts.GetTop(k=k, of=of))
+
+    def tally(self, name: str, items: Mapping[str, int]) -> TallyReport:
+        """Count items in a sketch: how often each occurred."""
+        return self.do(counts.TALLY, counts.CountItems(name=name, items=items))
+
+    def seen(self, name: str, item: str) -> SeenReport:
+        """Whether any node has seen an item."""
+        return self.do(counts.SEEN, counts.LookUpItem(name=name, item=item))
+
+    def insert(
+        self, name: str, items: Sequence[str], *, expected_items: int | None = None, fp_rate: float | None = None,
+    ) -> InsertReport:
+        """Put items into a Bloom filter. The first insertion creates the filter."""
+        return self.do(counts.INSERT, counts.InsertItems(name=name, items=items, expected_items=expected_items, fp_rate=fp_rate))
+
     def variables(self, *, node: str | None = None, name: str | None = None) -> list[VariableReport]:
         """The variables that the nodes measure; those of the answering node with value, age, source and readers."""
         return self.do(variables.VARIABLES, variables.GetVariables(node=node, name=name))
@@ -354,29 +383,6 @@ class BlockingMethods(ABC):
     def release_hold(self, name: str, hold: str) -> ReleaseReport:
         """End a hold."""
         return self.do(budgets.RELEASE_HOLD, budgets.HoldOfBudget(name=name, hold=hold))
-
-    def guard_report(self, *, id_: tuple[str, ...] = (), unless: str | None = None, wait: float = 0.0) -> GuardReport:
-        """Whether constraints hold on this node. `unless`: answer on another standing, or after `wait` seconds (60 at most)."""
-        return self.do(guards.GUARD_REPORT, guards.GetGuard(id=id_, unless=unless, wait=wait))
-
-    def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
-        """The constraints violated most, or the most frequent items of another sketch."""
-        return self.do(sketches.TOP, sketches.GetTop(k=k, of=of))
-
-    def tally(self, name: str, items: Mapping[str, int]) -> TallyReport:
-        """Count items in a sketch: how often each occurred."""
-        return self.do(sketches.TALLY, sketches.CountItems(name=name, items=items))
-
-    def seen(self, name: str, item: str) -> SeenReport:
-        """Whether any node has seen an item."""
-        return self.do(sketches.SEEN, sketches.LookUpItem(name=name, item=item))
-
-    def insert(
-        self, name: str, items: Sequence[str], *, expected_items: int | None = None, fp_rate: float | None = None,
-    ) -> InsertReport:
-        """Put items into a Bloom filter. The first insertion creates the filter."""
-        request = sketches.InsertItems(name=name, items=items, expected_items=expected_items, fp_rate=fp_rate)
-        return self.do(sketches.INSERT, request)
 
     def fleet_coverage(self, *, wait: str | int | None = None, timeout: float = 30.0) -> CoverageReport:
         """Which nodes hold all changes of definitions. As `coverage`."""
@@ -613,6 +619,10 @@ class AsyncMethods(ABC):
         """Say that an alert is being looked after. `alert`: the name of a rule, or RULE/SUBJECT; `for_` in seconds."""
         return await self.do(alerts.ACKNOWLEDGE, alerts.AcknowledgeAlert(alert=alert, why=why, for_=for_))
 
+    async def guard_report(self, *, id_: tuple[str, ...] = (), unless: str | None = None, wait: float = 0.0) -> GuardReport:
+        """Whether constraints hold on this node. `unless`: answer on another standing, or after `wait` seconds (60 at most)."""
+        return await self.do(alerts.GUARD_REPORT, alerts.GetGuard(id=id_, unless=unless, wait=wait))
+
     async def constraints(self, *, id_: tuple[str, ...] = (), expired: bool = False) -> list[ConstraintReport]:
         """The active constraints, by id; or the expired ones not removed yet."""
         return await self.do(constraints.CONSTRAINTS, constraints.ListConstraints(id=id_, expired=expired))
@@ -746,6 +756,25 @@ class AsyncMethods(ABC):
         """How often constraints held and were violated lately. `half_life` in seconds, as tracked by the node."""
         return await self.do(counts.RATES, counts.GetRates(half_life=half_life, constraint=constraint, node=node))
 
+    async def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
+        """The constraints violated most, or the most frequent items of another sketch."""
+        return await self.do(counts.TOP, counts.GetTop(k=k, of=of))
+
+    async def tally(self, name: str, items: Mapping[str, int]) -> TallyReport:
+        """Count items in a sketch: how often each occurred."""
+        return await self.do(counts.TALLY, counts.CountItems(name=name, items=items))
+
+    async def seen(self, name: str, item: str) -> SeenReport:
+        """Whether any node has seen an item."""
+        return await self.do(counts.SEEN, counts.LookUpItem(name=name, item=item))
+
+    async def insert(
+        self, name: str, items: Sequence[str], *, expected_items: int | None = None, fp_rate: float | None = None,
+    ) -> InsertReport:
+        """Put items into a Bloom filter. The first insertion creates the filter."""
+        request = counts.InsertItems(name=name, items=items, expected_items=expected_items, fp_rate=fp_rate)
+        return await self.do(counts.INSERT, request)
+
     async def variables(self, *, node: str | None = None, name: str | None = None) -> list[VariableReport]:
         """The variables that the nodes measure; those of the answering node with value, age, source and readers."""
         return await self.do(variables.VARIABLES, variables.GetVariables(node=node, name=name))
@@ -798,29 +827,6 @@ class AsyncMethods(ABC):
     async def release_hold(self, name: str, hold: str) -> ReleaseReport:
         """End a hold."""
         return await self.do(budgets.RELEASE_HOLD, budgets.HoldOfBudget(name=name, hold=hold))
-
-    async def guard_report(self, *, id_: tuple[str, ...] = (), unless: str | None = None, wait: float = 0.0) -> GuardReport:
-        """Whether constraints hold on this node. `unless`: answer on another standing, or after `wait` seconds (60 at most)."""
-        return await self.do(guards.GUARD_REPORT, guards.GetGuard(id=id_, unless=unless, wait=wait))
-
-    async def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
-        """The constraints violated most, or the most frequent items of another sketch."""
-        return await self.do(sketches.TOP, sketches.GetTop(k=k, of=of))
-
-    async def tally(self, name: str, items: Mapping[str, int]) -> TallyReport:
-        """Count items in a sketch: how often each occurred."""
-        return await self.do(sketches.TALLY, sketches.CountItems(name=name, items=items))
-
-    async def seen(self, name: str, item: str) -> SeenReport:
-        """Whether any node has seen an item."""
-        return await self.do(sketches.SEEN, sketches.LookUpItem(name=name, item=item))
-
-    async def insert(
-        self, name: str, items: Sequence[str], *, expected_items: int | None = None, fp_rate: float | None = None,
-    ) -> InsertReport:
-        """Put items into a Bloom filter. The first insertion creates the filter."""
-        request = sketches.InsertItems(name=name, items=items, expected_items=expected_items, fp_rate=fp_rate)
-        return await self.do(sketches.INSERT, request)
 
     async def fleet_coverage(self, *, wait: str | int | None = None, timeout: float = 30.0) -> CoverageReport:
         """Which nodes hold all changes of definitions. As `coverage`."""

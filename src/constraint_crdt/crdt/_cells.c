@@ -3148,7 +3148,7 @@ PyInit__cells(void)
         PyErr_SetString(PyExc_ImportError, "CONSTRAINT_CRDT_PURE is set");
         return NULL;
     }
-    PyObject *replica = imported("constraint_crdt.crdt.digest", "Replica");
+    PyObject *replica = imported("constraint_crdt.crdt.clock", "Replica");
     unbound = replica == NULL ? NULL : PyObject_CallFunction(replica, "si", "", 0);
     Py_XDECREF(replica);
     PyObject *number = imported("builtins", "int");

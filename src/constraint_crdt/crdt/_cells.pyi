@@ -1,7 +1,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeVar, overload
 
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 
 UNBOUND: Replica
 _Default = TypeVar("_Default")

@@ -40,8 +40,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from constraint_crdt.crdt.clock import ClockMark
-from constraint_crdt.crdt.digest import Replica, check_id, check_replica
+from constraint_crdt.crdt.clock import ClockMark, Replica, check_id, check_replica
 from constraint_crdt.crdt.limits import CELL_BYTES, ID_BYTES, KEY_BYTES, MAX_COUNT
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 

@@ -40,7 +40,8 @@ TILE_BYTES = 1024 * 1024
 SEPARATOR = "\x1f"
 """Joins the parts of a key, so no part but the last contains it."""
 
-COORDINATE_MIN, COORDINATE_MAX = -(2**31), 2**31 - 1
+COORDINATE_MIN = -(2**31)
+COORDINATE_MAX = 2**31 - 1
 """Of a position."""
 
 HALF_LIFE_MIN = 0.001

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.crdt.limits import MAX_COUNT
 
 _DIGEST_BYTES: Final = 32

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, Key, rank_of, removed_dots
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.crdt.rows import Row, Rows
 from constraint_crdt.errors import ConstraintCrdtError
 
@@ -156,9 +156,9 @@ def _kind_sum(rows: Rows, kind: int) -> int:
 
 
 def _clock_sums_fit(rows: Rows) -> bool:
-    entries = {replica: rows.digest.clock_entry(replica, seq) for replica, seq in rows._clock.items()}
+    entries = {replica: rows.digest.clock_entry(replica, seq) for replica, seq in rows.seqs.items()}
     kept = {replica: row.entry for replica, row in rows._rows.items() if replica in entries}
-    return kept == entries and rows._clock_sum == sum(entries.values()) and rows.clock_count == sum(rows._clock.values())
+    return kept == entries and rows._clock_sum == sum(entries.values()) and rows.clock_count == sum(rows.seqs.values())
 
 
 # --- both sides --------------------------------------------------------------------------------------------------------
@@ -235,10 +235,10 @@ def _fill_tables(rows: Rows, after: Mapping[Slot, Cell]) -> None:
 def _recompute_sums(rows: Rows) -> None:
     rows._sums = {kind: _kind_sum(rows, kind) for kind in rows._tables if kind != REMOVE}
     rows._count = sum(1 for _ in _standing(rows))
-    for replica, seq in rows._clock.items():
+    for replica, seq in rows.seqs.items():
         rows._own(replica).entry = rows.digest.clock_entry(replica, seq)
-    rows._clock_sum = sum(rows._rows[replica].entry for replica in rows._clock)
-    rows.clock_count = sum(rows._clock.values())
+    rows._clock_sum = sum(rows._rows[replica].entry for replica in rows.seqs)
+    rows.clock_count = sum(rows.seqs.values())
     rows._mark_is_old, rows._hash = True, None
 
 

@@ -11,7 +11,7 @@ Rules kept here:
 - A cell at or below the clock without a copy here is dead and is never put back.
 - The clock of a row rises only together with the cells up to there.
 - A removal deletes the cells it names, also later arrivals.
-- Digest sums, tables and views are updated with each cell, so reads compute nothing.
+- Tables, digest sums, count and watchers are updated with each cell, so reads compute nothing.
 - A log knows which rows rose after a recent mark of the clock. Comparing a clock of thousands of rows costs O(changes).
 - With `follow_signatures`, the stubs of signed rows are kept and passed on (`crdt.signed_rows`). Then a Sync removes no cell: a
   removal counts as a signed cell only, and is kept as long as the row of its target covers the target.
@@ -19,20 +19,212 @@ Rules kept here:
 Rows are single-writer: two nodes with the same clock for a row have the same row. So a row received or sent whole *is* its `Run`,
 shared by all nodes of the process. A run never changes; a node with a change to make first turns the run into a `Row` of its own
 (`_own`), shared with no other node. Clock and mark are shared in the same way.
+
+A *table* holds, for a kind of cell, the standing cells by key: a bare cell where a single row has the key, a dict by replica
+where several have. The tables are the only index over cells: rows keep just their order. In a slot (kind, key, row) the last cell
+stands; cells are put in ascending order of seq.
 """
 
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain, islice
+from types import MappingProxyType
 from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, Key, Removed, Run, Table, core, removed_dots
-from constraint_crdt.crdt.clock import ClockMark, VectorClock
-from constraint_crdt.crdt.digest import Digest, Replica, StateHash
+from constraint_crdt.crdt.clock import ClockMark, Digest, Replica, StateHash, VectorClock
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, STRETCH, SignedRows, unsettled
-from constraint_crdt.crdt.tables import FEW, NO_TABLES, Tables
 from constraint_crdt.errors import ConstraintCrdtError
+
+Watcher = Callable[[Cell | None, Cell | None], None]
+"""A callback with the cell before and the cell after a change; at least one is given, both with the same replica and key."""
+
+BulkWatcher = Callable[[Sequence[Cell]], None]
+"""A callback with new cells, each the only cell under its key, in place of the watcher for each."""
+
+NO_TABLES: Mapping[int, Table] = MappingProxyType({})
+
+FEW = 8
+"""Up to this number, cells are put singly: sorting them by kind first would cost more."""
+
+
+class Tables(ABC):
+    """The index over cells, base of `Rows`: by kind and key, with their digest sums and watchers."""
+
+    def __init__(self, digest: Digest | None = None) -> None:
+        self.digest = digest or Digest()
+        self._tables: dict[int, Table] = {}
+        self._watchers: dict[int, list[Watcher]] = {}
+        self._bulk_watchers: dict[Watcher, BulkWatcher] = {}
+        self._sums: dict[int, int] = {}
+        self._count = 0
+        self._hash: StateHash | None = None
+        self._dropped: list[Cell] | None = None
+        self._repaired: list[Cell] | None = None
+        self._readings: list[tuple[int, Watcher, Callable[[], None]]] = []
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """How many cells stand, removals included."""
+        return self._count
+
+    def kind_hash(self, kind: int) -> StateHash:
+        """The hash of the live cells of a kind, without the clock. O(1)."""
+        return self.digest.state(self._sums.get(kind, 0), 0)
+
+    def kind_sum(self, kind: int) -> int:
+        """The digest sum of the live cells of a kind: equal sums mean equal cells. O(1)."""
+        return self._sums.get(kind, 0)
+
+    def is_empty(self, kind: int) -> bool:
+        """No cell of a kind stands."""
+        return not len(self._tables.get(kind, ()))
+
+    def table(self, kind: int) -> Table:
+        """The standing cells of a kind by key. A live view: do not write to it, and do not hold it over a change."""
+        table = self._tables.get(kind)
+        if table is None:
+            table = self._tables[kind] = Table()
+        return table
+
+    def get(self, kind: int, key: Key, replica: Replica) -> Cell | None:
+        """The standing cell in a row under a key. O(1)."""
+        table = self._tables.get(kind)
+        return None if table is None else table.of(key, replica)
+
+    def held(self, kind: int, key: Key) -> Sequence[Cell]:
+        """The standing cells of all rows under a key. O(their number)."""
+        table = self._tables.get(kind)
+        held = None if table is None else table.get(key)
+        if held is None:
+            return ()
+        return tuple(held.values()) if isinstance(held, dict) else (held,)
+
+    def each(self, kind: int) -> Iterator[Cell]:
+        """Every standing cell of a kind. O(their number)."""
+        for held in self.table(kind).values():
+            if isinstance(held, dict):
+                yield from held.values()
+            else:
+                yield held
+
+    def live_cells(self) -> Iterator[Cell]:
+        """Every standing cell covered by the hash: all but removals. O(cells)."""
+        for kind in list(self._tables):
+            if kind != REMOVE:
+                yield from self.each(kind)
+
+    def watch(
+        self, kind: int, watcher: Watcher, restart: Callable[[], None] | None = None, bulk: BulkWatcher | None = None
+    ) -> None:
+        """Register a callback for every change of a cell of this kind. A watcher must not raise, not write, and read no hash.
+
+        `restart`: for a watcher with an index. A repair calls `restart`, and then the watcher for each cell as new. `bulk`: a
+        callback for many new cells at once, so that irrelevant cells cost little.
+        """
+        self._watchers.setdefault(kind, []).append(watcher)
+        if restart is not None:
+            self._readings.append((kind, watcher, restart))
+        if bulk is not None:
+            self._bulk_watchers[watcher] = bulk
+
+    def take_dropped(self) -> list[Cell]:
+        """The cells removed, not superseded, since the last call. Together with the runs above a clock, the floors and the
+        repaired cells, a store can follow all changes. Kept from the first call on."""
+        fallen, self._dropped = self._dropped, []
+        return fallen or []
+
+    def take_repaired(self) -> list[Cell]:
+        """The cells put at or below the clock by a repair since the last call; some may have been superseded since. The cells
+        before them are among the dropped. Kept from the first call on."""
+        mended, self._repaired = self._repaired, []
+        return mended or []
+
+    # --- the steps of a change -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _discard(self, cell: Cell) -> None:
+        """Note in the row of the cell that it does not stand any more."""
+
+    def _put_all(self, cells: Sequence[Cell], tables: Mapping[int, Table] = NO_TABLES) -> None:
+        """Let new cells stand. Kinds with only new keys go in at once: the common case of a blank node.
+
+        `tables`: of some kinds, a table of these cells and perhaps more. It becomes the table of a kind without any so far, if it
+        has no more.
+        """
+        if len(cells) <= FEW:
+            for cell in cells:
+                self._put(cell)
+            return
+        for kind, of_kind in core.by_kind(cells).items():
+            table = self.table(kind)
+            if kind in tables and not len(table) and len(tables[kind]) == len(of_kind):
+                self._tables[kind] = tables[kind]
+                self._account(kind, of_kind)
+            elif table.put_new(of_kind):
+                self._account(kind, of_kind)
+            else:
+                self._put_mixed(kind, table, of_kind)
+
+    def _put_mixed(self, kind: int, table: Table, cells: Sequence[Cell]) -> None:
+        """Let new cells of a kind stand, some of them under keys in use."""
+        firsts: list[Cell] = []
+        for cell in cells:
+            if table.put_first(cell):
+                firsts.append(cell)
+            else:
+                self._account(kind, firsts)  # first, since `cell` may supersede a cell among them
+                firsts = []
+                self._put(cell)
+        self._account(kind, firsts)
+
+    def _account(self, kind: int, cells: Sequence[Cell]) -> None:
+        """Account for cells in empty slots, each under a key of its own."""
+        if not cells:
+            return
+        self._count += len(cells)
+        if kind != REMOVE:
+            self._sums[kind] = self._sums.get(kind, 0) + core.sum_digests(cells)
+            self._hash = None
+        for watcher in self._watchers.get(kind, ()):
+            bulk = self._bulk_watchers.get(watcher)
+            if bulk is not None:
+                bulk(cells)
+            else:
+                for cell in cells:
+                    watcher(None, cell)
+
+    def _put(self, cell: Cell) -> None:
+        """Let a new cell stand, already noted in its row."""
+        kind = cell.kind
+        old = self.table(kind).put(cell)
+        if old is None:
+            self._count += 1
+        else:
+            self._discard(old)
+        if kind != REMOVE:
+            self._sums[kind] = self._sums.get(kind, 0) + cell.digest - (old.digest if old is not None else 0)
+            self._hash = None
+        for watcher in self._watchers.get(kind, ()):
+            watcher(old, cell)
+
+    def _drop(self, cell: Cell) -> None:
+        """Take a standing cell out."""
+        kind = cell.kind
+        self._tables[kind].drop(cell)
+        self._count -= 1
+        self._discard(cell)
+        if self._dropped is not None:
+            self._dropped.append(cell)
+        if kind != REMOVE:
+            self._sums[kind] -= cell.digest
+            self._hash = None
+        for watcher in self._watchers.get(kind, ()):
+            watcher(cell, None)
+
 
 SLACK = 16
 """A row is not compacted for fewer dropped cells than this."""
@@ -123,6 +315,18 @@ class Applied(NamedTuple):
     """Every run started at my clock, so the clock is the earlier clock with the ends of the runs put in."""
 
 
+class Seal(NamedTuple):
+    """What rows must be equal to after they were written and read: see `Rows.seal`."""
+
+    state_hash: bytes
+    hash_key: bytes
+    """Stands for the key of the hash: the hash of the empty state. A store whose fleet changed its secret is not damaged."""
+    cells: int
+    rows: int
+    floors: int
+    """The sum of the floors, modulo 2**63."""
+
+
 class ClockLog:
     """The latest changes of a clock: which entries changed after one of its recent marks. Bounded in changes and marks."""
 
@@ -174,7 +378,8 @@ class Rows(Tables):
         super().__init__(digest)
         self.limits = limits
         self._rows: dict[Replica, Row | Run] = {}
-        self._clock: dict[Replica, int] = {}
+        self.seqs: dict[Replica, int] = {}
+        """The clock as it is: the seq up to which each row is accounted for. Not to be written to, or held over a change."""
         self._clock_is_shared = False
         self._floors: dict[Replica, int] = {}
         self._clock_sum = 0
@@ -200,7 +405,7 @@ class Rows(Tables):
 
     def seq(self, replica: Replica) -> int:
         """The seq up to which the row is accounted for."""
-        return self._clock.get(replica, 0)
+        return self.seqs.get(replica, 0)
 
     def floor(self, replica: Replica) -> int:
         """The seq up to which removals of the row were dropped here."""
@@ -219,7 +424,7 @@ class Rows(Tables):
     def clock_entries(self) -> dict[Replica, int]:
         """The entries of `clock_mark`. Costs as much, without the mark. Do not write to them."""
         self._clock_is_shared = True
-        return self._clock
+        return self.seqs
 
     @property
     def clock(self) -> VectorClock:
@@ -249,6 +454,12 @@ class Rows(Tables):
         if self._hash is None:
             self._hash = self.digest.state(sum(self._sums.values()), self._clock_sum)
         return self._hash
+
+    @property
+    def seal(self) -> Seal:
+        """The seal of the rows as they are. O(floors)."""
+        floors = sum(self._floors.values()) & MAX_COUNT
+        return Seal(bytes(self.state_hash), bytes(self.digest.state(0, 0)), self._count, len(self.seqs), floors)
 
     def above(self, replica: Replica, lo: int) -> list[Cell]:
         """The standing cells of a row with a seq above `lo`, in ascending order. O(cells above lo)."""
@@ -305,15 +516,15 @@ class Rows(Tables):
 
     def ahead_of(self, clock: Known) -> int:
         """How many mutations are accounted for here and not in `clock`. As costly as `serves`, by rows."""
-        mine = self._clock
+        mine = self.seqs
         return sum([mine[replica] - seq for replica, seq in self.lacked_at(clock)])
 
     def lacked_at(self, clock: Known) -> Sequence[tuple[Replica, int]]:
         """The entries of `clock`, 0 included, for every row ahead of it. As costly as `ahead_of`."""
         theirs, changed = clock.entries if isinstance(clock, ClockMark) else clock, self.changed_since(clock)
         if changed is None:
-            return core.ahead(self._clock, theirs if isinstance(theirs, dict) else dict(theirs))
-        mine = self._clock
+            return core.ahead(self.seqs, theirs if isinstance(theirs, dict) else dict(theirs))
+        mine = self.seqs
         return [(replica, seq) for replica in changed if mine[replica] > (seq := theirs.get(replica, 0))]
 
     def since(self, clock: Known) -> list[Run]:
@@ -329,7 +540,7 @@ class Rows(Tables):
         return core.pick(self._rows, above, Run, self._run)
 
     def _run(self, replica: Replica, lo: int) -> Run:
-        row, hi = self._rows[replica], self._clock[replica]
+        row, hi = self._rows[replica], self.seqs[replica]
         stubs = self.signed.stubs(replica, lo) if self.signed is not None else ()
         if lo:
             return Run(replica, lo, hi, row.above(lo), 0, 0, stubs)
@@ -339,7 +550,7 @@ class Rows(Tables):
 
     def whole(self) -> list[Run]:
         """Every row from 0, with its floor: the content of a Sync. O(rows + cells not shared yet)."""
-        floor, runs = self._floors.get, self.runs([(replica, 0) for replica in self._clock])
+        floor, runs = self._floors.get, self.runs([(replica, 0) for replica in self.seqs])
         return [Run(run.replica, 0, run.hi, run.cells, floor(run.replica, 0), run.entry, run.stubs) for run in runs]
 
     # --- writing -------------------------------------------------------------------------------------------------
@@ -358,7 +569,7 @@ class Rows(Tables):
         No right and no cover of cells is in question, nor does a signature act on other cells.
         """
         self._check_room(1, 0)
-        seq = self._clock[replica] + 1
+        seq = self.seqs[replica] + 1
         if seq > MAX_COUNT:
             raise ConstraintCrdtError(f"the row of {replica} is full")
         signature.replica, signature.seq = replica, seq
@@ -412,7 +623,7 @@ class Rows(Tables):
         with a run from 0 that takes the place of all cells known of the row. `tables`: as of `_put_all`. Raises
         `ConstraintCrdtError` beyond a limit; then nothing has changed.
         """
-        clock, rows = self._clock, self._rows
+        clock, rows = self.seqs, self._rows
         if len(runs) == 1 and runs[0].lo and runs[0].lo == clock.get(runs[0].replica) and not (whole or replaced):
             return self._append(runs[0])
         taken = self._take_new(runs, tables)
@@ -533,8 +744,8 @@ class Rows(Tables):
         for cell in self.above(replica, 0):
             self._drop(cell)
         self._clock_sum -= self._rows.pop(replica).entry
-        self.clock_count -= self._clock[replica]
-        self._clock, self._clock_is_shared = {each: seq for each, seq in self._clock.items() if each != replica}, False
+        self.clock_count -= self.seqs[replica]
+        self.seqs, self._clock_is_shared = {each: seq for each, seq in self.seqs.items() if each != replica}, False
         self._floors.pop(replica, None)
         self._log.clear()
         self._mark, self._mark_is_old = ClockMark(self.clock_entries, self._clock_sum, self.clock_count, self.digest), False
@@ -557,7 +768,7 @@ class Rows(Tables):
         """An independent copy without watchers; cells and immutable rows are shared. O(cells)."""
         twin = Rows(self.digest, self.limits)
         twin._rows = {replica: row.copy() if isinstance(row, Row) else row for replica, row in self._rows.items()}
-        twin._clock, twin._floors = self._clock.copy(), self._floors.copy()
+        twin.seqs, twin._floors = self.seqs.copy(), self._floors.copy()
         twin._mark, twin._mark_is_old = self._mark, self._mark_is_old
         twin._tables = {kind: table.copy() for kind, table in self._tables.items()}
         twin._sums = dict(self._sums)
@@ -616,8 +827,8 @@ class Rows(Tables):
         ends = [run.hi for run in runs]
         self._rows.update(zip(replicas, runs, strict=True))
         if self._clock_is_shared:
-            self._clock, self._clock_is_shared = self._clock.copy(), False
-        self._clock.update(zip(replicas, ends, strict=True))
+            self.seqs, self._clock_is_shared = self.seqs.copy(), False
+        self.seqs.update(zip(replicas, ends, strict=True))
         self._clock_sum += sum(entries)
         self.clock_count += sum(ends)
         self._log.note_all(replicas)
@@ -657,7 +868,7 @@ class Rows(Tables):
                     self._drop(cell)
 
     def _raise_clock(self, replica: Replica, seq: int) -> None:
-        before = self._clock.get(replica, 0)
+        before = self.seqs.get(replica, 0)
         if seq <= before:
             return
         row = self._rows.get(replica)
@@ -668,8 +879,8 @@ class Rows(Tables):
         self._clock_sum += entry - row.entry
         self.clock_count += seq - before
         if self._clock_is_shared:
-            self._clock, self._clock_is_shared = self._clock.copy(), False
-        self._clock[replica], row.entry = seq, entry
+            self.seqs, self._clock_is_shared = self.seqs.copy(), False
+        self.seqs[replica], row.entry = seq, entry
         self._mark_is_old, self._hash = True, None
 
     def _raise_floors(self, floors: Mapping[Replica, int]) -> None:

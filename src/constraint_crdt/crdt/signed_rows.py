@@ -26,7 +26,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 
 from constraint_crdt.crdt.cells import MAX_KIND, Cell, Key, Run, Stub, core, make_cell, register, require, value_of
-from constraint_crdt.crdt.digest import Replica, replica_bytes
+from constraint_crdt.crdt.clock import Replica, replica_bytes
 from constraint_crdt.crdt.limits import KEY_BYTES, MAX_COUNT
 
 SIGNATURE: Final = 28

@@ -13,7 +13,8 @@ macros to 10,000 an evaluation. Added here:
 
 None of the library's exceptions gets out. The library is imported at first use.
 
-`cel` has verdicts, names, the library and the conversion of measured values; `windows` the samples and the functions over them;
+`cel` has verdicts, names, the library and the conversion of measured values; `measurements` instances,
+the samples and the functions over them;
 `syntax` the tree, and the bounds on the growth of loops; `check` the check of written expressions and its messages; `evaluation`
 compiled expressions, their parts, and the evaluation of the constraints of a state; `margin` the distance of values to the
 threshold; `aggregates` expressions over the nodes of a fleet; `fleet_view` their values; `temporal` the states of verdicts over

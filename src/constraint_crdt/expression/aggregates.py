@@ -29,7 +29,7 @@ from constraint_crdt.expression.syntax import Node, Tree, decode, is_window, ser
 from constraint_crdt.model import Scope
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.parameters import PARAM, parameters_of
-from constraint_crdt.types.readings import FACTS
+from constraint_crdt.types.variables import FACTS
 
 if TYPE_CHECKING:
     from cel_expr_python import cel

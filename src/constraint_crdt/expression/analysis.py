@@ -27,10 +27,9 @@ from typing import Any, Final, NamedTuple
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import Expression, compile_expression, parts
-from constraint_crdt.expression.instances import variable_of
+from constraint_crdt.expression.measurements import variable_of
 from constraint_crdt.expression.syntax import Node, is_window, unparse
-from constraint_crdt.model import IfUnknown, Mode, Scope, close_to
-from constraint_crdt.model.selectors import Selector
+from constraint_crdt.model import IfUnknown, Mode, Scope, Selector, close_to
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.parameters import PARAM, literal, measured_names, read_parameters
 

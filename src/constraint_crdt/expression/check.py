@@ -27,8 +27,8 @@ from constraint_crdt.expression.cel import (
     nanoseconds,
     refuse,
 )
+from constraint_crdt.expression.measurements import MAX_WINDOW, show_span
 from constraint_crdt.expression.syntax import OPERATORS, Node, Tree, is_path, is_window, unparse
-from constraint_crdt.expression.windows import MAX_WINDOW, show_span
 
 if TYPE_CHECKING:
     from cel_expr_python import cel

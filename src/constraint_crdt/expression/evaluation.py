@@ -57,7 +57,7 @@ from constraint_crdt.expression.check import (
     refuse_as_library,
     refuse_type,
 )
-from constraint_crdt.expression.instances import (
+from constraint_crdt.expression.measurements import (
     InstanceWindows,
     flattened,
     missing_instances,

@@ -27,7 +27,7 @@ from constraint_crdt.expression.cel import (
 )
 from constraint_crdt.expression.temporal import Margin, margin
 from constraint_crdt.types.definition import Definition
-from constraint_crdt.types.readings import Reading
+from constraint_crdt.types.variables import Reading
 
 if TYPE_CHECKING:
     from cel_expr_python import cel

@@ -42,12 +42,13 @@ from constraint_crdt.expression.evaluation import (
     outcome_of,
 )
 from constraint_crdt.expression.fleet_view import Basis, FleetCondition, FleetView
-from constraint_crdt.expression.instances import (
+from constraint_crdt.expression.measurements import (
     FOREVER,
     InstanceValues,
     Touched,
     missing_instances,
     named,
+    requirements,
     series_of,
     top_of,
 )
@@ -66,11 +67,9 @@ from constraint_crdt.expression.temporal import (
     together,
     wall_time,
 )
-from constraint_crdt.expression.windows import requirements
 from constraint_crdt.model import Mode, Scope, VerdictState
-from constraint_crdt.types.changes import Switches
 from constraint_crdt.types.definition import Definition
-from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.orset import ConstraintORSet, Switches
 from constraint_crdt.types.parameters import PARAM, BoundDefinition
 from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict, input_texts, shortened_inputs
 

@@ -1,4 +1,9 @@
-"""A request to an operation: its role checked, decoded into its request struct, run on the node, and the response encoded.
+"""A request to an operation: routed by its path, its role checked, decoded into its request struct, run on the node, and the
+response encoded.
+
+Paths. An id at the end of a path is matched decoded (`any_text`), slashes included. Where a path has several ids, or more after an
+id, each id is a segment of the path as sent, percent-encoded: matched decoded, an encoded slash would be ambiguous, and two
+resources could share a path.
 
 Failures. A failure becomes a problem (RFC 9457), which reveals nothing of the inside of the node: an unforeseen exception is
 logged, and the client learns only of its occurrence.
@@ -29,10 +34,12 @@ from typing import Any, Final, NamedTuple, TypeVar, get_args, get_type_hints
 from urllib.parse import quote, unquote, unquote_to_bytes, urlencode
 
 import msgspec
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Match, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from constraint_crdt.errors import (
     ClockInDoubt,
@@ -60,6 +67,7 @@ from constraint_crdt.operations.operation import (
     not_json,
     wrong,
 )
+from constraint_crdt.operations.plato import server_path
 from constraint_crdt.runtime.change_feed import ACTOR, WHY
 from constraint_crdt.runtime.node import Node
 
@@ -539,3 +547,103 @@ class PlainRoutes(BaseRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See Starlette."""
         await self._by_path[scope["path"]].handle(scope, receive, send)
+
+
+class _AnyText(Convertor[str]):
+    """The rest of a path, line ends included, where Starlette's own `path` stops."""
+
+    regex = "(?s:.+)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("any_text", _AnyText())
+
+
+class SegmentRoute(Route):
+    """A route with a segment per parameter, matched and kept percent-encoded."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """See Starlette."""
+        if scope["type"] != "http":
+            return Match.NONE, {}
+        wanted, sent = self.path.split("/"), _sent(scope)
+        if len(wanted) != len(sent):
+            return Match.NONE, {}
+        found = {}
+        for each, segment in zip(wanted, sent, strict=True):
+            if each.startswith("{"):
+                found[each[1:-1]] = segment
+            elif each != unquote(segment):
+                return Match.NONE, {}
+        matched = Match.FULL if scope["method"] in (self.methods or ()) else Match.PARTIAL
+        return matched, {"endpoint": self.endpoint, "path_params": found}
+
+
+def _sent(scope: Mapping[str, Any]) -> list[str]:
+    """The segments of a path, as they were sent."""
+    path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    return path.decode("latin-1").split("/")
+
+
+class PlatoPaths:
+    """ASGI middleware, the outermost: a request of the contract of PLATO servers gets its path below `SERVER`.
+
+    So the guard, the routes and the counts behind know such requests by their path alone.
+    """
+
+    def __init__(self, app: ASGIApp, *, by_default: bool) -> None:
+        """`by_default`: the setting `plato` is `server`."""
+        self._app = app
+        self._by_default = by_default
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """See ASGI."""
+        if scope["type"] == "http" and not scope["path"].startswith(_NEVER_PLATO):
+            headers = Headers(scope=scope)
+            query = scope["query_string"].decode("latin-1")
+            path = server_path(scope["method"], scope["path"], query, headers, by_default=self._by_default)
+            if path != scope["path"]:
+                scope = {**scope, "path": path, "raw_path": quote(path).encode()}
+        return self._app(scope, receive, send)
+
+
+_NEVER_PLATO: Final = ("/v1/", "/dashboard/", "/docs")
+
+
+class BelowPath:
+    """Serves an application at a path too, where a proxy shows it. The path is taken off requests and put before links."""
+
+    def __init__(self, app: ASGIApp, base: str) -> None:
+        """`base`: as in `/crdt`."""
+        self._app = app
+        self._base = base
+        self._link = b"<" + base.encode() + b"/"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if scope["path"] == self._base:  # the relative links of the page need the last slash
+            await RedirectResponse(f"{self._base}/", HTTPStatus.PERMANENT_REDIRECT)(scope, receive, send)
+            return
+
+        async def with_links(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [(name, self._led(value) if name.lower() == b"link" else value) for name, value in message["headers"]]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        if scope["path"].startswith(f"{self._base}/"):
+            raw: bytes = scope.get("raw_path") or b""
+            base = self._base.encode()
+            scope = {**scope, "path": scope["path"].removeprefix(self._base), "raw_path": raw.removeprefix(base)}
+        await self._app(scope, receive, with_links)
+
+    def _led(self, link: bytes) -> bytes:
+        return self._link + link[2:] if link.startswith(b"</") else link

@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from constraint_crdt.alerts import KINDS
-from constraint_crdt.http.event_stream import EventFeed
+from constraint_crdt.http import EventFeed
 from constraint_crdt.http.security import Denials, RequestCounts
 from constraint_crdt.model import EventKind
 from constraint_crdt.operations.alerts import ActionReport, AlertsReport

@@ -50,7 +50,7 @@ from constraint_crdt.operations.constraints import (
     RecordCounts,
     RemoveConstraint,
 )
-from constraint_crdt.operations.counts import Counted, Given, Measured
+from constraint_crdt.operations.counts import MAX_ITEMS, Counted, Given, Inserted, Measured, Tallied
 from constraint_crdt.operations.fleet import Moved, Moving
 from constraint_crdt.operations.nodes import Retiring
 from constraint_crdt.operations.operation import (
@@ -66,10 +66,9 @@ from constraint_crdt.operations.operation import (
     Right,
     Schema,
 )
-from constraint_crdt.operations.sketches import MAX_ITEMS, Inserted, Tallied
 from constraint_crdt.operations.tiles import EditedTile, NewTile
 from constraint_crdt.operations.variables import ParameterSetting
-from constraint_crdt.plato.shapes import (
+from constraint_crdt.plato import (
     ANSWER_CHARACTERS,
     FNV_BITS,
     MS,

@@ -37,8 +37,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue, LifecycleError
-from constraint_crdt.http import BelowPath, make_app
-from constraint_crdt.http.event_stream import EventFeed
+from constraint_crdt.http import EventFeed, make_app
+from constraint_crdt.http.endpoint import BelowPath
 from constraint_crdt.http.security import RESERVED, ApiCertificate, ConnectionBounds, Slot, is_loopback
 from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.model import counted

@@ -46,7 +46,9 @@ from constraint_crdt.identity import (
     create_request,
     create_root,
     fingerprint,
+    is_issued_by,
     key_pem,
+    public_key_of,
     read_certificates,
     read_chain,
     read_identity,
@@ -58,7 +60,6 @@ from constraint_crdt.identity import (
     rotate,
     split_chain,
 )
-from constraint_crdt.identity.certificates import is_issued_by, public_key_of
 from constraint_crdt.store.files import replace_file
 
 AUTHORITY = "ca.pem"

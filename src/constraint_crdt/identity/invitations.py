@@ -44,6 +44,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from constraint_crdt.identity import (
     DAY,
     EARLIER,
+    MALFORMED,
     MAX_CHAIN,
     NODE_VALID,
     SECOND,
@@ -59,10 +60,11 @@ from constraint_crdt.identity import (
     fingerprint,
     known_roots,
     moment,
+    name_in,
+    public_key_of,
     read_chain,
     read_request,
 )
-from constraint_crdt.identity.certificates import MALFORMED, name_in, public_key_of
 from constraint_crdt.identity.directory import read_file, write_file
 
 VERSION = 1

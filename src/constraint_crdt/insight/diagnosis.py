@@ -24,8 +24,7 @@ from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import Evaluation, expressions_of
 from constraint_crdt.insight.evidence import Evidence, LivePeers
 from constraint_crdt.insight.history import SizeLimit
-from constraint_crdt.model import Scope, VerdictState, close_to, counted
-from constraint_crdt.model.selectors import Label, Selector
+from constraint_crdt.model import Label, Scope, Selector, VerdictState, close_to, counted
 from constraint_crdt.operations.constraints import reported_disabling, show_disabled
 from constraint_crdt.operations.nodes import LinkProtection, slow_links
 from constraint_crdt.operations.service import DiagnosisReport, Finding, Level, worst_of
@@ -233,13 +232,12 @@ class Undecidable:
             self._chosen[definition.selector] = found
         return found
 
-    def notes(self, id_: str) -> tuple[str, ...]:
-        """Sentences for the author of an active constraint: expressions that no node can decide, and those decided already."""
-        found = dict.fromkeys(note for each in self._constraints.definitions(id_) for note in self._notes(each))
-        return tuple(found)
+    def notes(self, definitions: Iterable[Definition]) -> tuple[str, ...]:
+        """Sentences for the author of these definitions: expressions that no node can decide, and those decided already."""
+        return tuple(dict.fromkeys(note for each in definitions for note in self._notes(each)))
 
     def _notes(self, definition: Definition) -> Iterator[str]:
-        if not definition.when and not definition.clear_when and definition.selector.is_everything:
+        if not (definition.when or definition.clear_when or definition.on or definition.requirements):
             return
         expressions, nodes = list(expressions_of(definition)), self._nodes(definition)
         if expressions and expressions[0].source == definition.when and not expressions[0].variables:
@@ -482,10 +480,13 @@ class Diagnosis:
         certified = self.certified
         return check_certificates(self._links, None if certified is None else certified.identity, self._evidence.now())
 
-    def notes(self, ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
-        """The notes on these constraints, see `Node.notes_on`. O(nodes + constraints)."""
+    def notes(self, constraints: Mapping[str, Sequence[Definition]]) -> dict[str, tuple[str, ...]]:
+        """The notes on constraints with these definitions in force, see `Node.notes_on`. O(nodes + constraints)."""
         undecidable = Undecidable(self._gossip, self._measured, self.last)
-        return {id_: (self._staged_note(id_) or undecidable.notes(id_)) + self._disabled_note(id_) for id_ in ids}
+        return {
+            id_: (self._staged_note(id_) or undecidable.notes(definitions)) + self._disabled_note(id_)
+            for id_, definitions in constraints.items()
+        }
 
     def _staged_note(self, id_: str) -> tuple[str, ...]:
         """What a rollout does with a constraint."""
@@ -495,7 +496,8 @@ class Diagnosis:
         return ()
 
     def _disabled_note(self, id_: str) -> tuple[str, ...]:
-        disabled = reported_disabling(self._gossip.state.switches.disabling(id_))
+        switches = self._gossip.state.switches
+        disabled = reported_disabling(switches.disabling(id_)) if switches.disabled else None
         return () if disabled is None else (show_disabled(disabled, self._evidence.now() / SECOND),)
 
     def clock_notes(self) -> tuple[str, ...]:

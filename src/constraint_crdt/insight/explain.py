@@ -32,19 +32,17 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Dot, Replica, dot_text
+from constraint_crdt.crdt.clock import SECOND, Dot, Replica, dot_text
 from constraint_crdt.errors import ConstraintCrdtError, LooseningRefused
 from constraint_crdt.expression.analysis import Edit, Effect, Part, compare_definitions, merge_edits
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import GRAVITY, Evaluation, evaluable
 from constraint_crdt.expression.fleet_view import Basis
-from constraint_crdt.expression.instances import flattened, variable_of
 from constraint_crdt.expression.judgement import Instances, Ruling
-from constraint_crdt.insight.evidence import Coverage, Evidence
-from constraint_crdt.insight.history import LoggedChange, NodeRates
-from constraint_crdt.model import IfUnknown, Mode, Severity, VerdictState
-from constraint_crdt.model.selectors import Selector
+from constraint_crdt.expression.measurements import flattened, variable_of
+from constraint_crdt.insight.evidence import Coverage, Evidence, LoggedChange
+from constraint_crdt.insight.history import NodeRates
+from constraint_crdt.model import IfUnknown, Mode, Selector, Severity, VerdictState
 from constraint_crdt.operations.budgets import AwaitedNode, BudgetDefinitionReport, BudgetExplanation, BudgetReport
 from constraint_crdt.operations.constraints import (
     DISABLED,
@@ -76,7 +74,7 @@ from constraint_crdt.types.counters import ZERO, Seconds, Times
 from constraint_crdt.types.definition import ADD, Addition, Definition, joined
 from constraint_crdt.types.orset import is_conflict
 from constraint_crdt.types.parameters import Bound, Setting, SetValue, bind, choose, literal, read_parameters
-from constraint_crdt.types.readings import Scalar
+from constraint_crdt.types.variables import Scalar
 from constraint_crdt.types.verdicts import VIOLATED_STATES, ConstraintVerdicts, NodeVerdict, value_text
 
 NAMED = 3

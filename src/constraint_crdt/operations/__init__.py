@@ -1,7 +1,7 @@
 """The operations of a node, each declared in a single place: for the HTTP API, the clients, the command line and the docs.
 
-A module per subject. `operation` has the parts of a declaration, `command` those of its command. `OPERATIONS` lists all operations
-declared by the modules of the subjects, in the order of routes, document and help; a new operation of a subject needs no line here.
+A module per subject. `operation` has the parts of a declaration. `OPERATIONS` lists all operations declared by the modules of the
+subjects, in the order of routes, document and help; a new operation of a subject needs no line here.
 
 Rules: a module here imports neither the node nor a server, so the declarations are cheap for clients and the command line. Of two
 paths that match the same request, the longer template comes first.
@@ -16,12 +16,10 @@ from constraint_crdt.operations import (
     counts,
     evidence,
     fleet,
-    guards,
     nodes,
     plato,
     rules,
     service,
-    sketches,
     tiles,
     variables,
 )
@@ -36,8 +34,6 @@ _SUBJECTS: Final = (
     counts,
     variables,
     budgets,
-    guards,
-    sketches,
     evidence,
     tiles,
     fleet,

@@ -11,33 +11,31 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.operations.command import (
-    Column,
-    Command,
-    CompositeCommand,
-    Flag,
-    Lines,
-    Table,
-    UsageError,
-    View,
-    parse_count,
-    parse_duration,
-    show_duration,
-    show_time,
-)
 from constraint_crdt.operations.operation import (
     DELETE,
     GET,
     POST,
     PUT,
     Body,
+    Column,
+    Command,
+    CompositeCommand,
     Empty,
+    Flag,
     Freshness,
+    Lines,
     Operation,
     Problem,
     Reply,
     Right,
+    Table,
+    UsageError,
+    View,
     not_found,
+    parse_count,
+    parse_duration,
+    show_duration,
+    show_time,
     wrong,
 )
 

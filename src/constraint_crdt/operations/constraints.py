@@ -10,28 +10,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict, cast
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import dot_text
+from constraint_crdt.crdt.clock import SECOND, dot_text
 from constraint_crdt.errors import ConstraintCrdtError, UnknownConstraint
-from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
-from constraint_crdt.model.selectors import Selector
-from constraint_crdt.operations.command import (
-    Column,
-    Command,
-    Flag,
-    Table,
-    is_pattern,
-    parse_delay,
-    parse_duration,
-    parse_end,
-    parse_selectors,
-    show_distance,
-    show_duration,
-    show_share,
-    show_state,
-    show_time,
-    show_values,
-)
+from constraint_crdt.model import IfUnknown, Mode, Scope, Selector, Severity
 from constraint_crdt.operations.operation import (
     DELETE,
     GET,
@@ -41,6 +22,9 @@ from constraint_crdt.operations.operation import (
     TEXT,
     YES_NO,
     Body,
+    Column,
+    Command,
+    Flag,
     Freshness,
     Operation,
     Paged,
@@ -48,9 +32,21 @@ from constraint_crdt.operations.operation import (
     Problem,
     Reply,
     Right,
+    Table,
     concatenated,
+    is_pattern,
     not_found,
+    parse_delay,
+    parse_duration,
+    parse_end,
     parse_flag,
+    parse_selectors,
+    show_distance,
+    show_duration,
+    show_share,
+    show_state,
+    show_time,
+    show_values,
     wrong,
 )
 
@@ -60,9 +56,9 @@ if TYPE_CHECKING:
     from constraint_crdt.expression.judgement import Instances
     from constraint_crdt.operations.evidence import StandingDefinition, ViolationReport
     from constraint_crdt.runtime.node import Node
-    from constraint_crdt.types.changes import Switch
     from constraint_crdt.types.counters import Seconds
     from constraint_crdt.types.definition import Definition, DefinitionFields
+    from constraint_crdt.types.orset import Switch
     from constraint_crdt.types.rollouts import Rollouts
     from constraint_crdt.types.verdicts import NodeVerdict
 
@@ -902,10 +898,10 @@ def _told_fields(definition: "Definition") -> dict[str, str | None]:
 
 async def _written(node: "Node", id_: str, change: str, before: "Sequence[Definition]", *, says_end: bool) -> Added:
     """The answer to a change of a definition."""
-    notes = node.notes_on(id_)
+    now = node.gossip.state.constraints.definitions(id_)
+    notes = node.diagnosis.notes({id_: now})[id_]
     if says_end:
         notes += node.diagnosis.clock_notes()
-    now = node.gossip.state.constraints.definitions(id_)
     if not now:  # another node removed it, or its end has come
         return Added(id=id_, change=change, notes=notes)
     is_edit = change in ("replaced", "extended")
@@ -1136,7 +1132,7 @@ async def _batch(node: "Node", request: Batch) -> Batched:
         place = f"changes[{error.index}].{error.field}"
         raise wrong(f"`{place}`: {error}", place) from None
     noted = [change.id for change in request.flat() if isinstance(change, AddConstraint)] if len(results) <= NOTED_CHANGES else []
-    notes = node.diagnosis.notes(noted) if noted else {}
+    notes = node.diagnosis.notes({id_: constraints.definitions(id_) for id_ in noted}) if noted else {}
     ending = {each.id for each in request.flat() if isinstance(each, AddConstraint) and (each.ttl or each.until) is not None}
     clock = node.diagnosis.clock_notes() if noted and ending else ()
 

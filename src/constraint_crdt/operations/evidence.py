@@ -12,21 +12,6 @@ from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.model import counted
 from constraint_crdt.operations.budgets import BudgetExplanation, show_explained
-from constraint_crdt.operations.command import (
-    Column,
-    Command,
-    CompositeCommand,
-    Flag,
-    Lines,
-    Table,
-    UsageError,
-    View,
-    show_length,
-    show_share,
-    show_state,
-    show_time,
-    show_values,
-)
 from constraint_crdt.operations.constraints import (
     NO_SECONDS,
     DisabledReport,
@@ -44,14 +29,27 @@ from constraint_crdt.operations.operation import (
     GET,
     SECONDS,
     TEXT,
+    Column,
+    Command,
+    CompositeCommand,
     Empty,
+    Flag,
+    Lines,
     Operation,
     Parameter,
     Problem,
+    Table,
+    UsageError,
+    View,
     busy,
     not_found,
     number,
     parse_whole,
+    show_length,
+    show_share,
+    show_state,
+    show_time,
+    show_values,
 )
 
 if TYPE_CHECKING:

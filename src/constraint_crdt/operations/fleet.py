@@ -10,18 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
-from constraint_crdt.model.selectors import Operator
-from constraint_crdt.operations.command import (
-    Column,
-    Command,
-    CompositeCommand,
-    Flag,
-    Lines,
-    Table,
-    UsageError,
-    View,
-    parse_duration,
-)
+from constraint_crdt.model import Operator
 from constraint_crdt.operations.operation import (
     DELETE,
     GET,
@@ -29,16 +18,25 @@ from constraint_crdt.operations.operation import (
     POST,
     PUT,
     Body,
+    Column,
+    Command,
+    CompositeCommand,
     Empty,
+    Flag,
     Freshness,
+    Lines,
     Operation,
     Paged,
     Problem,
     Reply,
     Right,
+    Table,
+    UsageError,
+    View,
     concatenated,
     in_field,
     not_found,
+    parse_duration,
     wrong,
 )
 

@@ -10,7 +10,6 @@ import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
 from constraint_crdt.model import Severity, counted
-from constraint_crdt.operations.command import Column, Command, Flag, Lines, Table, View, show_length, show_time
 from constraint_crdt.operations.constraints import DisabledReport, show_disabled
 from constraint_crdt.operations.evidence import PeerConvergence, standing
 from constraint_crdt.operations.operation import (
@@ -18,16 +17,24 @@ from constraint_crdt.operations.operation import (
     PAGED,
     POST,
     Body,
+    Column,
+    Command,
     Empty,
+    Flag,
     Freshness,
+    Lines,
     Operation,
     Paged,
     Parameter,
     Problem,
     Reply,
     Right,
+    Table,
+    View,
     concatenated,
     not_found,
+    show_length,
+    show_time,
 )
 
 if TYPE_CHECKING:

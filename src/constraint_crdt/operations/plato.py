@@ -31,7 +31,7 @@ from constraint_crdt.operations.operation import (
     not_found,
     not_json,
 )
-from constraint_crdt.plato.shapes import (
+from constraint_crdt.plato import (
     ANSWER_CHARACTERS,
     MS,
     PlatoAnswer,

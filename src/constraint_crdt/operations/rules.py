@@ -16,19 +16,6 @@ import msgspec
 from constraint_crdt.crdt.limits import DURATION_MAX
 from constraint_crdt.errors import NotKept, UnknownConstraint, UnknownName
 from constraint_crdt.model import Mode
-from constraint_crdt.operations.command import (
-    Column,
-    Command,
-    Flag,
-    Table,
-    UsageError,
-    View,
-    parse_duration,
-    parse_measurements,
-    show_duration,
-    show_time,
-    show_values,
-)
 from constraint_crdt.operations.constraints import LOOSEN, MAX_BATCH_BYTES, AddConstraint, BatchError, EditEffect, show_effect
 from constraint_crdt.operations.operation import (
     GET,
@@ -36,14 +23,25 @@ from constraint_crdt.operations.operation import (
     POST,
     SECONDS,
     Body,
+    Column,
+    Command,
     Empty,
+    Flag,
     Operation,
     Paged,
     Parameter,
     Reply,
     Right,
+    Table,
+    UsageError,
+    View,
     concatenated,
     not_found,
+    parse_duration,
+    parse_measurements,
+    show_duration,
+    show_time,
+    show_values,
     wrong,
 )
 from constraint_crdt.operations.service import local_time, parse_past

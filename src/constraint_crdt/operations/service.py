@@ -13,7 +13,6 @@ import msgspec
 
 from constraint_crdt.crdt.limits import DURATION_MAX
 from constraint_crdt.model import KEPT, EventKind, counted
-from constraint_crdt.operations.command import Column, Command, Flag, Table, View, parse_count, parse_duration
 from constraint_crdt.operations.constraints import LOOSEN
 from constraint_crdt.operations.operation import (
     GET,
@@ -26,15 +25,22 @@ from constraint_crdt.operations.operation import (
     YES_NO,
     Answer,
     Body,
+    Column,
+    Command,
     Empty,
+    Flag,
     Operation,
     Paged,
     Parameter,
     Problem,
     Reply,
     Right,
+    Table,
+    View,
     concatenated,
     number,
+    parse_count,
+    parse_duration,
     parse_flag,
     parse_whole,
 )

@@ -15,7 +15,6 @@ import msgspec
 
 from constraint_crdt.crdt.limits import TILE_BYTES
 from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
-from constraint_crdt.operations.command import Column, Command, CompositeCommand, Flag, Table, UsageError, View
 from constraint_crdt.operations.operation import (
     BYTES,
     DELETE,
@@ -28,6 +27,10 @@ from constraint_crdt.operations.operation import (
     YES_NO,
     Answer,
     Body,
+    Column,
+    Command,
+    CompositeCommand,
+    Flag,
     Freshness,
     Operation,
     Paged,
@@ -35,6 +38,9 @@ from constraint_crdt.operations.operation import (
     Problem,
     Reply,
     Right,
+    Table,
+    UsageError,
+    View,
     concatenated,
     not_found,
     parse_flag,

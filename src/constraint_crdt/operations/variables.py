@@ -13,17 +13,6 @@ import msgspec
 
 from constraint_crdt.errors import UnknownName
 from constraint_crdt.model import counted
-from constraint_crdt.operations.command import (
-    Column,
-    Command,
-    Flag,
-    Table,
-    UsageError,
-    View,
-    parse_scalar,
-    parse_selectors,
-    show_time,
-)
 from constraint_crdt.operations.constraints import LOOSEN, EditEffect, show_effect
 from constraint_crdt.operations.operation import (
     DELETE,
@@ -32,15 +21,24 @@ from constraint_crdt.operations.operation import (
     PUT,
     YES_NO,
     Body,
+    Column,
+    Command,
+    Flag,
     Freshness,
     Operation,
     Paged,
     Parameter,
     Reply,
     Right,
+    Table,
+    UsageError,
+    View,
     concatenated,
     not_found,
     parse_flag,
+    parse_scalar,
+    parse_selectors,
+    show_time,
 )
 
 if TYPE_CHECKING:

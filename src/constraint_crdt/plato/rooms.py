@@ -23,11 +23,11 @@ from typing import Final, TypeVar
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell
-from constraint_crdt.crdt.digest import Replica, parse_replica
+from constraint_crdt.crdt.clock import Replica, parse_replica
 from constraint_crdt.crdt.limits import TILE_BYTES
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.plato.shapes import (
+from constraint_crdt.plato import (
     MS,
     NOT_GIVEN,
     PlatoAnswer,

@@ -10,14 +10,15 @@ from constraint_crdt import lazy_names
 
 if TYPE_CHECKING:
     from constraint_crdt.protocol.exchange_rules import GossipResult
-    from constraint_crdt.protocol.gossip_node import GossipNode, exchange
-    from constraint_crdt.protocol.lifetimes import (
+    from constraint_crdt.protocol.gossip_node import (
         DeathContext,
         EmergenceEvent,
+        GossipNode,
         TtlCrdtConstraint,
         TtlCrdtNode,
         TtlState,
         TtlType,
+        exchange,
     )
     from constraint_crdt.protocol.local_replica import Edge
     from constraint_crdt.protocol.messages import (
@@ -44,11 +45,11 @@ _MODULE_OF = {
     "Buckets": "messages",
     "ByDistance": "peers",
     "ConstraintDelta": "messages",
-    "DeathContext": "lifetimes",
+    "DeathContext": "gossip_node",
     "Delta": "messages",
     "DeltaTracker": "peers",
     "Edge": "local_replica",
-    "EmergenceEvent": "lifetimes",
+    "EmergenceEvent": "gossip_node",
     "Gone": "messages",
     "GossipMessage": "messages",
     "GossipNode": "gossip_node",
@@ -63,10 +64,10 @@ _MODULE_OF = {
     "Resume": "messages",
     "Schedule": "peers",
     "Sync": "messages",
-    "TtlCrdtConstraint": "lifetimes",
-    "TtlCrdtNode": "lifetimes",
-    "TtlState": "lifetimes",
-    "TtlType": "lifetimes",
+    "TtlCrdtConstraint": "gossip_node",
+    "TtlCrdtNode": "gossip_node",
+    "TtlState": "gossip_node",
+    "TtlType": "gossip_node",
     "Uniform": "peers",
     "decode_message": "messages",
     "encode_message": "messages",

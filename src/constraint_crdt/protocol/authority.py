@@ -27,7 +27,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, Run, core, make_cell, removed_dots, value_of
-from constraint_crdt.crdt.digest import Replica, parse_replica
+from constraint_crdt.crdt.clock import Replica, parse_replica
 from constraint_crdt.crdt.limits import CELL_BYTES
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.signed_rows import (
@@ -45,7 +45,6 @@ from constraint_crdt.crdt.signed_rows import (
 from constraint_crdt.errors import ConstraintCrdtError, NotPermitted
 from constraint_crdt.types.alerts import ALERT_RULE, SILENCE
 from constraint_crdt.types.budgets import BUDGET
-from constraint_crdt.types.changes import CHANGE, SWITCH
 from constraint_crdt.types.counters import COUNTS, SECONDS
 from constraint_crdt.types.decay import RATE
 from constraint_crdt.types.definition import ADD
@@ -63,10 +62,10 @@ from constraint_crdt.types.nodes import (
     revoke_value,
     vouch_value,
 )
+from constraint_crdt.types.orset import CHANGE, SWITCH
 from constraint_crdt.types.parameters import PARAMETER
-from constraint_crdt.types.readings import READING
 from constraint_crdt.types.rollouts import ROLLOUT
-from constraint_crdt.types.variables import VARIABLES
+from constraint_crdt.types.variables import READING, VARIABLES
 from constraint_crdt.types.verdicts import VERDICT
 
 OBSERVER: Final = "observer"

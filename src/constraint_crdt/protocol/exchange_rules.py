@@ -28,11 +28,9 @@ from typing import cast
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell, Run, Table, core
-from constraint_crdt.crdt.clock import SECOND, ClockMark, VectorClock
-from constraint_crdt.crdt.digest import Digest, Replica
+from constraint_crdt.crdt.clock import SECOND, ClockMark, Digest, Replica, VectorClock
 from constraint_crdt.crdt.limits import Limits
-from constraint_crdt.crdt.rows import Applied, Rows
-from constraint_crdt.crdt.tables import NO_TABLES
+from constraint_crdt.crdt.rows import NO_TABLES, Applied, Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.authority import Authority, OwnReplaced
 from constraint_crdt.protocol.local_replica import LocalReplica

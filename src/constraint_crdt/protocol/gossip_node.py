@@ -11,20 +11,35 @@ A `GossipNode` is put together from parts, each with a subject of its own:
 | `repair.Repairs` | damaged states |
 
 The state is a state-based CRDT (Shapiro et al., "Conflict-free replicated data types", 2011); a mutation is named by a dot, the
-replica and a sequence number (Preguiça et al., "Dotted version vectors", 2010).
-
-Rules kept here:
+replica and a sequence number (Preguiça et al., "Dotted version vectors", 2010). Rules:
 
 - The node does nothing by itself: all that happens follows from calls. So its inputs can be recorded and replayed.
 - Every mutation is a write of the `LocalReplica`.
+
+`TtlCrdtNode` adds lifetimes by type, in the vocabulary of the Rust crate 0.5: constraints that end by time, by load, by use, or
+when told to. A constraint of a type has the id `TYPE:NAME` and ends after the default life of its type. Load and use shorten that
+life:
+
+    life = default x max(0.1, 1 - log2(uses + 1) / 100) / max(1, load)
+
+Rules:
+
+- The end by time is that of any constraint: agreed in hybrid time by the whole fleet. (In the crate it never leaves its node.)
+- Only `evaluate` ends a constraint earlier. That is a removal, so it reaches every node, and a concurrent renewal wins.
+- A use is a recorded evaluation of the constraint, on any node.
+- The audit of the fleet has the cause of an early end, so other nodes tell the same cause while the audit has the entry. Of an end
+  by time every node knows by itself.
+- Ids of a type count, by any writer: the type is in the id.
 """
 
+import enum
+import math
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
-from typing import TYPE_CHECKING, ClassVar, TypeVar, Unpack
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, TypeVar, Unpack
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
-from constraint_crdt.crdt.clock import HybridClock, VectorClock
-from constraint_crdt.crdt.digest import Dot, Replica, StateHash, check_replica, dot_text
+from constraint_crdt.crdt.clock import SECOND, Dot, HybridClock, Replica, StateHash, VectorClock, check_replica, dot_text
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES, Limits
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, InvalidValue, UnknownConstraint, UnknownName
 from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
@@ -45,7 +60,6 @@ from constraint_crdt.protocol.messages import (
 from constraint_crdt.protocol.peers import DeltaTracker, LinkEstimates
 from constraint_crdt.protocol.transfers import EncodedMessage, InboundTransfers, OutboundTransfers, encoded_apart
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.changes import ALL, Switch
 from constraint_crdt.types.definition import (
     ADD,
     Definition,
@@ -61,15 +75,15 @@ from constraint_crdt.types.definition import (
     expiry_time,
     joined,
 )
-from constraint_crdt.types.orset import Change
+from constraint_crdt.types.orset import ALL, Change, Switch
 from constraint_crdt.types.parameters import bind, parameters_of
-from constraint_crdt.types.readings import Reading
-from constraint_crdt.types.register import Position
-from constraint_crdt.types.variables import VariableKind
+from constraint_crdt.types.tile_cells import Position
+from constraint_crdt.types.variables import Reading, VariableKind
 from constraint_crdt.types.verdicts import NodeVerdict
 
-if TYPE_CHECKING:  # loaded with the first definition or evaluation: a fifth of the time to import the rest
+if TYPE_CHECKING:
     from constraint_crdt.expression.evaluation import Evaluation
+
 
 DEFAULT_MAX_SKEW = 10.0
 """Seconds by which the clocks of a fleet may differ."""
@@ -115,6 +129,10 @@ class GossipNode:
         edge = self._edge(now, renew, steady)
         replica = check_replica(node_id, edge.renew() if incarnation is None else incarnation)
         self.local = LocalReplica(replica, edge, fleet=fleet, limits=limits, max_skew=max_skew, credentials=credentials)
+        self.node_id = node_id
+        """The name of the node, the same in all of its lives."""
+        self.state: ConstraintState = self.local.state
+        """The state. All writes go through `write`."""
         self.time: HybridClock = self.local.time
         """The time by the node's own clock and those of its peers."""
         self.local.on_new_life = self._drop_transfers
@@ -149,11 +167,6 @@ class GossipNode:
     # --- the node ------------------------------------------------------------------------------------------------------
 
     @property
-    def node_id(self) -> str:
-        """The name of the node, the same in all of its lives."""
-        return self.local.node_id
-
-    @property
     def replica(self) -> Replica:
         """The present life of the node."""
         return self.local.replica
@@ -164,24 +177,19 @@ class GossipNode:
         return self.local.fleet
 
     @property
-    def state(self) -> ConstraintState:
-        """The state. All writes go through `write`."""
-        return self.local.state
-
-    @property
     def state_hash(self) -> StateHash:
         """Equal exactly where knowledge is equal."""
-        return self.local.state.state_hash
+        return self.state.state_hash
 
     @property
     def constraints_hash(self) -> StateHash:
         """Equal where the active definitions are equal."""
-        return self.local.state.constraints_hash
+        return self.state.constraints_hash
 
     @property
     def clock(self) -> VectorClock:
         """The seq up to which each replica's row is accounted for here. O(rows) after a change."""
-        return self.local.state.clock
+        return self.state.clock
 
     @property
     def goes_on(self) -> bool:
@@ -217,7 +225,7 @@ class GossipNode:
     @property
     def converged(self) -> bool:
         """The last evidenced hash of every known peer equals this node's hash."""
-        return self.tracker.all_have(self.local.state.rows.state_hash)
+        return self.tracker.all_have(self.state.rows.state_hash)
 
     @property
     def rounds(self) -> int:
@@ -297,7 +305,7 @@ class GossipNode:
 
     def resolved_definition(self, id_: str, keep: Dot | None = None) -> Definition:
         """The definition that `resolve_conflict` writes. Raises as that does."""
-        additions = self.local.state.constraints.additions(id_)
+        additions = self.state.constraints.additions(id_)
         if not additions:
             raise UnknownConstraint(id_)
         if keep is None:
@@ -311,7 +319,7 @@ class GossipNode:
     def edited_definition(self, id_: str, fields: DefinitionFields) -> Definition:
         """The definition of an active constraint with other fields, not written yet. Raises as `edit_constraint`."""
         expires_at = self._end(fields.get("ttl"), fields.get("until"))
-        return edited(self.local.state.constraints.definition(id_), fields, expires_at)
+        return edited(self.state.constraints.definition(id_), fields, expires_at)
 
     def edit_constraint(self, id_: str, *, at: int | None = None, **fields: Unpack[DefinitionFields]) -> Change:
         """Change the fields of an active constraint that are given, and keep the others. `at`: see `add_constraint`.
@@ -336,7 +344,7 @@ class GossipNode:
             bound = self.binding(definition.when, definition.clear_when)
             check_expressions(definition.when, definition.clear_when, scope=definition.scope, bind=bound)
         with self.local as me:
-            return self.local.state.constraints.put(id_, definition, node=me, at=at)
+            return self.state.constraints.put(id_, definition, node=me, at=at)
 
     def _end(self, ttl: Duration | float | None, until: Timestamp | int | None) -> int | None:
         if ttl is None and until is None:
@@ -349,7 +357,7 @@ class GossipNode:
 
         `sources`: the expressions that it may be called with.
         """
-        parameters = self.local.state.parameters
+        parameters = self.state.parameters
         values = {name: parameters.value(name, self.labels) for source in sources for name in parameters_of(source)}
         return lambda source: bind(source, values)
 
@@ -359,24 +367,24 @@ class GossipNode:
         Raises as `Parameters.set` does.
         """
         at = self.local.time.stamp()
-        return self.write(lambda me: self.local.state.parameters.set(name, value, on, node=me, at=at))
+        return self.write(lambda me: self.state.parameters.set(name, value, on, node=me, at=at))
 
     def unset_parameter(self, name: str, on: Selection | None = None) -> None:
         """Remove a setting of a parameter. Raises `UnknownName` if none stands for this selector."""
         at = self.local.time.stamp()
-        self.write(lambda me: self.local.state.parameters.unset(name, on, node=me, at=at))
+        self.write(lambda me: self.state.parameters.unset(name, on, node=me, at=at))
 
     def remove_constraint(self, id_: str) -> None:
         """Remove a constraint. Raises `KeyError`, changing nothing, for a constraint not active here."""
-        constraints = self.local.state.constraints
+        constraints = self.state.constraints
         if id_ not in constraints:
             raise UnknownConstraint(id_)
         self.write(lambda me: self._remove(id_, me))
 
     def _remove(self, id_: str, me: Replica) -> None:
         """Remove a constraint, and enable it: added again, it is in force."""
-        switches = self.local.state.switches
-        self.local.state.constraints.remove(id_, node=me)
+        switches = self.state.switches
+        self.state.constraints.remove(id_, node=me)
         switches.put_all([id_], disabled=False, time=self.local.time.stamp(), node=me)
 
     def restore(
@@ -393,7 +401,7 @@ class GossipNode:
         A disabling has its former end and reason. `further`: other writes of the same transaction. Raises `ClockInDoubt` for a
         definition with an end, and `ConstraintCrdtError` beyond a limit; nothing changes then.
         """
-        state, time = self.local.state, self.local.time.stamp()
+        state, time = self.state, self.local.time.stamp()
         if any(each is not None and each.expires_at is not None for each in definitions.values()):
             self.local.check_clock()
 
@@ -419,38 +427,38 @@ class GossipNode:
         """
         self._check_active(ids)
         until, time = self._end(ttl, None), self.local.time.stamp()
-        switches = self.local.state.switches
+        switches = self.state.switches
         return self.write(lambda me: switches.put_all(ids, disabled=True, until=until, time=time, actor=actor, why=why, node=me))
 
     def enable(self, ids: Sequence[str], *, actor: str = "", why: str = "") -> list[str]:
         """End disablings; returns the ids of those that were disabled, `ALL` for all. Raises `UnknownConstraint` as `disable`."""
         self._check_active(ids)
-        switches, time = self.local.state.switches, self.local.time.stamp()
+        switches, time = self.state.switches, self.local.time.stamp()
         return self.write(lambda me: switches.put_all(ids, disabled=False, time=time, actor=actor, why=why, node=me))
 
     def _check_active(self, ids: Sequence[str]) -> None:
         for id_ in ids:
-            if id_ != ALL and id_ not in self.local.state.constraints:
+            if id_ != ALL and id_ not in self.state.constraints:
                 raise UnknownConstraint(id_)
 
     def record(self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None) -> None:
         """Count evaluations of a constraint, or of none in particular. Raises `ValueError` for a negative number."""
-        self.write(lambda me: self.local.state.metrics.record(me, satisfied, violated, constraint=constraint))
+        self.write(lambda me: self.state.metrics.record(me, satisfied, violated, constraint=constraint))
 
     def record_all(self, counts: Mapping[str | None, tuple[int, int]]) -> None:
         """Count (satisfied, violated) evaluations by constraint, None for none in particular, as a single transaction."""
-        self.write(lambda me: self.local.state.metrics.record_all(me, counts))
+        self.write(lambda me: self.state.metrics.record_all(me, counts))
 
     def record_each(self, counts: Mapping[str | None, tuple[int, int]]) -> dict[str | None, ConstraintCrdtError]:
         """As `record_all`, but a total beyond 2**63 - 1 is refused for its constraint alone; returns the error of each refused."""
-        return self.write(lambda me: self.local.state.metrics.record_each(me, counts))
+        return self.write(lambda me: self.state.metrics.record_each(me, counts))
 
     def record_seconds(self, times: Mapping[str, tuple[int, int, int]]) -> dict[str, ConstraintCrdtError]:
         """Add to the (satisfied, violated, unknown) times of constraints, in whole ms, as a single transaction.
 
         Returns and raises as `ConstraintGCounter.record_seconds` does.
         """
-        return self.write(lambda me: self.local.state.metrics.record_seconds(me, times))
+        return self.write(lambda me: self.state.metrics.record_seconds(me, times))
 
     def record_satisfied(self, count: int = 1, *, constraint: str | None = None) -> None:
         """Count satisfied evaluations."""
@@ -465,20 +473,20 @@ class GossipNode:
 
         A new life has to state those of `state.verdicts.restated(replica)` too. Raises as `ConstraintVerdicts.put` does.
         """
-        return self.write(lambda me: self.local.state.verdicts.put_all(verdicts, node=me))
+        return self.write(lambda me: self.state.verdicts.put_all(verdicts, node=me))
 
     def fold(self, ids: Iterable[str]) -> int:
         """Move this life's counts of some constraints to the node's total; returns the number of them. Totals stay the same."""
-        return self.write(lambda me: self.local.state.metrics.fold(ids, node=me))
+        return self.write(lambda me: self.state.metrics.fold(ids, node=me))
 
     def update_position(self, position: Position) -> None:
         """Move the fleet's position. Raises `ConstraintCrdtError` for coordinates beyond 32 bits."""
-        self.write(lambda me: self.local.state.register.update(position, node=me, time=self.local.time.stamp()))
+        self.write(lambda me: self.state.register.update(position, node=me, time=self.local.time.stamp()))
 
     def describe(self, software: str, endpoints: Sequence[str] = (), labels: Labels | None = None, role: str = "") -> None:
         """Publish the node's software version, endpoints, labels and role; `labels` None: they stay as they are."""
         checked = dict(check_labels(self.labels if labels is None else labels))
-        self.write(lambda me: self.local.state.describe(software, WIRE_VERSION, endpoints, checked, role, node=me))
+        self.write(lambda me: self.state.describe(software, WIRE_VERSION, endpoints, checked, role, node=me))
         self.labels = checked
 
     def describe_variables(self, variables: Mapping[str, VariableKind], *, even_none: bool = False) -> bool:
@@ -486,14 +494,14 @@ class GossipNode:
 
         `even_none`, and the errors: see `MeasuredVariables.put`.
         """
-        return self.write(lambda me: self.local.state.variables.put(variables, node=me, even_none=even_none))
+        return self.write(lambda me: self.state.variables.put(variables, node=me, even_none=even_none))
 
     def share_readings(self, readings: Mapping[str, Reading | None]) -> int:
         """Share the last values of variables, None to withdraw a reading, as a transaction; returns the number of cells written.
 
         Raises as `SharedReadings.put_all` does.
         """
-        return self.write(lambda me: self.local.state.readings.put_all(readings, node=me))
+        return self.write(lambda me: self.state.readings.put_all(readings, node=me))
 
     def check(self, values: Mapping[str, object]) -> "list[Evaluation]":
         """Evaluate every active constraint that has a `when` against measurements, and count the results.
@@ -503,11 +511,11 @@ class GossipNode:
         """
         from constraint_crdt.expression import check_names
         from constraint_crdt.expression.evaluation import evaluate
-        from constraint_crdt.expression.instances import flattened, read_instance
+        from constraint_crdt.expression.measurements import flattened, read_instance
 
         values = flattened(values)
         check_names(name for name in values if read_instance(name) is None)
-        state = self.local.state
+        state = self.state
         enabled = [id_ for id_ in sorted(state.constraints) if id_ not in state.switches]
         evaluations = evaluate(
             state.constraints, values, self.labels, enabled, bind=lambda definition: state.parameters.bind(definition, self.labels),
@@ -526,7 +534,7 @@ class GossipNode:
         """
         if node_id == self.node_id:
             raise ConstraintCrdtError(f"{node_id} cannot retire itself: stop it, and retire it on another node")
-        state = self.local.state
+        state = self.state
         if all(replica.node_id != node_id for replica in state.rows.clock_mark.entries):
             raise UnknownName(node_id, "node")  # before a write begins, which may start a new life first
         lives = self.write(lambda me: state.retirements.retire_node(node_id, node=me))
@@ -538,7 +546,7 @@ class GossipNode:
 
         Raises `ConstraintCrdtError` for a node in service, and if this node is retired.
         """
-        retirements = self.local.state.retirements
+        retirements = self.state.retirements
         if node_id not in retirements:  # before a write begins, which may start a new life first
             raise ConstraintCrdtError(f"{node_id} is not retired")
         self.write(lambda me: retirements.undo(node_id, node=me))
@@ -567,7 +575,7 @@ class GossipNode:
         Definitions are added beside those in force, so none is lost. Removals of additions that the replaced row had since the
         start of the process are left out: in the other row these seqs are of other additions. So are counts.
         """
-        rows, constraints = self.local.state.rows, self.local.state.constraints
+        rows, constraints = self.state.rows, self.state.constraints
         lost = [cell for cell in replaced.cells if cell.kind == ADD]
         dots = [dot for cell in replaced.cells if cell.kind == REMOVE for dot in removed_dots(cell) if dot.kind == ADD]
         sure = [dot for dot in dots if dot.replica != replaced.replica or dot.seq <= replaced.resumed]
@@ -601,7 +609,7 @@ class GossipNode:
 
     def remove_expired(self, *, limit: int = 1_000) -> int:
         """Remove adds expired long enough ago, `limit` at most; returns their number. `local_replica` has the rules."""
-        state, expired = self.local.state, self.local.expired
+        state, expired = self.state, self.local.expired
         if not self.local.may_change_constraints:
             return 0
         ended = {self.node_id, *state.retirements.nodes}
@@ -620,7 +628,7 @@ class GossipNode:
 
         `acknowledged_by`: drop only those all of these peers have given evidence of, so that none of them needs a Sync.
         """
-        rows = self.local.state.rows
+        rows = self.state.rows
         if acknowledged_by is None:
             return rows.collect()
         clocks = [self.tracker.clock(node_id) for node_id in acknowledged_by]
@@ -634,7 +642,7 @@ class GossipNode:
         Raises `ConstraintCrdtError`, changing nothing, beyond a limit, and `NotPermitted` for rows that a fleet with signatures
         would not take from a message.
         """
-        rows = self.local.state.rows
+        rows = self.state.rows
         self.local.seal()
         before = rows.seq(self.replica)
         result = GossipResult(state_changed=self._exchange.merge(other.rows))
@@ -695,7 +703,7 @@ class GossipNode:
         """The work of encoding a large message, for a thread of the caller, see `keep_encoded`. None: it is not large."""
         if not isinstance(message, Delta | Sync) or items_of(message) < ENCODED_APART:
             return None
-        limits = self.local.state.rows.limits
+        limits = self.state.rows.limits
         return lambda: encoded_apart(message, limits)
 
     def keep_encoded(self, message: GossipMessage, made: EncodedMessage) -> None:
@@ -764,3 +772,227 @@ def exchange(a: GossipNode, b: GossipNode) -> bool:
         other = a if reader is b else b
         waiting += [(other, response) for response in result.responses]
     return changed
+
+
+ENDS_KEPT: Final = 10_000
+"""Ended constraints that a node remembers, the latest."""
+
+ACTOR: Final = "lifetimes"
+"""Who ends a constraint, in the audit."""
+
+LEAST_SHARE: Final = 0.1
+"""Of the default life that is left by any use."""
+
+
+class TtlType(enum.StrEnum):
+    """The subject of a constraint, which decides how long it lives."""
+
+    TILE = "tile"
+    TASK = "task"
+    AGENT = "agent"
+    BEARING = "bearing"
+    TRUST = "trust"
+
+    @property
+    def default_lifespan_secs(self) -> float:
+        """The life without load or use: an hour, 5 min, 1 min, 30 s, a day."""
+        return _LIVES[self]
+
+    @property
+    def decay_half_life(self) -> float:
+        """Seconds after which a violation should weigh half, for a decaying counter."""
+        return _HALF_LIVES[self]
+
+    def lifespan_secs(self, load: float = 1.0, uses: int = 0) -> float:
+        """The life at this load, 1 for a usual load, and after so many uses. Raises `ConstraintCrdtError` for a negative number."""
+        if not (load >= 0 and math.isfinite(load)) or uses < 0:
+            raise ConstraintCrdtError(f"load and uses are 0 or more, not {load} and {uses}")
+        share = max(LEAST_SHARE, 1.0 - math.log2(uses + 1) / 100.0)
+        return self.default_lifespan_secs * share / max(1.0, load)
+
+
+_LIVES: Final = {
+    TtlType.TILE: 3600.0,
+    TtlType.TASK: 300.0,
+    TtlType.AGENT: 60.0,
+    TtlType.BEARING: 30.0,
+    TtlType.TRUST: 86_400.0,
+}
+_HALF_LIVES: Final = {
+    TtlType.TILE: 3600.0,
+    TtlType.TASK: 300.0,
+    TtlType.AGENT: 30.0,
+    TtlType.BEARING: 60.0,
+    TtlType.TRUST: 7200.0,
+}
+
+
+class DeathContext(enum.StrEnum):
+    """The cause of an end."""
+
+    TIME_EXPIRED = "time expired"
+    LOAD_KILLED = "load killed"
+    """The life at the load of an evaluation was over."""
+    USE_EXHAUSTED = "use exhausted"
+    """The life after so many uses was over, without load."""
+    EXPLICIT_TERMINATION = "explicit termination"
+    """It was removed."""
+
+
+class TtlState(NamedTuple):
+    """A constraint with a lifetime, now."""
+
+    remaining_secs: float
+    """Until its end by time; 0 after the end."""
+    context: DeathContext | None = None
+    """The cause of its end; None while it is active."""
+
+    @property
+    def is_active(self) -> bool:
+        """True before the end."""
+        return self.context is None
+
+
+class TtlCrdtConstraint(NamedTuple):
+    """An active constraint with a lifetime."""
+
+    id: str
+    ttl_type: TtlType
+    created: int
+    """Its last addition or renewal, ns since the epoch by the clock of its writer."""
+    expires: int
+    """Its end by time, ns since the epoch."""
+    uses: int
+
+
+class EmergenceEvent(NamedTuple):
+    """Constraints have ended since the last evaluation."""
+
+    before: int
+    """Active constraints with a lifetime at the last evaluation."""
+    after: int
+    """The same now."""
+    expired_ids: tuple[str, ...]
+    """The ended ones, in order."""
+
+    @property
+    def delta(self) -> int:
+        """By how many the active ones changed, additions included."""
+        return self.after - self.before
+
+    @property
+    def expired_count(self) -> int:
+        """How many have ended."""
+        return len(self.expired_ids)
+
+
+class TtlCrdtNode:
+    """The constraints with a lifetime of a node's state."""
+
+    def __init__(self, node: GossipNode) -> None:
+        """`node`: reads and writes go through it."""
+        self.node = node
+        """The node."""
+        self._ended: OrderedDict[str, DeathContext] = OrderedDict()
+        self._before = set(self._active())
+
+    def __repr__(self) -> str:
+        return f"TtlCrdtNode({self.node.node_id}, {self.active_count} active, {self.expired_count} ended)"
+
+    def add_constraint(self, ttl_type: TtlType, name: str | int) -> str:
+        """Make a constraint active for the life of its type, or renew it; returns its id. Raises as `GossipNode.add_constraint`."""
+        id_ = f"{ttl_type.value}:{name}"
+        self.node.add_constraint(id_, ttl=ttl_type.default_lifespan_secs, at=self.node.time.stamp())
+        self._ended.pop(id_, None)
+        self._before.add(id_)
+        return id_
+
+    def terminate(self, id_: str) -> None:
+        """End a constraint now. Raises `UnknownConstraint` for an inactive constraint."""
+        self._end(id_, DeathContext.EXPLICIT_TERMINATION)
+
+    def constraints(self) -> list[TtlCrdtConstraint]:
+        """The active constraints with a lifetime, by id. O(constraints)."""
+        return [self._constraint(id_) for id_ in sorted(self._active())]
+
+    @property
+    def active_count(self) -> int:
+        """How many are active. O(constraints)."""
+        return len(self._active())
+
+    @property
+    def expired_count(self) -> int:
+        """Ended constraints that this node remembers, up to the last evaluation."""
+        return len(self._ended)
+
+    def state(self, id_: str) -> TtlState:
+        """A constraint now. Raises `UnknownConstraint` for a constraint that was never active here, or is forgotten."""
+        if id_ in self._active():
+            return TtlState((self._constraint(id_).expires - self.node.time.now()) / SECOND)
+        context = self._ended.get(id_) or self._context(id_)
+        if context is None:
+            raise UnknownConstraint(id_)
+        return TtlState(0.0, context)
+
+    def evaluate(self, load: float = 1.0) -> list[EmergenceEvent]:
+        """End the constraints whose life at this load is over. An event if any have ended since the last call, else none.
+
+        `load`: 1 for a usual load; a lower load prolongs nothing. Raises `ConstraintCrdtError` for a negative load, and where this
+        node may not remove constraints.
+        """
+        now = self.node.time.now()
+        for each in self.constraints():
+            age = (now - each.created) / SECOND
+            if age >= each.ttl_type.lifespan_secs(1.0, each.uses):
+                self._end(each.id, DeathContext.USE_EXHAUSTED)
+            elif age >= each.ttl_type.lifespan_secs(load, each.uses):
+                self._end(each.id, DeathContext.LOAD_KILLED)
+        before, after = self._before, set(self._active())
+        ended = sorted(before - after)
+        for id_ in ended:
+            self._remember(id_, self._ended.get(id_) or self._context(id_) or DeathContext.EXPLICIT_TERMINATION)
+        for id_ in after & self._ended.keys():
+            del self._ended[id_]
+        self._before = after
+        return [EmergenceEvent(len(before), len(after), tuple(ended))] if ended else []
+
+    def _active(self) -> list[str]:
+        return [id_ for id_ in self.node.state.constraints if _type_of(id_) is not None and self._expiry(id_) is not None]
+
+    def _expiry(self, id_: str) -> int | None:
+        """The end by time of the definition that lasts longest; None without an end."""
+        ends = [each.definition.expires_at for each in self.node.state.constraints.additions(id_)]
+        return max((end for end in ends if end is not None), default=None) if None not in ends else None
+
+    def _constraint(self, id_: str) -> TtlCrdtConstraint:
+        ttl_type, expires = _type_of(id_) or TtlType.TILE, self._expiry(id_) or 0
+        created = max((each.added_at or 0 for each in self.node.state.constraints.additions(id_)), default=0)
+        created = created or expires - round(ttl_type.default_lifespan_secs * SECOND)
+        return TtlCrdtConstraint(id_, ttl_type, created, expires, sum(self.node.state.metrics.constraint(id_)))
+
+    def _end(self, id_: str, context: DeathContext) -> None:
+        node = self.node
+        since = Dot(node.replica, node.local.written)
+        node.remove_constraint(id_)
+        node.local.note(ACTOR, context.value, id_, node.local.time.stamp(), since)
+        self._remember(id_, context)
+
+    def _remember(self, id_: str, context: DeathContext) -> None:
+        self._ended[id_] = context
+        self._ended.move_to_end(id_)
+        if len(self._ended) > ENDS_KEPT:
+            self._ended.popitem(last=False)
+
+    def _context(self, id_: str) -> DeathContext | None:
+        """The cause of an end, from the state: the expiry of the standing definition, or the last entry of the audit."""
+        state = self.node.state
+        if state.constraints.expired(id_):
+            return DeathContext.TIME_EXPIRED
+        told = [each.operation for each in state.audit if each.subject == id_ and each.actor == ACTOR]
+        return DeathContext(told[-1]) if told and told[-1] in set(DeathContext) else None
+
+
+def _type_of(id_: str) -> TtlType | None:
+    """The type in an id; None for an id without a type."""
+    kind, separator, _ = id_.partition(":")
+    return TtlType(kind) if separator and kind in _LIVES else None

@@ -23,8 +23,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import SECOND, Replica
 from constraint_crdt.errors import ClockInDoubt, NoRights, UnknownName
 from constraint_crdt.protocol.local_replica import LocalReplica
 from constraint_crdt.types.budgets import (

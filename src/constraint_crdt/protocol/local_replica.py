@@ -25,8 +25,7 @@ from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import Cell
-from constraint_crdt.crdt.clock import SECOND, HybridClock
-from constraint_crdt.crdt.digest import Dot, Replica, check_id, check_replica
+from constraint_crdt.crdt.clock import SECOND, Dot, HybridClock, Replica, check_id, check_replica
 from constraint_crdt.crdt.limits import DURATION_MAX, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ClockInDoubt, ConstraintCrdtError
@@ -126,6 +125,8 @@ class LocalReplica:
         Raises `ConstraintCrdtError` for values out of bounds, and for credentials of another node.
         """
         self.replica = replica
+        self.node_id = replica.node_id
+        """The name of the node, the same in all of its lives."""
         self.fleet = check_id(fleet, "a fleet name")
         self.time = HybridClock(edge.now, max_skew=_skew(max_skew), steady=edge.steady)
         self.state = ConstraintState(
@@ -160,14 +161,9 @@ class LocalReplica:
         self._before = replica, 0
 
     @property
-    def node_id(self) -> str:
-        """The name of the node, the same in all of its lives."""
-        return self.replica.node_id
-
-    @property
     def goes_on(self) -> bool:
         """The present life may write: no other node is known to know more of this life."""
-        return self.state.rows.seq(self.replica) == self.written
+        return self.state.rows.seqs.get(self.replica, 0) == self.written
 
     @property
     def retired_by(self) -> str | None:
@@ -210,7 +206,7 @@ class LocalReplica:
         life was begun without a signature, under another key, or in another role.
         """
         self.replica = check_replica(self.node_id, incarnation)
-        seq = self.state.rows.seq(self.replica)
+        seq = self.state.rows.seqs.get(self.replica, 0)
         goes_on = vouched and (self.authority is None or not seq or self.authority.is_own(self.replica))
         self.written = seq if goes_on else NEVER
         self.resumed = seq
@@ -225,18 +221,18 @@ class LocalReplica:
             return
         if self._sealed == self.written and self._sealed_life is self.replica:
             return
-        before = self.state.rows.seq(self.replica)
+        before = self.state.rows.seqs.get(self.replica, 0)
         if before != self.written:  # as of `goes_on`
             return
         if self.authority.seal(self.replica):
-            self.written = self.state.rows.seq(self.replica)
+            self.written = self.state.rows.seqs.get(self.replica, 0)
             if self.on_write is not None:
                 self.on_write(self.replica, before)
         self._sealed_life, self._sealed = self.replica, self.written
 
     def __enter__(self) -> Replica:
         replica, state, authority = self.replica, self.state, self.authority
-        seq = state.rows.seq(replica)
+        seq = state.rows.seqs.get(replica, 0)
         retired_by = state.retirements.by(replica.node_id)
         if retired_by is not None:
             raise ConstraintCrdtError(f"node {replica.node_id} was retired by {retired_by}: start it under another name")
@@ -255,7 +251,7 @@ class LocalReplica:
         return self.replica
 
     def __exit__(self, *_: object) -> None:
-        self.written = self.state.rows.seq(self.replica)
+        self.written = self.state.rows.seqs.get(self.replica, 0)
         if self.on_write is not None:
             self.on_write(*self._before)
 
@@ -268,16 +264,14 @@ class LocalReplica:
                 "cannot be written here: set its clock, write on another node, or leave the end out"
             )
 
-    def note(self, actor: str, operation: str, subject: str, since: Dot | None = None, why: str = "") -> int:
+    def note(self, actor: str, operation: str, subject: str, time: int, since: Dot | None = None, why: str = "") -> None:
         """Write an entry of the audit about the mutations of this node after `since`; None: of a change without mutations here.
 
-        Returns its time, in ns since the epoch.
+        `time`: of the entry, in ns since the epoch.
         """
         with self as me:
             changes = 0 if since is None else self.written - (since.seq if since.replica == me else 0)
-            time = self.time.stamp()
             self.state.audit.note(actor, operation, subject, changes=changes, time=time, node=me, why=why)
-            return time
 
     def _check_key(self, name: str) -> None:
         """Raise `ConstraintCrdtError` if the key of this node, or the key that certified it, was revoked."""
@@ -300,7 +294,7 @@ class LocalReplica:
         if self.authority is not None:
             self.authority.begin(replica)
         self.state.retirements.end_lives([over], node=replica)
-        self.replica, self.written, self.resumed = replica, rows.seq(replica), 0
+        self.replica, self.written, self.resumed = replica, rows.seqs.get(replica, 0), 0
         if self.on_new_life is not None:
             self.on_new_life()
 

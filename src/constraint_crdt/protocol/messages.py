@@ -41,8 +41,17 @@ import msgspec
 
 import constraint_crdt.types  # noqa: F401 - registers the kinds of cells
 from constraint_crdt.crdt.cells import Ref, Run, Table, UnboundRun, WireRun, array_length, read_ref, read_run, ref_of, wire_run
-from constraint_crdt.crdt.clock import CLOCK_NAME_BYTES, ClockMark, VectorClock
-from constraint_crdt.crdt.digest import HASH_TOKEN_BYTES, STATE_HASH_BYTES, Replica, StateHash, check_id, check_replica
+from constraint_crdt.crdt.clock import (
+    CLOCK_NAME_BYTES,
+    HASH_TOKEN_BYTES,
+    STATE_HASH_BYTES,
+    ClockMark,
+    Replica,
+    StateHash,
+    VectorClock,
+    check_id,
+    check_replica,
+)
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, MESSAGE_BYTES
 from constraint_crdt.crdt.repair import BUCKETS, SUM_BYTES
 from constraint_crdt.errors import ConstraintCrdtError

@@ -36,7 +36,7 @@ Rules of policies:
 
 - A policy is a function of the asking node, the round and a random number. Nodes are numbers from 0: places in a list that all
   agree on. Only `ByDistance` knows peers by name, since each node has its own list of peers, which changes.
-- The lattice is that of the Eisenstein integers; `types.register` defines its points and their distance in hops.
+- The lattice is that of the Eisenstein integers; `types.tile_cells` defines its points and their distance in hops.
 """
 
 from bisect import bisect_left
@@ -50,12 +50,11 @@ from typing import Generic, Protocol, TypeVar, cast
 import msgspec
 
 from constraint_crdt.crdt.cells import Run, UnboundRun, core, resolve
-from constraint_crdt.crdt.clock import ClockMark, VectorClock
-from constraint_crdt.crdt.digest import Replica, StateHash
+from constraint_crdt.crdt.clock import ClockMark, Replica, StateHash, VectorClock
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.messages import Entry
-from constraint_crdt.types.register import Position, hex_distance
+from constraint_crdt.types.tile_cells import Position, hex_distance
 
 
 def behind(mine: ClockMark, theirs: ClockMark, by: int | None = None) -> list[tuple[Replica, int]]:

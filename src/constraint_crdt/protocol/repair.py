@@ -25,7 +25,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, Run, removed_dots
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.crdt.limits import REPAIR_BYTES
 from constraint_crdt.crdt.repair import (
     Side,

@@ -29,7 +29,7 @@ from hashlib import blake2b
 from itertools import islice
 
 from constraint_crdt.crdt.cells import Cell
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.protocol.peers import RandomSource
 from constraint_crdt.types.nodes import NODE, RETIRE, node_value, retire_value
 from constraint_crdt.types.view import IndexedView

@@ -46,8 +46,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import core
-from constraint_crdt.crdt.clock import ClockMark
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import ClockMark, Replica
 from constraint_crdt.crdt.limits import LARGE_BYTES, MESSAGE_BYTES, UNPACKED_BYTES, UNPACKED_GROWTH, Limits
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.messages import (

@@ -21,17 +21,14 @@ import msgspec
 from constraint_crdt import __version__
 from constraint_crdt.alerts.engine import AlertEngine
 from constraint_crdt.crdt.cells import REMOVE
-from constraint_crdt.crdt.clock import SECOND, VectorClock
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import SECOND, Replica, VectorClock
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.diagnosis import named
-from constraint_crdt.insight.evidence import Convergence
+from constraint_crdt.insight.evidence import Convergence, DefinitionClock
 from constraint_crdt.insight.explain import state_here, violated_nodes
-from constraint_crdt.insight.history import DefinitionClock, VerdictHistory
-from constraint_crdt.model import DurationHistogram, Event, EventKind, Mode, Severity, VerdictState, counted
-from constraint_crdt.model.selectors import Selector
-from constraint_crdt.operations.command import show_length, show_time
+from constraint_crdt.insight.history import VerdictHistory
+from constraint_crdt.model import DurationHistogram, Event, EventKind, Mode, Selector, Severity, VerdictState, counted
 from constraint_crdt.operations.constraints import (
     DISABLED,
     MOST_VIOLATED,
@@ -66,6 +63,7 @@ from constraint_crdt.operations.nodes import (
     link_reports,
     slow_links,
 )
+from constraint_crdt.operations.operation import show_length, show_time
 from constraint_crdt.operations.rules import RolloutReport, show_step
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.operations.variables import (
@@ -89,7 +87,7 @@ from constraint_crdt.runtime.exchange_loop import ExchangeLoop, ExchangeReceipt
 from constraint_crdt.runtime.maintenance import RemovalSweep
 from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.runtime.persistence import Persistence
-from constraint_crdt.sources.reader import SourceReader
+from constraint_crdt.sources import SourceReader
 from constraint_crdt.store import Life
 from constraint_crdt.transport import LinkingTransport, RoleTransport, Standing, Transport
 from constraint_crdt.types.counters import Counts

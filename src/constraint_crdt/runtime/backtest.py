@@ -25,13 +25,12 @@ import msgspec
 
 from constraint_crdt.alerts import AlertRule, ViolationRate, read_rules
 from constraint_crdt.crdt.cells import read_cell
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import SECOND, Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import check_names
 from constraint_crdt.expression.evaluation import expressions_of
-from constraint_crdt.expression.instances import MAX_INSTANCES, instance_name, read_instance
 from constraint_crdt.expression.judgement import Judge
+from constraint_crdt.expression.measurements import MAX_INSTANCES, instance_name, read_instance
 from constraint_crdt.expression.temporal import read_spells
 from constraint_crdt.model import Scope, VerdictState
 from constraint_crdt.runtime.evaluation import Evaluator

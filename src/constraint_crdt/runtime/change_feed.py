@@ -19,7 +19,7 @@ skew of clocks (a wrong clock was set right), the constraint is published as add
 definition differs. An addition that had ended before it was heard of is published as an expiry, with this in its detail.
 
 The audit: an entry after a change of constraints or membership tells its actor and its reason. The actor is that of `acting_as`,
-else that of the node. The history keeps the state that the change replaced, in the same write (`types.changes`).
+else that of the node. The history keeps the state that the change replaced, in the same write (`types.orset`).
 
 Batches of changes: for writers faster than a commit to disk per change.
 
@@ -40,8 +40,7 @@ from typing import NamedTuple, Protocol, cast
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell, core
-from constraint_crdt.crdt.clock import DEFAULT_MAX_SKEW, SECOND
-from constraint_crdt.crdt.digest import Dot, Replica, check_id
+from constraint_crdt.crdt.clock import DEFAULT_MAX_SKEW, SECOND, Dot, Replica, check_id
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.errors import ConstraintCrdtError, ConstraintExists, InvalidType, WritesRefused
 from constraint_crdt.expression import ExpressionError, compile_written
@@ -59,7 +58,6 @@ from constraint_crdt.operations.constraints import (
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode, Result
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.changes import ALL, Before, Subject, Turned, before_change
 from constraint_crdt.types.counters import COUNTS, NODE_KEY, count_of, counts_value
 from constraint_crdt.types.definition import (
     ADD,
@@ -71,7 +69,7 @@ from constraint_crdt.types.definition import (
     expiry_time,
     read_addition,
 )
-from constraint_crdt.types.orset import DOTS_PER_REMOVAL, is_conflict
+from constraint_crdt.types.orset import ALL, DOTS_PER_REMOVAL, Before, Subject, Turned, before_change, is_conflict
 
 
 class ChangeOrigin(enum.Enum):
@@ -206,12 +204,14 @@ class ChangeFeed:
         """
         local = self._local
         before = Dot(local.replica, local.written)
-        earlier = [self._before(each) for each in subjects]
+        earlier = [found for each in subjects if (found := self._before(each)) is not None]
         try:
             result = mutate()
             if operation and (local.replica, local.written) != before:
                 reason = why or WHY.get()
-                self._keep(operation, reason, self._note(operation, subject, before, reason), earlier)
+                time = self._note(operation, subject, before, reason)
+                if earlier:
+                    self._keep(operation, reason, time, earlier)
             return result
         finally:
             after = local.replica
@@ -229,18 +229,19 @@ class ChangeFeed:
 
     def _note(self, operation: str, subject: str, since: Dot | None, why: str = "") -> int:
         """Returns the time of the entry, in ns since the epoch."""
+        actor, time = self.actor, self._local.time.stamp()
         try:
-            return self._local.note(self.actor, operation, subject, since, why)
+            self._local.note(actor, operation, subject, time, since, why)
         except ConstraintCrdtError as error:  # beyond a limit; the change itself is done
             _log.warning("the audit has no entry about %s %s: %s", operation, subject, error)
-            return self._local.time.stamp()
+        return time
 
-    def _before(self, subject: Subject) -> Before:
-        """The state of a subject, with the origin of a first definition."""
+    def _before(self, subject: Subject) -> Before | None:
+        """The state of a subject, with the origin of a first definition; None before a first one, which its cell tells."""
         state = self._local.state
         held = state.rows.held(*subject)
         if not held:
-            return Before(subject, ())
+            return Before(subject, ()) if subject.kind != ADD or subject in state.changes.subjects else None
         found = before_change(state.rows, subject)
         if len(held) > 1 or subject.kind != ADD or subject in state.changes.subjects:
             return found
@@ -248,10 +249,9 @@ class ChangeFeed:
         return found._replace(first=cause) if cause.actor else found
 
     def _keep(self, operation: str, why: str, time: int, earlier: Sequence[Before]) -> None:
-        """Keep the changes in the history. A first definition is no change: its cell tells all of it."""
+        """Keep the changes in the history."""
         local, changes = self._local, self._local.state.changes
-        known = [each for each in earlier if each.values or each.subject.kind != ADD or each.subject in changes.subjects]
-        changed = [each for each in known if before_change(local.state.rows, each.subject).values != each.values]
+        changed = [each for each in earlier if before_change(local.state.rows, each.subject).values != each.values]
         if not changed:
             return
         try:
@@ -498,12 +498,13 @@ class DefinitionChanges:
 
     def _change(self, id_: str, settled: int | Cell | None) -> DefinitionChange | None:
         now = self._constraints.definitions(id_)
+        in_conflict = is_conflict(now)
         before, after = self._listed.get(id_), _hash(now)
         dropped = self._dropped.pop(id_, ())
-        began = is_conflict(now) and id_ not in self.conflicts
+        began = in_conflict and id_ not in self.conflicts
         if began:
             self.conflicts.add(id_)
-        elif self.conflicts and not is_conflict(now):
+        elif not in_conflict:
             self.conflicts.discard(id_)
         if after is None if isinstance(settled, Cell) else after != settled:
             self._notify((id_,))  # its time ended since

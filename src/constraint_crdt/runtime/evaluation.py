@@ -24,15 +24,13 @@ from time import perf_counter
 from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import Cell
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import SECOND, Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Measurements, assembled, coerced, environment, is_loaded
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.expression.fleet_view import Basis, FleetView, NodeFacts
-from constraint_crdt.expression.instances import InstanceValues, Touched, flattened, read_instance, series_of, top_of
 from constraint_crdt.expression.judgement import Instances, Judge, Milliseconds, Ruling, Values
-from constraint_crdt.expression.windows import Windows
+from constraint_crdt.expression.measurements import InstanceValues, Touched, Windows, flattened, read_instance, series_of, top_of
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.history import NodeRates
 from constraint_crdt.model import VerdictState
@@ -46,8 +44,8 @@ from constraint_crdt.runtime.shared import NodeSketches
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import Selection, check_selector
 from constraint_crdt.types.nodes import NODE, cut
-from constraint_crdt.types.readings import Reading, check_scalar
-from constraint_crdt.types.register import POSITION
+from constraint_crdt.types.tile_cells import POSITION
+from constraint_crdt.types.variables import Reading, check_scalar
 from constraint_crdt.types.verdicts import REASON_BYTES, VIOLATED_STATES, NodeVerdict
 
 JUDGED_AT_ONCE = 500

@@ -29,17 +29,16 @@ from typing import NamedTuple, Protocol
 from constraint_crdt.alerts import AlertRule
 from constraint_crdt.alerts.delivery import Alert
 from constraint_crdt.crdt.cells import Cell, core, registered
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Dot, StateHash
+from constraint_crdt.crdt.clock import SECOND, Dot, StateHash
 from constraint_crdt.crdt.limits import whole_number
 from constraint_crdt.crdt.signed_rows import SIGNATURE
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.judgement import Turn
 from constraint_crdt.insight.diagnosis import named
-from constraint_crdt.insight.history import LoggedChange
+from constraint_crdt.insight.evidence import LoggedChange
 from constraint_crdt.model import KEPT, Event, EventKind, Mode, Notice, check_kinds, counted
-from constraint_crdt.operations.command import show_length, show_values
 from constraint_crdt.operations.constraints import field_changes
+from constraint_crdt.operations.operation import show_length, show_values
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, DefinitionChange, NodeChange
@@ -47,12 +46,11 @@ from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.types.alerts import Silence
-from constraint_crdt.types.changes import ALL, SWITCH, Turned
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.decay import RATE
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.nodes import AuditEntry
-from constraint_crdt.types.orset import strictest
+from constraint_crdt.types.orset import ALL, SWITCH, Turned, strictest
 from constraint_crdt.types.parameters import told_setting
 from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict
 

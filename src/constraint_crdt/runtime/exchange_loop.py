@@ -65,7 +65,7 @@ from constraint_crdt.protocol.sites import SITE, SPEAKERS, NodeSites, Sites
 from constraint_crdt.protocol.transfers import FAST
 from constraint_crdt.runtime.change_feed import NodeChange
 from constraint_crdt.transport import Peer, Transport, Unreachable
-from constraint_crdt.types.register import hex_distance
+from constraint_crdt.types.tile_cells import hex_distance
 
 PUSHES_PER_SECOND = 100
 """Pushes of a node per second, at most. If all nodes push, each answers as many on average."""

@@ -37,7 +37,7 @@ from constraint_crdt.operations.budgets import (
     ReleaseReport,
     stranded_at,
 )
-from constraint_crdt.operations.command import show_duration
+from constraint_crdt.operations.operation import show_duration
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.loans import Waiting

@@ -33,9 +33,9 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.gossip import GossipNode as MachineNode
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.diagnosis import Diagnosis, named
-from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
+from constraint_crdt.insight.evidence import Convergence, Coverage, DefinitionClock, Evidence
 from constraint_crdt.insight.explain import Decisions, Explanations, NodeOverview
-from constraint_crdt.insight.history import SAMPLE_EVERY, DefinitionClock, NodeRates, VerdictHistory
+from constraint_crdt.insight.history import SAMPLE_EVERY, NodeRates, VerdictHistory
 from constraint_crdt.model import EventKind, counted
 from constraint_crdt.operations.budgets import BudgetReport
 from constraint_crdt.operations.nodes import away_nodes
@@ -44,13 +44,12 @@ from constraint_crdt.protocol.authority import Credentials, Fork, OwnReplaced
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import TROUBLE_BYTES, encode_message
 from constraint_crdt.runtime.actions import LOOK_EVERY as ACTIONS_EVERY
-from constraint_crdt.runtime.actions import Actions
+from constraint_crdt.runtime.actions import Actions, Guards
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics, link_kinds, standing
 from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange, acting_as
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
-from constraint_crdt.runtime.guards import Guards
 from constraint_crdt.runtime.holds import NodeBudgets
 from constraint_crdt.runtime.maintenance import REMOVE_EVERY, Maintenance, Tasks
 from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, ProbeReader, SharedMeasurements
@@ -59,10 +58,10 @@ from constraint_crdt.runtime.rollouts import LOOK_EVERY as ROLLOUTS_EVERY
 from constraint_crdt.runtime.rollouts import NodeRollouts
 from constraint_crdt.runtime.settings import NodeSettings, is_loopback
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
-from constraint_crdt.sources.reader import SourceReader, find_trouble, reader_of
+from constraint_crdt.sources import SourceReader, find_trouble, reader_of
 from constraint_crdt.transport import LinkingTransport, Peer, Sought, Transport, Unreachable
-from constraint_crdt.types.changes import Subject
 from constraint_crdt.types.nodes import NODE, REVOKE, cut, node_value, revoke_value
+from constraint_crdt.types.orset import Subject
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.identity import Identity

@@ -22,8 +22,7 @@ from math import ceil
 from zlib import crc32
 
 from constraint_crdt.crdt.cells import REMOVE, Cell
-from constraint_crdt.crdt.clock import DEFAULT_HEARD_FOR, SECOND, ClockDoubt, HybridClock
-from constraint_crdt.crdt.digest import Dot, Replica
+from constraint_crdt.crdt.clock import DEFAULT_HEARD_FOR, SECOND, ClockDoubt, Dot, HybridClock, Replica
 from constraint_crdt.insight.diagnosis import show_doubt
 from constraint_crdt.insight.history import NodeRates
 from constraint_crdt.model import EventKind

@@ -8,8 +8,8 @@ Rules kept here:
 
 - A sample counts from its time on, until the maximum age of its variable. An older value is known, and reads as missing.
 - Values are converted and checked once, where they come in. None withdraws a variable at once.
-- Of the variables that a node shares, a sample that moved is told to the fleet (`types/readings`), at most `MOST_READINGS` of them:
-  first those of the settings, then those that constraints of scope fleet need.
+- Of the variables that a node shares, a sample that moved is told to the fleet (`types/variables`), at most `MOST_READINGS` of
+  them: first those of the settings, then those that constraints of scope fleet need.
 - At most `MAX_VARIABLES` variables: an aged variable makes room for a new one, and without an aged variable the new one is refused.
 - An instance (`joint_temp_c{joint="j1"}`) is a variable, at most `MAX_INSTANCES` of them of the same name by the same rule. It is
   not shared. Its value is a number, a text, true or false. None for the name withdraws its instances, too.
@@ -25,24 +25,24 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from constraint_crdt.crdt.digest import check_id
+from constraint_crdt.crdt.clock import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import check_names, check_value
 from constraint_crdt.expression.cel import Measurements, WindowReader, assembled
-from constraint_crdt.expression.instances import (
+from constraint_crdt.expression.measurements import (
     FOREVER,
     MAX_INSTANCES,
     InstanceValues,
     InstanceWindows,
+    Samples,
+    Windows,
     instance_name,
     read_instance,
     series_of,
     variable_of,
 )
-from constraint_crdt.expression.windows import Samples, Windows
-from constraint_crdt.types.readings import Reading, Share, Sharing, check_scalar
-from constraint_crdt.types.readings import Sample as ReadingSample
-from constraint_crdt.types.variables import VariableKind, kind_of
+from constraint_crdt.types.variables import Reading, Share, Sharing, VariableKind, check_scalar, kind_of
+from constraint_crdt.types.variables import Sample as ReadingSample
 
 MAX_VARIABLES = 10_000
 

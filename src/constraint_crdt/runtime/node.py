@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Literal, Self, Unpack
 import msgspec
 
 from constraint_crdt.crdt.cells import make_key
-from constraint_crdt.crdt.digest import Dot, Replica, check_id
+from constraint_crdt.crdt.clock import Dot, Replica, check_id
 from constraint_crdt.errors import (
     ConstraintCrdtError,
     ConstraintExists,
@@ -39,10 +39,11 @@ from constraint_crdt.errors import (
 )
 from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation, is_known
-from constraint_crdt.expression.instances import flattened, read_instance
+from constraint_crdt.expression.measurements import flattened, read_instance
 from constraint_crdt.insight.explain import EditEffects
 from constraint_crdt.insight.history import RevertPlan, RuleHistory
 from constraint_crdt.model import Event, IfUnknown, Mode, Scope, Severity, counted, html_fields
+from constraint_crdt.operations.alerts import GuardReport
 from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import (
     MAX_CHANGES,
@@ -54,7 +55,6 @@ from constraint_crdt.operations.constraints import (
 )
 from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
-from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.rules import REVERTED, DecisionReport, HistoryEntry, RevertReport
 from constraint_crdt.operations.service import ImportReport
@@ -75,12 +75,11 @@ from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
 from constraint_crdt.types.alerts import ALERT_RULE
-from constraint_crdt.types.changes import ALL, SWITCH, Subject
 from constraint_crdt.types.definition import ADD, DefinitionFields, Selection, check_selector, duration_ns, time_ns, with_mode
 from constraint_crdt.types.nodes import AuditEntry
-from constraint_crdt.types.orset import Change
+from constraint_crdt.types.orset import ALL, SWITCH, Change, Subject
 from constraint_crdt.types.parameters import PARAMETER, check_parameter_name, check_parameter_value
-from constraint_crdt.types.register import Position
+from constraint_crdt.types.tile_cells import Position
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.runtime.certificates import Certificates
@@ -331,7 +330,7 @@ class Node:
         if new and id_ in self.gossip.state.constraints:  # came while the expressions were checked
             raise ConstraintExists(id_)
         add = partial(add, at=self.gossip.time.stamp())
-        return await self._runtime.feed.commit(add, "add", id_, why=why, subjects=_subjects(ADD, [id_]))
+        return await self._runtime.feed.commit(add, "add", id_, why=why, subjects=[Subject(ADD, id_)])
 
     async def _check_expressions(self, when: str | None, clear_when: str | None, scope: str, on: Selection | None) -> None:
         if not when:
@@ -357,7 +356,7 @@ class Node:
         await self.edit_effects.permit({id_: definition}, loosen=loosen)
         self._check_call()
         edit = partial(self.gossip.edit_constraint, id_, at=self.gossip.time.stamp(), **fields)
-        return await self._runtime.feed.commit(edit, "edit", id_, subjects=_subjects(ADD, [id_]))
+        return await self._runtime.feed.commit(edit, "edit", id_, subjects=[Subject(ADD, id_)])
 
     async def resolve_conflict(self, id_: str, keep: Dot | None = None, *, loosen: bool = False) -> Change:
         """Replace the definitions in force for a constraint by that of the dot `keep`, or by all of them, joined.
@@ -369,7 +368,7 @@ class Node:
         self._check_call()
         await self.edit_effects.permit({id_: self.gossip.resolved_definition(id_, keep)}, loosen=loosen)
         resolve = partial(self.gossip.resolve_conflict, id_, keep, at=self.gossip.time.stamp())
-        return await self._runtime.feed.commit(resolve, "resolve", id_, subjects=_subjects(ADD, [id_]))
+        return await self._runtime.feed.commit(resolve, "resolve", id_, subjects=[Subject(ADD, id_)])
 
     async def set_parameter(
         self, name: str, value: object, on: Selection | None = None, *, loosen: bool = False
@@ -726,8 +725,9 @@ class Node:
         self._check_call()
         report = await self._runtime.state_files.merge(text, max_bytes)
         if report.changed and self.gossip.retired_by is None:
-            feed = self._runtime.feed
-            await feed.commit(partial(self.gossip.local.note, feed.actor, "import", counted(report.cells, "cell"), None, feed.why))
+            feed, local = self._runtime.feed, self.gossip.local
+            note = partial(local.note, feed.actor, "import", counted(report.cells, "cell"), local.time.stamp(), why=feed.why)
+            await feed.commit(note)
         return report
 
     # --- reads -------------------------------------------------------------------------------------------------------
@@ -767,7 +767,7 @@ class Node:
         """Sentences for the author of an active constraint: a variable that no node measures, labels that no known node has, an
         expression that reads nothing. Empty if there are none, or if nodes did not tell yet which variables they measure.
         """
-        return self.diagnosis.notes([id_])[id_]
+        return self.diagnosis.notes({id_: self.gossip.state.constraints.definitions(id_)})[id_]
 
     @property
     def has_abandoned_disk(self) -> bool:

@@ -34,8 +34,7 @@ import msgspec
 
 from constraint_crdt.alerts import AlertRule
 from constraint_crdt.crdt.cells import Run, make_cell
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import SECOND, Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.judgement import Judge
@@ -166,6 +165,8 @@ class Persistence:
         """Why writes were refused last, and when, by the monotonic clock in seconds."""
         self._store: Store | None = None
         self._committer: Committer | None = None
+        self.durable: Callable[[], Awaitable[None]] = _without_disk
+        """Returns once all changes up to now are on disk. Raises `WritesRefused` if they cannot be written."""
         self.lost = LostWrites(gossip, self._tell_rollback)
         """The writes that the store lacked."""
         self.on_rollback: Callable[[str], None] | None = None
@@ -247,6 +248,7 @@ class Persistence:
         seal = None if gossip.authority is None else gossip.local.seal
         self._committer = Committer(store, gossip.state.rows, before=seal, on_health=self._health_changed)
         self._committer.start()
+        self.durable = self._committer.durable
         return aside
 
     def check(self) -> None:
@@ -273,10 +275,6 @@ class Persistence:
         """The state may have changed: have it written soon."""
         if self._committer:
             self._committer.touch()
-
-    def durable(self) -> Awaitable[None]:
-        """Wait until all changes up to now are on disk. Raises `WritesRefused` if they cannot be written."""
-        return self._committer.durable() if self._committer else _without_disk()
 
     async def settled(self) -> None:
         """Return once all changes up to now are on disk, or writes are refused and this incarnation is not vouched for any more."""
@@ -311,6 +309,7 @@ class Persistence:
     async def close(self) -> None:
         """Write the last changes, and close the store. Idempotent."""
         committer, self._committer, self.trouble = self._committer, None, None
+        self.durable = _without_disk
         if committer:
             await committer.close()
             self.abandoned = self.abandoned or committer.abandoned

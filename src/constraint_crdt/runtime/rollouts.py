@@ -28,8 +28,8 @@ from constraint_crdt.expression import Expression, Verdict, compile_written, mea
 from constraint_crdt.expression.judgement import Judge
 from constraint_crdt.insight.explain import EditEffects
 from constraint_crdt.model import EventKind, Scope, VerdictState
-from constraint_crdt.operations.command import parse_delay
 from constraint_crdt.operations.constraints import AddConstraint, BatchError
+from constraint_crdt.operations.operation import parse_delay
 from constraint_crdt.operations.rules import (
     DEFAULT_GATE,
     GATE_VARIABLES,
@@ -45,10 +45,9 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.sites import weight
 from constraint_crdt.runtime.change_feed import ChangeFeed, acting_as, check_definitions
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.changes import SWITCH, Subject
 from constraint_crdt.types.definition import ADD, Definition, check_definition, duration_ns
 from constraint_crdt.types.nodes import cut
-from constraint_crdt.types.orset import is_conflict
+from constraint_crdt.types.orset import SWITCH, Subject, is_conflict
 from constraint_crdt.types.rollouts import (
     DETAIL_BYTES,
     GATE_BYTES,
@@ -284,7 +283,7 @@ def judge_gate(gate: Gate, sight: Sight) -> tuple[bool | None, str]:
 # --- on a node --------------------------------------------------------------------------------------------------------------
 
 
-class Neighbours(Protocol):
+class OtherNodes(Protocol):
     """The other nodes, as in `insight.evidence.Evidence`."""
 
     @property
@@ -317,7 +316,7 @@ class NodeRollouts:
         feed: ChangeFeed,
         judge: Judge,
         *,
-        others: Neighbours,
+        others: OtherNodes,
         push: Callable[[], None],
         publish: Publish,
         now: Callable[[], int],

@@ -27,12 +27,11 @@ import msgspec
 
 from constraint_crdt.alerts import LOG, AlertRule, check_rules
 from constraint_crdt.crdt.cells import make_cell
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import SECOND, Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Verdict
-from constraint_crdt.expression.instances import MAX_INSTANCES
 from constraint_crdt.expression.judgement import Turn
+from constraint_crdt.expression.measurements import MAX_INSTANCES
 from constraint_crdt.model import VerdictState
 from constraint_crdt.operations.alerts import AlertReport
 from constraint_crdt.runtime.change_feed import ChangeOrigin, NodeChange

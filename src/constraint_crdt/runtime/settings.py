@@ -17,19 +17,18 @@ import msgspec
 
 from constraint_crdt.alerts import LOG, NAME_OF_PLACE, PLACE_NAMES, AlertRule, read_rules, wrong_address
 from constraint_crdt.alerts.actions import Action, read_actions
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import check_id
+from constraint_crdt.crdt.clock import SECOND, check_id
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.expression import check_names
 from constraint_crdt.model import close_to, nearest
-from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.operations.nodes import LinkProtection
+from constraint_crdt.operations.operation import UsageError, parse_duration
 from constraint_crdt.protocol.sites import SITE
 from constraint_crdt.runtime.exchange_loop import PeerChoiceRule
 from constraint_crdt.sources import SourceSettings, read_sources
 from constraint_crdt.types.decay import DEFAULT_HALF_LIVES, check_half_lives
 from constraint_crdt.types.definition import check_labels
-from constraint_crdt.types.readings import EVERY, MOST_READINGS, Share, make_share
+from constraint_crdt.types.variables import EVERY, MOST_READINGS, Share, make_share
 
 Role = Literal["auto", "peer", "router", "client"]
 

@@ -15,11 +15,10 @@ from itertools import islice
 from typing import Protocol
 
 from constraint_crdt.crdt.cells import Cell, split_key
-from constraint_crdt.crdt.digest import Dot, Replica
+from constraint_crdt.crdt.clock import Dot, Replica
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue, UnknownName
 from constraint_crdt.model import Event, EventKind
-from constraint_crdt.operations.fleet import CounterReport, NodePosition, PositionReport
-from constraint_crdt.operations.sketches import (
+from constraint_crdt.operations.counts import (
     MAX_ITEMS,
     MAX_TOP,
     VIOLATIONS,
@@ -29,7 +28,9 @@ from constraint_crdt.operations.sketches import (
     TopItem,
     TopReport,
 )
+from constraint_crdt.operations.fleet import CounterReport, NodePosition, PositionReport
 from constraint_crdt.operations.tiles import TileReport
+from constraint_crdt.plato import PlatoAnswer, PlatoDelta, PlatoSubmission, PlatoTile
 from constraint_crdt.plato.rooms import (
     ROOM_TILE,
     ContentHashes,
@@ -40,13 +41,11 @@ from constraint_crdt.plato.rooms import (
     room_tile,
     submit_answer,
 )
-from constraint_crdt.plato.shapes import PlatoAnswer, PlatoDelta, PlatoSubmission, PlatoTile
 from constraint_crdt.protocol.gossip_node import GossipNode, Result
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.counters import PNCounter
-from constraint_crdt.types.register import eisenstein_norm, hex_distance
 from constraint_crdt.types.sketch import BloomCRDT, Frequent, SketchCRDT, SketchShape
-from constraint_crdt.types.tile_cells import CONTENT, DELETED, Place
+from constraint_crdt.types.tile_cells import CONTENT, DELETED, Place, eisenstein_norm, hex_distance
 from constraint_crdt.types.tiles import FleetTile
 
 DEFAULT_EXPECTED_ITEMS = 100_000

@@ -25,14 +25,14 @@ from random import Random
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack
 
-from constraint_crdt.crdt.digest import Dot
+from constraint_crdt.crdt.clock import Dot
 from constraint_crdt.errors import GuardBroken, HoldLost, InvalidType, LifecycleError, WrongThread
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.model import Event, IfUnknown, Mode, Scope, Severity
+from constraint_crdt.operations.alerts import GuardReport
 from constraint_crdt.operations.budgets import HoldReport
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, EditEffect
 from constraint_crdt.operations.fleet import PositionReport, RevocationReport
-from constraint_crdt.operations.guards import GuardReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.rules import DecisionReport, HistoryEntry, RevertReport
 from constraint_crdt.operations.service import ImportReport
@@ -46,7 +46,7 @@ from constraint_crdt.transport import Transport
 from constraint_crdt.types.definition import DefinitionFields, Selection
 from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import Change
-from constraint_crdt.types.register import Position
+from constraint_crdt.types.tile_cells import Position
 
 Result = TypeVar("Result")
 

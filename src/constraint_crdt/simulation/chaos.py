@@ -32,8 +32,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from constraint_crdt.crdt.clock import VectorClock
-from constraint_crdt.crdt.digest import Replica
+from constraint_crdt.crdt.clock import Replica, VectorClock
 from constraint_crdt.model import IfUnknown
 from constraint_crdt.protocol.authority import OPERATOR
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -42,6 +41,9 @@ from constraint_crdt.simulation.histories import History, is_settled, settle
 from constraint_crdt.simulation.invariants import Violation
 from constraint_crdt.simulation.steps import (
     LEAST_ROOM,
+    OF_BUDGETS,
+    OF_SITES,
+    WRITES,
     Add,
     AnyStep,
     Backup,
@@ -71,7 +73,6 @@ from constraint_crdt.simulation.steps import (
     Undo,
 )
 from constraint_crdt.simulation.world import SECOND_NS, Harm, Pace, Quality, SimRng, SimulatedNode, World
-from constraint_crdt.simulation.writes import OF_BUDGETS, OF_SITES, WRITES
 
 OPERATIONS = 200
 """Mutations per history."""

@@ -29,7 +29,7 @@ from constraint_crdt.protocol.gossip_node import GossipNode, exchange
 from constraint_crdt.protocol.messages import decode_message
 from constraint_crdt.protocol.peers import HASTE, RoundInterval, fanout, most_conversations
 from constraint_crdt.protocol.sites import SPEAKERS
-from constraint_crdt.simulation.fleet import FLEET, mutations_in
+from constraint_crdt.simulation.histories import FLEET, mutations_in
 from constraint_crdt.simulation.scenario import GAP, HEIGHT, KNOWN, LEFT, PANEL, RIGHT, SENT, TOP, WIDTH, Mark, Panel, Picture, Text
 from constraint_crdt.simulation.steps import NodeStart
 from constraint_crdt.simulation.world import Pace, Quality, SimRng, World
@@ -274,7 +274,7 @@ class _Measured:
         self._time += SECOND_NS
         id_ = f"constraint-{self._changed % self._constraints:05d}"
         node.add_constraint(id_, when=f"variable_{self._changed % 50} <= {self._changed}.25")
-        node.local.note("operator", "add", id_, None)
+        node.local.note("operator", "add", id_, node.local.time.stamp())
 
     def measure(self, a: GossipNode, b: GossipNode) -> Exchange:
         """An exchange that `a` begins, encoded."""

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell, Run, read_cell
-from constraint_crdt.crdt.digest import Dot, Replica
+from constraint_crdt.crdt.clock import Dot, Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode

@@ -44,10 +44,10 @@ from constraint_crdt.model import Severity, html_fields
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipMessage, decode_message
 from constraint_crdt.protocol.peers import Nearby, PeerChoice, Schedule, Uniform, hexagon
-from constraint_crdt.simulation.fleet import mutations_in
+from constraint_crdt.simulation.histories import mutations_in
 from constraint_crdt.simulation.steps import Add, NodeStart
 from constraint_crdt.simulation.world import Pace, Quality, SimRng, World
-from constraint_crdt.types.register import Position, hex_distance
+from constraint_crdt.types.tile_cells import Position, hex_distance
 
 SECOND_NS = 10**9
 

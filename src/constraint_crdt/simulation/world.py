@@ -26,11 +26,11 @@ from itertools import islice
 from math import log
 from typing import Any, TypeVar
 
-from constraint_crdt.crdt.digest import StateHash
+from constraint_crdt.crdt.clock import StateHash
 from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
 from constraint_crdt.protocol.peers import HASTE, LinkEstimate, PeerChoice, fanout
 from constraint_crdt.protocol.sites import SPEAKERS, NodeSites, Sites
-from constraint_crdt.simulation.fleet import LIMITS, Fleet, SentMessage
+from constraint_crdt.simulation.histories import LIMITS, Fleet, SentMessage
 from constraint_crdt.simulation.steps import AnyStep, Begin, Crash, Deliver, Describe, MessageName, NodeStart, Start
 
 EPOCH_NS = 1_700_000_000 * 10**9

@@ -6,8 +6,8 @@
     @given(pairs(laws_of(ConstraintState)))
     def test_mine(states): ...
 
-`laws` has the laws, `drawn_replicas` the description of a type and its replicas, `descriptions` the types of this package,
-`adversarial` the rows of dishonest nodes. This module lists all types, with a strategy for the states of each.
+`laws` has the laws, the description of a type and its replicas, `descriptions` the types of this package. This module lists all
+types, with a strategy for the states of each.
 
 Needs Hypothesis, which the package itself does not: `pip install 'constraint-crdt[testing]'`.
 """
@@ -24,23 +24,13 @@ from constraint_crdt.crdt.clock import VectorClock
 from constraint_crdt.errors import InvalidType
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.testing import descriptions
-from constraint_crdt.testing.drawn_replicas import (
+from constraint_crdt.testing.laws import (
     UNKNOWN_KIND,
+    Law,
     LawBroken,
     Laws,
     Replicas,
     arbitrary_cells,
-    forged_cells,
-    in_place,
-    over_rows,
-    pairs,
-    replicas,
-    rows_of,
-    single,
-    triples,
-)
-from constraint_crdt.testing.laws import (
-    Law,
     associative,
     check_laws,
     commutative,
@@ -48,24 +38,29 @@ from constraint_crdt.testing.laws import (
     convergent,
     delta_is_state,
     faithful,
+    forged_cells,
     idempotent,
+    in_place,
     laws_that_apply,
     monotone,
+    over_rows,
+    pairs,
+    replicas,
+    rows_of,
+    single,
+    triples,
     truncation_safe,
 )
-from constraint_crdt.types.changes import ChangeHistory, Switches
-from constraint_crdt.types.counters import COUNTS, SECONDS, ConstraintGCounter, PNCounter
+from constraint_crdt.types.counters import COUNTS, SECONDS, ConstraintGCounter, PNCounter, RoomIncrements
 from constraint_crdt.types.decay import DecayConstraintState, DecayCounter
 from constraint_crdt.types.definition import ADD
-from constraint_crdt.types.increments import RoomIncrements
-from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.orset import ChangeHistory, ConstraintORSet, Switches
 from constraint_crdt.types.parameters import Parameters
-from constraint_crdt.types.readings import SharedReadings
-from constraint_crdt.types.register import POSITION, EisensteinRegister
 from constraint_crdt.types.rollouts import Rollouts, StagedNodes
 from constraint_crdt.types.sketch import BloomCRDT, SketchCRDT
+from constraint_crdt.types.tile_cells import POSITION, EisensteinRegister
 from constraint_crdt.types.tiles import FleetTile
-from constraint_crdt.types.variables import MeasuredVariables
+from constraint_crdt.types.variables import MeasuredVariables, SharedReadings
 from constraint_crdt.types.verdicts import VERDICT, ConstraintVerdicts
 
 __all__ = [

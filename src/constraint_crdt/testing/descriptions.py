@@ -12,11 +12,10 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from constraint_crdt.crdt.clock import VectorClock
-from constraint_crdt.crdt.digest import Replica, writer
+from constraint_crdt.crdt.clock import Replica, VectorClock, writer
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.model import VerdictState
-from constraint_crdt.testing.drawn_replicas import (
+from constraint_crdt.testing.laws import (
     DEFINITIONS,
     IDS,
     REPLICAS,
@@ -27,19 +26,16 @@ from constraint_crdt.testing.drawn_replicas import (
     over_rows,
     rows_of,
 )
-from constraint_crdt.types.changes import ALL, CHANGE, SWITCH, Before, ChangeHistory, Subject, Switches
-from constraint_crdt.types.counters import COUNTS, SECONDS, ConstraintGCounter, PNCounter, Seconds
+from constraint_crdt.types.counters import COUNTS, SECONDS, ConstraintGCounter, PNCounter, RoomIncrements, Seconds
 from constraint_crdt.types.decay import DecayConstraintState, DecayCounter
 from constraint_crdt.types.definition import ADD
-from constraint_crdt.types.increments import RoomIncrements
-from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.orset import ALL, CHANGE, SWITCH, Before, ChangeHistory, ConstraintORSet, Subject, Switches
 from constraint_crdt.types.parameters import PARAMETER, Parameters
-from constraint_crdt.types.readings import EVERY, READING, Reading, SharedReadings
-from constraint_crdt.types.register import POSITION, EisensteinRegister
 from constraint_crdt.types.rollouts import ROLLOUT, STAGED, Phase, Rollouts, StagedNodes, StagedValue
 from constraint_crdt.types.sketch import BloomCRDT, BloomShape, SketchCRDT, SketchShape
+from constraint_crdt.types.tile_cells import POSITION, EisensteinRegister
 from constraint_crdt.types.tiles import FleetTile
-from constraint_crdt.types.variables import MeasuredVariables, VariableKind
+from constraint_crdt.types.variables import EVERY, READING, MeasuredVariables, Reading, SharedReadings, VariableKind
 from constraint_crdt.types.verdicts import VERDICT, VIOLATED_STATES, ConstraintVerdicts, NodeVerdict
 
 ids = st.sampled_from(("x", "x", "y"))

@@ -60,8 +60,15 @@ from constraint_crdt.transport import (
     Unreachable,
     check_answers_at_once,
 )
-from constraint_crdt.transport.addresses import (
+from constraint_crdt.transport.topology import (
+    ABOVE,
+    CLIENT,
+    PEER,
+    ROUTER,
+    ROUTERS,
     AddressLimit,
+    Choice,
+    RoleRule,
     first_answering,
     is_wildcard,
     local_connects,
@@ -70,7 +77,6 @@ from constraint_crdt.transport.addresses import (
     reachable_endpoints,
     usable_connects,
 )
-from constraint_crdt.transport.roles import ABOVE, CLIENT, PEER, ROUTER, ROUTERS, Choice, RoleRule
 from constraint_crdt.transport.zenoh_session import CLOSE_SECONDS, Declared, Registration, Traffic, ZenohSession
 from constraint_crdt.transport.zenoh_startup import (
     RETRY_SECONDS,
@@ -340,7 +346,7 @@ class ZenohTransport:
 
     Args:
         role: `peer` links to every other peer (up to about 50 nodes); `router` also carries traffic for clients;
-            `client` has a single link, to a router in `connect`; `auto` chooses among these by itself, see `roles`.
+            `client` has a single link, to a router in `connect`; `auto` chooses among these by itself, see `topology`.
         listen: endpoints `tcp/HOST:PORT`; port 0 takes a free one. Loopback when left out; nothing for a client.
         connect: endpoints of other nodes, retried without end. Links to these are repaired, unlike links found by gossip.
         multicast: also discover nodes by multicast on the local network.

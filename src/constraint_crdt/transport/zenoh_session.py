@@ -47,7 +47,7 @@ import zenoh
 from zenoh.handlers import Callback
 
 from constraint_crdt.transport import MAX_PAYLOAD, HandlerTasks, LinkKind, Peer, PeerCallback, Unreachable, check_payload
-from constraint_crdt.transport.addresses import ease_links
+from constraint_crdt.transport.topology import ease_links
 from constraint_crdt.transport.zenoh_startup import (
     ALIVE_ANYWHERE,
     MARK,

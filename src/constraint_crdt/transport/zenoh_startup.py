@@ -49,7 +49,7 @@ from urllib.parse import quote, unquote
 import zenoh
 
 from constraint_crdt.transport import Peer, TransportError
-from constraint_crdt.transport.addresses import (
+from constraint_crdt.transport.topology import (
     own_addresses,
     parse_endpoint,
     reachable_endpoints,

@@ -1,4 +1,4 @@
-"""The CRDT types, a file for each: kinds of cells, wire values, bounds, and views.
+"""The CRDT types, a file for those of a subject: kinds of cells, wire values, bounds, and views.
 
 Importing a type registers the kinds of all types, so `read_cell` validates every known kind. The public names are loaded on their
 first use. Those with a clock, `DecayCounter`, `DecayConstraintState` and `FleetTile`, have the clock of this machine by default.
@@ -10,49 +10,38 @@ from constraint_crdt import lazy_names
 from constraint_crdt.types import (
     alerts,
     budgets,
-    changes,
     counters,
     decay,
     definition,
-    increments,
     nodes,
     orset,
     parameters,
-    readings,
-    register,
     rollouts,
     sketch,
     tile_cells,
-    tile_sets,
     tiles,
     variables,
     verdicts,
 )
-from constraint_crdt.types import decay as rates
-from constraint_crdt.types import sketch as bloom
 
 if TYPE_CHECKING:
-    from constraint_crdt.crdt.clock import CausalOrder, Merge
-    from constraint_crdt.crdt.digest import Dot
+    from constraint_crdt.crdt.clock import CausalOrder, Dot, Merge
     from constraint_crdt.gossip import DecayConstraintState, DecayCounter, FleetTile
     from constraint_crdt.model import IfUnknown, VerdictState
-    from constraint_crdt.types.counters import ConstraintGCounter, Moves, PNCounter, PNCounters, Seconds
+    from constraint_crdt.types.counters import ConstraintGCounter, Moves, PNCounter, PNCounters, RoomIncrements, Seconds
     from constraint_crdt.types.decay import Rates
     from constraint_crdt.types.definition import Addition
-    from constraint_crdt.types.increments import RoomIncrements
     from constraint_crdt.types.orset import ConstraintORSet
     from constraint_crdt.types.parameters import Parameters
-    from constraint_crdt.types.readings import Reading, SharedReadings
-    from constraint_crdt.types.register import EisensteinRegister, eisenstein_norm, hex_distance
     from constraint_crdt.types.sketch import BloomCRDT, Frequent, SketchCRDT
+    from constraint_crdt.types.tile_cells import EisensteinRegister, eisenstein_norm, hex_distance
     from constraint_crdt.types.tiles import FleetTiles
-    from constraint_crdt.types.variables import MeasuredVariables, VariableKind
+    from constraint_crdt.types.variables import MeasuredVariables, Reading, SharedReadings, VariableKind
     from constraint_crdt.types.verdicts import ConstraintVerdicts, NodeVerdict
 
 _REGISTERED = (
-    alerts, bloom, budgets, changes, counters, decay, definition, increments, nodes, orset, parameters, rates, readings, register,
-    rollouts,
-    sketch, tile_cells, tile_sets, tiles, variables, verdicts,
+    alerts, budgets, counters, decay, definition, nodes, orset, parameters, rollouts, sketch, tile_cells, tiles,
+    variables, verdicts,
 )  # fmt: skip
 """The modules that register kinds."""
 
@@ -65,8 +54,8 @@ _MODULE_OF = {
     "ConstraintVerdicts": "constraint_crdt.types.verdicts",
     "DecayConstraintState": "constraint_crdt.gossip",
     "DecayCounter": "constraint_crdt.gossip",
-    "Dot": "constraint_crdt.crdt.digest",
-    "EisensteinRegister": "constraint_crdt.types.register",
+    "Dot": "constraint_crdt.crdt.clock",
+    "EisensteinRegister": "constraint_crdt.types.tile_cells",
     "FleetTile": "constraint_crdt.gossip",
     "FleetTiles": "constraint_crdt.types.tiles",
     "Frequent": "constraint_crdt.types.sketch",
@@ -79,15 +68,15 @@ _MODULE_OF = {
     "PNCounters": "constraint_crdt.types.counters",
     "Parameters": "constraint_crdt.types.parameters",
     "Rates": "constraint_crdt.types.decay",
-    "Reading": "constraint_crdt.types.readings",
-    "RoomIncrements": "constraint_crdt.types.increments",
+    "Reading": "constraint_crdt.types.variables",
+    "RoomIncrements": "constraint_crdt.types.counters",
     "Seconds": "constraint_crdt.types.counters",
-    "SharedReadings": "constraint_crdt.types.readings",
+    "SharedReadings": "constraint_crdt.types.variables",
     "SketchCRDT": "constraint_crdt.types.sketch",
     "VariableKind": "constraint_crdt.types.variables",
     "VerdictState": "constraint_crdt.model",
-    "eisenstein_norm": "constraint_crdt.types.register",
-    "hex_distance": "constraint_crdt.types.register",
+    "eisenstein_norm": "constraint_crdt.types.tile_cells",
+    "hex_distance": "constraint_crdt.types.tile_cells",
 }
 
 __all__ = [

@@ -40,8 +40,7 @@ from constraint_crdt.crdt.cells import (
     require_text,
     value_of,
 )
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Dot, Replica, check_id, replica_bytes
+from constraint_crdt.crdt.clock import SECOND, Dot, Replica, check_id, replica_bytes
 from constraint_crdt.crdt.limits import ID_BYTES
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName

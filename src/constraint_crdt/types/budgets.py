@@ -43,7 +43,7 @@ from constraint_crdt.crdt.cells import (
     require_text,
     value_of,
 )
-from constraint_crdt.crdt.digest import Dot, Replica, check_id, replica_bytes
+from constraint_crdt.crdt.clock import Dot, Replica, check_id, replica_bytes
 from constraint_crdt.crdt.limits import DURATION_MAX, ID_BYTES, whole_number
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName

@@ -35,7 +35,7 @@ from typing import Final, NamedTuple, Self
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell, Key, make_cell, register, removals_of, require, require_counts, value_of
-from constraint_crdt.crdt.digest import Replica, check_id, writer
+from constraint_crdt.crdt.clock import Replica, check_id, writer
 from constraint_crdt.crdt.limits import DURATION_MAX, HALF_LIFE_MIN, HALF_LIVES, ID_BYTES, MAX_COUNT, real_number, whole_number
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, CountTooLarge, InvalidValue

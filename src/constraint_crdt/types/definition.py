@@ -26,9 +26,8 @@ from typing import Final, NamedTuple, Protocol, TypedDict, TypeVar, runtime_chec
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Cell, core, register, require, require_counts, value_of
-from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.digest import Dot, check_id
+from constraint_crdt.crdt.cells import READERS, Cell, core, register, require, require_counts
+from constraint_crdt.crdt.clock import SECOND, Dot, check_id
 from constraint_crdt.crdt.limits import (
     ABOUT_BYTES,
     DURATION_MAX,
@@ -40,13 +39,16 @@ from constraint_crdt.crdt.limits import (
     whole_number,
 )
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType
-from constraint_crdt.model import IfUnknown, Mode, Scope, Severity
-from constraint_crdt.model.selectors import (
+from constraint_crdt.model import (
     EVERYTHING,
+    IfUnknown,
     Label,
+    Mode,
     Operator,
     Requirement,
+    Scope,
     Selector,
+    Severity,
     make_selector,
     parse_selector,
 )
@@ -195,9 +197,11 @@ register(
 
 def definition_value(cell: Cell) -> DefinitionValue:
     """The value of an ADD cell."""
-    value: DefinitionValue = value_of(cell) or _NO_VALUE
+    value: DefinitionValue = _decode_add(cell.data).value or _NO_VALUE
     return value
 
+
+_decode_add: Final = READERS[ADD].decode  # as `value_of`, bound once: each list of constraints reads all of them
 
 _NO_VALUE: Final = DefinitionValue()
 
@@ -601,7 +605,7 @@ def _without_defaults(value: list[object], defaults: Sequence[object]) -> list[o
 
 def read_addition(cell: Cell) -> Addition:
     """The addition in an ADD cell."""
-    value: DefinitionValue = value_of(cell) or _NO_VALUE
+    value = definition_value(cell)
     if value.severity >= len(_LEVELS):
         definition = Definition(value.when, _LEVELS[-1], value.about, value.on, value.expires_at, meaning=LATER)
     else:
@@ -632,5 +636,4 @@ def expiry_of(cell: Cell) -> int | None:
     """The expiry of an ADD cell, or None. Cells without an end are recognised without decoding."""
     if not core.ending((cell,)):
         return None
-    value: DefinitionValue = value_of(cell) or _NO_VALUE
-    return value.expires_at
+    return definition_value(cell).expires_at

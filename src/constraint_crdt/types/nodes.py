@@ -47,12 +47,12 @@ from constraint_crdt.crdt.cells import (
     require_text,
     value_of,
 )
-from constraint_crdt.crdt.digest import Dot, Replica, writer
+from constraint_crdt.crdt.clock import Dot, Replica, writer
 from constraint_crdt.crdt.limits import ID_BYTES
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.signed_rows import HASH_BYTES, ROOT_BYTES
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
-from constraint_crdt.model.selectors import Label
+from constraint_crdt.model import Label
 from constraint_crdt.types.definition import check_wire_labels
 from constraint_crdt.types.view import IndexedView
 

@@ -27,13 +27,13 @@ from typing import Final, NamedTuple, SupportsFloat, SupportsIndex
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell, WireDot, check_dots, make_cell, make_key, register, require_counts, split_key, value_of
-from constraint_crdt.crdt.digest import Dot, Replica, check_id, writer
+from constraint_crdt.crdt.clock import Dot, Replica, check_id, writer
 from constraint_crdt.crdt.limits import KEY_BYTES, real_number
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, UnknownName
-from constraint_crdt.model.selectors import EVERYTHING, Selector, SelectorError, parse_selector
+from constraint_crdt.model import EVERYTHING, Selector, SelectorError, parse_selector
 from constraint_crdt.types.definition import Definition, Selection, check_selector
-from constraint_crdt.types.readings import Scalar, read_scalar, wire_scalar
+from constraint_crdt.types.variables import Scalar, read_scalar, wire_scalar
 from constraint_crdt.types.view import IndexedView
 
 PARAMETER: Final = 41

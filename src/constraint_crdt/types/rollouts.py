@@ -45,15 +45,14 @@ from constraint_crdt.crdt.cells import (
     require_text,
     value_of,
 )
-from constraint_crdt.crdt.digest import Dot, Replica, check_id, replica_bytes
+from constraint_crdt.crdt.clock import Dot, Replica, check_id, replica_bytes
 from constraint_crdt.crdt.limits import CELL_BYTES, ID_BYTES
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
-from constraint_crdt.model.selectors import Selector, parse_selector
-from constraint_crdt.types.changes import Switches, read_definitions
+from constraint_crdt.model import Selector, parse_selector
 from constraint_crdt.types.definition import ADD, Definition, read_addition, wire_definition
 from constraint_crdt.types.nodes import RETIRE, cut
-from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.orset import ConstraintORSet, Switches, read_definitions
 from constraint_crdt.types.view import IndexedView
 
 ROLLOUT: Final = 47

@@ -39,7 +39,7 @@ from typing import Final, NamedTuple, Self
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell, make_cell, register, require, require_counts
-from constraint_crdt.crdt.digest import Replica, check_id, writer
+from constraint_crdt.crdt.clock import Replica, check_id, writer
 from constraint_crdt.crdt.limits import CANDIDATES, MAX_COUNT, PAGE_BYTES, PAGES, real_number, whole_number
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, CountTooLarge, InvalidType, InvalidValue

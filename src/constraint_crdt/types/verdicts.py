@@ -27,7 +27,7 @@ from typing import Final, NamedTuple, Self
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell, make_cell, register, require, require_counts, require_text, value_of
-from constraint_crdt.crdt.digest import Replica, check_id, writer
+from constraint_crdt.crdt.clock import Replica, check_id, writer
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, real_number, whole_number
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType

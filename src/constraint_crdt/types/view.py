@@ -27,11 +27,9 @@ from struct import Struct
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from constraint_crdt.crdt.cells import SEPARATOR, Cell, Key, make_cell, make_key, require, value_of
-from constraint_crdt.crdt.clock import Merge
-from constraint_crdt.crdt.digest import Replica, check_id
+from constraint_crdt.crdt.clock import Merge, Replica, check_id
 from constraint_crdt.crdt.limits import PAGE_BYTES
-from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.tables import BulkWatcher
+from constraint_crdt.crdt.rows import BulkWatcher, Rows
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, UnknownName
 
 
