@@ -7,10 +7,12 @@ import sys
 import pytest
 
 from tests.cli.process import command, environment
+from tests.conftest import BUDGET
 
 pytestmark = pytest.mark.processes
 
-HELP_CPU_SECONDS = 0.150
+HELP_CPU_SECONDS = 0.150 if BUDGET == "nightly" else 0.300
+"""Of a machine at rest. On one whose cores are shared the same work takes up to 1.6 times the CPU time."""
 
 HELP_TO_BARE = 10
 """The CPU time of the help relative to an interpreter that does nothing: both take longer on a machine whose cores are shared."""
@@ -27,7 +29,7 @@ def _cpu_of(*line: str) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def test_help_takes_150_ms_of_cpu_at_most() -> None:
+def test_help_takes_little_cpu() -> None:
     _cpu_of(*command("--help"))  # the first run writes the bytecode
     took = []
     for _ in range(RUNS):

@@ -126,11 +126,16 @@ class _Watch:
         self.changes: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         """Each change: the standing, and the reason."""
         self.standing, self.why = ("lost", "the node does not answer") if begun is None else _of(begun)
+        self._over = threading.Event()
         threading.Thread(target=self._ask, name="guard", daemon=True).start()
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._over.set()
 
     def _ask(self) -> None:
         known, heard = self.standing, time.monotonic()
-        while True:
+        while not self._over.is_set():
             unless = known if known != "lost" else None
             wait = min(LONGEST_ASK, self._lost_after) if unless else 0.0
             began = time.monotonic()
@@ -141,7 +146,7 @@ class _Watch:
                 standing, why = known, str(error)
                 if time.monotonic() - heard >= self._lost_after:
                     standing = "lost"
-                time.sleep(max(0.0, ASK_AGAIN - (time.monotonic() - began)))
+                self._over.wait(max(0.0, ASK_AGAIN - (time.monotonic() - began)))
             if standing != known:
                 known = standing
                 self.changes.put((standing, why))
@@ -167,6 +172,7 @@ class _Guarded:
         try:
             return self._run()
         finally:
+            self._watch.close()
             for each, handler in before.items():
                 signal.signal(each, handler)
 
