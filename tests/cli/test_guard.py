@@ -294,10 +294,13 @@ def test_a_supervisor_that_is_killed_takes_the_program_and_its_group_with_it(nod
 
 
 def test_nothing_is_asked_any_more_once_the_program_is_over(node: NodeProcess) -> None:
-    Client(node.url).add("calm", when="calm_v < 1.0")
-    before = set(threading.enumerate())
-    words = ["guard", "--on", "calm", "--if-unknown", "go", "--lost-after", "1s", "--node", node.url]
-    assert main([*words, "--", sys.executable, "-c", "pass"]) == 0
+    client, before = Client(node.url), set(threading.enumerate())
+    client.add("calm", when="calm_v < 1.0")
+    try:
+        words = ["guard", "--on", "calm", "--if-unknown", "go", "--lost-after", "1s", "--node", node.url]
+        assert main([*words, "--", sys.executable, "-c", "pass"]) == 0
+    finally:
+        client.remove("calm")
     for asking in {each for each in threading.enumerate() if each.name == "guard"} - before:
         asking.join(SOON)
         assert not asking.is_alive()
