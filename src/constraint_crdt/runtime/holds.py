@@ -122,8 +122,8 @@ class NodeBudgets:
         self._planned: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         """For loans that wait for other owners."""
-        self._asked: dict[str, tuple[int, int] | None] = {}
-        """The demand that owners were told of last, by budget: since when the first process waits, and for how much all do."""
+        self._asked: dict[str, Waiting | None] = {}
+        """The demand that owners were told of last, by budget."""
         self._given_up: set[str] = set()
         """The budgets for which a process waited in vain: owners should lend nothing for it any more."""
         self._untold: dict[str, bool] = {}
@@ -299,7 +299,7 @@ class NodeBudgets:
     async def _wait(self, name: str, waiter: _Waiter, timeout: float | None) -> Hold:  # noqa: ASYNC109 - see `acquire`
         queue = self._queues[name]
         queue.append(waiter)
-        self._demand(name)
+        self._escrow.wait(name, self._demand(name))
         self._plan()
         try:
             async with asyncio.timeout(timeout):
@@ -315,7 +315,7 @@ class NodeBudgets:
             if waiter in queue:
                 queue.remove(waiter)
                 self._given_up.add(name)
-            self._demand_of(name)
+            self._state_demand(name)
             self._plan()
         await self._settle(name, hold)
         return hold
@@ -324,11 +324,17 @@ class NodeBudgets:
         with contextlib.suppress(ConstraintCrdtError):
             self._feed.write(lambda: self._escrow.release(name, hold.id))
 
-    def _demand(self, name: str) -> None:
-        """State how much processes of this node wait for."""
+    def _demand(self, name: str) -> Waiting | None:
+        """How much processes of this node wait for, and since when. Raises `UnknownName`."""
         queue = self._queues.get(name)
-        total = min(sum(each.amount for each in queue), self._escrow.budgets.known(name).limit) if queue else 0
-        self._escrow.wait(name, Waiting(total, queue[0].since) if queue else None)
+        if not queue:
+            return None
+        return Waiting(min(sum(each.amount for each in queue), self._escrow.budgets.known(name).limit), queue[0].since)
+
+    def _state_demand(self, name: str) -> None:
+        """Have other nodes know how much processes of this node wait for."""
+        with contextlib.suppress(UnknownName):
+            self._escrow.wait(name, self._demand(name))
 
     async def renew(self, name: str, hold: str) -> HoldReport:
         """Hold an amount for another lease. Raises `NoRights` for a hold that is over."""
@@ -347,7 +353,7 @@ class NodeBudgets:
         id_ = self._id(name, hold)
         released = self._feed.write(lambda: self._escrow.release(name, id_))
         self.released += released
-        if not self._escrow.budgets.heads(name)[0].value.lease:
+        if not self._escrow.budgets.known(name).lease:
             await self._persistence.durable()
         self._after()
         return ReleaseReport(name=name, released=released)
@@ -514,23 +520,19 @@ class NodeBudgets:
                     self.acquired += 1
                     waiter.granted.set_result(hold)
                 queue.popleft()
-                self._demand_of(waited)
-
-    def _demand_of(self, name: str) -> None:
-        with contextlib.suppress(UnknownName):
-            self._demand(name)
+                self._state_demand(waited)
 
     def _tell(self) -> None:
         """Have the nodes told that the last writes concern, or that can help."""
         asked = set[str]()
-        for name, queue in self._queues.items():
-            demand = (queue[0].since, sum(each.amount for each in queue)) if queue else None
-            if self._asked.get(name) == demand:  # the owners know of it, and lend as soon as they can
-                continue
-            self._asked[name] = demand
-            if queue or name in self._given_up:
-                self._given_up.discard(name)
-                with contextlib.suppress(UnknownName):
+        for name in self._queues:
+            with contextlib.suppress(UnknownName):
+                demand = self._demand(name)
+                if self._asked.get(name) == demand:  # the owners know of it, and lend as soon as they can
+                    continue
+                self._asked[name] = demand
+                if demand is not None or name in self._given_up:
+                    self._given_up.discard(name)
                     asked |= set(self._escrow.asked_first(name)[:ASKED])
         self._untold |= dict.fromkeys(asked - self._untold.keys(), False)
         self._untold |= dict.fromkeys(self._escrow.take_concerned(), True)
