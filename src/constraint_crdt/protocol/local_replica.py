@@ -161,9 +161,14 @@ class LocalReplica:
         self._before = replica, 0
 
     @property
+    def seq(self) -> int:
+        """The seq of the row of the present life."""
+        return self.state.rows.seqs.get(self.replica, 0)
+
+    @property
     def goes_on(self) -> bool:
         """The present life may write: no other node is known to know more of this life."""
-        return self.state.rows.seqs.get(self.replica, 0) == self.written
+        return self.seq == self.written
 
     @property
     def retired_by(self) -> str | None:
@@ -206,7 +211,7 @@ class LocalReplica:
         life was begun without a signature, under another key, or in another role.
         """
         self.replica = check_replica(self.node_id, incarnation)
-        seq = self.state.rows.seqs.get(self.replica, 0)
+        seq = self.seq
         goes_on = vouched and (self.authority is None or not seq or self.authority.is_own(self.replica))
         self.written = seq if goes_on else NEVER
         self.resumed = seq
@@ -221,18 +226,18 @@ class LocalReplica:
             return
         if self._sealed == self.written and self._sealed_life is self.replica:
             return
-        before = self.state.rows.seqs.get(self.replica, 0)
-        if before != self.written:  # as of `goes_on`
+        if not self.goes_on:
             return
+        before = self.written
         if self.authority.seal(self.replica):
-            self.written = self.state.rows.seqs.get(self.replica, 0)
+            self.written = self.seq
             if self.on_write is not None:
                 self.on_write(self.replica, before)
         self._sealed_life, self._sealed = self.replica, self.written
 
     def __enter__(self) -> Replica:
         replica, state, authority = self.replica, self.state, self.authority
-        seq = state.rows.seqs.get(replica, 0)
+        seq = self.seq
         retired_by = state.retirements.by(replica.node_id)
         if retired_by is not None:
             raise ConstraintCrdtError(f"node {replica.node_id} was retired by {retired_by}: start it under another name")
@@ -251,7 +256,7 @@ class LocalReplica:
         return self.replica
 
     def __exit__(self, *_: object) -> None:
-        self.written = self.state.rows.seqs.get(self.replica, 0)
+        self.written = self.seq
         if self.on_write is not None:
             self.on_write(*self._before)
 
@@ -294,7 +299,7 @@ class LocalReplica:
         if self.authority is not None:
             self.authority.begin(replica)
         self.state.retirements.end_lives([over], node=replica)
-        self.replica, self.written, self.resumed = replica, rows.seqs.get(replica, 0), 0
+        self.replica, self.written, self.resumed = replica, rows.seq(replica), 0
         if self.on_new_life is not None:
             self.on_new_life()
 
