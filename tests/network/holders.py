@@ -15,12 +15,18 @@ from random import Random
 
 from tests.network.hosts import Network, NetworkNode
 
-KEPT_TO_THE_END = 0.02
+KEPT_TO_THE_END = 0.002
 """The share of the holds that are never given back: they end with their lease."""
 
-LONGEST_WORK = 0.02
+LONGEST_WORK = 0.005
 """Seconds of work with another hold, at most."""
 
+
+LONGEST_WAIT = 2.0
+"""Seconds that an acquire waits, at most."""
+
+LATEST = 2.0
+"""Seconds by which a cycle may be late: those before are left out."""
 
 CALM = 4.0
 """Seconds between two disturbances, at most."""
@@ -83,13 +89,16 @@ class HeldFleet:
 
 
 def hold(fleet: HeldFleet, name: str, budget: str, judge: Judge, until: Callable[[], bool], pace: float, random: Random) -> None:
-    """Acquire, work and release at a node until the end, a cycle each `pace` seconds; a node that is down is asked again."""
+    """Acquire, work and release at a node until the end, a cycle each `pace` seconds, those that are late without a pause; a node
+    that is down is asked again.
+    """
+    due = time.monotonic()
     while not until():
         node = fleet.nodes[name]
         with contextlib.closing(node.connection()) as connection:
             try:
                 while node is fleet.nodes[name] and not until():
-                    due = time.monotonic() + random.uniform(0.5, 1.5) * pace
+                    due = max(due + random.uniform(0.5, 1.5) * pace, time.monotonic() - LATEST)
                     _hold_once(node, connection, budget, judge, random)
                     time.sleep(max(0.0, due - time.monotonic()))
             except (OSError, http.client.HTTPException, AssertionError):
@@ -99,7 +108,7 @@ def hold(fleet: HeldFleet, name: str, budget: str, judge: Judge, until: Callable
 
 def _hold_once(node: NetworkNode, connection: http.client.HTTPConnection, budget: str, judge: Judge, random: Random) -> None:
     began = time.monotonic()
-    found = node.ask_on(connection, f"budgets/{budget}/acquire", {"wait": 0.5, "holder": node.name})
+    found = node.ask_on(connection, f"budgets/{budget}/acquire", {"wait": LONGEST_WAIT, "holder": node.name})
     came = time.monotonic()
     to_the_end = random.random() < KEPT_TO_THE_END
     with judge.holding(came - began):

@@ -141,6 +141,7 @@ class Connection(http.client.HTTPConnection):
         self.sock = self._make()
         self.sock.settimeout(self.timeout)
         self.sock.connect((self.host, self.port))
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as that of the class does: head and body are sent apart
 
 
 class Network:

@@ -15,7 +15,7 @@ import msgspec
 
 from constraint_crdt.crdt.clock import SECOND, Dot, Replica
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.protocol.loans import PATIENCE, Escrow, Waiting
+from constraint_crdt.protocol.loans import PATIENCE, TURN, Escrow, Waiting
 from constraint_crdt.types.budgets import NO_HOLDS, NO_LEDGER, Budgets, BudgetValue, Head, Holds, Known, Ledger, mark_of
 
 NAME = "dock"
@@ -175,9 +175,10 @@ class TinyWorld:
         skew: int,
         shares_over: Iterable[str] | None = None,
         lagging: bool = False,
+        turn: int = 0,
     ) -> None:
-        """`lagging`: a killed node loses the holds granted, and the releases, since its last other write."""
-        self.lagging, self.lost = lagging, 0
+        """`lagging`: a killed node loses the holds granted, and the releases, since its last other write. `turn`: see `Escrow`."""
+        self.lagging, self.lost, self.turn = lagging, 0, turn
         self.now, self.lives, self.skew, self.lease = 1000 * SECOND, 0, skew, lease
         self.nodes = {name: TinyNode(name, offset) for name, offset in offsets.items()}
         self.holders: list[tuple[str, int, int, int, int]] = []
@@ -220,7 +221,7 @@ class TinyWorld:
     def _run(self, name: str, state: State, life: int, *, vouched: bool) -> None:
         node = self.nodes[name]
         node.local = TinyLocal(self, name, dict(state), life, vouched=vouched)
-        node.escrow = Escrow(node.local)  # type: ignore[arg-type]
+        node.escrow = Escrow(node.local, self.turn)  # type: ignore[arg-type]
 
     def stop(self, name: str) -> None:
         """Kill a node. All of its writes are on disk, but the last in a world whose disks lag."""
@@ -403,7 +404,8 @@ def history(seed: int, lease: int = 3 * SECOND, steps: int = 260) -> TinyWorld: 
     most = skew // 2 - 1
     nodes = rng.randint(2, 4)
     offsets = {f"n{place}": rng.randint(-most, most) for place in range(nodes)}
-    world = TinyWorld(offsets, limit=rng.randint(1, 4), lease=lease, skew=skew)
+    turn = Random(f"turn of {seed}").choice([0, TURN, SECOND])
+    world = TinyWorld(offsets, limit=rng.randint(1, 4), lease=lease, skew=skew, turn=turn)
     names, old, cut = list(world.nodes), list[State](), dict[str, int]()
     hot = rng.sample(names, rng.randint(1, nodes))
     gap = rng.choice([0.02, 0.1, 0.25]) * SECOND
@@ -489,7 +491,7 @@ def copied(world: TinyWorld) -> TinyWorld:
         if node.local is not None and node.escrow is not None:
             twin.local = TinyLocal(other, name, dict(node.local.state.budgets.state), 0, vouched=node.local.goes_on)
             twin.local.replica = node.local.replica
-            twin.escrow = Escrow(twin.local)  # type: ignore[arg-type]
+            twin.escrow = Escrow(twin.local, other.turn)  # type: ignore[arg-type]
             twin.escrow._kept = {key: list(kept) for key, kept in node.escrow._kept.items()}
             twin.escrow._most = dict(node.escrow._most)
             for budget, waiting in node.escrow._waiting.items():

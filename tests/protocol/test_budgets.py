@@ -1,6 +1,6 @@
 """Budgets: never more than the limit is held, in true time. Drawn histories, all histories of a small world, and planted bugs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import pytest
@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from constraint_crdt.crdt.clock import SECOND, Replica
 from constraint_crdt.protocol import loans
+from constraint_crdt.protocol.loans import IDLE, TURN
 from constraint_crdt.types import budgets
 from constraint_crdt.types.budgets import NO_HOLDS, NO_LEDGER, Known, Ledger, Loan
 from tests.conftest import BUDGET
@@ -111,9 +112,9 @@ TestBudgetMachine.settings = settings(max_examples=400 if BUDGET == "nightly" el
 TestBudgetMachine.pytestmark = [pytest.mark.slow]  # type: ignore[attr-defined]
 
 
-def fresh() -> TinyWorld:
-    """Three nodes, two of them with a share of 1."""
-    return TinyWorld({"a": HALF, "b": -HALF, "c": 0}, limit=2, lease=2 * SECOND, skew=SECOND)
+def fresh(turn: int = 0, over: Sequence[str] = ()) -> TinyWorld:
+    """Three nodes, two of them with a share of 1, or one of them with both."""
+    return TinyWorld({"a": HALF, "b": -HALF, "c": 0}, limit=2, lease=2 * SECOND, skew=SECOND, shares_over=over, turn=turn)
 
 
 def meet(world: TinyWorld, *names: str) -> None:
@@ -187,6 +188,55 @@ def test_a_node_without_a_share_borrows_and_gives_back_what_others_need() -> Non
     world.release("c")
     meet(world, "a", "b", "c")
     assert world.take(lender)
+
+
+def test_rights_that_came_to_a_node_stay_for_a_turn_while_its_processes_use_them() -> None:
+    world = waited_for(TURN)
+    began = world.now
+    while world.now + IDLE // 2 < began + TURN:
+        meet(world, "a", "b", "c")
+        assert not world.take("a")
+        assert world.take("c")
+        world.now += IDLE // 2
+        world.release("c")
+    world.now = began + TURN
+    world.tend("c")
+    assert not world.take("c")
+    meet(world, "a", "b", "c")
+    assert world.take("a")
+
+
+def test_a_turn_is_over_once_no_process_uses_the_rights() -> None:
+    world = waited_for(TURN)
+    escrow = world.nodes["c"].escrow
+    assert escrow is not None
+    world.tend("c")
+    assert escrow.take_due() == world.clock("c") + IDLE
+    world.now += IDLE
+    meet(world, "a", "b", "c")
+    meet(world, "a", "b", "c")
+    assert world.take("a")
+
+
+def test_rights_go_at_once_to_a_node_that_waits_where_no_process_used_them() -> None:
+    world = fresh(TURN, over=["a"])
+    world.want("c", 2)
+    meet(world, "a", "b", "c")
+    assert world.take("c", 2)
+
+
+def waited_for(turn: int) -> TinyWorld:
+    """A process of c has just released what came to c, and one of a waits for it."""
+    world = fresh(turn, over=["a"])
+    assert world.take("a")
+    world.want("c", 1)
+    meet(world, "a", "b", "c")
+    world.want("c", 0)
+    assert world.take("c")
+    world.want("a", 1)
+    meet(world, "a", "b", "c")
+    world.release("c")
+    return world
 
 
 def test_a_loan_in_use_is_renewed_and_one_that_is_not_runs_out() -> None:

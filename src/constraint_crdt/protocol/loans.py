@@ -10,6 +10,8 @@ Rules kept here:
   others. An owner lends out of turn after `PATIENCE`. So a single demand is rarely met several times.
 - A borrower gives back surplus loans, once others wait, or once its owner has to lend less. Of two nodes with a part each
   the later gives its part back.
+- Rights that came to a node stay there for a turn: while its processes go on acquiring, for `TURN` at most. Else rights that many
+  nodes wait for were moved for each hold, and most of the time went into moving them.
 - A loan in use is renewed by its owner in the second half of the lease. An unused loan runs out.
 - A node whose clock is in doubt neither lends nor takes where there is a lease. A step of its clock beyond the skew bound is as the
   beginning of a life: its share is 0 for a lease and twice the skew bound.
@@ -19,6 +21,7 @@ Rules kept here:
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import msgspec
@@ -59,6 +62,11 @@ from constraint_crdt.types.nodes import cut
 PATIENCE: Final = SECOND // 5
 """ns after which an owner lends to a node that waits, though others have more to spare."""
 
+TURN: Final = SECOND // 10
+"""ns for which rights stay at a node that they came to, while its processes use them. To move them takes ten times an acquire."""
+
+IDLE: Final = SECOND // 40
+"""ns without a hold after which a turn is over: as long as a process takes between two holds."""
 
 KEPT_ANEW: Final = 8
 """The amount kept back is moved on after this part of a lease, by the next hold."""
@@ -86,11 +94,30 @@ class Waiting(NamedTuple):
     """The own time in ns since when the first of them waits."""
 
 
+@dataclass(slots=True)
+class _Turn:
+    """The rights of this node for a budget: since when it has as many, when a hold began or ended last, and the most that was held
+    at once meanwhile.
+    """
+
+    rights: int = 0
+    since: int = 0
+    used: int = -1
+    most: int = 0
+
+    def end(self, turn: int) -> int:
+        """The own time at which the rights go to others that wait."""
+        return min(self.since + turn, self.used + IDLE) if self.used >= self.since else self.since
+
+
 class Escrow:
     """The budgets on the local node. All times are those of its own clock."""
 
-    def __init__(self, local: LocalReplica) -> None:
+    def __init__(self, local: LocalReplica, turn: int = TURN) -> None:
+        """`turn`: ns, 0 for none."""
         self._local = local
+        self._turn = turn
+        self._turns: dict[str, _Turn] = {}
         self._waiting: dict[str, Waiting] = {}
         self._kept: dict[tuple[str, Replica], list[Kept]] = {}
         """The amounts kept back by the states that may be on disk, the oldest first, by budget and life of this process."""
@@ -112,7 +139,9 @@ class Escrow:
         return agreed
 
     def take_due(self) -> int | None:
-        """The own time in ns at which this node may lend in place of an owner that has not by then; None: nothing waits."""
+        """The own time in ns at which this node lends what it kept for a turn, or in place of an owner that has not by then; None:
+        nothing waits.
+        """
         due, self._due = self._due, None
         return due
 
@@ -182,6 +211,7 @@ class Escrow:
         sure, sum_ = self._sure(name), sum(each.amount for each in holds.holds) + amount
         if sum_ <= sure.amount and sure.until - now >= known.lease // 2:
             until = min(until, sure.until)
+        self._use(name, now)
         hold = Hold(holds.next, cut(holder, HOLDER_BYTES), amount, now, until)
         holds = msgspec.structs.replace(holds, holds=(*holds.holds, hold), next=holds.next + 1)
         self._put_holds(name, known, self._keeping(name, known, holds, now))
@@ -291,8 +321,13 @@ class Escrow:
         kept = tuple(each for each in holds.holds if each.id != id_)
         if len(kept) == len(holds.holds):
             return False
+        self._use(name, now)
         self._put_holds(name, known, msgspec.structs.replace(holds, holds=kept))
         return True
+
+    def _use(self, name: str, now: int) -> None:
+        """A hold begins or ends."""
+        self._turns.setdefault(name, _Turn()).used = now
 
     def wait(self, name: str, waiting: Waiting | None) -> None:
         """Have other nodes know, from the next `tend` on, how much processes of this node wait for; None: none waits."""
@@ -371,10 +406,11 @@ class Escrow:
         takes_part = me.node_id in known.nodes() if known.lease else me in _named(known)
         if takes_part or me in known.ledgers:
             known = _with_ledger(known, me, settled(known, me, now, self.skew))
-        holds = self._returned(known, me, self._tidy(known, me, now), now, name)
-        known = known._replace(holds={**known.holds, me: holds})
+        known = known._replace(holds={**known.holds, me: self._tidy(known, me, now)})
+        unused = self._unused(name, known, me, now)
+        known = known._replace(holds={**known.holds, me: self._returned(known, me, now, name, unused)})
         if me in known.ledgers:
-            known = self._lend(known, me, now, name)
+            known = self._lend(known, me, now, name, unused)
         holds = self._with_demand(known, me, now, name)
         ledger_moved = known.ledgers.get(me) != before.ledgers.get(me)
         holds_moved = holds != before.holds.get(me, NO_HOLDS)
@@ -429,42 +465,62 @@ class Escrow:
             if holds.since and life.node_id != me.node_id and (need := needed(known, life, now)) and not over(life)
         )
 
-    def _returned(self, known: Known, me: Replica, holds: Holds, now: int, name: str) -> Holds:
-        """The own holds, with the loans that others need more given back."""
+    def _unused(self, name: str, known: Known, me: Replica, now: int) -> int:
+        """The amount that stays here for the next processes of this node, as it is in its turn. See `_Turn`."""
+        if not known.lease or not self._turn:
+            return 0
+        found, holding = self._turns.setdefault(name, _Turn()), held(known, me, now)
+        rights = share_now(known, me) - lent(known, me, now, self.skew) + borrowed(known, me, now)
+        if rights > found.rights:
+            found.since, found.most = now, 0
+        found.rights, found.most = rights, max(found.most, holding)
+        end = found.end(self._turn)
+        if found.most <= holding or not found.since <= now < end:  # also where the clock was set
+            return 0
+        if self._queue(known, me, now):
+            self._wake(end)
+        return found.most - holding
+
+    def _wake(self, at: int) -> None:
+        """`tend` has something to do then."""
+        self._due = at if self._due is None else min(at, self._due)
+
+    def _returned(self, known: Known, me: Replica, now: int, name: str, unused: int) -> Holds:
+        """The own holds, with the loans that others need more given back. `unused` stays, but where an owner has to lend less."""
         queue = self._queue(known, me, now) if known.lease else []
-        waiting = self._waiting.get(name)
+        waiting, holds = self._waiting.get(name), known.holds[me]
         mine = 0 if waiting is None or (queue and queue[0][:2] < (waiting.since, me.node_id)) else waiting.amount
-        known = known._replace(holds={**known.holds, me: holds})
         for owner, loan in sorted(loans_to(known, me), key=lambda each: (each[1].amount, each[0], each[1].id)):
             lowered = lent(known, owner, now, self.skew) > share_now(known, owner)
             if now >= loan.until or len(holds.returned) >= MOST_LOANS or not (queue or lowered):
                 continue
             less = msgspec.structs.replace(holds, returned=(*holds.returned, ReturnedLoan(*owner, loan.id)))
-            after = known._replace(holds={**known.holds, me: less})
-            if borrowed(after, me, now) >= self._level(known, me, now, mine) and least_spare(after, me, now, self.skew) >= 0:
+            after, stays = known._replace(holds={**known.holds, me: less}), 0 if lowered else unused
+            needs = self._level(known, me, now, max(mine, stays))
+            if borrowed(after, me, now) >= needs and least_spare(after, me, now, self.skew) >= stays:
                 known, holds = after, less
         return holds
 
-    def _lend(self, known: Known, me: Replica, now: int, name: str) -> Known:
-        """`known`, with renewed and new loans for the need of others."""
+    def _lend(self, known: Known, me: Replica, now: int, name: str, unused: int) -> Known:
+        """`known`, with renewed and new loans for the need of others. `unused` stays here."""
         if known.lease:
             for loan in known.ledgers[me].loans:
                 known = self._renew(known, me, loan, now)
         waiting, queue = self._waiting.get(name), self._queue(known, me, now)
-        owners = {me: lendable(known, me, now, self.skew)} if queue else {}
+        owners = {me: max(0, lendable(known, me, now, self.skew) - unused)} if queue else {}
         if owners.get(me):  # else it does not matter what others have
             others = (life for node in known.nodes() if node != me.node_id for life in known.current(node))
             owners |= {life: lendable(known, life, now, self.skew) for life in others}
         for since, node, life, need in queue:
             if waiting is not None and (waiting.since, me.node_id) < (since, node):
                 break
-            free = lendable(known, me, now, self.skew)
+            free = lendable(known, me, now, self.skew) - unused
             ledger = known.ledgers[me]
             if free <= 0 or len(ledger.loans) >= MOST_LOANS:
                 break
             mine = _part_of(owners, me, life, need)
             if not mine and now - since < PATIENCE:
-                self._due = min(since + PATIENCE, self._due or since + PATIENCE)
+                self._wake(since + PATIENCE)
                 continue
             amount = min(free, mine or need)
             if not known.lease:

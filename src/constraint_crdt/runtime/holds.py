@@ -463,7 +463,9 @@ class NodeBudgets:
 
     def _act(self) -> None:
         self._planned = None
-        self._timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         try:
             self._step()
         except ConstraintCrdtError as error:
@@ -491,16 +493,22 @@ class NodeBudgets:
         self._feed.write(self._escrow.tend)
         if self._escrow.take_agreed():
             self._exchanges.push()
-        due = self._escrow.take_due()
-        if due is not None and self._timer is None:
-            after = max(0, due - self._escrow.now) / SECOND
-            self._timer = asyncio.get_running_loop().call_later(after, self._act)
         self._after()
 
     def _after(self) -> None:
-        """Serve those that wait, and tell the nodes concerned."""
+        """Serve those that wait, tell the nodes concerned, and be back when there is more to do."""
         self._serve()
         self._tell()
+        due = self._escrow.take_due()
+        if due is None:
+            return
+        loop = asyncio.get_running_loop()
+        at = loop.time() + max(0, due - self._escrow.now) / SECOND
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(at, self._act)
 
     def _serve(self) -> None:
         """Grant the free amounts here to the processes that wait, the first in line first."""
