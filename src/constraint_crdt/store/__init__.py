@@ -5,7 +5,7 @@ docs/design/identity-and-durability.md gives the reasons, and docs/reference/sto
 
 The committer follows the changes of a node's rows since the last commit, and commits them in a thread, in groups. Rules
 (docs/design/identity-and-durability.md#durability): a single commit runs at a time, and later changes form the next group, so a
-change waits for one other commit at most. Changes that nobody waits for gather a moment: those from peers, which are on disk at
+change waits for one other commit at most. Changes without a waiter gather a moment: those from peers, which are on disk at
 their writers. A batch is made on the loop, at an instant, and written in the thread. A failed batch is kept and retried every
 second, and with each change, until the disk takes writes again.
 
@@ -68,7 +68,7 @@ RETRY_SECONDS = 1.0
 """Seconds between two attempts while the disk refuses writes and no change comes."""
 
 GATHER_SECONDS = 0.05
-"""Seconds for which changes that nobody waits for gather, as those from peers: each commit flushes the disk."""
+"""Seconds for which changes without a waiter gather, as those from peers: each commit flushes the disk."""
 
 STALL_SECONDS = 10.0
 """Seconds after which a commit that has not returned counts as a disk that hangs."""
