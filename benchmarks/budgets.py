@@ -2,7 +2,7 @@
 
     python benchmarks/budgets.py [--nodes 10] [--limit 3] [--seconds 60] [--json] [--check]
 
-Each node is a process, with a worker that acquires, works for some milliseconds and releases, again and again. All workers
+Each node is a process, with a worker that acquires, works for some milliseconds and releases, twenty times a second. All workers
 report to a judge, which counts holders. Each few seconds a node is killed, and started again. Latencies: of an acquire where the
 rights are local, by a program that has the node in it and by the HTTP API of a node process; where they are lent by another node
 first; and of a lock by etcd (one member, on the same disk), by its HTTP gateway: in the same run, so that they compare. Connections
@@ -40,7 +40,7 @@ from constraint_crdt.runtime.settings import NodeSettings
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.fleet.processes import seconds_until
-from tests.network.holders import HeldFleet
+from tests.network.holders import LATEST, LONGEST_WAIT, LONGEST_WORK, HeldFleet
 from tests.network.hosts import Connection, Host, Network, NetworkNode, are_linked
 from tests.network.switch import enter_namespaces
 
@@ -55,6 +55,9 @@ ANSWER_SECONDS = 5.0
 
 CUT_SECONDS = 5.0
 """Seconds from the cut to the first look: the members elect another leader meanwhile."""
+
+RATE = 200.0
+"""Acquires a second that all workers together ask for."""
 
 LEASE = 2.0
 SKEW = 0.5
@@ -142,20 +145,22 @@ async def live(nodes: list[NodeProcess]) -> bool:
     return True
 
 
-async def work(node: NodeProcess, judge: Judge, until: float, random: Random) -> None:
-    """Acquire, work, release, until the time is over. A killed node's worker stops working at once."""
+async def work(node: NodeProcess, judge: Judge, until: float, pace: float, random: Random) -> None:
+    """Acquire, work, release, each `pace` seconds, what is late without a pause. A killed node's worker stops working at once."""
+    due = time.monotonic()
     async with AsyncClient(node.url) as client:
         while time.monotonic() < until:
+            due = max(due + random.uniform(0.5, 1.5) * pace, time.monotonic() - LATEST)
             try:
-                hold = await client.acquire("dock", wait=1.0)
+                hold = await client.acquire("dock", wait=LONGEST_WAIT)
             except ClientError:
                 await asyncio.sleep(0.05)
                 continue
             with judge.holding():
-                await asyncio.sleep(min(hold.ttl or 0.0, random.uniform(0.001, 0.02)))
+                await asyncio.sleep(min(hold.ttl or 0.0, random.uniform(0.0, LONGEST_WORK)))
             with contextlib.suppress(ClientError):
                 await client.release_hold("dock", hold.hold)
-            await asyncio.sleep(random.uniform(0.0, 0.05))
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
 
 
 async def kills(nodes: list[NodeProcess], until: float, random: Random) -> int:
@@ -176,11 +181,11 @@ async def judged(nodes: list[NodeProcess], limit: int, seconds: float) -> list[R
     random, judge = Random(1), Judge(limit)
     until = time.monotonic() + seconds
     killing = asyncio.create_task(kills(nodes, until, random))
-    await asyncio.gather(*(work(node, judge, until, Random(number)) for number, node in enumerate(nodes)))
+    await asyncio.gather(*(work(node, judge, until, len(nodes) / RATE, Random(number)) for number, node in enumerate(nodes)))
     killed = await killing
     return [
         Row(f"most holders at once, limit {limit}, {killed} kills", float(judge.most), "", float(limit)),
-        Row(f"acquired by {len(nodes)} processes", judge.acquired / seconds, "/s"),
+        Row(f"acquired by {len(nodes)} processes that ask for {RATE:g}/s", judge.acquired / seconds, "/s"),
     ]
 
 
