@@ -74,6 +74,11 @@ def test_a_site_is_a_label(tmp_path: Path) -> None:
     [
         ('labels = ["zone"]', "`labels` in .*'zone' is not a label: give KEY=VALUE"),
         ("labels = [1]", "1 is not a label"),
+        (
+            'listen = ["tcp/127.0.0.1:70000"]',
+            "`listen` in .*cannot use the endpoint 'tcp/127.0.0.1:70000'; write it as tcp/HOST:PORT",
+        ),
+        ('connect = ["forge:7447"]', "`connect` in .*cannot use the endpoint 'forge:7447'; write it as tcp/HOST:PORT"),
         ("labels = { zone = 1 }", "`labels` in .* is not a table of labels"),
         ('labels = { zone = "" }', "`labels` in .*the value of the label zone must have 1 to 256 bytes"),
         ('labels = "zone=a"', "is not a table of labels"),

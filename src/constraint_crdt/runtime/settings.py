@@ -26,6 +26,8 @@ from constraint_crdt.operations.operation import UsageError, parse_duration
 from constraint_crdt.protocol.sites import SITE
 from constraint_crdt.runtime.exchange_loop import PeerChoiceRule
 from constraint_crdt.sources import SourceSettings, read_sources
+from constraint_crdt.transport import TransportError
+from constraint_crdt.transport.topology import parse_endpoint
 from constraint_crdt.types.decay import DEFAULT_HALF_LIVES, check_half_lives
 from constraint_crdt.types.definition import check_labels
 from constraint_crdt.types.variables import EVERY, MOST_READINGS, Share, make_share
@@ -489,9 +491,7 @@ def _add_identity(
 
 
 def is_loopback(endpoint: str) -> bool:
-    """True for an endpoint that other machines cannot reach. A name other than `localhost` may be of any machine. Also True for a
-    malformed endpoint, which the transport refuses.
-    """
+    """True for an endpoint that other machines cannot reach. A name other than `localhost` may be of any machine."""
     host = endpoint.partition("/")[2].rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -616,6 +616,14 @@ def _read_destinations(given: object) -> object:
             raise SettingsError(f"the destination {name} has two addresses: give one")
         found[name] = address
     return found
+
+
+def _check_endpoints(value: object) -> None:
+    for endpoint in value if isinstance(value, tuple) else ():
+        try:
+            parse_endpoint(endpoint)
+        except TransportError as error:
+            raise SettingsError(str(error)) from None
 
 
 def _check_destinations(value: object) -> None:
@@ -816,6 +824,8 @@ _READ: dict[str, Callable[[object], object]] = {
     "share": _read_shares,
     "base_path": _check_base_path,
     "retire_away_after": _check_away,
+    "listen": _check_endpoints,
+    "connect": _check_endpoints,
 }
 """Settings with checks of their own."""
 
