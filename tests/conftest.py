@@ -1,11 +1,14 @@
 """How much the tests do, and which of them are quick.
 
-CONSTRAINT_CRDT_BUDGET is `default` or `nightly`: it sets the numbers of examples, histories and kills. `pytest -m quick` draws
-fewer examples than either.
+CONSTRAINT_CRDT_BUDGET is one of three:
+
+- `default`, by day: tests marked `long` are skipped before their fixtures are set up, and properties draw few examples;
+- `full`, before a merge: every test;
+- `nightly`: every test, with the large numbers of examples, histories and kills.
 
 Rules kept here:
 
-- A test is `quick` unless it is marked `processes`, `browser` or `slow`, or uses a fixture that is (`FIXTURES`).
+- A test is `quick` unless it is marked `processes`, `browser`, `slow` or `long`, or uses a fixture that is (`FIXTURES`).
 - A quick test that starts a process fails.
 - A quick run does not import a test module that is marked as a whole.
 - A quick run takes `QUICK_CASES` of the cases of a parametrized test: another in each run, as the seed of the order draws it.
@@ -31,9 +34,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 BUDGET = os.environ.get("CONSTRAINT_CRDT_BUDGET", "default")
+BUDGETS = ("default", "full", "nightly")
+if BUDGET not in BUDGETS:
+    raise pytest.UsageError(f"CONSTRAINT_CRDT_BUDGET is {BUDGET!r}: it is one of {', '.join(BUDGETS)}")
 NIGHTLY_TIMEOUT = 6 * 3600
 
-NOT_QUICK = ("processes", "browser", "slow")
+NOT_QUICK = ("processes", "browser", "slow", "long")
 FIXTURES = {"node_url": "processes", "browser": "browser"}
 """Fixtures, and the mark of the tests that use them."""
 QUICK_SECONDS = 0.25
@@ -46,9 +52,9 @@ _MARKED_AS_A_WHOLE = re.compile(rf"^pytestmark = \[?pytest\.mark\.({'|'.join(NOT
 # A slow machine is no finding (deadline), and neither is a state machine whose example takes long to draw (too_slow).
 # What a change must pass are the same examples each time, so that a failure is the change's; a nightly run draws new ones.
 _ANY_SPEED = settings(deadline=None, print_blob=True, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("default", _ANY_SPEED, max_examples=10, stateful_step_count=20)  # mutation testing needs fewer
+settings.register_profile("default", _ANY_SPEED, max_examples=5, stateful_step_count=12)
+settings.register_profile("full", _ANY_SPEED, max_examples=10, stateful_step_count=20)
 settings.register_profile("nightly", _ANY_SPEED, max_examples=2000, stateful_step_count=60, derandomize=False)
-settings.register_profile("quick", _ANY_SPEED, max_examples=5, stateful_step_count=12)
 settings.register_profile(  # for `mutmut`: the same examples for each mutant, and a failure is all that is asked for
     "mutation",
     _ANY_SPEED,
@@ -103,10 +109,30 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """A quick run draws few examples. The workers of a parallel run are configured with the same options."""
-    if _is_quick_run(config):
-        settings.load_profile("quick")
+def _is_left_out(item: pytest.Item) -> bool:
+    """By day: what is `long`, but for the cases that the mark names."""
+    marker = item.get_closest_marker("long") if BUDGET == "default" else None
+    return marker is not None and _case(item) not in marker.kwargs.get("by_day", ())
+
+
+def _case(item: pytest.Item) -> str:
+    return item.callspec.id if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ""
+
+
+def _require_cases(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    """A case that is to stay by day would else be lost with a change of its name."""
+    if any("[" in argument for argument in config.args):
+        return  # not all cases of a test are collected
+    named: dict[str, set[str]] = {}
+    found: dict[str, set[str]] = {}
+    for item in items:
+        if marker := item.get_closest_marker("long"):
+            test, _, _ = item.nodeid.partition("[")
+            named[test] = set(marker.kwargs.get("by_day", ()))
+            found.setdefault(test, set()).add(_case(item))
+    for test, cases in named.items():
+        if missing := cases - found[test]:
+            raise pytest.UsageError(f"{test} has no case {', '.join(sorted(missing))}, which its mark `long` names")
 
 
 def _is_quick_run(config: pytest.Config) -> bool:
@@ -140,8 +166,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(FIXTURES[fixture])
         if not any(item.get_closest_marker(name) for name in NOT_QUICK):
             item.add_marker(pytest.mark.quick)
+        if _is_left_out(item):
+            item.add_marker(pytest.mark.skip(reason="long: run with CONSTRAINT_CRDT_BUDGET=full"))
         if BUDGET == "nightly":
             item.add_marker(pytest.mark.timeout(NIGHTLY_TIMEOUT))
+    _require_cases(config, items)
     yield
     if _is_quick_run(config):
         _leave_out_cases(config, items)
@@ -175,7 +204,9 @@ def _for_workers(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item
     together: dict[str, list[pytest.Item]] = {}
     turns = cycle([*range(1, workers), *range(workers)])
     for item in items:
-        if marker := item.get_closest_marker("one_worker"):
+        if _is_left_out(item):
+            quick.append(item)
+        elif marker := item.get_closest_marker("one_worker"):
             together.setdefault(marker.args[0] if marker.args else str(item.path), []).append(item)
         elif item.get_closest_marker("quick"):
             quick.append(item)

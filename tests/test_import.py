@@ -83,6 +83,7 @@ NODE_MUST_NOT_LOAD = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_a_node_that_serves_loads_only_what_it_needs() -> None:
     """With the API, on a network in memory, as the engine costs the same each time."""

@@ -73,6 +73,7 @@ def test_what_is_marked_or_starts_a_process_is_not_quick() -> None:
     assert has_quick_tests(ast.parse(quick))
     assert not has_quick_tests(ast.parse(f"pytestmark = pytest.mark.slow\n{quick}"))
     assert not has_quick_tests(ast.parse(f"@pytest.mark.parametrize('x', [1])\n@pytest.mark.processes\n{quick}"))
+    assert not has_quick_tests(ast.parse(f"@pytest.mark.long(by_day=['a'])\n{quick}"))
     assert not has_quick_tests(ast.parse("async def test_it(node_url): ..."))
     assert imports("import ast\nfrom constraint_crdt.crdt.rows import Rows", "crdt")
     assert not imports("from constraint_crdt.crdt.rows import Rows", "cr")

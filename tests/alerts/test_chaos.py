@@ -20,7 +20,7 @@ def problems_of(seed: int) -> list[str]:
     return world.problems
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3600 if BUDGET == "nightly" else 60)
 def test_no_alert_is_lost_told_twice_or_told_while_silenced() -> None:
     for seed in range(HISTORIES):
@@ -59,7 +59,7 @@ def _at_once(self: Teller, look: Look, unit: Unit, wanted: object, order: list[s
     return 0 if self._gossip.node_id in order else None
 
 
-@pytest.mark.slow
+@pytest.mark.long(by_day=["nothing written"])
 @pytest.mark.parametrize(
     ("target", "name", "value", "seed"),
     [

@@ -110,6 +110,7 @@ def blocks_of_page(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.long
 @pytest.mark.processes
 async def test_the_command_serves_on_stdio_as_the_page_has_it(tmp_path: Path) -> None:
     """With a token, and with the answer that the page shows to an agent that asks first."""
@@ -157,6 +158,7 @@ async def client_at(url: str, token: str, mode: str = "auto") -> AsyncIterator[A
         yield client
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_the_api_of_a_node_serves_the_tools_with_its_tokens(mode: str) -> None:
     """By the protocol of the SDK's day, and with the handshake of before. A token has its rights in each tool, and its name in the
@@ -183,6 +185,7 @@ async def test_the_api_of_a_node_serves_the_tools_with_its_tokens(mode: str) -> 
         assert (await call(reader, "list_constraints"))["total"] == 1
 
 
+@pytest.mark.long
 async def test_the_client_on_the_page_asks_before_it_acts() -> None:
     [block] = blocks_of_page("python")
     page: dict[str, Any] = {}
@@ -239,6 +242,7 @@ def is_served(port: int) -> bool:
     return False
 
 
+@pytest.mark.long
 @pytest.mark.processes
 async def test_a_node_serves_the_tools_if_its_settings_say_so(tmp_path: Path) -> None:
     """The settings of the page. A process beside it serves the same, with the tokens of that node."""

@@ -167,6 +167,7 @@ def a_directory(path: Path) -> None:
     path.mkdir()
 
 
+@pytest.mark.long(by_day=["cut-restore it from a peer: constraint-crdt node --rejoin"])
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -193,6 +194,7 @@ def test_a_store_that_cannot_be_used_is_refused_and_kept(
     assert (path.read_bytes() if path.is_file() else b"") == before
 
 
+@pytest.mark.long
 def test_a_path_without_permission_is_refused(tmp_path: Path, runtime: str) -> None:
     """In a process that gives its rights away right before it opens the store, for root has them all."""
     tmp_path.chmod(0o500)
@@ -214,6 +216,7 @@ def test_a_path_without_permission_is_refused(tmp_path: Path, runtime: str) -> N
     assert said.endswith("give --store another path")
 
 
+@pytest.mark.long
 def test_rejoin_sets_a_damaged_store_aside_and_takes_all_from_a_peer(tmp_path: Path, runtime: str) -> None:
     path = tmp_path / "node.db"
     flags = ("--store", str(path), "--name", "forge", "--fleet", "f")

@@ -91,7 +91,7 @@ class Story:
         return [(each["alert"], each["state"]) for each in told]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_the_rules_of_five_robots_from_the_first_to_the_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chapters: list[Callable[[Story], Awaitable[None]]] = [
         joints_have_a_limit_of_their_zone, a_rule_is_tried_before_it_counts, a_driver_asks_first, an_edit_says_what_it_means,

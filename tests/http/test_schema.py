@@ -122,6 +122,7 @@ def says_too_many_bytes(case: Any) -> bool:
     return len(said) > ID_BYTES // 4 and len(said.encode(errors="replace")) > ID_BYTES
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [operation.name for operation in OPERATIONS])
 def test_every_answer_is_as_documented(schema: "DocumentedApi", name: str) -> None:
     @settings(max_examples=EXAMPLES, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))

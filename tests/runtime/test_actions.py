@@ -239,6 +239,7 @@ async def test_what_waits_and_what_was_told_survive_a_restart(receiver: Receiver
         assert node.actions.report().waiting == ()
 
 
+@pytest.mark.long
 @pytest.mark.processes
 async def test_a_killed_node_repeats_the_attempt_and_no_more_often_than_it_may(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -340,6 +341,7 @@ async def test_a_daemon_that_a_command_leaves_behind_neither_delays_nor_survives
         await eventually(lambda: not is_alive(int(lines(file)[0])))
 
 
+@pytest.mark.long
 @pytest.mark.processes
 async def test_one_at_once_for_each_constraint_and_several_in_all(tmp_path: Path) -> None:
     """A command that waits for a file of its constraint: those of others run meanwhile, a second of the same one does not."""

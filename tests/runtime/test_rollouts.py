@@ -207,7 +207,7 @@ def reports_of(rollouts: NodeRollouts) -> list[StagedValue]:
     return rollouts._report_own()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_the_count_goes_on_with_the_store_of_a_node(tmp_path: Path) -> None:
     settings = msgspec.structs.replace(QUICK, name="forge", store=str(tmp_path / "forge.db"), labels={"zone": "a"})
     async with Node(settings=settings, transport=MemoryNetwork().transport()) as forge:

@@ -114,6 +114,7 @@ async def publishing(publish: Callable[..., Any], topic: str, content: bytes | s
     await soon(repeated)
 
 
+@pytest.mark.long
 @pytest.mark.processes
 async def test_values_before_and_after_a_restart_of_the_broker(broker: Broker) -> None:
     fields = {"robot_{1}.charge": "battery.charge", "speed": {"path": "speed", "unknown": [-1], "scale": 0.001}}

@@ -99,6 +99,7 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         await other.stop()
 
 
+@pytest.mark.long(by_day=["True"])
 @pytest.mark.parametrize("with_marker", [True, False])
 async def test_an_image_taken_while_the_node_runs_has_a_life_of_its_own(scene: Scene, *, with_marker: bool) -> None:
     original = await scene.lived()

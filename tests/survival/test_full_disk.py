@@ -129,6 +129,7 @@ async def test_a_full_disk_refuses_writes_and_nothing_else_and_is_over_when_ther
     assert pair.watch.conflicts == []
 
 
+@pytest.mark.long
 async def test_so_does_one_that_becomes_read_only(pair: Pair, disk: SmallDisk) -> None:
     a = await pair.start()
     await pair.add(a, "before")

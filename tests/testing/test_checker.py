@@ -71,6 +71,7 @@ def the_same_histories(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(checker, "settings", lambda **given: settings(**given, derandomize=True))
 
 
+@pytest.mark.long(by_day=["accepts what is cut", "adds on merge", "drops zeros"])
 @pytest.mark.usefixtures("the_same_histories")
 @pytest.mark.parametrize(("laws", "law"), PLANTED.values(), ids=PLANTED)
 def test_a_planted_error_is_found_by_its_law(laws: Laws[Any, Any], law: Law) -> None:
@@ -94,6 +95,7 @@ def test_a_planted_error_is_found_among_all_laws(plant: str) -> None:
         check_laws(PLANTED[plant][0], max_examples=EXAMPLES)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("unshrunk")
 def test_convergence_alone_finds_what_is_not_commutative() -> None:
     with pytest.raises(LawBroken, match="a new state that merged"):
