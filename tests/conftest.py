@@ -27,7 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Sequence
 from hashlib import blake2b
-from itertools import cycle
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -195,14 +195,15 @@ def _for_workers(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item
     """Tests in an order in which no worker waits for another at the end, and not all wait at once.
 
     `--dist worksteal` gives each worker an equal part of the list, and an idle one takes from the end of another's part. So each
-    part ends with quick tests. Long tests are mostly waits: every second part begins with them, and the others have them spread
-    among quick tests, which compute. The tests of a module that is marked `one_worker`, or of a group that is named there, are in
+    part ends with quick tests. The slow tests of a module stay together, as the node that they share would else be started
+    for each of them. They are mostly waits: every second part begins with them, and the others have their modules spread among
+    quick tests, which compute. The tests of a module that is marked `one_worker`, or of a group that is named there, are in
     one part, at its beginning; the first part, with those of the browser, has half as many others as the other parts.
     """
     quick: list[pytest.Item] = []
-    parts: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    parts: list[list[list[pytest.Item]]] = [[] for _ in range(workers)]
     together: dict[str, list[pytest.Item]] = {}
-    turns = cycle([*range(1, workers), *range(workers)])
+    modules: dict[Path, list[pytest.Item]] = {}
     for item in items:
         if _is_left_out(item):
             quick.append(item)
@@ -211,25 +212,30 @@ def _for_workers(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item
         elif item.get_closest_marker("quick"):
             quick.append(item)
         else:
-            parts[next(turns)].append(item)
+            modules.setdefault(item.path, []).append(item)
+    sizes = [0] * workers
+    for module in modules.values():
+        number = min(range(workers), key=lambda number: sizes[number])
+        parts[number].append(module)
+        sizes[number] += len(module) * (1 if number else 2)
     for number, path in enumerate(sorted(together)):
-        parts[number % workers][:0] = together[path]
+        parts[number % workers].insert(0, together[path])
     ordered: list[pytest.Item] = []
     for number, part in enumerate(parts):
         size = (len(items) - len(ordered)) // (workers - number)
-        filling = quick[: max(0, size - len(part))]
+        filling = quick[: max(0, size - sum(map(len, part)))]
         del quick[: len(filling)]
-        ordered += _spread(part, filling) if number % 2 else [*part, *filling]
+        ordered += _spread(part, filling) if number % 2 else [*chain.from_iterable(part), *filling]
     return [*ordered, *quick]
 
 
-def _spread(long: Sequence[pytest.Item], quick: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """The long tests spread evenly over the first two thirds of the quick ones."""
-    between = len(quick) * 2 // 3 // max(1, len(long))
+def _spread(modules: Sequence[Sequence[pytest.Item]], quick: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """The slow tests of each module, spread evenly over the first two thirds of the quick ones."""
+    between = len(quick) * 2 // 3 // max(1, len(modules))
     spread: list[pytest.Item] = []
-    for number, item in enumerate(long):
-        spread += [item, *quick[number * between : (number + 1) * between]]
-    return [*spread, *quick[len(long) * between :]]
+    for number, module in enumerate(modules):
+        spread += [*module, *quick[number * between : (number + 1) * between]]
+    return [*spread, *quick[len(modules) * between :]]
 
 
 def pytest_collection_finish() -> None:

@@ -6,6 +6,7 @@ Quick tests reach each package: a package that no quick test imports would not b
 import ast
 import re
 from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 from typing import cast
 
@@ -85,25 +86,29 @@ def test_what_is_marked_or_starts_a_process_is_not_quick() -> None:
 class Item:
     """As much of a test as its order goes by."""
 
-    def __init__(self, mark: str) -> None:
+    def __init__(self, mark: str, module: int = 0) -> None:
         self.mark = mark
-        self.path = Path("tests/test_it.py")
+        self.path = Path(f"tests/test_{module}.py")
 
     def get_closest_marker(self, name: str) -> pytest.Mark | None:
         return getattr(pytest.mark, name).mark if name == self.mark else None
 
 
-@given(st.lists(st.sampled_from(["one_worker", "processes", "slow", "quick"])), st.integers(2, 5))
-def test_no_test_is_lost_and_those_of_a_module_stay_together(marks: list[str], workers: int) -> None:
-    items = [Item(mark) for mark in marks]
+@given(st.lists(st.tuples(st.sampled_from(["one_worker", "processes", "slow", "quick"]), st.integers(0, 2))), st.integers(2, 5))
+def test_no_test_is_lost_and_those_of_a_module_stay_together(drawn: list[tuple[str, int]], workers: int) -> None:
+    items = [Item(mark, 0 if mark == "one_worker" else module) for mark, module in drawn]
     ordered = _for_workers(cast("list[pytest.Item]", items), workers)
     assert sorted(map(id, ordered)) == sorted(map(id, items))
-    together = marks.count("one_worker")
+    together = [mark for mark, _ in drawn].count("one_worker")
     assert all(each.get_closest_marker("one_worker") for each in ordered[:together])
+    modules = [(each.path, bool(each.get_closest_marker("quick"))) for each in ordered[together:]]
+    slow = [path for (path, quick), _ in groupby(modules) if not quick]
+    assert len(slow) == len(set(slow)), "a module is left and entered again"
 
 
 def test_each_worker_ends_with_quick_tests_and_every_second_has_long_ones_spread() -> None:
     marks = ["slow", "quick", "processes", "quick"] * 3 + ["quick"] * 6 + ["one_worker"] * 2
-    ordered = _for_workers(cast("list[pytest.Item]", [Item(mark) for mark in marks]), 2)
+    items = [Item(mark, 0 if mark == "one_worker" else module) for module, mark in enumerate(marks, 1)]
+    ordered = _for_workers(cast("list[pytest.Item]", items), 2)
     kinds = ["quick" if each.get_closest_marker("quick") else "long" for each in ordered]
     assert kinds == [*["long"] * 4, *["quick"] * 6, *["long", "quick"] * 4, *["quick"] * 2]
