@@ -147,13 +147,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """`-n auto`: two workers a core, as half of the time of a worker is a wait for a process, a socket or a browser. The tests of a
-    quick run wait little, and with the nightly budget most of the time is computing.
+    """`-n auto`: with the full budget two workers a core, as half of the time of a worker is a wait for a process, a socket or a
+    browser. By day the waits are fewer, and each worker takes 5 s of processor time to collect the tests: one more than cores. The
+    tests of a quick run wait little, and with the nightly budget most of the time is computing.
     """
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores if _is_quick_run(config) or BUDGET == "nightly" else 2 * cores
+    if _is_quick_run(config) or BUDGET == "nightly":
+        return cores
+    return cores + 1 if BUDGET == "default" else 2 * cores
 
 
 @pytest.hookimpl(wrapper=True)

@@ -27,6 +27,7 @@ def test_no_alert_is_lost_told_twice_or_told_while_silenced() -> None:
         assert problems_of(seed) == [], f"seed {seed}"
 
 
+@pytest.mark.long(by_day=["33", "94", "50345"])
 @pytest.mark.parametrize("seed", [33, 94, 109, 196, 452, 771, 924, 50345, 50373, 52003, 60512])
 def test_histories_that_found_a_mistake(seed: int) -> None:
     """An end that no other node told for an owner without a way out; sides of a partition with one number for two episodes; a word
