@@ -93,7 +93,7 @@ def test_the_rules_fire_at_the_same_minutes_by_promtool(tmp_path: Path) -> None:
     assert done.stdout.count("SUCCESS") == 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.processes
 @pytest.mark.skipif(not PROMTOOL and not REQUIRED, reason="no promtool here: apt-get install prometheus")
 @pytest.mark.parametrize("shift", [-1, 1])

@@ -204,6 +204,7 @@ def test_a_name_that_is_unknown_or_ones_own_is_not_retired(capsys: Capture) -> N
             assert err == "constraint-crdt retire: forge cannot retire itself: stop it, and retire it on another node\n"
 
 
+@pytest.mark.long
 def test_of_two_nodes_with_one_name_the_later_ends(capsys: Capture) -> None:
     with running_node("--fleet", "f", "--listen", "tcp/127.0.0.1:0") as first:
         assert main(["add", "--node", first.url, "kept"]) == 0

@@ -123,6 +123,7 @@ def test_the_code_of_the_program_is_that_of_the_guard(node: NodeProcess, capsys:
     assert capsys.readouterr().out == "holds: the program would run\n"
 
 
+@pytest.mark.long
 def test_the_lines_of_the_page_do_what_it_says(node: NodeProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those for a shell stop the program, and say so; those of units end with the codes of the page."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)

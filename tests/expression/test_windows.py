@@ -668,6 +668,7 @@ PROMETHEUS = {
 """The same in both. Prometheus extrapolates: its increase of a window of 300 s comes from samples that are 290 s apart."""
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_prometheus_gives_the_same(tmp_path: Path) -> None:
     """At 305 s the window of 5 minutes begins at 5 s: no sample is at its edge, where versions of Prometheus differ."""

@@ -104,7 +104,7 @@ def test_who_is_cut_off_goes_by_its_own_clock() -> None:
         assert 0 <= when + ahead - end < ROUND
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_hour_ahead_or_behind_changes_nothing_but_an_alarm() -> None:
     for wrong in (3600, -3600):
         fleet = Fleet(0, 1, 0, -1, wrong)

@@ -146,7 +146,7 @@ def test_by_distance_asks_the_near_most_and_the_far_as_often_as_promised() -> No
     assert min(drawn[name] for name in range(4, 16)) >= 100
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_by_distance_without_any_distance_is_uniform() -> None:
     chance, drawn = SimRng(2), Counter[int]()
     for _ in range(DRAWS):

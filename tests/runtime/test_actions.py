@@ -316,6 +316,7 @@ async def test_a_command_is_ended_at_its_timeout_with_all_of_its_group(tmp_path:
         await eventually(lambda: not any(is_alive(int(each)) for each in lines(file)))
 
 
+@pytest.mark.long
 @pytest.mark.processes
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 async def test_a_command_and_what_it_left_behind_end_with_the_node_and_it_runs_again(tmp_path: Path) -> None:
@@ -515,7 +516,7 @@ class Line:
 HISTORIES = st.lists(st.sampled_from([9.0, 1.0, 9.0, 1.0, "cut", "mend", "restart", "kill"]), min_size=1, max_size=12)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=200 if BUDGET == "nightly" else 4)
 @given(HISTORIES)
 @example([9.0, "kill", 1.0, "restart"])

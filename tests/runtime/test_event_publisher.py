@@ -72,7 +72,7 @@ async def single() -> AsyncIterator[tuple[Node, Told]]:
         yield node, told
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_an_import_is_told_over_many_turns_of_the_loop_once_and_in_order() -> None:
     async with single() as (node, told):
         report = await node.import_state(to_json(much()))
@@ -85,7 +85,7 @@ async def test_an_import_is_told_over_many_turns_of_the_loop_once_and_in_order()
         assert len(told.events) == MANY
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_what_a_peer_sends_is_told_over_many_turns_too() -> None:
     async with fleet("forge", "anvil") as nodes, following(nodes[1]) as told:
         await nodes[0].import_state(to_json(much()))

@@ -182,7 +182,7 @@ async def test_it_stops_where_somebody_changes_a_definition_and_cannot_go_on() -
         assert forge.constraints()[0].when == "v <= 5.0"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_count_of_violations_goes_on_after_a_restart() -> None:
     world = RolloutWorld(3, faults=False, commands=False, bad={"n0": 0}, seconds=0)
     world.run()

@@ -295,7 +295,7 @@ async def test_a_new_life_under_the_new_root_reaches_a_node_that_never_heard_of_
     assert len(load_identity(Path(lathe.settings.identity), fleets.now).roots) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_node_that_missed_a_rotation_joins_again_with_its_key_in_its_folder(
     fleets: Fleets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,7 @@ async def uncertified(plant: Fleet, endpoint: str) -> AsyncIterator[Stranger]:
             await asyncio.to_thread(stranger.close)
 
 
+@pytest.mark.long
 async def test_a_node_of_the_released_package_changes_nothing(plant: Fleet, tmp_path: Path) -> None:
     """0.1.0: `node --name evil --connect VICTIM`, and all constraints were removed and all nodes retired, and ended for good."""
     other = Fleet(tmp_path / "other", FLEET)
@@ -110,6 +111,7 @@ async def test_a_node_of_the_released_package_changes_nothing(plant: Fleet, tmp_
         assert anvil.constraint_ids() == ["speed"]
 
 
+@pytest.mark.long
 async def test_a_token_in_the_name_of_a_node_does_not_end_it(plant: Fleet) -> None:
     """0.1.0: one token of an earlier session with the name of a node ended it, also after each restart."""
     async with pair(plant) as (forge, anvil), uncertified(plant, forge.status().endpoints[0]) as stranger:
@@ -146,6 +148,7 @@ async def seconds_of_a_change(forge: Node, anvil: Node) -> float:
     return took
 
 
+@pytest.mark.long
 async def test_names_by_the_thousand_are_not_heard_of(plant: Fleet) -> None:
     """Tokens of 65,536 names (nightly; 500 by default) stay in the process of the stranger."""
     async with pair(plant) as (forge, anvil), uncertified(plant, forge.status().endpoints[0]) as stranger:

@@ -103,7 +103,7 @@ def test_never_more_than_the_limit_of_a_budget_is_held(signed: bool) -> None:
         assert tally.never_fired() == tally.never_written() == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_history_with_budgets_replays_from_its_steps() -> None:
     outcome = Chaos(5, operations=REPLAYED, budgets=True).run()
     assert outcome.violation is None
@@ -112,7 +112,7 @@ def test_a_history_with_budgets_replays_from_its_steps() -> None:
     assert not any(isinstance(step, Budget) for step in Chaos(5, operations=40).run().steps)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_history_with_sites_replays_from_its_steps() -> None:
     outcome = Chaos(5, operations=REPLAYED, sites=3).run()
     assert outcome.violation is None

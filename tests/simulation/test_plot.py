@@ -83,7 +83,7 @@ def test_the_svg_has_the_curves_where_the_samples_are() -> None:
     assert {"known, %", "sent per node, kB", "virtual time, s", "100", "8", "4", "2", "0"} <= set(texts(svg))
 
 
-@pytest.mark.slow
+@pytest.mark.long(by_day=["points0-#1f6feb"])
 @pytest.mark.parametrize(("points", "colour"), [(KNOWN_POINTS, drawing.KNOWN), (SENT_POINTS, drawing.SENT)])
 def test_the_png_has_the_curves_where_the_samples_are(points: list[Point], colour: str) -> None:
     image = png_of(draw(report()))

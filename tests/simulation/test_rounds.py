@@ -80,7 +80,7 @@ def test_large_states_travel_in_parts() -> None:
     assert len(simulation.node("n2").state.constraints) == 1000
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_history() -> None:
     runs = [an_item_each(Simulation(40, 4, loss=0.2, encoded=True)) for _ in range(2)]
     for _ in range(6):

@@ -14,7 +14,7 @@ def run(scenario: Scenario) -> Report:
     return running.report()
 
 
-@pytest.mark.slow
+@pytest.mark.long(by_day=["uniform"])
 @pytest.mark.parametrize("choice", ["uniform", "nearby", "schedule"])
 def test_a_fleet_settles(choice: str) -> None:
     report = run(Scenario(30, seed=1, choice=choice))

@@ -266,6 +266,7 @@ def publish_packet(topic: str, content: bytes) -> bytes:
     return bytes([0x30, len(body)]) + body
 
 
+@pytest.mark.long
 @pytest.mark.processes
 async def test_a_flood_is_bounded_and_its_last_value_counts(broker: Broker) -> None:
     """Values are dropped by the rule of the reader and counted; the memory that waits is that of one value a variable."""

@@ -51,6 +51,7 @@ async def test_the_node_exporter_is_scraped_over_its_restart() -> None:
             await soon(lambda: finding(node).level == "ok")
 
 
+@pytest.mark.long
 async def test_a_node_reads_the_metrics_of_another_over_its_restart(tmp_path: Path) -> None:
     """With a token. The counters of the other begin again at 0, which is no rate below 0."""
     port, secret, token = free_port(), "r" * 16, tmp_path / "token"

@@ -66,6 +66,7 @@ async def publishing(put: Callable[[str, bytes], None], key: str, content: bytes
     await soon(repeated)
 
 
+@pytest.mark.long
 async def test_values_on_the_session_of_the_node_over_a_restart_of_the_publisher() -> None:
     tables: list[dict[str, Any]] = [
         {"name": "json", "kind": "zenoh", "keys": ["plant/*/state"], "fields": {"speed_{1}": "v"}, "max_age": 1},

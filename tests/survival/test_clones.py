@@ -150,6 +150,7 @@ async def test_the_clone_of_a_virtual_machine_with_disk_and_memory_is_told_by_it
     assert scene.watch.conflicts == []
 
 
+@pytest.mark.long
 async def test_three_clones_of_one_image_and_no_original(scene: Scene) -> None:
     """A golden image with a store on it by mistake: none of the copies is the life in it, and all that they write arrives."""
     original = await scene.lived()

@@ -151,6 +151,7 @@ def test_another_error_than_a_refusal_is_a_broken_law() -> None:
         truncation_safe(toys.counter_laws(Crashes), max_examples=EXAMPLES)
 
 
+@pytest.mark.long
 @settings(max_examples=10)
 @given(pairs(laws_of(ConstraintState)), triples(laws_of(ConstraintState)), states())
 def test_strategies_give_states(two: tuple[Any, Any], three: tuple[Any, Any, Any], one: ConstraintState) -> None:

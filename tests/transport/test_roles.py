@@ -150,7 +150,7 @@ def test_roles_have_a_hysteresis() -> None:
     assert len(fleet.of(PEER)) == 29
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_public_address_serves_before_a_private_one_and_a_chosen_port_before_a_free_one() -> None:
     fleet = Fleet(60, public=("tcp/8.8.8.8:40000",), listed=("tcp/10.9.9.9:7447",))
     routers = fleet.run(20).of(ROUTER)

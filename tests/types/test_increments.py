@@ -73,7 +73,7 @@ def test_little_is_kept_of_much(skip: int) -> None:
         assert kept < 8 * count + 64 * FOLD_AT
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_many_lives_and_writers_leave_no_pile_of_pages() -> None:
     view = RoomIncrements()
     for seq in range(1, 20 * FOLD_AT):
