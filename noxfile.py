@@ -62,7 +62,8 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def coverage(session: nox.Session) -> None:
     """How much of the package the tests run, and the branches that they never take."""
-    session.run("pytest", "-n", "auto", "--cov", "--cov-report=term-missing:skip-covered", "--cov-report=html", *session.posargs)
+    flags = ("--cov", "--cov-report=term-missing:skip-covered", "--cov-report=html")
+    session.run("pytest", "-n", "auto", *flags, *session.posargs, env={**os.environ, "CONSTRAINT_CRDT_BUDGET": "full"})
 
 
 @nox.session

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, pytest.mark.one_worker]
 
-EXAMPLES = 2 if BUDGET == "default" else 1000
+EXAMPLES = 1000 if BUDGET == "nightly" else 2
 TOO_LARGE = 413
 """A refusal as any other, which the check `negative_data_rejection` takes for none."""
 
