@@ -116,7 +116,7 @@ def _is_left_out(item: pytest.Item) -> bool:
 
 
 def _case(item: pytest.Item) -> str:
-    return item.callspec.id if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ""
+    return str(getattr(getattr(item, "callspec", None), "id", ""))
 
 
 def _require_cases(config: pytest.Config, items: Sequence[pytest.Item]) -> None:

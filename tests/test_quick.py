@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -15,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import constraint_crdt
-from tests.conftest import FIXTURES, NOT_QUICK, _for_workers
+from tests import conftest
+from tests.conftest import FIXTURES, NOT_QUICK, _for_workers, _is_left_out, _require_cases
 
 TESTS = Path(__file__).parent
 PACKAGES = sorted(path.parent.name for path in Path(constraint_crdt.__file__).parent.glob("*/__init__.py"))
@@ -78,6 +80,36 @@ def test_what_is_marked_or_starts_a_process_is_not_quick() -> None:
     assert not has_quick_tests(ast.parse("async def test_it(node_url): ..."))
     assert imports("import ast\nfrom constraint_crdt.crdt.rows import Rows", "crdt")
     assert not imports("from constraint_crdt.crdt.rows import Rows", "cr")
+
+
+# --- the long tests ---------------------------------------------------------------------------------------------------------------
+
+
+class Case:
+    """As much of a case of a parametrized test as the budgets go by."""
+
+    def __init__(self, case: str, *by_day: str) -> None:
+        self.nodeid = f"tests/test_it.py::test_it[{case}]"
+        self.callspec = SimpleNamespace(id=case)
+        self._mark = pytest.mark.long(by_day=by_day).mark
+
+    def get_closest_marker(self, name: str) -> pytest.Mark | None:
+        return self._mark if name == "long" else None
+
+
+@pytest.mark.parametrize(("budget", "left_out"), [("default", [True, False]), ("full", [False] * 2), ("nightly", [False] * 2)])
+def test_by_day_what_is_long_is_left_out_but_for_the_cases_that_are_named(
+    monkeypatch: pytest.MonkeyPatch, budget: str, left_out: list[bool]
+) -> None:
+    monkeypatch.setattr(conftest, "BUDGET", budget)
+    assert [_is_left_out(cast("pytest.Item", Case(case, "b"))) for case in "ab"] == left_out
+
+
+def test_a_case_that_is_named_and_not_there_is_an_error(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytestconfig, "args", ["tests"])
+    _require_cases(pytestconfig, [cast("pytest.Item", Case(case, "b")) for case in "ab"])
+    with pytest.raises(pytest.UsageError, match="test_it has no case b, which"):
+        _require_cases(pytestconfig, [cast("pytest.Item", Case(case, "b")) for case in "ac"])
 
 
 # --- the order for several workers ------------------------------------------------------------------------------------------------
