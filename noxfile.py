@@ -2,6 +2,7 @@
 
 nox -s quick     after each edit
 nox -s test      before a commit: what the README says
+nox -s full      before a merge: the long tests too, as CI does
 nox -s lint docs
 """
 
@@ -15,8 +16,14 @@ nox.options.sessions = ["lint", "test"]
 
 @nox.session
 def test(session: nox.Session) -> None:
-    """All tests, with two workers a core. Arguments go to pytest."""
+    """The tests of the day: all but the long ones. Arguments go to pytest."""
     session.run("pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session
+def full(session: nox.Session) -> None:
+    """All tests, with their usual budget: minutes."""
+    session.run("pytest", "-n", "auto", *session.posargs, env={**os.environ, "CONSTRAINT_CRDT_BUDGET": "full"})
 
 
 @nox.session
@@ -55,7 +62,8 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def coverage(session: nox.Session) -> None:
     """How much of the package the tests run, and the branches that they never take."""
-    session.run("pytest", "-n", "auto", "--cov", "--cov-report=term-missing:skip-covered", "--cov-report=html", *session.posargs)
+    flags = ("--cov", "--cov-report=term-missing:skip-covered", "--cov-report=html")
+    session.run("pytest", "-n", "auto", *flags, *session.posargs, env={**os.environ, "CONSTRAINT_CRDT_BUDGET": "full"})
 
 
 @nox.session

@@ -1,11 +1,14 @@
 """How much the tests do, and which of them are quick.
 
-CONSTRAINT_CRDT_BUDGET is `default` or `nightly`: it sets the numbers of examples, histories and kills. `pytest -m quick` draws
-fewer examples than either.
+CONSTRAINT_CRDT_BUDGET is one of three:
+
+- `default`, by day: tests marked `long` are skipped before their fixtures are set up, and properties draw few examples;
+- `full`, before a merge: every test;
+- `nightly`: every test, with the large numbers of examples, histories and kills.
 
 Rules kept here:
 
-- A test is `quick` unless it is marked `processes`, `browser` or `slow`, or uses a fixture that is (`FIXTURES`).
+- A test is `quick` unless it is marked `processes`, `browser`, `slow` or `long`, or uses a fixture that is (`FIXTURES`).
 - A quick test that starts a process fails.
 - A quick run does not import a test module that is marked as a whole.
 - A quick run takes `QUICK_CASES` of the cases of a parametrized test: another in each run, as the seed of the order draws it.
@@ -24,16 +27,19 @@ import time
 from collections import Counter
 from collections.abc import Generator, Sequence
 from hashlib import blake2b
-from itertools import cycle
+from itertools import chain
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 BUDGET = os.environ.get("CONSTRAINT_CRDT_BUDGET", "default")
+BUDGETS = ("default", "full", "nightly")
+if BUDGET not in BUDGETS:
+    raise pytest.UsageError(f"CONSTRAINT_CRDT_BUDGET is {BUDGET!r}: it is one of {', '.join(BUDGETS)}")
 NIGHTLY_TIMEOUT = 6 * 3600
 
-NOT_QUICK = ("processes", "browser", "slow")
+NOT_QUICK = ("processes", "browser", "slow", "long")
 FIXTURES = {"node_url": "processes", "browser": "browser"}
 """Fixtures, and the mark of the tests that use them."""
 QUICK_SECONDS = 0.25
@@ -46,9 +52,9 @@ _MARKED_AS_A_WHOLE = re.compile(rf"^pytestmark = \[?pytest\.mark\.({'|'.join(NOT
 # A slow machine is no finding (deadline), and neither is a state machine whose example takes long to draw (too_slow).
 # What a change must pass are the same examples each time, so that a failure is the change's; a nightly run draws new ones.
 _ANY_SPEED = settings(deadline=None, print_blob=True, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("default", _ANY_SPEED, max_examples=10, stateful_step_count=20)  # mutation testing needs fewer
+settings.register_profile("default", _ANY_SPEED, max_examples=5, stateful_step_count=12)
+settings.register_profile("full", _ANY_SPEED, max_examples=10, stateful_step_count=20)
 settings.register_profile("nightly", _ANY_SPEED, max_examples=2000, stateful_step_count=60, derandomize=False)
-settings.register_profile("quick", _ANY_SPEED, max_examples=5, stateful_step_count=12)
 settings.register_profile(  # for `mutmut`: the same examples for each mutant, and a failure is all that is asked for
     "mutation",
     _ANY_SPEED,
@@ -103,10 +109,30 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """A quick run draws few examples. The workers of a parallel run are configured with the same options."""
-    if _is_quick_run(config):
-        settings.load_profile("quick")
+def _is_left_out(item: pytest.Item) -> bool:
+    """By day: what is `long`, but for the cases that the mark names."""
+    marker = item.get_closest_marker("long") if BUDGET == "default" else None
+    return marker is not None and _case(item) not in marker.kwargs.get("by_day", ())
+
+
+def _case(item: pytest.Item) -> str:
+    return str(getattr(getattr(item, "callspec", None), "id", ""))
+
+
+def _require_cases(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    """A case that is to stay by day would else be lost with a change of its name."""
+    if any("[" in argument for argument in config.args):
+        return  # not all cases of a test are collected
+    named: dict[str, set[str]] = {}
+    found: dict[str, set[str]] = {}
+    for item in items:
+        if marker := item.get_closest_marker("long"):
+            test, _, _ = item.nodeid.partition("[")
+            named[test] = set(marker.kwargs.get("by_day", ()))
+            found.setdefault(test, set()).add(_case(item))
+    for test, cases in named.items():
+        if missing := cases - found[test]:
+            raise pytest.UsageError(f"{test} has no case {', '.join(sorted(missing))}, which its mark `long` names")
 
 
 def _is_quick_run(config: pytest.Config) -> bool:
@@ -121,13 +147,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """`-n auto`: two workers a core, as half of the time of a worker is a wait for a process, a socket or a browser. The tests of a
-    quick run wait little, and with the nightly budget most of the time is computing.
+    """`-n auto`: with the full budget two workers a core, as half of the time of a worker is a wait for a process, a socket or a
+    browser. By day the waits are fewer, and each worker takes 5 s of processor time to collect the tests: one more than cores. The
+    tests of a quick run wait little, and with the nightly budget most of the time is computing.
     """
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores if _is_quick_run(config) or BUDGET == "nightly" else 2 * cores
+    if _is_quick_run(config) or BUDGET == "nightly":
+        return cores
+    return cores + 1 if BUDGET == "default" else 2 * cores
 
 
 @pytest.hookimpl(wrapper=True)
@@ -140,8 +169,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(FIXTURES[fixture])
         if not any(item.get_closest_marker(name) for name in NOT_QUICK):
             item.add_marker(pytest.mark.quick)
+        if _is_left_out(item):
+            item.add_marker(pytest.mark.skip(reason="long: run with CONSTRAINT_CRDT_BUDGET=full"))
         if BUDGET == "nightly":
             item.add_marker(pytest.mark.timeout(NIGHTLY_TIMEOUT))
+    _require_cases(config, items)
     yield
     if _is_quick_run(config):
         _leave_out_cases(config, items)
@@ -166,39 +198,47 @@ def _for_workers(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item
     """Tests in an order in which no worker waits for another at the end, and not all wait at once.
 
     `--dist worksteal` gives each worker an equal part of the list, and an idle one takes from the end of another's part. So each
-    part ends with quick tests. Long tests are mostly waits: every second part begins with them, and the others have them spread
-    among quick tests, which compute. The tests of a module that is marked `one_worker`, or of a group that is named there, are in
+    part ends with quick tests. The slow tests of a module stay together, as the node that they share would else be started
+    for each of them. They are mostly waits: every second part begins with them, and the others have their modules spread among
+    quick tests, which compute. The tests of a module that is marked `one_worker`, or of a group that is named there, are in
     one part, at its beginning; the first part, with those of the browser, has half as many others as the other parts.
     """
     quick: list[pytest.Item] = []
-    parts: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    parts: list[list[list[pytest.Item]]] = [[] for _ in range(workers)]
     together: dict[str, list[pytest.Item]] = {}
-    turns = cycle([*range(1, workers), *range(workers)])
+    modules: dict[Path, list[pytest.Item]] = {}
     for item in items:
-        if marker := item.get_closest_marker("one_worker"):
+        if _is_left_out(item):
+            quick.append(item)
+        elif marker := item.get_closest_marker("one_worker"):
             together.setdefault(marker.args[0] if marker.args else str(item.path), []).append(item)
         elif item.get_closest_marker("quick"):
             quick.append(item)
         else:
-            parts[next(turns)].append(item)
+            modules.setdefault(item.path, []).append(item)
+    sizes = [0] * workers
+    for module in modules.values():
+        number = min(range(workers), key=lambda number: sizes[number])
+        parts[number].append(module)
+        sizes[number] += len(module) * (1 if number else 2)
     for number, path in enumerate(sorted(together)):
-        parts[number % workers][:0] = together[path]
+        parts[number % workers].insert(0, together[path])
     ordered: list[pytest.Item] = []
     for number, part in enumerate(parts):
         size = (len(items) - len(ordered)) // (workers - number)
-        filling = quick[: max(0, size - len(part))]
+        filling = quick[: max(0, size - sum(map(len, part)))]
         del quick[: len(filling)]
-        ordered += _spread(part, filling) if number % 2 else [*part, *filling]
+        ordered += _spread(part, filling) if number % 2 else [*chain.from_iterable(part), *filling]
     return [*ordered, *quick]
 
 
-def _spread(long: Sequence[pytest.Item], quick: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """The long tests spread evenly over the first two thirds of the quick ones."""
-    between = len(quick) * 2 // 3 // max(1, len(long))
+def _spread(modules: Sequence[Sequence[pytest.Item]], quick: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """The slow tests of each module, spread evenly over the first two thirds of the quick ones."""
+    between = len(quick) * 2 // 3 // max(1, len(modules))
     spread: list[pytest.Item] = []
-    for number, item in enumerate(long):
-        spread += [item, *quick[number * between : (number + 1) * between]]
-    return [*spread, *quick[len(long) * between :]]
+    for number, module in enumerate(modules):
+        spread += [*module, *quick[number * between : (number + 1) * between]]
+    return [*spread, *quick[len(modules) * between :]]
 
 
 def pytest_collection_finish() -> None:

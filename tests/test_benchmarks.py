@@ -103,7 +103,7 @@ def test_small_exchanges_take_the_bytes_on_the_page(page: str, monkeypatch: pyte
     assert len(compared) == 7
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("row", "work"),
     [("one change: ms / bytes", "change"), ("nothing new: ms / bytes", "nothing"), ("1,000 changes: ms / bytes", "thousand")],
@@ -125,7 +125,7 @@ def test_the_bytes_named_for_synchronization_are_those_of_the_printed_table(page
     assert float(named[2]) == said["nothing new, both ways: bytes"][0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("row", "work"),
     [
@@ -144,7 +144,7 @@ def test_fleets_beside_other_libraries_take_the_bytes_on_the_page(page: str, row
 
 
 @needs_compiled
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_fifty_replicas_take_the_bytes_on_the_page(page: str) -> None:
     fifty = benchmark("fifty")
     for scenario in fifty.SCENARIOS if NIGHTLY else fifty.SCENARIOS[:1]:

@@ -27,7 +27,11 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.long) if page.name == "testing.md" else page for page in PAGES],  # it checks laws
+    ids=lambda page: page.name,
+)
 def test_the_python_on_a_page_runs(page: Path) -> None:
     namespace: dict[str, object] = {}
     text = page.read_text()

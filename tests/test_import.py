@@ -49,6 +49,7 @@ def test_importing_the_package_costs_at_most_60_ms() -> None:
     assert min(1000 * float(run(measure)) for _ in range(RUNS)) <= CPU_MS
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_help_loads_no_state() -> None:
     """The defect: a report that named a type of the state had `--help` load all types, at three times the cost."""
@@ -83,6 +84,7 @@ NODE_MUST_NOT_LOAD = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_a_node_that_serves_loads_only_what_it_needs() -> None:
     """With the API, on a network in memory, as the engine costs the same each time."""
@@ -107,6 +109,7 @@ print(*sys.modules)
     assert NODE_MUST_NOT_LOAD.isdisjoint(loaded)
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_compiling_an_expression_loads_the_library_and_nothing_else_heavy() -> None:
     code = """

@@ -7,6 +7,7 @@ Files are named from the root of the checkout or of the package. A constant stan
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from itertools import dropwhile, takewhile
 from pathlib import Path
@@ -162,10 +163,15 @@ def test_there_are_ten_changes() -> None:
     assert sum(" in " in example for _, _, example in CHANGE_ROWS) >= 6
 
 
+@cache
+def sources() -> dict[Path, str]:
+    return {path: path.read_text() for path in PACKAGE.rglob("*.py")}
+
+
 @pytest.mark.parametrize("row", [row for row in CHANGE_ROWS if " in " in row[2]], ids=lambda row: row[0])
 def test_the_example_of_a_change_is_in_the_named_files_only(row: list[str]) -> None:
     word, *files = QUOTED.findall(row[2])
-    holding = [path for path in PACKAGE.rglob("*.py") if re.search(rf"\b{word}\b", path.read_text())]
+    holding = [path for path, text in sources().items() if word in text and re.search(rf"\b{word}\b", text)]
     assert sorted(str(path.relative_to(PACKAGE)) for path in holding) == sorted(files)
 
 
@@ -182,7 +188,7 @@ def glossary_names() -> set[str]:
 
 @pytest.mark.slow
 def test_the_names_in_the_glossary_are_in_the_source() -> None:
-    source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    source = "\n".join(sources().values())
     words = set(re.findall(r"\w+", source))
     names = glossary_names()
     assert len(names) > 60

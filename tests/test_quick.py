@@ -6,7 +6,9 @@ Quick tests reach each package: a package that no quick test imports would not b
 import ast
 import re
 from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -14,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import constraint_crdt
-from tests.conftest import FIXTURES, NOT_QUICK, _for_workers
+from tests import conftest
+from tests.conftest import FIXTURES, NOT_QUICK, _for_workers, _is_left_out, _require_cases
 
 TESTS = Path(__file__).parent
 PACKAGES = sorted(path.parent.name for path in Path(constraint_crdt.__file__).parent.glob("*/__init__.py"))
@@ -73,9 +76,40 @@ def test_what_is_marked_or_starts_a_process_is_not_quick() -> None:
     assert has_quick_tests(ast.parse(quick))
     assert not has_quick_tests(ast.parse(f"pytestmark = pytest.mark.slow\n{quick}"))
     assert not has_quick_tests(ast.parse(f"@pytest.mark.parametrize('x', [1])\n@pytest.mark.processes\n{quick}"))
+    assert not has_quick_tests(ast.parse(f"@pytest.mark.long(by_day=['a'])\n{quick}"))
     assert not has_quick_tests(ast.parse("async def test_it(node_url): ..."))
     assert imports("import ast\nfrom constraint_crdt.crdt.rows import Rows", "crdt")
     assert not imports("from constraint_crdt.crdt.rows import Rows", "cr")
+
+
+# --- the long tests ---------------------------------------------------------------------------------------------------------------
+
+
+class Case:
+    """As much of a case of a parametrized test as the budgets go by."""
+
+    def __init__(self, case: str, *by_day: str) -> None:
+        self.nodeid = f"tests/test_it.py::test_it[{case}]"
+        self.callspec = SimpleNamespace(id=case)
+        self._mark = pytest.mark.long(by_day=by_day).mark
+
+    def get_closest_marker(self, name: str) -> pytest.Mark | None:
+        return self._mark if name == "long" else None
+
+
+@pytest.mark.parametrize(("budget", "left_out"), [("default", [True, False]), ("full", [False] * 2), ("nightly", [False] * 2)])
+def test_by_day_what_is_long_is_left_out_but_for_the_cases_that_are_named(
+    monkeypatch: pytest.MonkeyPatch, budget: str, left_out: list[bool]
+) -> None:
+    monkeypatch.setattr(conftest, "BUDGET", budget)
+    assert [_is_left_out(cast("pytest.Item", Case(case, "b"))) for case in "ab"] == left_out
+
+
+def test_a_case_that_is_named_and_not_there_is_an_error(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytestconfig, "args", ["tests"])
+    _require_cases(pytestconfig, [cast("pytest.Item", Case(case, "b")) for case in "ab"])
+    with pytest.raises(pytest.UsageError, match="test_it has no case b, which"):
+        _require_cases(pytestconfig, [cast("pytest.Item", Case(case, "b")) for case in "ac"])
 
 
 # --- the order for several workers ------------------------------------------------------------------------------------------------
@@ -84,25 +118,29 @@ def test_what_is_marked_or_starts_a_process_is_not_quick() -> None:
 class Item:
     """As much of a test as its order goes by."""
 
-    def __init__(self, mark: str) -> None:
+    def __init__(self, mark: str, module: int = 0) -> None:
         self.mark = mark
-        self.path = Path("tests/test_it.py")
+        self.path = Path(f"tests/test_{module}.py")
 
     def get_closest_marker(self, name: str) -> pytest.Mark | None:
         return getattr(pytest.mark, name).mark if name == self.mark else None
 
 
-@given(st.lists(st.sampled_from(["one_worker", "processes", "slow", "quick"])), st.integers(2, 5))
-def test_no_test_is_lost_and_those_of_a_module_stay_together(marks: list[str], workers: int) -> None:
-    items = [Item(mark) for mark in marks]
+@given(st.lists(st.tuples(st.sampled_from(["one_worker", "processes", "slow", "quick"]), st.integers(0, 2))), st.integers(2, 5))
+def test_no_test_is_lost_and_those_of_a_module_stay_together(drawn: list[tuple[str, int]], workers: int) -> None:
+    items = [Item(mark, 0 if mark == "one_worker" else module) for mark, module in drawn]
     ordered = _for_workers(cast("list[pytest.Item]", items), workers)
     assert sorted(map(id, ordered)) == sorted(map(id, items))
-    together = marks.count("one_worker")
+    together = [mark for mark, _ in drawn].count("one_worker")
     assert all(each.get_closest_marker("one_worker") for each in ordered[:together])
+    modules = [(each.path, bool(each.get_closest_marker("quick"))) for each in ordered[together:]]
+    slow = [path for (path, quick), _ in groupby(modules) if not quick]
+    assert len(slow) == len(set(slow)), "a module is left and entered again"
 
 
 def test_each_worker_ends_with_quick_tests_and_every_second_has_long_ones_spread() -> None:
     marks = ["slow", "quick", "processes", "quick"] * 3 + ["quick"] * 6 + ["one_worker"] * 2
-    ordered = _for_workers(cast("list[pytest.Item]", [Item(mark) for mark in marks]), 2)
+    items = [Item(mark, 0 if mark == "one_worker" else module) for module, mark in enumerate(marks, 1)]
+    ordered = _for_workers(cast("list[pytest.Item]", items), 2)
     kinds = ["quick" if each.get_closest_marker("quick") else "long" for each in ordered]
     assert kinds == [*["long"] * 4, *["quick"] * 6, *["long", "quick"] * 4, *["quick"] * 2]

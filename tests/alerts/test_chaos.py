@@ -20,13 +20,14 @@ def problems_of(seed: int) -> list[str]:
     return world.problems
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3600 if BUDGET == "nightly" else 60)
 def test_no_alert_is_lost_told_twice_or_told_while_silenced() -> None:
     for seed in range(HISTORIES):
         assert problems_of(seed) == [], f"seed {seed}"
 
 
+@pytest.mark.long(by_day=["33", "94", "50345"])
 @pytest.mark.parametrize("seed", [33, 94, 109, 196, 452, 771, 924, 50345, 50373, 52003, 60512])
 def test_histories_that_found_a_mistake(seed: int) -> None:
     """An end that no other node told for an owner without a way out; sides of a partition with one number for two episodes; a word
@@ -59,7 +60,7 @@ def _at_once(self: Teller, look: Look, unit: Unit, wanted: object, order: list[s
     return 0 if self._gossip.node_id in order else None
 
 
-@pytest.mark.slow
+@pytest.mark.long(by_day=["nothing written"])
 @pytest.mark.parametrize(
     ("target", "name", "value", "seed"),
     [

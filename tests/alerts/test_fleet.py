@@ -120,7 +120,7 @@ async def test_silences_and_acknowledgements_hold_on_all_nodes(ops: Ops) -> None
         await two.fleet_alerts.unsilence(silence.id)
         await eventually(lambda: ("gone", "firing") in ops.told())
         assert ops.told().count(("lost", "firing")) == 1
-        assert [each.id for each in one.fleet_alerts.silences()] == [done.id]
+        await eventually(lambda: [each.id for each in one.fleet_alerts.silences()] == [done.id])
         assert [(each.operation, each.subject) for each in one.audit() if "silence" in each.operation] == [
             ("silence", "gone*"), ("unsilence", "gone*")
         ]  # fmt: skip

@@ -77,7 +77,7 @@ def test_there_are_ten_and_each_fires_and_ends() -> None:
     assert sum(end < rule.minutes for rule in RULES for _, end in rule.firing) >= 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_rules_fire_as_said_by_this_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["test", *(str(as_ours(rule, tmp_path)) for rule in RULES)])
     assert (code, capsys.readouterr().out) == (0, "10 tests: all as expected\n")
@@ -93,7 +93,7 @@ def test_the_rules_fire_at_the_same_minutes_by_promtool(tmp_path: Path) -> None:
     assert done.stdout.count("SUCCESS") == 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.processes
 @pytest.mark.skipif(not PROMTOOL and not REQUIRED, reason="no promtool here: apt-get install prometheus")
 @pytest.mark.parametrize("shift", [-1, 1])

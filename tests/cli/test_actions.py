@@ -11,7 +11,7 @@ from constraint_crdt.client import Client
 from tests.cli.process import running_node
 from tests.cli.test_guard import SOON, state_of, written
 
-pytestmark = [pytest.mark.processes, pytest.mark.slow]
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 Capture = pytest.CaptureFixture[str]
 
 SETTINGS = """

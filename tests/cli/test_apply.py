@@ -174,6 +174,7 @@ def measuring_url() -> Iterator[str]:
         yield node.url
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_a_kind_that_only_the_node_knows_changes_nothing_either(
     measuring_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -106,6 +106,7 @@ def test_a_command_runs_while_it_holds_and_its_exit_code_is_passed_on(node_url: 
     assert run(capsys, node_url, "budget", "remove", "one")[0] == 0
 
 
+@pytest.mark.long
 def test_a_command_is_ended_before_its_hold_is_over(capsys: Capture) -> None:
     with running_node() as node:
         assert run(capsys, node.url, "budget", "add", "short", "--limit", "1", "--lease", "1s")[0] == 0

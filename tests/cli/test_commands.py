@@ -172,6 +172,7 @@ def test_the_terminal_gets_a_drawn_table(node_url: str, capsys: Capture, monkeyp
     assert "\x1b[31m" not in terminal.getvalue()
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_a_reader_that_goes_away_is_no_fault(node_url: str) -> None:
     read_end, write_end = os.pipe()

@@ -37,6 +37,7 @@ def script(
     return path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("script", SHELLS, indirect=True)
 def test_a_script_has_the_plain_names_of_the_fields(script: Path) -> None:
     assert FIELD not in script.read_text()
@@ -47,12 +48,14 @@ def shell(name: str) -> str:
     return found or pytest.skip(f"{name} is not installed")
 
 
+@pytest.mark.long(by_day=["bash-bash"])
 @pytest.mark.parametrize(("script", "name"), [(name, name) for name in SHELLS], indirect=["script"])
 def test_a_shell_can_read_its_script(script: Path, name: str) -> None:
     done = subprocess.run([shell(name), "-n", script], check=False, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.long(by_day=["words0-offered0-bash"])
 @pytest.mark.parametrize("script", ["bash"], indirect=True)
 @pytest.mark.parametrize(
     ("words", "offered"),
@@ -81,6 +84,7 @@ def test_fish_offers_what_there_is(script: Path) -> None:
     assert done.stdout.startswith("untag\t")
 
 
+@pytest.mark.long
 def test_no_other_command_pays_for_it() -> None:
     code = (
         "import sys; from constraint_crdt.cli import main; main(['status', '--node', '127.0.0.1:1']);"

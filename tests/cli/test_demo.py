@@ -15,7 +15,7 @@ import pytest
 from tests import fork_server
 from tests.cli.process import command, environment
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 GONE_SECONDS = 60.0
 """How long an end is waited for. A node ends within two seconds, on a machine that is busy with nothing else."""

@@ -120,6 +120,7 @@ def test_applying_waits_for_all_of_it(node_url: str, tmp_path: Path, capsys: Cap
     assert (code, out.splitlines()[-1]) == (0, "1 added; 1 of 1 node has it")
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_alerts_show_what_fires(tmp_path: Path, capsys: Capture) -> None:
     file = tmp_path / "node.toml"

@@ -25,7 +25,7 @@ from tests.fleet.processes import FAR, NodeProcess, clean_environment, processes
 from tests.fleet.relay import Relay
 from tests.survival.disk import SmallDisk, mounted
 
-pytestmark = [pytest.mark.slow, pytest.mark.processes]
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 FROM = "r1"
 """The node whose status is asked; none of the incidents is there."""

@@ -36,6 +36,7 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime_directory(tmp_path)))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("runtime")
 def test_a_retired_node_that_returns_ends_and_says_why(tmp_path: Path, capsys: Capture) -> None:
     with running_node("--fleet", "f", "--listen", "tcp/127.0.0.1:0") as forge:
@@ -106,6 +107,7 @@ def test_a_live_node_that_is_retired_by_force_ends(capsys: Capture) -> None:
         assert any("warning anvil retired" in line for line in forge.stop())
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("runtime")
 def test_a_node_that_was_retired_by_mistake_goes_on_with_all_that_its_store_holds(tmp_path: Path, capsys: Capture) -> None:
     store = str(tmp_path / "anvil.db")
@@ -160,6 +162,7 @@ def test_a_node_that_was_retired_by_mistake_goes_on_with_all_that_its_store_hold
         assert "were not known to the node that retired it" in told
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("runtime")
 def test_of_two_nodes_that_retired_each_other_while_apart_one_ends_when_they_meet(tmp_path: Path, capsys: Capture) -> None:
     forge_flags = ("--fleet", "f", "--listen", "tcp/127.0.0.1:0", "--store", str(tmp_path / "forge.db"))
@@ -201,6 +204,7 @@ def test_a_name_that_is_unknown_or_ones_own_is_not_retired(capsys: Capture) -> N
             assert err == "constraint-crdt retire: forge cannot retire itself: stop it, and retire it on another node\n"
 
 
+@pytest.mark.long
 def test_of_two_nodes_with_one_name_the_later_ends(capsys: Capture) -> None:
     with running_node("--fleet", "f", "--listen", "tcp/127.0.0.1:0") as first:
         assert main(["add", "--node", first.url, "kept"]) == 0

@@ -73,7 +73,7 @@ async def heat(nodes: list[Node]) -> None:
         await node.measure({"heat_c": 99.0})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_turns_of_all_nodes_are_told_and_those_at_once_have_one_line(capsys: Capture) -> None:
     with live_fleet() as fleet:
         where = ("--node", fleet.url)

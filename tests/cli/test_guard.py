@@ -99,6 +99,7 @@ def test_a_program_is_stopped_within_300_ms_of_the_sample(node: NodeProcess, tmp
     assert sorted(times)[2] < 0.3, times
 
 
+@pytest.mark.long
 def test_a_program_is_paused_and_goes_on(node: NodeProcess, tmp_path: Path) -> None:
     client = Client(node.url)
     client.measure({"speed_mps": 1.0})
@@ -122,6 +123,7 @@ def test_the_code_of_the_program_is_that_of_the_guard(node: NodeProcess, capsys:
     assert capsys.readouterr().out == "holds: the program would run\n"
 
 
+@pytest.mark.long
 def test_the_lines_of_the_page_do_what_it_says(node: NodeProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those for a shell stop the program, and say so; those of units end with the codes of the page."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
@@ -173,6 +175,7 @@ def test_it_does_not_start_what_is_violated(node: NodeProcess, tmp_path: Path, c
     assert "not started, as constraints are violated: max_speed" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_node_that_is_killed_is_lost_and_the_guard_does_as_it_is_told(tmp_path: Path) -> None:
     with running_node() as node:
         client = Client(node.url)
@@ -217,6 +220,7 @@ time.sleep(1000)
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="others do not tell whose child an orphan becomes")
 @pytest.mark.parametrize("end", ["the guard is killed", "the guard hangs up", "a violation", "the program ends"])
 def test_no_child_is_left_behind(node: NodeProcess, tmp_path: Path, end: str) -> None:
@@ -257,6 +261,7 @@ time.sleep(1000)
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="others do not tell whose child an orphan becomes")
 @pytest.mark.parametrize("end", ["a violation", "the program ends"])
 def test_a_child_has_the_grace_too_when_the_program_ends_before_it(node: NodeProcess, tmp_path: Path, end: str) -> None:
@@ -276,6 +281,7 @@ def test_a_child_has_the_grace_too_when_the_program_ends_before_it(node: NodePro
     assert (tmp_path / "parked").exists()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux kills the program")
 def test_a_supervisor_that_is_killed_takes_the_program_and_its_group_with_it(node: NodeProcess, tmp_path: Path) -> None:
     Client(node.url).measure({"speed_mps": 1.0})

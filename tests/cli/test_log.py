@@ -84,7 +84,7 @@ def test_lines_that_do_not_come_again_are_counted_in_the_end() -> None:
     assert log.lines[-1] == "info something else", "it is told once"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_hour_of_any_noise_stays_within_the_bound_and_what_is_rare_is_shown() -> None:
     log, random = Log(), Random(5)
     began = log.now

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from tests import fork_server
 from tests.cli.process import environment, running_node
 from tests.source.counterparts import free_port, soon
 
-mcp = pytest.importorskip("mcp", reason="the SDK of the Model Context Protocol is not installed")
-
-pytestmark = pytest.mark.slow
+# Imported where it is used: it takes 0.8 s, which the worker that runs these tests needs.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("mcp") is None, reason="the SDK of the Model Context Protocol is not installed"),
+]
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "agents.md"
 READ, WRITE = "r" * 16, "w" * 16
@@ -37,6 +40,8 @@ READ, WRITE = "r" * 16, "w" * 16
 @asynccontextmanager
 async def session(*tokens: tuple[Right, str], token: str | None = None) -> AsyncIterator[Any]:
     """A client of the tools, over a node with these tokens."""
+    import mcp
+
     async with (
         Node(name="forge", transport=MemoryNetwork().transport()) as node,
         ApiServer(node, "127.0.0.1", 0, tokens=Tokens(list(tokens)) if tokens else None) as api,
@@ -110,9 +115,12 @@ def blocks_of_page(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.long
 @pytest.mark.processes
 async def test_the_command_serves_on_stdio_as_the_page_has_it(tmp_path: Path) -> None:
     """With a token, and with the answer that the page shows to an agent that asks first."""
+    import mcp
+
     settings, shown = map(json.loads, blocks_of_page("json"))
     (tmp_path / "tokens").write_text(f"operate {WRITE}\nmeasure {READ}\n")
     (tmp_path / "agent.token").write_text(READ)
@@ -147,6 +155,7 @@ async def at_the_api(*tokens: tuple[Right, str]) -> AsyncIterator[tuple[str, Nod
 async def client_at(url: str, token: str, mode: str = "auto") -> AsyncIterator[Any]:
     """The SDK's own client, with a token."""
     import httpx2
+    import mcp
     from mcp.client.streamable_http import streamable_http_client
 
     headers = {"Authorization": f"Bearer {token}"}
@@ -157,6 +166,7 @@ async def client_at(url: str, token: str, mode: str = "auto") -> AsyncIterator[A
         yield client
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_the_api_of_a_node_serves_the_tools_with_its_tokens(mode: str) -> None:
     """By the protocol of the SDK's day, and with the handshake of before. A token has its rights in each tool, and its name in the
@@ -183,6 +193,7 @@ async def test_the_api_of_a_node_serves_the_tools_with_its_tokens(mode: str) -> 
         assert (await call(reader, "list_constraints"))["total"] == 1
 
 
+@pytest.mark.long
 async def test_the_client_on_the_page_asks_before_it_acts() -> None:
     [block] = blocks_of_page("python")
     page: dict[str, Any] = {}
@@ -239,6 +250,7 @@ def is_served(port: int) -> bool:
     return False
 
 
+@pytest.mark.long
 @pytest.mark.processes
 async def test_a_node_serves_the_tools_if_its_settings_say_so(tmp_path: Path) -> None:
     """The settings of the page. A process beside it serves the same, with the tokens of that node."""

@@ -107,6 +107,7 @@ def test_a_word_of_other_tools_names_ours(word: str, commands: list[str], capsys
     assert f"invalid choice: '{word}' (it is {ours}); see" in err
 
 
+@pytest.mark.long
 def test_what_is_no_constraint_is_said_to_be_what_it_is(node_url: str, capsys: Capture) -> None:
     """The defect: `explain` said of a tile, a counter or a node that no such constraint is active, and nothing more."""
     for words in (
@@ -136,6 +137,7 @@ def test_an_unlike_word_names_the_help_and_not_all_commands(capsys: Capture) -> 
     assert run(capsys, "xyzzy")[2] == ("constraint-crdt: argument COMMAND: invalid choice: 'xyzzy'; see `constraint-crdt --help`\n")
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_no_space_for_the_output_is_a_sentence() -> None:
     with Path("/dev/full").open("w") as full:

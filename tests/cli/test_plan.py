@@ -95,7 +95,7 @@ def test_a_plan_that_does_not_work_ends_with_one(capsys: Capture) -> None:
     assert "broken" in out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_documented_command_runs(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     if BUDGET != "nightly":
         monkeypatch.setattr(planning, "REPEATS", 1)

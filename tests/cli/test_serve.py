@@ -51,6 +51,7 @@ def test_it_ends_with_whoever_holds_its_stdin() -> None:
     assert "whoever started this node is gone" in err
 
 
+@pytest.mark.long
 def test_the_end_comes_also_while_its_router_is_down() -> None:
     line = ["node", "--api", "127.0.0.1:0", "--role", "client", "--connect", "tcp/127.0.0.1:1"]
     with fork_server.start(line, stderr=subprocess.PIPE, env=environment()) as process:
@@ -106,6 +107,7 @@ def test_what_keeps_it_from_starting_is_one_sentence(flags: list[str], says: str
 NAMESPACE = ["unshare", "--map-root-user", "--net"]
 
 
+@pytest.mark.long
 def test_an_address_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
     """In a network namespace, whose only address comes while the node waits."""
     if subprocess.run([*NAMESPACE, "ip", "link", "set", "lo", "up"], check=False, capture_output=True).returncode:

@@ -104,7 +104,7 @@ def test_a_picture_in_svg(name: str, tmp_path: Path, capsys: Capture) -> None:
     assert "agreed       yes" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["out.png", "Out.PNG"])
 def test_a_picture_in_png(name: str, tmp_path: Path, capsys: Capture) -> None:
     assert main(["simulate", "--nodes", "5", "--plot", str(tmp_path / name)]) == 0
@@ -150,6 +150,7 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_fleet_runs(endin
     assert sorted(tmp_path.iterdir()) == [file, folder]
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_a_picture_without_permission_is_refused(tmp_path: Path) -> None:
     """In a process that gives its rights away right before it looks, for root has them all."""
@@ -188,6 +189,7 @@ def test_what_was_found_out_is_told_even_if_the_picture_fails_in_the_end(
     assert err == f"constraint-crdt simulate: cannot write {folder / 'out.svg'}: No such file or directory\n"
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_without_pillow_svg_is_drawn_and_png_refused(tmp_path: Path) -> None:
     code = "import sys; sys.modules['PIL'] = None; from constraint_crdt.cli import main; sys.exit(main())"
@@ -235,7 +237,7 @@ def test_interrupted_it_prints_what_there_is(monkeypatch: pytest.MonkeyPatch, ca
     assert "interrupted" in err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_search_counts_what_it_tried(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     """Two histories cannot have every kind of fault: that is said, and no success."""
     assert main(["simulate", "--chaos", "--seeds", "2", "--seed", "40", "--json"]) == 1
@@ -266,7 +268,7 @@ def test_a_search_stops_at_a_violation_and_its_file_replays(
     assert json.loads(capsys.readouterr().out)["violation"] is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_search_in_processes_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = list(searching._parts(60, 4, 1e18, 2))
     assert sum(tally.histories for tally, _ in parts) == 4
@@ -289,6 +291,7 @@ def test_what_is_replayed_plays_no_tricks_with_the_terminal(tmp_path: Path, caps
     assert "\x1b" not in capsys.readouterr().out
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_ctrl_c_ends_a_search_in_order() -> None:
     line = [sys.executable, "-m", "constraint_crdt", "simulate", "--chaos", "--minutes", "5"]

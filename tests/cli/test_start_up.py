@@ -40,6 +40,7 @@ def test_help_takes_little_cpu() -> None:
     pytest.fail(f"{least:.3f} s in the best of {RUNS} runs, and {bare:.3f} s for an interpreter that does nothing")
 
 
+@pytest.mark.long
 def test_a_reading_command_loads_no_server_and_no_engine() -> None:
     code = (
         "import sys; from constraint_crdt.cli import main; main(['status', '--node', '127.0.0.1:1']);"

@@ -62,6 +62,7 @@ def test_a_restart_loses_nothing_and_goes_on_as_the_same_life(tmp_path: Path, ru
         assert [life["why"] for life in identity["lives"]] == ["first start"]
 
 
+@pytest.mark.long
 def test_a_copy_on_another_machine_is_another_life(tmp_path: Path, runtime: str, capsys: pytest.CaptureFixture[str]) -> None:
     original, copy = tmp_path / "node.db", tmp_path / "copy.db"
     with running_node("--store", str(original), "--fleet", "f", XDG_RUNTIME_DIR=runtime) as node:
@@ -100,6 +101,7 @@ def test_the_default_is_a_file_named_after_fleet_and_node(tmp_path: Path, runtim
     assert store.stem == socket.gethostname()
 
 
+@pytest.mark.long
 def test_storage_tells_what_is_held(tmp_path: Path, runtime: str, capsys: pytest.CaptureFixture[str]) -> None:
     with running_node("--store", str(tmp_path / "node.db"), XDG_RUNTIME_DIR=runtime) as node:
         write(node)
@@ -167,6 +169,7 @@ def a_directory(path: Path) -> None:
     path.mkdir()
 
 
+@pytest.mark.long(by_day=["cut-restore it from a peer: constraint-crdt node --rejoin"])
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -193,6 +196,7 @@ def test_a_store_that_cannot_be_used_is_refused_and_kept(
     assert (path.read_bytes() if path.is_file() else b"") == before
 
 
+@pytest.mark.long
 def test_a_path_without_permission_is_refused(tmp_path: Path, runtime: str) -> None:
     """In a process that gives its rights away right before it opens the store, for root has them all."""
     tmp_path.chmod(0o500)
@@ -214,6 +218,7 @@ def test_a_path_without_permission_is_refused(tmp_path: Path, runtime: str) -> N
     assert said.endswith("give --store another path")
 
 
+@pytest.mark.long
 def test_rejoin_sets_a_damaged_store_aside_and_takes_all_from_a_peer(tmp_path: Path, runtime: str) -> None:
     path = tmp_path / "node.db"
     flags = ("--store", str(path), "--name", "forge", "--fleet", "f")
@@ -239,6 +244,7 @@ def told_by(node: NodeProcess) -> tuple[object, ...] | None:
     return told(node) if ask(node.url, "constraints") and ask(node.url, "status")["satisfied"] else None
 
 
+@pytest.mark.long
 def test_a_backup_of_a_running_node_is_restored_on_another_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("--store", str(tmp_path / "node.db"), "--fleet", "f")
     copy, restored = tmp_path / "copy.db", tmp_path / "restored.db"

@@ -54,6 +54,7 @@ def test_the_pause_of_the_watchdog(environ: dict[str, str], pause: float | None)
     assert watchdog_pause(environ, 7) == pause
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_it_runs_as_a_user_without_a_name_and_a_home(tmp_path: Path) -> None:
     """As in `docker run --user 12345` with a volume for the store: the user has no entry in the database, and no `$HOME`."""
@@ -88,6 +89,7 @@ def _read(path: Path) -> str:
         return ""
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_as_process_1_it_passes_signals_on_and_leaves_no_zombies(tmp_path: Path) -> None:
     """As in a container. The command of a source leaves a process behind each time."""
@@ -116,6 +118,7 @@ def test_as_process_1_it_passes_signals_on_and_leaves_no_zombies(tmp_path: Path)
             process.kill()
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_an_input_that_has_no_end_to_wait_for_is_refused() -> None:
     line = [sys.executable, "-m", "constraint_crdt", "node", "--name", "a", "--store", "memory", "--api", "127.0.0.1:0"]

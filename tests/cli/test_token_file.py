@@ -169,7 +169,7 @@ def test_a_file_of_hashes_is_no_file_of_a_client(tmp_path: Path, capsys: pytest.
     assert "name the file with your own token" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.processes
 def test_a_node_with_tls_takes_and_withdraws_tokens_while_it_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

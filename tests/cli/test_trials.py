@@ -74,12 +74,12 @@ def said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, 
     return code, captured.out, captured.err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_cases_that_come_true_need_no_node(cases: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert said(capsys, cases) == (0, "2 tests: all as expected\n", "")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rules_read_the_parameters_of_their_file(cases: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rules = cases.parent / "rules.toml"
     rules.write_text(
@@ -88,7 +88,7 @@ def test_rules_read_the_parameters_of_their_file(cases: Path, capsys: pytest.Cap
     assert said(capsys, cases) == (0, "2 tests: all as expected\n", "")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_difference_is_shown_and_fails(cases: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases.write_text(CASES.replace('at = "3m"', 'at = "2m"'))
     code, out, err = said(capsys, cases, "--junit", cases.with_suffix(".xml"))
@@ -108,7 +108,7 @@ def test_a_difference_is_shown_and_fails(cases: Path, capsys: pytest.CaptureFixt
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_cases_are_yaml_as_well(cases: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = cases.with_suffix(".yaml")
     file.write_text(

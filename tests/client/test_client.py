@@ -311,6 +311,7 @@ def test_a_file_without_a_token_is_refused(tmp_path: Path, text: str) -> None:
         read_token(tmp_path / "t")
 
 
+@pytest.mark.long(by_day=["Client"])
 @pytest.mark.processes
 @pytest.mark.parametrize("name", ["Client", "AsyncClient"])
 def test_importing_it_loads_no_server_and_no_node(name: str) -> None:

@@ -417,7 +417,7 @@ def test_a_cell_keeps_what_is_written_to_it() -> None:
         assert removal.key == 4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_memory_is_lost() -> None:
     """Of 10,000 messages, each taken in or refused by a node of its own."""
     messages = [drawn_message(number) for number in range(100)]

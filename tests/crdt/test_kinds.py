@@ -53,6 +53,7 @@ def test_the_codec_and_the_store_read_cells() -> None:
     assert {"protocol.messages", "store.store", "state", "simulation.recorder"} <= set(READING_MODULES)
 
 
+@pytest.mark.long(by_day=["protocol.messages"])
 @pytest.mark.processes
 @pytest.mark.parametrize("module", READING_MODULES)
 def test_all_kinds_are_registered_by_every_module_that_reads_cells(module: str) -> None:

@@ -76,6 +76,7 @@ def test_a_violated_constraint_has_its_colour_wherever_it_is_violated(page: Chro
     assert page.count("#constraints-table tr[data-state=violated]") == 2
 
 
+@pytest.mark.long
 def test_the_detail_has_the_state_of_each_node_with_its_clock_values_and_time(page: Chromium, fleet: LiveFleet) -> None:
     forge, anvil, tongs = fleet.nodes[0], fleet.nodes[1], fleet.nodes[4]
     fleet.do(forge.add_constraint("slow_drive", when="speed_mps <= 1.5", for_=3600))
@@ -132,6 +133,7 @@ def test_values_and_shares_are_told_as_the_command_line_tells_them(page: Chromiu
     assert [each.replace("\N{EN DASH}", "-") for each in times] == [show_share(each) for each in shares]
 
 
+@pytest.mark.long
 def test_adding_checks_the_expression_while_it_is_typed_and_removing_asks_first(page: Chromium, fleet: LiveFleet) -> None:
     page.click("#add")
     page.type("#add-id", "from <b>here</b>/1")
@@ -158,6 +160,7 @@ def test_adding_checks_the_expression_while_it_is_typed_and_removing_asks_first(
     page.until(lambda: not any(in_force(fleet)), "nobody enforces it")
 
 
+@pytest.mark.long
 def test_an_addition_that_no_node_can_decide_is_noted_until_the_note_is_closed(page: Chromium, fleet: LiveFleet) -> None:
     fleet.do(fleet.nodes[0].measure({"speed_mps": 1.0}))
     page.until(lambda: fleet.ask(lambda: "speed_mps" in fleet.nodes[0].gossip.state.variables), "the node tells its variables")
@@ -181,6 +184,7 @@ def test_an_addition_that_no_node_can_decide_is_noted_until_the_note_is_closed(p
     assert page.run("return document.querySelector('#notes').hidden") is True
 
 
+@pytest.mark.long
 def test_it_works_without_a_mouse(page: Chromium, fleet: LiveFleet) -> None:
     for name in ("a", "b", "c"):
         fleet.do(fleet.nodes[0].add_constraint(name, when="x < 1"))
@@ -223,6 +227,7 @@ def test_every_control_has_a_name_and_every_region_a_heading(page: Chromium) -> 
     assert page.run("return document.querySelectorAll('main, h1, header.top').length") == 3
 
 
+@pytest.mark.long
 def test_nothing_is_wider_than_the_screen(page: Chromium, fleet: LiveFleet) -> None:
     name = "a_constraint_whose_name_goes_on_and_on/" + "x" * 80
     fleet.do(fleet.nodes[0].add_constraint(name, when="x < 1 && " * 20 + "y < 2"))
@@ -248,6 +253,7 @@ def test_the_theme_follows_the_system_or_the_button(page: Chromium) -> None:
     assert page.run("return localStorage.length") == 0
 
 
+@pytest.mark.long
 def test_it_says_so_when_its_node_is_gone_and_goes_on_when_it_is_back(browser: Chromium) -> None:
     with live_fleet() as fleet:
         _is_gone_and_back(browser, fleet)
@@ -275,6 +281,7 @@ def _is_gone_and_back(browser: Chromium, fleet: LiveFleet) -> None:
     assert [each for each in browser.complaints() if "ERR_" not in each] == []
 
 
+@pytest.mark.long
 def test_where_a_token_is_needed_it_is_asked_for_and_kept_out_of_sight(browser: Chromium, fleet: LiveFleet) -> None:
     reading, writing = "r" * 24, "w" * 24
     url = fleet.serve_also(tokens=Tokens([(Right.READ, reading), (Right.OPERATE, writing)]))
@@ -311,7 +318,7 @@ def test_where_a_token_is_needed_it_is_asked_for_and_kept_out_of_sight(browser: 
     browser.run("sessionStorage.clear()")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_of_a_large_fleet_only_what_is_in_sight_is_in_the_document(browser: Chromium) -> None:
     with large_fleet(Size(nodes=40, constraints=300)) as url:
         browser.size(1440, 900)

@@ -45,6 +45,7 @@ async def conflict(fleet: LiveFleet, id_: str) -> None:
 # --- editing ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_an_edit_keeps_all_that_is_not_changed_and_shows_the_difference_first(page: Chromium, fleet: LiveFleet) -> None:
     node = fleet.nodes[2]
     fleet.do(
@@ -102,6 +103,7 @@ def test_an_edit_keeps_all_that_is_not_changed_and_shows_the_difference_first(pa
     assert page.run("return document.querySelector('#add-clear_when').value") == ""
 
 
+@pytest.mark.long
 def test_what_was_changed_or_exists_meanwhile_is_not_replaced_without_a_word(page: Chromium, fleet: LiveFleet) -> None:
     fleet.do(fleet.nodes[0].add_constraint("shared", when="x < 1"))
     shown(page, "shared")
@@ -132,6 +134,7 @@ def test_what_was_changed_or_exists_meanwhile_is_not_replaced_without_a_word(pag
     assert [each.when for each in definitions(fleet, "shared")] == ["x < 9"]
 
 
+@pytest.mark.long
 def test_a_conflict_shows_both_sides_and_keeps_one_or_both(page: Chromium, fleet: LiveFleet) -> None:
     fleet.do(conflict(fleet, "joint"))
     page.until(lambda: chip(page, "conflicts") == "1", "a conflict is counted")
@@ -362,6 +365,7 @@ DRILL = [
 """What happens, where the first screen says it and how, the clicks, and what stands there then."""
 
 
+@pytest.mark.long
 def test_the_first_screen_names_an_incident_and_three_clicks_lead_to_its_remedy(browser: Chromium) -> None:
     took = []
     with live_fleet() as fleet:  # of its own: a clock that was wrong counts for some time
@@ -390,6 +394,7 @@ def test_the_first_screen_names_an_incident_and_three_clicks_lead_to_its_remedy(
 # --- budgets, alerts, events, the course ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_budgets_alerts_and_the_doctor_have_a_place(page: Chromium, fleet: LiveFleet) -> None:
     forge = fleet.nodes[0]
     fleet.do(forge.budgets.define("dock", 5, lease=60.0))
@@ -425,6 +430,7 @@ def test_budgets_alerts_and_the_doctor_have_a_place(page: Chromium, fleet: LiveF
     fleet.do(forge.budgets.remove("dock"))
 
 
+@pytest.mark.long
 def test_alerts_are_acknowledged_and_silenced_from_the_page(page: Chromium, fleet: LiveFleet) -> None:
     forge = fleet.nodes[0]
     fleet.do(forge.add_constraint("alerting_3", when="ack < 1.0"))
@@ -471,6 +477,7 @@ def test_alerts_are_acknowledged_and_silenced_from_the_page(page: Chromium, flee
     page.until(lambda: not page.count("#alerts-list [data-silence]"), "it is ended")
 
 
+@pytest.mark.long
 def test_a_constraint_has_its_history_and_goes_back_to_a_version(page: Chromium, fleet: LiveFleet) -> None:
     anvil = fleet.nodes[1]
     fleet.do(fleet.nodes[0].measure({"hist_c": 60.0}))
@@ -508,6 +515,7 @@ def test_a_constraint_has_its_history_and_goes_back_to_a_version(page: Chromium,
     page.until(lambda: "Violated recently" in page.text(row("hist")), "it is evaluated again")
 
 
+@pytest.mark.long
 def test_events_and_courses_are_those_of_the_whole_fleet(page: Chromium, fleet: LiveFleet) -> None:
     tongs = fleet.nodes[4]
     fleet.do(fleet.nodes[0].add_constraint("afar", when="afar_c < 85.0"))
@@ -580,6 +588,7 @@ def test_events_of_one_kind_at_once_are_joined_by_constraint_or_by_node(page: Ch
     assert flaps.endswith(", violated now on r1v 9")
 
 
+@pytest.mark.long
 def test_events_are_filtered_and_those_that_flap_have_one_line(page: Chromium, fleet: LiveFleet) -> None:
     forge = fleet.nodes[0]
     fleet.do(forge.add_constraint("flapping", when="w < 1.0"))
@@ -662,7 +671,7 @@ def looks(page: Chromium, where: str | None, state: str) -> None:
         assert violations(page, where) == [], (state, width, dark)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_axe_finds_nothing_on_any_view_in_either_theme(page: Chromium, fleet: LiveFleet) -> None:
     page.run(need_axe())
     forge = fleet.nodes[0]
@@ -765,7 +774,7 @@ def test_axe_finds_nothing_on_any_view_in_either_theme(page: Chromium, fleet: Li
     fleet.do(forge.enable(["idle"]))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_axe_finds_nothing_while_it_is_cut_off_or_asks_for_a_token(browser: Chromium) -> None:
     axe = need_axe()
     with live_fleet() as fleet:
@@ -788,6 +797,7 @@ def test_axe_finds_nothing_while_it_is_cut_off_or_asks_for_a_token(browser: Chro
         page.complaints().clear()
 
 
+@pytest.mark.long
 def test_the_tabulator_reaches_every_control(page: Chromium, fleet: LiveFleet) -> None:
     fleet.do(fleet.nodes[0].add_constraint("bad", when="v < 1.0"))
     fleet.do(fleet.nodes[0].measure({"v": 2.0}))
@@ -817,6 +827,7 @@ def test_the_tabulator_reaches_every_control(page: Chromium, fleet: LiveFleet) -
     assert len(before) > 20
 
 
+@pytest.mark.long
 def test_an_incident_is_seen_to_with_the_keyboard_alone(page: Chromium, fleet: LiveFleet) -> None:
     fleet.do(fleet.nodes[0].add_constraint("keyed", when="v < 1.0"))
     fleet.do(fleet.nodes[0].measure({"v": 2.0}))
@@ -882,6 +893,7 @@ def test_the_focus_moves_to_a_page_with_its_content_and_only_once(page: Chromium
 # --- rollouts ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_rollout_is_told_above_the_constraints_and_can_be_stopped_and_rolled_back(page: Chromium, fleet: LiveFleet) -> None:
     node = fleet.nodes[1]
     fleet.do(node.add_constraint("paced", when="pace < 9.0"))

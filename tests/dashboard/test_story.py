@@ -11,7 +11,7 @@ from tests.dashboard.test_in_browser import chip, row, shown
 from tests.dashboard.test_operator import conflict, definitions
 from tests.runtime.fleet import eventually
 
-pytestmark = [pytest.mark.browser, pytest.mark.one_worker("(browser)")]
+pytestmark = [pytest.mark.browser, pytest.mark.long, pytest.mark.one_worker("(browser)")]
 
 
 def test_a_rule_from_its_first_line_to_its_removal(page: Chromium, fleet: LiveFleet) -> None:

@@ -147,6 +147,7 @@ def test_promtool_takes_the_alert_rules() -> None:
     promtool("check", "rules", RULES)
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_alerts_fire_for_what_is_wrong_and_for_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / "firing.yml"

@@ -121,7 +121,7 @@ def test_95_of_100_random_pairs_take_at_most_50_ms() -> None:
     assert sorted(spent)[PAIRS * 95 // 100] <= 0.05
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_question_takes_a_few_milliseconds() -> None:
     compare_expressions("x < 1.0", "x < 2.0")  # the import
     spent = []

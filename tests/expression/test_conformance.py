@@ -90,7 +90,7 @@ def agrees(case: dict[str, Any]) -> bool:
     return bool(value == wanted) and isinstance(value, bool) == isinstance(wanted, bool)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(
     not CASES.exists(), reason="the conformance cases of CEL lie beside the repository, in shared/cel, and are not there"
 )

@@ -289,11 +289,13 @@ def test_expressions_are_compiled_and_evaluated_in_several_threads() -> None:
     assert wrong == []
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_importing_the_module_does_not_load_the_library() -> None:
     assert isolated("import constraint_crdt.expression, sys; print('cel_expr_python.cel' in sys.modules)").strip() == "False"
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_a_result_that_has_an_optional_is_no_bool_and_ends_no_process() -> None:
     """The defect: the library ended the process where it converted a map with an optional, and raised for other results."""

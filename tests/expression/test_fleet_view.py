@@ -367,7 +367,7 @@ BODIES = st.recursive(
 DOUBLES = st.sampled_from([0.0, -0.0, 20.0, 19.999, 1e308, -1e308, math.inf, -math.inf, math.nan, 9007199254740993.0])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=5 * FLEETS, deadline=None)
 @given(BODIES, DOUBLES, DOUBLES, st.booleans())
 def test_a_body_in_python_gives_what_cel_gives(body: str, x: float, y: float, flag: bool) -> None:

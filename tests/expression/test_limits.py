@@ -32,6 +32,7 @@ def test_deep_nesting_is_refused(shape: tuple[str, str, str]) -> None:
     assert f"more than {MAX_DEPTH} deep" in str(refusal(nested(shape, levels)))
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_what_the_limits_allow_does_not_overflow_a_small_stack() -> None:
     sources = [nested(shape, levels) for shape in DEEP for levels in range(MAX_DEPTH - 6, MAX_DEPTH + 2)]
@@ -108,7 +109,7 @@ def test_loops_that_would_build_gigabytes_are_not_evaluated(source: str) -> None
     assert "build too much" in outcome.reason
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_loops_over_many_numbers_are_evaluated() -> None:
     values = {"xs": list(range(9_000)), "y": 5}
     for source in ("xs.all(i, i + y >= 5)", "xs.exists(i, i + y * i > 9999.0)", "xs.map(i, i * 2.0).filter(i, i > y).size() > 9"):

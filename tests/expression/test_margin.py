@@ -220,7 +220,7 @@ SOME = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=5 * EXAMPLES // 2, deadline=None)
 @given(LOGIC, SOME)
 def test_a_margin_other_than_0_has_the_sign_of_the_verdict(source: str, values: dict[str, object]) -> None:

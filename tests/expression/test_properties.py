@@ -72,7 +72,7 @@ def test_any_text_is_compiled_or_refused(source: str, values: dict[str, object])
     attempt(source, values)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(GENERATED, SOME_VALUES)
 def test_any_expression_is_evaluated_or_refused(source: str, values: dict[str, object]) -> None:

@@ -132,7 +132,7 @@ def sample() -> tuple[list[Case], list[list[float]]]:
     return [Case(each["expression"], each["formula"], each["trace"]) for each in kept], [each["robustness"] for each in kept]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_margins_agree_with_a_sample_of_the_answers_of_rtamt() -> None:
     cases, answers = sample()
     assert len(cases) == SAMPLED

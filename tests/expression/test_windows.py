@@ -263,7 +263,7 @@ def test_samples_that_no_window_reaches_are_dropped_but_for_one() -> None:
     assert result("avg_over", samples, 10**16, 10 * SECOND) == "x has no sample in the last 10s"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_dropped_samples_take_no_memory() -> None:
     samples, series = Samples(), every(1, *range(20_000))
     tracemalloc.start()
@@ -499,7 +499,7 @@ def test_a_call_can_stand_anywhere(source: str) -> None:
     assert expression.evaluate(measurements({"type": "agv", "limit": 3}, samples.at(now))) == Outcome(Verdict.SATISFIED, "")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_evaluations_take_no_memory() -> None:
     """The library never frees the arguments of a function of Python, 50 bytes each: calls over samples are none."""
     source = 'avg_over("x", duration("3s")) < 5.0 && age("x") < duration("5s") && last("x") == 1.0 && last("y") == 1'
@@ -668,6 +668,7 @@ PROMETHEUS = {
 """The same in both. Prometheus extrapolates: its increase of a window of 300 s comes from samples that are 290 s apart."""
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_prometheus_gives_the_same(tmp_path: Path) -> None:
     """At 305 s the window of 5 minutes begins at 5 s: no sample is at its edge, where versions of Prometheus differ."""

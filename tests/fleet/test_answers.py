@@ -12,7 +12,7 @@ from tests import fork_server
 from tests.fleet.processes import NodeProcess, clean_environment, processes, seconds_until
 from tests.fleet.relay import Relay
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 
 def tried(node: NodeProcess, *arguments: str) -> tuple[int, str, str]:

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import BUDGET
 from tests.fleet.processes import FAR, NodeProcess, processes, seconds_until
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 NODES = 20 if BUDGET == "nightly" else 4
 WITHIN = 1.5 if BUDGET == "nightly" else FAR

@@ -20,7 +20,7 @@ import pytest
 from tests import fork_server
 from tests.fleet.processes import clean_environment, seconds_until
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 README = Path(__file__).parents[2] / "README.md"
 PORTS = ("7447", "8470", "8471")

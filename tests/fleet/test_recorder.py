@@ -28,6 +28,7 @@ def replayed(path: Path) -> Any:
     return outcome
 
 
+@pytest.mark.long
 def test_a_live_run_with_a_kill_replays_to_the_same_hashes(tmp_path: Path) -> None:
     files = {name: tmp_path / f"{name}.recording" for name in ("forge", "anvil", "tongs")}
     with processes() as start:
@@ -77,6 +78,7 @@ def written_test(recording: Path, folder: Path) -> None:
     assert subprocess.run(run, capture_output=True, timeout=60, check=False, cwd=folder, env=alone).returncode == 0
 
 
+@pytest.mark.long
 def test_mistakes_give_one_sentence(tmp_path: Path) -> None:
     empty, text = tmp_path / "empty", tmp_path / "text"
     empty.write_bytes(b"")

@@ -9,7 +9,7 @@ import pytest
 from constraint_crdt.protocol.sites import weight
 from tests.fleet.processes import NodeProcess, processes, seconds_until
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 OLD = '[[constraint]]\nid = "speed"\nwhen = "v <= 2.0"\n'
 NEW = '[[constraint]]\nid = "speed"\nwhen = "v <= 1.0"\n\n[[constraint]]\nid = "fresh"\nwhen = "v >= 0.0"\n'
@@ -29,7 +29,6 @@ def whens(node: NodeProcess) -> dict[str, str]:
     return {each["id"]: each["when"] for each in node.get("constraints")}
 
 
-@pytest.mark.slow
 def test_stages_a_killed_driver_a_violation_and_the_way_back(tmp_path: Path) -> None:
     old, new = tmp_path / "old.toml", tmp_path / "new.toml"
     old.write_text(OLD)

@@ -12,7 +12,7 @@ from tests.conftest import BUDGET
 
 from .processes import FAR, NodeProcess, processes, seconds_until
 
-pytestmark = [pytest.mark.processes, pytest.mark.slow]
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 NODES = 20 if BUDGET == "nightly" else 6
 FAULTS = [signal.SIGKILL, signal.SIGSTOP] if BUDGET == "nightly" else [signal.SIGKILL]

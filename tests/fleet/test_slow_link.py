@@ -15,7 +15,7 @@ from tests.fleet.slow_link import SlowLink
 from tests.protocol.scrambled import travelling
 from tests.runtime.fleet import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @asynccontextmanager

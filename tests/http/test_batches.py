@@ -130,7 +130,7 @@ async def test_what_is_no_list_of_changes_is_refused(client: httpx.AsyncClient) 
         assert "changes" in answer.json()["detail"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_batch_has_ten_thousand_changes_at_most(client: httpx.AsyncClient, node: Node) -> None:
     many = [{"add": {"id": f"c{number}", "about": "x" * 200}} for number in range(MAX_CHANGES + 1)]
     answer = await post(client, *many)

@@ -206,7 +206,7 @@ async def test_a_heartbeat_shows_that_the_connection_lives(node: Node, api: ApiS
     stream.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_slow_reader_is_dropped_with_a_notice_and_not_waited_for(
     node: Node, api: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,7 +251,7 @@ async def test_a_reader_that_is_too_far_behind_but_reads_hears_why(node: Node, a
     stream.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_who_takes_nothing_for_long_is_dropped(node: Node, api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events_stream, "PATIENCE", 0.1)
     slow = socket.socket()

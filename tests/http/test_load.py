@@ -14,7 +14,7 @@ STREAMS = 60
 READS = 600
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_it_gossips_on_under_many_streams_and_reads() -> None:
     network = MemoryNetwork()
     patient = NodeSettings(request_timeout=30.0)  # readers, server and both nodes share one loop here: late is not missed

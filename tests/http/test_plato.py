@@ -258,7 +258,7 @@ async def test_what_is_not_there(client: Client) -> None:
     assert (await client.ask("PUT", "/rooms", "[]"))[0] == 405
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_tile_of_the_largest_content_goes_both_ways(client: Client) -> None:
     content = "\0" * (2**20 - 2) + "é"
     tile = json.loads(TILE) | {"content": content, "content_hash": fnv(content)}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, pytest.mark.one_worker]
 
-EXAMPLES = 2 if BUDGET == "default" else 1000
+EXAMPLES = 1000 if BUDGET == "nightly" else 2
 TOO_LARGE = 413
 """A refusal as any other, which the check `negative_data_rejection` takes for none."""
 
@@ -122,6 +122,7 @@ def says_too_many_bytes(case: Any) -> bool:
     return len(said) > ID_BYTES // 4 and len(said.encode(errors="replace")) > ID_BYTES
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [operation.name for operation in OPERATIONS])
 def test_every_answer_is_as_documented(schema: "DocumentedApi", name: str) -> None:
     @settings(max_examples=EXAMPLES, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))

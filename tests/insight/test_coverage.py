@@ -15,7 +15,7 @@ def holders(report: CoverageReport) -> dict[str, bool | None]:
     return {each.node: each.holds for each in report.nodes}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_waiting_brings_a_change_to_all_and_comes_back_when_they_have_it() -> None:
     async with fleet("a", "b", "c") as (a, b, c):
         before = time.time_ns()

@@ -109,6 +109,7 @@ async def test_a_status_names_what_no_node_can_decide(monkeypatch: pytest.Monkey
         await eventually(lambda: not a.status().concerns)
 
 
+@pytest.mark.long
 async def test_a_status_names_what_flaps_on_another_node() -> None:
     async with fleet("a", "b") as nodes:
         a, b = nodes

@@ -21,7 +21,7 @@ def told(node: Node, name: str) -> tuple[str, str | None]:
     return ("-", None) if convergence is None else (convergence.state, convergence.through)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_node_without_a_link_is_shown_as_reachable_through_one_that_hears_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

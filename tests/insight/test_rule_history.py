@@ -150,7 +150,7 @@ other_steps = st.tuples(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @given(st.lists(other_steps, max_size=14), st.data())
 @settings(max_examples=60)
 def test_a_revert_to_a_time_covers_parameters_alert_rules_silences_and_the_words_of_disablings(

@@ -5,7 +5,7 @@ import pytest
 from tests.fleet.processes import seconds_until
 from tests.network.hosts import are_linked, have, network
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 
 def test_a_link_local_address_with_its_zone() -> None:

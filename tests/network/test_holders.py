@@ -10,7 +10,7 @@ from tests.fleet.processes import seconds_until
 from tests.network.holders import HeldFleet, Judge, judged
 from tests.network.hosts import are_linked, network
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 NODES, LIMIT, SECONDS, RATE = (10, 3, 300.0, 200.0) if BUDGET == "nightly" else (3, 1, 3.0, 60.0)
 LEASE = 2.0

@@ -52,6 +52,7 @@ def speak_once(host: Host, endpoint: str, fleet: str) -> None:
         assert process.stdout.readline().strip() == "1", "it was answered"
 
 
+@pytest.mark.long
 def test_a_peer_that_spoke_once_is_not_live_and_holds_up_nothing() -> None:
     """Before: live for ever, and `converged` false for ever."""
     with network() as net:

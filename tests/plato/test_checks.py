@@ -185,7 +185,7 @@ def test_what_the_contract_does_not_know_is_ignored() -> None:
     assert read_tile(json.dumps(made).encode(), ROOM) == read_tile(json.dumps(tile_json()).encode(), ROOM)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_tile_may_hold_the_largest_content_and_numbers() -> None:
     made = tile_json("\0" * 2**20, author="", updated_at=MOST // 1_000_000, tags=[], position=None)
     made["metrics"]["counts"]["agent-a"] = MOST

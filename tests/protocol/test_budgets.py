@@ -21,7 +21,7 @@ HISTORIES = 3_000 if BUDGET == "nightly" else 20
 DEPTH = 6 if BUDGET == "nightly" else 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("lease", [3 * SECOND, 0])
 def test_never_more_than_the_limit_is_held_in_drawn_histories(lease: int) -> None:
     worlds = [history(seed, lease) for seed in range(HISTORIES)]
@@ -37,7 +37,7 @@ def test_never_more_than_the_limit_is_held_where_disks_lag() -> None:
     assert sum(world.taken for world in worlds) > HISTORIES
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("rule", ["is_sure", "_resumed", "_sure"])
 def test_each_rule_on_what_is_kept_back_is_needed(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     planted: dict[str, Callable[..., object]] = {
@@ -139,7 +139,7 @@ def lent_away() -> TinyWorld:
     return world
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("start", [fresh, lent_away])
 def test_all_histories_of_three_nodes_and_a_limit_of_two(start: Callable[[], TinyWorld]) -> None:
     assert explore(start(), DEPTH) > 400
@@ -155,7 +155,7 @@ def worlds(clocks: dict[str, int], limit: int, uses: int | None) -> int:
     return exhaust(world, uses, AMOUNTS, broken_off=len(clocks) == 2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_world_of_two_nodes_is_exhausted() -> None:
     assert worlds({"a": HALF, "b": -HALF}, 1, None) > 400
 
@@ -441,7 +441,7 @@ def test_a_planted_bug_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.undo()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("plant", [no_skew, returned_loans_stay_in_use, ends_of_loans_ignored], ids=lambda plant: plant.__name__)
 def test_a_planted_bug_is_found_in_the_world_that_is_exhausted(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)

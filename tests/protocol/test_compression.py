@@ -81,7 +81,7 @@ def test_another_size_than_was_said_is_refused(packed: bytes, size: int) -> None
         unpack(packed, size)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_bomb_is_refused_and_takes_no_more_memory_than_was_stated() -> None:
     bomb = zlib.compress(bytes(50_000_000), 9)
     tracemalloc.start()

@@ -34,7 +34,7 @@ MEMORY_FACTOR = 150
 """What a message may take while it is read, as a multiple of its size: the smallest cell is 3 bytes, and some 370 as objects."""
 
 
-@pytest.mark.slow
+@pytest.mark.long(by_day=["a forged length", "deep nesting", "tiny runs"])
 @pytest.mark.parametrize("name", hostile())
 def test_reading_takes_memory_in_proportion_to_the_bytes_read(name: str) -> None:
     data = hostile()[name]

@@ -104,7 +104,7 @@ def test_who_is_cut_off_goes_by_its_own_clock() -> None:
         assert 0 <= when + ahead - end < ROUND
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_hour_ahead_or_behind_changes_nothing_but_an_alarm() -> None:
     for wrong in (3600, -3600):
         fleet = Fleet(0, 1, 0, -1, wrong)
@@ -159,7 +159,7 @@ def test_a_clock_that_steps_back_freezes_nothing() -> None:
 # --- extending ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.long(by_day=["0-1"])
 @pytest.mark.parametrize("side", [0, 1])
 @pytest.mark.parametrize("writer", [0, 1])
 def test_an_extension_on_one_side_of_a_partition_wins_over_the_expiry_on_the_other(side: int, writer: int) -> None:
@@ -299,7 +299,7 @@ def test_a_removal_that_finds_no_room_is_tried_again() -> None:
     assert a.remove_expired() == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_thousands_are_removed_and_collected() -> None:
     fleet = Fleet(0, 0)
     a, b = fleet.nodes

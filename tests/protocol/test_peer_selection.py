@@ -88,7 +88,7 @@ def test_nearby_falls_with_the_square_of_the_distance(me: int) -> None:
         assert abs(drawn[other] / DRAWS - expected) < 4.5 * (expected / DRAWS) ** 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nearby_finds_those_that_stand_far_apart() -> None:
     """No place near them is taken, so they are weighed one by one."""
     points = [(0, 0), (1000, 0), (0, 2000), (-4000, -4000)]
@@ -146,7 +146,7 @@ def test_by_distance_asks_the_near_most_and_the_far_as_often_as_promised() -> No
     assert min(drawn[name] for name in range(4, 16)) >= 100
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_by_distance_without_any_distance_is_uniform() -> None:
     chance, drawn = SimRng(2), Counter[int]()
     for _ in range(DRAWS):

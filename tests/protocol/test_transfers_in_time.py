@@ -233,7 +233,7 @@ STALLED = Course((800, 0), rate=1200.0, delay=0.02, writes=steady(0.7, 1))
 """A reader with news that the sender has already, without evidence of that: it sent them again, and did not ask for the rest."""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=2000 if BUDGET == "nightly" else 3)
 @given(COURSES)
 @example(STALLED)

@@ -239,6 +239,7 @@ async def test_what_waits_and_what_was_told_survive_a_restart(receiver: Receiver
         assert node.actions.report().waiting == ()
 
 
+@pytest.mark.long
 @pytest.mark.processes
 async def test_a_killed_node_repeats_the_attempt_and_no_more_often_than_it_may(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -315,6 +316,7 @@ async def test_a_command_is_ended_at_its_timeout_with_all_of_its_group(tmp_path:
         await eventually(lambda: not any(is_alive(int(each)) for each in lines(file)))
 
 
+@pytest.mark.long
 @pytest.mark.processes
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 async def test_a_command_and_what_it_left_behind_end_with_the_node_and_it_runs_again(tmp_path: Path) -> None:
@@ -340,6 +342,7 @@ async def test_a_daemon_that_a_command_leaves_behind_neither_delays_nor_survives
         await eventually(lambda: not is_alive(int(lines(file)[0])))
 
 
+@pytest.mark.long
 @pytest.mark.processes
 async def test_one_at_once_for_each_constraint_and_several_in_all(tmp_path: Path) -> None:
     """A command that waits for a file of its constraint: those of others run meanwhile, a second of the same one does not."""
@@ -513,7 +516,7 @@ class Line:
 HISTORIES = st.lists(st.sampled_from([9.0, 1.0, 9.0, 1.0, "cut", "mend", "restart", "kill"]), min_size=1, max_size=12)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=200 if BUDGET == "nightly" else 4)
 @given(HISTORIES)
 @example([9.0, "kill", 1.0, "restart"])

@@ -153,7 +153,7 @@ BUSY: list[tuple[str, object]] = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_recording_is_bounded_and_goes_on_where_the_file_before_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,7 +358,7 @@ def write_hours(path: Path, hours: float) -> None:
             file.write(_framed(Ticked(5000)))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_day_of_100_variables_takes_at_most_20_seconds(tmp_path: Path) -> None:
     write_hours(tmp_path / "day.measurements", HOURS)
     (recording,) = read_recordings([str(tmp_path)])

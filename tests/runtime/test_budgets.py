@@ -191,7 +191,7 @@ async def test_a_budget_without_a_lease_is_used_up() -> None:
             await nodes["a"].budgets.acquire("tokens", timeout=0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_hold_in_a_block_is_renewed_and_one_that_cannot_be_is_told() -> None:
     async with fleet("a") as nodes:
         node = nodes["a"]

@@ -72,7 +72,7 @@ async def single() -> AsyncIterator[tuple[Node, Told]]:
         yield node, told
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_an_import_is_told_over_many_turns_of_the_loop_once_and_in_order() -> None:
     async with single() as (node, told):
         report = await node.import_state(to_json(much()))
@@ -85,7 +85,7 @@ async def test_an_import_is_told_over_many_turns_of_the_loop_once_and_in_order()
         assert len(told.events) == MANY
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_what_a_peer_sends_is_told_over_many_turns_too() -> None:
     async with fleet("forge", "anvil") as nodes, following(nodes[1]) as told:
         await nodes[0].import_state(to_json(much()))
@@ -169,7 +169,7 @@ async def test_stopping_tells_the_rest_before_the_events_end() -> None:
     assert [each.constraint for each in heard] == IDS
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_what_was_found_is_forgotten_at_once_though_the_change_is_told_later() -> None:
     async with single() as (node, told):
         last = IDS[-1]
@@ -193,7 +193,7 @@ async def test_what_was_found_is_forgotten_at_once_though_the_change_is_told_lat
         assert told.of(EventKind.CHANGED) == IDS
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_constraint_is_violated_only_after_it_was_added_and_once() -> None:
     async with single() as (node, told):
         await node.import_state(to_json(much()))
@@ -208,7 +208,7 @@ async def test_a_constraint_is_violated_only_after_it_was_added_and_once() -> No
         assert kinds == {id_: [EventKind.ADDED, EventKind.VIOLATED] for id_ in IDS}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_check_of_many_gives_others_their_turn() -> None:
     assert MANY > JUDGED_AT_ONCE
     async with single() as (node, told):

@@ -265,7 +265,7 @@ async def test_a_change_is_carried_to_as_many_as_the_fleet_is_large(peers: int) 
     assert sum(node.state_hash == me.state_hash for node in nodes) == min(peers, fanout(1 + peers))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_carrying_changes_keeps_to_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Something changes all the time."""
     me, nodes = GossipNode("me"), [GossipNode(f"n{number:02}") for number in range(20)]

@@ -53,7 +53,7 @@ async def until(events: AsyncIterator[Event], kind: EventKind) -> Event:
     raise AssertionError(f"the stream ended without {kind}")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_constraint_ends_on_five_nodes_within_one_round_though_their_clocks_differ() -> None:
     network = MemoryNetwork()
     nodes = [skewed(f"n{index}", ahead, network) for index, ahead in enumerate((-5, -2, 0, 3, 5))]
@@ -202,7 +202,7 @@ async def test_a_batch_takes_ends_and_labels_and_checks_them_first() -> None:
             await node.batch([RemoveConstraint(id="c")])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_what_expired_while_a_node_was_down_is_not_in_force_when_it_returns(tmp_path: Path) -> None:
     wall, settings = Wall(), msgspec.structs.replace(QUICK, store=str(tmp_path / "state.db"))
     async with Node(name="a", settings=settings, transport=MemoryNetwork().transport(), now=wall) as node:

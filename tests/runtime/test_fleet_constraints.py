@@ -128,7 +128,7 @@ async def test_the_settings_say_what_is_shared() -> None:
         assert a.reading_ids(name="power") == ["power/b"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_node_that_went_away_is_shown_with_its_last_reading_and_counts_as_missing_once_aged() -> None:
     network = MemoryNetwork()
     async with fleet("a", "b", network=network) as (a, b):

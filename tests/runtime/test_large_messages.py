@@ -70,7 +70,7 @@ async def test_a_bomb_is_refused_aloud_at_the_cost_of_unpacking_it(caplog: pytes
     await attacker.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_large_state_is_read_and_encoded_in_threads_and_told_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(change_feed, "SETTLED_AT_ONCE", 100)
     monkeypatch.setattr(exchange_rules, "READ_APART", 8 * 1024)

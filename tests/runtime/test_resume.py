@@ -71,7 +71,7 @@ async def test_a_burst_of_parts_counts_as_one_message_of_an_exchange(monkeypatch
     await blank.transport.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("full_begins", [False, True])
 async def test_an_exchange_that_failed_in_the_middle_goes_on_where_it_stopped(
     full_begins: bool, monkeypatch: pytest.MonkeyPatch

@@ -21,14 +21,14 @@ def problems_of(seed: int) -> list[str]:
     return world.problems
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3600 if BUDGET == "nightly" else 60)
 def test_kills_cuts_and_commands() -> None:
     for seed in range(HISTORIES):
         assert problems_of(seed) == [], f"seed {seed}"
 
 
-@pytest.mark.slow
+@pytest.mark.long(by_day=["bad0"])
 @pytest.mark.parametrize("bad", [{}, {"n0": 0}, {"n2": 30}])
 def test_without_faults_it_completes_or_stops_in_the_stage_of_the_violation(bad: Mapping[str, int]) -> None:
     world = RolloutWorld(5, faults=False, commands=False, bad=bad, seconds=80)
@@ -60,7 +60,7 @@ def _no_violations(state: ConstraintState, rollout: Rollout, nodes: Iterable[str
     return sight._replace(figures=msgspec.structs.replace(sight.figures, violations=0))
 
 
-@pytest.mark.slow
+@pytest.mark.long(by_day=["overlooks violations"])
 @pytest.mark.parametrize(
     ("mistake", "make"),
     [

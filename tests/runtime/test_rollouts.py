@@ -182,7 +182,7 @@ async def test_it_stops_where_somebody_changes_a_definition_and_cannot_go_on() -
         assert forge.constraints()[0].when == "v <= 5.0"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_count_of_violations_goes_on_after_a_restart() -> None:
     world = RolloutWorld(3, faults=False, commands=False, bad={"n0": 0}, seconds=0)
     world.run()
@@ -207,7 +207,7 @@ def reports_of(rollouts: NodeRollouts) -> list[StagedValue]:
     return rollouts._report_own()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_the_count_goes_on_with_the_store_of_a_node(tmp_path: Path) -> None:
     settings = msgspec.structs.replace(QUICK, name="forge", store=str(tmp_path / "forge.db"), labels={"zone": "a"})
     async with Node(settings=settings, transport=MemoryNetwork().transport()) as forge:

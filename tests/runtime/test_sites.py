@@ -65,7 +65,7 @@ async def test_a_change_reaches_all_sites_and_status_shows_who_speaks() -> None:
         await eventually(lambda: same(nodes) and all(node.status().converged for node in nodes.values()))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_few_nodes_send_to_another_site() -> None:
     async with sites(MemoryNetwork(), **TWO) as nodes:
         loops = {name: node._runtime.exchanges for name, node in nodes.items()}
@@ -114,7 +114,7 @@ async def test_a_fleet_without_sites_shows_none() -> None:
         assert nodes["a"].metrics.report().sent_away_bytes == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_blank_node_of_a_new_site_joins_and_is_spoken_with() -> None:
     network = MemoryNetwork()
     async with sites(network, **TWO) as nodes:
@@ -163,7 +163,7 @@ async def test_a_wait_for_all_asks_the_other_sites_too() -> None:
         assert (report.met, report.have) == (True, len(TWO))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_evidence_of_other_sites_does_not_hold_up_agreement() -> None:
     """A stand-in of another site is heard once in a while: it is no live peer of which nothing is heard for long."""
     async with sites(MemoryNetwork(), **TWO) as nodes:

@@ -206,6 +206,7 @@ def test_a_call_in_progress_ends_when_another_thread_stops_the_node() -> None:
     assert [str(each) for each in found] == ["the node was stopped during the call"]
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_a_node_that_is_not_stopped_is_stopped_at_the_exit_of_the_interpreter(tmp_path: Path) -> None:
     program = """

@@ -99,7 +99,7 @@ def reboot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None
 # --- told ----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_every_node_of_twenty_shows_a_violation_with_its_values_and_its_end() -> None:
     network = MemoryNetwork()
     async with AsyncExitStack() as stack:
@@ -125,7 +125,7 @@ async def test_every_node_of_twenty_shows_a_violation_with_its_values_and_its_en
         assert [shown(node, "speed", "n07").violated for node in nodes] == [False] * 20
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_the_last_state_is_told_after_flapping_and_few_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     async with fleet("a", "b") as [a, b]:
         batches, began = batches_of(a, monkeypatch), time.monotonic()
@@ -228,7 +228,7 @@ async def test_turns_while_writes_are_refused_are_told_after() -> None:
         await eventually(lambda: (state(b, "x", "a"), state(b, "y", "a")) == (VerdictState.VIOLATED, VerdictState.HOLDS))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_thousand_turns_are_one_transaction_and_ten_thousand_leave_turns_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     async with fleet("a", settings=msgspec.structs.replace(QUICK, gossip_every=60.0)) as [a]:
         for number in range(2_500):

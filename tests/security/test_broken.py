@@ -456,7 +456,7 @@ def test_of_two_rows_of_a_revoked_key_the_one_that_the_operator_saw_stands() -> 
         assert sorted(b.state.constraints) == ["before"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_key_with_any_number_of_lives_can_be_revoked() -> None:
     a, b = node("a"), node("b")
     credentials = FastCredentials("m", "member")

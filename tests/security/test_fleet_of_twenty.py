@@ -24,7 +24,7 @@ from tests.fleet.processes import NodeProcess, processes, seconds_until
 
 from .fleets import Fleet
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 NODES = 20 if BUDGET == "nightly" else 3
 KILLED = max(1, NODES // 4)

@@ -147,7 +147,7 @@ def plant_of_last_month(tmp_path: Path) -> Fleet:
     return Fleet(tmp_path / "plant", age=20 * 86_400)
 
 
-@pytest.mark.slow
+@pytest.mark.long(by_day=["of_another_fleet-peer", "over_plain_tcp-peer"])
 @pytest.mark.parametrize("role", ["peer", "router"])
 @pytest.mark.parametrize("stranger", [without_certificate, self_made, of_another_fleet, expired, over_plain_tcp])
 async def test_a_stranger_gets_nothing(
@@ -175,6 +175,7 @@ async def test_a_stranger_gets_nothing(
         await members.network.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("role", ["peer", "router"])
 async def test_strangers_do_not_keep_members_from_linking(members: Members, role: str) -> None:
     """150 connections that say nothing, 50 that say anything, and 200 tokens of a session without a certificate."""
@@ -324,6 +325,7 @@ async def test_an_expired_certificate_is_told_as_such(plant_of_last_month: Fleet
     await members.network.close()
 
 
+@pytest.mark.long
 async def test_a_seed_without_an_identity_is_told_as_such(plant: Fleet) -> None:
     network = Network("zenoh")
     plain = await network.join("plain")
@@ -333,6 +335,7 @@ async def test_a_seed_without_an_identity_is_told_as_such(plant: Fleet) -> None:
     await network.close()
 
 
+@pytest.mark.long
 async def test_a_link_ends_with_its_certificate(tmp_path: Path) -> None:
     plant = Fleet(tmp_path / "plant")
     members = Members(plant)

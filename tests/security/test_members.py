@@ -304,7 +304,7 @@ def test_no_lie_of_a_member_spoils_the_row_of_another(lie: Lie) -> None:
         fleet.check()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_lies_together_leave_the_honest_in_agreement(seed: int) -> None:
     fleet = LyingFleet(seed)
     for _ in range(80):
@@ -313,7 +313,7 @@ def test_all_lies_together_leave_the_honest_in_agreement(seed: int) -> None:
     fleet.check()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_removed_definition_comes_back_while_removals_are_dropped(seed: int) -> None:
     fleet = LyingFleet(seed)
     for _ in range(80):

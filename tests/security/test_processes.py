@@ -34,6 +34,7 @@ def finding(node: NodeProcess, check: str) -> dict[str, str]:
     return next(each for each in node.get("diagnosis")["findings"] if each["check"] == check)
 
 
+@pytest.mark.long
 def test_three_roles_agree_and_say_how_they_link(trio: list[NodeProcess]) -> None:
     _, client, peer = trio
     client.run("add", "max_speed", "--when", "speed_mps <= 1.5")
@@ -46,6 +47,7 @@ def test_three_roles_agree_and_say_how_they_link(trio: list[NodeProcess]) -> Non
     assert finding(peer, "seeds")["level"] == "ok"
 
 
+@pytest.mark.long
 def test_a_stolen_machine_is_revoked(plant: Fleet) -> None:
     """What an operator does: revoke, look at what it wrote, undo. The node is told, ends, and finds no way back."""
     with processes(plant.root.fleet) as start:
@@ -81,6 +83,7 @@ def test_a_name_that_is_not_the_own_is_refused(plant: Fleet) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.long
 def test_a_refused_node_runs_alone_and_says_why_once(plant: Fleet, tmp_path: Path) -> None:
     """Zenoh opens without an error, and tells of no refusal."""
     other = Fleet(tmp_path / "other", plant.root.fleet)

@@ -94,7 +94,7 @@ def ends(node: Node) -> int:
 # --- renewal --------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_certificates_renew_themselves_for_a_year_and_no_life_ends(fleets: Fleets) -> None:
     """Steps of two days, with a count on each: nothing is lost, and no certificate comes near its end."""
     await fleets.start("forge", "operator")
@@ -144,7 +144,7 @@ async def test_without_an_operator_the_node_says_so_and_tries_again(fleets: Flee
     assert ends(lathe) - fleets.now == 30 * DAY
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_the_pause_of_a_retry_fits_the_time_for_which_both_roots_are_accepted(fleets: Fleets) -> None:
     forge, lathe = await fleets.start("forge", "operator"), await fleets.start("lathe")
     await eventually(lambda: "forge" in lathe.certificates.members())
@@ -170,7 +170,7 @@ async def test_files_that_a_person_copied_are_used_without_a_restart(fleets: Fle
     assert ends(lathe) - fleets.now == 30 * DAY
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_an_operator_warns_of_the_end_of_its_issuing_certificate(fleets: Fleets) -> None:
     forge = await fleets.start("forge", "operator")
     assert "issuer" not in findings(forge)
@@ -264,7 +264,7 @@ async def test_the_root_is_replaced_while_the_fleet_runs(fleets: Fleets) -> None
     await eventually(lambda: forge.status().satisfied == 1 and agreed(both))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_new_life_under_the_new_root_reaches_a_node_that_never_heard_of_it(fleets: Fleets) -> None:
     """The row and the statement that proves it come in one message."""
     await fleets.start("forge", "operator")
@@ -295,7 +295,7 @@ async def test_a_new_life_under_the_new_root_reaches_a_node_that_never_heard_of_
     assert len(load_identity(Path(lathe.settings.identity), fleets.now).roots) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_node_that_missed_a_rotation_joins_again_with_its_key_in_its_folder(
     fleets: Fleets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -200,7 +200,7 @@ def test_of_two_operators_who_revoke_each_other_the_earlier_certificate_stays_ev
     assert fleet["b"].revoked_by == "a"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_random_revocations_end_the_same_everywhere() -> None:
     for seed in range(300 if BUDGET == "nightly" else 3):
         rng = random.Random(seed)

@@ -19,7 +19,7 @@ from tests.runtime.fleet import QUICK, agreed, eventually
 from .fleets import Fleet
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_an_observer_judges_and_counts_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     plant, network = Fleet(tmp_path / "plant"), MemoryNetwork()
 

@@ -239,6 +239,7 @@ def nothing_forged(node: Node, written: dict[str, str], counted: int) -> bool:
     return known and lives <= {"forge", "anvil"} and node.status().satisfied <= counted and not node.status().violations
 
 
+@pytest.mark.long(by_day=["Reordered"])
 @pytest.mark.parametrize("kind", LIES)
 async def test_a_router_that_lies_changes_nothing_and_agreement_comes(tmp_path: Path, kind: type[Lie]) -> None:
     lie = kind(Random(7))

@@ -258,7 +258,7 @@ def test_recorded_messages_of_any_time_and_fleet_change_nothing() -> None:
     assert (a.state_hash, c.alarms) == (before, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_rows_of_one_writer_are_found_and_settle_on_one() -> None:
     for seed in range(20):
         rng = random.Random(seed)

@@ -90,6 +90,7 @@ async def uncertified(plant: Fleet, endpoint: str) -> AsyncIterator[Stranger]:
             await asyncio.to_thread(stranger.close)
 
 
+@pytest.mark.long
 async def test_a_node_of_the_released_package_changes_nothing(plant: Fleet, tmp_path: Path) -> None:
     """0.1.0: `node --name evil --connect VICTIM`, and all constraints were removed and all nodes retired, and ended for good."""
     other = Fleet(tmp_path / "other", FLEET)
@@ -110,6 +111,7 @@ async def test_a_node_of_the_released_package_changes_nothing(plant: Fleet, tmp_
         assert anvil.constraint_ids() == ["speed"]
 
 
+@pytest.mark.long
 async def test_a_token_in_the_name_of_a_node_does_not_end_it(plant: Fleet) -> None:
     """0.1.0: one token of an earlier session with the name of a node ended it, also after each restart."""
     async with pair(plant) as (forge, anvil), uncertified(plant, forge.status().endpoints[0]) as stranger:
@@ -146,6 +148,7 @@ async def seconds_of_a_change(forge: Node, anvil: Node) -> float:
     return took
 
 
+@pytest.mark.long
 async def test_names_by_the_thousand_are_not_heard_of(plant: Fleet) -> None:
     """Tokens of 65,536 names (nightly; 500 by default) stay in the process of the stranger."""
     async with pair(plant) as (forge, anvil), uncertified(plant, forge.status().endpoints[0]) as stranger:
@@ -171,6 +174,7 @@ async def test_no_node_connects_where_a_stranger_says(plant: Fleet) -> None:
     trap.close()
 
 
+@pytest.mark.long
 async def test_random_bytes_and_forged_messages_are_dropped(plant: Fleet) -> None:
     """On the port, before and after a handshake without a certificate; and forged requests on each key of the fleet."""
     draw = random.Random(7)
@@ -213,6 +217,7 @@ for _ in range(40):
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is there on Linux only")
 async def test_a_flood_of_handshakes_keeps_no_member_out(plant: Fleet, caplog: pytest.LogCaptureFixture) -> None:
     """40 threads of another address open connections without a certificate, as fast as they can.
@@ -254,6 +259,7 @@ async def test_a_second_node_of_a_live_name_ends_and_says_why(plant: Fleet) -> N
         assert any(each.check == "name" and each.level != "ok" for each in anvil._runtime.diagnosis.look().findings)
 
 
+@pytest.mark.long
 async def test_a_seed_that_is_a_stranger_gets_nothing(plant: Fleet, tmp_path: Path) -> None:
     """A listener at the address of a seed: plain, and with a certificate of its own making in the names of the fleet."""
     other = Fleet(tmp_path / "other", FLEET)
@@ -306,6 +312,7 @@ async def test_a_member_moves_nothing_outside_of_the_keys_of_the_fleet(plant: Fl
             await asyncio.to_thread(guest.close)
 
 
+@pytest.mark.long
 def test_what_the_port_tells_a_stranger(tmp_path: Path) -> None:
     """The certificate of the node, as each TLS server shows its own: name, fleet and role of this node, and of no other.
 

@@ -47,7 +47,7 @@ def test_plain_nodes_are_accepted_by_nodes_with_an_identity_only() -> None:
     assert NodeSettings(accept_plain=True, identity="plant/forge").links == "mixed"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_nodes_of_each_kind_link_to_one_that_accepts_both(network: Network, plant: Fleet) -> None:
     plain = await join(network, "plain")
     other = await join(network, "other", seed=plain)
@@ -160,7 +160,7 @@ class Changing:
 NAMES = ("forge", "anvil", "lathe", "tongs") if BUDGET == "nightly" else ("forge", "anvil", "lathe")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_plain_fleet_gets_identities_node_by_node_and_loses_nothing(
     plant: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

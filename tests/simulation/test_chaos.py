@@ -45,7 +45,7 @@ print(hashlib.sha256(msgspec.json.encode(list(outcome.steps))).hexdigest(), outc
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_drawn_definitions_have_every_field() -> None:
     added = [step for step in Chaos(5, operations=120).run().steps if isinstance(step, Add)]
     plain = Add(number=0, node="a", id="x")
@@ -53,7 +53,7 @@ def test_the_drawn_definitions_have_every_field() -> None:
         assert any(getattr(each, name) != getattr(plain, name) for each in added), name
 
 
-@pytest.mark.slow
+@pytest.mark.long(by_day=["False"])
 @pytest.mark.parametrize("signed", [False, True])
 def test_nothing_goes_wrong(signed: bool) -> None:
     tally, found = search_seeds(FIRST_SEED, HISTORIES, signed=signed)
@@ -69,7 +69,7 @@ def test_nothing_goes_wrong(signed: bool) -> None:
         assert len(tally.never_written()) < len(WRITES) / 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("signed", [False, True])
 def test_nothing_goes_wrong_on_slow_and_half_broken_links(signed: bool) -> None:
     """Each history ends with all nodes equal within the bound on time, by themselves."""
@@ -80,7 +80,7 @@ def test_nothing_goes_wrong_on_slow_and_half_broken_links(signed: bool) -> None:
         assert tally.never_fired() == tally.never_written() == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("sites", "network", "signed"), [(3, False, False), (2, True, True)])
 def test_nothing_goes_wrong_in_fleets_with_sites(sites: int, network: bool, signed: bool) -> None:
     """Sites are cut off and restart, their speakers are killed, and nodes move; then all are equal within the bound on time."""
@@ -92,7 +92,7 @@ def test_nothing_goes_wrong_in_fleets_with_sites(sites: int, network: bool, sign
         assert tally.never_fired() == tally.never_written() == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("signed", [False, True])
 def test_never_more_than_the_limit_of_a_budget_is_held(signed: bool) -> None:
     """Leased and not, with limits moved, nodes lost, restarted from old stores and retired, and clocks apart within the bound."""
@@ -103,7 +103,7 @@ def test_never_more_than_the_limit_of_a_budget_is_held(signed: bool) -> None:
         assert tally.never_fired() == tally.never_written() == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_history_with_budgets_replays_from_its_steps() -> None:
     outcome = Chaos(5, operations=REPLAYED, budgets=True).run()
     assert outcome.violation is None
@@ -112,7 +112,7 @@ def test_a_history_with_budgets_replays_from_its_steps() -> None:
     assert not any(isinstance(step, Budget) for step in Chaos(5, operations=40).run().steps)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_history_with_sites_replays_from_its_steps() -> None:
     outcome = Chaos(5, operations=REPLAYED, sites=3).run()
     assert outcome.violation is None
@@ -121,7 +121,7 @@ def test_a_history_with_sites_replays_from_its_steps() -> None:
     assert not any(isinstance(step, Describe) for step in Chaos(5, operations=40).run().steps)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_history_of_the_network_replays_from_its_steps_and_its_faults_come_about() -> None:
     outcome = Chaos(5, operations=REPLAYED, network=True).run()
     assert outcome.violation is None
@@ -154,6 +154,7 @@ def test_histories_have_five_nodes_and_more() -> None:
         assert len({member.name for member in chaos.members}) == len(chaos.members)
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_the_same_seed_gives_the_same_history_whatever_hashes_are() -> None:
     """Byte for byte, in processes in which sets and dicts of texts iterate in another order."""
@@ -215,7 +216,7 @@ def test_a_write_that_changes_nothing_has_not_come_about() -> None:
     assert all(kinds(step, []) in ([], ["increment known already"]) for step in outcome.steps if isinstance(step, Write))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_history_has_some_kinds_of_faults_only() -> None:
     """Else each would hide what only shows without the others."""
     fired = [Chaos(seed, operations=40).run().fired for seed in range(8)]

@@ -38,7 +38,7 @@ def test_the_same_seed_gives_the_same_plan() -> None:
     assert planned(SLOW_LINK) == planned(SLOW_LINK)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("routers", [0, 3])
 def test_more_nodes_never_cost_less(routers: int) -> None:
     plans = [planned(PlannedFleet(nodes=nodes, routers=routers, constraints=5, gossip_every=1.0)) for nodes in (5, 20, 60)]
@@ -166,7 +166,7 @@ def test_constants_are_those_of_the_node() -> None:
     assert ROUTED.keep_alive == ROUTED_LEASE / KEEP_ALIVES
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_more_rows_than_are_measured_are_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = PlannedFleet(nodes=90, constraints=5, gossip_every=5.0)
     whole = planned(fleet)
@@ -175,7 +175,7 @@ def test_more_rows_than_are_measured_are_in_proportion(monkeypatch: pytest.Monke
     assert planned(fleet)["change_bytes"] == pytest.approx(whole["change_bytes"], rel=0.2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_few_peers_are_recent_in_a_large_fleet(monkeypatch: pytest.MonkeyPatch) -> None:
     if BUDGET != "nightly":
         monkeypatch.setattr(planning, "MOST_CHANGES", 2)

@@ -144,6 +144,7 @@ def _no_hashes_from_before() -> Iterator[None]:
     forget_hashes()
 
 
+@pytest.mark.long(by_day=["delta_applied_in_parts", "expiry_by_local_clock", "removal_ignored"])
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_a_planted_bug_is_found_and_shrunk(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     find_and_shrink(plant, PLANTS[plant], monkeypatch)

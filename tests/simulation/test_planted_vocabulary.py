@@ -161,6 +161,14 @@ PLANTS: dict[Plant, Search] = {
 """Each with histories in which it is found soon: those of the search by default."""
 
 
+@pytest.mark.long(
+    by_day=[
+        "filter_page_left_out",
+        "reading_with_the_time_of_the_clock",
+        "sketch_named_by_who_came_first",
+        "value_from_the_future_grows",
+    ]
+)
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_a_planted_bug_is_found_and_shrunk(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     find_and_shrink(plant, PLANTS[plant], monkeypatch)

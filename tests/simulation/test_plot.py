@@ -83,7 +83,7 @@ def test_the_svg_has_the_curves_where_the_samples_are() -> None:
     assert {"known, %", "sent per node, kB", "virtual time, s", "100", "8", "4", "2", "0"} <= set(texts(svg))
 
 
-@pytest.mark.slow
+@pytest.mark.long(by_day=["points0-#1f6feb"])
 @pytest.mark.parametrize(("points", "colour"), [(KNOWN_POINTS, drawing.KNOWN), (SENT_POINTS, drawing.SENT)])
 def test_the_png_has_the_curves_where_the_samples_are(points: list[Point], colour: str) -> None:
     image = png_of(draw(report()))
@@ -95,7 +95,7 @@ def test_the_png_has_the_curves_where_the_samples_are(points: list[Point], colou
     assert colour_at(image, ((x + end_x) / 2, (y + end_y) / 2)) == ImageColor.getrgb(colour)  # between two samples
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("partition", [None, PARTITION])
 def test_the_band_is_there_if_there_was_a_partition(partition: tuple[int, int] | None) -> None:
     picture = draw(report(partition))
@@ -108,7 +108,7 @@ def test_the_band_is_there_if_there_was_a_partition(partition: tuple[int, int] |
     assert [colour_at(image, place) for place in BESIDE_PARTITION] == [WHITE] * 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("samples", [0, 1])
 def test_a_run_that_did_not_get_to_its_partition_is_drawn_without(samples: int) -> None:
     picture = draw(report(PARTITION, samples=samples))
@@ -123,7 +123,7 @@ def test_a_partition_that_was_not_over_reaches_to_the_end() -> None:
     assert [float(band["x"]) + float(band["width"]) for band in bands] == [740.0, 740.0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nothing_is_cut_off_where_figures_are_long() -> None:
     samples = (Sample(900 * SECOND_NS, 0.5, 10, 10**12), Sample(3600 * SECOND_NS, 0.99, 10, 123_456_789 * 10**7))
     scenario = Scenario(10_000, seed=2**63 - 1, loss=0.999)
@@ -178,6 +178,7 @@ def test_bold_text_is_darker() -> None:
     assert sum(ImageChops.invert(bold).tobytes()) > 1.2 * sum(ImageChops.invert(light).tobytes())
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_only_writing_a_png_loads_pillow() -> None:
     rooms = Path(drawing.__file__).parent.glob("*.py")

@@ -27,7 +27,7 @@ def test_a_schedule_needs_the_least_number_of_rounds(count: int) -> None:
     assert all(len(node.state.constraints) == count for node in simulation.nodes)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_chance_needs_hardly_more() -> None:
     rounds = [an_item_each(Simulation(32, seed, choice=Uniform(32))).run_until_converged(20) for seed in range(9)]
     assert median(each or 99 for each in rounds) <= math.ceil(math.log(32, 3)) + 2
@@ -80,7 +80,7 @@ def test_large_states_travel_in_parts() -> None:
     assert len(simulation.node("n2").state.constraints) == 1000
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_history() -> None:
     runs = [an_item_each(Simulation(40, 4, loss=0.2, encoded=True)) for _ in range(2)]
     for _ in range(6):
@@ -93,7 +93,7 @@ def test_the_same_seed_gives_the_same_history() -> None:
     assert other.stats != runs[0].stats
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_links_between_neighbours_cost_less() -> None:
     points = hexagon(91)
 

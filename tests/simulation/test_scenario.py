@@ -14,7 +14,7 @@ def run(scenario: Scenario) -> Report:
     return running.report()
 
 
-@pytest.mark.slow
+@pytest.mark.long(by_day=["uniform"])
 @pytest.mark.parametrize("choice", ["uniform", "nearby", "schedule"])
 def test_a_fleet_settles(choice: str) -> None:
     report = run(Scenario(30, seed=1, choice=choice))
@@ -42,7 +42,7 @@ def test_a_fleet_settles_under_all_of_it() -> None:
     assert report.samples[-1].states == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_report() -> None:
     scenario = Scenario(15, seed=4, loss=0.2, churn_per_minute=20)
     assert run(scenario) == run(scenario)

@@ -64,7 +64,7 @@ def costs(made: World, warm: int, quiet: int, changes: int) -> tuple[float, floa
     return rest, rest_all, news - rest, news_all - rest_all
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bytes_between_sites_do_not_grow_with_the_nodes_in_them() -> None:
     large, changes = (20, 8) if BUDGET == "nightly" else (15, 4)
     few, many = (costs(fleet(3, each), warm=8, quiet=changes, changes=changes) for each in (5, large))
@@ -119,7 +119,7 @@ def test_sites_agree_though_none_of_their_speakers_reach_the_other() -> None:
     assert know(made, "gate")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(200 if BUDGET == "nightly" else 2))
 def test_any_views_of_who_failed_agree_in_the_end(seed: int) -> None:
     """Each node holds others for failed that are not, even all of them: nodes agree, and so do their views of the speakers."""
@@ -185,7 +185,7 @@ def test_a_blank_node_of_a_new_site_joins() -> None:
     assert all("s9" in made.sites_of(actor).others for name, actor in made.actors.items() if name != "new")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_scenario_with_sites_settles_and_counts_what_passes_between_them() -> None:
     runs = []
     for sites in (1, 5):

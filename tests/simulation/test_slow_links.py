@@ -40,7 +40,7 @@ def content(made: World) -> int:
     return travelling(made.fleet.nodes["a"].delta_since(VectorClock()))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("quality", [SATELLITE, MODEM, NARROW, replace(SATELLITE, bandwidth=8000)], ids=str)
 def test_6000_constraints_reach_a_blank_node(quality: Quality) -> None:
     made = world(quality, 6000)
@@ -55,7 +55,7 @@ def test_6000_constraints_reach_a_blank_node(quality: Quality) -> None:
     assert took <= 1.3 * least + 12 * way + 5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_2000_constraints_reach_a_blank_node_where_half_of_the_messages_are_lost() -> None:
     """By chance some take long, so the means of some seeds count."""
     times, shares = list[float](), list[float]()
@@ -70,7 +70,7 @@ def test_2000_constraints_reach_a_blank_node_where_half_of_the_messages_are_lost
     assert mean(times) <= 200
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_news_of_any_node_passes_a_transfer_over_a_slow_link() -> None:
     """c is well linked. The blank node is b, behind 9.6 kbit/s: what it writes, and what c writes, is soon where it can be read."""
     quality = Quality(latency_ns=SECOND // 100)

@@ -114,6 +114,7 @@ async def publishing(publish: Callable[..., Any], topic: str, content: bytes | s
     await soon(repeated)
 
 
+@pytest.mark.long
 @pytest.mark.processes
 async def test_values_before_and_after_a_restart_of_the_broker(broker: Broker) -> None:
     fields = {"robot_{1}.charge": "battery.charge", "speed": {"path": "speed", "unknown": [-1], "scale": 0.001}}
@@ -265,6 +266,7 @@ def publish_packet(topic: str, content: bytes) -> bytes:
     return bytes([0x30, len(body)]) + body
 
 
+@pytest.mark.long
 @pytest.mark.processes
 async def test_a_flood_is_bounded_and_its_last_value_counts(broker: Broker) -> None:
     """Values are dropped by the rule of the reader and counted; the memory that waits is that of one value a variable."""

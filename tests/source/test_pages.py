@@ -244,6 +244,7 @@ def node_of(settings: NodeSettings, *, on_zenoh: bool) -> Node:
     return Node(settings=settings) if on_zenoh else Node(settings=settings, transport=MemoryNetwork().transport())
 
 
+@pytest.mark.long(by_day=["1", "13"])
 @pytest.mark.parametrize("block", SOURCE_BLOCKS, ids=range(len(SOURCE_BLOCKS)))
 async def test_a_node_reads_by_the_tables_of_a_block(block: str, world: World, capsys: pytest.CaptureFixture[str]) -> None:
     """Each field of each table gets a value."""
@@ -273,6 +274,7 @@ async def test_a_node_reads_by_the_tables_of_a_block(block: str, world: World, c
         await soon(lambda: finding(node).level == "ok")
 
 
+@pytest.mark.long(by_day=["4"])
 @pytest.mark.parametrize("block", ACTION_BLOCKS, ids=range(len(ACTION_BLOCKS)))
 async def test_the_actions_of_a_block_are_done(block: str, world: World) -> None:
     """Each tells a violation at its place."""
@@ -356,6 +358,7 @@ async def test_the_reasons_on_the_page_are_those_of_a_node(world: World) -> None
         await soon(lambda: why_unknown(node, "charged") is None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", ["robots", "gateways"])
 def test_the_commands_of_a_page_are_run(page: str, world: World, capsys: pytest.CaptureFixture[str]) -> None:
     """A node by the first block of the page, its constraints, and a program that obeys them."""

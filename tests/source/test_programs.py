@@ -51,6 +51,7 @@ async def test_the_node_exporter_is_scraped_over_its_restart() -> None:
             await soon(lambda: finding(node).level == "ok")
 
 
+@pytest.mark.long
 async def test_a_node_reads_the_metrics_of_another_over_its_restart(tmp_path: Path) -> None:
     """With a token. The counters of the other begin again at 0, which is no rate below 0."""
     port, secret, token = free_port(), "r" * 16, tmp_path / "token"
@@ -91,6 +92,7 @@ async def test_a_node_reads_the_metrics_of_another_over_its_restart(tmp_path: Pa
             await soon(lambda: "peer (it answers 401)" in finding(node).what)
 
 
+@pytest.mark.long(by_day=["check_dummy-flags3-None", "check_load-flags0-p_load1"])
 @pytest.mark.parametrize(
     ("plugin", "flags", "variable"),
     [
@@ -202,6 +204,7 @@ def test_what_a_source_says_is_shown_before_it_counts(tmp_path: Path, capsys: py
     assert "has no source 'x': there is good, bad" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_wrong_path_is_shown_with_those_that_are_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, growing = tmp_path / "node.toml", tmp_path / "growing"
     growing.write_text('{"line": {"speed": 1.5, "mode": "auto"}}\nno\n{"line": {"speed": 2.5, "mode": "auto"}}\n')

@@ -66,6 +66,7 @@ async def publishing(put: Callable[[str, bytes], None], key: str, content: bytes
     await soon(repeated)
 
 
+@pytest.mark.long
 async def test_values_on_the_session_of_the_node_over_a_restart_of_the_publisher() -> None:
     tables: list[dict[str, Any]] = [
         {"name": "json", "kind": "zenoh", "keys": ["plant/*/state"], "fields": {"speed_{1}": "v"}, "max_age": 1},
@@ -105,6 +106,7 @@ async def test_the_subscription_goes_on_in_a_new_session_of_the_node() -> None:
             await node._runtime.transport.reopen()
 
 
+@pytest.mark.long
 async def test_a_node_at_the_router_of_robots() -> None:
     """As with `rmw_zenoh`: the robot's programs and the node connect to a router. It is started again in the middle."""
     endpoint = f"tcp/127.0.0.1:{free_port()}"

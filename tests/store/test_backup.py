@@ -35,7 +35,7 @@ def test_a_backup_of_a_store_in_use_is_its_last_commit_in_one_private_file(tmp_p
     assert reopened(tmp_path / "a.db") == account(rows)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_commits_go_on_while_backups_are_made_and_each_backup_is_one_of_them(tmp_path: Path) -> None:
     store, rows, changes = written(tmp_path / "a.db")
     states = {rows.state_hash}

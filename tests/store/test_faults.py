@@ -101,7 +101,7 @@ def commit(store: Store, changes: Changes, path: Path, fault: Fault, may_be: lis
     changes.done(batch)
 
 
-@pytest.mark.slow
+@pytest.mark.long(by_day=["disk I/O error-after it took effect"])
 @pytest.mark.parametrize("after", [False, True], ids=["before it took effect", "after it took effect"])
 @pytest.mark.parametrize("message", ERRORS)
 def test_every_call_failing_in_turn_leaves_a_committed_state_and_loses_nothing(tmp_path: Path, message: str, after: bool) -> None:

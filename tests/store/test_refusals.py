@@ -284,6 +284,7 @@ def test_a_read_only_disk_is_told(small_disk: Path) -> None:
     assert reopened(path) == account(rows)
 
 
+@pytest.mark.long
 def test_a_path_without_permission_is_told(tmp_path: Path) -> None:
     """In a process that gave its rights away, for root has them all."""
     tmp_path.chmod(0o500)

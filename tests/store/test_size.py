@@ -25,7 +25,7 @@ def churn(store: Store, rows: Rows, changes: Changes) -> None:
     changes.done(taken(changes))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_store_levels_off_however_often_the_same_ids_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHECKPOINT_PAGES", 20)
     store, rows = open_store(tmp_path / "a.db"), Rows()

@@ -37,7 +37,7 @@ def used_bytes(folder: Path) -> int:
     return max(used)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_what_a_fleet_keeps_levels_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the same, the second time with the stores of the first: in them, what was freed is used again."""
     boot(monkeypatch, tmp_path / "run")

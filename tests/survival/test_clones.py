@@ -99,6 +99,7 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         await other.stop()
 
 
+@pytest.mark.long(by_day=["True"])
 @pytest.mark.parametrize("with_marker", [True, False])
 async def test_an_image_taken_while_the_node_runs_has_a_life_of_its_own(scene: Scene, *, with_marker: bool) -> None:
     original = await scene.lived()
@@ -149,6 +150,7 @@ async def test_the_clone_of_a_virtual_machine_with_disk_and_memory_is_told_by_it
     assert scene.watch.conflicts == []
 
 
+@pytest.mark.long
 async def test_three_clones_of_one_image_and_no_original(scene: Scene) -> None:
     """A golden image with a store on it by mistake: none of the copies is the life in it, and all that they write arrives."""
     original = await scene.lived()

@@ -129,6 +129,7 @@ async def test_a_full_disk_refuses_writes_and_nothing_else_and_is_over_when_ther
     assert pair.watch.conflicts == []
 
 
+@pytest.mark.long
 async def test_so_does_one_that_becomes_read_only(pair: Pair, disk: SmallDisk) -> None:
     a = await pair.start()
     await pair.add(a, "before")
@@ -149,6 +150,7 @@ async def test_so_does_one_that_becomes_read_only(pair: Pair, disk: SmallDisk) -
     assert pair.watch.conflicts == []
 
 
+@pytest.mark.long
 async def test_killed_while_the_disk_is_full_it_reuses_no_dot_of_what_it_had_said(pair: Pair, disk: SmallDisk) -> None:
     """A write that the full disk refuses half-way is in memory, and may be told. Restarted without it, on the same boot, the node
     must not give its number to another write.

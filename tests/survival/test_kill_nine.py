@@ -125,6 +125,7 @@ class Trial:
         self.look_at_what_it_left()
 
 
+@pytest.mark.long
 @pytest.mark.processes
 async def test_what_was_acknowledged_is_there_once_after_every_kill(tmp_path: Path) -> None:
     settings = NodeSettings(name="other", listen=("tcp/127.0.0.1:0",))

@@ -153,6 +153,7 @@ async def scene(directory: Path) -> AsyncIterator[Scene]:
         yield made
 
 
+@pytest.mark.long(by_day=["stopped-whole"])
 @pytest.mark.parametrize("cuts", [[], [1, 0, 2, 3, 1, 2]], ids=["whole", "cut off several times"])
 @pytest.mark.parametrize("stopped", [True, False], ids=["stopped", "cut off"])
 async def test_a_node_that_was_away_gets_a_sync_and_revives_nothing(
@@ -190,6 +191,7 @@ async def test_a_node_that_was_away_gets_a_sync_and_revives_nothing(
     assert fleet.watch.conflicts == []
 
 
+@pytest.mark.long
 async def test_a_sync_that_breaks_every_time_is_resumed_where_it_broke_while_the_state_moves_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +222,7 @@ async def test_a_sync_that_breaks_every_time_is_resumed_where_it_broke_while_the
         assert fleet.watch.conflicts == []
 
 
+@pytest.mark.long
 async def test_a_sync_that_never_completes_changes_nothing_also_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     boot(monkeypatch, tmp_path / "run")
     async with scene(tmp_path) as fleet:

@@ -95,6 +95,7 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         await other.stop()
 
 
+@pytest.mark.long(by_day=["True"])
 @pytest.mark.parametrize("same_boot", [True, False])
 async def test_a_copy_put_back_writes_as_a_new_life_also_before_it_hears_from_anyone(scene: Scene, *, same_boot: bool) -> None:
     await scene.lived()
@@ -106,6 +107,7 @@ async def test_a_copy_put_back_writes_as_a_new_life_also_before_it_hears_from_an
     await scene.judge(a, ["restored"])
 
 
+@pytest.mark.long
 async def test_put_back_twice_it_is_a_third_life(scene: Scene) -> None:
     """What the first restored copy wrote is heard of by the fleet, the second time it is not on disk any more."""
     await scene.lived()
@@ -126,6 +128,7 @@ async def test_put_back_twice_it_is_a_third_life(scene: Scene) -> None:
     await scene.judge(a, ["first", "second"])
 
 
+@pytest.mark.long
 async def test_a_restored_copy_that_is_restarted_before_it_hears_goes_on_as_its_new_life(scene: Scene) -> None:
     await scene.lived()
     copy_store(scene.backup, scene.store)

@@ -16,7 +16,7 @@ from tests.survival.nodes import marker_file
 from tests.survival.victim import Victim
 from tests.survival.watching import DotWatch, copy_store, overwrite_store, stored
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 WRITES = 100
 

@@ -71,6 +71,7 @@ def the_same_histories(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(checker, "settings", lambda **given: settings(**given, derandomize=True))
 
 
+@pytest.mark.long(by_day=["accepts what is cut", "adds on merge", "drops zeros"])
 @pytest.mark.usefixtures("the_same_histories")
 @pytest.mark.parametrize(("laws", "law"), PLANTED.values(), ids=PLANTED)
 def test_a_planted_error_is_found_by_its_law(laws: Laws[Any, Any], law: Law) -> None:
@@ -94,6 +95,7 @@ def test_a_planted_error_is_found_among_all_laws(plant: str) -> None:
         check_laws(PLANTED[plant][0], max_examples=EXAMPLES)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("unshrunk")
 def test_convergence_alone_finds_what_is_not_commutative() -> None:
     with pytest.raises(LawBroken, match="a new state that merged"):
@@ -149,6 +151,7 @@ def test_another_error_than_a_refusal_is_a_broken_law() -> None:
         truncation_safe(toys.counter_laws(Crashes), max_examples=EXAMPLES)
 
 
+@pytest.mark.long
 @settings(max_examples=10)
 @given(pairs(laws_of(ConstraintState)), triples(laws_of(ConstraintState)), states())
 def test_strategies_give_states(two: tuple[Any, Any], three: tuple[Any, Any, Any], one: ConstraintState) -> None:

@@ -79,7 +79,7 @@ def test_addresses_with_a_link_and_this_machine_are_not_shut_out(limit: AddressL
     assert shut(limit) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_number_of_addresses_shut_out_is_bounded(limit: AddressLimit, connections: Connections) -> None:
     connections.by_address = {f"198.51.{number // 256}.{number % 256}": 100 for number in range(300)}
     limit.look(0.0)

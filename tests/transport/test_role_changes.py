@@ -85,6 +85,7 @@ async def test_a_small_fleet_has_peers_only(zenoh: Network) -> None:
     assert [zenoh_of(each).standing[:2] for each in seats] == [("peer", "a fleet of up to 4 nodes")] * ABOVE
 
 
+@pytest.mark.long
 async def test_a_large_fleet_has_routers_and_clients_at_the_addresses_of_before(zenoh: Network) -> None:
     seats = await with_roles(zenoh, ABOVE + 2)
     await eventually(lambda: all_see_all(seats))
@@ -108,6 +109,7 @@ async def test_a_large_fleet_has_routers_and_clients_at_the_addresses_of_before(
     await eventually(lambda: all_see_all(seats), 20)
 
 
+@pytest.mark.long
 async def test_a_node_that_starts_again_takes_its_role_from_the_store(zenoh: Network) -> None:
     seats = await with_roles(zenoh, ABOVE + 1)
     gone = next(seat for seat in seats if role_of(seat) == "client")

@@ -85,7 +85,7 @@ def test_a_fleet_of_up_to_forty_nodes_has_peers_only(nodes: int) -> None:
     assert len(Fleet(nodes).run(60).of(PEER)) == nodes
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("nodes", [41, 100])
 def test_a_larger_fleet_has_routers_and_clients_of_all_of_them(nodes: int) -> None:
     fleet = Fleet(nodes).run(15)
@@ -95,7 +95,7 @@ def test_a_larger_fleet_has_routers_and_clients_of_all_of_them(nodes: int) -> No
     assert all(set(fleet.choices[name].routers) == routers for name in fleet.of(CLIENT))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_clients_are_spread_over_the_routers_and_over_time() -> None:
     fleet = Fleet(100)
     moved = [len(fleet.run(0.5).of(CLIENT)) for _ in range(40)]
@@ -104,7 +104,7 @@ def test_clients_are_spread_over_the_routers_and_over_time() -> None:
     assert min(first.count(name) for name in fleet.of(ROUTER)) > 30
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_router_that_fails_is_replaced_and_its_clients_choose_others() -> None:
     fleet = Fleet(60).run(20)
     gone = min(fleet.of(ROUTER))
@@ -114,7 +114,7 @@ def test_a_router_that_fails_is_replaced_and_its_clients_choose_others() -> None
     assert all(gone not in fleet.choices[name].routers for name in fleet.of(CLIENT))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_when_all_routers_fail_at_once_their_clients_agree_on_others() -> None:
     fleet = Fleet(60).run(20)
     fleet.down |= fleet.of(ROUTER)
@@ -137,7 +137,7 @@ def test_a_client_that_reaches_no_router_is_a_peer_again() -> None:
     assert PEER in roles
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_roles_have_a_hysteresis() -> None:
     fleet = Fleet(41).run(20)
     fleet.down |= set(sorted(fleet.of(CLIENT))[:10])  # 31 are left
@@ -150,14 +150,14 @@ def test_roles_have_a_hysteresis() -> None:
     assert len(fleet.of(PEER)) == 29
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_public_address_serves_before_a_private_one_and_a_chosen_port_before_a_free_one() -> None:
     fleet = Fleet(60, public=("tcp/8.8.8.8:40000",), listed=("tcp/10.9.9.9:7447",))
     routers = fleet.run(20).of(ROUTER)
     assert {"public", "listed"} <= routers
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nodes_on_loopback_serve_only_where_all_are() -> None:
     loopback = {f"n{number:03}": (f"tcp/127.0.0.1:{40000 + number}",) for number in range(50)}
     alone = Fleet(0, **loopback).run(20)
@@ -172,7 +172,7 @@ def test_a_fleet_without_a_node_that_serves_says_so_and_stays_as_it_is() -> None
     assert all(rule.is_large and not rule.servers for rule in fleet.rules.values())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_node_that_joins_moves_little() -> None:
     fleet = Fleet(60).run(20)
     routers = fleet.of(ROUTER)

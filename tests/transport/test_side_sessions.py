@@ -223,7 +223,7 @@ async def test_a_side_session_recovers_by_itself_from_a_cut(zenoh: Network) -> N
     relay.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_direct_link_that_comes_back_takes_over(zenoh: Network) -> None:
     a = await zenoh.join("a", transport=ZenohTransport(discover=False))
     relay = Relay(("127.0.0.1", port_of(a)))

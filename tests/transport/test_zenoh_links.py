@@ -142,7 +142,7 @@ async def test_clients_of_a_router_reach_each_other(zenoh: Network) -> None:
     assert seats[0].transport.endpoints == ()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_client_started_before_its_router_joins_once_it_is_there(zenoh: Network) -> None:
     router = await zenoh.join("router", transport=ZenohTransport("router"))
     endpoints = router.transport.endpoints

@@ -67,6 +67,7 @@ async def test_a_killed_process_is_noticed_at_once(zenoh: Network, spawn: Spawn)
             await a.transport.request(b, b"x", DEADLINE)
 
 
+@pytest.mark.long
 async def test_a_process_killed_while_it_answers_costs_that_answer(zenoh: Network, spawn: Spawn) -> None:
     a = await zenoh.join("a")
     process, _ = await spawn("b", connect=a.transport.endpoints)
@@ -81,6 +82,7 @@ async def test_a_process_killed_while_it_answers_costs_that_answer(zenoh: Networ
             await waiting
 
 
+@pytest.mark.long
 async def test_a_stopped_process_holds_nobody_up(zenoh: Network, spawn: Spawn) -> None:
     a = await zenoh.join("a")
     process, _ = await spawn("b", connect=a.transport.endpoints)
@@ -118,6 +120,7 @@ async def test_nothing_of_zenoh_reaches_stdout_and_the_end_of_stdin_ends_it(zeno
     assert (process.returncode, stdout, stderr) == (0, b"", b"")
 
 
+@pytest.mark.long(by_day=["raise-1"])
 @pytest.mark.parametrize(("mode", "code"), [("raise", 1), ("leave", 0)])
 async def test_a_process_that_does_not_close_ends_promptly_all_the_same(zenoh: Network, spawn: Spawn, mode: str, code: int) -> None:
     a = await zenoh.join("a")
@@ -130,6 +133,7 @@ async def test_a_process_that_does_not_close_ends_promptly_all_the_same(zenoh: N
     await a.sees_names()
 
 
+@pytest.mark.long
 async def test_a_stopped_process_is_gone_after_its_lease_and_comes_again(zenoh: Network, spawn: Spawn) -> None:
     lease = 0.5
     a = await zenoh.join("a", transport=ZenohTransport(lease=lease))

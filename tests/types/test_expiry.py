@@ -148,7 +148,7 @@ def test_what_time_turned_is_told() -> None:
     assert s.set.take_expiry_changes() == {"c"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_following_ends_that_were_moved_often_does_not_grow() -> None:
     s = Clocked()
     for number in range(5000):

@@ -23,7 +23,7 @@ def test_more_positions_than_one_hash_has_are_independent_too() -> None:
     assert many[:8] == positions("x", 8, 2**62)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_positions_are_spread_evenly() -> None:
     size, items = 97, 20_000
     for line in (0, 7, 8):

@@ -55,7 +55,7 @@ def test_a_node_that_counted_nothing_is_listed_and_empty_rooms_are_not() -> None
     assert repr(view) == "RoomIncrements(1 rooms)"
 
 
-@pytest.mark.slow
+@pytest.mark.long(by_day=["1"])
 @pytest.mark.parametrize("skip", [1, 2, 7])
 def test_little_is_kept_of_much(skip: int) -> None:
     """Without gaps all but nothing; with a gap at every other seq some bytes an increment."""
@@ -73,7 +73,7 @@ def test_little_is_kept_of_much(skip: int) -> None:
         assert kept < 8 * count + 64 * FOLD_AT
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_many_lives_and_writers_leave_no_pile_of_pages() -> None:
     view = RoomIncrements()
     for seq in range(1, 20 * FOLD_AT):
@@ -84,7 +84,7 @@ def test_many_lives_and_writers_leave_no_pile_of_pages() -> None:
     assert view.total("r") == Counts(20 * FOLD_AT - 1, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_seqs_in_any_order_end_alike() -> None:
     seqs = list(range(1, 2000))
     random.Random(7).shuffle(seqs)
@@ -95,7 +95,7 @@ def test_seqs_in_any_order_end_alike() -> None:
     assert standing(view)[1] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_worst_page_fits_into_a_cell() -> None:
     view, room, node = RoomIncrements(), "r" * 256, "n" * 256
     start = MOST - 4095

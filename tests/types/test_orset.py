@@ -160,7 +160,7 @@ def test_an_edit_without_room_for_its_removal_writes_nothing() -> None:
     assert a.constraints.definitions("c") == (Definition("x < 1.0"),)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_constraint_that_thousands_of_nodes_added_can_be_edited_and_removed() -> None:
     """A fleet that applies one file on every node has an add per node; naming them all takes more than one cell."""
     s = ConstraintORSet()

@@ -134,7 +134,7 @@ def test_what_is_read_is_what_was_put_last(moves: list[tuple[int, dict[str, Scal
     assert repr(sorted(late.of("a").items())) == repr(sorted(view.of("a").items()))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_number_of_a_withdrawn_variable_is_given_again_where_none_is_left() -> None:
     view = SharedReadings()
     for number in range(MOST_NAMES + 100):

@@ -77,7 +77,7 @@ def test_the_top_is_bounded_on_both_sides_and_ordered() -> None:
         s.top(0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_frequent_item_is_remembered_among_very_many() -> None:
     """One with a larger share than 1/128 + epsilon, however the others come, and though it came first."""
     s = SketchCRDT(epsilon=0.001, delta=0.01)
@@ -183,7 +183,7 @@ def test_equal_is_what_holds_the_same_cells() -> None:
     assert repr(SketchCRDT(0.1, 0.1, name="n")) == "SketchCRDT(name='n', width=28, depth=3, total=0)"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_record_rewrites_only_the_pages_it_touches() -> None:
     rows = Rows()
     s = SketchCRDT(rows=rows)

@@ -248,7 +248,7 @@ def test_a_purge_leaves_nothing_but_what_it_did_not_see() -> None:
     assert one.merged(two) == two
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_deleting_keeps_one_mark_however_many_put_at_once() -> None:
     all_ = tile()
     for number in range(400):

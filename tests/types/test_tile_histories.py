@@ -191,7 +191,7 @@ def reading(tile: FleetTile) -> dict[str, object]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=HISTORIES)
 @given(steps)
 def test_tiles_read_as_the_model_does(history: list[tuple[str, int, int, int, int]]) -> None:
