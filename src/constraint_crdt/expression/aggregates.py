@@ -312,7 +312,7 @@ def _quick_numbers(combine: Callable[[Any, Any], object], one: Quick, other: Qui
 class Program:
     """A body. CEL compiles it when it is first asked."""
 
-    __slots__ = ("_body", "_fully", "_program", "_quick", "_serialized", "form")
+    __slots__ = ("_body", "_field", "_program", "_quick", "_serialized", "form")
 
     def __init__(self, serialized: bytes, body: _Body) -> None:
         """`serialized`: the expression that the body is in."""
@@ -320,21 +320,22 @@ class Program:
         self._body = body
         self._program: cel.Expression | None = None
         self._quick = quick(body.node, body.variable)
-        self._fully = _is_field(body.node, body.variable)
-        """True if there is no value where `quick` has none: CEL would have a text or a map for the field, or an error."""
+        self._field = body.node.name if _is_field(body.node, body.variable) and not body.node.value else None
+        """The field that the body is. Where that is no double or bool, CEL has a text or a map, or an error."""
         self.form: Hashable = (body.variable, _form(body.node))
         """Equal for bodies that are equal as written."""
 
     def value(self, entry: Activated) -> bool | float | None:
         """The value for a node: a bool or number; None for an error, and for any other value."""
+        if self._field is not None:
+            found = entry.values.get(self._field)
+            return found if type(found) is float or type(found) is bool else None
         if self._quick is not None:
             found = self._quick(entry.values)
             if found is True or found is False or type(found) is float:
                 return found
             if type(found) is int:
                 return float(found)
-            if self._fully:
-                return None
         return self.value_of_library(entry)
 
     def value_of_library(self, entry: Activated) -> bool | float | None:

@@ -59,15 +59,18 @@ class NodeEntry:
     def __init__(self, name: str, facts: NodeFacts, now: int, max_age: int | None) -> None:
         self.name = name
         self.facts = facts
-        self.until: int | None = None
-        """The time at which the first reading that counts ages; None: none does."""
         usable: dict[str, object] = {}
+        first, nested = None, False
         for variable, reading in facts.readings.items():
             until = reading.until if max_age is None else reading.time + max_age
             if now <= until:
                 usable[variable] = reading.value
-                self.until = until if self.until is None else min(self.until, until)
-        values = dict(assembled(usable, {})) if any("." in each for each in usable) else usable
+                nested = nested or "." in variable
+                if first is None or until < first:
+                    first = until
+        self.until: int | None = first
+        """The time at which the first reading that counts ages; None: none does."""
+        values = dict(assembled(usable, {})) if nested else usable
         values |= {"name": name, "labels": dict(facts.labels), "live": facts.live}
         if facts.position is not None:
             values["position"] = {"a": float(facts.position[0]), "b": float(facts.position[1])}
@@ -144,8 +147,11 @@ class FleetNodes:
     def _move(self, name: str, fields: Iterable[str]) -> None:
         for field in fields:
             self.version += 1
-            moved = self._moves.setdefault(field, {})
-            moved.pop(name, None)
+            moved = self._moves.get(field)
+            if moved is None:
+                moved = self._moves[field] = {}
+            else:
+                moved.pop(name, None)
             moved[name] = self.version
 
     def changed(self, fields: frozenset[str] | None, since: int) -> Set[str]:
@@ -173,7 +179,7 @@ class FleetNodes:
 
 
 def _same(one: object, other: object) -> bool:
-    return type(one) is type(other) and (one == other or (one != one and other != other))
+    return one is other or (type(one) is type(other) and (one == other or (one != one and other != other)))
 
 
 # --- evaluations -------------------------------------------------------------------------------------------------------------
@@ -199,10 +205,14 @@ class _Tally:
 
     def put(self, name: str, value: bool | float | None) -> None:
         """A node has this value."""
+        before = self.by_node.get(name)
+        if type(before) is float and type(value) is float and before == before and value == value:  # the usual move
+            if before != value or not value:
+                self.by_node[name] = value
+                self._came.append(value)
+                self._gone.append(before)
+            return
         if name in self.by_node:
-            before = self.by_node[name]
-            if before is value:
-                return
             self._count(name, before, -1)
         self.by_node[name] = value
         self._count(name, value, 1)
@@ -341,7 +351,7 @@ class _Aggregated:
         if self.part.column.body is None:
             return members, members + maybe_members
         holds, fails, unknown = self._count(column.sure)
-        maybe_holds, maybe_fails, maybe_unknown = self._count(column.maybe)
+        maybe_holds, maybe_fails, maybe_unknown = self._count(column.maybe) if maybe_members else (0, 0, 0)
         if function == "all":
             return fails + unknown + maybe_fails + maybe_unknown == 0, fails == 0
         most = holds + unknown + maybe_holds + maybe_unknown
@@ -391,7 +401,7 @@ class _Aggregated:
 
     @property
     def open(self) -> set[str]:
-        """The nodes with unknown membership or an unknown value. O(nodes) where values are of a kind that the function cannot use."""
+        """The nodes with unknown membership or an unknown value. O(nodes) if there are values that the function cannot use."""
         sure, maybe, function = self.column.sure, self.column.maybe, self.part.function
         if self.part.column.body is None or function not in CONDITIONS:
             found = set(maybe.by_node)
