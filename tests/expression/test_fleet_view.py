@@ -71,6 +71,10 @@ MODEL: dict[str, Callable[[Nodes], bool | None]] = {
     "count(nodes, n, n.power > 15 && n.charge < 25.0) >= 1": lambda nodes: (
         sum(n["power"] > 15 and n["charge"] < 25 for n in nodes) >= 1
     ),
+    "nodes.filter(n, n.power > 15.0).filter(n, n.live).filter(n, n.charge < 25.0).size() <= 1": lambda nodes: (
+        sum(n["power"] > 15 and n["live"] and n["charge"] < 25 for n in nodes) <= 1
+    ),
+    "nodes.all(n, n.live && n.charge >= 15.0)": lambda nodes: all(n["live"] and n["charge"] >= 15 for n in nodes),
     "nodes.all(n, n.charge >= 15.0)": lambda nodes: all(n["charge"] >= 15 for n in nodes),
     "share_of(nodes, n, n.charge > 15.0) >= 0.5": lambda nodes: (
         sum(n["charge"] > 15 for n in nodes) / len(nodes) >= 0.5 if nodes else None
@@ -318,6 +322,42 @@ def test_the_numbers_of_many_nodes_stay_in_order_as_few_of_them_move() -> None:
             finite = all(map(math.isfinite, there))
             assert (shown[texts[0]], shown[texts[1]]) == (max(there), min(there))
             assert not finite or (shown[texts[2]], shown[texts[3]]) == (pytest.approx(quantile(there, 0.5)), math.fsum(there))
+
+
+def test_the_sign_of_zero_is_that_of_the_nodes_that_are_left() -> None:
+    bench = Bench(**{f"n{number:02}": -1.0 - number for number in range(20)}, a=0.0, b=-0.0)
+    condition = bench.condition("max(nodes, n, n.x) < 3.0")
+    for values, greatest in (({"a": -7.0}, "-0.0"), ({"a": 0.0, "b": -7.0}, "0.0"), ({"a": -7.0, "b": -0.0}, "-0.0")):
+        for name, value in values.items():
+            bench.share(name, x=value)
+        bench.view.refresh(bench.now)
+        assert condition.refresh()
+        assert repr(condition.values()["max(nodes, n, n.x)"]) == greatest
+
+
+def test_the_reason_names_the_nodes_that_could_decide() -> None:
+    bench = Bench(a=1.0, b=9.0)
+    bench.share("c", x=9.0, y=2.0)
+    condition = bench.condition("nodes.filter(n, n.y > 1.0).all(n, n.x > 5.0)")
+    assert condition.outcome().reason == "no reading of y from a"
+    del bench.fleet["a"]
+    bench.view.note(["a"])
+    bench.view.refresh(bench.now)
+    assert " a" not in condition.outcome().reason  # asked before the next look: the node is not there any more
+    assert condition.refresh()
+    assert condition.outcome().verdict is Verdict.SATISFIED
+
+
+def test_a_node_that_changes_its_labels_comes_and_goes() -> None:
+    bench = Bench(a=1.0, b=2.0)
+    condition = bench.condition("max(nodes, n, n.x) < 3.0", on=(("zone", "b"),))
+    assert condition.outcome().reason == "no node for `max(nodes, n, n.x)`"
+    for zone, verdict in (("b", Verdict.SATISFIED), ("a", Verdict.UNKNOWN)):
+        bench.fleet["a"] = bench.fleet["a"]._replace(zone=zone)
+        bench.view.note(["a"])
+        bench.view.refresh(bench.now)
+        assert condition.refresh()
+        assert condition.outcome().verdict is verdict
 
 
 def test_constraints_on_the_same_reading_share_its_column_and_leave_none_behind() -> None:
