@@ -38,8 +38,8 @@ CONSTRAINTS = 50
 MOST_BY_ROUNDS = 200
 """Nodes of a fleet that meets in rounds."""
 
-LARGE = 2
-"""Seconds counted of a larger fleet, each of which takes up to 20 s of CPU."""
+LARGE = 1
+"""Seconds counted of a larger fleet, each of which takes 10 to 20 s of CPU with readings."""
 
 MOST_BYTES = 1_200
 """Bytes that a node sends a second for the readings of 100 nodes."""
