@@ -1,15 +1,17 @@
 """Constraints of scope fleet: their truth against a plain model, what is refused, and the work that they take."""
 
+import gc
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from random import Random
 from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constraint_crdt.expression import ExpressionError, Verdict, compile_written
+from constraint_crdt.expression import ExpressionError, Verdict, compile_expression, compile_written
 from constraint_crdt.expression.aggregates import FleetExpression
 from constraint_crdt.expression.fleet_view import FleetCondition, FleetView, NodeEntry, NodeFacts
 from constraint_crdt.model import Scope
@@ -63,6 +65,20 @@ MODEL: dict[str, Callable[[Nodes], bool | None]] = {
     ),
     "!(count(nodes, n, n.charge < 20.0) > 2)": lambda nodes: not sum(n["charge"] < 20 for n in nodes) > 2,
     "count(nodes, n, n.power < 20.0) * 2 <= size(nodes)": lambda nodes: 2 * sum(n["power"] < 20 for n in nodes) <= len(nodes),
+    "nodes.filter(n, n.live && 15.0 >= n.charge).size() <= 1": lambda nodes: (
+        sum(n["live"] and n["charge"] <= 15 for n in nodes) <= 1
+    ),
+    "count(nodes, n, n.power > 15 && n.charge < 25.0) >= 1": lambda nodes: (
+        sum(n["power"] > 15 and n["charge"] < 25 for n in nodes) >= 1
+    ),
+    "nodes.filter(n, n.power > 15.0).filter(n, n.live).filter(n, n.charge < 25.0).size() <= 1": lambda nodes: (
+        sum(n["power"] > 15 and n["live"] and n["charge"] < 25 for n in nodes) <= 1
+    ),
+    "nodes.all(n, n.live && n.charge >= 15.0)": lambda nodes: all(n["live"] and n["charge"] >= 15 for n in nodes),
+    "nodes.all(n, n.charge >= 15.0)": lambda nodes: all(n["charge"] >= 15 for n in nodes),
+    "share_of(nodes, n, n.charge > 15.0) >= 0.5": lambda nodes: (
+        sum(n["charge"] > 15 for n in nodes) / len(nodes) >= 0.5 if nodes else None
+    ),
     "count(nodes.filter(n, n.charge > 10.0), n, n.labels.zone == 'a') <= 1": lambda nodes: (
         sum(n["charge"] > 10 for n in zoned(nodes, "a")) <= 1
     ),
@@ -276,6 +292,89 @@ def test_only_what_is_read_and_what_ages_moves_a_condition() -> None:
     assert not condition.refresh()
 
 
+def test_the_numbers_of_many_nodes_stay_in_order_as_few_of_them_move() -> None:
+    random = Random(7)
+    special = [0.0, -0.0, math.nan, math.inf, -math.inf, 20.0]
+
+    def any_value() -> float:
+        return random.choice(special) if random.random() < 0.02 else random.uniform(0, 40)
+
+    values = {f"n{number:02}": any_value() for number in range(80)}
+    bench = Bench(**values)
+    texts = ("max(nodes, n, n.x)", "min(nodes, n, n.x)", "quantile(nodes, n, n.x, 0.5)", "sum(nodes, n, n.x)")
+    thresholds = ("n.x < 20.0", "n.x <= 20.0", "n.x > 20.0", "20.0 <= n.x")
+    condition = bench.condition(
+        " && ".join([f"{text} < 1.0" for text in texts] + [f"count(nodes, n, {each}) < 1" for each in thresholds])
+    )
+    for _ in range(300):
+        for name in random.sample(sorted(values), random.choice([1, 1, 2, 3, 40])):
+            values[name] = any_value()
+            bench.share(name, x=values[name])
+        bench.view.refresh(bench.now)
+        condition.refresh()
+        shown = condition.values()
+        there = [*values.values()]
+        at, below, above = there.count(20.0), sum(each < 20 for each in there), sum(each > 20 for each in there)
+        assert [shown[f"count(nodes, n, {each})"] for each in thresholds] == [below, below + at, above, at + above]
+        if any(map(math.isnan, there)):
+            assert all(math.isnan(float(str(shown[text]))) for text in texts)
+        else:
+            finite = all(map(math.isfinite, there))
+            assert (shown[texts[0]], shown[texts[1]]) == (max(there), min(there))
+            assert not finite or (shown[texts[2]], shown[texts[3]]) == (pytest.approx(quantile(there, 0.5)), math.fsum(there))
+
+
+def test_the_sign_of_zero_is_that_of_the_nodes_that_are_left() -> None:
+    bench = Bench(**{f"n{number:02}": -1.0 - number for number in range(20)}, a=0.0, b=-0.0)
+    condition = bench.condition("max(nodes, n, n.x) < 3.0")
+    for values, greatest in (({"a": -7.0}, "-0.0"), ({"a": 0.0, "b": -7.0}, "0.0"), ({"a": -7.0, "b": -0.0}, "-0.0")):
+        for name, value in values.items():
+            bench.share(name, x=value)
+        bench.view.refresh(bench.now)
+        assert condition.refresh()
+        assert repr(condition.values()["max(nodes, n, n.x)"]) == greatest
+
+
+def test_the_reason_names_the_nodes_that_could_decide() -> None:
+    bench = Bench(a=1.0, b=9.0)
+    bench.share("c", x=9.0, y=2.0)
+    condition = bench.condition("nodes.filter(n, n.y > 1.0).all(n, n.x > 5.0)")
+    assert condition.outcome().reason == "no reading of y from a"
+    del bench.fleet["a"]
+    bench.view.note(["a"])
+    bench.view.refresh(bench.now)
+    assert " a" not in condition.outcome().reason  # asked before the next look: the node is not there any more
+    assert condition.refresh()
+    assert condition.outcome().verdict is Verdict.SATISFIED
+
+
+def test_a_node_that_changes_its_labels_comes_and_goes() -> None:
+    bench = Bench(a=1.0, b=2.0)
+    condition = bench.condition("max(nodes, n, n.x) < 3.0", on=(("zone", "b"),))
+    assert condition.outcome().reason == "no node for `max(nodes, n, n.x)`"
+    for zone, verdict in (("b", Verdict.SATISFIED), ("a", Verdict.UNKNOWN)):
+        bench.fleet["a"] = bench.fleet["a"]._replace(zone=zone)
+        bench.view.note(["a"])
+        bench.view.refresh(bench.now)
+        assert condition.refresh()
+        assert condition.outcome().verdict is verdict
+
+
+def test_constraints_on_the_same_reading_share_its_column_and_leave_none_behind() -> None:
+    bench = Bench(a=1.0, b=2.0)
+    nodes = bench.view.nodes(None)
+    conditions = [
+        bench.condition(when)
+        for when in ("max(nodes, n, n.x) < 3.0", "nodes.all(n, n.x < 9.0)", "count(nodes, n, n.x > 4.0) < 2", "nodes.size() < 3")
+    ]
+    assert repr(nodes) == "FleetNodes(2 nodes, 2 columns)"  # of x, and of the nodes as such
+    other = bench.condition("count(nodes, m, m.live && m.x > 4.0) < 2")
+    assert repr(nodes) == "FleetNodes(2 nodes, 3 columns)"
+    del conditions, other
+    gc.collect()
+    assert repr(nodes) == "FleetNodes(2 nodes, 0 columns)"
+
+
 def test_the_maximum_age_of_a_definition_takes_precedence() -> None:
     bench = Bench(a=1.0)
     condition = bench.condition("count(nodes, n, n.x < 5.0) == 1", max_age=2 * SECOND)
@@ -375,10 +474,51 @@ def test_a_body_in_python_gives_what_cel_gives(body: str, x: float, y: float, fl
         compile_written(f"nodes.all(n, {body})", Scope.FLEET)
     except ExpressionError:
         return
-    readings: dict[str, float | str | bool] = {"x": x, "y": y, "flag": flag, "word": "a"}
-    told = {name: Reading(value, 0) for name, value in readings.items()}
-    entry = NodeEntry("a", NodeFacts({}, True, None, told), 0, None)
+    entry = NodeEntry("a", told(x, y, flag), 0, None)
     for part in FleetExpression(f"nodes.all(n, {body})").parts:
-        assert part.body is not None
-        slow = part.body._replace(quick=None).value(entry)
-        assert part.body.value(entry) is slow
+        assert part.column.body is not None
+        for program in (*part.column.filters, part.column.body):
+            assert repr(program.value(entry)) == repr(program.value_of_library(entry))
+
+
+def told(x: float, y: float, flag: bool) -> NodeFacts:
+    readings: dict[str, float | str | bool] = {"x": x, "y": y, "flag": flag, "word": "a"}
+    return NodeFacts({}, True, None, {name: Reading(value, 0) for name, value in readings.items()})
+
+
+@pytest.mark.slow
+@settings(max_examples=5 * FLEETS, deadline=None)
+@given(BODIES, BODIES, DOUBLES, DOUBLES, st.booleans())
+def test_an_aggregate_over_a_node_is_what_cel_gives_for_its_conditions(
+    body: str, condition: str, x: float, y: float, flag: bool
+) -> None:
+    """Whatever the column has: a body as a whole, or a reading beside filters with a threshold."""
+    try:
+        for each in (body, condition):
+            compile_written(f"nodes.all(n, {each})", Scope.FLEET)
+    except ExpressionError:
+        return
+    facts = told(x, y, flag)
+    values = {"nodes": [NodeEntry("a", facts, 0, None).values]}
+
+    def by_cel(text: str) -> Verdict:
+        return compile_expression(f"nodes.map(n, {text})[0]", checked=False).evaluate(values).verdict
+
+    holds, passes = by_cel(body), by_cel(condition)
+    both = Verdict.VIOLATED if Verdict.VIOLATED in (holds, passes) else holds if passes is Verdict.SATISFIED else Verdict.UNKNOWN
+    view = FleetView(lambda: ["a"], lambda _: facts)
+    for when, expected, shown in (
+        (f"count(nodes, n, {body}) == 1", holds, "1 0 0 to 1"),
+        (f"nodes.filter(n, {body}).size() == 1", holds, "1 0 0 to 1"),
+        (f"nodes.exists(n, {body})", holds, "True False False to True"),
+        (f"nodes.all(n, {body})", holds, "True False False to True"),
+        (f"share_of(nodes, n, {body}) == 1.0", holds, "1.0 0.0 0.0 to 1.0"),
+        (f"count(nodes.filter(n, {condition}), n, {body}) == 1", both, "1 0 0 to 1"),
+        (f"nodes.filter(n, {condition}).filter(n, {body}).size() == 1", both, "1 0 0 to 1"),
+    ):
+        found = FleetCondition(Definition(when, scope=Scope.FLEET), view.nodes(None))
+        found.refresh()
+        yes, no, unknown = shown.split(" ", 2)
+        wanted = {Verdict.SATISFIED: yes, Verdict.VIOLATED: no, Verdict.UNKNOWN: unknown}[expected]
+        assert [str(value) for name, value in found.values().items() if name != "nodes"] == [wanted], when
+        assert found.outcome().verdict is expected, when

@@ -6,13 +6,16 @@ Each node of `nodes` has `name`, `labels`, `live`, `position`, and its shared re
   `nodes.exists(n, …)`, and `size` of `nodes` or of `nodes.filter(n, …)`. `fleet_view` computes the value from that of the body for
   each node, and the evaluation has a variable with it. So the cost is that of the moved nodes, not of the fleet, and an aggregate
   uses no step of the budget of macros. The evaluator never frees the arguments of a function of Python, so none is called.
+- What an aggregate reads of each node is a *column*. Aggregates with the same filters and the same body share it, and so do those
+  that compare the same reading with different thresholds: the column has the reading, in order, and the threshold is looked up.
 - Other macros over `nodes` are evaluated as they are, over the whole list, within the budget.
 - An aggregate has a direction: whether a higher value helps the expression. `fleet_view` needs it where readings are missing.
 """
 
 import functools
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeGuard
 
 from constraint_crdt.errors import InvalidType
@@ -217,13 +220,16 @@ _COMPUTE: Mapping[str, Callable[[float, float], float]] = {"_+_": operator.add, 
 def quick(node: Node, variable: str) -> Quick | None:
     """The body in Python, a tenth of the time; None for a body with parts beyond bools, doubles and their comparisons.
 
-    Doubles of Python and CEL follow the same standard. Anything else than a double or bool in a field is left to CEL.
+    Doubles of Python and CEL follow the same standard. Anything else than a double or bool in a field is left to CEL. An expression
+    whose aggregates have names in place reads these like fields; a count is an int.
     """
     nodes = node.nodes
     if node.sort == "constant":
         return _quick_constant(node.value)
-    if node.sort == "field" and nodes[0].sort == "name" and nodes[0].name == variable:
+    if _is_field(node, variable):
         return _quick_field(node.name, test=bool(node.value))
+    if node.sort == "name" and node.name.startswith(_PLACED):
+        return _quick_placed(node.name)
     if node.sort != "call":
         return None
     if node.name == "dyn":
@@ -244,6 +250,15 @@ def quick(node: Node, variable: str) -> Quick | None:
             return _quick_threshold(_COMPARE[node.name], left.name, float(right.value))
         return _quick_numbers(_COMPARE[node.name], one, other, (float, int))
     return _quick_numbers(_COMPUTE[node.name], one, other, (float,)) if node.name in _COMPUTE else None
+
+
+_PLACED: Final = "@"
+"""The begin of the name of an aggregate, which no name of CEL has."""
+
+
+def _is_field(node: Node, variable: str) -> bool:
+    """True for `n.x` and `has(n.x)` of this variable."""
+    return node.sort == "field" and node.nodes[0].sort == "name" and node.nodes[0].name == variable
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
@@ -271,6 +286,10 @@ def _quick_field(name: str, *, test: bool) -> Quick:
     return lambda fields: found if type(found := fields.get(name)) is float or isinstance(found, bool) else None
 
 
+def _quick_placed(name: str) -> Quick:
+    return lambda values: values.get(name)
+
+
 def _quick_logic(one: Quick, other: Quick, *, decides: bool) -> Quick:
     def logic(fields: Mapping[str, object]) -> object:
         left = one(fields)
@@ -290,29 +309,105 @@ def _quick_numbers(combine: Callable[[Any, Any], object], one: Quick, other: Qui
     return numbers
 
 
-class Program(NamedTuple):
-    """A compiled body."""
+class Program:
+    """A body. CEL compiles it when it is first asked."""
 
-    variable: str
-    program: "cel.Expression"
-    quick: Quick | None
+    __slots__ = ("_body", "_field", "_program", "_quick", "_serialized", "form")
 
-    def value(self, entry: Activated) -> object:
-        """The value for a node: a bool, number or text; None for an error, and for any other value."""
-        if self.quick is not None:
-            found = self.quick(entry.values)
-            if found is not None:
-                return float(found) if type(found) is int else found
+    def __init__(self, serialized: bytes, body: _Body) -> None:
+        """`serialized`: the expression that the body is in."""
+        self._serialized = serialized
+        self._body = body
+        self._program: cel.Expression | None = None
+        self._quick = quick(body.node, body.variable)
+        self._field = body.node.name if _is_field(body.node, body.variable) and not body.node.value else None
+        """The field that the body is. Where that is no double or bool, CEL has a text or a map, or an error."""
+        self.form: Hashable = (body.variable, _form(body.node))
+        """Equal for bodies that are equal as written."""
+
+    def value(self, entry: Activated) -> bool | float | None:
+        """The value for a node: a bool or number; None for an error, and for any other value."""
+        if self._field is not None:
+            found = entry.values.get(self._field)
+            return found if type(found) is float or type(found) is bool else None
+        if self._quick is not None:
+            found = self._quick(entry.values)
+            if found is True or found is False or type(found) is float:
+                return found
+            if type(found) is int:
+                return float(found)
+        return self.value_of_library(entry)
+
+    def value_of_library(self, entry: Activated) -> bool | float | None:
+        """The same, by CEL."""
+        if self._program is None:
+            self._program = environment().deserialize(serialized_part(self._serialized, self._body.node))
         try:
-            result = self.program.eval(entry.activation(self.variable))
-            value = result.value()
+            value = self._program.eval(entry.activation(self._body.variable)).value()
         except (RuntimeError, TypeError):
             return None
         if value is True or value is False or type(value) is float:
             return value
-        if isinstance(value, int):
-            return float(value)
+        return float(value) if isinstance(value, int) else None
+
+
+def _form(node: Node) -> Hashable:
+    """Equal for nodes of two expressions that are equal as written; loops, maps and messages also have to have the same ids."""
+    if node.sort in ("loop", "map", "message"):
+        return node.encoded
+    return node.sort, node.name, type(node.value), repr(node.value), node.member, tuple(map(_form, node.nodes))
+
+
+class Column(NamedTuple):
+    """What an aggregate reads of each node: the value of a body, of the nodes that pass filters."""
+
+    filters: tuple[Program, ...] = ()
+    body: Program | None = None
+    fields: frozenset[str] | None = frozenset()
+    """The top-level fields of a node that it reads; None: any."""
+
+    @property
+    def form(self) -> Hashable:
+        """Equal for columns that aggregates can share."""
+        return tuple(each.form for each in self.filters), self.body and self.body.form, self.fields
+
+
+class Threshold(NamedTuple):
+    """A number that the values of a column are compared with."""
+
+    operator: str
+    number: float
+
+    def holds(self, value: object) -> bool | None:
+        """Compare a value; None for no number, of which CEL has an error."""
+        return _COMPARE[self.operator](value, self.number) if type(value) is float else None
+
+    def count(self, ordered: Sequence[float]) -> int:
+        """The number of these ordered numbers that hold."""
+        find = bisect_left if self.operator in ("_<_", "_>=_") else bisect_right
+        below = find(ordered, self.number)
+        return below if self.operator in ("_<_", "_<=_") else len(ordered) - below
+
+
+_MIRRORED: Mapping[str, str] = {"_<_": "_>_", "_<=_": "_>=_", "_>_": "_<_", "_>=_": "_<=_"}
+"""The operators of thresholds, as written from the other side."""
+
+
+def _threshold(node: Node, variable: str) -> tuple[Node, Threshold] | None:
+    """The field and the threshold of a comparison like `n.x < 20.0`; None for any other node."""
+    if node.sort != "call" or node.name not in _MIRRORED:
         return None
+    left, right = node.nodes
+    name = node.name
+    if left.sort == "constant":
+        left, right, name = right, left, _MIRRORED[name]
+    if not _is_field(left, variable) or left.value or not _is_number(right.value):
+        return None
+    return left, Threshold(name, float(right.value))
+
+
+def _conjuncts(node: Node) -> list[Node]:
+    return [part for each in node.nodes for part in _conjuncts(each)] if node.name == "_&&_" else [node]
 
 
 class Part(NamedTuple):
@@ -324,10 +419,44 @@ class Part(NamedTuple):
     function: str
     fraction: float
     direction: int
-    filters: tuple[Program, ...]
-    body: Program | None
-    fields: frozenset[str] | None
-    """The top-level fields of a node that it reads; None: any."""
+    column: Column
+    threshold: Threshold | None
+    """What the values of the column are compared with: the result is the condition that the function is about."""
+
+
+def _part(name: str, aggregate: _Aggregate, direction: int, serialized: bytes) -> Part:
+    filters, body, threshold = _as_column(aggregate)
+    column = Column(
+        tuple(Program(serialized, each) for each in filters),
+        None if body is None else Program(serialized, body),
+        _fields_of([*filters, body] if body is not None else filters),
+    )
+    return Part(name, cut(aggregate.text), aggregate.function, aggregate.fraction, direction, column, threshold)
+
+
+def _as_column(aggregate: _Aggregate) -> tuple[Sequence[_Body], _Body | None, Threshold | None]:
+    """The filters and the body of the column that an aggregate reads, and what it compares the values with.
+
+    The last filter of `size` is the condition of a count. In a count, `a && b` holds for the nodes that pass the filter `a` and for
+    which `b` holds, with unknown parts as well: so the parts beside a threshold are filters.
+    """
+    filters, body = aggregate.filters, aggregate.body
+    if aggregate.function == "size" and filters:
+        filters, body = filters[:-1], filters[-1]
+    if body is None or aggregate.function not in CONDITIONS:
+        return filters, body, None
+    parts = [body.node] if aggregate.function in ("all", "share_of") else _conjuncts(body.node)
+    for place, node in enumerate(parts):
+        found = _threshold(node, body.variable)
+        if found is not None:
+            field, threshold = found
+            others = [_Body(body.variable, each) for each in parts[:place] + parts[place + 1 :]]
+            return [*filters, *others], _Body(body.variable, field), threshold
+    return filters, body, None
+
+
+CONDITIONS: Final = frozenset({"size", "count", "share_of", "all", "exists"})
+"""The functions about a condition; the other ones are about values."""
 
 
 class FleetExpression:
@@ -343,23 +472,17 @@ class FleetExpression:
         misused = next(_misused(tree.root, found), None)
         if misused is not None:
             raise ExpressionError(_why_misused(misused))
-        names = {id_: f"@{id_}" for id_ in found}
+        names = {id_: f"{_PLACED}{id_}" for id_ in found}
         program = environment().deserialize(with_names(serialized, names) if names else serialized)
         self.source = source
-        self.parts = tuple(
-            Part(
-                names[id_], cut(each.text), each.function, each.fraction, direction,
-                tuple(_compiled(serialized, body) for body in each.filters),
-                None if each.body is None else _compiled(serialized, each.body),
-                _fields_of(each),
-            )
-            for id_, (each, direction) in found.items()
-        )  # fmt: skip
+        self.parts = tuple(_part(names[id_], each, direction, serialized) for id_, (each, direction) in found.items())
         rest = decode(program.serialize()).root
         self.native = _names_nodes(rest)
         """True if the whole list is needed: for macros that are no aggregates."""
         variables = frozenset(each.name for each in rest.free() if each.name == NODES) | frozenset(names.values())
         self.expression = Expression(f"over nodes: {source}", variables, program)
+        self.quick = None if self.native else quick(rest, "")
+        """The expression in Python, over the values of the parts."""
         self.needs = self.variables = _needs(tree.root)
         """The variables that nodes have to share, as names with points."""
         self.fields = _fields_read(self.parts, self.native, rest)
@@ -430,13 +553,7 @@ def cut(text: str) -> str:
     return text if len(data) <= _WRITTEN_BYTES else data[: _WRITTEN_BYTES - 3].decode(errors="ignore") + "..."
 
 
-def _compiled(serialized: bytes, body: _Body) -> Program:
-    program = environment().deserialize(serialized_part(serialized, body.node))
-    return Program(body.variable, program, quick(body.node, body.variable))
-
-
-def _fields_of(aggregate: _Aggregate) -> frozenset[str] | None:
-    bodies = [*aggregate.filters, *([] if aggregate.body is None else [aggregate.body])]
+def _fields_of(bodies: Iterable[_Body]) -> frozenset[str] | None:
     paths = [path for body in bodies for path in _paths(body.node, frozenset({body.variable}))]
     return frozenset(path[0] for path in paths) if all(paths) else None
 
@@ -444,9 +561,9 @@ def _fields_of(aggregate: _Aggregate) -> frozenset[str] | None:
 def _fields_read(parts: Iterable[Part], native: bool, rest: Node) -> frozenset[str] | None:
     found: set[str] = set()
     for each in parts:
-        if each.fields is None:
+        if each.column.fields is None:
             return None
-        found |= each.fields
+        found |= each.column.fields
     if native:
         bound = frozenset(name for each in rest.walk() if each.sort == "loop" for name in each.bound[:-1])
         paths = [*_paths(rest, bound)]

@@ -2,7 +2,8 @@
 
 Rules kept here:
 
-- The body of an aggregate (`aggregates`) is evaluated for a node when a field that it reads moved, and at no other time.
+- The body of an aggregate (`aggregates`) is evaluated for a node when a field that it reads moved, and at no other time: once for
+  all aggregates that share the column.
 - A body that cannot be evaluated for a node leaves an aggregate between two bounds. The expression is evaluated with the bound that
   is worst for it, then with the best: true in the worst case is satisfied, false in the best case is violated, anything else
   unknown. Where the direction of an aggregate is not known, as in `count(…) == 3`, an aggregate with two bounds has no value.
@@ -10,12 +11,14 @@ Rules kept here:
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Set
+from bisect import bisect_left, insort
+from collections.abc import Callable, Hashable, Iterable, Mapping, Set
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final, NamedTuple
+from weakref import WeakValueDictionary
 
 from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.expression.aggregates import NODES, FleetExpression, Part, cut
+from constraint_crdt.expression.aggregates import CONDITIONS, NODES, Column, FleetExpression, Part, cut
 from constraint_crdt.expression.cel import (
     ExpressionError,
     Measurements,
@@ -26,6 +29,7 @@ from constraint_crdt.expression.cel import (
     measurements,
 )
 from constraint_crdt.expression.temporal import Margin, margin
+from constraint_crdt.model import EVERYTHING, Selector
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.variables import Reading
 
@@ -55,15 +59,18 @@ class NodeEntry:
     def __init__(self, name: str, facts: NodeFacts, now: int, max_age: int | None) -> None:
         self.name = name
         self.facts = facts
-        self.until: int | None = None
-        """The time at which the first reading that counts ages; None: none does."""
         usable: dict[str, object] = {}
+        first, nested = None, False
         for variable, reading in facts.readings.items():
             until = reading.until if max_age is None else reading.time + max_age
             if now <= until:
                 usable[variable] = reading.value
-                self.until = until if self.until is None else min(self.until, until)
-        values = dict(assembled(usable, {})) if any("." in each for each in usable) else usable
+                nested = nested or "." in variable
+                if first is None or until < first:
+                    first = until
+        self.until: int | None = first
+        """The time at which the first reading that counts ages; None: none does."""
+        values = dict(assembled(usable, {})) if nested else usable
         values |= {"name": name, "labels": dict(facts.labels), "live": facts.live}
         if facts.position is not None:
             values["position"] = {"a": float(facts.position[0]), "b": float(facts.position[1])}
@@ -97,18 +104,19 @@ class FleetNodes:
         """The time of the last refresh."""
         self._asked = 0
         self._answers: dict[tuple[frozenset[str] | None, int], set[str]] = {}
-        """Those of `changed` at the version `_asked`: constraints on the same readings ask the same."""
+        """Those of `changed` at the version `_asked`: columns of the same readings ask the same."""
+        self._columns: WeakValueDictionary[Hashable, NodeColumn] = WeakValueDictionary()
 
     def __repr__(self) -> str:
-        return f"FleetNodes({len(self.entries)} nodes)"
+        return f"FleetNodes({len(self.entries)} nodes, {len(self._columns)} columns)"
 
     def note(self, names: Iterable[str]) -> None:
         """Something about these nodes may have changed."""
         self._pending.update(dict.fromkeys(names))
 
     def refresh(self, now: int) -> bool:
-        """Take in the changes since the last call, aged readings included. True if there were any."""
-        self.now = max(now, self.now)
+        """Take in the changes since the last call, aged readings included. True if a field changed."""
+        self.now, before = max(now, self.now), self.version
         while self._ages and self._ages[0][0] < self.now:
             _, name = heappop(self._ages)
             self._queued.pop(name, None)
@@ -116,7 +124,7 @@ class FleetNodes:
         pending, self._pending = self._pending, {}
         for name in pending:
             self._renew(name)
-        return bool(pending)
+        return self.version != before
 
     def _renew(self, name: str) -> None:
         facts, before = self._facts(name), self.entries.get(name)
@@ -139,8 +147,11 @@ class FleetNodes:
     def _move(self, name: str, fields: Iterable[str]) -> None:
         for field in fields:
             self.version += 1
-            moved = self._moves.setdefault(field, {})
-            moved.pop(name, None)
+            moved = self._moves.get(field)
+            if moved is None:
+                moved = self._moves[field] = {}
+            else:
+                moved.pop(name, None)
             moved[name] = self.version
 
     def changed(self, fields: frozenset[str] | None, since: int) -> Set[str]:
@@ -158,9 +169,17 @@ class FleetNodes:
                     found.add(name)
         return found
 
+    def column(self, column: Column, selector: Selector = EVERYTHING) -> "NodeColumn":
+        """The column over the nodes that a selector chooses. All who ask for it share it."""
+        key = column.form, selector
+        found = self._columns.get(key)
+        if found is None:
+            found = self._columns[key] = NodeColumn(self, column, selector)
+        return found
+
 
 def _same(one: object, other: object) -> bool:
-    return type(one) is type(other) and (one == other or (one != one and other != other))
+    return one is other or (type(one) is type(other) and (one == other or (one != one and other != other)))
 
 
 # --- evaluations -------------------------------------------------------------------------------------------------------------
@@ -168,137 +187,238 @@ def _same(one: object, other: object) -> bool:
 _Value = bool | int | float
 
 
-class _Aggregated:
-    """The values of an aggregate for the nodes, and the bounds that follow from them. A node costs O(1)."""
+class _Tally:
+    """The values of some nodes, counted by kind, the numbers in order."""
 
-    def __init__(self, part: Part) -> None:
-        self.part = part
-        self._filters, self._body = part.filters, part.body
-        self._judges = part.function in _CONDITIONS
-        self._held: dict[str, tuple[bool | None, object]] = {}
-        self.open: set[str] = set()
-        """The nodes with unknown membership or an unknown value."""
-        self._members = self._maybe_members = self._sure = self._maybe = 0
-        self._values: dict[str, float] = {}
-        self._maybe_values: dict[str, float] = {}
+    __slots__ = ("_came", "_gone", "by_node", "falses", "none", "not_numbers", "numbers", "trues")
 
-    def put_all(self, moved: Iterable[tuple[str, NodeEntry | None]]) -> None:
-        """These nodes have other values; None: the node does not belong any more."""
-        quick = None if self._filters or self._body is None else self._body.quick
-        held, judges = self._held, self._judges
-        for name, entry in moved:
-            if quick is not None and entry is not None:  # most often: a comparison with the same outcome, or another number
-                value, before = quick(entry.values), held.get(name)
-                if before is not None and value is not None:
-                    if before[1] is value:
-                        continue
-                    if not judges and type(value) is float and type(before[1]) is float:
-                        held[name] = True, value
-                        self._values[name] = value
-                        continue
-            self._put(name, entry)
+    def __init__(self) -> None:
+        self.by_node: dict[str, bool | float | None] = {}
+        self.trues = self.falses = self.not_numbers = 0
+        """`not_numbers`: of the doubles, those that are NaN, which has no place in an order."""
+        self.numbers: list[float] = []
+        """The other doubles, in ascending order once `arrange` was called."""
+        self.none: set[str] = set()
+        """The nodes without a value."""
+        self._came: list[float] = []
+        self._gone: list[float] = []
 
-    def _put(self, name: str, entry: NodeEntry | None) -> None:
-        if entry is None:
-            self._count(name, -1)
-            self._held.pop(name, None)
+    def put(self, name: str, value: bool | float | None) -> None:
+        """A node has this value."""
+        before = self.by_node.get(name)
+        if type(before) is float and type(value) is float and before == before and value == value:  # the usual move
+            if before != value or not value:
+                self.by_node[name] = value
+                self._came.append(value)
+                self._gone.append(before)
             return
-        belongs: bool | None = True
+        if name in self.by_node:
+            self._count(name, before, -1)
+        self.by_node[name] = value
+        self._count(name, value, 1)
+
+    def drop(self, name: str) -> None:
+        """A node does not belong any more."""
+        self._count(name, self.by_node.pop(name), -1)
+
+    def _count(self, name: str, value: bool | float | None, by: int) -> None:
+        if type(value) is float:
+            if value == value:
+                (self._came if by > 0 else self._gone).append(value)
+            else:
+                self.not_numbers += by
+        elif value is True:
+            self.trues += by
+        elif value is False:
+            self.falses += by
+        elif by > 0:
+            self.none.add(name)
+        else:
+            self.none.discard(name)
+
+    def arrange(self) -> None:
+        """Put the numbers that came and went since the last call into the order."""
+        came, gone, numbers = self._came, self._gone, self.numbers
+        if not came and not gone:
+            return
+        if len(came) + len(gone) > len(numbers) // _SORTED_ANEW or 0.0 in gone:  # which of 0.0 and -0.0 the order does not tell
+            self.numbers = sorted(each for each in self.by_node.values() if type(each) is float and each == each)
+        else:
+            for each in came:
+                insort(numbers, each)
+            for each in gone:
+                del numbers[bisect_left(numbers, each)]
+        self._came, self._gone = [], []
+
+
+_SORTED_ANEW: Final = 4
+"""Numbers are sorted anew when a share of 1 / this of them changed: that is faster than to place each then."""
+
+
+class NodeColumn:
+    """A column over the nodes that a selector chooses, kept up to date with them. A moved node costs O(log n) at most."""
+
+    def __init__(self, nodes: FleetNodes, column: Column, selector: Selector) -> None:
+        self._nodes = nodes
+        self._filters, self._body = column.filters, column.body
+        self._selector = selector
+        fields = column.fields
+        self._fields = fields if selector.is_everything or fields is None else fields | {"labels"}
+        self._seen = -1
+        self.moved = 0
+        """The number of the last change that the column reads, as `FleetNodes.version`."""
+        self.sure = _Tally()
+        """The values of the nodes that pass the filters."""
+        self.maybe = _Tally()
+        """Of those of which it is unknown whether they do."""
+        self._out = _Tally()
+        self._place: dict[str, _Tally] = {}
+
+    @property
+    def selected(self) -> Set[str]:
+        """The nodes that the selector chooses."""
+        return self._place.keys()
+
+    def refresh(self) -> int:
+        """Take in the changes since the last call, whoever made it. Returns `moved`."""
+        nodes, seen = self._nodes, self._seen
+        if seen != nodes.version:
+            self._seen = nodes.version
+            if self._take(nodes.changed(self._fields, seen) if seen >= 0 else nodes.entries.keys()):
+                self.moved = nodes.version
+        return self.moved
+
+    def _take(self, names: Iterable[str]) -> bool:
+        """Read these nodes anew. True if the selector chooses any of them, or did."""
+        entries, places, sure, body, everything = (
+            self._nodes.entries,
+            self._place,
+            self.sure,
+            self._body,
+            self._selector.is_everything,
+        )
+        any_ = False
+        for name in names:
+            entry, before = entries.get(name), places.get(name)
+            if entry is None or not (everything or self._selector.matches(entry.facts.labels)):
+                if before is not None:
+                    any_ = True
+                    del places[name]
+                    before.drop(name)
+                continue
+            any_ = True
+            place = self._pass(entry) if self._filters else sure
+            if place is not before:
+                if before is not None:
+                    before.drop(name)
+                places[name] = place
+            place.put(name, None if body is None or place is self._out else body.value(entry))
+        sure.arrange()
+        self.maybe.arrange()
+        return any_
+
+    def _pass(self, entry: NodeEntry) -> _Tally:
+        """Where a node belongs by the filters."""
+        place = self.sure
         for each in self._filters:
             found = each.value(entry)
             if found is False:
-                belongs = False
-                break
+                return self._out
             if found is not True:
-                belongs = None
-        value = None if self._body is None or belongs is False else self._body.value(entry)
-        self._count(name, -1)
-        self._held[name] = belongs, value
-        self._count(name, 1)
+                place = self.maybe
+        return place
 
-    def _count(self, name: str, by: int) -> None:
-        held = self._held.get(name)
-        if held is None or held[0] is False:
-            return
-        belongs, value = held
-        if belongs:
-            self._members += by
-        else:
-            self._maybe_members += by
-        function = self.part.function
-        if function == "size":
-            undecided = belongs is None
-        elif self._judges:
-            holds = value if isinstance(value, bool) else None
-            if function == "all" and holds is not None:
-                holds = not holds
-            undecided = holds is None or (holds and belongs is None)
-            if undecided:
-                self._maybe += by
-            elif holds:
-                self._sure += by
-        else:
-            known = type(value) is float
-            undecided = not known or belongs is None
-            if isinstance(value, float) and known:
-                values = self._values if belongs else self._maybe_values
-                if by > 0:
-                    values[name] = value
-                else:
-                    del values[name]
-        if undecided and by > 0:
-            self.open.add(name)
-        else:
-            self.open.discard(name)
+
+class _Aggregated:
+    """The bounds of an aggregate, by the values of its column."""
+
+    def __init__(self, part: Part, column: NodeColumn) -> None:
+        self.part = part
+        self.column = column
+        self._at = -1
+        self._bounds: tuple[_Value, _Value] | None = None
 
     def bounds(self) -> tuple[_Value, _Value] | None:
         """The least and the greatest value; None without any, as of the mean of no node."""
-        function, sure, most = self.part.function, self._sure, self._sure + self._maybe
-        if function == "size":
-            return self._members, self._members + self._maybe_members
-        if function == "count":
-            return sure, most
-        if function == "exists":
-            return sure > 0, most > 0
+        if self._at != self.column.moved:
+            self._at = self.column.moved
+            self._bounds = self._bounds_of_condition() if self.part.function in CONDITIONS else self._bounds_of_values()
+        return self._bounds
+
+    def _bounds_of_condition(self) -> tuple[_Value, _Value] | None:
+        function, column = self.part.function, self.column
+        members, maybe_members = len(column.sure.by_node), len(column.maybe.by_node)
+        if self.part.column.body is None:
+            return members, members + maybe_members
+        holds, fails, unknown = self._count(column.sure)
+        maybe_holds, maybe_fails, maybe_unknown = self._count(column.maybe) if maybe_members else (0, 0, 0)
         if function == "all":
-            return most == 0, sure == 0
-        if function == "share_of":
-            if not self._members:
-                return (0.0, 1.0) if self._maybe_members else None
-            return sure / (self._members + self._maybe_members), min(1.0, most / self._members)
-        return self._bounds_of_values()
+            return fails + unknown + maybe_fails + maybe_unknown == 0, fails == 0
+        most = holds + unknown + maybe_holds + maybe_unknown
+        if function == "exists":
+            return holds > 0, most > 0
+        if function != "share_of":
+            return holds, most
+        if not members:
+            return (0.0, 1.0) if maybe_members else None
+        return holds / (members + maybe_members), min(1.0, most / members)
+
+    def _count(self, values: _Tally) -> tuple[int, int, int]:
+        """The numbers of nodes for which the condition holds, fails, and is unknown."""
+        threshold = self.part.threshold
+        if threshold is None:
+            return values.trues, values.falses, len(values.by_node) - values.trues - values.falses
+        known = len(values.numbers) + values.not_numbers  # any comparison with NaN fails
+        holds = threshold.count(values.numbers)
+        return holds, known - holds, len(values.by_node) - known
 
     def _bounds_of_values(self) -> tuple[float, float] | None:
-        function, values, unknown = self.part.function, self._values, self._members - len(self._values)
-        if not self._members:
-            return (-math.inf, math.inf) if self._maybe_members else (0.0, 0.0) if function == "sum" else None
-        if any(map(math.isnan, values.values())):
+        function, sure, maybe = self.part.function, self.column.sure, self.column.maybe
+        unknown = len(sure.by_node) - len(sure.numbers) - sure.not_numbers
+        if not sure.by_node:
+            return (-math.inf, math.inf) if maybe.by_node else (0.0, 0.0) if function == "sum" else None
+        if sure.not_numbers:
             return math.nan, math.nan
         if function in ("max", "min"):
             return self._extremes(function, unknown)
-        if self._maybe_members or (unknown and function != "quantile"):
+        if maybe.by_node or (unknown and function != "quantile"):
             return -math.inf, math.inf
-        if function == "sum":
-            total = _total(values.values())
-            return total, total
-        if function == "avg":
-            mean = _total(values.values()) / len(values)
-            return mean, mean
-        ordered = sorted(values.values())
-        low, high = ([-math.inf] * unknown) + ordered, ordered + [math.inf] * unknown
-        return _quantile(low, self.part.fraction), _quantile(high, self.part.fraction)
+        if function == "quantile":
+            low, high = ([-math.inf] * unknown) + sure.numbers, sure.numbers + [math.inf] * unknown
+            return _quantile(low, self.part.fraction), _quantile(high, self.part.fraction)
+        total = _total(sure.numbers)
+        result = total if function == "sum" else total / len(sure.numbers)
+        return result, result
 
     def _extremes(self, function: str, unknown: int) -> tuple[float, float]:
-        maybe = self._maybe_values.values()
-        open_ended = unknown or len(maybe) < self._maybe_members or any(map(math.isnan, maybe))
+        sure, maybe = self.column.sure.numbers, self.column.maybe.numbers
+        open_ended = unknown or len(maybe) < len(self.column.maybe.by_node)
         if function == "max":
-            low = max(self._values.values(), default=-math.inf)
-            return low, math.inf if open_ended else max([low, *maybe])
-        high = min(self._values.values(), default=math.inf)
-        return -math.inf if open_ended else min([high, *maybe]), high
+            low = sure[-1] if sure else -math.inf
+            return low, math.inf if open_ended else max([low, *maybe[-1:]])
+        high = sure[0] if sure else math.inf
+        return -math.inf if open_ended else min([high, *maybe[:1]]), high
 
+    @property
+    def open(self) -> set[str]:
+        """The nodes with unknown membership or an unknown value. O(nodes) if there are values that the function cannot use."""
+        sure, maybe, function = self.column.sure, self.column.maybe, self.part.function
+        if self.part.column.body is None or function not in CONDITIONS:
+            found = set(maybe.by_node)
+        else:
+            found = {name for name, value in maybe.by_node.items() if self._holds(value) is not (function == "all")}
+        if self.part.column.body is None:
+            return found
+        of_bools = function in CONDITIONS and self.part.threshold is None
+        odd = len(sure.numbers) + sure.not_numbers if of_bools else sure.trues + sure.falses
+        if not odd:
+            return found | sure.none
+        return found | {name for name, value in sure.by_node.items() if value is None or (type(value) is float) is of_bools}
 
-_CONDITIONS = frozenset({"count", "share_of", "all", "exists"})
+    def _holds(self, value: bool | float | None) -> bool | None:
+        if self.part.threshold is not None:
+            return self.part.threshold.holds(value)
+        return value if isinstance(value, bool) else None
 
 
 def _total(values: Iterable[float]) -> float:
@@ -347,14 +467,14 @@ class FleetEvaluation:
     def __init__(self, expression: FleetExpression, nodes: FleetNodes, definition: Definition) -> None:
         self._expression = expression
         self._nodes = nodes
-        self._definition = definition
+        selector = definition.selector
+        self._selection = nodes.column(Column(), selector)
+        self._aggregates = [_Aggregated(part, nodes.column(part.column, selector)) for part in expression.parts]
+        self._columns = [*dict.fromkeys(each.column for each in self._aggregates)]
+        if expression.native or not self._columns:
+            self._columns.append(nodes.column(Column(fields=expression.fields), selector))
         self._seen = -1
-        self._aggregates = [_Aggregated(part) for part in expression.parts]
-        self.selected: set[str] = set()
         self._list: list[object] | None = None
-        self._fields = expression.fields
-        if not definition.selector.is_everything and self._fields is not None:
-            self._fields |= {"labels"}
 
     def __repr__(self) -> str:
         return f"FleetEvaluation({self._expression.source!r}, {len(self.selected)} nodes)"
@@ -364,43 +484,43 @@ class FleetEvaluation:
         """The variables that nodes have to share."""
         return self._expression.needs
 
+    @property
+    def selected(self) -> Set[str]:
+        """The nodes that the definition selects."""
+        self._selection.refresh()
+        return self._selection.selected
+
     def refresh(self) -> bool:
         """Take in the changes since the last call. True if the expression reads any of them."""
-        if self._seen < 0:
-            changed: Set[str] = self._nodes.entries.keys()
-        elif self._seen == self._nodes.version:
+        seen, self._seen = self._seen, self._nodes.version
+        if seen == self._seen:
             return False
-        else:
-            changed = self._nodes.changed(self._fields, self._seen)
-        first, self._seen, entries = self._seen < 0, self._nodes.version, self._nodes.entries
-        found: list[tuple[str, NodeEntry | None]] = [(name, entries.get(name)) for name in changed]
-        if not self._definition.selector.is_everything:
-            found = [(name, each if each and self._definition.selects(each.facts.labels) else None) for name, each in found]
-        gone = {name for name, each in found if each is None}
-        if gone:
-            found = [(name, each) for name, each in found if each is not None or name in self.selected]
-        self.selected.update(changed)
-        self.selected -= gone
-        for aggregate in self._aggregates:
-            aggregate.put_all(found)
-        if found:
+        moved = max([each.refresh() for each in self._columns]) > seen
+        if moved:
             self._list = None
-        return bool(found) or first
+        return moved
 
     # --- results -------------------------------------------------------------------------------------------------------
 
     def evaluate(self) -> Outcome:
         """The outcome over the nodes as of the last refresh."""
         worst, best = self._corners()
-        outcome = self._expression.expression.evaluate(worst)
+        outcome = self._decided(worst)
         if best is worst:
             return self._with_reason(outcome)
         if outcome.verdict is Verdict.SATISFIED:
             return outcome
-        outcome = self._expression.expression.evaluate(best)
+        outcome = self._decided(best)
         if outcome.verdict is Verdict.VIOLATED:
             return outcome
         return self._with_reason(Outcome(Verdict.UNKNOWN, outcome.reason))
+
+    def _decided(self, values: dict[str, object]) -> Outcome:
+        """The outcome by these values of the aggregates."""
+        found = None if self._expression.quick is None else self._expression.quick(values)
+        if found is True:
+            return _SATISFIED
+        return _VIOLATED if found is False else self._expression.expression.evaluate(Measurements(values, {}))
 
     def margin(self) -> Margin | None:
         """The distance to the threshold. Where readings are missing, it is at least as far: the values nearest to it count."""
@@ -408,7 +528,8 @@ class FleetEvaluation:
         worst, best = self._corners()
         if verdict is Verdict.UNKNOWN:
             return None
-        found = margin(self._expression.expression, worst if verdict is Verdict.SATISFIED else best)
+        values = worst if verdict is Verdict.SATISFIED else best
+        found = margin(self._expression.expression, Measurements(values, {}))
         if found is None:
             return None
         texts = {part.name: part.text for part in self._expression.parts}
@@ -427,9 +548,9 @@ class FleetEvaluation:
     def basis(self) -> Basis:
         """The basis of the verdict. O(nodes)."""
         needs, read, oldest = self._expression.needs, 0, None
+        tops = {need.partition(".")[0] for need in needs}
         for name in self.selected:
             entry = self._nodes.entries[name]
-            tops = {need.partition(".")[0] for need in needs}
             read += tops <= entry.values.keys()
             for variable, reading in entry.facts.readings.items():
                 if variable.partition(".")[0] in tops and variable.partition(".")[0] in entry.values:
@@ -437,7 +558,7 @@ class FleetEvaluation:
                     oldest = age if oldest is None else max(oldest, age)
         return Basis(len(self.selected), read, oldest, bool(needs))
 
-    def _corners(self) -> tuple[Measurements, Measurements]:
+    def _corners(self) -> tuple[dict[str, object], dict[str, object]]:
         """The values that are worst for the expression, and the best ones; the same object where all are known."""
         worst: dict[str, object] = {}
         best: dict[str, object] = {}
@@ -454,8 +575,7 @@ class FleetEvaluation:
             if self._list is None:
                 self._list = [self._nodes.entries[name].values for name in sorted(self.selected)]
             worst[NODES] = best[NODES] = self._list
-        first = Measurements(worst, {})
-        return first, first if all(value is best[name] for name, value in worst.items()) else Measurements(best, {})
+        return worst, worst if all(value is best[name] for name, value in worst.items()) else best
 
     def _with_reason(self, outcome: Outcome) -> Outcome:
         """The outcome with the nodes and readings that are missing, if it is unknown."""
@@ -464,6 +584,7 @@ class FleetEvaluation:
         open_ = set().union(*(aggregate.open for aggregate in self._aggregates))
         if self._expression.native:
             open_ |= self.selected
+        open_ &= self._nodes.entries.keys()  # a node may have left since the last refresh
         tops = sorted({need.partition(".")[0] for need in self._expression.needs})
         lacking = {top: [name for name in sorted(open_) if top not in self._nodes.entries[name].values] for top in tops}
         reasons = [f"no reading of {top} from {self._named(top, names)}" for top, names in lacking.items() if names]
@@ -484,6 +605,10 @@ class FleetEvaluation:
             shown.append(f"{name}{age}")
         more = len(names) - len(shown)
         return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+_SATISFIED: Final = Outcome(Verdict.SATISFIED, "")
+_VIOLATED: Final = Outcome(Verdict.VIOLATED, "")
 
 
 class FleetCondition:
@@ -543,6 +668,8 @@ class FleetView:
         self._facts = facts
         self._by_age: dict[int | None, FleetNodes] = {}
         self._now = 0
+        self.version = 0
+        """Grows when a field of a node changed."""
 
     def __repr__(self) -> str:
         return f"FleetView({self._by_age!r})"
@@ -554,6 +681,7 @@ class FleetView:
             nodes = self._by_age[max_age] = FleetNodes(self._facts, max_age)
             nodes.note(self._names())
             nodes.refresh(self._now)
+            self.version += 1
         return nodes
 
     def with_readings(self, node: str, readings: Mapping[str, Reading]) -> "FleetView":
@@ -580,6 +708,8 @@ class FleetView:
             nodes.note(names)
 
     def refresh(self, now: int) -> bool:
-        """Take in the changes up to this hybrid time. True if there were any."""
+        """Take in the changes up to this hybrid time. True if a field of a node changed."""
         self._now = now
-        return sum([nodes.refresh(now) for nodes in self._by_age.values()]) > 0
+        changed = sum(nodes.refresh(now) for nodes in self._by_age.values()) > 0
+        self.version += changed
+        return changed

@@ -532,6 +532,8 @@ class Judge:
         """
         self._switches = Switches() if switches is None else switches
         self._fleet = FleetView(tuple, lambda _: None) if fleet is None else fleet
+        self._fleet_seen = -1
+        """The version of these nodes when `moved` was last asked."""
         self._writes = writes
         self.fleet_ids: set[str] = set()
         """The constraints with a definition of scope fleet."""
@@ -865,6 +867,9 @@ class Judge:
     def moved(self, now: int) -> list[str]:
         """The constraints of scope fleet that read something that moved since the last call, ordered. `now`: hybrid time."""
         self._fleet.refresh(now)
+        if self._fleet_seen == self._fleet.version:
+            return []
+        self._fleet_seen = self._fleet.version
         fleet = {id_: [rule.fleet for rule in self._judged[id_].rules if rule.fleet] for id_ in self.fleet_ids}
         return sorted(id_ for id_, conditions in fleet.items() if sum(each.refresh() for each in conditions))
 
