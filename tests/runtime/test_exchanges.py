@@ -240,6 +240,21 @@ async def test_who_never_answers_is_left_alone_and_then_asked_once() -> None:
     assert (len(script.requests), carrying.failed, carrying.repeated) == (2 + REPEATS, 2, REPEATS)
 
 
+async def test_a_session_that_ends_takes_no_life_from_another_of_the_same_name() -> None:
+    """The defect: a second node of a live name ended, as it has to, and the first one was away until it spoke again."""
+    peer = GossipNode("peer")
+    script = Script([peer], lost=lambda asked: asked.session == "2")
+    loop = exchanger(GossipNode("me"), script)
+    second = Peer("peer", "2")
+    script.nodes[second] = GossipNode("peer")
+    assert await loop.exchange(Peer("peer", "1"))
+    assert not await loop.exchange(second)
+    assert loop.live == {"peer"}
+    del script.nodes[second]
+    loop.gone(second)
+    assert loop.live == {"peer"}
+
+
 async def test_a_peer_that_went_is_not_asked_again() -> None:
     me, other = GossipNode("me"), GossipNode("other")
     script = Script([other])
