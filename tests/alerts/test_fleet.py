@@ -126,7 +126,7 @@ async def test_silences_and_acknowledgements_hold_on_all_nodes(ops: Ops) -> None
         ]  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_an_alert_that_is_acknowledged_before_it_is_told_is_not_told_and_the_next_one_is(
     ops: Ops, monkeypatch: pytest.MonkeyPatch
 ) -> None:

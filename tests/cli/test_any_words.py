@@ -72,7 +72,7 @@ def test_any_words_are_taken_or_refused_in_one_sentence(
 
 
 @pytest.mark.processes
-@pytest.mark.long(by_day=["--help"])
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("words", ["constraints", "--help"])
 def test_an_output_that_takes_nothing_ends_in_a_sentence_and_a_closed_one_is_left_alone(words: str, node_url: str) -> None:

@@ -77,6 +77,7 @@ def test_bash_offers_what_there_is(script: Path, words: list[str], offered: set[
     assert {each.strip() for each in done.stdout.splitlines()} == offered, done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("script", ["fish"], indirect=True)
 def test_fish_offers_what_there_is(script: Path) -> None:
     line = [shell("fish"), "--no-config", "-c", f"source {script}; complete -C 'constraint-crdt tile un'"]

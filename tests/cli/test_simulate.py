@@ -250,7 +250,7 @@ def test_a_search_counts_what_it_tried(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert all(kind in err for kind in told["never_fired"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_search_stops_at_a_violation_and_its_file_replays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

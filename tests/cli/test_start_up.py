@@ -29,6 +29,7 @@ def _cpu_of(*line: str) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+@pytest.mark.long
 def test_help_takes_little_cpu() -> None:
     _cpu_of(*command("--help"))  # the first run writes the bytecode
     took = []

@@ -41,6 +41,7 @@ def _lines(pure: str) -> list[str]:
     return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.splitlines()
 
 
+@pytest.mark.long
 @pytest.mark.processes
 @pytest.mark.timeout(7200 if BUDGET > 10_000 else 120)
 def test_both_cores_accept_and_refuse_the_same_messages() -> None:

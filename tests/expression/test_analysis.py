@@ -68,7 +68,7 @@ def points() -> list[dict[str, Any]]:
     return [dict(zip(GRID, point, strict=True)) for point in itertools.product(*GRID.values())]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=PAIRS)
 @given(expressions, expressions)
 def test_no_label_is_wrong(old: str, new: str) -> None:
@@ -109,7 +109,7 @@ def drawn(random: Random, depth: int = 3) -> str:
     return f"!({parts[0]})" if sort == 6 else f"({parts[0]} {'&&' if sort == 4 else '||'} {parts[1]})"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_95_of_100_random_pairs_take_at_most_50_ms() -> None:
     random, spent = Random(7), list[float]()
     compare_expressions("x < 1.0 || y < 2.0", "x < 2.0")  # the import

@@ -96,7 +96,7 @@ def test_the_tree_is_that_of_the_library(text: str) -> None:
         assert len({node.id for node in root.walk()}) == len(list(root.walk()))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(COMPARISONS, VALUES)
 @example("x < 1 && y < 1", {"x": 3.0})
@@ -119,7 +119,7 @@ def test_outcomes_and_margins_are_those_of_the_library(text: str, measured: dict
     assert repr(margins[0]) == repr(margins[1])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(COMPARISONS, st.frozensets(st.sampled_from(NAMES)))
 def test_what_fails_without_variables_is_that_of_the_library(text: str, missing: frozenset[str]) -> None:

@@ -137,7 +137,7 @@ CHANGES = st.one_of(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=FLEETS, deadline=None)
 @given(st.lists(st.tuples(CHANGES, st.booleans()), min_size=4, max_size=30))
 def test_the_truth_is_that_of_a_plain_model(steps: list[tuple[tuple[str, int, Any, Any], bool]]) -> None:

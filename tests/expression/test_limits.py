@@ -57,6 +57,7 @@ print(len(taken))
     assert int(isolated(code)) > len(DEEP)
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_costly_looking_expressions_are_quick() -> None:
     def longest(item: str, joint: str) -> str:

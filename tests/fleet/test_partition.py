@@ -6,7 +6,7 @@ from tests.fleet.processes import NodeProcess, processes, seconds_until
 from tests.fleet.relay import Relay
 from tests.fleet.test_three_processes import get, ids
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 
 def satisfied(nodes: list[NodeProcess]) -> set[int]:

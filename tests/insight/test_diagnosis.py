@@ -169,6 +169,7 @@ async def test_a_violation_of_a_node_that_is_gone_is_told_as_last_heard() -> Non
         assert (a.status().worst[0].node, a.status().worst[0].live) == ("c", True), "the one that lasts now"
 
 
+@pytest.mark.long
 async def test_a_violation_whose_sensor_died_is_told_as_such_everywhere() -> None:
     """The defect: the others went on to tell the value at which it began, for ever."""
     async with fleet("a", "b") as nodes:

@@ -69,7 +69,7 @@ edits = st.lists(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @given(edits, st.data())
 @settings(max_examples=60)
 def test_a_revert_to_a_time_gives_the_content_of_that_time(taken: list[tuple[str, str | None]], data: st.DataObject) -> None:

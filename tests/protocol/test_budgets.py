@@ -29,7 +29,7 @@ def test_never_more_than_the_limit_is_held_in_drawn_histories(lease: int) -> Non
     assert sum(world.peak == world.limit for world in worlds if world.limit) > HISTORIES // 20
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_never_more_than_the_limit_is_held_where_disks_lag() -> None:
     """Holds and releases that a killed node had not on its disk yet: as much is kept back for them there."""
     worlds = [lagging_history(seed) for seed in range(HISTORIES)]

@@ -43,7 +43,7 @@ class Fleet:
 wrong = pytest.mark.parametrize("wrong_by", [2 * HOUR, -2 * HOUR, 10**9 * SECOND, -(10**9) * SECOND])
 
 
-@pytest.mark.long(by_day=["7200000000000"])
+@pytest.mark.long
 @wrong
 def test_an_end_written_there_is_by_the_time_of_the_fleet(wrong_by: int) -> None:
     """A permanent critical constraint was gone on the whole fleet in 4 s, or the new one held for an hour on some nodes only."""

@@ -376,6 +376,7 @@ class Old(GossipNode):
         return super().encoded(message, peer, max_bytes)
 
 
+@pytest.mark.long(by_day=["8000.0-blank-True", "1000000.0-full-False"])
 @pytest.mark.parametrize("full_begins", [False, True])
 @pytest.mark.parametrize("old", ["full", "blank"])
 @pytest.mark.parametrize("rate", [8000.0, 1e6])

@@ -53,7 +53,7 @@ def test_damage_is_noticed_alarmed_and_repaired_in_one_exchange(damage: Damage, 
     assert damaged.converged
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_only_the_buckets_that_differ_are_exchanged() -> None:
     sound, damaged = pair(2_000)
     own_cells(damaged)

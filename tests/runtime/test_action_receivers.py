@@ -80,6 +80,7 @@ def alertmanager(tmp_path: Path) -> Iterator[Alertmanager]:
     found.stop()
 
 
+@pytest.mark.long
 async def test_alertmanager_receives_a_violation_and_its_end_over_restarts_of_both(
     alertmanager: Alertmanager, tmp_path: Path
 ) -> None:

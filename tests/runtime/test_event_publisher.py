@@ -137,7 +137,7 @@ async def test_what_changes_before_it_is_told_is_told_once_as_it_is_then() -> No
         assert told.of(EventKind.REMOVED, EventKind.CHANGED) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_what_is_removed_at_once_is_told_as_removed_over_many_turns() -> None:
     async with single() as (node, told):
         state = much()

@@ -185,7 +185,7 @@ async def test_of_exchanges_with_a_peer_one_goes_on_at_a_time(monkeypatch: pytes
     assert loop.completed == 4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_what_arrived_of_an_answer_that_broke_off_is_kept() -> None:
     me, other = GossipNode("me"), GossipNode("other", limits=Limits(burst_bytes=200_000))
     for number in range(9000):

@@ -130,6 +130,7 @@ async def test_nodes_at_rest_take_a_change_from_each_other_at_once() -> None:
         assert all("max_speed" in node.constraint_ids() for node in nodes)
 
 
+@pytest.mark.long
 async def test_nodes_that_start_together_are_met_without_rounds() -> None:
     """The defect: rounds choose by chance, and the last of twenty peers was heard after 15 s."""
     never = msgspec.structs.replace(QUICK, gossip_every=3600.0)

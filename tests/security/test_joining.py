@@ -281,7 +281,7 @@ def test_a_damaged_file_is_said(tmp_path: Path) -> None:
         registrar_of(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_changed_requests_never_get_a_certificate_of_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No request ends the registrar, and what it answers is an error, or a certificate for the name and key of the request."""
     desk, draw = Desk(tmp_path, uses=1000), random.Random(int(os.environ.get("CONSTRAINT_CRDT_SEED", "7")))

@@ -121,6 +121,7 @@ def test_a_node_on_loopback_needs_neither_and_says_nothing(tmp_path: Path) -> No
 # --- invitations and renewal ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_fleet_grows_by_invitations_and_remembers(tmp_path: Path) -> None:
     """The story of docs/security.md. A joined node starts again without the token, also while the operator is away."""
     plant = Fleet(tmp_path / "plant", f"plant-{secrets.token_hex(4)}")

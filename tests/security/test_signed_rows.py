@@ -374,6 +374,7 @@ def fields_of(run: Run) -> list[tuple[int, str | int, bytes, int]]:
     return [(cell.kind, cell.key, cell.data, cell.seq) for cell in run.cells]
 
 
+@pytest.mark.long(by_day=["0", "1", "2", "9", "13"])
 @pytest.mark.parametrize("seed", range(20))
 def test_a_usual_run_is_taken_as_any_other(seed: int) -> None:
     rng = random.Random(seed)

@@ -208,7 +208,7 @@ def test_every_step_that_writes_is_a_kind_of_write_that_must_come_about() -> Non
             assert f"{each.__struct_config__.tag} {act}".strip() in WRITES + OF_BUDGETS
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_write_that_changes_nothing_has_not_come_about() -> None:
     outcome = Chaos(5, operations=80).run()
     drawn = outcome.written.total() - outcome.written["share"]  # readings are shared beside the operations

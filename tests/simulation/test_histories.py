@@ -94,7 +94,7 @@ def test_a_disk_that_nobody_vouches_for_begins_another_life(disk: str, known: se
     assert fleet.nodes["a"].replica.incarnation != 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_shrunk_is_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     """An add by one node and a removal by another that heard of it, out of twenty steps."""
     monkeypatch.setattr(Rows, "_apply_removal", lambda self, removal: None)

@@ -101,7 +101,7 @@ def test_counts_cost_by_nodes_and_constraints() -> None:
     assert twice == pytest.approx(2 * four, rel=0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_full_link_is_told() -> None:
     plan = planned(replace(SLOW_LINK, nodes=40, rate=1_000.0))
     assert not plan.works

@@ -138,7 +138,7 @@ def test_any_views_of_who_failed_agree_in_the_end(seed: int) -> None:
         assert views == [speakers(site, other, members(made, site))] * 4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_part_of_a_site_that_is_partitioned_has_speakers() -> None:
     made = fleet(2, 8)
     inside = members(made, "s0")

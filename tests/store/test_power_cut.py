@@ -63,7 +63,7 @@ def test_every_commit_is_synced(tmp_path: Path) -> None:
     connection.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_log_cut_at_any_byte_opens_to_the_commits_that_are_whole_in_it(tmp_path: Path) -> None:
     recorded, random = Recorded(tmp_path), Random(SEED)
     assert recorded.log_sizes == sorted(recorded.log_sizes), "no checkpoint came between"

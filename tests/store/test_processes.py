@@ -64,6 +64,7 @@ def test_the_second_process_is_refused_naming_the_first_until_that_is_gone(tmp_p
     open_store(path).close()
 
 
+@pytest.mark.long
 def test_what_was_acknowledged_survives_kill_9_and_no_dot_is_used_twice(tmp_path: Path) -> None:
     path, random = tmp_path / "a.db", Random(SEED)
     acknowledged: dict[tuple[int, int], int] = {}

@@ -126,7 +126,7 @@ def test_when_all_routers_fail_at_once_their_clients_agree_on_others() -> None:
     assert fleet.of(PEER) == set()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_client_that_reaches_no_router_is_a_peer_again() -> None:
     fleet = Fleet(60).run(20)
     name = min(fleet.of(CLIENT))

@@ -111,6 +111,7 @@ async def test_a_stopped_process_holds_nobody_up(zenoh: Network, spawn: Spawn) -
     assert max(later - earlier for earlier, later in itertools.pairwise(turns)) < 1.0
 
 
+@pytest.mark.long
 async def test_nothing_of_zenoh_reaches_stdout_and_the_end_of_stdin_ends_it(zenoh: Network, spawn: Spawn) -> None:
     a = await zenoh.join("a")
     process, _ = await spawn("b", connect=[*a.transport.endpoints, "tcp/no.such.host.invalid:7447"])

@@ -50,7 +50,7 @@ def test_the_rate_that_its_dimensions_give_is_within_a_tenth_of_the_target(items
     assert mean_rate <= 1.1 * rate
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_measured_rate_is_the_target_and_the_estimate() -> None:
     """Mean of 20 filters of 200 items; 1.1 is four standard deviations above what the dimensions give."""
     found, estimated, asked = 0, 0.0, 2000

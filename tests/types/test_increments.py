@@ -55,7 +55,7 @@ def test_a_node_that_counted_nothing_is_listed_and_empty_rooms_are_not() -> None
     assert repr(view) == "RoomIncrements(1 rooms)"
 
 
-@pytest.mark.long(by_day=["1"])
+@pytest.mark.long
 @pytest.mark.parametrize("skip", [1, 2, 7])
 def test_little_is_kept_of_much(skip: int) -> None:
     """Without gaps all but nothing; with a gap at every other seq some bytes an increment."""
