@@ -96,11 +96,11 @@ class Waiting(NamedTuple):
 
 @dataclass(slots=True)
 class _Turn:
-    """The rights of this node for a budget: since when it has as many, when a hold began or ended last, and the most that was held
-    at once meanwhile.
+    """The loans of this node for a budget, those to it less those by it: since when they are as high, when a hold began or ended
+    last, and the most that was held at once meanwhile.
     """
 
-    rights: int = 0
+    balance: int = 0
     since: int = 0
     used: int = -1
     most: int = 0
@@ -469,13 +469,19 @@ class Escrow:
         """The amount that stays here for the next processes of this node, as it is in its turn. See `_Turn`."""
         if not known.lease or not self._turn:
             return 0
-        found, holding = self._turns.setdefault(name, _Turn()), held(known, me, now)
-        rights = share_now(known, me) - lent(known, me, now, self.skew) + borrowed(known, me, now)
-        if rights > found.rights:
+        found, holding, balance = self._turns.setdefault(name, _Turn()), held(known, me, now), 0
+        for ledger in known.ledgers.values():
+            if ledger.loans:
+                balance = borrowed(known, me, now) - lent(known, me, now, self.skew)
+                break
+        if balance > found.balance:
             found.since, found.most = now, 0
-        found.rights, found.most = rights, max(found.most, holding)
+        found.balance = balance
+        if holding >= found.most:
+            found.most = holding
+            return 0
         end = found.end(self._turn)
-        if found.most <= holding or not found.since <= now < end:  # also where the clock was set
+        if not found.since <= now < end:  # also where the clock was set
             return 0
         if self._queue(known, me, now):
             self._wake(end)
