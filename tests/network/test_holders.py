@@ -28,4 +28,5 @@ def test_never_more_than_the_limit_hold_while_nodes_are_killed_and_cut(tmp_path:
         kills, cuts = judged(fleet, "dock", judge, SECONDS, NODES / RATE, Random(1))
         assert judge.most <= LIMIT, f"{judge.most} at once after {kills} kills and {cuts} cuts"
         assert kills + cuts
-        assert judge.acquired > SECONDS, "the nodes did hardly anything"
+        least = RATE / 4 if BUDGET == "nightly" else 1.0
+        assert judge.acquired > least * SECONDS, "the nodes did hardly anything"
