@@ -3,6 +3,7 @@
 import gc
 import itertools
 import math
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, NamedTuple
@@ -386,6 +387,17 @@ def test_the_maximum_age_of_a_definition_takes_precedence() -> None:
     bench.view.refresh(bench.now)
     patient = bench.condition("count(nodes, n, n.x < 5.0) == 1", max_age=61 * SECOND)
     assert patient.outcome().verdict is Verdict.SATISFIED
+
+
+def test_the_nodes_for_a_maximum_age_go_with_the_last_definition_that_has_it() -> None:
+    """The defect: each maximum age that a definition ever had kept all nodes once more."""
+    bench = Bench(a=1.0)
+    conditions = [bench.condition("count(nodes, n, n.x > 1.5) < 2", max_age=each * SECOND) for each in (1, 2)]
+    gone = weakref.ref(bench.view.nodes(2 * SECOND))
+    del conditions[1]
+    gc.collect()
+    assert gone() is None
+    assert conditions[0].outcome().verdict is Verdict.SATISFIED
 
 
 def test_the_verdict_says_on_what_it_rests() -> None:

@@ -280,7 +280,7 @@ class NodeColumn:
         return self._place.keys()
 
     def refresh(self) -> int:
-        """Take in the changes since the last call, whoever made it. Returns `moved`."""
+        """Take in the changes since the last call by any user of the column. Returns `moved`."""
         nodes, seen = self._nodes, self._seen
         if seen != nodes.version:
             self._seen = nodes.version
@@ -666,13 +666,14 @@ class FleetView:
         """`names`: of all nodes. `facts`: see `FleetNodes`."""
         self._names = names
         self._facts = facts
-        self._by_age: dict[int | None, FleetNodes] = {}
+        self._by_age: WeakValueDictionary[int | None, FleetNodes] = WeakValueDictionary()
+        """As long as a definition with that maximum age has them."""
         self._now = 0
         self.version = 0
         """Grows when a field of a node changed."""
 
     def __repr__(self) -> str:
-        return f"FleetView({self._by_age!r})"
+        return f"FleetView({dict(self._by_age)!r})"
 
     def nodes(self, max_age: int | None) -> FleetNodes:
         """The nodes with readings that are not older."""
@@ -696,11 +697,6 @@ class FleetView:
         view = FleetView(self._names, facts)
         view.refresh(self._now)
         return view
-
-    def keep(self, max_ages: Iterable[int | None]) -> None:
-        """Forget the nodes for any other maximum age."""
-        kept = set(max_ages)
-        self._by_age = {max_age: nodes for max_age, nodes in self._by_age.items() if max_age in kept}
 
     def note(self, names: Iterable[str]) -> None:
         """Something about these nodes may have changed."""
