@@ -187,7 +187,7 @@ def _same(one: object, other: object) -> bool:
 _Value = bool | int | float
 
 
-class _Tally:
+class _Distribution:
     """The values of some nodes, counted by kind, the numbers in order."""
 
     __slots__ = ("_came", "_gone", "by_node", "falses", "none", "not_numbers", "numbers", "trues")
@@ -267,12 +267,12 @@ class NodeColumn:
         self._seen = -1
         self.moved = 0
         """The number of the last change that the column reads, as `FleetNodes.version`."""
-        self.sure = _Tally()
+        self.sure = _Distribution()
         """The values of the nodes that pass the filters."""
-        self.maybe = _Tally()
+        self.maybe = _Distribution()
         """Of those of which it is unknown whether they do."""
-        self._out = _Tally()
-        self._place: dict[str, _Tally] = {}
+        self._out = _Distribution()
+        self._place: dict[str, _Distribution] = {}
 
     @property
     def selected(self) -> Set[str]:
@@ -317,7 +317,7 @@ class NodeColumn:
         self.maybe.arrange()
         return any_
 
-    def _pass(self, entry: NodeEntry) -> _Tally:
+    def _pass(self, entry: NodeEntry) -> _Distribution:
         """Where a node belongs by the filters."""
         place = self.sure
         for each in self._filters:
@@ -363,7 +363,7 @@ class _Aggregated:
             return (0.0, 1.0) if maybe_members else None
         return holds / (members + maybe_members), min(1.0, most / members)
 
-    def _count(self, values: _Tally) -> tuple[int, int, int]:
+    def _count(self, values: _Distribution) -> tuple[int, int, int]:
         """The numbers of nodes for which the condition holds, fails, and is unknown."""
         threshold = self.part.threshold
         if threshold is None:
