@@ -61,7 +61,7 @@ async def pair(plant: Fleet) -> AsyncIterator[tuple[Node, Node]]:
         await anvil.add_constraint("last")
         await eventually(lambda: agreed([forge, anvil]))
         assert forge.constraint_ids() == anvil.constraint_ids() == ["last", "speed"]
-        await eventually(lambda: {node.node: node.live for node in forge.nodes()} == {"forge": True, "anvil": True})
+        assert {node.node: node.live for node in forge.nodes()} == {"forge": True, "anvil": True}
         assert forge.gossip.retired_by is anvil.gossip.retired_by is None
         assert forge.status().peers == anvil.status().peers == 1
 
