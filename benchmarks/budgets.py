@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -40,7 +40,7 @@ from constraint_crdt.runtime.settings import NodeSettings
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.fleet.processes import seconds_until
-from tests.network.holders import LATEST, LONGEST_WAIT, LONGEST_WORK, HeldFleet
+from tests.network.holders import LONGEST_WAIT, LONGEST_WORK, HeldFleet, Judge, next_due
 from tests.network.hosts import Connection, Host, Network, NetworkNode, are_linked
 from tests.network.switch import enter_namespaces
 
@@ -62,23 +62,6 @@ RATE = 200.0
 LEASE = 2.0
 SKEW = 0.5
 SAMPLES = 300
-
-
-class Judge:
-    """Counts holders."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.holders, self.most, self.acquired = limit, 0, 0, 0
-
-    @contextlib.contextmanager
-    def holding(self) -> Iterator[None]:
-        self.holders += 1
-        self.acquired += 1
-        self.most = max(self.most, self.holders)
-        try:
-            yield
-        finally:
-            self.holders -= 1
 
 
 def free_port() -> int:
@@ -150,7 +133,7 @@ async def work(node: NodeProcess, judge: Judge, until: float, pace: float, rando
     due = time.monotonic()
     async with AsyncClient(node.url) as client:
         while time.monotonic() < until:
-            due = max(due + random.uniform(0.5, 1.5) * pace, time.monotonic() - LATEST)
+            due = next_due(due, pace, random)
             try:
                 hold = await client.acquire("dock", wait=LONGEST_WAIT)
             except ClientError:

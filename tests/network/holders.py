@@ -88,6 +88,11 @@ class HeldFleet:
         self._net.set_all(cut=False)
 
 
+def next_due(due: float, pace: float, random: Random) -> float:
+    """When the cycle after that one is to be over, on the monotonic clock."""
+    return max(due + random.uniform(0.5, 1.5) * pace, time.monotonic() - LATEST)
+
+
 def hold(fleet: HeldFleet, name: str, budget: str, judge: Judge, until: Callable[[], bool], pace: float, random: Random) -> None:
     """Acquire, work and release at a node until the end, a cycle each `pace` seconds, those that are late without a pause; a node
     that is down is asked again.
@@ -98,7 +103,7 @@ def hold(fleet: HeldFleet, name: str, budget: str, judge: Judge, until: Callable
         with contextlib.closing(node.connection()) as connection:
             try:
                 while node is fleet.nodes[name] and not until():
-                    due = max(due + random.uniform(0.5, 1.5) * pace, time.monotonic() - LATEST)
+                    due = next_due(due, pace, random)
                     _hold_once(node, connection, budget, judge, random)
                     time.sleep(max(0.0, due - time.monotonic()))
             except (OSError, http.client.HTTPException, AssertionError):
