@@ -469,11 +469,9 @@ class Escrow:
         """The amount that stays here for the next processes of this node, as it is in its turn. See `_Turn`."""
         if not known.lease or not self._turn:
             return 0
-        found, holding, balance = self._turns.setdefault(name, _Turn()), held(known, me, now), 0
-        for ledger in known.ledgers.values():
-            if ledger.loans:
-                balance = borrowed(known, me, now) - lent(known, me, now, self.skew)
-                break
+        found, holding = self._turns.setdefault(name, _Turn()), held(known, me, now)
+        has_loans = any(ledger.loans for ledger in known.ledgers.values())
+        balance = borrowed(known, me, now) - lent(known, me, now, self.skew) if has_loans else 0
         if balance > found.balance:
             found.since, found.most = now, 0
         found.balance = balance

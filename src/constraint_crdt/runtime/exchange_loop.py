@@ -907,6 +907,6 @@ class ExchangeLoop:
         if peer in self._transport.peers():  # else `gone` was called meanwhile, and this would stay for ever
             self._resting[peer] = (now + pause, pause)
             self.sites.failed(peer.name)
-        if peer.name in self._live and not any(each.name == peer.name for each in self._willing()):  # no other session has the name
+        if peer.name in self._live and not self.willing({peer.name}):  # no other session has the name
             self._live.discard(peer.name)
             _log.info("%s does not answer (%s); asking it again in %.1f s", peer.name, why, pause)

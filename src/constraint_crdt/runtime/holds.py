@@ -121,7 +121,7 @@ class NodeBudgets:
         self._queues: dict[str, deque[_Waiter]] = {}
         self._planned: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
-        """For loans that wait for other owners."""
+        """For loans that wait for other owners, or for the end of a turn."""
         self._asked: dict[str, Waiting | None] = {}
         """The demand that owners were told of last, by budget."""
         self._given_up: set[str] = set()

@@ -491,7 +491,9 @@ def _add_identity(
 
 
 def is_loopback(endpoint: str) -> bool:
-    """True for an endpoint that other machines cannot reach. A name other than `localhost` may be of any machine."""
+    """True for an endpoint that other machines cannot reach. A name other than `localhost` may be of any machine. Also True for an
+    endpoint without a host: malformed ones are refused elsewhere.
+    """
     host = endpoint.partition("/")[2].rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback
