@@ -151,7 +151,8 @@ async def test_rights_of_another_node_are_had_by_one_exchange(monkeypatch: pytes
             assert [loop.begun for loop in loops] == [begun[0], begun[1] + number + 1]
 
 
-async def test_owners_hear_of_a_process_that_gave_up() -> None:
+@pytest.mark.parametrize("tended", [False, True], ids=["", "tended before its task ran"])
+async def test_owners_hear_of_a_process_that_gave_up(tended: bool) -> None:
     settings = msgspec.structs.replace(QUICK, gossip_every=3600.0)
     async with fleet("a", "b", settings=settings) as nodes:
         a, b = nodes["a"].budgets, nodes["b"].budgets
@@ -161,6 +162,8 @@ async def test_owners_hear_of_a_process_that_gave_up() -> None:
         waiting = asyncio.create_task(b.acquire("dock", timeout=SOON))
         await eventually(lambda: a.report("dock").waiting == 1)
         waiting.cancel()
+        if tended:
+            await b.tend()
         await eventually(lambda: a.report("dock").waiting == 0)
         await a.release("dock", held.hold)
         assert a.report("dock").free_here == 1

@@ -515,8 +515,10 @@ class NodeBudgets:
         for waited, queue in self._queues.items():
             while queue and not self._feed.held:
                 waiter = queue[0]
-                if waiter.granted.done():
+                if waiter.granted.done():  # cancelled: its task has yet to run
                     queue.popleft()
+                    self._given_up.add(waited)
+                    self._state_demand(waited)
                     continue
                 try:
                     hold = self._feed.write(partial(self._escrow.acquire, waited, waiter.amount, waiter.holder))
