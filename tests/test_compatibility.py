@@ -202,6 +202,7 @@ def test_a_removal_of_a_new_kind_would_be_refused_by_0_1_0_so_none_is_written() 
 # --- a running node --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_node_runs_on_a_store_of_0_1_0_and_tells_its_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime_directory(tmp_path)))
     shutil.copyfile(DATA / "store.db", tmp_path / "a.db")

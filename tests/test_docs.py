@@ -75,6 +75,7 @@ def command_lines(page: str) -> Iterator[list[str]]:
                 yield found[: next((at for at, word in enumerate(found) if word in ("|", ">", "<", "&&", ";", ">>")), len(found))]
 
 
+@pytest.mark.slow
 def test_the_command_lines_of_the_pages_can_be_used(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Their flags exist, and what they add to a node can be judged."""
     parser, count = arguments.make_parser(), 0

@@ -89,6 +89,7 @@ def missing_names(page: Path) -> list[str]:
     return missing
 
 
+@pytest.mark.slow
 def test_the_files_and_constants_that_a_page_names_exist() -> None:
     missing = {page.relative_to(ROOT): missing_names(page) for page in LINKED if page.name != "CHANGELOG.md"}
     assert {str(page): names for page, names in missing.items() if names} == {}
@@ -121,6 +122,7 @@ def missing_modules(text: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_the_modules_that_a_source_names_exist() -> None:
     missing = {source.relative_to(ROOT): missing_modules(source.read_text()) for source in SOURCES if source != Path(__file__)}
     assert {str(source): names for source, names in missing.items() if names} == {}

@@ -48,6 +48,7 @@ def everything(state: ConstraintState) -> object:
 # --- what is written reads back ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(state=states())
 def test_a_state_comes_back_whole(state: ConstraintState) -> None:
@@ -58,6 +59,7 @@ def test_a_state_comes_back_whole(state: ConstraintState) -> None:
     assert from_json(to_json(state).encode()) == state
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(states=pairs(LAWS))
 def test_merging_files_is_merging_states(states: tuple[ConstraintState, ConstraintState]) -> None:
@@ -198,6 +200,7 @@ def test_a_cell_that_no_node_takes_is_refused_though_the_checksum_is_right(data:
     assert error.value.field == "rows[1].cells[0]"
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(state=states(), data=st.data())
 def test_a_flipped_byte_is_refused_or_says_the_same(state: ConstraintState, data: st.DataObject) -> None:
@@ -210,6 +213,7 @@ def test_a_flipped_byte_is_refused_or_says_the_same(state: ConstraintState, data
     assert everything(found) == everything(state)  # it was in the derived part, say
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(state=states(), data=st.data())
 def test_a_cut_file_is_refused(state: ConstraintState, data: st.DataObject) -> None:

@@ -172,6 +172,7 @@ def test_slack_and_cloudevents() -> None:
     assert (found["id"], found["data"]["margin"]) == (TURN.id("forge"), -7.5)
 
 
+@pytest.mark.slow
 @given(
     st.text(max_size=20), st.dictionaries(st.text(max_size=8), st.text(max_size=20), max_size=3), st.text(max_size=10),
     st.sampled_from([*TURNS, ENDED]), st.sampled_from(["json", "alertmanager", "slack", "cloudevents", "own"]),

@@ -38,6 +38,7 @@ def test_histories_that_found_a_mistake(seed: int) -> None:
     assert problems_of(seed) == []
 
 
+@pytest.mark.slow
 def test_without_faults_each_turn_is_told_once_and_in_time() -> None:
     world = AlertWorld(3, faults=False)
     world.run()

@@ -55,6 +55,7 @@ class Bench:
         self.told.append((alert.subject, fired))
 
 
+@pytest.mark.slow
 @given(
     looks=st.lists(st.fixed_dictionaries({"x": st.sampled_from((True, False, None)), "y": st.sampled_from((True, False, None))}))
 )
@@ -442,6 +443,7 @@ async def test_a_rate_that_is_too_high_fires_and_resolves(network: MemoryNetwork
     await task
 
 
+@pytest.mark.slow
 async def test_coverage_and_silence_and_staleness(network: MemoryNetwork) -> None:
     rules = (
         AlertRule(name="unheard", kind="coverage", for_=0.1, keep_firing_for=0.0),
@@ -464,6 +466,7 @@ async def test_coverage_and_silence_and_staleness(network: MemoryNetwork) -> Non
     await task
 
 
+@pytest.mark.slow
 async def test_an_alert_survives_a_restart_of_its_node(tmp_path: Path, network: MemoryNetwork) -> None:
     rule = AlertRule(name="away", kind="silence", for_=0.0, keep_firing_for=0.0)
     store = str(tmp_path / "watch.db")

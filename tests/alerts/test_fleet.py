@@ -47,6 +47,7 @@ def born(network: MemoryNetwork, name: str, *, destination: bool = True, store: 
     return Node(settings=settings, transport=network.transport())
 
 
+@pytest.mark.slow
 async def test_one_node_tells_and_another_takes_over(ops: Ops) -> None:
     network = MemoryNetwork()
     async with AsyncExitStack() as stack:
@@ -77,6 +78,7 @@ async def test_one_node_tells_and_another_takes_over(ops: Ops) -> None:
         assert ops.got[-1]["detail"] == "the rule was removed"
 
 
+@pytest.mark.slow
 async def test_a_restart_neither_tells_again_nor_forgets(ops: Ops, tmp_path: Path) -> None:
     network, store = MemoryNetwork(), str(tmp_path / "n0.db")
     async with born(network, "n0", store=store) as node:
@@ -92,6 +94,7 @@ async def test_a_restart_neither_tells_again_nor_forgets(ops: Ops, tmp_path: Pat
     assert ops.told() == [("gone", "firing"), ("gone", "resolved")]
 
 
+@pytest.mark.slow
 async def test_silences_and_acknowledgements_hold_on_all_nodes(ops: Ops) -> None:
     network = MemoryNetwork()
     async with AsyncExitStack() as stack:

@@ -92,6 +92,7 @@ def test_a_flag_that_there_is_not_is_one_line_and_two(command: tuple[str, ...], 
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_every_command_that_reads_can_answer_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     for command in COMMANDS:
         if command and command[0] not in NO_JSON and command not in (("tile",), ("source",), ("rollout",)):

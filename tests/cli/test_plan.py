@@ -60,6 +60,7 @@ def test_misuse_is_one_line_and_two(flags: list[str], says: str, capsys: Capture
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_plan_is_told(capsys: Capture) -> None:
     assert (
         main(["plan", "--nodes", "9", "--constraints", "5", "--change-rate", "2/min", "--link", "64kbit/0.3s", "--loss", "1%"]) == 0
@@ -88,6 +89,7 @@ def test_a_plan_as_json_and_picture(tmp_path: Path, capsys: Capture) -> None:
     assert "12 nodes, 5 constraints, 1 changes/min" in picture.read_text()
 
 
+@pytest.mark.slow
 def test_a_plan_that_does_not_work_ends_with_one(capsys: Capture) -> None:
     assert main(["plan", "--nodes", "40", "--link", "6kbit/1s"]) == 1
     out = capsys.readouterr().out

@@ -78,6 +78,7 @@ def test_misuse_is_one_line_and_two(flags: list[str], says: str, capsys: Capture
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_scenario_is_told(capsys: Capture) -> None:
     assert main(["simulate", "--nodes", "12", "--loss", "0.1", "--partition", "6s", "--churn", "20/min", "--seed", "3"]) == 0
     out, err = capsys.readouterr()
@@ -88,6 +89,7 @@ def test_a_scenario_is_told(capsys: Capture) -> None:
     assert err == ""
 
 
+@pytest.mark.slow
 def test_a_scenario_as_json_and_picture(tmp_path: Path, capsys: Capture) -> None:
     picture = tmp_path / "out.svg"
     assert main(["simulate", "--nodes", "9", "--seeds", "3", "--json", "--plot", str(picture)]) == 0
@@ -214,6 +216,7 @@ def test_pillow_that_is_too_old_is_as_none(tmp_path: Path, monkeypatch: pytest.M
     assert "needs Pillow: pip install 'constraint-crdt[png]'" in refusal(capsys)
 
 
+@pytest.mark.slow
 def test_seeds_give_a_distribution(capsys: Capture) -> None:
     assert main(["simulate", "--nodes", "6", "--seeds", "5"]) == 0
     out = capsys.readouterr().out

@@ -211,6 +211,7 @@ def recording(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_backtest_says_where_the_new_rules_differ(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plot = recording / "plot.svg"
     code, out, err = backtested(capsys, recording, "--with", recording.parent / "new.toml", "--plot", plot)
@@ -225,6 +226,7 @@ def test_a_backtest_says_where_the_new_rules_differ(recording: Path, capsys: pyt
     assert "thermal" in plot.read_text()
 
 
+@pytest.mark.slow
 def test_a_backtest_reads_the_parameters_of_its_rules(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
     new = recording.parent / "new.toml"
     plain = backtested(capsys, recording, "--with", new)
@@ -232,6 +234,7 @@ def test_a_backtest_reads_the_parameters_of_its_rules(recording: Path, capsys: p
     assert backtested(capsys, recording, "--with", new) == plain
 
 
+@pytest.mark.slow
 def test_a_backtest_as_json_has_each_verdict_change(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (recording.parent / "old.toml").write_text(NEW.replace("95.0", "80.5"))
     words = ["--with", recording.parent / "new.toml", "--against", recording.parent / "old.toml", "--json"]
@@ -255,12 +258,14 @@ def test_a_backtest_as_json_has_each_verdict_change(recording: Path, capsys: pyt
     ]
 
 
+@pytest.mark.slow
 def test_the_same_rules_say_the_same(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
     new = recording.parent / "new.toml"
     code, out, _ = backtested(capsys, recording, "--with", new, "--against", new)
     assert (code, out.splitlines()[-1]) == (0, "the two say the same all the time")
 
 
+@pytest.mark.slow
 def test_series_of_prometheus_from_a_file_and_from_a_server(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer = {
         "status": "success",
@@ -286,6 +291,7 @@ def test_series_of_prometheus_from_a_file_and_from_a_server(recording: Path, cap
     assert (code, "cannot ask http://127.0.0.1:" in err) == (1, True)
 
 
+@pytest.mark.slow
 def test_labels_of_prometheus_are_instances_where_a_definition_reads_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -157,6 +157,7 @@ async def test_a_connection_that_the_node_closed_is_replaced(node: Node, api: Ap
     assert (await both.ask("add", "x")).id == "x"
 
 
+@pytest.mark.slow
 async def test_all_pages_are_one_answer(node: Node, both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("constraint_crdt.operations.operation.PAGE", 2)
     for number in range(5):
@@ -165,6 +166,7 @@ async def test_all_pages_are_one_answer(node: Node, both: Both, monkeypatch: pyt
     assert [each.constraint for each in (await both.ask("rates")).constraints] == ["c0", "c1", "c2", "c3", "c4"]
 
 
+@pytest.mark.slow
 async def test_problems_are_errors_of_one_family(both: Both) -> None:
     missing = await both.fail(NotFound, "remove", "nope")
     assert "'nope'" in str(missing)
@@ -203,6 +205,7 @@ async def test_nobody_there() -> None:
             await aside(lambda: list(both.blocking.events(follow=False)))
 
 
+@pytest.mark.slow
 async def test_somebody_silent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         both = Both(f"127.0.0.1:{silent.getsockname()[1]}", timeout=0.05)
@@ -234,6 +237,7 @@ async def test_somebody_else(answer: bytes) -> None:
         both.close()
 
 
+@pytest.mark.slow
 async def test_events_are_followed_over_a_restart_of_the_server(node: Node) -> None:
     api = ApiServer(node, "127.0.0.1", 0)
     await api.start()
@@ -281,6 +285,7 @@ async def test_events_are_followed_over_a_restart_of_the_server(node: Node) -> N
     await again.stop()
 
 
+@pytest.mark.slow
 async def test_who_follows_may_lose_patience() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))

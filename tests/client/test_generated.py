@@ -34,6 +34,7 @@ def test_the_page_of_reference_is_up_to_date(generator: ModuleType) -> None:
     assert generator.REFERENCE.read_text() == generator.make_reference(), AGAIN
 
 
+@pytest.mark.slow
 def test_the_man_page_is_up_to_date_and_has_each_command_with_its_example(generator: ModuleType) -> None:
     page = generator.MAN_PAGE.read_text()
     assert page == generator.man_page(make_parser()), AGAIN

@@ -50,6 +50,7 @@ def test_both_cores_accept_and_refuse_the_same_messages() -> None:
     assert compiled[1:] == pure[1:]
 
 
+@pytest.mark.slow
 def test_many_of_the_drawn_messages_are_accepted_and_many_refused() -> None:
     outcomes = [outcome(drawn_message(number)) for number in range(300)]
     refused = sum(each.startswith(b"refused") for each in outcomes)
@@ -76,6 +77,7 @@ class Pair:
 cells = st.builds(Pair, st.sampled_from([1, 3]), keys, st.integers(1, 9), replicas)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.sampled_from(["put", "put_first", "drop", "of", "del", "copy", "put_new"]), st.lists(cells, min_size=1)))
 )
@@ -393,6 +395,7 @@ def test_what_either_core_compressed_is_read_by_zlib_and_no_longer_than_allowed(
         assert core.deflate(data, len(packed) - 1) is None
 
 
+@pytest.mark.slow
 def test_rare_symbols_get_codes_of_the_longest_length() -> None:
     """Frequencies of Fibonacci would have codes of 24 bits in the tree of Huffman: the format has 15."""
     counts = [1, 1]

@@ -45,6 +45,7 @@ def in_bucket(number: int) -> list[Cell]:
     return [cell for cell in CELLS if cell.digest % BUCKETS == number]
 
 
+@pytest.mark.slow
 def test_the_sum_of_a_bucket_is_that_of_its_digests_in_eight_bytes() -> None:
     sums = bucket_sums(ROWS)
     assert sums == b"".join(

@@ -203,6 +203,7 @@ def test_whoever_greets_many_new_cells_at_once_hears_of_the_others_one_by_one() 
     assert changes == [(seq - 30, seq) for seq in range(31, 41)]
 
 
+@pytest.mark.slow
 def test_rows_that_overwrite_the_same_key_for_long_do_not_grow() -> None:
     rows = Rows()
     for number in range(5_000):

@@ -179,6 +179,7 @@ def test_the_example_settings_are_those_of_a_node() -> None:
         assert every[key] == (list(default) if isinstance(default, tuple) else default), f"{key} is not shown with its default"
 
 
+@pytest.mark.slow
 def test_the_unit_starts_a_command_that_there_is() -> None:
     unit = (DEPLOY / "constraint-crdt.service").read_text()
     started = re.search(r"^ExecStart=/usr/bin/env constraint-crdt (.*)$", unit, re.MULTILINE)
@@ -190,6 +191,7 @@ def test_the_unit_starts_a_command_that_there_is() -> None:
 # --- containers -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_manifests_are_what_kubernetes_takes() -> None:
     kubernetes_validate = pytest.importorskip("kubernetes_validate")
     documents = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
@@ -198,6 +200,7 @@ def test_the_manifests_are_what_kubernetes_takes() -> None:
         kubernetes_validate.validate(each, "1.30", strict=True)
 
 
+@pytest.mark.slow
 def test_the_settings_of_the_containers_are_settings_of_a_node() -> None:
     services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
     (stateful,) = (each for each in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()) if each["kind"] == "StatefulSet")
@@ -221,6 +224,7 @@ def test_each_file_is_printed(what: str, capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == (DEPLOY / DEPLOYED[what]).read_text()
 
 
+@pytest.mark.slow
 def test_the_page_names_what_the_files_have(capsys: pytest.CaptureFixture[str]) -> None:
     """The commands that need an engine or systemd are compared with the files that these read."""
     lines = [

@@ -189,6 +189,7 @@ comparison = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(comparison, min_size=1, max_size=4), st.data())
 @settings(max_examples=60)
 def test_numbers_within_the_bands_satisfy_and_those_next_to_them_do_not(parts: list[str], data: st.DataObject) -> None:

@@ -218,6 +218,7 @@ def test_functions_over_nodes_are_refused_in_scope_node() -> None:
         compile_written("1 <= (count(nodes, n, n.x < 1.0))", Scope.NODE)
 
 
+@pytest.mark.slow
 def test_too_many_steps_are_refused_with_the_arithmetic() -> None:
     pairs = "nodes.all(a, nodes.filter(b, b.zone == a.zone).size() <= 3)"
     compile_written(pairs, Scope.FLEET, nodes=99)
@@ -293,6 +294,7 @@ def test_only_what_is_read_and_what_ages_moves_a_condition() -> None:
     assert not condition.refresh()
 
 
+@pytest.mark.slow
 def test_the_numbers_of_many_nodes_stay_in_order_as_few_of_them_move() -> None:
     random = Random(7)
     special = [0.0, -0.0, math.nan, math.inf, -math.inf, 20.0]
@@ -361,6 +363,7 @@ def test_a_node_that_changes_its_labels_comes_and_goes() -> None:
         assert condition.outcome().verdict is verdict
 
 
+@pytest.mark.slow
 def test_constraints_on_the_same_reading_share_its_column_and_leave_none_behind() -> None:
     bench = Bench(a=1.0, b=2.0)
     nodes = bench.view.nodes(None)
@@ -389,6 +392,7 @@ def test_the_maximum_age_of_a_definition_takes_precedence() -> None:
     assert patient.outcome().verdict is Verdict.SATISFIED
 
 
+@pytest.mark.slow
 def test_the_nodes_for_a_maximum_age_go_with_the_last_definition_that_has_it() -> None:
     """The defect: each maximum age that a definition ever had kept all nodes once more."""
     bench = Bench(a=1.0)

@@ -429,6 +429,7 @@ def test_the_reason_names_the_samples_and_the_variables_that_are_missing() -> No
 # In expressions
 
 
+@pytest.mark.slow
 def test_each_function_in_an_expression() -> None:
     series = every(10, 3, 1, 4, 1, 5, 9, 2)
     windows = kept(series).at(60 * SECOND)
@@ -719,6 +720,7 @@ _window_expressions = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(
     _window_expressions,
     st.lists(st.tuples(st.sampled_from("xy"), st.one_of(st.floats(0, 3), st.sampled_from(["a", True, 1.0]))), max_size=8),

@@ -42,6 +42,7 @@ def found(node: Node) -> list[tuple[str, str, str, int]]:
     return [(entry.actor, entry.operation, entry.subject, entry.changes) for entry in node.audit()]
 
 
+@pytest.mark.slow
 async def test_each_change_names_its_token_and_a_refused_one_nothing(
     guarded: httpx.AsyncClient, node: Node, secrets: dict[str, str]
 ) -> None:

@@ -22,6 +22,7 @@ async def api(node: Node) -> AsyncIterator[ApiServer]:
         yield serving
 
 
+@pytest.mark.slow
 async def test_the_page_and_all_that_it_loads_are_below_the_path(api: ApiServer) -> None:
     async with httpx.AsyncClient(follow_redirects=True) as client:
         page = await client.get(f"{api.url}/crdt")
@@ -40,6 +41,7 @@ async def test_the_page_and_all_that_it_loads_are_below_the_path(api: ApiServer)
         assert "tile 'c' in room 'a/b' is not there" in stripped.json()["detail"], "an encoded slash stays one"
 
 
+@pytest.mark.slow
 async def test_a_client_follows_pages_below_the_path_and_without_it(api: ApiServer, node: Node) -> None:
     for number in range(5):
         await node.add_constraint(f"c{number}")

@@ -79,6 +79,7 @@ async def test_who_asks_nothing_is_cut_off(api: ApiServer, monkeypatch: pytest.M
     writer.close()
 
 
+@pytest.mark.slow
 async def test_who_asked_in_time_is_not_cut_off(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "HEAD_SECONDS", 0.5)  # a busy machine reads the request later than it was sent
     reader, writer = await connect(api)
@@ -110,6 +111,7 @@ async def read_all(reader: asyncio.StreamReader) -> bytes:
     return found
 
 
+@pytest.mark.slow
 async def test_probes_are_answered_while_an_attacker_holds_all_other_connections(
     api: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +184,7 @@ def test_the_limit_of_open_files_bounds_the_connections(monkeypatch: pytest.Monk
         assert security._most_connections() == most
 
 
+@pytest.mark.slow
 async def test_a_head_that_dribbles_after_a_request_is_cut_off(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "HEAD_SECONDS", 0.3)  # in which the first request is answered, also by a busy machine
     reader, writer = await connect(api)

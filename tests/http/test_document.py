@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 BEFORE = Path(__file__).parent / "data" / "openapi.json"
 
@@ -42,6 +43,7 @@ def lost(before: Any, now: Any, place: str = "", *, is_request: bool = False) ->
     return [] if before == now else [f"{place} was {before!r}, and is {now!r}"]
 
 
+@pytest.mark.slow
 async def test_the_document_has_lost_nothing(client: httpx.AsyncClient) -> None:
     now = (await client.get("/openapi.json")).json()
     assert lost(json.loads(BEFORE.read_text()), now) == []

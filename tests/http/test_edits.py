@@ -31,6 +31,7 @@ async def constraint(client: httpx.AsyncClient) -> dict[str, Any]:
     return dict(found)
 
 
+@pytest.mark.slow
 async def test_an_edit_changes_what_it_says_and_keeps_the_rest(client: httpx.AsyncClient) -> None:
     await client.post("/v1/constraints", json={"id": "a/b", **WHOLE})
     before = await constraint(client)
@@ -116,6 +117,7 @@ async def two() -> AsyncIterator[tuple[MemoryNetwork, Node, Node]]:
         yield network, a, b
 
 
+@pytest.mark.slow
 async def test_a_conflict_is_told_in_every_place_and_ends_with_the_definition_that_is_kept(
     two: tuple[MemoryNetwork, Node, Node], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -143,6 +145,7 @@ async def test_a_conflict_is_told_in_every_place_and_ends_with_the_definition_th
     assert list(KINDS["conflict"].find(rule, facts)) == []
 
 
+@pytest.mark.slow
 async def test_a_conflict_is_logged_and_joined(two: tuple[MemoryNetwork, Node, Node], caplog: pytest.LogCaptureFixture) -> None:
     network, a, b = two
     assert await a.resolve_conflict("x") is Change.REPLACED

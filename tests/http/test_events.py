@@ -79,6 +79,7 @@ class Stream:
         self._writer.close()
 
 
+@pytest.mark.slow
 async def test_a_stream_is_of_the_kinds_that_were_asked_for_before_and_after(node: Node, api: ApiServer) -> None:
     await node.add_constraint("cool", when="temp_c < 85.0")
     await node.check({"temp_c": 91.0})
@@ -146,6 +147,7 @@ async def test_the_last_ones_can_be_had_without_following(node: Node, api: ApiSe
     stream.close()
 
 
+@pytest.mark.slow
 async def test_notices_say_what_readings_are_like_and_what_moved(node: Node, api: ApiServer) -> None:
     await node.add_constraint("before")
     stream = await Stream.open(api)
@@ -162,6 +164,7 @@ async def test_notices_say_what_readings_are_like_and_what_moved(node: Node, api
     stream.close()
 
 
+@pytest.mark.slow
 async def test_many_that_moved_are_not_named(node: Node, api: ApiServer) -> None:
     stream = await Stream.open(api)
     await stream.notice()
@@ -194,6 +197,7 @@ async def test_notices_come_ten_times_a_second_at_most(node: Node, api: ApiServe
     stream.close()
 
 
+@pytest.mark.slow
 async def test_a_heartbeat_shows_that_the_connection_lives(node: Node, api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events_stream, "HEARTBEAT", 0.02)
     stream = await Stream.open(api)
@@ -268,6 +272,7 @@ async def test_who_takes_nothing_for_long_is_dropped(node: Node, api: ApiServer,
     slow.close()
 
 
+@pytest.mark.slow
 async def test_a_reader_too_many_is_told_to_come_back(node: Node, api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events_stream, "MOST_READERS", 1)
     stream = await Stream.open(api)

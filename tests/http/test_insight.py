@@ -22,6 +22,7 @@ async def test_coverage_of_a_constraint_and_of_all(node: Node, client: httpx.Asy
     assert (every["id"], every["change"], every["have"]) == (None, "definitions", 1)
 
 
+@pytest.mark.slow
 async def test_waiting_is_over_when_enough_have_it_or_the_time_is(node: Node, client: httpx.AsyncClient) -> None:
     await node.add_constraint("x")
     answer = (await client.get("/v1/coverage/x", params={"wait": "majority", "timeout": "20"})).json()

@@ -105,6 +105,7 @@ async def test_a_wrong_end_or_label_is_named(timed: httpx.AsyncClient, body: dic
     assert await listed(timed) == {}
 
 
+@pytest.mark.slow
 async def test_an_end_where_the_node_does_not_know_the_time_is_a_conflict_and_by_the_fleets_time_a_note() -> None:
     network = MemoryNetwork()
 

@@ -95,6 +95,7 @@ async def test_promtool_finds_nothing_to_say_of_a_live_node(tmp_path: Path) -> N
         assert await asyncio.to_thread(promtool, "check", "metrics", text=metrics_of(kept).text("")[0]) == ""
 
 
+@pytest.mark.slow
 async def test_it_tells_what_the_node_knows(node: Node, client: httpx.AsyncClient) -> None:
     await node.add_constraint("thermal", when="gpu_temp_c < 85.0")
     await node.add_constraint("dark", when="lux > 3.0")
@@ -138,11 +139,13 @@ async def test_openmetrics_tells_the_same(node: Node) -> None:
     assert names == {sample.name for family in read_text(text.decode()) for sample in family.samples}
 
 
+@pytest.mark.slow
 @given(st.text(st.characters(codec="latin-1")) | st.sampled_from(WRONG_VERSIONS))
 def test_no_accept_header_makes_it_fail(accept: str) -> None:
     assert at_rest().text(accept)[1] in (TEXT, OPENMETRICS_TEXT)
 
 
+@pytest.mark.slow
 async def test_names_of_constraints_survive_and_are_bounded(node: Node, client: httpx.AsyncClient) -> None:
     nasty = ['a"b', "back\\slash", "line\nend", "carriage\rreturn", "{x=\"1\"}", "\x85\u2028", OTHER, "ß" * 128]  # fmt: skip
     for id_ in nasty:
@@ -175,6 +178,7 @@ async def test_requests_are_counted_by_route_and_never_by_what_was_sent(client: 
     }
 
 
+@pytest.mark.slow
 async def test_exchanges_and_what_they_carry() -> None:
     async with fleet("forge", "anvil") as nodes, client_of(nodes[0]) as client:
         for number in range(20):
@@ -210,6 +214,7 @@ async def test_exchanges_and_what_they_carry() -> None:
         assert plain(found, "agreeing_nodes") == 2
 
 
+@pytest.mark.slow
 async def test_the_links_to_live_peers_are_measured() -> None:
     async with fleet("a", "b") as nodes:
         await eventually(lambda: agreed(nodes))
@@ -223,6 +228,7 @@ async def test_the_links_to_live_peers_are_measured() -> None:
         assert labelled(now, "link_rate_bytes_per_second", "way")["out"] > 1000
 
 
+@pytest.mark.slow
 async def test_a_peer_that_does_not_answer_is_a_failed_exchange() -> None:
     network = MemoryNetwork()
     async with fleet("forge", "anvil", network=network) as nodes, client_of(nodes[0]) as client:
@@ -236,6 +242,7 @@ async def test_a_peer_that_does_not_answer_is_a_failed_exchange() -> None:
         assert labelled(found, "peers", "state")["unreachable"] == 1
 
 
+@pytest.mark.slow
 async def test_a_message_that_cannot_be_taken_counts(node: Node, client: httpx.AsyncClient) -> None:
     before = plain(await scrape(client), "messages_received_total")
     await node._runtime.exchanges.answer(b"no message at all")
@@ -244,6 +251,7 @@ async def test_a_message_that_cannot_be_taken_counts(node: Node, client: httpx.A
     assert plain(found, "messages_received_total") == before + 1
 
 
+@pytest.mark.slow
 async def test_commits_are_timed(tmp_path: Path) -> None:
     settings = msgspec.structs.replace(QUICK, store=str(tmp_path / "a.db"))
     async with Node(name="forge", settings=settings, transport=MemoryNetwork().transport()) as node, client_of(node) as client:
@@ -275,6 +283,7 @@ async def test_who_follows_the_events_is_counted(node: Node) -> None:
             assert plain(await scrape(client), "event_readers") == 1
 
 
+@pytest.mark.slow
 async def test_reading_resets_nothing_and_two_nodes_do_not_meet(node: Node, client: httpx.AsyncClient) -> None:
     await node.add_constraint("thermal")
     await node.record(1, 2, constraint="thermal")

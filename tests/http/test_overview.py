@@ -17,6 +17,7 @@ async def add(node: Node, *ids: str, when: str | None = "x < 1") -> None:
         await node.add_constraint(id_, when=when)
 
 
+@pytest.mark.slow
 async def test_pages_follow_each_other_and_together_are_all(client: httpx.AsyncClient, node: Node) -> None:
     ids = [f"limit/{number:03} ä" for number in range(23)]
     await add(node, *ids)
@@ -57,6 +58,7 @@ async def test_a_page_says_of_each_what_the_whole_list_says(client: httpx.AsyncC
     assert page["half_lives"] == [60.0, 300.0, 3600.0]
 
 
+@pytest.mark.slow
 async def test_by_id_it_says_who_has_heard_and_leaves_out_what_is_not_active() -> None:
     network = MemoryNetwork()
     async with fleet("forge", "anvil", "tongs", network=network) as nodes:
@@ -129,6 +131,7 @@ async def test_what_makes_no_sense_is_refused_with_the_name_of_the_parameter(cli
     assert answer.json()["field"] in query
 
 
+@pytest.mark.slow
 async def test_it_is_bounded(client: httpx.AsyncClient, node: Node) -> None:
     await add(node, *(f"c{number:04}" for number in range(OVERVIEW_PAGE + 1)))
     assert len((await client.get("/v1/overview")).json()["constraints"]) == OVERVIEW_PAGE
@@ -136,6 +139,7 @@ async def test_it_is_bounded(client: httpx.AsyncClient, node: Node) -> None:
     assert (await client.get("/v1/overview?" + "&".join(f"id=c{number:04}" for number in range(MOST_IDS + 1)))).status_code == 422
 
 
+@pytest.mark.slow
 async def test_urgent_are_those_violated_or_unknown_and_say_where_since_when_and_with_which_values() -> None:
     async with fleet("forge", "anvil") as (forge, anvil):
         await add(forge, "speed", when="speed_mps <= 1.5")

@@ -150,6 +150,7 @@ async def test_a_tile_merges_with_what_the_node_has(client: Client, node: Node) 
     assert node.tiles.get("fleet-ops", "tile-1").metrics.total == (300, 5)
 
 
+@pytest.mark.slow
 async def test_rooms_are_listed_by_prefix(client: Client) -> None:
     for room in ("a", "a+b", "a b", "ab", "b/c", "ä"):
         tile = json.loads(TILE) | {"room": room}
@@ -165,6 +166,7 @@ async def test_rooms_are_listed_by_prefix(client: Client) -> None:
     assert (await client.ask("GET", "/room/b%2Fc"))[1]["id"] == "b/c"
 
 
+@pytest.mark.slow
 async def test_a_delta_counts_once(client: Client, node: Node) -> None:
     assert await client.ask("POST", "/room/r/delta", DELTA) == (200, {"node": "agent-a", "seq": 1, "applied": True})
     clock = node.gossip.clock
@@ -183,6 +185,7 @@ async def test_a_delta_counts_once(client: Client, node: Node) -> None:
     assert tile["constraints"]["tombstones"] == [["agent-a", 1]]
 
 
+@pytest.mark.slow
 async def test_a_delta_counts_once_in_the_fleet() -> None:
     async with (
         fleet("one", "two") as nodes,
@@ -232,6 +235,7 @@ async def test_a_wrong_field_is_named(client: Client, node: Node, path: str, bod
     assert node.gossip.clock == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "headers", "status"),
     [

@@ -47,6 +47,7 @@ async def refusal(function: Callable[..., object], *args: Any) -> tuple[int, dic
         return error.code, json.loads(error.read())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["", "/plato"])
 async def test_the_eight_calls_of_the_sdk_work_unmodified(url: str, node: Node, base: str) -> None:
     client = PlatoClient(url + base)
@@ -294,6 +295,7 @@ def test_the_contract_is_told_by_path_client_or_setting(
         assert found == (f"/plato{path}" if expected else path)
 
 
+@pytest.mark.slow
 async def test_the_clients_of_the_crate_go_on_working_beside_the_sdk(url: str) -> None:
     await call(PlatoClient(url).submit, "arms", "d", "How hot?", ANSWER)
     crate = CrateClient(url)

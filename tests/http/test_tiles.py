@@ -57,6 +57,7 @@ async def test_a_tile_is_put_as_text_and_got_as_it_was(client: httpx.AsyncClient
     assert again.json()["updated"] > report["updated"]
 
 
+@pytest.mark.slow
 async def test_a_tile_is_put_as_bytes(client: httpx.AsyncClient, node: Node) -> None:
     content = bytes(range(256)) * (TILE_BYTES // 256)
     assert (await client.put("/v1/tiles/r/raw/content", content=content, headers=BYTES)).status_code == 201

@@ -79,6 +79,7 @@ def for_host(folder: Path, host: str) -> tuple[Path, Path, Path]:
     return files
 
 
+@pytest.mark.slow
 async def test_both_clients_ask_by_tls_and_trust_the_root_of_the_fleet(api: ApiServer, fleet: Fleet) -> None:
     assert api.url.startswith("https://127.0.0.1:")
     ca = fleet.folder / "ca.pem"
@@ -116,6 +117,7 @@ async def refused(url: str, ca: Path | None = None) -> str:
     return str(raised.value)
 
 
+@pytest.mark.slow
 async def test_a_client_of_the_other_protocol_is_told_so(api: ApiServer, node: Node) -> None:
     assert await refused(api.url.replace("https", "http")) == "this port speaks TLS: use https:// in place of http://"
     async with ApiServer(node, "127.0.0.1", 0) as plain:
@@ -123,6 +125,7 @@ async def test_a_client_of_the_other_protocol_is_told_so(api: ApiServer, node: N
         assert await refused(url) == f"the port at {url} speaks no TLS: use http:// in place of https://"
 
 
+@pytest.mark.slow
 async def test_an_unknown_certificate_is_not_trusted(api: ApiServer, tmp_path: Path) -> None:
     other = Fleet(tmp_path / "plant")
     for ca in (None, other.folder / "ca.pem"):
@@ -131,6 +134,7 @@ async def test_an_unknown_certificate_is_not_trusted(api: ApiServer, tmp_path: P
         assert "--ca FILE" in said
 
 
+@pytest.mark.slow
 async def test_a_certificate_of_no_fleet_must_name_the_host(node: Node, tmp_path: Path) -> None:
     ca, certificate, key = for_host(tmp_path, "localhost")
     async with ApiServer(node, "127.0.0.1", 0, certificate=ApiCertificate(certificate, key)) as api:
@@ -147,6 +151,7 @@ async def test_a_certificate_of_no_fleet_must_name_the_host(node: Node, tmp_path
         assert (await refused(api.url, ca)).startswith(f"the certificate of {api.url} is for another host: ")
 
 
+@pytest.mark.slow
 async def test_a_certificate_of_a_fleet_of_another_name_counts_for_nothing(node: Node, tmp_path: Path) -> None:
     """The root says `plant`, and signs for a URI of `other`: the host is checked then, which no such certificate names."""
     fleet = Fleet(tmp_path / "plant")
@@ -176,6 +181,7 @@ async def test_a_certificate_of_a_fleet_of_another_name_counts_for_nothing(node:
         assert "is for another host" in await refused(api.url, fleet.folder / "ca.pem")
 
 
+@pytest.mark.slow
 async def test_a_certificate_that_an_operator_signed_is_of_the_fleet(node: Node, fleet: Fleet, tmp_path: Path) -> None:
     forge = fleet.certify("forge", role="operator")
     issuer = load_issuer(forge, fleet.identity("forge"))
@@ -202,6 +208,7 @@ async def shown(api: ApiServer) -> bytes | None:
     return found if isinstance(found, bytes) else None
 
 
+@pytest.mark.slow
 async def test_a_renewed_certificate_is_used_without_a_restart(node: Node, fleet: Fleet, tmp_path: Path) -> None:
     folder = tmp_path / "forge"
     shutil.copytree(fleet.folder / "forge", folder)
@@ -249,6 +256,7 @@ def test_a_root_that_cannot_be_used_is_named(tmp_path: Path, text: str | None, s
     Client("http://127.0.0.1:1", ca=tmp_path / "ca.pem")
 
 
+@pytest.mark.slow
 async def test_who_does_not_begin_a_handshake_is_cut_off(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "HANDSHAKE_SECONDS", 0.05)
     for sent in (b"", server.TLS_RECORD):

@@ -408,6 +408,7 @@ async def test_without_tokens_an_authorization_header_does_no_harm(client: httpx
     assert (await client.get(f"{BASE}/v1/status", headers=bearer("anything"))).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_stream_ends_with_its_token(node: Node, managed: TokenFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "VALID_EVERY", 0.01)
     going, staying = managed.add("going", Right.READ, made=MADE), managed.add("staying", Right.READ, made=MADE)

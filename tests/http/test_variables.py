@@ -31,6 +31,7 @@ async def variables(client: httpx.AsyncClient, **query: str) -> list[dict[str, A
     return found
 
 
+@pytest.mark.slow
 async def test_a_node_tells_its_values_and_the_names_and_kinds_of_others() -> None:
     async with fleet("a", "b") as (a, b):
         await a.add_constraint("slow", when="speed_mps <= 1.5")
@@ -85,6 +86,7 @@ async def test_an_answer_is_current_after_each_measurement(client: httpx.AsyncCl
     assert len(tags) == 5
 
 
+@pytest.mark.slow
 async def test_a_value_is_cut_and_readers_are_counted(client: httpx.AsyncClient, node: Node) -> None:
     await node.batch([AddConstraint(id=f"c{number:03}", when=f"x != '{number}'") for number in range(MOST_READERS + 2)])
     await node.measure({"x": "ä" * 1000})
@@ -119,6 +121,7 @@ async def added(client: httpx.AsyncClient, **definition: object) -> list[str]:
     return notes
 
 
+@pytest.mark.slow
 async def test_an_addition_says_what_no_node_can_decide(client: httpx.AsyncClient, node: Node) -> None:
     assert await added(client, when="sped_mps < 1.0") == [], "nothing is known of what the fleet measures"
     node.gossip.describe_variables({"speed_mps": DOUBLE, "robot.name": STRING})
@@ -177,6 +180,7 @@ async def test_a_small_batch_has_notes_and_a_large_one_has_none(client: httpx.As
 # --- kinds ------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_use_that_no_measured_kind_takes_is_refused_with_the_column(client: httpx.AsyncClient, node: Node) -> None:
     assert await added(client, when='speed_mps < "fast"') == [], "nobody measures it"
     node.gossip.describe_variables({"speed_mps": DOUBLE, "label": STRING})

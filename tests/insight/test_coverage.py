@@ -33,6 +33,7 @@ async def test_waiting_brings_a_change_to_all_and_comes_back_when_they_have_it()
         assert [each.held for each in a.explanations.report("x").removals] == [False]
 
 
+@pytest.mark.slow
 async def test_a_node_that_is_cut_off_lacks_what_it_did_not_hear_and_keeps_what_it_had() -> None:
     network = MemoryNetwork()
     async with fleet("a", "b", "c", network=network) as nodes:
@@ -105,6 +106,7 @@ async def test_only_so_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (await a.coverage.wait("x", 1, 1)).met
 
 
+@pytest.mark.slow
 async def test_an_explanation_says_who_and_what_and_where() -> None:
     async with fleet("a", "b") as (a, b):
         before = time.time_ns()

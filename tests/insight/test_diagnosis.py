@@ -51,6 +51,7 @@ async def test_a_fleet_that_is_well_has_nothing_but_ok() -> None:
         assert re.fullmatch(r"b is [+-]\d\.\d\d s from this node's clock, where 10 s are tolerated", clock), "the reading"
 
 
+@pytest.mark.slow
 async def test_a_seed_of_another_fleet_is_told_by_the_names_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zenoh_session, "FOREIGN_AFTER", 0.1)
     settings = msgspec.structs.replace(QUICK, listen=("tcp/127.0.0.1:0",))
@@ -92,6 +93,7 @@ async def test_a_fault_of_a_node_is_told_by_the_others(monkeypatch: pytest.Monke
         assert not a.status().concerns
 
 
+@pytest.mark.slow
 async def test_a_status_names_what_no_node_can_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     """The defect: `1 unknown on this node`, and neither which nor why."""
     monkeypatch.setattr(evaluation, "VARIABLES_NONE", 0)
@@ -150,6 +152,7 @@ async def test_a_status_tells_the_last_change_of_a_constraint_alone() -> None:
         ]  # fmt: skip
 
 
+@pytest.mark.slow
 async def test_a_violation_of_a_node_that_is_gone_is_told_as_last_heard() -> None:
     """The defect: the violation of a node that was switched off was told as one of now."""
     network = MemoryNetwork()
@@ -256,6 +259,7 @@ async def test_a_namesake_is_reported() -> None:
             assert "twin" in found(first)["name"].what
 
 
+@pytest.mark.slow
 async def test_clocks_that_differ_are_reported_and_whose_it_is() -> None:
     import time
 
@@ -385,6 +389,7 @@ def test_an_invitation_says_that_other_machines_do_not_reach_its_address() -> No
     ]
 
 
+@pytest.mark.slow
 async def test_seeds_are_tried() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         there = f"tcp/127.0.0.1:{listening.getsockname()[1]}"
@@ -544,6 +549,7 @@ async def test_nodes_in_scope_node_is_noted() -> None:
         assert not any("scope" in note for note in a.notes_on("count"))
 
 
+@pytest.mark.slow
 async def test_a_constraint_that_can_be_decided_without_a_variable_is_decidable() -> None:
     """The defect: `doctor` said that no node can decide what a node had just judged."""
     async with fleet("a") as (a,):

@@ -76,6 +76,7 @@ def let_short_pass(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(transport, "request", request_short)
 
 
+@pytest.mark.slow
 async def test_a_transport_that_passes_short_requests_only_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     async with fleet("a", "b") as (a, b):
         await eventually(lambda: agreed([a, b]))

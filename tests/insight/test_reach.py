@@ -123,6 +123,7 @@ async def test_what_is_kept_of_a_peer_that_wrote_nothing_is_dropped(monkeypatch:
         await eventually(lambda: a.evidence.heard_at("b") is not None)
 
 
+@pytest.mark.slow
 async def test_two_that_retire_each_other_across_a_cut_settle_it_when_it_heals() -> None:
     network = MemoryNetwork()
     async with fleet("a", "b", "c", network=network) as nodes:

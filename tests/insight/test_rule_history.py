@@ -232,6 +232,7 @@ async def test_a_revert_to_a_time_gives_a_disabling_its_end_and_its_reason_back(
         assert (after.until, after.why) == (before.until, "noise")
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(("v < 1", "v < 2", "v < 3", None)), min_size=1, max_size=8))
 @settings(max_examples=40)
 def test_each_version_is_told_and_can_be_the_present_one_again(taken: list[str | None]) -> None:
@@ -323,6 +324,7 @@ async def test_parameters_and_the_switch_of_all_are_told_as_people_write_them() 
         assert len(a.history("limit")) == 3
 
 
+@pytest.mark.slow
 async def test_thousands_of_removals_are_reverted_together() -> None:
     async with Node(settings=QUICK, transport=MemoryNetwork().transport()) as node:
         await node.batch([AddConstraint(id=f"c{n}", when=f"v < {n}", about="for a test " * 5) for n in range(500)])

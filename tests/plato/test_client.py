@@ -68,6 +68,7 @@ def refused(client: PlatoClient) -> None:
     assert caught.value.field == "content"
 
 
+@pytest.mark.slow
 async def test_a_client_and_a_node() -> None:
     async with Node(name="forge", transport=MemoryNetwork().transport()) as node, ApiServer(node, "127.0.0.1", 0) as api:
         client = PlatoClient(api.url + "/")

@@ -189,6 +189,7 @@ sent_tiles = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(sent=st.lists(sent_tiles, max_size=6))
 def test_tiles_merge_as_the_crate_merges_them(sent: list[PlatoTile]) -> None:
     state = state_of(*sent)
@@ -213,6 +214,7 @@ def test_tiles_merge_as_the_crate_merges_them(sent: list[PlatoTile]) -> None:
     assert held.position == ((max(positions), 0) if positions else None)
 
 
+@pytest.mark.slow
 @given(posts=st.lists(st.tuples(st.booleans(), st.booleans(), sent_tiles), min_size=1, max_size=6))
 def test_what_all_nodes_have_heard_of_is_no_news_to_any(posts: list[tuple[bool, bool, PlatoTile]]) -> None:
     a, b = ConstraintState(), ConstraintState()

@@ -94,6 +94,7 @@ def test_of_two_clocks_that_differ_none_decides_so_no_end_is_written_on_either(w
     assert all("free" in node.state.constraints for node in fleet.nodes)
 
 
+@pytest.mark.slow
 def test_of_two_clocks_that_differ_both_go_by_the_earlier_so_the_constraint_is_kept() -> None:
     fleet = Fleet(0, 0)
     fleet.nodes[0].add_constraint("gate", when="x <= 1.0", ttl=600)

@@ -95,6 +95,7 @@ def test_a_bomb_is_refused_and_takes_no_more_memory_than_was_stated() -> None:
         unpack(bomb, 50_000_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["constraint {}", "{}"], ids=["alike", "short"])
 def test_a_state_travels_packed_and_arrives_whole(name: str) -> None:
     node, reader = full(3000, name), GossipNode("reader")
@@ -110,6 +111,7 @@ def test_a_state_travels_packed_and_arrives_whole(name: str) -> None:
     assert reader.state == node.state
 
 
+@pytest.mark.slow
 @given(st.integers(0, 600), st.integers(0, 600), st.integers(60, 3000))
 def test_an_exchange_over_the_wire_makes_both_equal_whatever_its_messages_become(mine: int, theirs: int, max_bytes: int) -> None:
     a, b = full(mine), GossipNode("other", incarnation=6)
@@ -136,6 +138,7 @@ def test_a_message_within_a_page_travels_byte_for_byte_as_before(constraints: in
     assert node.encoded(message, "reader") == [data]
 
 
+@pytest.mark.slow
 def test_a_packed_message_of_one_part_leaves_a_longer_transfer_alone() -> None:
     """It is taken at once, and what waits for its rest goes on waiting."""
     node, reader = full(600), GossipNode("reader")
@@ -152,6 +155,7 @@ def test_a_packed_message_of_one_part_leaves_a_longer_transfer_alone() -> None:
     assert reader.state == node.state
 
 
+@pytest.mark.slow
 def test_a_part_that_claims_too_much_is_refused_before_anything_is_unpacked() -> None:
     reader = GossipNode("reader", limits=Limits(staged_bytes=20_000))
     (part,) = split_message(full(2000).delta_since(VectorClock()))

@@ -100,6 +100,7 @@ def test_removals_that_failed_are_due_again_once_and_within_the_limit(failing: t
     assert [pair.a.remove_expired(limit=3) for _ in range(3)] == [3, 1, 0]
 
 
+@pytest.mark.slow
 def test_adds_of_others_that_were_removed_meanwhile_take_bounded_memory() -> None:
     pair = Pair()
     each_time, most = SLACK + 1, 0

@@ -79,6 +79,7 @@ class Fleet:
 # --- the reading -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writer", range(5))
 def test_a_constraint_ends_on_all_nodes_within_one_round_though_their_clocks_differ(writer: int) -> None:
     fleet = Fleet(-5, -2, 0, 3, 5)
@@ -244,6 +245,7 @@ def test_who_wrote_it_removes_it_once_it_is_over_by_every_clock() -> None:
     assert a.remove_expired() == 0
 
 
+@pytest.mark.slow
 def test_if_who_wrote_it_is_gone_the_others_do_one_after_the_other() -> None:
     fleet = Fleet(0, 0, 0)
     fleet.run(2)
@@ -256,6 +258,7 @@ def test_if_who_wrote_it_is_gone_the_others_do_one_after_the_other() -> None:
     assert [fleet.nodes[index].remove_expired() for index in (2, 0)] == [0, 1]
 
 
+@pytest.mark.slow
 def test_the_second_in_line_does_if_the_first_does_not_either() -> None:
     fleet = Fleet(0, 0, 0)
     fleet.run(2)

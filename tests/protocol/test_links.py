@@ -274,6 +274,7 @@ def test_a_blank_node_gets_everything_on_any_link(full_begins: bool, way: float,
         assert full_begins or max(count for index, count in wire.slices.items() if index > 1) == 1
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.floats(0.5, 12.0), st.floats(0.1, 30.0)), max_size=6), st.booleans(), st.booleans())
 @example([(1.25, 13.375), (6.375, 1.0)], False, False)
 def test_what_arrived_is_not_asked_for_again_however_often_the_link_falls(
@@ -304,6 +305,7 @@ def test_what_arrived_is_not_asked_for_again_however_often_the_link_falls(
     assert wire.carried["a"] <= 1.15 * content + (len(falls) + 2) * 3 * 2048 + 200 * wire.now / 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full_begins", [False, True])
 def test_news_of_the_reader_passes_in_the_middle_of_a_transfer(full_begins: bool) -> None:
     wire = Wire(node("full", 1200), node("blank"), 0.2, 1200.0)
@@ -322,6 +324,7 @@ def test_news_of_the_reader_passes_in_the_middle_of_a_transfer(full_begins: bool
     assert wire.carried["a"] <= 1.15 * content + 3 * 300, "and it was not begun again"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full_begins", [False, True])
 def test_a_transfer_goes_on_where_the_sender_has_the_news_of_the_reader_already(full_begins: bool) -> None:
     """By way of another node, or by a message whose answer was lost: the reader has no evidence of that."""
@@ -341,6 +344,7 @@ def test_a_transfer_goes_on_where_the_sender_has_the_news_of_the_reader_already(
     assert wire.carried["a"] <= 1.15 * content + 3 * 300, "and it was not begun again"
 
 
+@pytest.mark.slow
 def test_a_transfer_goes_on_after_a_break_in_which_the_reader_wrote() -> None:
     wire = Wire(node("full", 1200), node("blank"), 0.2, 1200.0, down=lambda now: 8 < now < 30)
     content = size(wire.a)

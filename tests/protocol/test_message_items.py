@@ -89,6 +89,7 @@ def many_equal_counts(nodes: int, constraints: int) -> GossipNode:
     return full
 
 
+@pytest.mark.slow
 def test_a_sender_does_not_pack_what_its_reader_would_refuse() -> None:
     """And so an honest message arrives, however many items a byte of it would have held."""
     few = Limits(message_items=10)

@@ -118,6 +118,7 @@ def rounds(nodes: list[GossipNode], count: int, heard: Callable[[GossipMessage],
                         ]
 
 
+@pytest.mark.slow
 def test_changes_are_packed_for_readers_that_say_that_they_read_them() -> None:
     nodes, sent = [node(f"n{number}") for number in range(10)], list[GossipMessage]()
     rounds(nodes, 4, sent.append)
@@ -137,6 +138,7 @@ def unable(tracker: DeltaTracker, name: str) -> Conversation:
     return talk
 
 
+@pytest.mark.slow
 def test_changes_are_not_packed_for_readers_of_0_1_0() -> None:
     """Such a reader ignores the further element in an answer, and says nothing of packed changes."""
     nodes, sent = [node(f"n{number}") for number in range(10)], list[GossipMessage]()
@@ -190,6 +192,7 @@ def perform(nodes: dict[str, GossipNode], action: tuple[Any, ...]) -> None:
             nodes[name] = node(name, one.replica.incarnation + 1)
 
 
+@pytest.mark.slow
 @given(st.lists(step, max_size=40), st.integers(0, 40))
 def test_what_is_encoded_comes_back(actions: list[tuple[Any, ...]], early: int) -> None:
     nodes = {name: node(name, index) for index, name in enumerate(NAMES)}
@@ -261,6 +264,7 @@ def cell_of(row: Replica, key: str, seq: int = 1) -> Cell:
     return cell
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", GossipMessage.__subclasses__(), ids=lambda kind: kind.__name__)
 @given(st.data())
 def test_a_message_of_any_kind_comes_back_equal_and_differs_from_others(kind: type[GossipMessage], data: st.DataObject) -> None:
@@ -494,6 +498,7 @@ def test_nothing_new_costs_at_most_96_bytes_both_ways() -> None:
     assert len(encode_message(ping)) + len(encode_message(ack)) <= 96 + len("a") + len("b")
 
 
+@pytest.mark.slow
 def test_one_new_constraint_costs_64_bytes_and_5_per_writer_run_beside_itself() -> None:
     a, b = pair(2_000)
     a.add_constraint("one more", when="x < 1.0")
@@ -504,6 +509,7 @@ def test_one_new_constraint_costs_64_bytes_and_5_per_writer_run_beside_itself() 
     assert a.state_hash == b.state_hash
 
 
+@pytest.mark.slow
 def test_many_new_constraints_cost_at_most_5_percent_beside_themselves() -> None:
     a, b = pair(2_000)
     for number in range(1_000):

@@ -81,6 +81,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(steps)
 def test_all_have_and_hash_are_those_of_a_plain_list_of_peers(history: list[tuple[str, Replica, int, StateHash | None]]) -> None:
     known, model = tracker(), dict[str, tuple[Replica, int, StateHash | None]]()

@@ -76,6 +76,7 @@ def test_a_hexagon_is_filled_from_its_middle() -> None:
     }  # and each once, as there are so many
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("me", [0, 18, 36], ids=["in the middle", "half way", "at the edge"])
 def test_nearby_falls_with_the_square_of_the_distance(me: int) -> None:
     """Against the weights themselves, at the edge too, where most of the plane is empty."""
@@ -107,6 +108,7 @@ def test_two_at_one_place_are_refused() -> None:
 DISTANCES = st.one_of(st.none(), st.floats(min_value=0, exclude_min=True, allow_infinity=False, allow_nan=False))
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.dictionaries(st.integers(0, 9), DISTANCES, min_size=1, max_size=10), min_size=1, max_size=6),
     st.integers(1, 60),
@@ -137,6 +139,7 @@ def test_by_distance_falls_with_the_square_and_an_unknown_distance_is_the_median
         assert abs(drawn[name] / DRAWS - expected) < 4.5 * (expected / DRAWS) ** 0.5
 
 
+@pytest.mark.slow
 def test_by_distance_asks_the_near_most_and_the_far_as_often_as_promised() -> None:
     distances = {name: 1.0 if name < 4 else 1000.0 for name in range(16)}
     policy, chance = ByDistance[int](), SimRng(9)

@@ -175,6 +175,7 @@ def test_what_stands_again_and_what_fell_is_told_to_the_store() -> None:
 # --- the property ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32), st.booleans(), st.integers(1, 6))
 def test_random_damage_to_one_of_two_is_always_repaired_and_the_other_keeps_all(
     seed: int, damaged_begins: bool, times: int
@@ -234,6 +235,7 @@ def test_a_difference_that_cannot_be_repaired_stays_an_alarm_ends_and_is_not_tri
     assert (a.cells_repaired, b.cells_repaired) == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_repair_of_which_messages_are_lost_is_taken_up_again_later() -> None:
     for kept in range(6):
         sound, damaged = pair()

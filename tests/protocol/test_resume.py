@@ -81,6 +81,7 @@ def test_an_exchange_of_objects_takes_up_what_was_interrupted_and_reads_every_pa
     assert full.state == blank.state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full_begins", [False, True])
 def test_whichever_message_is_lost_a_few_exchanges_bring_the_rest(full_begins: bool) -> None:
     def pair() -> tuple[GossipNode, GossipNode]:
@@ -241,6 +242,7 @@ def test_what_is_too_large_to_be_kept_is_sent_in_one_go() -> None:
     assert len(full._outbound) == 0
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32), st.booleans())
 def test_lost_doubled_and_reordered_messages_are_harmless(seed: int, both: bool) -> None:
     rng = random.Random(seed)

@@ -46,6 +46,7 @@ def test_nodes_that_see_the_same_agree_on_two_speakers_of_each_site_and_pair(sit
                 assert (name in chosen) == (other in views[name].speaking().get(name, []))
 
 
+@pytest.mark.slow
 @given(FLEETS, st.data())
 def test_a_view_does_not_depend_on_the_way_to_it(site_of: dict[str, str], data: st.DataObject) -> None:
     """Nodes come, move, fail and go in any order; then the view is that of the nodes that are left."""

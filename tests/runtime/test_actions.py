@@ -213,6 +213,7 @@ def test_a_broker_needs_the_client_and_its_files(monkeypatch: pytest.MonkeyPatch
         Node(name="a", settings=own, transport=MemoryNetwork().transport())
 
 
+@pytest.mark.slow
 async def test_what_waits_and_what_was_told_survive_a_restart(receiver: Receiver, tmp_path: Path) -> None:
     action, store = Action(name="tell", webhook=receiver.url), tmp_path / "a.db"
     receiver.default = 503
@@ -360,6 +361,7 @@ async def test_one_at_once_for_each_constraint_and_several_in_all(tmp_path: Path
         await eventually(lambda: node.actions.report().actions[0].delivered == 4)
 
 
+@pytest.mark.slow
 async def test_a_turn_that_lasts_is_repeated_and_repetitions_are_not_kept(receiver: Receiver, tmp_path: Path) -> None:
     store = tmp_path / "a.db"
     async with node_with(Action(name="tell", webhook=receiver.url, repeat=10.0), store=store) as node:
@@ -394,6 +396,7 @@ async def test_the_queues_are_bounded(receiver: Receiver, monkeypatch: pytest.Mo
         assert node.actions.report().unfollowed == 1
 
 
+@pytest.mark.slow
 async def test_a_disk_that_refuses_does_not_silence_an_action(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -478,6 +481,7 @@ class Recorded(Deliveries[Numbered]):
         return None
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 4), st.integers(0, 3)), max_size=8))
 def test_messages_arrive_in_order_of_each_key_or_are_dropped(messages: list[tuple[str, int, int]]) -> None:
     async def run() -> Recorded:

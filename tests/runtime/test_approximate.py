@@ -16,6 +16,7 @@ def estimates(node: Node) -> dict[str, int]:
     return {each.item: each.estimate for each in node.approximate.top().items}
 
 
+@pytest.mark.slow
 async def test_violations_of_all_nodes_are_counted_by_constraint() -> None:
     async with fleet("a", "b", settings=SOON) as (a, b):
         await a.add_constraint("hot", when="t < 85.0")

@@ -24,6 +24,7 @@ def test_too_short_a_time_is_refused(value: str) -> None:
         NodeSettings(retire_away_after=60.0)
 
 
+@pytest.mark.slow
 async def test_a_node_that_is_away_for_too_long_is_retired_by_one_that_is_not_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     network, settings = MemoryNetwork(), msgspec.structs.replace(QUICK, retire_away_after=7200.0)
     monkeypatch.setattr(lifecycle, "RETIRE_EVERY", 0.02)

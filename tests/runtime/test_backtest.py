@@ -117,6 +117,7 @@ def test_a_replay_gives_each_verdict_change_of_the_node_to_the_ns(
     assert list(differences(same)) == []
 
 
+@pytest.mark.slow
 async def test_the_recording_of_a_running_node_gives_its_verdict_changes(tmp_path: Path) -> None:
     """The clocks are those of the machine, and so are the ticks."""
     given = NodeSettings(name="live", store="memory", check_every=0.02, max_age=0.15, record_measurements=str(tmp_path / "it"))
@@ -195,6 +196,7 @@ async def test_a_deadband_leaves_out_what_moved_little_until_it_would_age(tmp_pa
     assert kept == [[100.0], [101.6], [103.2], [104.8]], "each 5 s, half of the maximum age of 10 s"
 
 
+@pytest.mark.slow
 async def test_the_rules_of_alerts_are_recorded_without_their_places(tmp_path: Path) -> None:
     rules = (AlertRule(name="blind", kind="unknown", for_=2.0, to=("https://ops.example/secret",)),)
     await recorded(tmp_path, [("measure", {"x": 1.0}), ("ticks", 30)], alert=rules)

@@ -120,6 +120,7 @@ async def test_those_that_wait_are_served_in_order() -> None:
             await budgets.acquire("dock", 2, timeout=0.01)
 
 
+@pytest.mark.slow
 async def test_rights_go_where_they_are_asked_for() -> None:
     async with fleet("a", "b", "c") as nodes:
         await nodes["a"].budgets.define("dock", 2, lease=60, nodes=["a"])
@@ -169,6 +170,7 @@ async def test_owners_hear_of_a_process_that_gave_up(tended: bool) -> None:
         assert a.report("dock").free_here == 1
 
 
+@pytest.mark.slow
 async def test_a_limit_is_raised_once_all_have_heard_and_lowered_at_once() -> None:
     async with fleet("a", "b") as nodes:
         await nodes["a"].budgets.define("power", 10, lease=60)
@@ -184,6 +186,7 @@ async def test_a_limit_is_raised_once_all_have_heard_and_lowered_at_once() -> No
         await eventually(lambda: not nodes["a"].budgets.report("power").waits_for)
 
 
+@pytest.mark.slow
 async def test_a_budget_without_a_lease_is_used_up() -> None:
     async with fleet("a", "b") as nodes:
         await nodes["a"].budgets.define("tokens", 6, lease=0)
@@ -321,6 +324,7 @@ async def test_rights_out_of_reach_are_an_event_at_the_second_look() -> None:
         assert ("budget changed", "limit 4; the share of b goes to others", "a") in told(nodes["a"])
 
 
+@pytest.mark.slow
 async def test_an_explanation_says_why_an_acquire_waits_and_by_when_a_lowered_limit_holds() -> None:
     async with fleet("a", "b") as nodes:
         await nodes["a"].budgets.define("dock", 2, lease=60, nodes=["a"])

@@ -110,6 +110,7 @@ async def test_a_follower_of_a_lone_node_whose_clock_is_set_forth_and_back_misse
         assert node.status().clock_steps == 4
 
 
+@pytest.mark.slow
 async def test_among_others_a_step_changes_no_reading_and_the_doubt_is_told() -> None:
     wall = Wall()
     async with machines(Wall(), Wall(), wall) as nodes:
@@ -130,6 +131,7 @@ async def test_among_others_a_step_changes_no_reading_and_the_doubt_is_told() ->
         assert doubt.startswith("it goes by the fleet's time")
 
 
+@pytest.mark.slow
 async def test_an_addition_that_had_ended_before_it_came_is_shown_with_its_writer() -> None:
     """Written while nobody could know better: an isolated node, two hours behind."""
     network = MemoryNetwork()

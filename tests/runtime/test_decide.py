@@ -20,6 +20,7 @@ VALUES = st.dictionaries(st.sampled_from("abc"), st.none() | st.integers(-3, 3) 
 EXPRESSIONS = ("a < 1", "b >= 0 || c > 2", "a + b > c", "c == 'text'", "max_over('a', duration('10s')) < 2", "last('b') > 0")
 
 
+@pytest.mark.slow
 def test_a_decision_says_what_a_check_of_the_same_values_would_count() -> None:
     @given(st.lists(st.sampled_from(EXPRESSIONS), max_size=4, unique=True), VALUES, VALUES, st.sampled_from(IfUnknown))
     def decides(whens: list[str], measured: dict[str, object], values: dict[str, object], if_unknown: IfUnknown) -> None:
@@ -84,6 +85,7 @@ async def test_a_node_decides_by_what_it_measures_and_keeps_the_last_decisions()
             await node.decide({"in": 1})
 
 
+@pytest.mark.slow
 async def test_a_constraint_on_the_fleet_is_decided_with_the_values_as_the_readings_of_this_node() -> None:
     async with fleet("a", "b") as (a, b):
         await a.add_constraint("power", when="sum(nodes, n, n.power_w) <= 100.0", scope="fleet")
@@ -109,6 +111,7 @@ def test_of_several_definitions_the_gravest_verdict_decides() -> None:
     assert [[each.counts_as.value for each in found] for found in rulings] == [["satisfied", "violated"]]
 
 
+@pytest.mark.slow
 async def test_a_decision_has_the_values_of_the_parameters_and_the_reasons_of_those_without_one() -> None:
     """The defect: "no measurement of param", and a constraint on the fleet was undecided where a given value is its reading."""
     async with Node(name="a", transport=MemoryNetwork().transport()) as node:

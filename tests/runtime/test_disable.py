@@ -13,6 +13,7 @@ def told(node: Node, *kinds: EventKind) -> list[Event]:
     return [each.event for each in log.newest(len(log)) if each.event.kind in kinds]
 
 
+@pytest.mark.slow
 async def test_a_disabled_constraint_is_evaluated_on_no_node_until_it_is_enabled() -> None:
     async with fleet("a", "b") as (a, b):
         await a.add_constraint("x", when="v < 1")

@@ -135,6 +135,7 @@ def told(change: ParameterChange) -> list[tuple[str, str, str]]:
     return [(each.id, each.effect, "; ".join(part.text for part in each.parts)) for each in change.effects]
 
 
+@pytest.mark.slow
 async def test_a_parameter_is_labelled_for_each_constraint_that_reads_it() -> None:
     async with fleet("a", "b") as (a, b):
         await a.add_constraint("top", when="v <= param.limit", severity="critical")

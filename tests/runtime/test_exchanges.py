@@ -298,6 +298,7 @@ async def test_carrying_changes_keeps_to_its_rate(monkeypatch: pytest.MonkeyPatc
     assert PUSHES_PER_SECOND / 2 < (carrying.begun - begun) / 5 <= PUSHES_PER_SECOND * 1.02
 
 
+@pytest.mark.slow
 async def test_rounds_go_to_the_near_and_leave_nobody_out() -> None:
     """By positions: four peers next to this node, the others far away."""
     me, nodes = GossipNode("me"), [GossipNode(f"n{number:02}") for number in range(NEAR_FROM)]

@@ -107,6 +107,7 @@ async def test_an_expiry_is_an_event_and_the_cells_go_later() -> None:
         assert (await anext(events)).kind is EventKind.ADDED, "that the cells went was no news"
 
 
+@pytest.mark.slow
 async def test_a_peer_an_hour_ahead_raises_an_alarm_and_changes_nothing() -> None:
     network = MemoryNetwork()
     good = [skewed(name, 0, network) for name in "abc"]

@@ -57,6 +57,7 @@ async def measured(nodes: Sequence[Node], battery: float, *, until: Callable[[],
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 async def test_every_node_judges_and_one_counts() -> None:
     async with fleet("a", "b", "c") as nodes:
         a, b, _ = nodes
@@ -83,6 +84,7 @@ async def test_every_node_judges_and_one_counts() -> None:
         await eventually(lambda: b.explanations.report("low").fleet is None)
 
 
+@pytest.mark.slow
 async def test_another_node_counts_when_the_first_goes_and_the_first_again_when_it_is_back() -> None:
     network = MemoryNetwork()
     async with fleet("a", "b", "c", network=network) as nodes:
@@ -106,6 +108,7 @@ async def test_another_node_counts_when_the_first_goes_and_the_first_again_when_
             await eventually(lambda: second not in tellers(rest[0]))
 
 
+@pytest.mark.slow
 async def test_the_settings_say_what_is_shared() -> None:
     settings = msgspec.structs.replace(
         QUICK, share=(SharedVariable(name="power", deadband=5.0), SharedVariable(name="mode")), share_on_request=False
@@ -143,6 +146,7 @@ async def test_a_node_that_went_away_is_shown_with_its_last_reading_and_counts_a
             await measured((a, again), 60.0, until=lambda: state(a) == VerdictState.HOLDS)
 
 
+@pytest.mark.slow
 async def test_the_reason_of_an_unknown_verdict_follows_the_nodes_that_are_missing() -> None:
     """The defect: the cell kept the reason of the turn, while the node that counts had another."""
     async with fleet("a", "b", "c") as nodes:
@@ -167,6 +171,7 @@ async def test_the_reason_of_an_unknown_verdict_follows_the_nodes_that_are_missi
         await eventually(lambda: told() == "no reading of battery from c")
 
 
+@pytest.mark.slow
 async def test_if_unknown_and_the_selector_count() -> None:
     async with fleet("a", "b") as (a, b):
         await a.add_constraint("strict", when="max(nodes, n, n.temp) < 80.0", scope="fleet", if_unknown="violated")
@@ -178,6 +183,7 @@ async def test_if_unknown_and_the_selector_count() -> None:
         await eventually(all_are([a, b], VerdictState.HOLDS, "strict"))
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_evaluated_is_refused_and_changes_nothing() -> None:
     async with fleet("a") as (a,):
         with pytest.raises(ExpressionError, match="reads `nodes`, and `battery` is a variable of each node"):

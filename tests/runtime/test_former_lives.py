@@ -12,6 +12,7 @@ from tests.conftest import runtime_directory
 from tests.runtime.fleet import QUICK, eventually
 
 
+@pytest.mark.slow
 async def test_what_others_know_of_a_former_life_is_taken_over_and_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

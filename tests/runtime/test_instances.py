@@ -20,6 +20,7 @@ async def hot(node: Node) -> None:
     await node.add_constraint("hot", when="joint_temp_c < 70.0", each="joint")
 
 
+@pytest.mark.slow
 async def test_the_worst_instance_is_the_verdict_of_the_node_and_others_hear_of_it() -> None:
     async with fleet("a", "b") as (a, b):
         await hot(a)
@@ -119,6 +120,7 @@ def test_the_command_line_reads_the_name_of_an_instance() -> None:
         parse_measurements(['t{joint="j1"}'])
 
 
+@pytest.mark.slow
 async def test_the_states_of_instances_outlive_a_restart(tmp_path: Path) -> None:
     settings = msgspec.structs.replace(QUICK, store=str(tmp_path / "a.db"))
     async with fleet("a", settings=settings) as (node,):
@@ -157,6 +159,7 @@ def test_rule_tests_have_series_of_instances(tmp_path: Path) -> None:
     assert main(["test", str(tmp_path / "cases.toml")]) == 0
 
 
+@pytest.mark.slow
 async def test_an_instance_goes_with_its_last_value_and_keeps_nothing_violated() -> None:
     settings = msgspec.structs.replace(QUICK, max_age=0.3)
     async with fleet("a", settings=settings) as (node,):

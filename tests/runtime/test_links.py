@@ -83,6 +83,7 @@ async def test_endpoints_are_taken_as_far_as_the_protection_of_links_allows(
         assert (None if found is None else tuple(sorted(found.endpoints))) == endpoints
 
 
+@pytest.mark.slow
 async def test_a_node_starts_with_the_addresses_in_its_store(tmp_path: Path) -> None:
     network = MemoryNetwork()
     stored = msgspec.structs.replace(QUICK, store=str(tmp_path / "a"))
@@ -136,6 +137,7 @@ async def test_new_addresses_of_a_machine_are_told() -> None:
         await eventually(lambda: b.gossip.state.nodes["a"].endpoints == (THERE,))
 
 
+@pytest.mark.slow
 async def test_links_are_shown_by_status_nodes_and_doctor() -> None:
     network = MemoryNetwork()
     kinds: dict[str, LinkKind] = {"b": "side"}

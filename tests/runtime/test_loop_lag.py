@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+import pytest
+
 from constraint_crdt.runtime.answers import LoopLag
 
 EVERY = 0.01
@@ -17,6 +19,7 @@ async def looks(lag: LoopLag, count: int) -> None:
             await asyncio.sleep(EVERY)
 
 
+@pytest.mark.slow
 async def test_a_loop_that_is_blocked_is_late_by_that_much() -> None:
     lag = LoopLag()
     looking = asyncio.create_task(lag.run(EVERY))

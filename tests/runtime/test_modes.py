@@ -25,6 +25,7 @@ def alerting(node: Node) -> set[str]:
     return {each.subject for each in Conditions(facts).find(rule) if each.holds}
 
 
+@pytest.mark.slow
 async def test_audit_is_evaluated_and_counted_apart_and_nobody_is_told() -> None:
     async with fleet("a", "b") as (a, b):
         for mode in ("audit", "warn", "enforce"):

@@ -19,6 +19,7 @@ async def until(events: AsyncIterator[Event], kind: EventKind) -> Event:
     raise AssertionError(f"the stream ended without {kind}")
 
 
+@pytest.mark.slow
 async def test_a_constraint_added_on_one_node_is_enforced_on_all() -> None:
     async with fleet("a", "b", "c") as nodes:
         a, b, c = nodes
@@ -35,6 +36,7 @@ async def test_a_constraint_added_on_one_node_is_enforced_on_all() -> None:
         assert "speed_mps" in a.constraints()[0].reason
 
 
+@pytest.mark.slow
 async def test_counts_are_equal_on_all_nodes_and_exact() -> None:
     async with fleet("a", "b", "c") as nodes:
         await asyncio.gather(*(node.record(satisfied=100, violations=7) for node in nodes))
@@ -43,6 +45,7 @@ async def test_counts_are_equal_on_all_nodes_and_exact() -> None:
         assert nodes[0].status().satisfaction_rate == pytest.approx(300 / 321)
 
 
+@pytest.mark.slow
 async def test_a_cut_fleet_goes_on_and_agrees_again_when_it_heals() -> None:
     network = MemoryNetwork()
     async with fleet("a", "b", "c", "d", network=network) as nodes:
@@ -60,6 +63,7 @@ async def test_a_cut_fleet_goes_on_and_agrees_again_when_it_heals() -> None:
         assert sorted(c.gossip.state.constraints) == ["left", "right"]
 
 
+@pytest.mark.slow
 async def test_a_crashed_node_is_missed_and_comes_back_with_everything() -> None:
     network = MemoryNetwork()
     async with fleet("a", "b", network=network) as (a, b):
@@ -125,6 +129,7 @@ async def test_events_end_when_the_node_stops() -> None:
     assert [event.kind async for event in events] == [EventKind.ADDED]
 
 
+@pytest.mark.slow
 async def test_a_slow_follower_is_told_what_it_missed() -> None:
     async with fleet("a") as (a,):
         events = a.events()
@@ -244,6 +249,7 @@ async def test_counts_become_one_cell_per_constraint_and_interval() -> None:
     assert node.gossip.clock.total == before + 2 + timed, "stopping writes what was gathered: a cell of counts, rates and time each"
 
 
+@pytest.mark.slow
 async def test_agreement_is_about_definitions_while_counts_move() -> None:
     async with fleet("a", "b", "c") as nodes:
         a, b, _ = nodes

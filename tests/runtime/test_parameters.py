@@ -54,6 +54,7 @@ async def test_a_change_of_a_parameter_judges_its_readers_at_once_and_keeps_thei
         assert {each.operation for each in node.gossip.state.audit} >= {"set", "unset"}
 
 
+@pytest.mark.slow
 async def test_a_limit_for_a_zone_reaches_the_nodes_of_the_zone_and_a_tie_is_unknown() -> None:
     network = MemoryNetwork()
     async with fleet("a", "b", network=network) as [a, b]:
@@ -79,6 +80,7 @@ async def test_a_limit_for_a_zone_reaches_the_nodes_of_the_zone_and_a_tie_is_unk
         assert report.settings[0].values[0].set_by == "a"
 
 
+@pytest.mark.slow
 async def test_expressions_are_checked_with_the_parameters_as_they_are() -> None:
     async with Node(settings=QUICK, transport=MemoryNetwork().transport()) as node:
         await node.set_parameter("name", "x7")
@@ -102,6 +104,7 @@ async def test_expressions_are_checked_with_the_parameters_as_they_are() -> None
         assert [each.verdict.value for each in await node.check({"v": 1.0}) if each.constraint == "wrong"] == []
 
 
+@pytest.mark.slow
 async def test_parameters_are_bound_once_per_change(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Node(settings=QUICK, transport=MemoryNetwork().transport()) as node:
         for number in range(50):

@@ -32,6 +32,7 @@ def found(node: Node) -> Finding:
     return finding
 
 
+@pytest.mark.slow
 async def test_all_readings_are_made_in_one_thread() -> None:
     """The defect: `cpu_percent` read 0.0 in each new thread of the pool, since psutil keeps the former reading by thread."""
     threads: list[int] = []
@@ -58,6 +59,7 @@ async def test_the_processor_time_of_a_busy_host_is_not_0() -> None:
         await eventually(lambda: busy() > 0.0)
 
 
+@pytest.mark.slow
 async def test_a_failure_is_logged_once_and_told_by_doctor(caplog: pytest.LogCaptureFixture) -> None:
     """The defect: a probe that failed logged a line a second without end, and `doctor` said nothing."""
     reads, works = 0, False

@@ -46,6 +46,7 @@ async def met(names: str) -> tuple[GossipNode, Script, ExchangeLoop]:
     return me, script, loop
 
 
+@pytest.mark.slow
 async def test_rounds_of_a_node_at_rest_become_rare_and_ask_its_peers_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     _, script, loop = await met("abcd")
     clock = Skipping(monkeypatch)
@@ -121,6 +122,7 @@ async def test_a_node_that_misses_a_peer_does_not_rest(monkeypatch: pytest.Monke
         rounds.cancel()
 
 
+@pytest.mark.slow
 async def test_nodes_at_rest_take_a_change_from_each_other_at_once() -> None:
     slow = msgspec.structs.replace(QUICK, gossip_every=0.2)
     async with fleet("a", "b", "c", settings=slow) as nodes:
@@ -145,6 +147,7 @@ async def test_nodes_that_start_together_are_met_without_rounds() -> None:
             await node.stop()
 
 
+@pytest.mark.slow
 async def test_steps_of_whole_seconds_share_their_instants(monkeypatch: pytest.MonkeyPatch) -> None:
     tasks, other, woken = Tasks("forge"), Tasks("anvil"), dict[str, list[float]]()
     clock = Skipping(monkeypatch)

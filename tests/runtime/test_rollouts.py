@@ -128,6 +128,7 @@ async def test_a_critical_constraint_is_loosened_in_stages_only_with_a_word() ->
         assert report.constraints == ("speed",)
 
 
+@pytest.mark.slow
 async def test_a_rollout_completes_by_itself_and_is_rolled_back_afterwards() -> None:
     network = MemoryNetwork()
     async with node(network) as forge, node(network, "anvil", "b") as anvil:
@@ -225,6 +226,7 @@ async def test_the_count_goes_on_with_the_store_of_a_node(tmp_path: Path) -> Non
         assert [each.violations for each in reports_of(forge.rollouts)] == [1]
 
 
+@pytest.mark.slow
 async def test_labels_count_from_the_start_also_before_a_node_that_resumes_meets_a_peer(tmp_path: Path) -> None:
     settings = msgspec.structs.replace(QUICK, name="forge", store=str(tmp_path / "forge.db"), labels={"zone": "a"})
     network = MemoryNetwork()

@@ -63,6 +63,7 @@ def test_the_notation_is_that_of_promtool(text: str, values: list[object]) -> No
     assert expand(text) == values
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(st.integers(-9, 9), st.integers(-9, 9), st.integers(0, 9)).map(
@@ -82,6 +83,7 @@ def test_what_is_no_notation_is_refused_by_its_name(text: str) -> None:
         expand(text)
 
 
+@pytest.mark.slow
 def test_a_series_has_a_bound() -> None:
     with pytest.raises(RuleTestError, match="more than 1000000 values"):
         expand("1x999999 1")
@@ -237,6 +239,7 @@ def test_a_constraint_on_the_fleet_reads_what_nodes_share() -> None:
     assert run(rules, test) == []
 
 
+@pytest.mark.slow
 def test_alerts_fire_since_their_condition() -> None:
     rules = Rules(
         {"x": Definition(when="x < 5.0"), "y": Definition(when="y < 5.0")},
@@ -265,6 +268,7 @@ def test_alerts_fire_since_their_condition() -> None:
 MARKS = {"g": "1", "b": "9", "u": "stale", "_": "_"}
 
 
+@pytest.mark.slow
 def test_the_table_of_the_docs_holds_in_virtual_time() -> None:
     """But for the rows with restarts, suspensions and edits, which a case does not have."""
     chosen = [row for row in TRACES if set(code(row[3])) <= set(MARKS)]

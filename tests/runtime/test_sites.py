@@ -83,6 +83,7 @@ async def test_few_nodes_send_to_another_site() -> None:
         assert sum(sent[name] for name in speaking) >= 0.6 * sum(sent.values())
 
 
+@pytest.mark.slow
 async def test_sites_are_shown_and_their_bytes_are_counted() -> None:
     async with sites(MemoryNetwork(), b0="berlin", b1="berlin", m0="munich", m1="munich", x="") as nodes:
         await eventually(lambda: nodes["b0"].status().away == 3)
@@ -127,6 +128,7 @@ async def test_a_blank_node_of_a_new_site_joins_and_is_spoken_with() -> None:
             await eventually(lambda: all("tower" in node.gossip.state.constraints for node in nodes.values()))
 
 
+@pytest.mark.slow
 async def test_a_site_whose_speakers_end_has_others_at_once() -> None:
     async with sites(MemoryNetwork(), **TWO) as nodes:
         for name in [name for name, node in nodes.items() if node.status().speaks_with and name.startswith("b")]:
@@ -138,6 +140,7 @@ async def test_a_site_whose_speakers_end_has_others_at_once() -> None:
         assert sum(bool(node.status().speaks_with) for name, node in nodes.items() if name.startswith("b")) == SPEAKERS
 
 
+@pytest.mark.slow
 async def test_nodes_without_a_site_are_one_and_speak_with_the_others() -> None:
     async with sites(MemoryNetwork(), a="", b="", c="", m="munich") as nodes:
         await nodes["m"].add_constraint("gate")
@@ -156,6 +159,7 @@ async def test_the_label_site_is_the_site() -> None:
         assert a.status().sites == 1
 
 
+@pytest.mark.slow
 async def test_a_wait_for_all_asks_the_other_sites_too() -> None:
     async with sites(MemoryNetwork(), **TWO) as nodes:
         await nodes["b0"].add_constraint("gate")

@@ -127,6 +127,7 @@ def test_events_end_after_the_timeout_and_with_the_node() -> None:
     assert [event.kind for event in endless] in ([EventKind.ADDED], [])
 
 
+@pytest.mark.slow
 def test_many_threads_may_write_at_once(node: SyncNode) -> None:
     node.add_constraint("cool")
     with ThreadPoolExecutor(8) as pool:

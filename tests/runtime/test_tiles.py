@@ -1,5 +1,7 @@
 """Tiles on running nodes: they travel, they are told of, and deleted ones are purged when it is time."""
 
+import pytest
+
 from constraint_crdt.crdt.clock import Replica
 from constraint_crdt.gossip import GossipNode
 from constraint_crdt.model import EventKind
@@ -85,6 +87,7 @@ def test_an_earlier_life_of_a_node_is_the_node() -> None:
     assert purging(a).due() == [("r", "x")]
 
 
+@pytest.mark.slow
 def test_no_more_are_purged_in_one_go_than_a_node_can_bear() -> None:
     a = GossipNode("a", now=lambda: 30 * DAY)
     for number in range(TILES_AT_ONCE + 3):

@@ -152,6 +152,7 @@ async def test_the_last_state_is_told_by_a_node_that_stops() -> None:
         assert state(b, "x", "a") is VerdictState.HOLDS
 
 
+@pytest.mark.slow
 async def test_a_violation_after_other_turns_is_told_at_once() -> None:
     async with fleet("a", "b") as [a, b]:
         await a.add_constraint("xy", when="x < 1.0 || y < 1.0", for_=0.1)
@@ -166,6 +167,7 @@ async def test_a_violation_after_other_turns_is_told_at_once() -> None:
         await eventually(lambda: state(b, "xy", "a") is VerdictState.VIOLATED)
 
 
+@pytest.mark.slow
 async def test_a_withdrawn_or_dead_sensor_is_told_as_unknown() -> None:
     async with fleet("a", "b", settings=msgspec.structs.replace(QUICK, max_age=0.3)) as [a, b]:
         await a.add_constraint("x", when="x < 1.0", max_age=20)
@@ -205,6 +207,7 @@ async def test_another_reason_in_the_same_state_is_not_told(monkeypatch: pytest.
         assert state(a, "window", "a") is VerdictState.UNKNOWN
 
 
+@pytest.mark.slow
 async def test_a_long_name_in_a_margin_stops_nothing() -> None:
     async with fleet("a", "b") as [a, b]:
         key = "k" * 600
@@ -215,6 +218,7 @@ async def test_a_long_name_in_a_margin_stops_nothing() -> None:
         assert len((told(b, "long", "a") or NodeVerdict(VerdictState.OFF)).variable or "") > 200
 
 
+@pytest.mark.slow
 async def test_turns_while_writes_are_refused_are_told_after() -> None:
     async with fleet("a", "b") as [a, b]:
         await a.add_constraint("x", when="x < 1.0")
@@ -247,6 +251,7 @@ async def test_a_thousand_turns_are_one_transaction_and_ten_thousand_leave_turns
 # --- restarts ------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("new_life", [False, True])
 async def test_a_restarted_node_still_shows_what_others_told(tmp_path: Path, reboot: Callable[[], None], *, new_life: bool) -> None:
     network = MemoryNetwork()
@@ -265,6 +270,7 @@ async def test_a_restarted_node_still_shows_what_others_told(tmp_path: Path, reb
         assert (b.gossip.replica != replica) is new_life
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("new_life", [False, True])
 @pytest.mark.parametrize("spells", [False, True])
 async def test_a_restarted_violated_node_goes_on_from_its_verdict(
@@ -299,6 +305,7 @@ async def test_a_restarted_violated_node_goes_on_from_its_verdict(
             assert list(b.gossip.state.verdicts.of("x")) == ["a"], "one life"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("new_life", [False, True])
 async def test_a_sensor_that_is_dead_since_a_restart_is_told(tmp_path: Path, reboot: Callable[[], None], *, new_life: bool) -> None:
     """The defect: a constraint that always held had no cell, and after the restart none either: no other node knew."""
@@ -316,6 +323,7 @@ async def test_a_sensor_that_is_dead_since_a_restart_is_told(tmp_path: Path, reb
             assert "never" not in b.gossip.state.verdicts
 
 
+@pytest.mark.slow
 async def test_a_restarted_node_reads_its_constraints_before_the_first_tick(tmp_path: Path) -> None:
     settings = msgspec.structs.replace(QUICK, name="a", store=str(tmp_path / "a.db"), check_every=3600.0)
     async with Node(settings=settings, transport=MemoryNetwork().transport()) as a:
@@ -326,6 +334,7 @@ async def test_a_restarted_node_reads_its_constraints_before_the_first_tick(tmp_
         assert (shown(a, "x", "a").state, shown(a, "x", "a").reason) == ("violated", "no measurement of x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("new_life", [False, True])
 async def test_a_node_that_held_at_once_after_a_restart_says_so(
     tmp_path: Path, reboot: Callable[[], None], *, new_life: bool
@@ -363,6 +372,7 @@ async def test_a_life_without_its_store_takes_its_former_verdicts_over_when_they
             await eventually(lambda: (state(b, "x", "a"), state(b, "y", "a")) == (VerdictState.HOLDS, VerdictState.UNKNOWN))
 
 
+@pytest.mark.slow
 async def test_what_changed_while_a_violated_node_was_away_leaves_no_stale_violation(
     tmp_path: Path, reboot: Callable[[], None]
 ) -> None:
@@ -391,6 +401,7 @@ async def test_what_changed_while_a_violated_node_was_away_leaves_no_stale_viola
 # --- definitions ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_violation_ends_with_its_constraint_on_all_nodes() -> None:
     async with fleet("a", "b", "c") as nodes:
         a, b, c = nodes
@@ -474,6 +485,7 @@ async def test_a_retired_node_is_shown_by_nobody() -> None:
 # --- spells --------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_pending_resumes_with_its_elapsed_time(tmp_path: Path, reboot: Callable[[], None]) -> None:
     network, store = MemoryNetwork(), tmp_path / "a.db"
     async with started("a", network, store) as a:
@@ -512,6 +524,7 @@ async def test_a_running_clock_is_saved_at_intervals_and_a_turn_at_once(tmp_path
         assert file.exists()
 
 
+@pytest.mark.slow
 async def test_a_damaged_file_of_spells_is_a_warning_and_a_fresh_start(
     tmp_path: Path, reboot: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -532,6 +545,7 @@ async def test_a_damaged_file_of_spells_is_a_warning_and_a_fresh_start(
 # --- counts and time -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_sample_counts_once_while_time_passes_and_a_check_counts_once() -> None:
     async with fleet("a", "b") as [a, b]:
         await a.add_constraint("x", when="x < 1.0")
@@ -549,6 +563,7 @@ async def test_a_sample_counts_once_while_time_passes_and_a_check_counts_once() 
         assert (a.status().satisfied, a.status().violations) == (0, 3)
 
 
+@pytest.mark.slow
 async def test_the_times_of_two_nodes_add_up_and_are_written_at_the_end() -> None:
     network = MemoryNetwork()
     async with started("c", network) as c, started("b", network) as b, started("a", network) as a:
@@ -569,6 +584,7 @@ async def test_the_times_of_two_nodes_add_up_and_are_written_at_the_end() -> Non
         assert (total.satisfied, total.violated) == (by_node["b"].satisfied, by_node["a"].violated)
 
 
+@pytest.mark.slow
 async def test_a_count_near_the_largest_stops_no_other_on_a_running_node(caplog: pytest.LogCaptureFixture) -> None:
     async with fleet("a", "b") as [a, b]:
         await a.add_constraint("x", when="x < 1.0")

@@ -131,6 +131,7 @@ def test_a_token_of_another_form_is_refused(change: dict[str, object]) -> None:
         read_token(encode_token(msgspec.structs.replace(TOKEN, **change)))
 
 
+@pytest.mark.slow
 @given(st.one_of(st.text(max_size=200), st.binary(max_size=150).map(lambda content: f"join-{content.hex()}")))
 def test_any_text_is_no_token(text: str) -> None:
     with pytest.raises(IdentityError, match="that is no invitation"):

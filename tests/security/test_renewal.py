@@ -115,6 +115,7 @@ async def test_certificates_renew_themselves_for_a_year_and_no_life_ends(fleets:
     assert load_identity(fleets.plant.folder / "lathe", fleets.now).chain == lathe.certificates.identity.chain
 
 
+@pytest.mark.slow
 async def test_no_certificate_is_renewed_early_unless_someone_asks(fleets: Fleets) -> None:
     await fleets.start("forge", "operator")
     lathe = await fleets.start("lathe")
@@ -124,6 +125,7 @@ async def test_no_certificate_is_renewed_early_unless_someone_asks(fleets: Fleet
     assert (await lathe.certificates.renew()).ends == ends(lathe) > before
 
 
+@pytest.mark.slow
 async def test_without_an_operator_the_node_says_so_and_tries_again(fleets: Fleets) -> None:
     forge = await fleets.start("forge", "operator")
     lathe = await fleets.start("lathe")
@@ -182,6 +184,7 @@ async def test_an_operator_warns_of_the_end_of_its_issuing_certificate(fleets: F
     assert ends(forge) - fleets.now > 10 * DAY
 
 
+@pytest.mark.slow
 async def test_nodes_of_a_revoked_operator_get_certificates_of_another(fleets: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
     """And those that its stolen issuing key makes later get none."""
     forge, anvil = [await fleets.start(name, "operator") for name in ("forge", "anvil")]
@@ -237,6 +240,7 @@ def newest(node: Node) -> dict[str, bool]:
     return {each.node: each.newest_root for each in node.certificates.member_reports()}
 
 
+@pytest.mark.slow
 async def test_the_root_is_replaced_while_the_fleet_runs(fleets: Fleets) -> None:
     forge, lathe = await fleets.start("forge", "operator"), await fleets.start("lathe")
     both = [forge, lathe]
@@ -335,6 +339,7 @@ async def test_a_node_that_missed_a_rotation_joins_again_with_its_key_in_its_fol
     assert {file.name: file.read_bytes() for file in mill.iterdir()} == before
 
 
+@pytest.mark.slow
 async def test_a_node_that_missed_a_rotation_names_the_cause(fleets: Fleets) -> None:
     lathe = await fleets.start("lathe")
     fleets.now += DAY
@@ -350,6 +355,7 @@ async def test_a_node_that_missed_a_rotation_names_the_cause(fleets: Fleets) -> 
     assert f"--identity {lathe.settings.identity}: it keeps its key" in found.advice
 
 
+@pytest.mark.slow
 async def test_an_invitation_of_another_fleet_is_not_used(fleets: Fleets, tmp_path: Path) -> None:
     forge = await fleets.start("forge", "operator")
     made = await forge.certificates.invite("member", "", 1, 3600.0)
@@ -372,6 +378,7 @@ async def joined(fleets: Fleets, token: str, name: str, seed: int = 42) -> str:
     return admission.member.role
 
 
+@pytest.mark.slow
 async def test_a_node_of_an_operator_invites_and_stops_listening_when_nobody_is_invited(fleets: Fleets) -> None:
     forge = await fleets.start("forge", "operator")
     made = await forge.certificates.invite("observer", "", 1, 3600.0)
@@ -383,6 +390,7 @@ async def test_a_node_of_an_operator_invites_and_stops_listening_when_nobody_is_
         await joined(fleets, made.token, "anvil", 43)
 
 
+@pytest.mark.slow
 async def test_the_audit_says_who_invited_and_who_joined(fleets: Fleets) -> None:
     forge = await fleets.start("forge", "operator")
     with acting_as("alice"):
@@ -399,6 +407,7 @@ async def test_the_audit_says_who_invited_and_who_joined(fleets: Fleets) -> None
     assert [each.actor for each in forge.audit()[:2]] == ["alice", f"invitation {made.id}"]
 
 
+@pytest.mark.slow
 async def test_an_open_invitation_is_answered_at_the_same_address_after_a_restart(fleets: Fleets) -> None:
     forge = await fleets.start("forge", "operator")
     made = await forge.certificates.invite("member", "", 2, 3600.0)
@@ -410,6 +419,7 @@ async def test_an_open_invitation_is_answered_at_the_same_address_after_a_restar
         await joined(fleets, made.token, "mill", 44)
 
 
+@pytest.mark.slow
 async def test_the_name_of_another_key_is_taken_and_the_own_key_comes_back(fleets: Fleets) -> None:
     forge = await fleets.start("forge", "operator")
     lathe = await fleets.start("lathe")
@@ -427,6 +437,7 @@ async def test_the_name_of_another_key_is_taken_and_the_own_key_comes_back(fleet
         await join(read_token(made.token), "lathe", own, lambda: fleets.now)
 
 
+@pytest.mark.slow
 async def test_the_name_of_a_revoked_node_is_free_for_a_new_key(fleets: Fleets) -> None:
     """And what it writes under the new key counts."""
     forge, lathe = await fleets.start("forge", "operator"), await fleets.start("lathe")
@@ -449,6 +460,7 @@ async def test_the_name_of_a_revoked_node_is_free_for_a_new_key(fleets: Fleets) 
         await joined(fleets, second.token, "lathe", 43)
 
 
+@pytest.mark.slow
 async def test_operators_that_certify_nobody_say_where_to_certify(fleets: Fleets) -> None:
     (fleets.plant.folder / "fleet.toml").write_text('operators_certify = "none"\n')
     forge, lathe = await fleets.start("forge", "operator"), await fleets.start("lathe")
@@ -461,6 +473,7 @@ async def test_operators_that_certify_nobody_say_where_to_certify(fleets: Fleets
         await lathe.certificates.renew()
 
 
+@pytest.mark.slow
 async def test_an_operator_logs_invitations_and_who_joined(fleets: Fleets, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "constraint_crdt.node")
     forge = await fleets.start("forge", "operator")
@@ -480,6 +493,7 @@ async def test_a_node_that_certifies_nothing_says_who_does(fleets: Fleets) -> No
         await lathe.certificates.invite("member", "", 1, 3600.0)
 
 
+@pytest.mark.slow
 async def test_an_address_that_cannot_be_had_is_said(fleets: Fleets) -> None:
     taken = await asyncio.start_server(lambda _, __: None, "127.0.0.1", 0)
     port = taken.sockets[0].getsockname()[1]
@@ -501,6 +515,7 @@ async def test_a_port_beside_the_usual_one_is_named(fleets: Fleets, monkeypatch:
     taken.close()
 
 
+@pytest.mark.slow
 async def test_a_token_that_joins_during_a_rotation_learns_both_roots(fleets: Fleets) -> None:
     forge = await fleets.start("forge", "operator")
     fleets.now += DAY

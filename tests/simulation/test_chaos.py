@@ -131,6 +131,7 @@ def test_a_history_of_the_network_replays_from_its_steps_and_its_faults_come_abo
     assert not any(Chaos(5, operations=40).run().fired[fault] for fault in NETWORK_FAULTS)
 
 
+@pytest.mark.slow
 def test_nodes_that_stay_different_after_the_last_fault_are_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("constraint_crdt.simulation.chaos.AGREE_NS", 0)
     outcome = Chaos(5, operations=40, network=True).run()
@@ -142,11 +143,13 @@ def test_nodes_that_stay_different_after_the_last_fault_are_a_violation(monkeypa
         shrink(history)
 
 
+@pytest.mark.slow
 def test_parts_that_overtake_the_pause_of_their_burst_hold_up_nothing() -> None:
     """The reader neither asked for the rest of the burst nor answered Pings, for minutes."""
     assert Chaos(312058, network=True).run().violation is None
 
 
+@pytest.mark.slow
 def test_histories_have_five_nodes_and_more() -> None:
     for seed in range(20):
         chaos = Chaos(seed)
@@ -170,6 +173,7 @@ def test_the_same_seed_gives_the_same_history_whatever_hashes_are() -> None:
     assert set(outputs) == {f"{digest} {outcome.events} {sorted(outcome.fired.items())}\n"}
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_history() -> None:
     one, other = (Chaos(seed, operations=30).run() for seed in (1, 2))
     assert msgspec.json.encode(list(one.steps)) != msgspec.json.encode(list(other.steps))

@@ -34,6 +34,7 @@ def break_of(plan: Plan, what: str, unit: str) -> float:
     return next(each.at for each in plan.breaks if what in each.what and each.unit == unit)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_plan() -> None:
     assert planned(SLOW_LINK) == planned(SLOW_LINK)
 
@@ -49,11 +50,13 @@ def test_more_nodes_never_cost_less(routers: int) -> None:
     assert memories == sorted(memories)
 
 
+@pytest.mark.slow
 def test_a_full_mesh_costs_keep_alives_of_each_link() -> None:
     few, many = (planned(PlannedFleet(nodes=nodes, routers=0, gossip_every=5.0))["rest_bytes"] for nodes in (10, 40))
     assert many - few == pytest.approx(30 * planning.KEEP_ALIVE_BYTES / MESH.keep_alive)
 
 
+@pytest.mark.slow
 def test_a_slower_link_never_agrees_sooner() -> None:
     fast = replace(SLOW_LINK, rate=1_000_000.0)
     plans = [planned(each) for each in (replace(fast, rate=math.inf), fast, SLOW_LINK, replace(SLOW_LINK, rate=4_000.0))]
@@ -62,6 +65,7 @@ def test_a_slower_link_never_agrees_sooner() -> None:
         assert seconds == sorted(seconds), figure
 
 
+@pytest.mark.slow
 def test_a_longer_delay_never_agrees_sooner() -> None:
     plans = [planned(replace(SLOW_LINK, delay=delay, gossip_every=5.0)) for delay in (0.001, 0.1, 1.0)]
     for figure in ("node_p50", "all_p50", "blank"):
@@ -70,6 +74,7 @@ def test_a_longer_delay_never_agrees_sooner() -> None:
     assert plans[-1]["all_p50"] > 2.0  # two steps, at least
 
 
+@pytest.mark.slow
 def test_loss_delays_and_costs() -> None:
     without, with_loss = planned(SLOW_LINK), planned(replace(SLOW_LINK, loss=0.2))
     assert with_loss["all_p50"] > without["all_p50"]
@@ -77,11 +82,13 @@ def test_loss_delays_and_costs() -> None:
     assert with_loss["blank"] > without["blank"]
 
 
+@pytest.mark.slow
 def test_shared_cores_never_agree_sooner() -> None:
     fleet = PlannedFleet(nodes=30, routers=3, gossip_every=1.0)
     assert planned(replace(fleet, cores=1))["all_p50"] > 2 * planned(fleet)["all_p50"]
 
 
+@pytest.mark.slow
 def test_bytes_between_sites_do_not_grow_with_the_nodes_in_them() -> None:
     small, large = (
         planned(PlannedFleet(nodes=nodes, sites=3, constraints=5, rate=32_000.0, delay=0.05, gossip_every=1.0))
@@ -91,6 +98,7 @@ def test_bytes_between_sites_do_not_grow_with_the_nodes_in_them() -> None:
     assert large["all_p99"] < math.inf
 
 
+@pytest.mark.slow
 def test_counts_cost_by_nodes_and_constraints() -> None:
     fleet = PlannedFleet(nodes=10, constraints=40, gossip_every=1.0)
     one, four, twice = (
@@ -115,12 +123,14 @@ def test_a_full_link_is_told() -> None:
     )
 
 
+@pytest.mark.slow
 def test_changes_beyond_the_told_rate_do_not_work() -> None:
     rate = break_of(planned(SLOW_LINK), "agree", "changes/min") / 60
     assert not planned(replace(SLOW_LINK, changes=rate * 1.2)).works
     assert planned(replace(SLOW_LINK, changes=rate / 4)).works  # changes take their part of the link, too
 
 
+@pytest.mark.slow
 def test_the_interval_follows_the_link() -> None:
     fleet = replace(SLOW_LINK, gossip_every=None)
     slow, fast = planned(fleet), planned(replace(fleet, rate=math.inf))
@@ -136,6 +146,7 @@ def test_large_fleets_use_routers() -> None:
     assert PlannedFleet(nodes=200, sites=20).routed == 40
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_of_a_fleet_without_changes() -> None:
     plan = planned(replace(SLOW_LINK, changes=0.0))
     assert plan["busy_bytes"] == plan["rest_bytes"]

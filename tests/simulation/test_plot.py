@@ -160,6 +160,7 @@ def test_the_svg_says_anchor_and_weight() -> None:
     assert said == [("start", None), ("middle", "600"), ("end", None)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bold", [False, True])
 def test_an_anchor_is_where_the_text_begins_has_its_middle_or_ends(bold: bool) -> None:
     def extent(anchor: str) -> tuple[int, int, int, int]:

@@ -52,6 +52,7 @@ def test_two_in_a_turn_never_share_a_node() -> None:
     assert all(len(set(turn)) == len(turn) for turn in turns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoded", [False, True])
 def test_lost_messages_cost_rounds_and_nothing_else(encoded: bool) -> None:
     simulation = an_item_each(Simulation(30, 2, loss=0.4, encoded=encoded))
@@ -61,6 +62,7 @@ def test_lost_messages_cost_rounds_and_nothing_else(encoded: bool) -> None:
     assert all(len(node.state.constraints) == 30 for node in simulation.nodes)
 
 
+@pytest.mark.slow
 def test_objects_and_bytes_give_the_same_history() -> None:
     objects, data = (an_item_each(Simulation(25, 3, encoded=encoded)) for encoded in (False, True))
     assert objects.run_until_converged(30) == data.run_until_converged(30)
@@ -72,6 +74,7 @@ def test_objects_and_bytes_give_the_same_history() -> None:
     assert other.bytes > 25 * 24 * 6  # each learns of 24 others: at least the cells
 
 
+@pytest.mark.slow
 def test_large_states_travel_in_parts() -> None:
     simulation = Simulation(3, 1, encoded=True)
     for index in range(1000):

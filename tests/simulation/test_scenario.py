@@ -36,6 +36,7 @@ def test_a_partition_keeps_halves_apart_until_it_ends() -> None:
     assert report.time_ns > end
 
 
+@pytest.mark.slow
 def test_a_fleet_settles_under_all_of_it() -> None:
     report = run(Scenario(25, seed=3, loss=0.3, partition_ns=10 * SECOND_NS, churn_per_minute=60, items=5))
     assert report.settled

@@ -85,6 +85,7 @@ def test_20_sites_of_10_against_one_of_200() -> None:
     assert sited[0] <= 1.2 * small[0]
 
 
+@pytest.mark.slow
 def test_a_change_reaches_all_sites_soon() -> None:
     made = fleet(4, 3)
     began = made.now
@@ -93,6 +94,7 @@ def test_a_change_reaches_all_sites_soon() -> None:
     assert made.now - began <= SECOND_NS
 
 
+@pytest.mark.slow
 def test_a_change_crosses_while_speakers_are_dead() -> None:
     made = fleet(2, 5)
     for site, other in (("s0", "s1"), ("s1", "s0")):
@@ -105,6 +107,7 @@ def test_a_change_crosses_while_speakers_are_dead() -> None:
     assert made.now - began <= 6 * SECOND_NS, "each silence is found by timeouts alone here"
 
 
+@pytest.mark.slow
 def test_sites_agree_though_none_of_their_speakers_reach_the_other() -> None:
     """The speakers of both sites are cut off from the other site as a whole: those next in rank speak."""
     made = fleet(2, 6)
@@ -156,6 +159,7 @@ def test_each_part_of_a_site_that_is_partitioned_has_speakers() -> None:
     assert know(made, "gate")
 
 
+@pytest.mark.slow
 def test_a_site_that_was_cut_off_and_one_that_restarted_agree_soon_after() -> None:
     made = fleet(3, 4)
     made.links.part([members(made, "s0"), [*members(made, "s1"), *members(made, "s2")]])
@@ -173,6 +177,7 @@ def test_a_site_that_was_cut_off_and_one_that_restarted_agree_soon_after() -> No
     assert made.now - healed <= 2 * SECOND_NS
 
 
+@pytest.mark.slow
 def test_a_blank_node_of_a_new_site_joins() -> None:
     made = fleet(2, 4)
     made.links.site_of = {**made.links.site_of, "new": "s9"}

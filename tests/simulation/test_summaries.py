@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import pytest
+
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.simulation.histories import Fleet, History, from_json, to_json
 from constraint_crdt.simulation.invariants import ROOM
@@ -100,6 +102,7 @@ def test_an_increment_counts_once_whoever_took_it_in() -> None:
     assert (fleet.written["increment"], fleet.written[AGAIN]) == (2, 1)
 
 
+@pytest.mark.slow
 def test_increments_that_were_taken_together_at_two_nodes_count_once() -> None:
     most = FOLD_AT + 2
     fleet = fleet_after([increment(1, "a", 0, most), increment(2, "b", 0, most), *meet(3, "ab", "bc")])

@@ -174,6 +174,7 @@ def test_a_document_of_a_web_server(web: WebServer, tmp_path: Path) -> None:
     assert web.requests[-1]["Authorization"] == "Bearer secret"
 
 
+@pytest.mark.slow
 async def test_a_web_server_that_is_started_again(web: WebServer) -> None:
     web.answers["/x"] = 200, "application/json", b'{"line": {"speed": 1200}}'
     fields = {"speed": {"path": "/line/speed", "scale": 0.001}}

@@ -20,6 +20,7 @@ BLOCKS = TABLES.findall(PAGE)
 ALL_BLOCKS = [block for page in PAGES.values() for block in TABLES.findall(page)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", ALL_BLOCKS, ids=range(len(ALL_BLOCKS)))
 def test_the_tables_of_a_block_can_be_used(block: str, tmp_path: Path) -> None:
     (tmp_path / "node.toml").write_text(block)

@@ -311,6 +311,7 @@ def status(name: str, level: int, *pairs: tuple[str, str]) -> Any:
     return types["diagnostic_msgs/msg/DiagnosticStatus"](level=level, name=name, message="", hardware_id="", values=values)
 
 
+@pytest.mark.slow
 def test_a_battery_that_was_not_filled_in_is_not_empty() -> None:
     decode = ros_decoder("sensor_msgs/BatteryState")
     unfilled: Any = decode(cdr("sensor_msgs/msg/BatteryState"))
@@ -323,6 +324,7 @@ def test_a_battery_that_was_not_filled_in_is_not_empty() -> None:
     assert is_unknown(unmeasured["percent"])
 
 
+@pytest.mark.slow
 def test_a_stale_diagnostic_is_unknown() -> None:
     array = cdr(
         "diagnostic_msgs/msg/DiagnosticArray",
@@ -334,6 +336,7 @@ def test_a_stale_diagnostic_is_unknown() -> None:
     assert (found["wifi"]["level"], found["wifi"]["signal"]) == (0.0, -71.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fix", [-1, -2])
 def test_a_receiver_of_ros_without_a_fix(fix: int) -> None:
     decode = ros_decoder("sensor_msgs/msg/NavSatFix")

@@ -38,6 +38,7 @@ def test_a_store_levels_off_however_often_the_same_ids_come_and_go(tmp_path: Pat
     assert reopened(tmp_path / "a.db") == account(rows)
 
 
+@pytest.mark.slow
 def test_a_log_that_one_commit_made_long_is_cut_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOG_BYTES", 100_000)
     monkeypatch.setattr(module, "CHECKPOINT_PAGES", 20)

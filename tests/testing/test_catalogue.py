@@ -10,6 +10,7 @@ EXAMPLES = 2000 if BUDGET == "nightly" else 4
 """A quick run draws fewer."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ADAPTERS, ids=lambda kind: kind.__name__)
 def test_a_type_keeps_the_laws(kind: type) -> None:
     check_laws(laws_of(kind), max_examples=min(EXAMPLES, settings().max_examples))

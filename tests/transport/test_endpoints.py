@@ -158,6 +158,7 @@ async def test_the_first_endpoint_that_answers_is_found_also_if_it_answers_later
     assert waiting == 0, "no try goes on"
 
 
+@pytest.mark.slow
 async def test_tries_that_hang_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     most = waiting = begun = 0
 

@@ -57,6 +57,7 @@ async def test_a_handler_may_wait_for_an_answer_of_the_one_who_asks(network: Net
     assert await a.ask(b, b"x") == [b"back of x"]
 
 
+@pytest.mark.slow
 async def test_a_run_is_kept_although_only_the_engine_knows_it(network: Network) -> None:
     """What the handler awaits and its task refer to each other only: without the engine's reference both are garbage."""
     begun = asyncio.Event()
@@ -111,6 +112,7 @@ async def reopen(seat: Seat) -> None:
     await seat.transport.reopen()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [close, reopen])
 async def test_ending_a_transport_cancels_the_handlers_that_wait(network: Network, end: Ending) -> None:
     gate = Gate()
@@ -143,6 +145,7 @@ class Resisting(Gate):
             return [b"too late"]
 
 
+@pytest.mark.slow
 async def test_a_handler_that_resists_does_not_hold_closing_up_and_sends_nothing(network: Network) -> None:
     gate = Resisting()
     a, b = await network.join("a"), await network.join("b", handler=gate.handler)

@@ -170,6 +170,7 @@ async def test_a_missing_name_is_refused(network: Network, name: str, fleet: str
         await network.join(name, fleet=fleet)
 
 
+@pytest.mark.slow
 async def test_reopening_is_a_new_session_that_everybody_finds(network: Network) -> None:
     a, b, c = [await network.join(name) for name in "abc"]
     await all_see_all(a, b, c)

@@ -80,6 +80,7 @@ class Fleet:
         return {name for name, each in self.roles.items() if each == role and name not in self.down}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nodes", [1, 2, 39, 40])
 def test_a_fleet_of_up_to_forty_nodes_has_peers_only(nodes: int) -> None:
     assert len(Fleet(nodes).run(60).of(PEER)) == nodes
@@ -166,6 +167,7 @@ def test_nodes_on_loopback_serve_only_where_all_are() -> None:
     assert mixed.of(ROUTER) == {"other"}
 
 
+@pytest.mark.slow
 def test_a_fleet_without_a_node_that_serves_says_so_and_stays_as_it_is() -> None:
     fleet = Fleet(0, **{f"n{number:03}": ("tcp/0.0.0.0:7447",) for number in range(50)}).run(30)
     assert len(fleet.of(PEER)) == 50
@@ -211,6 +213,7 @@ def test_one_router_is_enough_after_a_while() -> None:
     assert found.index(CLIENT) <= (SPREAD + SECOND_ROUTER) * 2 + 1
 
 
+@pytest.mark.slow
 def test_equal_views_give_equal_choices() -> None:
     random = Random(5)
     names = [f"node {random.random()}" for _ in range(100)]

@@ -123,6 +123,7 @@ def test_many_missing_peers_have_turns_and_those_that_others_heard_of_come_first
     assert {name for _, name in planned.opened} == set(names), "each has its turn"
 
 
+@pytest.mark.slow
 def test_a_peer_missing_for_long_is_tried_less_often_unless_others_hear_of_it() -> None:
     planned = Planned()
     planned.sought = {"dead": ADDRESS, "cut": Sought(ADDRESS.endpoints, alive=True)}

@@ -111,6 +111,7 @@ async def test_a_peer_that_closes_says_so_before_its_links_fall(zenoh: Network, 
     await closing
 
 
+@pytest.mark.slow
 async def test_a_peer_started_before_its_seed_joins_once_the_seed_is_there(zenoh: Network) -> None:
     seed = await zenoh.join("seed")
     endpoints = seed.transport.endpoints
@@ -122,6 +123,7 @@ async def test_a_peer_started_before_its_seed_joins_once_the_seed_is_there(zenoh
     assert await early.ask(seed, b"x") == [b"x"]
 
 
+@pytest.mark.slow
 async def test_a_seed_that_starts_again_on_its_port_is_joined_again(zenoh: Network) -> None:
     seed, a, b = [await zenoh.join(name) for name in ("seed", "a", "b")]
     await all_see_all(seed, a, b)
@@ -174,6 +176,7 @@ async def test_reopening_keeps_the_endpoint_that_others_know(zenoh: Network) -> 
     assert await a.ask(b, b"x") == [b"x"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at the open files of Linux")
 async def test_closing_a_link_never_waits_for_its_other_end(zenoh: Network) -> None:
     """The defect: Zenoh sets SO_LINGER, and a dead link that it closed held up all others for 10 s."""

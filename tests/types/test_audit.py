@@ -43,6 +43,7 @@ def test_entries_of_all_rows_come_by_time() -> None:
     assert len(state.audit) == 4
 
 
+@pytest.mark.slow
 def test_a_life_overwrites_its_oldest_entries() -> None:
     state = ConstraintState()
     for number in range(AUDIT_SLOTS + 3):

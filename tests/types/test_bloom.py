@@ -91,6 +91,7 @@ def test_space_is_what_the_dimensions_say() -> None:
         assert b.shape.hashes == 7
 
 
+@pytest.mark.slow
 def test_an_insertion_rewrites_only_the_pages_it_touches() -> None:
     rows = Rows()
     b = BloomCRDT(expected_items=100_000, fp_rate=0.01, rows=rows)

@@ -149,6 +149,7 @@ def test_deltas_are_made_from_totals_and_counted_once() -> None:
     assert repr(again) == "PlatoDeltaTracker({'n': 4})"
 
 
+@pytest.mark.slow
 def test_near_peers_carry_changes_over_fewer_hops() -> None:
     found = run_experiment(19, seed=3)
     assert found == run_experiment(19, seed=3)

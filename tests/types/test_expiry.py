@@ -110,6 +110,7 @@ def test_of_several_definitions_each_ends_by_itself() -> None:
     assert (sorted(a.set), a.set.expired_ids) == (["d"], ["c"])
 
 
+@pytest.mark.slow
 def test_exactly_the_adds_given_are_removed() -> None:
     a, b = Clocked(), Clocked()
     for number in range(2000):
@@ -222,6 +223,7 @@ def perform(sets: dict[str, Clocked], action: tuple[Any, ...]) -> None:
             rebuild(one.set._rows, [cell for kind in list(one.set._rows._tables) for cell in one.set._rows.each(kind)])
 
 
+@pytest.mark.slow
 @given(st.lists(actions, max_size=40), st.booleans())
 def test_readings_follow_the_rule_in_any_history(history: list[tuple[Any, ...]], look: bool) -> None:
     sets = {name: Clocked() for name in "abc"}
@@ -242,6 +244,7 @@ def test_readings_follow_the_rule_in_any_history(history: list[tuple[Any, ...]],
 hostile = st.lists(st.tuples(st.sampled_from("abc"), ids, st.sampled_from(TIMES)), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @given(hostile, st.randoms(use_true_random=False), st.integers(0, 12))
 def test_rows_that_no_honest_node_writes_read_alike_in_whatever_order_they_come(
     adds: list[tuple[str, str, int | None]], random: Any, time: int

@@ -35,6 +35,7 @@ def test_a_repeat_has_no_effect_here_or_elsewhere() -> None:
     assert b.apply("s", "x", 1, 1, node=B), "another room has seqs of its own"
 
 
+@pytest.mark.slow
 def test_one_that_two_nodes_took_in_at_once_counts_once() -> None:
     a, b = RoomIncrements(), RoomIncrements()
     for seq in range(1, 3 * FOLD_AT):
@@ -170,6 +171,7 @@ wild = st.builds(make_cell, st.just(INCREMENTS), keys, pairs.map(list)) | st.bui
 ROWS = [Replica(name, 1) for name in "pqr"]
 
 
+@pytest.mark.slow
 @given(
     logs=st.lists(st.lists(wild, max_size=5), min_size=3, max_size=3),
     order=st.permutations([(row, half) for row in range(3) for half in range(2)]),

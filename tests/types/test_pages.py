@@ -45,6 +45,7 @@ def test_a_page_of_another_size_or_with_more_behind_it_is_none(data: bytes) -> N
     assert unpack_page(data, 4) is None
 
 
+@pytest.mark.slow
 def test_a_page_that_inflates_without_end_takes_no_memory() -> None:
     bomb = b"\x01" + zlib.compress(bytes(16 * 2**20), 9)
     assert len(bomb) < 24 * 1024, "it fits into a cell"

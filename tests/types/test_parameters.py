@@ -153,6 +153,7 @@ def test_a_setting_of_a_later_version_counts_on_no_node_and_is_kept() -> None:
             read_cell(make_cell(PARAMETER, "p", wrong).data)
 
 
+@pytest.mark.slow
 def test_parameters_are_bounded() -> None:
     parameters = ConstraintState().parameters
     for number in range(MOST_PARAMETERS):

@@ -174,6 +174,7 @@ wild_values = st.tuples(st.sampled_from(["", "x"]), times, st.lists(parts, min_s
 wild_logs = st.lists(st.lists(wild_values, max_size=4), min_size=1, max_size=3)
 
 
+@pytest.mark.slow
 @given(wild_logs, st.integers(0, 10**12))
 @example([[("x", START, [(60.0, value, value)])] for value in (0.1, 0.2, 0.7)], 0)
 def test_whatever_stands_reads_the_same_in_any_order_of_arrival(logs: list[list[tuple[str, int, list[Any]]]], later: int) -> None:

@@ -205,6 +205,7 @@ def test_a_slot_is_used_again_once_its_rollout_is_over_and_old_steps_count_no_mo
         state.rollouts.find(id_)
 
 
+@pytest.mark.slow
 def test_what_can_grow_is_bounded() -> None:
     state = ConstraintState()
     for number in range(MOST_ROLLOUTS):

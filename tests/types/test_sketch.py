@@ -45,6 +45,7 @@ def test_the_dimensions_follow_from_what_is_asked_for() -> None:
     assert s.error_bound == pytest.approx(0.5, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_estimates_of_many_writers_are_never_low_and_within_the_bound() -> None:
     random, truth = Random(7), Counter[str]()
     sketches = [SketchCRDT(epsilon=0.005, delta=0.01) for _ in range(10)]

@@ -536,6 +536,7 @@ def everything(tiles: Tiles) -> object:
     return found
 
 
+@pytest.mark.slow
 @given(wild_logs, st.randoms(use_true_random=False))
 def test_nonsense_reads_the_same_in_whatever_order_it_comes(log: dict[Replica, list[Cell]], random: Random) -> None:
     one, other = Tiles(), Tiles()

@@ -48,6 +48,7 @@ def test_the_variables_of_a_node_take_the_place_of_those_before() -> None:
     assert cell.data == msgspec.msgpack.encode([VARIABLES, "", []])
 
 
+@pytest.mark.slow
 def test_the_nearest_of_thousands_of_similar_names_is_found() -> None:
     view = MeasuredVariables()
     for number in range(3):
@@ -131,6 +132,7 @@ def test_of_too_many_the_first_by_name_are_told(size: int) -> None:
     assert not view.put(measured, node="a")
 
 
+@pytest.mark.slow
 @given(st.dictionaries(names, st.sampled_from(VariableKind), max_size=20), st.dictionaries(names, st.sampled_from(VariableKind)))
 def test_any_variables_are_read_as_written_and_merged(one: dict[str, VariableKind], other: dict[str, VariableKind]) -> None:
     view = MeasuredVariables()

@@ -197,6 +197,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(steps)
 def test_two_lives_and_another_node_in_any_history(history: list[tuple[str, int, object]]) -> None:
     """The writer reads its last verdict, whatever its node said before, and readings kept up to date are those made anew."""
