@@ -31,7 +31,7 @@ from constraint_crdt.cli.arguments import CA_VARIABLE, PROGRAM
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, log_to_stderr, print_json, print_view, printable
 from constraint_crdt.crdt.limits import DURATION_MAX
 from constraint_crdt.dashboard import dashboard_pages
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.gossip import steady_ns
 from constraint_crdt.http.security import ApiCertificate
 from constraint_crdt.http.server import ApiServer
@@ -53,6 +53,7 @@ from constraint_crdt.runtime.settings import (
     parse_address,
 )
 from constraint_crdt.store import default_path
+from constraint_crdt.transport import TransportError
 
 if TYPE_CHECKING:
     from constraint_crdt.cli.mcp import McpTools
@@ -97,19 +98,7 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
     if arguments.rejoin and settings.store == MEMORY_STORE:
         raise MisuseError("--rejoin sets a store aside, and this node keeps its state in memory: leave it out, or name a --store")
     try:
-        probes = [find_probe(name) for name in settings.probe]
-        ahead = round(arguments.clock_offset * 1e9)
-        node = Node(settings=settings, probes=probes, now=lambda: time.time_ns() + ahead, steady=steady_ns)
-        tokens = Tokens.load(Path(settings.token_file)) if settings.token_file else None
-        agents = _agent_tools(settings)
-        api = ApiServer(
-            node,
-            *parse_address(settings.api),
-            pages=[*dashboard_pages(settings.base_path), *([] if agents is None else [agents.route])],
-            tokens=tokens,
-            certificate=_api_certificate(settings),
-            base_path=settings.base_path,
-        )
+        node, api, agents = _made(settings, arguments)
         log_to_stderr(settings.log_level)
         _await_addresses(settings)
         api.bind()
@@ -127,6 +116,30 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
     # The node has left in order. A thread in which the engine tries to reach a router that is down, or a probe that hangs, would
     # hold the process back for as long as that takes, and has nothing to lose.
     os._exit(0 if over is None else CommandFailedError.exit_code)
+
+
+def _made(settings: NodeSettings, arguments: argparse.Namespace) -> "tuple[Node, ApiServer, McpTools | None]":
+    """The node, its API, and its tools for agents, if it serves them; none of them opens anything yet.
+
+    Raises `MisuseError` for settings that do not work, and `ConstraintCrdtError` for files and libraries that do not.
+    """
+    try:
+        probes = [find_probe(name) for name in settings.probe]
+        ahead = round(arguments.clock_offset * 1e9)
+        node = Node(settings=settings, probes=probes, now=lambda: time.time_ns() + ahead, steady=steady_ns)
+        tokens = Tokens.load(Path(settings.token_file)) if settings.token_file else None
+        agents = _agent_tools(settings)
+        api = ApiServer(
+            node,
+            *parse_address(settings.api),
+            pages=[*dashboard_pages(settings.base_path), *([] if agents is None else [agents.route])],
+            tokens=tokens,
+            certificate=_api_certificate(settings),
+            base_path=settings.base_path,
+        )
+    except (InvalidValue, TransportError) as error:
+        raise MisuseError(str(error)) from None
+    return node, api, agents
 
 
 def _become_init() -> None:

@@ -237,12 +237,13 @@ class ApiServer:
         `certificate`: for TLS; None: plain HTTP. `base_path`: where a proxy shows the API, as in `/crdt/`; paths below it are
         served like those without.
 
-        Raises `ConstraintCrdtError` for an address beyond loopback without tokens.
+        Raises `InvalidValue` for an address beyond loopback without tokens.
         """
         if tokens is None and not is_loopback(host):
-            raise ConstraintCrdtError(
+            raise InvalidValue(
                 f"the API at {host}:{port} could be reached from other machines, and would ask for no token: "
-                "give --token-file FILE, or a loopback address"
+                "give --token-file FILE, or a loopback address",
+                field="api",
             )
         self._node = node
         self.tokens = tokens

@@ -26,7 +26,7 @@ from threading import Thread
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from constraint_crdt.crdt.clock import check_id
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.expression import check_names, check_value
 from constraint_crdt.expression.cel import Measurements, WindowReader, assembled
 from constraint_crdt.expression.measurements import (
@@ -635,7 +635,7 @@ class _Request(NamedTuple):
 def find_probe(name: str) -> Probe:
     """The probe of that name: `system`, or a probe of an installed package.
 
-    Raises `ConstraintCrdtError` if there is none, or it cannot be made.
+    Raises `InvalidValue` if there is none, and `ConstraintCrdtError` if it cannot be made.
     """
     if name == SystemProbe.name:
         return SystemProbe()
@@ -643,7 +643,8 @@ def find_probe(name: str) -> Probe:
 
     offered = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
     if name not in offered:
-        raise ConstraintCrdtError(f"there is no probe {name!r}: choose from {', '.join(['none', 'system', *sorted(offered)])}")
+        choices = ", ".join(["none", "system", *sorted(offered)])
+        raise InvalidValue(f"there is no probe {name!r}: choose from {choices}", field="probe")
     try:
         probe = offered[name].load()()
     except Exception as error:
