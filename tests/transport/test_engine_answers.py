@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 import pytest
 
 from constraint_crdt.transport import Peer, TransportError, Unreachable
+from tests.conftest import within
 
 from .seats import DEADLINE, Gate, Network, Seat, all_see_all
 
@@ -152,7 +153,7 @@ async def test_a_handler_that_resists_does_not_hold_closing_up_and_sends_nothing
     await a.sees(b)
     asked = asking(a, b, b"x")
     await gate.holds(1)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(within(2.0)):
         await b.transport.close()
     assert gate.resisting.is_set()
     gate.released.set()

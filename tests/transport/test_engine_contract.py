@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from constraint_crdt.transport import ANSWERS_AT_ONCE, MAX_PAYLOAD, Peer, TransportError, Unreachable
+from tests.conftest import within
 
 from .seats import DEADLINE, Network, Seat, all_see_all, always
 
@@ -83,7 +84,7 @@ async def test_a_closed_peer_goes_and_is_unreachable(network: Network) -> None:
     assert a.changes == [(b.me, True), (b.me, False)]
     assert b.changes == [(a.me, True)]
     assert b.transport.peers() == frozenset()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(within(2.0)):
         with pytest.raises(Unreachable, match="b "):
             await a.transport.request(b.me, b"?", 1.0)
 

@@ -15,6 +15,7 @@ import pytest
 import constraint_crdt
 from constraint_crdt.transport import Unreachable
 from constraint_crdt.transport.zenoh import ZenohTransport
+from tests.conftest import within
 
 from .seats import DEADLINE, Network
 
@@ -61,7 +62,7 @@ async def test_a_killed_process_is_noticed_at_once(zenoh: Network, spawn: Spawn)
     b = a.peer("b")
     assert await a.transport.request(b, b"x", DEADLINE) == [b"x"]
     process.kill()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(within(2.0)):
         await a.sees_names()
         with pytest.raises(Unreachable):
             await a.transport.request(b, b"x", DEADLINE)
@@ -103,12 +104,10 @@ async def test_a_stopped_process_holds_nobody_up(zenoh: Network, spawn: Spawn) -
     results = await asyncio.gather(*asked, return_exceptions=True)
     done.set()
     assert all(isinstance(result, Unreachable) for result in results)
-    started = loop.time()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(within(2.0)):
         await a.transport.close()
-    assert loop.time() - started < 2
     assert len(turns) > 10
-    assert max(later - earlier for earlier, later in itertools.pairwise(turns)) < 1.0
+    assert max(later - earlier for earlier, later in itertools.pairwise(turns)) < within(1.0)
 
 
 @pytest.mark.long
@@ -126,7 +125,7 @@ async def test_nothing_of_zenoh_reaches_stdout_and_the_end_of_stdin_ends_it(zeno
 async def test_a_process_that_does_not_close_ends_promptly_all_the_same(zenoh: Network, spawn: Spawn, mode: str, code: int) -> None:
     a = await zenoh.join("a")
     process, _ = await spawn("b", mode, connect=a.transport.endpoints)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(within(5.0)):
         stdout, stderr = await process.communicate(b"")
     assert process.returncode == code
     assert stdout == b""
