@@ -1,8 +1,9 @@
-"""What one does with a checkout, in the environment that nox itself is installed in: `nox -l` lists it.
+"""What one does with a checkout, in the environment that nox itself is installed in but for `lowest`: `nox -l` lists it.
 
 nox -s quick     after each edit
 nox -s test      before a commit: what the README says
 nox -s full      before a merge: the long tests too, as CI does
+nox -s lowest    after a change of the dependencies: with the lowest versions that pyproject.toml allows; needs uv
 nox -s lint docs
 """
 
@@ -24,6 +25,13 @@ def test(session: nox.Session) -> None:
 def full(session: nox.Session) -> None:
     """All tests, with their usual budget: minutes."""
     session.run("pytest", "-n", "auto", *session.posargs, env={**os.environ, "CONSTRAINT_CRDT_BUDGET": "full"})
+
+
+@nox.session(venv_backend="uv")
+def lowest(session: nox.Session) -> None:
+    """The tests of the day with the lowest versions that pyproject.toml allows, in an environment of its own."""
+    session.install("--resolution", "lowest-direct", "-e", ".[dev]")
+    session.run("pytest", "-n", "auto", *session.posargs)
 
 
 @nox.session

@@ -82,7 +82,9 @@ async def test_a_small_fleet_has_peers_only(zenoh: Network) -> None:
     seats += [await zenoh.join(f"n{number}", transport=transport(seats[0])) for number in range(1, ABOVE)]
     tell(seats)
     await eventually(lambda: all_see_all(seats))
-    assert [zenoh_of(each).standing[:2] for each in seats] == [("peer", "a fleet of up to 4 nodes")] * ABOVE
+    for role, why, *_ in (zenoh_of(each).standing for each in seats):
+        assert role == "peer"
+        assert "a fleet of up to 4" in why, "as at the start, or by a look since then"
 
 
 @pytest.mark.long
