@@ -726,7 +726,7 @@ def _check_definition(index: int, change: AddConstraint, kinds: Mapping[str, str
         ("clear_after", lambda: duration_ns(change.clear_after, "clear_after")),
         ("max_age", lambda: duration_ns(change.max_age, "max_age")),
         ("on", lambda: check_selector(change.on)),
-        ("when", lambda: _check_fields(change)),
+        ("when", lambda: definition_of(change)),
         ("when", lambda: compiled(change.when) if change.when else None),
         ("clear_when", lambda: compiled(change.clear_when) if change.clear_when else None),
     ):
@@ -738,11 +738,13 @@ def _check_definition(index: int, change: AddConstraint, kinds: Mapping[str, str
             raise BatchError(index, f"add.{error.field or field}", str(error)) from None
 
 
-def _check_fields(change: AddConstraint) -> None:
-    check_definition(
+def definition_of(change: AddConstraint) -> Definition:
+    """The definition that an addition gives its constraint, without an end. Raises as `check_definition`."""
+    return check_definition(
         change.when,
         change.severity,
         change.about,
+        change.on,
         for_=duration_ns(change.for_, "for"),
         clear_after=duration_ns(change.clear_after, "clear_after"),
         clear_when=change.clear_when,

@@ -43,9 +43,9 @@ from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.authority import OBSERVER, OPERATOR
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.sites import weight
-from constraint_crdt.runtime.change_feed import ChangeFeed, acting_as, check_definitions
+from constraint_crdt.runtime.change_feed import ChangeFeed, acting_as, check_definitions, definition_of
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.definition import ADD, Definition, check_definition, duration_ns
+from constraint_crdt.types.definition import ADD, Definition, check_definition
 from constraint_crdt.types.nodes import cut
 from constraint_crdt.types.orset import SWITCH, Subject, is_conflict
 from constraint_crdt.types.rollouts import (
@@ -412,7 +412,7 @@ class NodeRollouts:
         """The definitions not in force yet. Raises for a constraint with a definition of scope fleet, or in conflict."""
         found = {}
         for index, each in enumerate(constraints):
-            definition = _definition(each)
+            definition = definition_of(each)
             standing = self._state.constraints.definitions(each.id)
             if each.new and standing:
                 raise ConstraintExists(each.id)
@@ -734,14 +734,6 @@ class NodeRollouts:
                 yield Finding(check="rollouts", level="warn", what=f"{where} waits: {following.waits_for}", advice=advice)
         if active and not wrong:
             yield Finding(check="rollouts", level="ok", what=f"no rollout has stopped, of {len(active)} active")
-
-
-def _definition(each: AddConstraint) -> Definition:
-    return check_definition(
-        each.when, each.severity, each.about, each.on,
-        for_=duration_ns(each.for_, "for"), clear_after=duration_ns(each.clear_after, "clear_after"), clear_when=each.clear_when,
-        if_unknown=each.if_unknown, max_age=duration_ns(each.max_age, "max_age"), scope=each.scope, mode=each.mode, each=each.each,
-    )  # fmt: skip
 
 
 def _subjects(ids: Iterable[str]) -> list[Subject]:
