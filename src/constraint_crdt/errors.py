@@ -26,6 +26,7 @@ __all__ = [
     "NotKept",
     "NotPermitted",
     "StoreError",
+    "StoreMissing",
     "UnknownConstraint",
     "UnknownName",
     "WritesRefused",
@@ -165,6 +166,10 @@ class WrongThread(ConstraintCrdtError, RuntimeError):
 
 class StoreError(ConstraintCrdtError):
     """A store cannot be opened or used. `str()` is a sentence with advice."""
+
+
+class StoreMissing(StoreError, InvalidValue):
+    """There is no store in the file that was named."""
 
 
 class WritesRefused(StoreError):

@@ -193,9 +193,13 @@ def test_addresses(text: str, address: tuple[str, int]) -> None:
     assert parse_address(text) == address
 
 
-@pytest.mark.parametrize(
-    "text", ["", "8470", ":8470", "forge", "forge:", "forge:x", "forge:65536", "::1:8470", "forge:-1", "forge:\u0661"]
-)
+@pytest.mark.parametrize("text", ["", "8470", ":8470", "forge", "forge:", "forge:x", "::1:8470", "forge:-1", "forge:\u0661"])
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="HOST:PORT"):
         parse_address(text)
+
+
+@pytest.mark.parametrize("port", ["65536", "9" * 5_000])
+def test_a_port_that_no_machine_has_is_refused(port: str) -> None:
+    with pytest.raises(ValueError, match="above 65535"):
+        parse_address(f"forge:{port}")

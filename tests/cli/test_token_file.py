@@ -138,8 +138,8 @@ def test_the_file_is_named_by_the_environment_or_the_settings(
         (["add", "x", "--role", "read", "--valid", "9999999d", "--token-file", "t"], 2, "--valid takes 1s to"),
         (["add", "x", "--role", "read"], 2, "name the token file of the node with --token-file"),
         (["add", "x", "--role", "read", "--token-file", "nope/t"], 1, "cannot write the tokens in nope/t: No such file"),
-        (["list", "--token-file", "nope"], 1, "cannot read the tokens in nope: No such file"),
-        (["remove", "x", "--token-file", "nope"], 1, "cannot read the tokens in nope: No such file"),
+        (["list", "--token-file", "nope"], 2, "cannot read the tokens in nope: No such file"),
+        (["remove", "x", "--token-file", "nope"], 2, "cannot read the tokens in nope: No such file"),
         (["add", "x", "--role", "read", "--token-file", "open"], 1, "`chmod 600 open` first"),
     ],
 )

@@ -64,7 +64,7 @@ from constraint_crdt.client.blocking import Client
 from constraint_crdt.crdt.clock import SECOND, check_id
 from constraint_crdt.crdt.limits import MAX_COUNT, TILE_BYTES, Limits
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, StoreMissing
 from constraint_crdt.expression import ExpressionError, check_expressions
 from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.model import IfUnknown, Mode, Scope, Severity, counted, nearest
@@ -497,6 +497,8 @@ def _as_command_failure(advice: str = REJOIN) -> Iterator[None]:
     """End the command with the sentence of an error of a store. `advice`: for a store that cannot be read."""
     try:
         yield
+    except StoreMissing as error:
+        raise MisuseError(printable(str(error))) from None
     except ConstraintCrdtError as error:
         raise CommandFailedError(printable(str(error).replace(REJOIN, advice))) from None
 

@@ -673,7 +673,7 @@ def _read_recording(path: Path) -> list[Frame]:
             raise CommandFailedError(f"{path} has more than {MOST_BYTES} bytes: no node records so much")
         return decode_frames(path.read_bytes())
     except OSError as error:
-        raise CommandFailedError(f"cannot read {path}: {error.strerror or error}") from None
+        raise MisuseError(f"cannot read {path}: {error.strerror or error}") from None
     except ConstraintCrdtError as error:
         raise CommandFailedError(f"cannot replay {path}: {error}") from None
 

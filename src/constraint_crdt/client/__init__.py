@@ -241,7 +241,7 @@ def read_token(file: Path) -> str:
         with file.open("rb") as opened:
             text = opened.read(MOST_TOKEN_BYTES).decode()
     except OSError as error:
-        raise ConstraintCrdtError(f"cannot read the tokens in {file}: {error.strerror or error}") from None
+        raise InvalidValue(f"cannot read the tokens in {file}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise ConstraintCrdtError(f"the tokens in {file} are no text") from None
     lines = [words for line in text.splitlines() if (words := line.split()) and not words[0].startswith("#")]

@@ -30,7 +30,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.model import counted
 from constraint_crdt.operations.operation import Right
 from constraint_crdt.store.files import replace_file
@@ -203,7 +203,7 @@ class TokenFile:
                 content = opened.read(MOST_BYTES + 1)
             text = content.decode()
         except OSError as error:
-            raise ConstraintCrdtError(f"cannot read the tokens in {file}: {error.strerror or error}") from None
+            raise InvalidValue(f"cannot read the tokens in {file}: {error.strerror or error}") from None
         except UnicodeDecodeError:
             raise ConstraintCrdtError(f"the tokens in {file} are no text") from None
         if os.name == "posix" and mode & (stat.S_IROTH | stat.S_IWOTH):

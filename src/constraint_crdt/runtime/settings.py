@@ -508,8 +508,10 @@ def parse_address(text: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         raise InvalidValue(f"{text!r} is not HOST:PORT: put an IPv6 address in brackets")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not colon or not host or not port.isascii() or not port.isdigit():
         raise InvalidValue(f"{text!r} is not HOST:PORT, for example 127.0.0.1:8470")
+    if len(port.lstrip("0")) > 5 or int(port) > 65535:
+        raise InvalidValue(f"the port of {text!r} is above 65535: give a port from 0 to 65535")
     return host, int(port)
 
 

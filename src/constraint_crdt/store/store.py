@@ -33,7 +33,7 @@ from constraint_crdt.crdt.cells import Cell, Key, Run, Stub, read_cell
 from constraint_crdt.crdt.clock import Replica, check_replica
 from constraint_crdt.crdt.limits import MAX_COUNT, Limits
 from constraint_crdt.crdt.rows import Rows, Seal
-from constraint_crdt.errors import ConstraintCrdtError, StoreError
+from constraint_crdt.errors import ConstraintCrdtError, StoreError, StoreMissing
 from constraint_crdt.store.files import (
     REJOIN,
     SIDE_FILES,
@@ -615,7 +615,7 @@ def read_store(path: Path, rows: Rows) -> None:
     """
     path = path.absolute()
     if not path.exists():
-        raise StoreError(f"there is no store {path}")
+        raise StoreMissing(f"there is no store {path}")
     try:
         check_header(path)
         connection = connect_to_read(path)
@@ -663,7 +663,7 @@ def back_up(path: Path, target: Path) -> StoreCopy:
     """
     path, target = path.absolute(), target.absolute()
     if not path.exists():
-        raise StoreError(f"there is no store {path}")
+        raise StoreMissing(f"there is no store {path}")
     if path.resolve() == target.resolve():
         raise StoreError(f"{target} is the store itself: give the backup another name")
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
