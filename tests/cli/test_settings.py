@@ -3,6 +3,7 @@
 import math
 import socket
 from pathlib import Path
+from typing import get_type_hints
 
 import msgspec
 import pytest
@@ -182,6 +183,16 @@ def test_times_are_bounded_also_without_a_source(key: str) -> None:
     for value in (lowest, highest):
         msgspec.structs.replace(NodeSettings(), **{key: value})
     for value in (-1.0, lowest - 0.001, highest * 2, math.nan, math.inf):
+        with pytest.raises(SettingsError, match=key):
+            msgspec.structs.replace(NodeSettings(), **{key: value})
+
+
+NUMERIC = [key for key, type_ in get_type_hints(NodeSettings).items() if type_ in (int, float)]
+
+
+@pytest.mark.parametrize("key", NUMERIC)
+def test_each_number_has_bounds(key: str) -> None:
+    for value in (-1, 10**30):
         with pytest.raises(SettingsError, match=key):
             msgspec.structs.replace(NodeSettings(), **{key: value})
 
