@@ -436,7 +436,7 @@ def _parse_timeout(text: str) -> float:
     return seconds
 
 
-def _patience(request: GetFleetCoverage) -> float:
+def _extra_timeout(request: GetFleetCoverage) -> float:
     return 0.0 if request.wait is None else request.timeout
 
 
@@ -499,7 +499,7 @@ FLEET_COVERAGE: Final = Operation(
     response=CoverageReport,
     run=_coverage,
     parameters=_WAITING,
-    patience=_patience,
+    extra_timeout=_extra_timeout,
 )
 
 COVERAGE: Final = Operation(
@@ -512,7 +512,7 @@ COVERAGE: Final = Operation(
     response=CoverageReport,
     run=_coverage,
     parameters=_WAITING,
-    patience=_patience,
+    extra_timeout=_extra_timeout,
     command=CompositeCommand(
         name="coverage",
         example="coverage max_speed",

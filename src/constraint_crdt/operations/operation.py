@@ -563,7 +563,7 @@ class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only
     """Makes the request from the arguments of the clients' method, if these are not the fields."""
     join: Callable[[list[Response]], Response] | None = None
     """Joins the pages of a response. The clients follow the pages then."""
-    patience: Callable[[Request], float] | None = None
+    extra_timeout: Callable[[Request], float] | None = None
     """Seconds beyond the timeout of the clients."""
     in_clients: bool = True
     """The clients have a method."""
