@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_docs import LINK, LINKED, ROOT, SOURCES
-from tests.test_layers import PURE, ROOMS
+from tests.test_layers import LAYERS, PURE
 
 PACKAGE = ROOT / "src" / "constraint_crdt"
 CHANGES = "## Ten changes and where they go\n"
@@ -143,10 +143,10 @@ def rows_of(page: Path, heading: str) -> list[list[str]]:
 
 @pytest.mark.parametrize(("page", "heading"), [("CONTRIBUTING.md", "## The house\n"), ("docs/design/layers.md", "## Packages\n")])
 def test_the_map_of_the_house_is_the_layers(page: str, heading: str) -> None:
-    """As test_layers.py enforces them; `demo` has no package of its own."""
+    """As test_layers.py enforces them."""
     rows = rows_of(ROOT / page, heading)
     named = [{name.removesuffix("/").removesuffix(".py") for name in QUOTED.findall(packages)} for packages, _, _ in rows]
-    assert named == [set(rooms) - {"demo"} for rooms in ROOMS]
+    assert named == [set(packages) for packages in LAYERS]
     for (packages, _, pure), names in zip(rows, named, strict=True):
         told = names if pure == "yes" else {name.removesuffix("/") for name in QUOTED.findall(pure)}
         assert told == names & PURE, packages
@@ -154,7 +154,7 @@ def test_the_map_of_the_house_is_the_layers(page: str, heading: str) -> None:
 
 def test_the_house_has_what_the_map_names() -> None:
     there = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
-    assert there - {"__init__"} == {room for rooms in ROOMS for room in rooms} - {"demo"}
+    assert there - {"__init__"} == {package for packages in LAYERS for package in packages}
 
 
 CHANGE_ROWS = rows_of(ROOT / "CONTRIBUTING.md", CHANGES)

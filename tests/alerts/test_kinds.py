@@ -43,11 +43,11 @@ class Watch:
         self.peers.live.clear()
         self.evidence = Evidence(self.node, self.peers, lambda: self.wall, lambda: self.monotonic)
         self.evidence.begin()
-        frontier = DefinitionClock(self.node.state.rows)
-        coverage = Coverage(self.node, self.evidence, cast("Exchanges", None), frontier)
+        definition_clock = DefinitionClock(self.node.state.rows)
+        coverage = Coverage(self.node, self.evidence, cast("Exchanges", None), definition_clock)
         rates = NodeRates(self.node, (60.0,), now=lambda: self.monotonic / SECOND)
         self.facts = Facts(
-            self.node, self.evidence, coverage, Convergence(self.node, self.evidence), rates, frontier,
+            self.node, self.evidence, coverage, Convergence(self.node, self.evidence), rates, definition_clock,
             monotonic=lambda: self.monotonic,
         )  # fmt: skip
 

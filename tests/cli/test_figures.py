@@ -28,13 +28,13 @@ def words(line: str) -> list[str]:
     return line.split()
 
 
-def test_rate_says_how_often_lately(node_url: str, capsys: Capture) -> None:
+def test_rate_says_how_often_recently(node_url: str, capsys: Capture) -> None:
     run(capsys, node_url, "add", "rated")
     run(capsys, node_url, "record", "--satisfied", "60", "--violations", "20", "--constraint", "rated")
     code, out, err = run(capsys, node_url, "rate", "--half-life", "1h")
     assert (code, err) == (0, "")
     head, titles, *lines = out.splitlines()
-    assert head == "judgements of late, where one counts half after 1h"
+    assert head == "recent judgements, where one counts half after 1h"
     assert words(titles) == words("constraint satisfied violated violated share satisfied/min violated/min")
     [rated] = [words(line) for line in lines if line.startswith("rated")]
     assert 59.0 < float(rated[1]) <= 60.0
@@ -121,7 +121,7 @@ def test_what_is_to_be_known_before_one_believes_the_numbers(monkeypatch: pytest
     monkeypatch.setattr(Client, "do", lambda *_: msgspec.convert(answer, RatesReport))
     assert main(["rate"]) == 0
     head, _, every, *notes = capsys.readouterr().out.splitlines()
-    assert head == "judgements of late, where one counts half after 90s"
+    assert head == "recent judgements, where one counts half after 90s"
     assert words(every)[:4] == ["all", "0.00", "0.00", "-"]
     assert notes == [
         r"without some of anvil\x1b, press: this half-life is not tracked there",

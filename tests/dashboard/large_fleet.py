@@ -214,7 +214,7 @@ async def stir(node: Node, size: Size, per_second: float) -> None:
 
 @contextmanager
 def large_fleet(size: Size, events: float = 0.0) -> Iterator[str]:
-    """Such a fleet in a process of its own; gives the address of its dashboard. `events`: happenings a second."""
+    """Such a fleet in a process of its own; gives the address of its dashboard. `events`: how many a second."""
     command = [sys.executable, "-m", "tests.dashboard.large_fleet", "--nodes", size.nodes, "--constraints", size.constraints]
     flags = ["--events", events] if events else []
     flags += [] if size.positions else ["--without-positions"]
@@ -235,7 +235,7 @@ async def _main() -> None:
     parser = argparse.ArgumentParser(description="Serve the dashboard of a large fleet.")
     parser.add_argument("--nodes", type=int, default=500)
     parser.add_argument("--constraints", type=int, default=10_000)
-    parser.add_argument("--events", type=float, default=0.0, help="happenings a second")
+    parser.add_argument("--events", type=float, default=0.0, help="events a second")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--without-positions", action="store_true")
     given = parser.parse_args()

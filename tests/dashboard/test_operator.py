@@ -558,7 +558,7 @@ def test_what_happens_on_many_nodes_at_once_has_one_line(page: Chromium, fleet: 
 def test_events_of_one_kind_at_once_are_joined_by_constraint_or_by_node(page: Chromium) -> None:
     script = """
         const done = arguments[arguments.length - 1];
-        import('/dashboard/happenings.js').then(({lines}) => {
+        import('/dashboard/event_list.js').then(({lines}) => {
             const turn = (second, kind, node, constraint = 'a') =>
                 ({kind, node, constraint, time: second * 1e9, detail: `v ${second}`});
             const many = (count, make) => Array.from({length: count}, (_, place) => make(place));

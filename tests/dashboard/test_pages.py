@@ -120,7 +120,7 @@ def test_colours_are_defined_where_they_are_used() -> None:
 
 def test_every_kind_of_event_has_words() -> None:
     kinds = {kind.value for kind in EventKind} - {EventKind.MISSED.value} | {"unknown"}  # said to programs; a turn on a node
-    words, filters = re.findall(r"^const (?:WORDS|FILTERS) = {\n(.*?)^};", source("happenings.js"), re.MULTILINE | re.DOTALL)
+    words, filters = re.findall(r"^const (?:WORDS|FILTERS) = {\n(.*?)^};", source("event_list.js"), re.MULTILINE | re.DOTALL)
     told = set(re.findall(r'^  "?([\w ]+)"?: \["', words, re.MULTILINE))
     assert kinds <= told
     assert told - kinds == {"gap", "dropped"}

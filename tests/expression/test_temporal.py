@@ -26,8 +26,9 @@ from constraint_crdt.expression.temporal import (
     StateSince,
     TimeRules,
     Times,
+    encode_spells,
+    open_spells,
     read_spells,
-    save_spells,
     together,
     wall_time,
 )
@@ -251,9 +252,13 @@ def test_bad_or_absent_over_one_gap() -> None:
     assert states("gbuubb", rules(30)) == ".ppppp"
 
 
+def saved_file(spells: Mapping[str, Mapping[DefinitionKey, Spell]], now: int) -> bytes:
+    return encode_spells(open_spells(spells, now, WALL))
+
+
 def restart(spell: Spell, now: int, away: int, clock: int = 0) -> Spell:
     """The spell after a restart at `now` that took `away`; the new monotonic clock then reads `clock`."""
-    data = save_spells({"c": {KEY: spell}}, now, WALL)
+    data = saved_file({"c": {KEY: spell}}, now)
     return read_spells(data).resume("c", KEY, clock, WALL + away)
 
 
@@ -472,7 +477,7 @@ def test_a_restart_is_an_unknown_interval(before: list[Look], after: list[Look],
     """Whatever the new monotonic clock reads. `holds` begins anew, `unknown` at the start of the node."""
     spell = looked(before, how, Spell.new(0))
     end = before[-1].at
-    saved = save_spells({"c": {KEY: spell}}, end, WALL)
+    saved = saved_file({"c": {KEY: spell}}, end)
     again = read_spells(saved).resume("c", KEY, clock, WALL + away)
     spell.look(UNKNOWN, end, how)
     for look in after:
@@ -489,7 +494,7 @@ def test_a_restart_is_an_unknown_interval(before: list[Look], after: list[Look],
 
 def test_only_an_edit_of_the_fields_of_the_key_begins_anew() -> None:
     spell = looked([Look(0, BAD, BAD)], rules(), Spell.new(0))
-    data = save_spells({"c": {KEY: spell}}, 0, WALL)
+    data = saved_file({"c": {KEY: spell}}, 0)
     fields: Mapping[str, object] = {
         "when": "x <= 6.0", "for_": 1, "clear_after": 1, "clear_when": "x < 4.0", "if_unknown": IfUnknown.VIOLATED,
         "scope": Scope.FLEET, "each": "joint", "instance": "j1",
@@ -513,7 +518,7 @@ def test_the_digest_of_a_definition_stays() -> None:
 
 def test_a_step_of_the_wall_clock_moves_no_spell() -> None:
     spell = looked([Look(0, BAD, BAD), Look(20 * SECOND, BAD, BAD)], rules(30), Spell.new(0))
-    data = save_spells({"c": {KEY: spell}}, 20 * SECOND, WALL)
+    data = saved_file({"c": {KEY: spell}}, 20 * SECOND)
     for wall in (WALL - 10**18, WALL, WALL + 10**18):
         again = read_spells(data).resume("c", KEY, 0, wall)
         assert again.since <= 0
@@ -531,8 +536,8 @@ def test_the_same_spells_give_the_same_bytes_and_the_most_severe_are_kept(monkey
     keys = [DefinitionKey(f"x <= {number}.0") for number in range(5)]
     kinds = (VerdictState.PENDING, VerdictState.VIOLATED, VerdictState.CLEARING, VerdictState.HOLDS, VerdictState.VIOLATED)
     spells = {f"c{number}": {keys[number]: Spell(0, 0, state)} for number, state in enumerate(kinds)}
-    data = save_spells(spells, 0, WALL)
-    assert data == save_spells(dict(reversed(spells.items())), 0, WALL)
+    data = saved_file(spells, 0)
+    assert data == saved_file(dict(reversed(spells.items())), 0)
     saved = read_spells(data)
     assert len(saved) == 3
     assert [saved.resume(f"c{n}", keys[n], 0, WALL).state for n in range(5)] == [
@@ -573,7 +578,7 @@ def test_a_damaged_file_is_refused_with_a_sentence(data: bytes, says: str) -> No
 
 
 def test_a_file_cut_at_any_byte_is_refused() -> None:
-    data = save_spells({"c": {KEY: Spell(0, 0, VerdictState.VIOLATED)}}, 0, WALL)
+    data = saved_file({"c": {KEY: Spell(0, 0, VerdictState.VIOLATED)}}, 0)
     for length in range(len(data)):
         with pytest.raises(ConstraintCrdtError, match="damaged"):
             read_spells(data[:length])

@@ -13,7 +13,7 @@ from constraint_crdt.crdt.cells import make_key
 from constraint_crdt.errors import NotKept
 from constraint_crdt.insight.history import RuleHistory
 from constraint_crdt.operations.constraints import AddConstraint, RemoveConstraint
-from constraint_crdt.runtime.change_feed import ChangeFeed, acting_as, because
+from constraint_crdt.runtime.change_feed import ChangeFeed, acting_as
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types import orset as module
 from constraint_crdt.types.alerts import ALERT_RULE, SilenceValue
@@ -270,8 +270,8 @@ async def test_the_first_version_of_a_constraint_of_a_batch_keeps_its_author_aft
 
 async def test_the_history_says_who_when_and_why_on_every_node() -> None:
     async with fleet("a", "b") as (a, b):
-        with acting_as("alice"), because("a start"):
-            await a.add_constraint("x", when="v < 1", severity="critical")
+        with acting_as("alice"):
+            await a.add_constraint("x", when="v < 1", severity="critical", why="a start")
         await eventually(lambda: "x" in b.constraint_ids())
         with acting_as("bob"):
             await b.add_constraint("x", when="v < 2", severity="critical", why="too tight", loosen=True)

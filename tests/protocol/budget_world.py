@@ -15,7 +15,7 @@ import msgspec
 
 from constraint_crdt.crdt.clock import SECOND, Dot, Replica
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.protocol.loans import PATIENCE, TURN, Escrow, Waiting
+from constraint_crdt.protocol.loans import OUT_OF_TURN_WAIT, TURN, Escrow, Waiting
 from constraint_crdt.types.budgets import NO_HOLDS, NO_LEDGER, Budgets, BudgetValue, Head, Holds, Known, Ledger, mark_of
 
 NAME = "dock"
@@ -565,7 +565,7 @@ def canonical(world: TinyWorld, left: int | None) -> tuple[Any, ...]:
     """Equal for worlds with the same future, of which there are finitely many: shifted in time, and without what has no effect.
 
     - Times count from now. A loan that is over by every clock, and its return, has no effect any more, so they are left out. Of
-      the times since when nodes wait, only the order counts after `PATIENCE`.
+      the times since when nodes wait, only the order counts after `OUT_OF_TURN_WAIT`.
     - Versions of a row, and the ids of loans, are counted among those that some node has; equal versions count as one.
     - The holds of a node have an effect on that node and on the judge only, so they are left out of the rows that others have.
     """
@@ -578,7 +578,7 @@ def canonical(world: TinyWorld, left: int | None) -> tuple[Any, ...]:
     for (replica, _), row in rows.items():
         loans.setdefault(replica, set()).update(each.id for each in (row.ledger or NO_LEDGER).loans if each.until > ended)
     ids = {replica: {id_: place for place, id_ in enumerate(sorted(found))} for replica, found in loans.items()}
-    old = now - world.skew - world.skew // 2 - PATIENCE
+    old = now - world.skew - world.skew // 2 - OUT_OF_TURN_WAIT
     order = {each: place for place, each in enumerate(sorted(each for each in waits if each < old))}
     since = {each: ("long ago", order[each]) if each < old else ("ago", now - each) for each in waits} | {0: ("no", 0)}
     shapes: dict[tuple[Replica, int], tuple[int, Any]] = {}

@@ -223,7 +223,7 @@ class Facts:
     coverage: Coverage
     convergence: Convergence
     rates: NodeRates
-    frontier: DefinitionClock
+    definition_clock: DefinitionClock
     budgets: Callable[[], Sequence[BudgetFigures]] = tuple
     certificates: Callable[[], Mapping[str, int]] = dict
     """The ends of the certificates by node, in ns since the epoch."""
@@ -328,7 +328,7 @@ class Unheard(AlertKind):
     lasts = 10.0
 
     def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
-        evidence, dots = facts.evidence, facts.frontier.dots
+        evidence, dots = facts.evidence, facts.definition_clock.dots
         names = list(filter(facts.chosen(rule), evidence.names))
         behind = [name for name in names if evidence.is_live(name) and not evidence.holds(name, dots)]
         awaited = any(map(evidence.awaits, names))

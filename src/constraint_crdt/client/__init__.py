@@ -331,7 +331,7 @@ class EncodedRequest(NamedTuple):
     """With its query."""
     body: bytes | None
     media_type: str
-    patience: float
+    extra_timeout: float
     """Seconds beyond the timeout for a slow operation."""
 
 
@@ -350,9 +350,9 @@ def encode_request(operation: Operation[Request, Any], request: Request) -> Enco
         content = getattr(request, body.field)
     elif body is not None:
         content = _encoded(_body(body.shape, request))
-    patience = operation.patience(request) if operation.patience is not None else 0.0
+    extra_timeout = 0.0 if operation.extra_timeout is None else operation.extra_timeout(request)
     media_type = JSON if body is None else body.media_type
-    return EncodedRequest(operation.method, f"{path}?{query}" if query else path, content, media_type, patience)
+    return EncodedRequest(operation.method, f"{path}?{query}" if query else path, content, media_type, extra_timeout)
 
 
 def _body(shape: Any, request: Request) -> dict[str, object]:

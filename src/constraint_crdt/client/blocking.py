@@ -125,7 +125,7 @@ class Client(BlockingMethods):
         pages: list[Response] = []
         path: str | None = sent.path
         while path is not None:
-            answered = self.ask(sent.method, path, sent.body, media_type=sent.media_type, patience=sent.patience)
+            answered = self.ask(sent.method, path, sent.body, media_type=sent.media_type, patience=sent.extra_timeout)
             pages.append(read_response(operation, answered, self.address))
             path = next_page(answered, self.address) if operation.join is not None else None
         return joined(operation, pages)
@@ -505,7 +505,7 @@ class AsyncClient(AsyncMethods):
         pages: list[Response] = []
         path: str | None = sent.path
         while path is not None:
-            answered = await self.ask(sent.method, path, sent.body, media_type=sent.media_type, patience=sent.patience)
+            answered = await self.ask(sent.method, path, sent.body, media_type=sent.media_type, patience=sent.extra_timeout)
             pages.append(read_response(operation, answered, self.address))
             path = next_page(answered, self.address) if operation.join is not None else None
         return joined(operation, pages)

@@ -25,9 +25,11 @@ where several have. The tables are the only index over cells: rows keep just the
 stands; cells are put in ascending order of seq.
 """
 
+import gc
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from itertools import chain, islice
 from types import MappingProxyType
 from typing import NamedTuple
@@ -48,6 +50,19 @@ NO_TABLES: Mapping[int, Table] = MappingProxyType({})
 
 FEW = 8
 """Up to this number, cells are put singly: sorting them by kind first would cost more."""
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Have no garbage collected in the block: merges make no cycles, and to look through lists of a million cells, or through the
+    cells of all nodes of a simulation, takes longer than the block itself."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class Tables(ABC):

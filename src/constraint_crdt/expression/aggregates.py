@@ -26,8 +26,14 @@ from constraint_crdt.expression.cel import (
     environment,
     refuse,
 )
-from constraint_crdt.expression.check import quote, refuse_as_library
-from constraint_crdt.expression.evaluation import COMPILED_EXPRESSIONS_KEPT, NO_KINDS, Expression, compile_expression
+from constraint_crdt.expression.check import quote
+from constraint_crdt.expression.evaluation import (
+    COMPILED_EXPRESSIONS_KEPT,
+    NO_KINDS,
+    Expression,
+    compile_expression,
+    parse_expression,
+)
 from constraint_crdt.expression.syntax import Node, Tree, decode, is_window, serialized_part, unparse, with_names
 from constraint_crdt.model import Scope
 from constraint_crdt.types.definition import Definition
@@ -634,7 +640,7 @@ def compile_written(
         raise ExpressionError(f"the parameter {unset[0]} has no value here, which a constraint on the fleet needs: set it first")
     source = bound
     compile_expression(source, checked=False)
-    _check_form(source, _parsed(source))
+    _check_form(source, parse_expression(source))
     compile_expression(source, kinds={NODES: "list"})
     expression = FleetExpression(source)
     steps = expression.steps(nodes)
@@ -653,7 +659,7 @@ def _free(tree: Tree) -> set[int]:
 
 def _check_parameters(source: str) -> None:
     """Refuse `param` alone, which no node has a value of, and `has` of a parameter."""
-    tree = _parsed(source)
+    tree = parse_expression(source)
     named = {each.nodes[0].id for each in tree.root.walk() if each.sort == "field" and not each.value}
     tested = {each.nodes[0].id for each in tree.root.walk() if each.sort == "field" and each.value}
     for node in tree.root.walk():
@@ -671,16 +677,9 @@ def _check_parameters(source: str) -> None:
 @functools.lru_cache(maxsize=COMPILED_EXPRESSIONS_KEPT)
 def _find_helper(source: str) -> tuple[str, int] | None:
     """The first function over nodes in an expression, and its offset."""
-    tree = _parsed(source)
+    tree = parse_expression(source)
     helper = next(filter(_is_helper, tree.root.walk()), None)
     return None if helper is None else (helper.name, tree.start(helper))
-
-
-def _parsed(source: str) -> Tree:
-    try:
-        return decode(environment().parse(source).serialize())
-    except RuntimeError as error:
-        refuse_as_library(source, error)
 
 
 def _check_form(source: str, tree: Tree) -> None:

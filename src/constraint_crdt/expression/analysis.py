@@ -171,14 +171,6 @@ class Rule(NamedTuple):
 # --- expressions as formulas ------------------------------------------------------------------------------------------------
 
 
-class _Formula(NamedTuple):
-    """An expression for the solver, with its variables by the text of each."""
-
-    term: Any
-    variables: Mapping[str, str]
-    """The kind of each variable."""
-
-
 def _solver_library() -> Any:
     try:
         import z3

@@ -715,7 +715,7 @@ def _fits(source: str, compiled: Expression, kinds: Mapping[str, str]) -> bool:
 @functools.lru_cache(maxsize=PROGRAMS_KEPT)
 def _program(source: str) -> "cel.Expression":
     """The program of comparisons, where the library has to decide."""
-    program, _, _ = _type_checked(source, _parse(source))
+    program, _, _ = _type_checked(source, parse_expression(source))
     return program or environment().parse(source)
 
 
@@ -747,7 +747,7 @@ def _check_kinds(source: str, compilation: _Compilation, kinds: Mapping[str, str
     }
     if not declared:
         return
-    variables = _variables(_parse(edits.text))
+    variables = _variables(parse_expression(edits.text))
     try:
         found = environment().check(edits.text, variables, frozenset(declared.items()))
     except RuntimeError as error:
@@ -762,7 +762,7 @@ def _check_kinds(source: str, compilation: _Compilation, kinds: Mapping[str, str
 @functools.lru_cache(maxsize=COMPILATIONS_KEPT)
 def _compilation(source: str) -> _Compilation:
     _check_size(source)
-    parsed = _parse(source)
+    parsed = parse_expression(source)
     check_factor(source, parsed)
     has_patterns = _check_patterns(source, parsed)
     windows = find_windows(source, parsed)
@@ -786,7 +786,8 @@ def _repeats_patterns(tree: Tree) -> bool:
     return any(each.name == "matches" for loop in loops for part in loop.nodes[1:] for each in part.walk())
 
 
-def _parse(source: str) -> Tree:
+def parse_expression(source: str) -> Tree:
+    """The syntax tree of a text. Raises `ExpressionError` with the column for a text that is no CEL."""
     try:
         return decode(environment().parse(source).serialize())
     except RuntimeError as error:
@@ -845,7 +846,7 @@ def _type_checked(source: str, parsed: Tree) -> "tuple[cel.Expression | None, _E
     while True:
         text = edits.text
         try:
-            return library.check(text, _variables(parsed if text == source else _parse(text))), edits, None
+            return library.check(text, _variables(parsed if text == source else parse_expression(text))), edits, None
         except RuntimeError as error:
             place = place_of(text, error) or Place("this is not CEL", 0, syntax=False)
         start = edits.offset(place.start)

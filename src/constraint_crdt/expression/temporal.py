@@ -291,11 +291,6 @@ OpenSpell = tuple[int, str, str, SavedSpell]
 """A pending, violated or clearing spell to be saved: its rank, the constraint, the digest of the definition, and the spell."""
 
 
-def save_spells(spells: Mapping[str, Mapping[DefinitionKey, Spell]], now: int, wall: int) -> bytes:
-    """The pending, violated and clearing ones of these spells as JSON. See `open_spells` and `encode_spells`."""
-    return encode_spells(open_spells(spells, now, wall))
-
-
 def encode_spells(spells: Iterable[OpenSpell]) -> bytes:
     """Spells as JSON, at most `MAX_SPELLS`, in that case the most severe. The same spells give the same bytes."""
     kept = sorted(spells, key=lambda each: each[:3])
@@ -319,7 +314,7 @@ def open_spells(spells: Mapping[str, Mapping[DefinitionKey, Spell]], now: int, w
 
 
 def read_spells(data: bytes) -> SavedSpells:
-    """The spells in a file made by `save_spells`.
+    """The spells in a file made by `encode_spells`.
 
     Raises `ConstraintCrdtError` for a damaged file, for another kind of file or a newer version, and above the bounds.
     """

@@ -132,7 +132,7 @@ MOST_UNTOLD = 1_000
 """Variables of this node that are compared with a name, beside those that it told."""
 
 
-class FleetView(Protocol):
+class MissedWriters(Protocol):
     """Compares the writing nodes with the live nodes."""
 
     @property
@@ -356,7 +356,7 @@ class Diagnosis:
         gossip: GossipNode,
         evidence: Evidence,
         inbox: Inbox,
-        view: FleetView,
+        missed_writers: MissedWriters,
         store: StoreHealth,
         *,
         seeds: Sequence[str],
@@ -384,7 +384,7 @@ class Diagnosis:
         self._gossip = gossip
         self._evidence = evidence
         self._inbox = inbox
-        self._view = view
+        self._missed_writers = missed_writers
         self._store = store
         self._seeds = seeds
         self._max_skew = max_skew
@@ -663,7 +663,7 @@ class Diagnosis:
         slow = slow_links(self._gossip.links, live)
         if slow:
             yield Finding(check="links", level="warn", what=f"slow links: {named([*map(str, slow)])}", advice=_SLOW)
-        missed = [name for name in self._view.missed if name in others]
+        missed = [name for name in self._missed_writers.missed if name in others]
         if missed:
             what = (
                 f"no link to {named(missed)}, which {'goes' if len(missed) == 1 else 'go'} on writing, as others tell: "

@@ -645,11 +645,11 @@ class Exchanges(Protocol):
 class Coverage:
     """The coverage of changes, by the evidence of a node."""
 
-    def __init__(self, gossip: GossipNode, evidence: Evidence, exchanges: Exchanges, frontier: DefinitionClock) -> None:
+    def __init__(self, gossip: GossipNode, evidence: Evidence, exchanges: Exchanges, definition_clock: DefinitionClock) -> None:
         self._gossip = gossip
         self._evidence = evidence
         self._exchanges = exchanges
-        self._frontier = frontier
+        self._definition_clock = definition_clock
         self._waiting = 0
 
     def report(self, id_: str | None = None) -> CoverageReport:
@@ -662,7 +662,7 @@ class Coverage:
     def change(self, id_: str | None) -> tuple[str, tuple[Dot, ...]]:
         """The kind of the change, and its mutations. Raises `KeyError` without a known change."""
         if id_ is None:
-            return "definitions", self._frontier.dots
+            return "definitions", self._definition_clock.dots
         adds = tuple(sorted(Dot(cell.replica, cell.seq) for cell in self._gossip.state.rows.held(ADD, id_)))
         if adds:
             return "added" if id_ in self._gossip.state.constraints else "expired", adds

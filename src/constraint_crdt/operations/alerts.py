@@ -780,5 +780,5 @@ GUARD_REPORT: Final = Operation(
             parse=_parse_wait,
         ),
     ),
-    patience=lambda request: request.wait,
+    extra_timeout=lambda request: request.wait,
 )

@@ -506,7 +506,7 @@ ACQUIRE: Final = Operation(
     errors=frozenset({409}),
     by_segment=True,
     positional=("name", "amount"),
-    patience=lambda request: min(max(0.0, request.wait), LONGEST_WAIT),
+    extra_timeout=lambda request: min(max(0.0, request.wait), LONGEST_WAIT),
 )
 
 

@@ -1168,7 +1168,7 @@ BATCH: Final = Operation(
     body=Body(shape=Batch, limit=MAX_BATCH_BYTES),
     errors=frozenset({409}),
     build=batch_of,
-    patience=lambda _: 30.0,
+    extra_timeout=lambda _: 30.0,
 )
 
 # --- effects ----------------------------------------------------------------------------------------------------------------
@@ -1191,7 +1191,7 @@ EFFECTS: Final = Operation(
     build=batch_of,
     right=Right.READ,
     group="reading",
-    patience=lambda _: 30.0,
+    extra_timeout=lambda _: 30.0,
 )
 
 # --- expressions ------------------------------------------------------------------------------------------------------------

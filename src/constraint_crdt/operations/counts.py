@@ -580,7 +580,7 @@ def show_rates(answer: RatesReport, request: GetRates, arguments: "Namespace") -
             rows += [[name, node, *_amounts(rate)] for node, rate in each.by_node.items()]
         else:
             rows.append([name, *_amounts(each), f"{each.satisfied_per_minute:.2f}", f"{each.violated_per_minute:.2f}"])
-    head = f"judgements of late, where one counts half after {show_duration(answer.half_life)}"
+    head = f"recent judgements, where one counts half after {show_duration(answer.half_life)}"
     return [head, Table(columns, rows), *_notes(answer)]
 
 
@@ -630,7 +630,7 @@ RATES: Final = Operation(
     command=Command(
         name="rate",
         example="rate max_speed --half-life 5m",
-        help="how often constraints held and were violated lately",
+        help="the recent rates of satisfied and violated judgements",
         group="constraints",
         flags={
             "constraint": Flag(nargs="?", metavar="ID", help="the constraint; default: all"),
@@ -821,11 +821,11 @@ TOP: Final = Operation(
     command=Command(
         name="top",
         example="top",
-        help="the constraints with the most violated judgements, or the most frequent items of a tally",
+        help="the constraints with the most violated judgements, or the most frequent items of a sketch",
         group="constraints",
         flags={
             "k": Flag("-k", type=parse_count, default=10, metavar="N", help="how many to show, 1 to 1000; default: 10"),
-            "of": Flag("--of", default="violations", metavar="NAME", help="the tally to look at; default: violations"),
+            "of": Flag("--of", default="violations", metavar="NAME", help="the sketch to look at; default: violations"),
         },
         show=show_top,
     ),
@@ -874,7 +874,7 @@ TALLY: Final = Operation(
         options={
             "item": Flag(metavar="ITEM"),
             "count": Flag("--count", type=parse_count, default=1, metavar="N", help="how often it occurred; default: 1"),
-            "of": Flag("--of", default="items", metavar="NAME", help="the tally to count in; default: items"),
+            "of": Flag("--of", default="items", metavar="NAME", help="the sketch to count in; default: items"),
         },
         call=_count,
         show=show_tally,

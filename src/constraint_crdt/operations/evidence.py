@@ -436,7 +436,7 @@ def _parse_timeout(text: str) -> float:
     return seconds
 
 
-def _patience(request: GetFleetCoverage) -> float:
+def _extra_timeout(request: GetFleetCoverage) -> float:
     return 0.0 if request.wait is None else request.timeout
 
 
@@ -499,7 +499,7 @@ FLEET_COVERAGE: Final = Operation(
     response=CoverageReport,
     run=_coverage,
     parameters=_WAITING,
-    patience=_patience,
+    extra_timeout=_extra_timeout,
 )
 
 COVERAGE: Final = Operation(
@@ -512,7 +512,7 @@ COVERAGE: Final = Operation(
     response=CoverageReport,
     run=_coverage,
     parameters=_WAITING,
-    patience=_patience,
+    extra_timeout=_extra_timeout,
     command=CompositeCommand(
         name="coverage",
         example="coverage max_speed",
@@ -545,7 +545,7 @@ def show_explain(answer: ExplainReport, _: ExplainConstraint, __: "Namespace") -
     if answer.staged is not None:
         lines.append(("staged", show_staging(answer.staged)))
     lines += [("removal", _removal(each, now)) for each in answer.removals]
-    lines += [("lately", _lately(each)) for each in answer.lately]
+    lines += [("rate", _rate(each)) for each in answer.lately]
     if answer.coverage is not None:
         lines.append(("heard by", _heard_by(answer.coverage)))
     if answer.fleet is not None:
@@ -669,7 +669,7 @@ def _known(since: int | None, now: float) -> str:
     return ", known here since before the node started" if since is None else f", known here {show_time(since, now)}"
 
 
-def _lately(each: RecentRates) -> str:
+def _rate(each: RecentRates) -> str:
     if each.violated_share is None:
         return f"nothing was judged (half-life {each.half_life:g} s)"
     share = f"{100 * each.violated_share:.2f} % of the judgements violated"
@@ -705,7 +705,7 @@ def _held_by(each: ViolationReport, answer: ExplainReport) -> str:
 def _violations(answer: ExplainReport, now: float) -> Table:
     """A row for each node: the state, the counts of judgements, and the share of the time."""
     columns = [Column("node"), Column("now"), Column("since"), Column("live")]
-    titles = ("judged satisfied", "judged violated", "violated/min lately", "held of the time")
+    titles = ("judged satisfied", "judged violated", "violated/min", "held of the time")
     columns += [Column(title, right=True) for title in titles]
     first = answer.definitions[0] if answer.definitions else None
     rows = [

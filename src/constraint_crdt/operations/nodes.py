@@ -557,10 +557,6 @@ def check_status(answer: Status) -> tuple[int, list[str]]:
     return max((level for level, _ in found), default=0), [why for _, why in found]
 
 
-def _not_live(away: int) -> str:
-    return f"{counted(away, 'node')} in service {'is' if away == 1 else 'are'} not live"
-
-
 def show_check(answer: Status) -> str:
     """The result in a line, with figures for a monitor behind `|`."""
     level, reasons = check_status(answer)

@@ -178,19 +178,6 @@ def parse_moment(text: str) -> datetime:
     return moment
 
 
-def parse_labels(texts: Iterable[str]) -> dict[str, str]:
-    """Labels of `KEY=VALUE`. Raises `UsageError` for anything else, and for a key with two values."""
-    labels: dict[str, str] = {}
-    for text in texts:
-        key, _, value = text.partition("=")
-        if not key or not value:
-            raise UsageError(f"{text!r} is not KEY=VALUE, for example zone=a")
-        if key in labels:
-            raise UsageError(f"the label {key} has two values: give one")
-        labels[key] = value
-    return labels
-
-
 def parse_selectors(texts: Iterable[str]) -> Mapping[str, str] | str:
     """The selector of several texts, all of which a node has to match: labels where it has equalities only, else its text.
 
@@ -563,7 +550,7 @@ class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only
     """Makes the request from the arguments of the clients' method, if these are not the fields."""
     join: Callable[[list[Response]], Response] | None = None
     """Joins the pages of a response. The clients follow the pages then."""
-    patience: Callable[[Request], float] | None = None
+    extra_timeout: Callable[[Request], float] | None = None
     """Seconds beyond the timeout of the clients."""
     in_clients: bool = True
     """The clients have a method."""

@@ -860,7 +860,7 @@ BEGIN_ROLLOUT: Final = Operation(
     errors=frozenset({409}),
     positional=("constraints",),
     build=begin_rollout,
-    patience=lambda _: 30.0,
+    extra_timeout=lambda _: 30.0,
 )
 
 

@@ -7,7 +7,7 @@ Rules kept here:
 - The first in line is served first, over the whole fleet, by the times that nodes state: best effort, since clocks differ. A node
   with processes that wait lends nothing to nodes that wait for a shorter time.
 - The owners with the most to spare lend to the first in line, the next ones to the next, by the knowledge that each has of the
-  others. An owner lends out of turn after `PATIENCE`. So a single demand is rarely met several times.
+  others. An owner lends out of turn after `OUT_OF_TURN_WAIT`. So a single demand is rarely met several times.
 - A borrower gives back surplus loans, once others wait, or once its owner has to lend less. Of two nodes with a part each
   the later gives its part back.
 - Rights that came to a node stay there for a turn: while its processes go on acquiring, for `TURN` at most. Else rights that many
@@ -59,7 +59,7 @@ from constraint_crdt.types.budgets import (
 )
 from constraint_crdt.types.nodes import cut
 
-PATIENCE: Final = SECOND // 5
+OUT_OF_TURN_WAIT: Final = SECOND // 5
 """ns after which an owner lends to a node that waits, though others have more to spare."""
 
 TURN: Final = SECOND // 10
@@ -523,8 +523,8 @@ class Escrow:
             if free <= 0 or len(ledger.loans) >= MOST_LOANS:
                 break
             mine = _part_of(owners, me, life, need)
-            if not mine and now - since < PATIENCE:
-                self._wake(since + PATIENCE)
+            if not mine and now - since < OUT_OF_TURN_WAIT:
+                self._wake(since + OUT_OF_TURN_WAIT)
                 continue
             amount = min(free, mine or need)
             if not known.lease:
@@ -616,4 +616,4 @@ def _with_ledger(known: Known, me: Replica, ledger: Ledger) -> Known:
     return known._replace(ledgers={**known.ledgers, me: ledger})
 
 
-__all__ = ["GRANTED_BEFORE", "PATIENCE", "Escrow", "Waiting"]
+__all__ = ["GRANTED_BEFORE", "OUT_OF_TURN_WAIT", "Escrow", "Waiting"]

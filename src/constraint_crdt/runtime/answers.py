@@ -166,7 +166,7 @@ class Answers:
         feed: ChangeFeed,
         exchanges: ExchangeLoop,
         evaluator: Evaluator,
-        frontier: DefinitionClock,
+        definition_clock: DefinitionClock,
         transport: Transport,
         persistence: Persistence,
         removals: RemovalSweep,
@@ -191,7 +191,7 @@ class Answers:
         self._feed = feed
         self._exchanges = exchanges
         self._evaluator = evaluator
-        self._frontier = frontier
+        self._definition_clock = definition_clock
         self._transport = transport
         self._persistence = persistence
         self._removals = removals
@@ -674,8 +674,8 @@ class Answers:
         peer, mine = self._gossip.tracker.peer(name), self._gossip.state.rows.clock_mark
         mark = peer.mark if peer is not None else None
         if mark is None:
-            return self._frontier.covered_by({})
-        return mark == mine or self._frontier.covered_by(mark.entries)
+            return self._definition_clock.covered_by({})
+        return mark == mine or self._definition_clock.covered_by(mark.entries)
 
     def _node(
         self,

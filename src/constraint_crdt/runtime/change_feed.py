@@ -199,7 +199,7 @@ class ChangeFeed:
         """Call `mutate`, a write by this node. A write may begin a new incarnation, also if `mutate` raises.
 
         `operation`: with a text, an entry of the audit about this operation on `subject` follows the mutations, if there are any.
-        `why`: the reason for people, of `because` if empty. `subjects`: the subjects that `mutate` may change; the history gets the
+        `why`: the reason for people, `WHY` if empty. `subjects`: the subjects that `mutate` may change; the history gets the
         changes.
         """
         local = self._local
@@ -553,16 +553,6 @@ ACTOR: ContextVar[str | None] = ContextVar("actor", default=None)
 
 WHY: ContextVar[str] = ContextVar("why", default="")
 """The reason of the changes made now, as the actor says; empty: none was given."""
-
-
-@contextmanager
-def because(why: str) -> Iterator[None]:
-    """Note this reason in the audit and in the history for the changes made in the block."""
-    before = WHY.set(why)
-    try:
-        yield
-    finally:
-        WHY.reset(before)
 
 
 @contextmanager

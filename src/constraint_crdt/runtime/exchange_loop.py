@@ -40,11 +40,10 @@ exchange counts as sent in the first and as received in the last.
 
 import asyncio
 import contextlib
-import gc
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
 from math import inf
@@ -55,6 +54,7 @@ import msgspec
 
 from constraint_crdt.crdt.cells import core
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES
+from constraint_crdt.crdt.rows import without_collection
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.history import MessageSizes, SizeLimit
 from constraint_crdt.protocol.exchange_rules import GossipResult, ReadMessage
@@ -250,18 +250,6 @@ class _TurnOver(Exception):
 
 Received = Callable[[str, GossipResult], object]
 Durable = Callable[[], Awaitable[None]]
-
-
-@contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    """Have no garbage collected in the block: to look through lists of a million cells takes longer than the block itself."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _owes_nothing(_peer: str) -> bool:
@@ -859,7 +847,7 @@ class ExchangeLoop:
                 result = self._gossip.receive(message)
             else:
                 self._gossip.keep_read(read)
-                with _without_collection():
+                with without_collection():
                     result = self._gossip.receive(message)
         except ConstraintCrdtError as error:
             self._refuse(str(error))

@@ -493,11 +493,11 @@ class Runtime:
         ]
 
         # Evidence of peers, and the answers made from it.
-        frontier = DefinitionClock(self.gossip.state.rows)
+        definition_clock = DefinitionClock(self.gossip.state.rows)
         self.evidence = Evidence(self.gossip, self.exchanges, now, monotonic)
         self.gossip.local.trouble = lambda: cut(self.diagnosis.trouble, TROUBLE_BYTES)
         self.gossip.local.asks, self.gossip.local.heard = self.evidence.asks, self.evidence.spoken
-        self.coverage = Coverage(self.gossip, self.evidence, self.exchanges, frontier)
+        self.coverage = Coverage(self.gossip, self.evidence, self.exchanges, definition_clock)
         self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.evaluator, self.rates)
         self.verdict_history = VerdictHistory(self.gossip, self.evaluator, now, self.evidence.is_seen)
         self.decisions = Decisions(
@@ -539,7 +539,7 @@ class Runtime:
         )
         self.alerts = AlertEngine(
             settings.alert,
-            Conditions(self._facts(frontier)),
+            Conditions(self._facts(definition_clock)),
             teller=self.teller,
             file=None if store_file is None else store_file.with_name(f"{store_file.name}.alerts.json"),
             notify=self.publisher.alert,
@@ -608,7 +608,7 @@ class Runtime:
             self.feed,
             self.exchanges,
             self.evaluator,
-            frontier,
+            definition_clock,
             self.transport,
             self.persistence,
             self.maintenance.removals,
@@ -855,10 +855,10 @@ class Runtime:
                     return
             _log.warning("%s was not heard of for %g s and is retired (retire_away_after)", name, after)
 
-    def _facts(self, frontier: DefinitionClock) -> Facts:
+    def _facts(self, definition_clock: DefinitionClock) -> Facts:
         """The facts that the kinds of alerts read."""
         return Facts(
-            self.gossip, self.evidence, self.coverage, self.convergence, self.rates, frontier,
+            self.gossip, self.evidence, self.coverage, self.convergence, self.rates, definition_clock,
             budgets=self._budget_reports,
             monotonic=self._alert_clock,
             certificates=lambda: {} if self.certificates is None else {

@@ -19,9 +19,9 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heapify, heapreplace
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES
 from constraint_crdt.errors import InvalidValue
@@ -32,7 +32,7 @@ from constraint_crdt.protocol.sites import SPEAKERS
 from constraint_crdt.simulation.histories import FLEET, mutations_in
 from constraint_crdt.simulation.scenario import GAP, HEIGHT, KNOWN, LEFT, PANEL, RIGHT, SENT, TOP, WIDTH, Mark, Panel, Picture, Text
 from constraint_crdt.simulation.steps import NodeStart
-from constraint_crdt.simulation.world import Pace, Quality, SimRng, World
+from constraint_crdt.simulation.world import Agenda, Pace, Quality, SimRng, World
 
 SECOND_NS = 10**9
 
@@ -457,8 +457,7 @@ class _Change:
         """Of each node, so that the rate of a link does not change whom nodes choose."""
         self._recent = load.recent(fleet.nodes)
         self._fanout = fanout(fleet.near)
-        self._agenda: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
-        self._order = 0
+        self._agenda = Agenda[float]()
         self._known: dict[int, float] = {}
         self._told: list[set[int]] = [set() for _ in range(fleet.nodes)]
         self._free_up: dict[int, float] = {}
@@ -478,17 +477,11 @@ class _Change:
         heapify(self._free_core)
         self._learn(0.0, self._writer)
         for node in range(self._fleet.nodes):
-            self._at(self._load.every * self._rngs[node].random(), self._round, node)
-        while self._agenda:  # the pushes of the last nodes cost as much as those of the first
-            now, _, act, args = heappop(self._agenda)
-            if now > LONGEST_SECONDS:
-                break
+            self._agenda.put(self._load.every * self._rngs[node].random(), self._round, node)
+        while self._agenda.has_until(LONGEST_SECONDS):  # the pushes of the last nodes cost as much as those of the first
+            now, act, args = self._agenda.take()
             act(now, *args)
         return sorted(self._known.values())
-
-    def _at(self, time: float, act: Callable[..., None], *args: object) -> None:
-        self._order += 1
-        heappush(self._agenda, (time, self._order, act, args))
 
     def _site(self, node: int) -> int:
         return node % self._fleet.sites
@@ -496,7 +489,7 @@ class _Change:
     def _learn(self, now: float, node: int) -> None:
         if node not in self._known:
             self._known[node] = now
-            self._at(now, self._push, node)
+            self._agenda.put(now, self._push, node)
 
     def _push(self, now: float, node: int) -> None:
         """Tell a few nodes, in turn."""
@@ -516,12 +509,12 @@ class _Change:
     def _next(self, now: float, node: int, chosen: list[int]) -> None:
         if chosen:
             turn = self._begin(now, node, chosen.pop())
-            self._at(turn, self._next, node, chosen)
+            self._agenda.put(turn, self._next, node, chosen)
 
     def _round(self, now: float, node: int) -> None:
         if len(self._known) == self._fleet.nodes:
             return
-        self._at(now + self._load.every * (0.8 + 0.4 * self._rngs[node].random()), self._round, node)
+        self._agenda.put(now + self._load.every * (0.8 + 0.4 * self._rngs[node].random()), self._round, node)
         sites = self._speaks.get(node, ())
         share = len(sites) / (SPEAKERS * max(1, self._fleet.sites - 1))
         if sites and self._rngs[node].happens(share):
@@ -558,7 +551,7 @@ class _Change:
     def _say(self, now: float, sender: int, reader: int, said: Exchange, number: int, turn: float) -> float:
         """Send a message. Returns the end of the turn, about: a message later if the exchange is not over then."""
         arrival = self._done(self._arrival(now, sender, reader, said.sizes[number]), reader, said.cpu / len(said.sizes))
-        self._at(arrival, self._hear, sender, reader, said, number)
+        self._agenda.put(arrival, self._hear, sender, reader, said, number)
         return min(turn, 2 * arrival - now)
 
     def _hear(self, now: float, sender: int, reader: int, said: Exchange, number: int) -> None:

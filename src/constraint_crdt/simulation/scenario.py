@@ -29,16 +29,15 @@ share a scheduler: they draw random numbers in different orders, so either in pl
 seed.
 """
 
-import gc
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import IO, Literal, TypeAlias
 from xml.sax.saxutils import escape
 
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, Limits
+from constraint_crdt.crdt.rows import without_collection
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.model import Severity, html_fields
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -533,18 +532,6 @@ class Stats:
         return html_fields("Cost of a simulation", list(asdict(self).items()))
 
 
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Keep the collector of cycles from running: nodes make none in a round, and it would look at all nodes again and again."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 class Simulation:
     """A fleet of `GossipNode`s that exchange in rounds. `nodes` are the nodes themselves."""
 
@@ -635,7 +622,7 @@ class Simulation:
         first = self.nodes[0].state_hash
         return all(node.state_hash == first for node in self.nodes)
 
-    @_without_collector()
+    @without_collection()
     def step(self) -> None:
         """Run a round."""
         rng = self._rng
@@ -656,7 +643,7 @@ class Simulation:
         self._rounds += 1
         self.time_ns += ROUND_NS
 
-    @_without_collector()
+    @without_collection()
     def run_until_converged(self, max_rounds: int = 1000) -> int | None:
         """Run until all nodes have the same state; returns the number of rounds, or None if `max_rounds` do not suffice."""
         for rounds in range(max_rounds + 1):

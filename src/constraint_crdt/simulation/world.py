@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 from itertools import islice
 from math import log
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from constraint_crdt.crdt.clock import StateHash
 from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
@@ -278,6 +278,36 @@ class Harm:
     misrouting: float = 0.0
 
 
+Time = TypeVar("Time", int, float)
+
+
+class Agenda(Generic[Time]):
+    """The calls to come in virtual time; those of one time in the order in which they were put."""
+
+    def __init__(self) -> None:
+        self._order = 0
+        self._calls: list[tuple[Time, int, Callable[..., None], tuple[Any, ...]]] = []
+
+    def put(self, time: Time, act: Callable[..., None], *args: object) -> None:
+        """Schedule a call."""
+        self._order += 1
+        heappush(self._calls, (time, self._order, act, args))
+
+    def has_until(self, until: Time) -> bool:
+        """True if there is a call at this time or earlier."""
+        return bool(self._calls) and self._calls[0][0] <= until
+
+    def take(self) -> tuple[Time, Callable[..., None], tuple[Any, ...]]:
+        """Remove the next call: its time, function and arguments."""
+        time, _, act, args = heappop(self._calls)
+        return time, act, args
+
+    def keep(self, *acts: Callable[..., None]) -> None:
+        """Drop the calls of all other functions."""
+        self._calls = [each for each in self._calls if each[2] in acts]
+        heapify(self._calls)
+
+
 class World:
     """A fleet, its links and virtual time."""
 
@@ -314,8 +344,7 @@ class World:
         self._choice = choice
         self._watched = watched
         self._number = 0
-        self._order = 0
-        self._agenda: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._agenda = Agenda[int]()
         self._uses: Counter[MessageName] = Counter()
         self.actors = {member.name: SimulatedNode(member.name) for member in members}
         self.names = [member.name for member in members]
@@ -334,16 +363,12 @@ class World:
 
     def after(self, delay_ns: float, act: Callable[..., None], *args: object) -> None:
         """Schedule a call after a delay."""
-        self._at(self.now + max(0, int(delay_ns)), act, *args)
-
-    def _at(self, time: int, act: Callable[..., None], *args: object) -> None:
-        self._order += 1
-        heappush(self._agenda, (time, self._order, act, args))
+        self._agenda.put(self.now + max(0, int(delay_ns)), act, *args)
 
     def run(self, until: int, stop: Callable[[], bool] = lambda: False) -> None:
         """Run the events up to a time in ns, or until `stop` returns True. Raises `Violation`."""
-        while self._agenda and self._agenda[0][0] <= until and not stop():
-            self.now, _, act, args = heappop(self._agenda)
+        while self._agenda.has_until(until) and not stop():
+            self.now, act, args = self._agenda.take()
             self.events += 1
             act(*args)
         self.now = max(self.now, until) if not stop() else self.now
@@ -377,9 +402,7 @@ class World:
         """End all faults, those that are due later too. Messages under way arrive, and nodes go on with their exchanges."""
         self.links.heal()
         self.harm = Harm()
-        kept = (self._round, self._push, self._arrive, self._lose_patience, self._forget_unused)
-        self._agenda = [each for each in self._agenda if each[2] in kept]
-        heapify(self._agenda)
+        self._agenda.keep(self._round, self._push, self._arrive, self._lose_patience, self._forget_unused)
 
     def crash(self, actor: SimulatedNode) -> None:
         """Kill a node."""
@@ -456,7 +479,7 @@ class World:
     def _plan_push(self, actor: SimulatedNode) -> None:
         if not actor.pushing:
             actor.pushing = True
-            self._at(max(actor.pushed_until, self.now), self._push, actor)
+            self._agenda.put(max(actor.pushed_until, self.now), self._push, actor)
 
     def _push(self, actor: SimulatedNode) -> None:
         """Push the state to some peers that lack it: of the own site, and of a few others."""
@@ -580,9 +603,9 @@ class World:
         arrivals = self.links.arrivals(self.now, sent.sender, sent.to, len(sent.data))
         self._uses[sent.name] += len(arrivals)
         for time in arrivals:
-            self._at(time, self._arrive, sent, self._cause)
+            self._agenda.put(time, self._arrive, sent, self._cause)
         if not arrivals and not self._uses[sent.name]:
-            self._at(self.now, self._forget_unused, sent.name)  # not at once: its sender may be about to wait for a reply
+            self._agenda.put(self.now, self._forget_unused, sent.name)  # not at once: its sender may be about to wait for a reply
 
     def _forget_unused(self, name: MessageName) -> None:
         if not self._uses[name]:
@@ -602,7 +625,7 @@ class World:
         ready = max(actor.paused_until, actor.free_at)
         if ready > self.now:
             self.fired["pause" if actor.paused_until > self.now else "slow processing"] += 1
-            self._at(ready, self._arrive, sent, cause)
+            self._agenda.put(ready, self._arrive, sent, cause)
             return
         actor.free_at = self.now + actor.process_ns
         if self._watched and self._harmed(sent, actor):

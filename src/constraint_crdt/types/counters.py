@@ -546,10 +546,8 @@ class PNCounter(View):
         self._name = name and check_id(name, "the name of a counter", field="name")
         self._counters = PNCounters(self._rows) if counters is None else counters
 
-    def merged(self, other: Self) -> Self:
-        result = type(self)(self._rows.copy(), name=self._name)
-        result.merge(other)
-        return result
+    def _with_rows(self, rows: Rows) -> Self:
+        return type(self)(rows, name=self._name)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PNCounter):

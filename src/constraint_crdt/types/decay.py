@@ -300,11 +300,8 @@ class DecayCounter(DecayView):
         rows = Rows() if rows is None else rows
         super().__init__(rows, Ages(rows, now, max_skew) if ages is None else ages)
 
-    def merged(self, other: Self) -> Self:
-        rows = self._rows.copy()
-        result = type(self)(self._half_life, name=self._name, rows=rows, ages=self._ages.copy(rows))
-        result.merge(other)
-        return result
+    def _with_rows(self, rows: Rows) -> Self:
+        return type(self)(self._half_life, name=self._name, rows=rows, ages=self._ages.copy(rows))
 
     def __eq__(self, other: object) -> bool:
         """Equal for the same name, half-life and cells, independent of time."""
@@ -459,11 +456,8 @@ class DecayConstraintState(DecayView):
         rows = Rows() if rows is None else rows
         super().__init__(rows, Ages(rows, now, max_skew) if ages is None else ages)
 
-    def merged(self, other: Self) -> Self:
-        rows = self._rows.copy()
-        result = type(self)(self._half_lives, rows=rows, ages=self._ages.copy(rows))
-        result.merge(other)
-        return result
+    def _with_rows(self, rows: Rows) -> Self:
+        return type(self)(self._half_lives, rows=rows, ages=self._ages.copy(rows))
 
     @property
     def half_lives(self) -> tuple[float, ...]:

@@ -46,7 +46,7 @@ import enum
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import msgspec
 
@@ -249,7 +249,19 @@ class Change(enum.StrEnum):
     UNCHANGED = "unchanged"
 
 
-class ConstraintORSet(IndexedView):
+class TimedView(IndexedView):
+    """A view whose readings depend on the time as well."""
+
+    def __init__(self, rows: Rows | None = None, *, now: Callable[[], int] = no_time) -> None:
+        """`now`: the time in ns since the epoch. Left out, time stands still."""
+        self._now = now
+        super().__init__(rows)
+
+    def _with_rows(self, rows: Rows) -> Self:
+        return type(self)(rows, now=self._now)
+
+
+class ConstraintORSet(TimedView):
     """The active constraints. `in`, `len` and iteration are over constraint ids. `in` and `len` are O(1), plus O(log n) for each
     expiry since the last reading.
 
@@ -260,9 +272,8 @@ class ConstraintORSet(IndexedView):
 
     def __init__(self, rows: Rows | None = None, *, now: Callable[[], int] = no_time) -> None:
         """`now`: the time in ns since the epoch. Left out, time stands still, and nothing expires."""
-        self._now = now
         self._expiry_changes: set[str] | None = None
-        super().__init__(rows)
+        super().__init__(rows, now=now)
 
     def _clear(self) -> None:
         self._expiries = Expiries(self._rows, self._now())
@@ -285,11 +296,6 @@ class ConstraintORSet(IndexedView):
         """Of adds in empty slots, only those with an end matter, while no other add has an end."""
         for cell in cells if self.ends else core.ending(cells):
             self._changed(None, cell)
-
-    def merged(self, other: "ConstraintORSet") -> "ConstraintORSet":
-        result = type(self)(self._rows.copy(), now=self._now)
-        result.merge(other)
-        return result
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -590,24 +596,18 @@ class Turned(NamedTuple):
     """The switch that counts now. Where a disabling ended by its time, that disabling."""
 
 
-class Switches(IndexedView):
+class Switches(TimedView):
     """Which constraints are disabled. Readings are O(1), or O(disabled constraints)."""
 
     KINDS = (SWITCH,)
 
     def __init__(self, rows: Rows | None = None, *, now: Callable[[], int] = no_time) -> None:
         """`now`: the time in ns since the epoch. Left out, time stands still, and no disabling ends."""
-        self._now = now
         self._told: dict[str, Switch] = {}
         """The disablings as of the last call of `take_turned`."""
         self.touched: set[str] = set()
         """The ids with changed cells since the last call of `take_turned`."""
-        super().__init__(rows)
-
-    def merged(self, other: "Switches") -> "Switches":
-        result = type(self)(self._rows.copy(), now=self._now)
-        result.merge(other)
-        return result
+        super().__init__(rows, now=now)
 
     def _clear(self) -> None:
         self._counting: dict[str, _Ranked] = {}
@@ -845,20 +845,10 @@ def before_change(rows: Rows, subject: Subject) -> Before:
     return Before(subject, tuple(found))
 
 
-class ChangeHistory(IndexedView):
+class ChangeHistory(TimedView):
     """The last changes of all nodes."""
 
     KINDS = (CHANGE,)
-
-    def __init__(self, rows: Rows | None = None, *, now: Callable[[], int] = no_time) -> None:
-        """`now`: the time in ns since the epoch, which changes are too old by."""
-        self._now = now
-        super().__init__(rows)
-
-    def merged(self, other: "ChangeHistory") -> "ChangeHistory":
-        result = type(self)(self._rows.copy(), now=self._now)
-        result.merge(other)
-        return result
 
     def _clear(self) -> None:
         self._slots: dict[Replica, dict[int, Cell]] = {}

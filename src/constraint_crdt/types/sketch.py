@@ -168,7 +168,7 @@ class SketchCRDT(PagedView[SketchShape]):
     def shape_of(header: SketchValue) -> SketchShape:
         return SketchShape(header.width, header.depth)
 
-    def _over(self, rows: Rows) -> Self:
+    def _with_rows(self, rows: Rows) -> Self:
         return type(self)(rows=rows, name=self.name, shape=self.shape)
 
     # --- readings --------------------------------------------------------------------------------------------------------
@@ -473,7 +473,7 @@ class BloomCRDT(PagedView[BloomShape]):
     def shape_of(header: BloomValue) -> BloomShape:
         return BloomShape(header.bits, header.hashes, header.expected)
 
-    def _over(self, rows: Rows) -> Self:
+    def _with_rows(self, rows: Rows) -> Self:
         return type(self)(rows=rows, name=self.name, shape=self.shape)
 
     # --- readings --------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from operator import index
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 from constraint_crdt.crdt.cells import SEPARATOR, Cell, make_cell, make_key, removals_of, value_of
 from constraint_crdt.crdt.clock import Digest, Dot, Replica, StateHash, check_id, parse_replica, writer
@@ -629,10 +629,8 @@ class FleetTile(View):
 
     # --- as a CRDT -----------------------------------------------------------------------------------------------------
 
-    def merged(self, other: "FleetTile") -> "FleetTile":
-        result = FleetTile(self.room, self.id, self._rows.copy(), now=self._now)
-        result.merge(other)
-        return result
+    def _with_rows(self, rows: Rows) -> Self:
+        return type(self)(self.room, self.id, rows, now=self._now)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, FleetTile):
@@ -720,10 +718,8 @@ class FleetTiles(View):
         """The tiles deleted and not purged yet, in order. O(tiles)."""
         return sorted(place for place in self._index.places() if self.tile(*place).deleted)
 
-    def merged(self, other: "FleetTiles") -> "FleetTiles":
-        result = FleetTiles(self._rows.copy(), now=self._now)
-        result.merge(other)
-        return result
+    def _with_rows(self, rows: Rows) -> Self:
+        return type(self)(rows, now=self._now)
 
     def __repr__(self) -> str:
         return f"FleetTiles({len(self)} in {len(self._index.rooms)} rooms)"

@@ -287,10 +287,8 @@ class ConstraintVerdicts(IndexedView):
         if active_only:
             rows.watch(ADD, self._added, None, self._added_all)
 
-    def merged(self, other: Self) -> Self:
-        result = type(self)(self._rows.copy(), active_only=self._active_only)
-        result.merge(other)
-        return result
+    def _with_rows(self, rows: Rows) -> Self:
+        return type(self)(rows, active_only=self._active_only)
 
     # --- following cells -------------------------------------------------------------------------------------------------
 

@@ -51,9 +51,13 @@ class View(Merge):
         return self._rows.merge(other._rows)
 
     def merged(self, other: Self) -> Self:
-        result = type(self)(self._rows.copy())
+        result = self._with_rows(self._rows.copy())
         result.merge(other)
         return result
+
+    def _with_rows(self, rows: Rows) -> Self:
+        """Such a view over other rows, which it keeps."""
+        return type(self)(rows)
 
     def subsumes(self, other: Self) -> bool:
         return self._rows.clock.subsumes(other._rows.clock)
@@ -176,7 +180,7 @@ class PagedView(IndexedView, Generic[Shape]):
     # --- what the types say ----------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def _over(self, rows: Rows) -> Self:
+    def _with_rows(self, rows: Rows) -> Self:
         """A table with the same name and shape over other rows."""
 
     @staticmethod
@@ -345,11 +349,6 @@ class PagedView(IndexedView, Generic[Shape]):
                 f"only {self.MANY} of one name and equal dimensions can be merged, not {self!r} and {other!r}: make both alike"
             )
         return super().merge(other)
-
-    def merged(self, other: Self) -> Self:
-        result = self._over(self._rows.copy())
-        result.merge(other)
-        return result
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, type(self)):

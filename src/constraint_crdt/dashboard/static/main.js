@@ -8,10 +8,10 @@ import { Detail } from "./detail.js";
 import { Dialogs } from "./dialogs.js";
 import { announce, byId, perFrame, setAttribute, setText } from "./dom.js";
 import { Editor } from "./editor.js";
+import { EventList } from "./event_list.js";
 import { Feed } from "./feed.js";
 import { Fleet } from "./fleet.js";
 import { clockTime, count, duration } from "./format.js";
-import { Happenings } from "./happenings.js";
 import { Listing } from "./listing.js";
 import { Model } from "./model.js";
 import { NodePage } from "./node.js";
@@ -52,7 +52,7 @@ const detail = new Detail(
   () => go(null),
 );
 new Alerts(api, model, { mark: (number, tone) => panels.mark("alerts", number, tone), open: () => panels.open("alerts"), confirm, reason, moved: () => refresher.soon("alerts") });
-new Happenings(model, address);
+new EventList(model, address);
 new Truth(model, () => panels.open("doctor"));
 new Rollouts(api, model, confirm);
 

@@ -1,4 +1,4 @@
-// What happened: the last events, latest first, and a strip that shows when.
+// The last events, latest first, and a strip that shows when they were.
 //
 // Rules: the events are those of the node that serves the page, with the turns of constraints on all others, as these told. Which are
 // shown is in the address, and the time that the strip shows. A constraint that turns again and again has a single line, which says where and how
@@ -83,7 +83,7 @@ const FILTERS = {
 
 const tone = (event) => (WORDS[event.kind] ?? [])[1] ?? "calm";
 
-export class Happenings {
+export class EventList {
   #lines = new Map(); // those shown, by key
   #wanted = null;
   #turnedAt = 0;
