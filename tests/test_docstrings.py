@@ -5,6 +5,7 @@ describes.
 import ast
 import dataclasses
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -83,6 +84,10 @@ def test_a_docstring_names_the_errors_that_are_raised(place: str) -> None:
     assert untold == set()
 
 
+VAGUE = re.compile(r"(?:The same|Its \w+)\.")
+"""Docstrings that are clear only beside another one, which tools do not show."""
+
+
 def is_text(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
 
@@ -123,3 +128,14 @@ def test_a_stray_docstring_is_noticed() -> None:
                 """Of nothing."""
     '''
     assert list(stray_docstrings(ast.parse(textwrap.dedent(source)))) == [5, 10, 14, 15]
+
+
+@pytest.mark.slow
+def test_a_docstring_says_of_what_it_is() -> None:
+    vague = [
+        f"{source.relative_to(ROOT)}: {text}"
+        for source in SOURCES
+        for text in re.findall(r'^ *"""(.*)"""$', source.read_text(), re.MULTILINE)
+        if VAGUE.fullmatch(text)
+    ]
+    assert vague == [], "it says neither of what it is, nor what is the same"
