@@ -118,15 +118,22 @@ def test_a_missing_file_or_constant_is_noticed(tmp_path: Path) -> None:
 
 
 LIMITS_PAGE = ROOT / "docs" / "reference" / "limits.md"
-A_LIMIT = re.compile(r"(?:MAX|MOST)(?:_[A-Z0-9]+)*")
+A_LIMIT = re.compile(r"(?:LONGEST|MAX|MOST)(?:_[A-Z0-9]+)*")
 INTERNAL = {
+    "alerts/delivery.py LONGEST_PAUSE",  # between two attempts
     "alerts/delivery.py MOST_NAMED",  # named in a message
+    "cli/constraints.py LONGEST_REQUEST",  # a longer wait takes several requests
     "cli/files.py MOST_STRANGERS",  # named in a sentence
+    "cli/guard.py LONGEST_ASK",  # the same
+    "cli/guard.py LONGEST_POLL",  # a longer sleep is several
+    "cli/output.py LONGEST_WORD",  # wrapping in a table
     "cli/trials.py MOST_PATHS",  # named in a sentence
+    "client/__init__.py LONGEST_PAUSE",  # between two attempts
     "client/__init__.py MOST_IDLE",  # a pool
     "expression/syntax.py MOST_BRACKETS",  # a text with more is read by the library
     "expression/syntax.py MOST_COMPARISONS",  # the same
     "expression/syntax.py MOST_VALUES",  # the same
+    "http/endpoint.py LONGEST_PAUSE",  # between two computed responses
     "http/security.py MOST_LOGGED",  # addresses whose last line of the log is remembered
     "insight/diagnosis.py MOST_UNTOLD",  # names compared for a hint
     "operations/alerts.py MOST_REASONS",  # named in a report
@@ -138,12 +145,18 @@ INTERNAL = {
     "operations/operation.py MOST_COMPARED",  # names compared for a hint
     "operations/rules.py MOST_NAMED",  # named in a report
     "operations/variables.py MOST_CHANGED",  # named in a report
+    "protocol/peers.py LONGEST_REST",  # between two rounds
+    "protocol/peers.py LONGEST_REST_OF_MANY",  # the same
+    "protocol/peers.py LONGEST_TURN",  # of rounds
+    "protocol/peers.py LONGEST_WAY",  # a guess at the length of a burst
     "protocol/peers.py MOST_DOUBLINGS",  # of a timeout, whose limit is on the page
     "protocol/peers.py MOST_GROWTH_OF_BURST",  # from one burst to the next
     "protocol/peers.py MOST_LENGTHENED",  # pauses between rounds
     "protocol/sites.py MOST_AWAY",  # a share of rounds
     "protocol/transfers.py MOST_UNITS",  # slices of a message, which are longer then
     "runtime/backtest.py MOST_BESIDE",  # a cache
+    "runtime/exchange_loop.py LONGEST_BACKOFF",  # between two attempts
+    "runtime/maintenance.py LONGEST_AT_REST",  # between two rounds
     "simulation/chaos.py MOST_COPIES",  # of the simulator alone, as all below in simulation/ and testing/
     "simulation/chaos.py MOST_OFFSET_NS",
     "simulation/chaos.py MOST_SITES",
@@ -151,7 +164,11 @@ INTERNAL = {
     "simulation/histories.py MOST_REPLAYS",
     "simulation/plan.py MOST_ROWS",
     "simulation/plan.py MOST_TRIES",
+    "simulation/recorder.py LONGEST_FRAME",  # of a damaged recording
+    "sources/pushed.py LONGEST_PAUSE",  # between two attempts
+    "testing/laws.py LONGEST_ROW",
     "testing/laws.py MOST_FORGED",
+    "transport/zenoh.py LONGEST_HANDOVER",  # between two sessions
     "transport/zenoh.py MOST_TRIES",  # for a port at the start
     "transport/zenoh_session.py MOST_FOREIGN",  # named in a line
     "types/alerts.py MOST_SEEN",  # that a cell overrules
@@ -159,7 +176,7 @@ INTERNAL = {
     "types/parameters.py MOST_BOUND",  # a cache
     "types/variables.py MOST_EXPONENT",  # of the wire form of a number
 }
-"""Constants with the name of a limit that a user does not meet: they bound a sentence, a hint, a cache, a guess or a test."""
+"""Constants with the name of a limit that no user meets: they bound a sentence, a hint, a cache, a pause, a guess or a test."""
 
 
 def limits_named(page: Path) -> set[str]:
