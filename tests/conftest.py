@@ -9,7 +9,8 @@ CONSTRAINT_CRDT_BUDGET is one of three:
 Rules kept here:
 
 - A test is `quick` unless it is marked `processes`, `browser`, `slow` or `long`, or uses a fixture that is (`FIXTURES`).
-- A quick test that starts a process fails.
+- A quick test that starts a process fails, by whatever call of the standard library, but for `multiprocessing` with *spawn*, which
+  tells of none.
 - A quick run does not import a test module that is marked as a whole.
 - A quick run takes `QUICK_CASES` of the cases of a parametrized test: another in each run, as the seed of the order draws it.
 - In a quick run, a test that takes more than `QUICK_SECONDS` of processor time is named at the end, and one that takes more than
@@ -31,7 +32,8 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 BUDGET = os.environ.get("CONSTRAINT_CRDT_BUDGET", "default")
 BUDGETS = ("default", "full", "nightly")
@@ -100,12 +102,16 @@ if MEMORY_DISK.is_dir() and shutil.disk_usage(MEMORY_DISK).free >= MEMORY_DISK_B
 gc.set_threshold(200_000, 10, 100)  # a collection makes thousands of objects that all stay
 
 _started: list[str] = []
-"""The programs that were started since the present test began."""
+"""The programs that were started since the present test began; for a fork, the function."""
+
+_STARTS = {"subprocess.Popen": 1, "os.posix_spawn": 0, "os.system": 0, "os.exec": 0, "os.fork": None, "os.forkpty": None}
+"""The audit events of a start, with the place of the program among their arguments."""
 
 
 def _note_start(event: str, arguments: tuple[object, ...]) -> None:
-    if event == "subprocess.Popen":
-        _started.append(str(arguments[1]))
+    if event in _STARTS:
+        place = _STARTS[event]
+        _started.append(event if place is None else str(arguments[place]))
 
 
 sys.addaudithook(_note_start)
@@ -247,13 +253,23 @@ def _spread(modules: Sequence[Sequence[pytest.Item]], quick: Sequence[pytest.Ite
     return [*spread, *quick[len(modules) * between :]]
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """What was loaded to collect thousands of tests stays, and little of what a test leaves is in cycles: the collector would take
     a tenth of the time, walking over the same again and again.
     """
+    if _is_quick_run(session.config):
+        _fill_caches_of_hypothesis()
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 10, 100)
+
+
+@settings(max_examples=1, database=None)
+@given(st.text())
+def _fill_caches_of_hypothesis(_: str) -> None:
+    """In a fresh clone the first property reads all sources for their constants, and makes the tables of Unicode: two seconds,
+    which would count as those of a quick test.
+    """
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,13 +1,18 @@
-"""Every public name has a docstring: classes, constructors, functions, methods and properties."""
+"""Every public name has a docstring: classes, constructors, functions, methods and properties. A docstring stands behind what it
+describes.
+"""
 
 import ast
 import dataclasses
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Iterator
 from importlib import import_module
 
 import pytest
+
+from tests.test_docs import ROOT, SOURCES
 
 PLACES = (
     "constraint_crdt", "constraint_crdt.types", "constraint_crdt.gossip", "constraint_crdt.simulation", "constraint_crdt.client",
@@ -77,3 +82,60 @@ def test_a_docstring_names_the_errors_that_are_raised(place: str) -> None:
     module = import_module(place)
     untold = {each for name in module.__all__ for each in raises_untold(getattr(module, name), name)}
     assert untold == set()
+
+
+VAGUE = re.compile(r"(?:The same|Its \w+)\.")
+"""Docstrings that are clear only beside another one, which tools do not show."""
+
+
+def is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
+
+
+def stray_docstrings(block: ast.AST) -> Iterator[int]:
+    """The lines of texts that describe nothing: neither first in a module, class or function, nor behind an assignment."""
+    documented = isinstance(block, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    previous: ast.stmt | None = None
+    for statement in (each for each in ast.iter_child_nodes(block) if isinstance(each, ast.stmt)):
+        described = documented if previous is None else isinstance(previous, ast.Assign | ast.AnnAssign)
+        if is_text(statement) and not described:
+            yield statement.lineno
+        yield from stray_docstrings(statement)
+        previous = statement
+
+
+@pytest.mark.slow
+def test_a_docstring_stands_behind_what_it_describes() -> None:
+    stray = [f"{source.relative_to(ROOT)}:{line}" for source in SOURCES for line in stray_docstrings(ast.parse(source.read_text()))]
+    assert stray == [], "a text behind another one, or behind no assignment, describes nothing"
+
+
+def test_a_stray_docstring_is_noticed() -> None:
+    source = '''
+        """Of the module."""
+        A = 1
+        """Of A."""
+        """Of nothing."""
+        class B:
+            """Of B."""
+            c: int
+            """Of c."""
+            """Of nothing."""
+            def __init__(self):
+                self.d = 1
+                """Of d."""
+                """Of nothing."""
+                """Of nothing."""
+    '''
+    assert list(stray_docstrings(ast.parse(textwrap.dedent(source)))) == [5, 10, 14, 15]
+
+
+@pytest.mark.slow
+def test_a_docstring_says_of_what_it_is() -> None:
+    vague = [
+        f"{source.relative_to(ROOT)}: {text}"
+        for source in SOURCES
+        for text in re.findall(r'^ *"""(.*)"""$', source.read_text(), re.MULTILINE)
+        if VAGUE.fullmatch(text)
+    ]
+    assert vague == [], "it says neither of what it is, nor what is the same"

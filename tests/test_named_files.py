@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from constraint_crdt.crdt import limits
 from tests.test_docs import LINK, LINKED, ROOT, SOURCES
 from tests.test_layers import LAYERS, PURE
 
@@ -71,21 +72,31 @@ def is_function(name: str) -> bool:
     return is_module(module) and callable(getattr(import_module(module), function, None))
 
 
-def missing_names(page: Path) -> list[str]:
-    missing: list[str] = []
+def with_files(page: Path) -> Iterator[tuple[str, Path | None]]:
+    """What stands in backquotes, a constant with the file that it stands behind."""
     file: Path | None = None
     for name, between in quoted(page):
         if FILE.fullmatch(name) or FOLDER.fullmatch(name):
             file = None if "SUBJECT" in name or "TYPE" in name else file_named(name)
-            if file is None and "SUBJECT" not in name and "TYPE" not in name:
-                missing.append(name)
+            yield name, None
         elif CONSTANT.fullmatch(name) and between in (" ", ", "):
-            if file is not None and file.is_file() and name not in constants_of(file):
-                missing.append(f"{name} in {file.relative_to(ROOT)}")
+            yield name, file
         else:
             file = None
-            if MODULE.fullmatch(name) and not is_module(name) and not is_function(name):
+            yield name, None
+
+
+def missing_names(page: Path) -> list[str]:
+    missing: list[str] = []
+    for name, file in with_files(page):
+        if file is not None:
+            if file.is_file() and name not in constants_of(file):
+                missing.append(f"{name} in {file.relative_to(ROOT)}")
+        elif FILE.fullmatch(name) or FOLDER.fullmatch(name):
+            if file_named(name) is None and "SUBJECT" not in name and "TYPE" not in name:
                 missing.append(name)
+        elif MODULE.fullmatch(name) and not is_module(name) and not is_function(name):
+            missing.append(name)
     return missing
 
 
@@ -104,6 +115,94 @@ def test_a_missing_file_or_constant_is_noticed(tmp_path: Path) -> None:
         "core/",
         "constraint_crdt.core.limits",
     ]
+
+
+LIMITS_PAGE = ROOT / "docs" / "reference" / "limits.md"
+A_LIMIT = re.compile(r"(?:LONGEST|MAX|MOST)(?:_[A-Z0-9]+)*")
+INTERNAL = {
+    "alerts/delivery.py LONGEST_PAUSE",  # between two attempts
+    "alerts/delivery.py MOST_NAMED",  # named in a message
+    "cli/constraints.py LONGEST_REQUEST",  # a longer wait takes several requests
+    "cli/files.py MOST_STRANGERS",  # named in a sentence
+    "cli/guard.py LONGEST_ASK",  # the same
+    "cli/guard.py LONGEST_POLL",  # a longer sleep is several
+    "cli/output.py LONGEST_WORD",  # wrapping in a table
+    "cli/trials.py MOST_PATHS",  # named in a sentence
+    "client/__init__.py LONGEST_PAUSE",  # between two attempts
+    "client/__init__.py MOST_IDLE",  # a pool
+    "expression/syntax.py MOST_BRACKETS",  # a text with more is read by the library
+    "expression/syntax.py MOST_COMPARISONS",  # the same
+    "expression/syntax.py MOST_VALUES",  # the same
+    "http/endpoint.py LONGEST_PAUSE",  # between two computed responses
+    "http/security.py MOST_LOGGED",  # addresses whose last line of the log is remembered
+    "insight/diagnosis.py MOST_UNTOLD",  # names compared for a hint
+    "operations/alerts.py MOST_REASONS",  # named in a report
+    "operations/constraints.py MOST_VIOLATED",  # named in a report
+    "operations/evidence.py MOST_TOLD",  # named in a report
+    "operations/nodes.py MOST_LINKS",  # named in a report
+    "operations/nodes.py MOST_NAMED",  # named in a line
+    "operations/nodes.py MOST_WORST",  # named in a report
+    "operations/operation.py MOST_COMPARED",  # names compared for a hint
+    "operations/rules.py MOST_NAMED",  # named in a report
+    "operations/variables.py MOST_CHANGED",  # named in a report
+    "protocol/peers.py LONGEST_REST",  # between two rounds
+    "protocol/peers.py LONGEST_REST_OF_MANY",  # the same
+    "protocol/peers.py LONGEST_TURN",  # of rounds
+    "protocol/peers.py LONGEST_WAY",  # a guess at the length of a burst
+    "protocol/peers.py MOST_DOUBLINGS",  # of a timeout, whose limit is on the page
+    "protocol/peers.py MOST_GROWTH_OF_BURST",  # from one burst to the next
+    "protocol/peers.py MOST_LENGTHENED",  # pauses between rounds
+    "protocol/sites.py MOST_AWAY",  # a share of rounds
+    "protocol/transfers.py MOST_UNITS",  # slices of a message, which are longer then
+    "runtime/backtest.py MOST_BESIDE",  # a cache
+    "runtime/exchange_loop.py LONGEST_BACKOFF",  # between two attempts
+    "runtime/maintenance.py LONGEST_AT_REST",  # between two rounds
+    "simulation/chaos.py MOST_COPIES",  # of the simulator alone, as all below in simulation/ and testing/
+    "simulation/chaos.py MOST_OFFSET_NS",
+    "simulation/chaos.py MOST_SITES",
+    "simulation/histories.py MAX_SKEW",
+    "simulation/histories.py MOST_REPLAYS",
+    "simulation/plan.py MOST_ROWS",
+    "simulation/plan.py MOST_TRIES",
+    "simulation/recorder.py LONGEST_FRAME",  # of a damaged recording
+    "sources/pushed.py LONGEST_PAUSE",  # between two attempts
+    "testing/laws.py LONGEST_ROW",
+    "testing/laws.py MOST_FORGED",
+    "transport/zenoh.py LONGEST_HANDOVER",  # between two sessions
+    "transport/zenoh.py MOST_TRIES",  # for a port at the start
+    "transport/zenoh_session.py MOST_FOREIGN",  # named in a line
+    "types/alerts.py MOST_SEEN",  # that a cell overrules
+    "types/decay.py MAX_SKEW",  # the default for programs; that of a node, `max_skew`, is on the page
+    "types/parameters.py MOST_BOUND",  # a cache
+    "types/variables.py MOST_EXPONENT",  # of the wire form of a number
+}
+"""Constants with the name of a limit that no user meets: they bound a sentence, a hint, a cache, a pause, a guess or a test."""
+
+
+def limits_named(page: Path) -> set[str]:
+    """The constants that a page names with their file, and the fields of `Limits`."""
+    named = {f"{file.relative_to(PACKAGE)} {name}" for name, file in with_files(page) if file is not None}
+    return named | {name for name, _ in quoted(page) if name.startswith("Limits.")}
+
+
+@pytest.mark.slow
+def test_the_page_of_limits_has_all_limits() -> None:
+    constants = {path: constants_of(path) for path in sources()}
+    there = {
+        f"{path.relative_to(PACKAGE)} {name}" for path, names in constants.items() for name in names if A_LIMIT.fullmatch(name)
+    }
+    there |= {f"crdt/limits.py {name}" for name, value in vars(limits).items() if name.isupper() and isinstance(value, int | float)}
+    there |= {f"Limits.{field}" for field in limits.Limits.__struct_fields__}
+    named = limits_named(LIMITS_PAGE)
+    assert there - named - INTERNAL == set(), "a limit is to be on docs/reference/limits.md, or in INTERNAL if no user meets it"
+    assert INTERNAL & named == set()
+    assert INTERNAL - there == set()
+
+
+def test_a_limit_that_a_page_names_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("`Limits.cells`; `crdt/limits.py` `ID_BYTES`, `CELL_BYTES`; `MAX_COUNT`")
+    assert limits_named(page) == {"Limits.cells", "crdt/limits.py ID_BYTES", "crdt/limits.py CELL_BYTES"}
 
 
 PACKAGES = {path.name for path in PACKAGE.iterdir() if path.is_dir()}

@@ -5,6 +5,7 @@ Quick tests reach each package: a package that no quick test imports would not b
 
 import ast
 import re
+import sys
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
@@ -95,6 +96,27 @@ class Case:
 
     def get_closest_marker(self, name: str) -> pytest.Mark | None:
         return self._mark if name == "long" else None
+
+
+@pytest.mark.parametrize(
+    ("event", "arguments", "program"),
+    [
+        ("subprocess.Popen", ("true", ["true"], None, None), "['true']"),
+        ("os.posix_spawn", ("/bin/true", ["true"], {}), "/bin/true"),
+        ("os.system", (b"true",), "b'true'"),
+        ("os.exec", ("/bin/true", ["true"], None), "/bin/true"),
+        ("os.fork", (), "os.fork"),
+        ("os.forkpty", (), "os.forkpty"),
+    ],
+)
+def test_a_quick_test_that_starts_a_process_fails(
+    event: str, arguments: tuple[object, ...], program: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(conftest, "_started", [])
+        sys.audit(event, *arguments)
+        with pytest.raises(pytest.fail.Exception, match=re.escape(f"it started {program}: mark it `processes`")):
+            conftest._require_no_process(request.node)
 
 
 @pytest.mark.parametrize(("budget", "left_out"), [("default", [True, False]), ("full", [False] * 2), ("nightly", [False] * 2)])

@@ -1,4 +1,4 @@
-"""Writes what is generated from the list of operations: the methods of the clients, and the page of reference.
+"""Writes what is generated from the list of operations: the methods of the clients, the page of reference, and the man page.
 
     python tools/generate_client.py
 

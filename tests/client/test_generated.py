@@ -2,18 +2,22 @@
 
 import importlib
 import inspect
+import pkgutil
 import re
 import shutil
 import subprocess
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
+import msgspec
 import pytest
 
+from constraint_crdt import operations
 from constraint_crdt.cli.arguments import commands_by_group, make_parser
 from constraint_crdt.client.methods import AsyncMethods, BlockingMethods
 from constraint_crdt.operations import OPERATIONS
-from constraint_crdt.operations.operation import AnyOperation
+from constraint_crdt.operations.operation import AnyOperation, Command, CompositeCommand, Heading, Operation
 
 ROOT = Path(__file__).parent.parent.parent
 AGAIN = "run `python tools/generate_client.py`"
@@ -66,3 +70,33 @@ def test_both_clients_have_the_same_method(operation: AnyOperation) -> None:
     blocking, waiting = (inspect.signature(getattr(kind, operation.name)) for kind in (BlockingMethods, AsyncMethods))
     assert blocking == waiting
     assert blocking.return_annotation == operation.response
+
+
+def declared_in(package: ModuleType) -> dict[str, str]:
+    """The module of each operation that a module of the package declares, by the name of the operation."""
+    modules = [importlib.import_module(f"{package.__name__}.{each.name}") for each in pkgutil.iter_modules(package.__path__)]
+    return {each.name: module.__name__ for module in modules for each in vars(module).values() if isinstance(each, Operation)}
+
+
+def test_each_operation_that_a_module_declares_is_served() -> None:
+    served = {operation.name for operation in OPERATIONS}
+    left_out = {name: module for name, module in declared_in(operations).items() if name not in served}
+    assert left_out == {}, "add the module to `_SUBJECTS` in operations/__init__.py: its operations are in no route and no client"
+
+
+@pytest.mark.parametrize("kind", [Command, CompositeCommand])
+def test_a_command_in_an_unknown_group_is_refused_where_it_is_declared(kind: type) -> None:
+    of_kind = (command for operation in OPERATIONS for command in operation.commands if isinstance(command, kind))
+    with pytest.raises(ValueError, match=r"^the command `[\w ]+` is in an unknown group 'stat': it is one of run, constraints, "):
+        msgspec.structs.replace(next(of_kind), group="stat")
+
+
+def test_an_operation_in_an_unknown_group_is_refused_where_it_is_declared() -> None:
+    [status] = [each for each in OPERATIONS if each.name == "status"]
+    with pytest.raises(ValueError, match=r"^the operation status is in an unknown group 'state': it is one of reading, writing, "):
+        msgspec.structs.replace(status, group="state")
+
+
+@pytest.mark.parametrize("heading", get_args(Heading))
+def test_each_heading_of_the_help_has_commands(heading: Heading) -> None:
+    assert commands_by_group()[heading]

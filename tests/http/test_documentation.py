@@ -37,6 +37,12 @@ async def test_every_reference_leads_somewhere(client: httpx.AsyncClient) -> Non
     assert {"Status", "ConstraintReport", "NewConstraint", "ProblemDetails", "Event", "Notice"} <= schemas.keys()
 
 
+async def test_every_struct_of_the_document_has_a_docstring(client: httpx.AsyncClient) -> None:
+    """Of responses, of bodies, and of what is in these."""
+    schemas = (await document(client))["components"]["schemas"]
+    assert [name for name, schema in schemas.items() if not schema.get("description")] == []
+
+
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 def test_what_is_said_of_an_operation_is_worth_reading(operation: AnyOperation) -> None:
     assert re.fullmatch(r"[A-Z].{8,}\.", operation.summary)

@@ -15,18 +15,21 @@ from constraint_crdt.http import endpoint as answer_cache
 from constraint_crdt.http import make_app
 from constraint_crdt.http.endpoint import AnswerCache, Endpoint
 from constraint_crdt.operations import OPERATIONS
-from constraint_crdt.operations.operation import Freshness
+from constraint_crdt.operations.operation import GET, Freshness
+from constraint_crdt.plato import ANSWER_CHARACTERS, PlatoSubmission
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.transport import MemoryNetwork
 from tests.http.conftest import BASE
 
 SETTLED = [
-    "/v1/tiles",
-    "/v1/counters",
-    "/v1/position",
-    "/v1/labels",
-    "/v1/identity",
+    operation.path
+    for operation in OPERATIONS
+    if operation.method == GET
+    and operation.freshness is Freshness.STATE
+    and not operation.path_fields
+    and not any(parameter.required for parameter in operation.parameters)
 ]
+"""The responses that are valid until the state moves, and so tell nothing that ages."""
 
 Act = Callable[[Node], Awaitable[object]]
 ACTS: dict[str, Act] = {
@@ -38,6 +41,8 @@ ACTS: dict[str, Act] = {
     "move": lambda node: node.update_position((1, 2)),
     "count": lambda node: node.counters.move("c", 1),
     "tile": lambda node: node.tiles.put("r", "t", "x"),
+    "answer": lambda node: node.plato.submit(PlatoSubmission(question="q", answer="x" * ANSWER_CHARACTERS, room="r")),
+    "parameter": lambda node: node.set_parameter("limit", 1.5),
     "nothing": lambda _: asyncio.sleep(0),
 }
 
@@ -57,13 +62,17 @@ async def computed(node: Node, path: str) -> bytes:
 @given(st.lists(st.sampled_from(sorted(ACTS)), max_size=8))
 @settings(max_examples=min(25, settings().max_examples), suppress_health_check=[HealthCheck.too_slow])
 def test_an_answer_that_is_said_to_be_right_is_what_would_be_answered(acts: list[str]) -> None:
+    """Time goes on with each act, so that a response with an age in it is noticed."""
+    clock = [1_000 * SECOND]
+
     async def run() -> None:
-        async with Node(name="forge", transport=MemoryNetwork().transport()) as node:
+        async with Node(name="forge", transport=MemoryNetwork().transport(), now=lambda: clock[0]) as node:
             transport = httpx.ASGITransport(app=make_app(node))
             async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
                 held: dict[str, httpx.Response] = {}
                 for act in acts:
                     await ACTS[act](node)
+                    clock[0] += 60 * SECOND
                     for path in SETTLED:
                         tags = {"if-none-match": held[path].headers["etag"]} if path in held else {}
                         answer = await client.get(path, headers=tags)
@@ -218,6 +227,10 @@ async def test_constraints_are_right_for_a_second_and_until_something_is_measure
     assert (await client.get("/v1/constraints", headers=tag)).status_code == 304
     clock[0] = 101.0
     assert (await client.get("/v1/constraints", headers=tag)).status_code == 200
+
+
+def test_the_responses_of_the_state_are_found() -> None:
+    assert {"/v1/tiles", "/v1/counters", "/v1/position", "/v1/labels", "/v1/identity", "/v1/parameters"} <= {*SETTLED}
 
 
 def test_what_waits_or_is_large_has_no_tag() -> None:

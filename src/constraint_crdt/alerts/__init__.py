@@ -160,11 +160,11 @@ class BudgetFigures(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The name of the budget."""
 
     @property
     def limit(self) -> int:
-        """Its limit."""
+        """The amount that may be held at once, or used up, in the whole fleet."""
 
     @property
     def held(self) -> int:

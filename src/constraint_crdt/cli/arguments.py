@@ -7,7 +7,7 @@ at once. The help lists the commands in six groups.
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, get_args
 
 import msgspec
@@ -17,7 +17,7 @@ from constraint_crdt.cli.output import sentence
 from constraint_crdt.model import close_to
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.constraints import LOOSEN
-from constraint_crdt.operations.operation import AnyCommand, AnyOperation, Command, Flag, parse_count
+from constraint_crdt.operations.operation import AnyCommand, AnyOperation, Command, Flag, Heading, parse_count
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -31,7 +31,7 @@ SHELLS = ("bash", "zsh", "fish")
 LEAST_DEMO_NODES = 2
 MOST_DEMO_NODES = 20
 LEAST_DEMO_SECONDS = 8.0
-GROUPS: Final = {
+GROUPS: Final[Mapping[Heading, tuple[str, ...]]] = {
     "run": ("node", "config", "source", "guard", "mcp", "token", "demo", "simulate", "plan", "replay", "completion"),
     "constraints": ("apply", "test", "backtest", "lint", "coverage"),
     "observe": ("watch", "events", "doctor"),
@@ -147,9 +147,9 @@ FILES: Final = frozenset({"FILE", "PATH", "FOLDER", "NODE|FILE"})
 _WITH_UNIT = re.compile(r"-\d[\d.]*[^\d.].*")
 
 
-def commands_by_group() -> dict[str, list[str]]:
+def commands_by_group() -> dict[Heading, list[str]]:
     """The names of all commands, by heading of the help."""
-    groups = {heading: list(names) for heading, names in GROUPS.items()}
+    groups: dict[Heading, list[str]] = {heading: list(GROUPS.get(heading, ())) for heading in get_args(Heading)}
     for operation in OPERATIONS:
         for command in operation.commands:
             name, group = command.name.partition(" ")[0], groups[command.group]

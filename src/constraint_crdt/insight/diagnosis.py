@@ -172,7 +172,7 @@ class ProbeHealth(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The name of the probe."""
 
     @property
     def trouble(self) -> str | None:

@@ -57,14 +57,14 @@ class Retiring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 LinkProtection = Literal["certificates", "mixed", "loopback", "none"]
+"""How the links of a node are protected: by certificates of the fleet; not yet, as nodes without a certificate are accepted; by
+being on one machine; not at all."""
 
 LinkState = Literal["direct", "side", "router", "none"]
 LINK_KINDS: Final[tuple[LinkState, ...]] = ("direct", "side", "router", "none")
 """How a node is linked to another. `side`: by a session of either for this link alone, since the usual link broke or never came.
 `router`: through a router. `none`: not at all; their news come through others.
 """
-"""How the links of a node are protected: by certificates of the fleet; not yet, as nodes without a certificate are accepted; by
-being on one machine; not at all."""
 
 
 class LinkReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,8 @@ How to declare an operation, in the module of its subject:
 3. `async def name(node: "Node", request: Request) -> Response`: the work. A `Reply` says more to HTTP: created, or a next page.
    For a status other than 422 raise `Problem`. A `ConstraintCrdtError` becomes 422 with its `field`.
 4. An `Operation` with these, as a constant of the module, and with a `Command` or `CompositeCommand` for the command line. Then
-   `python tools/generate_client.py` writes the clients' method and the page of reference.
+   `python tools/generate_client.py` writes the clients' method, the page of reference and the man page. A new module is added to
+   `_SUBJECTS` of the package.
 
 Rules: undeclared parameters are refused (422). `errors` has the statuses beside the implied ones: 404 for a name in a body, 409,
 503 for a reason other than a full disk. A response valid until a change of the state gets a `Freshness` and so an `ETag`; waiting
@@ -32,7 +33,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from http import HTTPStatus
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 import msgspec
 
@@ -88,6 +89,15 @@ class Flag:
         self.options: dict[str, Any] = options
 
 
+Heading = Literal["run", "constraints", "observe", "state", "fleet", "files"]
+"""Of the commands in the help, in order."""
+
+
+def _require_group(subject: str, group: str, known: Sequence[str]) -> None:
+    if group not in known:
+        raise ValueError(f"{subject} is in an unknown group {group!r}: it is one of {', '.join(known)}")
+
+
 class Command(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only=True, eq=False):
     """The command for an operation."""
 
@@ -96,7 +106,7 @@ class Command(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only=T
     help: str
     example: str
     """A use of it, without the name of the program."""
-    group: str
+    group: Heading
     """The heading in the help."""
     flags: Mapping[str, Flag | None] = {}
     """By field of the request, in the order of the help: where they differ from the field. None: not set by the command."""
@@ -107,6 +117,10 @@ class Command(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only=T
     show: Callable[[Response, Request, "Namespace"], View] | None = None
     """The view of the response, given the request and all flags. None: the command line has a function for the command."""
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for an unknown group."""
+        _require_group(f"the command `{self.name}`", self.group, get_args(Heading))
+
 
 class CompositeCommand(msgspec.Struct, Generic[Response], frozen=True, kw_only=True, eq=False):
     """A command whose flags choose among operations, or fill a request together."""
@@ -116,7 +130,7 @@ class CompositeCommand(msgspec.Struct, Generic[Response], frozen=True, kw_only=T
     help: str
     example: str
     """A use of it, without the name of the program."""
-    group: str
+    group: Heading
     """The heading in the help."""
     options: Mapping[str, Flag]
     """All flags, by name."""
@@ -124,6 +138,10 @@ class CompositeCommand(msgspec.Struct, Generic[Response], frozen=True, kw_only=T
     """Calls an operation. Raises `ConstraintCrdtError` for useless flags."""
     show: Callable[[Response, "Namespace"], View]
     """The view of the response, given all flags."""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for an unknown group."""
+        _require_group(f"the command `{self.name}`", self.group, get_args(Heading))
 
 
 AnyCommand: TypeAlias = "Command[Any, Any] | CompositeCommand[Any]"
@@ -499,6 +517,10 @@ class Answer(msgspec.Struct, frozen=True):
     about: str = "done"
 
 
+Group = Literal["reading", "writing", "PLATO"]
+"""Of operations in the document: reading, writing, or a contract."""
+
+
 class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only=True, eq=False):
     """An HTTP method at a path."""
 
@@ -514,8 +536,8 @@ class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only
     """None: the server answers from its own parts."""
     about: str = ""
     """The docstring of the clients' method, if different from the summary."""
-    group: str = ""
-    """reading, writing, or a contract. By default after the method."""
+    group: Literal["", Group] = ""
+    """By default after the method."""
     right: Right | None = None
     """By default READ for GET, else OPERATE."""
     own_node: bool = False
@@ -559,10 +581,11 @@ class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only
     """Further commands for the same operation."""
 
     def __post_init__(self) -> None:
-        """Fill in the defaults after the method."""
+        """Fill in the defaults after the method. Raises `ValueError` for an unknown group."""
         reads = self.method == GET
         msgspec.structs.force_setattr(self, "right", (Right.READ if reads else Right.OPERATE) if self.right is None else self.right)
         msgspec.structs.force_setattr(self, "group", self.group or ("reading" if reads else "writing"))
+        _require_group(f"the operation {self.name}", self.group, get_args(Group))
 
     @property
     def needs(self) -> Right:

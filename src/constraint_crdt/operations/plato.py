@@ -259,7 +259,7 @@ class AnswerTaken(msgspec.Struct, frozen=True, kw_only=True):
     status: Literal["accepted"] = "accepted"
     tile_id: str
     tile_hash: str
-    """The same."""
+    """The same text as `tile_id`, under the name that PLATO servers use."""
     room: str
     sequence: int
     """Microseconds since the epoch at its creation: increasing, with gaps."""
@@ -283,7 +283,7 @@ class AnswersOfRoom(msgspec.Struct, frozen=True, kw_only=True):
     status: Literal["ok"] = "ok"
     id: str
     room: str
-    """The same."""
+    """The same name as `id`, under which protocol v2 has it."""
     tile_count: int
     """The tiles of the room, with those that `since` and `limit` leave out."""
     created_at: str | None

@@ -850,13 +850,13 @@ class MetricsReport(msgspec.Struct, frozen=True, kw_only=True):
     violated_here: int
     """Active constraints violated on this node now."""
     unknown_here: int
+    """Active constraints unknown on this node now."""
     fleet_constraints: int
     """Constraints of scope fleet judged here."""
     fleet_judging_seconds: float
     """CPU seconds that their judgements took since the start."""
     shared_readings: int
     """Readings that this node shares."""
-    """Active constraints unknown on this node now."""
     expired: int
     """Expired constraints not removed yet."""
     tiles: int

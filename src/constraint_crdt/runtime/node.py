@@ -157,7 +157,6 @@ class Node:
         """The recent rates at which constraints held and were violated."""
         self.evidence = runtime.evidence
         """The evidence of the state of each peer."""
-        """Since when each constraint is violated on each node."""
         self.coverage = runtime.coverage
         """Which nodes have heard of a change."""
         self.explanations = runtime.explanations

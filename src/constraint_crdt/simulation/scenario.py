@@ -750,7 +750,7 @@ class GeometricExperiment:
     random_cost: float
     """Hops over which a change was carried, per node that it reached."""
     geometric_cost: float
-    """The same."""
+    """The same hops for peers by distance."""
 
     @property
     def speedup(self) -> float | None:

@@ -737,7 +737,7 @@ class SourceHealth(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The name of the source, as in the settings."""
 
     @property
     def trouble(self) -> str | None:

@@ -219,7 +219,7 @@ class TlsFiles(Protocol):
 
     @property
     def key(self) -> str:
-        """Its key."""
+        """The key of this certificate."""
 
 
 def tls_context(settings: TlsFiles) -> ssl.SSLContext:

@@ -384,7 +384,7 @@ class FleetTile(View):
         self._now = now
         self._index = TileIndex(self._rows) if index is None else index
         self.tags = TileSet(self._rows, self._index, self._key)
-        """Its tags."""
+        """The tags of the tile."""
         self.constraints = TileConstraints(self._rows, self._index, self._key)
         """The ids of the constraints of the tile."""
         self.metrics = TileCounts(self._rows, self._index, self._key)
