@@ -175,13 +175,14 @@ def check(course: Course) -> Outcome:
     slowest, turn = course.rate_back, 2 * (course.delay + 2 * course.jitter)
     content, nodes = max(outcome.content, 600), len(course.constraints)
     faults = max([0.0, *(at + lasts for at, lasts, *_ in course.breaks), *(at + 0.5 for at, *_ in course.restarts)])
+    doubled = 1 + course.twice  # what comes twice takes its part of the link, and a request that does, the part of its answer
     if not course.loss:
-        assert outcome.first <= faults + 2.5 * (content / slowest + 8 * turn + 5.0), outcome
-    assert outcome.after <= 3.0 * (content / slowest + 8 * turn + 5.0), outcome
+        assert outcome.first <= faults + 2.5 * doubled * (content / slowest + 8 * turn + 5.0), outcome
+    assert outcome.after <= 3.0 * doubled * (content / slowest + 8 * turn + 5.0), outcome
     again = 1 + len(course.restarts) + (course.loss > 0)  # a node without its store needs all again, from each of the others
     idle = 300 * nodes * outcome.seconds  # rounds
     assert outcome.carried <= 1.5 * nodes * (nodes - 1) * again * content + 3000 * len(course.breaks) + idle, outcome
-    assert outcome.most <= (12 if course.loss else 8 + len(course.breaks) + len(course.restarts)), outcome
+    assert outcome.most <= (12 if course.loss or course.twice else 8 + len(course.breaks) + len(course.restarts)), outcome
     return outcome
 
 
@@ -240,6 +241,8 @@ STALLED = Course((800, 0), rate=1200.0, delay=0.02, writes=steady(0.7, 1))
 @example(replace(STALLED, rate=8000.0, writes=steady(3.0, 1), signed=True))
 @example(Course((300, 600), rate=64_000.0, delay=0.5, jitter=0.05))
 @example(Course((600, 300), rate=1200.0, delay=0.0005))
+@example(Course((800, 0, 0, 0), rate=1200.0, twice=0.3, floors=True, writes=steady(1.5, 3), signed=True, seed=3))
+@example(Course((800, 0, 0, 0), rate=1200.0, twice=0.3, floors=True, writes=steady(1.5, 2), signed=True, seed=2))
 def test_no_transfer_stalls_and_none_is_sent_again_and_again(course: Course) -> None:
     check(course)
 
