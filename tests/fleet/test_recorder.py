@@ -84,10 +84,10 @@ def test_mistakes_give_one_sentence(tmp_path: Path) -> None:
     empty.write_bytes(b"")
     text.write_text("a text that is no recording")
     for arguments, code, sentence in [
-        ((str(tmp_path / "none"),), 1, "cannot read"),
+        ((str(tmp_path / "none"),), 2, "cannot read"),
         ((str(empty),), 1, "no recording"),
         ((str(text),), 1, "no recording"),
-        ((str(tmp_path),), 1, "cannot read"),
+        ((str(tmp_path),), 2, "cannot read"),
         (("a", "b", "c"), 2, "one recording, or two"),
     ]:
         found, out, err = replay(*arguments)
