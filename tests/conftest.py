@@ -46,7 +46,7 @@ FIXTURES = {"node_url": "processes", "browser": "browser"}
 """Fixtures, and the mark of the tests that use them."""
 QUICK_SECONDS = 0.25
 SLOW_SECONDS = 2.0
-"""In a quick run on a busy machine. On an idle one a test of more than 0.025 s, or with waits of more than 0.1 s, is `slow`."""
+"""In a quick run on a busy machine. On an idle one a test of more than 0.012 s, or with waits of more than 0.1 s, is `slow`."""
 QUICK_CASES = 1
 _PROPERTY = "quick test took too long"
 _MARKED_AS_A_WHOLE = re.compile(rf"^pytestmark = \[?pytest\.mark\.({'|'.join(NOT_QUICK)})\b", re.MULTILINE)

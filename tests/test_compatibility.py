@@ -219,6 +219,7 @@ async def test_a_node_runs_on_a_store_of_0_1_0_and_tells_its_verdicts(tmp_path: 
         await eventually(lambda: other.gossip.state.metrics.total.violated > before.violated)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("when", "reason"),
     [

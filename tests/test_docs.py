@@ -92,6 +92,7 @@ def test_the_command_lines_of_the_pages_can_be_used(monkeypatch: pytest.MonkeyPa
     assert count > 100
 
 
+@pytest.mark.slow
 def test_the_programs_that_the_pages_run_are_there() -> None:
     named = {(page.name, name) for page in LINKED if page.name != "CHANGELOG.md" for name in FILE.findall(page.read_text())}
     assert len(named) > 10

@@ -77,6 +77,7 @@ def test_every_public_name_has_a_docstring(place: str) -> None:
     assert missing == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_a_docstring_names_the_errors_that_are_raised(place: str) -> None:
     module = import_module(place)

@@ -148,6 +148,7 @@ class Item:
         return getattr(pytest.mark, name).mark if name == self.mark else None
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from(["one_worker", "processes", "slow", "quick"]), st.integers(0, 2))), st.integers(2, 5))
 def test_no_test_is_lost_and_those_of_a_module_stay_together(drawn: list[tuple[str, int]], workers: int) -> None:
     items = [Item(mark, 0 if mark == "one_worker" else module) for mark, module in drawn]

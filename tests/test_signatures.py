@@ -54,6 +54,7 @@ def test_a_writer_is_always_called_node() -> None:
     assert {name for name, parameter in found.items() if parameter.name != "node"} == set()
 
 
+@pytest.mark.slow
 def test_a_state_and_a_simulation_record() -> None:
     state = ConstraintState()
     state.record("a", 2, 1, constraint="cool")

@@ -250,6 +250,7 @@ async def test_what_is_queued_at_the_stop_was_not_told(tmp_path: Path, monkeypat
     assert [(url, message["subject"], message["state"]) for url, message in hooks.sent] == [("http://a/", "sent", "resolved")]
 
 
+@pytest.mark.slow
 def test_a_value_that_turns_every_three_seconds_is_two_messages() -> None:
     """The defect: 20 messages in a minute."""
     hooks = Recorded()
@@ -429,6 +430,7 @@ def following(node: Node) -> tuple[asyncio.Queue[Event], asyncio.Task[None]]:
     return queue, asyncio.create_task(follow())
 
 
+@pytest.mark.slow
 async def test_a_rate_that_is_too_high_fires_and_resolves(network: MemoryNetwork) -> None:
     hot = AlertRule(name="hot", kind="rate", constraint="th*", above_share=0.5, keep_firing_for=0.0)
     async with ruled(network, hot) as node:
@@ -490,6 +492,7 @@ async def test_an_alert_survives_a_restart_of_its_node(tmp_path: Path, network: 
 # --- kinds ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("about", "field"),
     [("constraint", {"constraint": "s"}), ("node", {"node": "s"}), ("fleet", {})],

@@ -63,6 +63,7 @@ def test_the_function_of_a_command_is_there(run: str) -> None:
     assert callable(getattr(importlib.import_module(module), function))
 
 
+@pytest.mark.slow
 def test_the_example_of_each_command_is_one_that_is_taken() -> None:
     """A shell would run what is behind `>`."""
     told = {parser.prog: parser.epilog for parser in parsers(PARSER)}
@@ -148,6 +149,7 @@ def test_a_table_breaks_no_word_on_a_narrow_terminal(
     assert {"satisfied", "speed_mps", "distance_m", "violated", "39"} <= words
 
 
+@pytest.mark.slow
 def test_rows_stand_below_each_other_where_no_table_fits(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

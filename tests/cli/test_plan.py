@@ -73,6 +73,7 @@ def test_a_plan_is_told(capsys: Capture) -> None:
     assert "constraint-crdt node --role peer" in out
 
 
+@pytest.mark.slow
 def test_a_plan_as_json_and_picture(tmp_path: Path, capsys: Capture) -> None:
     picture = tmp_path / "plan.svg"
     flags = ["--nodes", "12", "--routers", "3", "--constraints", "5", "--link", "1Mbit/20ms", "--gossip-every", "2s"]

@@ -106,6 +106,7 @@ def test_the_node_of_the_environment_is_checked_like_the_flag(
     assert "CONSTRAINT_CRDT_NODE" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"constraint-crdt {__version__} ({CORE} core)\n"

@@ -140,12 +140,14 @@ async def test_every_operation_answers_with_its_report(both: Both) -> None:
     assert (await both.asynchronous.restore_tile("hall/1", "map")).tags == ["x", "y"]
 
 
+@pytest.mark.slow
 async def test_connections_are_kept(both: Both) -> None:
     for _ in range(3):
         await both.ask("status")
     assert len(both.blocking._idle) == len(both.asynchronous._idle) == 1
 
 
+@pytest.mark.slow
 async def test_a_connection_that_the_node_closed_is_replaced(node: Node, api: ApiServer, both: Both) -> None:
     await both.ask("status")
     server = api._server
@@ -177,6 +179,7 @@ async def test_problems_are_errors_of_one_family(both: Both) -> None:
     assert large.status == 413  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 async def test_tokens_are_sent_and_never_shown(node: Node) -> None:
     secret = "s" * 20
     async with ApiServer(node, "127.0.0.1", 0, tokens=Tokens([(Right.READ, secret)])) as api:

@@ -141,6 +141,7 @@ TILE = 14
 """A kind whose key has two parts."""
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(st.characters(exclude_characters=SEPARATOR, codec="utf-8"), max_size=5), min_size=1, max_size=4), st.text())
 def test_the_parts_of_a_key_come_back(parts: list[str], last: str) -> None:
     assert split_key(make_key(*parts, last), len(parts) + 1) == [*parts, last], "also where the last one has the separator in it"

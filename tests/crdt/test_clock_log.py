@@ -1,5 +1,6 @@
 """The log of a clock's changes against a plain list of them."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +11,7 @@ REPLICAS = [Replica(name, 1) for name in "abcd"]
 START = ClockMark.of({}, Digest())
 
 
+@pytest.mark.slow
 @given(st.lists(st.one_of(st.none(), st.sampled_from(REPLICAS)), max_size=60))
 def test_it_knows_what_changed_since_each_mark(steps: list[Replica | None]) -> None:
     """A step is a change of a replica's entry, or None to take a mark."""
@@ -30,6 +32,7 @@ def test_it_knows_what_changed_since_each_mark(steps: list[Replica | None]) -> N
         assert log.since(mark) is None, "a clock that was never noted as a mark"
 
 
+@pytest.mark.slow
 def test_it_is_bounded_and_says_what_it_no_longer_knows() -> None:
     log, mark = ClockLog(), START
     log.note_mark(mark)

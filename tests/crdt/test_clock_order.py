@@ -1,5 +1,6 @@
 """How clocks stand to each other, as laws: a partial order, of which `merge` is the least upper bound."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ def at_most(one: VectorClock, other: VectorClock) -> bool:
     return all(one[replica] <= other[replica] for replica in {*one, *other})
 
 
+@pytest.mark.slow
 @given(clocks, clocks)
 def test_comparing_is_the_order_of_the_entries(one: VectorClock, other: VectorClock) -> None:
     below, above = at_most(one, other), at_most(other, one)

@@ -112,6 +112,7 @@ def test_tables_do_the_same(steps: Sequence[tuple[str, list[Pair]]]) -> None:
             assert (key in tables[0]) == (key in tables[1])
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4)), max_size=30), st.integers(0, 3))
 def test_gaps_are_the_same_and_bind_what_they_were_made_of(steps: list[tuple[int, int]], behind: int) -> None:
     seqs, seq = [], 0
@@ -136,6 +137,7 @@ def test_gaps_are_the_same_and_bind_what_they_were_made_of(steps: list[tuple[int
 clocks = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from([1, 2, 300, 2**63 - 1]))
 
 
+@pytest.mark.slow
 @given(clocks, clocks, st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from([0, 1, 299, 2**63 - 1]))))
 def test_clocks_are_compared_alike(mine: dict[str, int], theirs: dict[str, int], entries: list[tuple[str, int]]) -> None:
     ahead = [core.ahead(mine, theirs) for core in cores()]
@@ -170,6 +172,7 @@ def test_hashes_of_bytes_are_the_same(data: bytes, size: int, person: bytes, key
     assert _cells.blake(data, 16, b"") == pure_cells.blake(data, 16, b"")
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(1, 20), st.integers(1, 70), st.booleans()), max_size=12),
     st.sampled_from([1, 2, 16, 17]),
@@ -194,6 +197,7 @@ def test_the_hashes_of_a_row_are_the_same(stretches: list[tuple[int, int, bool]]
 _HASHES = st.dictionaries(st.integers(0, 40), st.binary(min_size=4, max_size=4), max_size=20)
 
 
+@pytest.mark.slow
 @given(
     _HASHES,
     st.dictionaries(st.integers(0, 45), st.none() | st.binary(min_size=4, max_size=4), max_size=6),
@@ -219,6 +223,7 @@ def _row(core: ModuleType, kinds: dict[int, int]) -> list[Any]:
     return cells
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(st.integers(1, 90), st.sampled_from([1, 3, 28]), max_size=40),
     st.integers(0, 90),
@@ -250,6 +255,7 @@ def test_the_path_of_a_change_is_the_same_and_leads_to_the_tree_of_the_row_after
     assert levels == [lowest, cores()[0].hash_level(lowest, fan, 16, b"level 1")]
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(st.integers(1, 90), st.just(1), max_size=40),
     st.integers(0, 91),
@@ -353,6 +359,7 @@ def test_digests_and_their_sums_are_the_same(key: bytes, prefix: int, parts: lis
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from([A, B]), st.integers(1, 2**63 - 1), st.sampled_from([0, 1, 300])), max_size=12))
 def test_bytes_and_the_spans_of_rows_are_the_same(parts: list[tuple[Replica, int, int]]) -> None:
     found = []
@@ -363,6 +370,7 @@ def test_bytes_and_the_spans_of_rows_are_the_same(parts: list[tuple[Replica, int
     assert found[0][0] == sum(4 + size for _, _, size in parts)
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.binary(max_size=12) | st.sampled_from([make_cell(3, "", 7).data, make_cell(3, "k", [1, 2**63 - 1]).data]), max_size=6
@@ -378,6 +386,7 @@ def test_damaged_cells_read_the_same(damaged: list[bytes]) -> None:
     assert [cell.data for cell in _cells.ending(made[0])] == [cell.data for cell in pure_cells.ending(made[1])]
 
 
+@pytest.mark.slow
 @given(
     st.one_of(
         st.binary(max_size=2_000),

@@ -245,6 +245,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(steps)
 def test_the_reading_is_the_highest_of_what_counts(history: list[tuple[str, int, int, int]]) -> None:
     """Against the rule itself, computed anew from all that was ever heard."""
@@ -391,6 +392,7 @@ def test_the_doubt_ends_when_most_agree_again() -> None:
     assert (machine.clock.now(), machine.doubt()) == (machine.wall(), None)
 
 
+@pytest.mark.slow
 @given(st.integers(2, 8), st.data())
 def test_a_third_of_the_clocks_wrong_or_lying_does_not_move_the_reading_out_of_the_range_of_the_others(
     peers: int, data: st.DataObject
@@ -426,6 +428,7 @@ movements = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(movements)
 def test_steps_and_doubt_against_the_rule_computed_anew(history: list[tuple[str, int, int, int]]) -> None:
     machine = Machine()

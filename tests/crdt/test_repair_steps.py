@@ -61,6 +61,7 @@ def test_a_bucket_differs_if_any_byte_of_its_sum_does(changed: set[int]) -> None
     assert differing(mine, theirs) == sum(1 << number for number in {at // SUM_BYTES for at in changed})
 
 
+@pytest.mark.slow
 @given(st.sets(st.integers(0, BUCKETS - 1)), st.integers(0, 500))
 def test_cells_are_sent_bucket_by_bucket_within_a_size(asked: set[int], max_bytes: int) -> None:
     """The first bucket in any case, and each after it while all of them together are no larger."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -106,6 +107,7 @@ STEPS: list[Step] = [add, count, remove, merge, merge, take_a_sync, ask, collect
 histories = st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, NODES - 1), st.integers(0, NODES - 1)), max_size=25)
 
 
+@pytest.mark.slow
 @given(histories)
 @example([(add, 0, 0), (ask, 0, 0), (merge, 1, 0), (add, 0, 1), (count, 0, 0), (count, 0, 0)])
 @example([(add, 0, 0), (merge, 1, 0), (merge, 2, 1), (remove, 1, 0), (collect, 1, 0), (lose_a_cell, 2, 0)])

@@ -70,6 +70,7 @@ def test_every_file_that_is_named_is_there_and_every_module_is_loaded_at_once() 
         assert set(re.findall(r'from "\./([^"]+)"', source(name))) <= set(SCRIPTS)
 
 
+@pytest.mark.slow
 def test_every_export_is_used_and_every_import_is_exported() -> None:
     exported = {
         (name, each)

@@ -107,18 +107,21 @@ def expressions(found: object) -> Iterator[str]:
             yield from expressions(each)
 
 
+@pytest.mark.slow
 async def test_each_metric_of_the_alert_rules_is_exported(exported: set[str]) -> None:
     used = {name for line in RULES.read_text().splitlines() if "expr:" in line for name in METRIC.findall(line)}
     assert len(used) >= 12
     assert used <= exported
 
 
+@pytest.mark.slow
 async def test_each_metric_of_the_dashboard_is_exported(exported: set[str]) -> None:
     used = {name for query in expressions(json.loads(DASHBOARD.read_text())) for name in METRIC.findall(query)}
     assert len(used) >= 40
     assert used <= exported
 
 
+@pytest.mark.slow
 async def test_the_page_on_metrics_names_each_and_no_other(exported: set[str]) -> None:
     page = (DEPLOY.parent / "docs" / "reference" / "metrics.md").read_text()
     told = {name for line in page.splitlines() if line.startswith("| `") for name in re.findall(r"`(constraint_crdt_\w+)", line)}

@@ -220,6 +220,7 @@ requirements = st.one_of(
 selectors = st.builds(make_selector, labels.map(dict.items), st.lists(requirements, max_size=3))
 
 
+@pytest.mark.slow
 @given(selectors, selectors)
 def test_selectors_are_compared_as_sets_of_nodes(old: Selector, new: Selector) -> None:
     choices = [None, "a", "b", "c", "d"]
@@ -283,6 +284,7 @@ def test_a_measured_name_is_taken_for_the_right_one() -> None:
     assert found.text == "nothing else reads or measures batery_percent: is it battery_percent?"
 
 
+@pytest.mark.slow
 def test_pairs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(analysis, "MOST_PAIRS", 2)
     found = lint(rules(**{f"c{number}": f"x < {number}.0 || y < {-number}.0" for number in range(4)}))
@@ -315,6 +317,7 @@ def test_two_names_that_differ_by_a_slip_of_the_keys_are_told(one: str, other: s
     assert not slips or set(found[0].ids) == {"a", "b"}
 
 
+@pytest.mark.slow
 def test_parameters_and_instances_have_their_names_looked_at() -> None:
     found = lint(rules(a="v <= param.sped_limit", b="v >= param.low"), parameters=["speed_limit"])
     assert [(each.ids, each.text) for each in found] == [(("a",), "the parameter sped_limit is not set: is it param.speed_limit?")]

@@ -463,6 +463,7 @@ def plain(values: Mapping[str, tuple[int, float]], now: int) -> Verdict:
     return Verdict.SATISFIED if len(found) == 2 else Verdict.UNKNOWN
 
 
+@pytest.mark.slow
 @given(STEPS)
 @settings(deadline=None)
 def test_counts_and_times_are_those_of_a_plain_model(steps: list[tuple[str, float | int | None]]) -> None:

@@ -450,6 +450,7 @@ def test_each_look_gives_the_state_of_the_whole_trace(looks: list[Look], how: Ti
             assert spell.since == since
 
 
+@pytest.mark.slow
 @given(TRACES, RULES)
 def test_the_three_times_are_the_elapsed_time(looks: list[Look], how: TimeRules) -> None:
     spell = looked(looks, how, Spell.new(0))
@@ -462,6 +463,7 @@ def test_the_three_times_are_the_elapsed_time(looks: list[Look], how: TimeRules)
     assert spell.take() == (0, 0, 0)
 
 
+@pytest.mark.slow
 @given(TRACES)
 def test_without_for_and_clear_after_the_states_are_the_verdicts(looks: list[Look]) -> None:
     """But for unknown, which does not end a violation."""
@@ -472,6 +474,7 @@ def test_without_for_and_clear_after_the_states_are_the_verdicts(looks: list[Loo
         assert spell.look(look.outcome, look.at, TimeRules()) is (VerdictState.VIOLATED if violated else plain)
 
 
+@pytest.mark.slow
 @given(TRACES, TRACES, RULES, st.integers(0, 100), st.integers(0, 10**6))
 def test_a_restart_is_an_unknown_interval(before: list[Look], after: list[Look], how: TimeRules, away: int, clock: int) -> None:
     """Whatever the new monotonic clock reads. `holds` begins anew, `unknown` at the start of the node."""

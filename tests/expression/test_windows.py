@@ -129,6 +129,7 @@ def same(found: float | str, expected: float | None) -> bool:
     return math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-6)
 
 
+@pytest.mark.slow
 @given(all_series(), st.integers(1, 120 * SECOND), st.integers(0, LATENESS), st.floats(0, 1), st.sampled_from(OVER))
 def test_a_function_gives_what_its_definition_says(
     series: list[tuple[int, float]], span: int, late: int, fraction: float, function: str
@@ -138,6 +139,7 @@ def test_a_function_gives_what_its_definition_says(
     assert same(result(function, samples, now, span, fraction), model(function, series, now, span, fraction))
 
 
+@pytest.mark.slow
 @given(all_series(), st.integers(1, 120 * SECOND), st.integers(1, 8), st.sampled_from(OVER))
 def test_a_full_ring_gives_a_right_number_or_none(series: list[tuple[int, float]], span: int, most: int, function: str) -> None:
     samples, now = kept(series, span, Samples(most)), series[-1][0]
@@ -153,6 +155,7 @@ def test_a_full_ring_gives_a_right_number_or_none(series: list[tuple[int, float]
         assert isinstance(found, str)
 
 
+@pytest.mark.slow
 @given(all_series(), st.integers(0, LATENESS))
 def test_age_and_last_read_the_last_sample_however_old(series: list[tuple[int, float]], later: int) -> None:
     samples, now = kept(series, 0), series[-1][0] + later * 1000
@@ -251,6 +254,7 @@ def test_a_variable_that_is_asked_for_later_begins_with_its_latest_sample() -> N
         measured.windows(69 * SECOND).over("avg_over", "x", 60 * SECOND)
 
 
+@pytest.mark.slow
 def test_samples_that_no_window_reaches_are_dropped_but_for_one() -> None:
     """The last before the newest stays, so that an instant a little earlier has a sample."""
     samples = kept(every(1, *range(5000)), 10 * SECOND)
@@ -306,6 +310,7 @@ def test_the_bound_of_all_samples_is_shared_by_the_variables() -> None:
     assert result("max_over", samples, 299 * SECOND, 41 * SECOND) == "x has more than 40 samples in 41s: too few are kept"
 
 
+@pytest.mark.slow
 def test_a_window_is_whole_again_once_the_samples_that_were_too_many_left_it() -> None:
     burst: Series = [(index, 1) for index in range(MAX_SAMPLES + 5)]
     samples = kept([(-60 * SECOND, 0), *burst], 10 * SECOND)

@@ -8,6 +8,7 @@ from constraint_crdt.runtime.node import Node
 from .test_problems import problem
 
 
+@pytest.mark.slow
 async def test_the_top_of_violations_stands_beside_the_exact_counts(client: httpx.AsyncClient, node: Node) -> None:
     assert (await client.get("/v1/top")).json()["items"] == []
     await node.add_constraint("hot")

@@ -105,6 +105,7 @@ async def test_without_tokens_the_client_is_local(client: httpx.AsyncClient, nod
     assert found(node) == [("local", "add", "x", 1)]
 
 
+@pytest.mark.slow
 async def test_a_program_is_the_user_of_its_process_or_what_it_says(node: Node) -> None:
     await node.add_constraint("x")
     with acting_as("planner"):
@@ -130,6 +131,7 @@ async def test_a_process_without_a_user_is_python(node: Node, monkeypatch: pytes
     assert found(node) == [("python", "add", "x", 1)]
 
 
+@pytest.mark.slow
 async def test_all_nodes_have_the_audit_of_all_and_tell_who_did_it() -> None:
     async with fleet("forge", "anvil", "lathe") as (forge, anvil, lathe):
         with acting_as("alice"):
@@ -146,6 +148,7 @@ async def test_all_nodes_have_the_audit_of_all_and_tell_who_did_it() -> None:
         assert told == [("bob", "anvil")]
 
 
+@pytest.mark.slow
 async def test_a_retirement_and_an_import_are_noted() -> None:
     async with fleet("forge", "anvil") as (forge, anvil):
         await anvil.add_constraint("x")
@@ -172,6 +175,7 @@ def certified(folder: Path, role: str) -> Node:
     return Node(settings=settings, transport=MemoryNetwork().transport(), actor="alice")
 
 
+@pytest.mark.slow
 async def test_in_signed_rows_the_entry_covers_the_change_too(tmp_path: Path) -> None:
     async with certified(tmp_path, "operator") as node:
         await node.add_constraint("x")
@@ -185,6 +189,7 @@ async def test_in_signed_rows_the_entry_covers_the_change_too(tmp_path: Path) ->
         assert told == [(EventKind.ADDED, "alice"), (EventKind.CHANGED, "alice"), (EventKind.REMOVED, "alice")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("role", "says"),
     [

@@ -62,6 +62,7 @@ async def test_changes_are_applied_in_order(client: httpx.AsyncClient, node: Nod
     assert node.gossip.state.metrics.constraint("gone") == (2, 1)
 
 
+@pytest.mark.slow
 async def test_a_batch_waits_for_the_disk_once_and_counts_in_one_cell(
     client: httpx.AsyncClient, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +145,7 @@ async def test_a_batch_has_ten_thousand_changes_at_most(client: httpx.AsyncClien
     await post(client)  # an empty one is fine
 
 
+@pytest.mark.slow
 async def test_only_a_batch_may_be_large(client: httpx.AsyncClient) -> None:
     headers = {"content-type": "application/json"}
     answer = await client.post("/v1/batch", content=b" " * (MAX_BATCH_BYTES + 1), headers=headers)
@@ -208,6 +210,7 @@ def content(rows: Rows) -> list[tuple[object, ...]]:
     return sorted((cell.replica, cell.kind, str(cell.key), cell.data) for cell in rows.live_cells())
 
 
+@pytest.mark.slow
 @given(changes=st.lists(CHANGES, max_size=12), cells=st.sampled_from([9, 10_000_000]))
 def test_a_batch_does_what_its_changes_do_one_by_one_or_nothing(changes: list[BatchChange], cells: int) -> None:
     batched, single = fresh(Limits(cells=cells)), fresh(Limits())

@@ -107,6 +107,7 @@ def components(documented: tuple[dict[str, Any], bytes]) -> bytes:
     return documented[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "inside", "outside"), INSIDE_AND_OUTSIDE)
 async def test_the_api_draws_a_bound_where_the_document_does(
     client: httpx.AsyncClient, node: Node, components: bytes, name: str, inside: object, outside: object
@@ -175,6 +176,7 @@ def said_of(schema: dict[str, Any]) -> Mapping[str, Any]:
     return found
 
 
+@pytest.mark.slow
 async def test_the_document_is_a_right_schema_without_what_older_tools_take_for_something_else(document: dict[str, Any]) -> None:
     for schema in document["components"]["schemas"].values():
         jsonschema_rs.meta.validate({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})

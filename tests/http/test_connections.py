@@ -214,6 +214,7 @@ async def test_a_body_that_dribbles_is_given_up(monkeypatch: pytest.MonkeyPatch)
     assert raised.value.status == 408
 
 
+@pytest.mark.slow
 async def test_who_does_not_read_is_cut_off(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "WRITE_SECONDS", 0.05)
     with socket.socket() as client:

@@ -94,6 +94,7 @@ async def test_an_unknown_field_is_answered_with_the_names_of_the_api(client: ht
     assert "for, clear_after, clear_when, if_unknown, max_age" in detail
 
 
+@pytest.mark.slow
 async def test_a_batch_takes_the_fields_and_names_the_wrong_one(client: httpx.AsyncClient) -> None:
     answer = await client.post("/v1/batch", json={"changes": [{"add": BODY}]})
     assert answer.status_code == 200
@@ -107,6 +108,7 @@ async def test_a_batch_takes_the_fields_and_names_the_wrong_one(client: httpx.As
         assert answer.json()["field"] == f"changes[0].add.{field}"
 
 
+@pytest.mark.slow
 async def test_a_definition_of_a_later_version_is_shown_as_such(client: httpx.AsyncClient, node: Node) -> None:
     later = Definition("x < 1.0", meaning=MEANING + 1, unknown_fields=b"\xc0")
     node.gossip.write(lambda me: node.gossip.state.constraints.put("later", later, node=me))
@@ -117,6 +119,7 @@ async def test_a_definition_of_a_later_version_is_shown_as_such(client: httpx.As
         assert shown(report) == PLAIN
 
 
+@pytest.mark.slow
 async def test_the_openapi_document_has_the_fields_and_their_bounds(client: httpx.AsyncClient) -> None:
     schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
     for name in ("NewConstraint", "AddConstraint"):

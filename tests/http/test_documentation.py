@@ -15,6 +15,7 @@ async def document(client: httpx.AsyncClient) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 async def test_the_document_has_every_operation_with_its_problems(client: httpx.AsyncClient) -> None:
     found = await document(client)
     assert found["openapi"].startswith("3.1")
@@ -29,6 +30,7 @@ async def test_the_document_has_every_operation_with_its_problems(client: httpx.
     assert "security" not in by_name["alive"]
 
 
+@pytest.mark.slow
 async def test_every_reference_leads_somewhere(client: httpx.AsyncClient) -> None:
     answer = await client.get("/openapi.json")
     schemas = answer.json()["components"]["schemas"]

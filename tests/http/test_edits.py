@@ -51,6 +51,7 @@ async def test_an_edit_changes_what_it_says_and_keeps_the_rest(client: httpx.Asy
     assert (after["severity"], after["mode"]) == ("critical", "warn")
 
 
+@pytest.mark.slow
 async def test_an_edit_that_cannot_be_is_refused_and_nothing_changes(client: httpx.AsyncClient) -> None:
     assert (await client.patch("/v1/constraints/x", json={"when": "x < 1.0"})).status_code == 404
     await client.post("/v1/constraints", json={"id": "x", **WHOLE})
@@ -62,6 +63,7 @@ async def test_an_edit_that_cannot_be_is_refused_and_nothing_changes(client: htt
     assert (await constraint(client))["definitions"] == before["definitions"]
 
 
+@pytest.mark.slow
 async def test_a_new_constraint_is_refused_where_there_is_one(client: httpx.AsyncClient, node: Node) -> None:
     assert (await client.post("/v1/constraints", json={"id": "x", "new": True})).status_code == 201
     answer = await client.post("/v1/constraints", json={"id": "x", "about": "other", "new": True})
@@ -86,6 +88,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+@pytest.mark.slow
 @given(st.lists(st.fixed_dictionaries({}, optional=FIELDS), max_size=5))
 def test_edits_one_after_another_give_the_definition_of_the_last_words(edits: list[DefinitionFields]) -> None:
     said: dict[str, Any] = {"when": "x < 9.0", "severity": "info", "about": None}

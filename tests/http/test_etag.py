@@ -85,6 +85,7 @@ def test_an_answer_that_is_said_to_be_right_is_what_would_be_answered(acts: list
     asyncio.run(run())
 
 
+@pytest.mark.slow
 async def test_nothing_moved_nothing_sent(client: httpx.AsyncClient, node: Node) -> None:
     await node.add_constraint("hot")
     for path in SETTLED:
@@ -148,6 +149,7 @@ async def test_what_ages_is_right_for_a_second(client: httpx.AsyncClient, node: 
     assert again.json()["uptime"] > first.json()["uptime"]
 
 
+@pytest.mark.slow
 async def test_another_start_of_the_node_has_other_tags(node: Node) -> None:
     tags = set()
     for _ in range(2):
@@ -156,6 +158,7 @@ async def test_another_start_of_the_node_has_other_tags(node: Node) -> None:
     assert len(tags) == 2
 
 
+@pytest.mark.slow
 async def test_what_is_kept_is_bounded(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answer_cache, "MOST_BYTES", 5000)
     monkeypatch.setattr(answer_cache, "MOST_ANSWERS", 5)
@@ -175,6 +178,7 @@ async def test_what_is_kept_is_bounded(node: Node, monkeypatch: pytest.MonkeyPat
     assert await cache.answer(Endpoint(operation), request("/v1/constraints?limit=20")) is answer, "it was kept"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pause_ends_at", [0, 1, 15, 29, 30])
 async def test_what_takes_long_is_computed_once_for_all_who_ask_and_is_never_old(
     client: httpx.AsyncClient, node: Node, monkeypatch: pytest.MonkeyPatch, pause_ends_at: int

@@ -97,6 +97,7 @@ async def test_a_stream_is_of_the_kinds_that_were_asked_for_before_and_after(nod
     assert (refused.status_code, "there is no kind of event 'nonsense'" in refused.text) == (422, True)
 
 
+@pytest.mark.slow
 async def test_events_come_in_order_each_with_its_id(node: Node, api: ApiServer) -> None:
     stream = await Stream.open(api)
     await node.add_constraint("cool", when="temp_c < 85.0")
@@ -110,6 +111,7 @@ async def test_events_come_in_order_each_with_its_id(node: Node, api: ApiServer)
     stream.close()
 
 
+@pytest.mark.slow
 async def test_who_comes_back_goes_on_where_it_was(node: Node, api: ApiServer) -> None:
     for number in range(5):
         await node.add_constraint(f"c{number}")
@@ -123,6 +125,7 @@ async def test_who_comes_back_goes_on_where_it_was(node: Node, api: ApiServer) -
         stream.close()
 
 
+@pytest.mark.slow
 async def test_a_gap_is_told(node: Node, api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     log = node.event_stream.log
     monkeypatch.setattr(log, "_most", 3)
@@ -244,6 +247,7 @@ async def test_a_slow_reader_is_dropped_with_a_notice_and_not_waited_for(
     good.close()
 
 
+@pytest.mark.slow
 async def test_a_reader_that_is_too_far_behind_but_reads_hears_why(node: Node, api: ApiServer) -> None:
     stream = await Stream.open(api)
     await stream.notice()

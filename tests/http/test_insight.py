@@ -64,6 +64,7 @@ async def test_too_many_that_wait_are_told_to_come_back(
     await asyncio.gather(waiting, return_exceptions=True)
 
 
+@pytest.mark.slow
 async def test_the_other_answers_have_their_shapes(node: Node, client: httpx.AsyncClient) -> None:
     await node.add_constraint("x", when="v < 1.0")
     await node.check({"v": 2})

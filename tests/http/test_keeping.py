@@ -36,6 +36,7 @@ async def asking(kept: Node) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+@pytest.mark.slow
 async def test_storage_and_identity_are_the_nodes(asking: httpx.AsyncClient, kept: Node, tmp_path: Path) -> None:
     await kept.add_constraint("c1")
     await kept.remove_constraint("c1")
@@ -78,6 +79,7 @@ async def test_a_disk_that_takes_nothing_refuses_every_write_and_no_reading(
     assert (await asking.post("/v1/constraints", json={"id": "after"})).status_code == 201
 
 
+@pytest.mark.slow
 async def test_a_node_is_retired_and_what_stands_against_it_is_told() -> None:
     network = MemoryNetwork()
     async with Node(name="forge", settings=QUICK, transport=network.transport()) as forge:

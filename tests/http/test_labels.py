@@ -27,6 +27,7 @@ async def client(node: Node) -> AsyncIterator[httpx.AsyncClient]:
         yield asking
 
 
+@pytest.mark.slow
 async def test_a_label_has_its_nodes_and_its_constraints(client: httpx.AsyncClient, node: Node) -> None:
     await node.add_constraint("thermal", when="t < 85.0", on={"zone": "a"})
     await node.add_constraint("spare", on={"zone": "b", "gpu": "yes"})
@@ -38,6 +39,7 @@ async def test_a_label_has_its_nodes_and_its_constraints(client: httpx.AsyncClie
     ]
 
 
+@pytest.mark.slow
 async def test_the_values_of_a_requirement_are_selected_and_nodes_are_found_by_a_selector(
     client: httpx.AsyncClient, node: Node
 ) -> None:
@@ -54,6 +56,7 @@ async def test_the_values_of_a_requirement_are_selected_and_nodes_are_found_by_a
     assert "expected `(` after `in` at character 9" in refused.json()["detail"]
 
 
+@pytest.mark.slow
 async def test_a_definition_with_a_selector_and_a_mode_is_shown_and_applies_where_it_matches(
     client: httpx.AsyncClient, node: Node
 ) -> None:
@@ -77,6 +80,7 @@ async def test_a_definition_with_a_selector_and_a_mode_is_shown_and_applies_wher
     assert "no known node matches zone!=a" in " ".join(node.notes_on("there"))
 
 
+@pytest.mark.slow
 async def test_a_removed_constraint_selects_no_label(client: httpx.AsyncClient, node: Node) -> None:
     await node.add_constraint("spare", on={"zone": "b"})
     before = await client.get("/v1/labels")
@@ -86,6 +90,7 @@ async def test_a_removed_constraint_selects_no_label(client: httpx.AsyncClient, 
     assert (after.status_code, [each["label"] for each in after.json()]) == (200, ["gpu=yes", "zone=a"])
 
 
+@pytest.mark.slow
 async def test_labels_come_in_pages(client: httpx.AsyncClient) -> None:
     first = await client.get("/v1/labels?limit=1")
     assert [each["label"] for each in first.json()] == ["gpu=yes"]

@@ -45,6 +45,7 @@ async def listed(client: httpx.AsyncClient, query: str = "") -> dict[str, Any]:
     return {each["id"]: each for each in answer.json()}
 
 
+@pytest.mark.slow
 async def test_a_constraint_has_an_end_and_labels(timed: httpx.AsyncClient) -> None:
     before = time.time_ns()
     body = {"id": "lease", "ttl": 90, "on": {"zone": "a"}}
@@ -64,6 +65,7 @@ async def test_a_constraint_has_an_end_and_labels(timed: httpx.AsyncClient) -> N
     assert (status["clock_alarms"], status["clock_in_doubt"]) == (0, False)
 
 
+@pytest.mark.slow
 async def test_what_has_expired_is_listed_apart(timed: httpx.AsyncClient, wall: Wall) -> None:
     await timed.post("/v1/constraints", json={"id": "lease", "ttl": 5, "when": "x < 1.0"})
     await timed.post("/v1/constraints", json={"id": "kept"})

@@ -121,12 +121,14 @@ async def test_it_tells_what_the_node_knows(node: Node, client: httpx.AsyncClien
     assert plain(found, "process_open_fds") > 0
 
 
+@pytest.mark.slow
 async def test_what_is_not_known_is_left_out(client: httpx.AsyncClient) -> None:
     found = await scrape(client)
     assert ("staleness_p50_seconds", frozenset()) not in found, "nobody is there to be stale"
     assert ("store_commit_seconds_count", frozenset()) not in found, "it has no store"
 
 
+@pytest.mark.slow
 async def test_openmetrics_tells_the_same(node: Node) -> None:
     metrics = metrics_of(node)
     text, kind = metrics.text("")
@@ -161,6 +163,7 @@ async def test_names_of_constraints_survive_and_are_bounded(node: Node, client: 
     assert set(told) == {f"c{number}" for number in range(MOST)} | {OTHER}
 
 
+@pytest.mark.slow
 async def test_requests_are_counted_by_route_and_never_by_what_was_sent(client: httpx.AsyncClient) -> None:
     for path in ("/v1/status", "/v1/status", "/v1/explain/nobody", "/v1/explain/knows", "/no/such/place", "/v1"):
         await client.get(path)
@@ -265,6 +268,7 @@ async def test_commits_are_timed(tmp_path: Path) -> None:
         assert plain(found, "store_waiting") == 0
 
 
+@pytest.mark.slow
 async def test_alarms_and_events_are_counted_by_kind(node: Node, client: httpx.AsyncClient) -> None:
     node.event_stream.publish(Event(kind=EventKind.DUPLICATE_NAME, time=0, node="forge"))
     await node.add_constraint("thermal")
@@ -297,6 +301,7 @@ async def test_reading_resets_nothing_and_two_nodes_do_not_meet(node: Node, clie
         assert plain(await scrape(client), "constraints") == 1
 
 
+@pytest.mark.slow
 async def test_alerts_that_fire_are_counted_by_kind() -> None:
     rule = AlertRule(name="hot", kind="rate", above=0.0)
     settings = msgspec.structs.replace(QUICK, name="forge", alert=(rule,))

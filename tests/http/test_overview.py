@@ -36,6 +36,7 @@ async def test_pages_follow_each_other_and_together_are_all(client: httpx.AsyncC
         assert pages == -(-23 // limit)
 
 
+@pytest.mark.slow
 async def test_a_page_says_of_each_what_the_whole_list_says(client: httpx.AsyncClient, node: Node) -> None:
     await node.add_constraint("max_speed", when="speed_mps <= 1.5", severity="critical", about="people", on={"kind": "press"})
     await add(node, "cool", "undecided", when="gpu < 85.0")
@@ -80,6 +81,7 @@ async def test_by_id_it_says_who_has_heard_and_leaves_out_what_is_not_active() -
         assert forge.overview.of(["new"]).constraints == ()
 
 
+@pytest.mark.slow
 async def test_where_it_is_violated_is_told_of_other_nodes_too() -> None:
     async with fleet("forge", "anvil") as nodes:
         forge, anvil = nodes

@@ -31,6 +31,7 @@ async def test_constraints_in_pages_are_all_of_them(client: httpx.AsyncClient, n
     assert all(len(page) == limit for page in found[:-1])
 
 
+@pytest.mark.slow
 async def test_tiles_in_pages_are_all_of_them(client: httpx.AsyncClient, node: Node) -> None:
     places = [(room, id_) for room in IDS[:4] for id_ in IDS[:4]]
     for room, id_ in places:

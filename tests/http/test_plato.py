@@ -114,6 +114,7 @@ async def client(node: Node) -> AsyncIterator[Client]:
         yield Client(api.url)
 
 
+@pytest.mark.slow
 async def test_a_tile_goes_in_and_comes_out_as_it_was(client: Client) -> None:
     assert await client.ask("GET", "/rooms") == (200, [])
     status, _ = await client.ask("POST", "/room/fleet-ops/tile", TILE)
@@ -124,6 +125,7 @@ async def test_a_tile_goes_in_and_comes_out_as_it_was(client: Client) -> None:
     assert set(room) == {"id", "tiles", "tile_count"}
 
 
+@pytest.mark.slow
 async def test_a_repeat_is_answered_alike_and_changes_nothing(client: Client, node: Node) -> None:
     assert (await client.ask("POST", "/room/fleet-ops/tile", TILE))[1]["changed"]
     clock = node.gossip.clock
@@ -133,6 +135,7 @@ async def test_a_repeat_is_answered_alike_and_changes_nothing(client: Client, no
     assert node.gossip.clock == clock
 
 
+@pytest.mark.slow
 async def test_a_tile_merges_with_what_the_node_has(client: Client, node: Node) -> None:
     await node.tiles.put("fleet-ops", "tile-1", "Written here, later", author="forge", tags=["ours"], constraints=["norm"])
     await client.ask("POST", "/room/fleet-ops/tile", TILE)
@@ -207,6 +210,7 @@ def changed(made: str, change: Callable[[Any], object]) -> str:
     return json.dumps(value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "body", "field"),
     [
@@ -254,6 +258,7 @@ async def test_what_is_not_taken_at_all(client: Client, body: str | bytes, heade
     assert await client.ask("GET", "/rooms") == (200, [])
 
 
+@pytest.mark.slow
 async def test_what_is_not_there(client: Client) -> None:
     status, problem = await client.ask("GET", "/room/nowhere")
     assert (status, "'nowhere'" in problem["detail"]) == (404, True)
@@ -271,6 +276,7 @@ async def test_a_tile_of_the_largest_content_goes_both_ways(client: Client) -> N
     assert (await client.ask("POST", "/room/fleet-ops/tile", json.dumps(tile)))[1]["changed"] is False
 
 
+@pytest.mark.slow
 async def test_a_room_shows_its_text_tiles_in_order(client: Client, node: Node) -> None:
     for id_, content in (("b", "two"), ("a", "one"), ("binary", b"\xff"), ("gone", "x")):
         await node.tiles.put("r", id_, content)
@@ -280,6 +286,7 @@ async def test_a_room_shows_its_text_tiles_in_order(client: Client, node: Node) 
     assert room["tile_count"] == 2
 
 
+@pytest.mark.slow
 async def test_a_tag_may_be_reached_under_names_that_need_escaping(client: Client) -> None:
     body = changed(TILE, lambda t: t.update(room='q"\\\n', tags=["\u2028"]))
     assert (await client.ask("POST", "/room/q%22%5C%0A/tile", body))[0] == 200

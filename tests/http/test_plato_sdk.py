@@ -77,6 +77,7 @@ async def test_the_eight_calls_of_the_sdk_work_unmodified(url: str, node: Node, 
     assert sync == {"enabled": True, "connected": False, "events_sent": 0, "events_received": 0}
 
 
+@pytest.mark.slow
 async def test_what_the_sdk_sends_wrong_is_told_where_it_looks(url: str) -> None:
     client = PlatoClient(url)
     short = await call(client.submit, "arms", "thermal", "How hot?", "  85  ")
@@ -86,6 +87,7 @@ async def test_what_the_sdk_sends_wrong_is_told_where_it_looks(url: str) -> None
     assert await call(client.rooms) == {}
 
 
+@pytest.mark.slow
 async def test_an_agent_of_the_sdk_explores_reads_and_submits(url: str) -> None:
     agent = Agent(name="scout")
     agent.connect(PlatoClient(url))
@@ -94,6 +96,7 @@ async def test_an_agent_of_the_sdk_explores_reads_and_submits(url: str) -> None:
     assert (await call(agent.search, "joint"))["count"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "asked",
     [PlatoClient.armor_catalog, PlatoClient.keys, lambda client: client._get("/agent/x")],
@@ -105,6 +108,7 @@ async def test_what_no_tile_can_answer_is_501_with_the_reason(url: str, asked: C
     assert " is not served: " in problem["error"]
 
 
+@pytest.mark.slow
 async def test_calls_for_agents_say_why_not(url: str) -> None:
     client = PlatoClient(url)
     for answer in (
@@ -117,6 +121,7 @@ async def test_calls_for_agents_say_why_not(url: str) -> None:
         assert answer["error"] == answer["detail"]
 
 
+@pytest.mark.slow
 async def test_the_sdk_sends_a_token_by_an_opener(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     token = "secret-of-the-sdk-0123456789"
     opener = urllib.request.build_opener()
@@ -141,6 +146,7 @@ V2 = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 async def test_protocol_v2_submits_once_and_reads_since(client: httpx.AsyncClient, node: Node) -> None:
     taken = await client.post("/room/murmur_insights/submit", json=V2)
     assert (taken.status_code, taken.json()["status"], taken.json()["room"]) == (202, "accepted", "murmur_insights")
@@ -192,6 +198,7 @@ async def test_a_wrong_answer_changes_nothing(
     assert node.gossip.clock == clock
 
 
+@pytest.mark.slow
 async def test_wrong_parameters_are_named(client: httpx.AsyncClient) -> None:
     for path, status in (
         ("/plato/room/r?since=now", 422),
@@ -211,6 +218,7 @@ async def test_wrong_parameters_are_named(client: httpx.AsyncClient) -> None:
 # --- the tiles are those of the fleet -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_other_tiles_are_shown_as_answers_and_answers_as_tiles(client: httpx.AsyncClient, node: Node) -> None:
     await node.tiles.put("arms", "note", "A text", author="forge")
     await node.tiles.put("arms", "object", '{"a": 1}', author="forge")
@@ -239,6 +247,7 @@ async def test_deltas_of_the_crate_are_no_answers(client: httpx.AsyncClient) -> 
     assert (await client.get("/rooms")).json() == ["r"]
 
 
+@pytest.mark.slow
 async def test_an_answer_reaches_every_node_and_is_one_tile() -> None:
     async with fleet("one", "two") as nodes:
         clients = [

@@ -24,6 +24,7 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
     return body
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "body", "field", "says"),
     [
@@ -59,6 +60,7 @@ async def test_a_wrong_field_is_named(
     assert node.status().hash == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b'{"id": "x"} x', b'{"id": "\xff"}', b'{"id": "\\ud800"}', b'{"id": "x", "x": NaN}', b'{"values":' * 50_000],
@@ -69,11 +71,13 @@ async def test_what_is_not_json_is_refused(client: httpx.AsyncClient, content: b
     assert answer.status_code in (400, 422)
 
 
+@pytest.mark.slow
 async def test_nesting_without_end_is_refused(client: httpx.AsyncClient) -> None:
     content = b'{"values":{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}}"
     assert "nested" in problem(await client.post("/v1/check", content=content, headers=JSON), 400)["detail"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
 async def test_only_what_is_said_to_be_json_is_read(client: httpx.AsyncClient, content_type: str | None) -> None:
     headers = {} if content_type is None else {"content-type": content_type}
@@ -86,10 +90,12 @@ async def test_json_may_name_its_charset(client: httpx.AsyncClient) -> None:
     assert (await client.post("/v1/constraints", content=b'{"id": "x"}', headers=headers)).status_code == 201
 
 
+@pytest.mark.slow
 async def test_a_body_too_large_is_refused_by_its_length(client: httpx.AsyncClient) -> None:
     problem(await client.post("/v1/constraints", content=b" " * (MAX_BODY_BYTES + 1), headers=JSON), 413)
 
 
+@pytest.mark.slow
 async def test_a_body_too_large_is_refused_without_a_length(client: httpx.AsyncClient) -> None:
     sent = 0
 
@@ -105,11 +111,13 @@ async def test_a_body_too_large_is_refused_without_a_length(client: httpx.AsyncC
     assert sent < 2 * MAX_BODY_BYTES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/", "/v1/nope", "/v1/status/", "/v2/status", "/v1/constraints/"])
 async def test_an_unknown_path_is_not_found(client: httpx.AsyncClient, path: str) -> None:
     assert path in problem(await client.get(path), 404)["detail"]
 
 
+@pytest.mark.slow
 async def test_an_unknown_id_is_not_found(client: httpx.AsyncClient, node: Node) -> None:
     assert "'nope'" in problem(await client.delete("/v1/constraints/nope"), 404)["detail"]
     answer = problem(await client.post("/v1/record", json={"satisfied": 1, "constraint": "nope"}), 404)
@@ -117,6 +125,7 @@ async def test_an_unknown_id_is_not_found(client: httpx.AsyncClient, node: Node)
     assert node.status().satisfied == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
@@ -134,6 +143,7 @@ async def test_another_method_is_refused_and_the_right_one_named(
     assert allowed in answer.headers["allow"]
 
 
+@pytest.mark.slow
 async def test_a_fault_of_the_node_is_logged_and_not_shown(
     client: httpx.AsyncClient, node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -105,6 +105,7 @@ async def test_a_head_without_end_is_refused(api: ApiServer) -> None:
     assert found.startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.slow
 async def test_nothing_is_upgraded(api: ApiServer) -> None:
     head = b"GET /healthz HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + HOST
     found = await said(api, head + b"\r\n")

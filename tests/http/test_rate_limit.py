@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import httpx
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,6 +51,7 @@ def test_an_ipv6_network_is_one_client() -> None:
     assert asking.ask("2001:db8:0:2::1") == 200
 
 
+@pytest.mark.slow
 def test_the_clients_that_are_remembered_are_bounded() -> None:
     asking = Asking()
     for number in range(rate_limit.MOST_CLIENTS + 10):

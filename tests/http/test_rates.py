@@ -8,6 +8,7 @@ from constraint_crdt.operations.counts import RatesReport
 from constraint_crdt.runtime.node import Node
 
 
+@pytest.mark.slow
 async def test_rates_are_the_nodes(client: httpx.AsyncClient, node: Node) -> None:
     await node.add_constraint("a/1 é")
     await node.record(6, 2, constraint="a/1 é")
@@ -25,6 +26,7 @@ async def test_rates_are_the_nodes(client: httpx.AsyncClient, node: Node) -> Non
     assert (one_only["half_life"], len(one_only["constraints"])) == (60.0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("query", "status", "field", "says"),
     [

@@ -11,6 +11,7 @@ from constraint_crdt.operations.nodes import NodeReport, Status
 from constraint_crdt.runtime.node import Node
 
 
+@pytest.mark.slow
 async def test_a_constraint_is_added_replaced_and_left_alone(client: httpx.AsyncClient, node: Node) -> None:
     body = {"id": "thermal", "when": "gpu_temp_c < 85.0", "severity": "critical", "about": "hot"}
     added = await client.post("/v1/constraints", json=body)
@@ -57,6 +58,7 @@ async def test_check_evaluates_and_counts(client: httpx.AsyncClient, node: Node)
     assert (node.status().satisfied, node.status().violations) == (0, 1)
 
 
+@pytest.mark.slow
 async def test_measurements_are_what_later_checks_use(client: httpx.AsyncClient, node: Node) -> None:
     await node.add_constraint("speed", when="speed_mps <= 1.5")
     assert (await client.post("/v1/measure", json={"values": {"speed_mps": 1.2}})).json() == {}

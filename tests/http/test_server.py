@@ -28,6 +28,7 @@ async def ask(url: str, request: str) -> bytes:
     return answer
 
 
+@pytest.mark.slow
 async def test_port_zero_takes_a_free_port_and_says_which(node: Node) -> None:
     async with ApiServer(node, "127.0.0.1", 0) as api:
         answer = await ask(api.url, "GET /v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")

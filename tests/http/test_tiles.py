@@ -106,6 +106,7 @@ async def test_a_deleted_tile_is_not_there_until_it_is_restored(client: httpx.As
     assert (again.status_code, "not deleted" in again.json()["detail"]) == (404, True)
 
 
+@pytest.mark.slow
 async def test_sets_are_edited_at_once_or_not_at_all(client: httpx.AsyncClient, node: Node) -> None:
     await client.put("/v1/tiles/r/x", json={"text": "", "tags": ["a", "b"], "constraints": ["c"]})
     changes = {"add_tags": ["d", "a"], "remove_tags": ["b"], "add_constraints": ["e"], "remove_constraints": ["c"]}
@@ -179,6 +180,7 @@ async def test_what_is_wrong_with_a_path_is_said(client: httpx.AsyncClient, meth
     assert status != 405 or answer.headers["allow"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", ["r", "a/b", "content"])
 @pytest.mark.parametrize("id_", ["x", "x/content", "restore"])
 async def test_a_path_takes_what_its_own_resource_takes(client: httpx.AsyncClient, room: str, id_: str) -> None:

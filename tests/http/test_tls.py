@@ -226,6 +226,7 @@ async def test_a_renewed_certificate_is_used_without_a_restart(node: Node, fleet
         assert not certificate.trouble
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_used_are_named(fleet: Fleet, tmp_path: Path) -> None:
     forge, anvil = fleet.folder / "forge", fleet.certify("anvil")
     key = Ed25519PrivateKey.generate()
@@ -270,6 +271,7 @@ async def test_who_does_not_begin_a_handshake_is_cut_off(api: ApiServer, monkeyp
     assert api._server._bounds.open == 0
 
 
+@pytest.mark.slow
 async def test_old_versions_of_tls_are_refused(api: ApiServer) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -281,6 +283,7 @@ async def test_old_versions_of_tls_are_refused(api: ApiServer) -> None:
         await asyncio.open_connection("127.0.0.1", int(api.url.rpartition(":")[2]), ssl=context)
 
 
+@pytest.mark.slow
 async def test_a_page_of_the_same_origin_may_write_by_https_only(api: ApiServer, fleet: Fleet) -> None:
     context = ssl.create_default_context(cafile=fleet.folder / "ca.pem")
     context.check_hostname = False

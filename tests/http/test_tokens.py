@@ -81,6 +81,7 @@ async def asked(client: httpx.AsyncClient, operation: AnyOperation, headers: dic
     return (await client.request(operation.method, path_of(operation) + query, headers=headers)).status_code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 async def test_each_operation_asks_for_its_right(guarded: httpx.AsyncClient, node: Node, operation: AnyOperation) -> None:
     before = node.gossip.state_hash
@@ -156,6 +157,7 @@ async def test_the_session_names_the_token(guarded: httpx.AsyncClient) -> None:
     assert (found["name"], found["role"], found["may"], found["node_role"]) == ("token 2", "measure", "measure", None)
 
 
+@pytest.mark.slow
 async def test_refusals_are_counted_and_seldom_logged(guarded: httpx.AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "constraint_crdt.api"):
         for _ in range(20):
@@ -167,6 +169,7 @@ async def test_refusals_are_counted_and_seldom_logged(guarded: httpx.AsyncClient
     assert 'constraint_crdt_http_denied_total{status="403"} 1.0' in metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "header",
     [
@@ -193,12 +196,14 @@ async def test_two_tokens_at_once_are_none(guarded: httpx.AsyncClient) -> None:
     assert (await guarded.get("/v1/status", headers=headers)).status_code == 401
 
 
+@pytest.mark.slow
 async def test_paths_that_are_not_there_ask_for_one_too(guarded: httpx.AsyncClient) -> None:
     for path in ("/v1/nope", "/v1", "/v1/", "/rooms", "/room/x", "/metrics", "/v1%2Fstatus", "/%76%31/status"):
         assert (await guarded.get(path)).status_code == HTTPStatus.UNAUTHORIZED, path
     assert (await guarded.get("/v2/status")).status_code == HTTPStatus.NOT_FOUND
 
 
+@pytest.mark.slow
 async def test_with_tokens_any_name_of_the_host_is_served(guarded: httpx.AsyncClient) -> None:
     answer = await guarded.get("/v1/status", headers={"host": "forge.example", **bearer(READ)})
     assert answer.status_code == 200
@@ -209,6 +214,7 @@ async def test_a_page_of_another_origin_cannot_write_with_a_token_either(guarded
     assert (await guarded.post("/v1/constraints", json={"id": "x"}, headers=headers)).status_code == 403
 
 
+@pytest.mark.slow
 async def test_the_token_shows_nowhere(
     guarded: httpx.AsyncClient, node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -382,12 +388,14 @@ def test_no_name_is_taken_twice_and_no_room_changes_nothing(managed: TokenFile, 
     assert [each.name for each in managed.path.parent.iterdir()] == ["tokens"]
 
 
+@pytest.mark.slow
 def test_two_writers_lose_nothing(managed: TokenFile) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: managed.add(f"t{number}", Right.READ, made=MADE), range(20)))
     assert {each.name for each in managed.read()} == {f"t{number}" for number in range(20)}
 
 
+@pytest.mark.slow
 async def test_an_ended_token_is_refused_with_its_end(node: Node, managed: TokenFile) -> None:
     ended, valid = managed.add("old", Right.READ, made=MADE, ends=1), managed.add("new", Right.READ, made=MADE, ends=2**37)
     tokens = Tokens.load(managed.path)
@@ -431,6 +439,7 @@ async def test_a_stream_ends_with_its_token(node: Node, managed: TokenFile, monk
                     break
 
 
+@pytest.mark.slow
 def test_refusals_of_many_addresses_are_logged_at_a_bounded_rate(caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
     denials = Denials(now=lambda: now[0])

@@ -64,6 +64,7 @@ async def test_a_node_tells_its_values_and_the_names_and_kinds_of_others() -> No
             assert [(each["node"], each["value"]) for each in await variables(client, name="load")] == [("b", "0.5")]
 
 
+@pytest.mark.slow
 async def test_variables_come_in_pages_and_an_unknown_node_is_refused(client: httpx.AsyncClient, node: Node) -> None:
     await node.measure(dict.fromkeys(("x", "y", "z"), 1))
     first = await client.get("/v1/variables", params={"limit": "2"})
@@ -76,6 +77,7 @@ async def test_variables_come_in_pages_and_an_unknown_node_is_refused(client: ht
     assert await variables(client, name="nope") == []
 
 
+@pytest.mark.slow
 async def test_an_answer_is_current_after_each_measurement(client: httpx.AsyncClient, node: Node) -> None:
     tags = set()
     for value in range(5):
@@ -138,6 +140,7 @@ async def test_an_addition_says_what_no_node_can_decide(client: httpx.AsyncClien
     assert node.notes_on("nope") == ()
 
 
+@pytest.mark.slow
 async def test_only_the_nodes_with_the_labels_count_for_a_note() -> None:
     async with fleet("a", "b") as (a, b):
         a.gossip.describe("", labels={"zone": "a"})
@@ -154,11 +157,13 @@ async def test_only_the_nodes_with_the_labels_count_for_a_note() -> None:
             ]
 
 
+@pytest.mark.slow
 async def test_a_node_that_measures_more_than_it_tells_may_measure_anything(client: httpx.AsyncClient, node: Node) -> None:
     node.gossip.describe_variables({f"x{number}": DOUBLE for number in range(1001)})
     assert await added(client, when="y < 1.0") == []
 
 
+@pytest.mark.slow
 async def test_a_small_batch_has_notes_and_a_large_one_has_none(client: httpx.AsyncClient, node: Node) -> None:
     node.gossip.describe_variables({"x": DOUBLE})
     add = [
@@ -198,6 +203,7 @@ async def test_a_use_that_no_measured_kind_takes_is_refused_with_the_column(clie
     assert node.constraint_ids() == ["c"], "a definition in force stays"
 
 
+@pytest.mark.slow
 async def test_a_variable_of_several_kinds_can_be_anything() -> None:
     async with fleet("a", "b") as (a, b):
         a.gossip.describe_variables({"speed_mps": DOUBLE})

@@ -58,6 +58,7 @@ async def test_a_node_that_is_cut_off_lacks_what_it_did_not_hear_and_keeps_what_
         assert c.convergence.report().staleness_p99 == 0
 
 
+@pytest.mark.slow
 async def test_what_is_not_known_has_no_coverage_and_a_retired_node_is_not_counted() -> None:
     network = MemoryNetwork()
     async with fleet("a", "b", network=network) as (a, b):
@@ -76,6 +77,7 @@ async def test_what_is_not_known_has_no_coverage_and_a_retired_node_is_not_count
         assert holders(a.coverage.report("x")) == {"a": True}
 
 
+@pytest.mark.slow
 async def test_nobody_is_said_to_have_what_they_were_not_heard_to_have() -> None:
     """A node that starts again knows of others from its store, and has no evidence of what they have."""
     network = MemoryNetwork()
@@ -140,6 +142,7 @@ async def test_an_explanation_says_who_and_what_and_where() -> None:
         await eventually(lambda: b.explanations.report("hot").violations[1].violated is False)
 
 
+@pytest.mark.slow
 async def test_definitions_that_were_added_concurrently_are_all_named() -> None:
     network = MemoryNetwork()
     async with fleet("a", "b", network=network) as nodes:

@@ -68,6 +68,7 @@ async def test_a_seed_of_another_fleet_is_told_by_the_names_of_both(monkeypatch:
         assert "--fleet" in told.advice
 
 
+@pytest.mark.slow
 async def test_a_fault_of_a_node_is_told_by_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     async with fleet("a", "b") as nodes:
         a, b = nodes
@@ -215,6 +216,7 @@ async def test_a_status_names_a_probe_without_values_and_alerts_that_are_not_tak
         assert len(a.status().concerns) == 2
 
 
+@pytest.mark.slow
 async def test_a_slow_link_is_told_as_such() -> None:
     async with fleet("a", "b") as nodes:
         await eventually(lambda: agreed(nodes))
@@ -271,6 +273,7 @@ async def test_clocks_that_differ_are_reported_and_whose_it_is() -> None:
         await eventually(lambda: found(late)["clock"].level == "fail")
 
 
+@pytest.mark.slow
 async def test_nodes_that_are_gone_are_reported_and_being_alone_is() -> None:
     network = MemoryNetwork()
     async with fleet("a", "b", "c", network=network) as nodes:
@@ -284,6 +287,7 @@ async def test_nodes_that_are_gone_are_reported_and_being_alone_is() -> None:
         await eventually(lambda: found(a)["peers"].level == "fail")
 
 
+@pytest.mark.slow
 async def test_a_revoked_node_is_not_to_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The defect: right after a stolen machine was revoked, `doctor` advised to start it again."""
     network = MemoryNetwork()
@@ -319,6 +323,7 @@ def test_a_revoked_node_is_not_missed() -> None:
     assert nodes.missed == ["b"]
 
 
+@pytest.mark.slow
 async def test_trouble_and_damage_and_refusals_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     async with fleet("a", "b") as (a, _):
         a.evidence.heard("b", diverged=True)
@@ -355,6 +360,7 @@ async def test_a_retired_node_is_told() -> None:
         assert found(b)["retired"].level == "fail"
 
 
+@pytest.mark.slow
 async def test_a_node_that_other_machines_cannot_reach_is_reported() -> None:
     """The defect: a node with a fleet and without --listen stayed alone, and `doctor` did not say why."""
 
@@ -507,6 +513,7 @@ def describe(node: Node, *names: str, **labels: str) -> None:
     node.gossip.describe_variables(dict.fromkeys(names, VariableKind.DOUBLE), even_none=True)
 
 
+@pytest.mark.slow
 async def test_a_constraint_that_no_node_can_decide_is_reported_with_the_nearest_variable() -> None:
     async with fleet("a", "b") as (a, b):
         describe(a, "speed_mps", zone="a")
@@ -528,6 +535,7 @@ async def test_a_constraint_that_no_node_can_decide_is_reported_with_the_nearest
         assert found(a)["undecidable"].level == "ok"
 
 
+@pytest.mark.slow
 async def test_a_constraint_on_the_fleet_is_undecidable_where_explain_says_unknown() -> None:
     """The defect: doctor looked for readings, and named what was decided without them, and not what failed for a missing label."""
     async with fleet("a") as (a,):
@@ -585,6 +593,7 @@ async def test_what_a_node_told_a_state_of_is_decidable() -> None:
         assert found(a)["undecidable"].level == "ok"
 
 
+@pytest.mark.slow
 async def test_nothing_is_reported_of_nodes_that_did_not_tell_their_variables_yet() -> None:
     async with fleet("a", "b") as (a, b):
         await a.add_constraint("slow", when="speed_mps < 1.0")
@@ -597,6 +606,7 @@ async def test_nothing_is_reported_of_nodes_that_did_not_tell_their_variables_ye
         assert found(a)["undecidable"].level == "ok", "b may measure it"
 
 
+@pytest.mark.slow
 async def test_a_variable_of_this_node_counts_before_its_cell_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "VARIABLES_EVERY", 10**15)
     async with fleet("a") as (a,):

@@ -49,6 +49,7 @@ def test_what_it_remembers_ends_and_is_bounded() -> None:
     assert grown._peers["edge"].answered == deque([(998.0, 999)])
 
 
+@pytest.mark.slow
 async def test_doctor_says_what_it_means_and_what_to_do() -> None:
     async with fleet("a", "b") as (a, _):
         now = asyncio.get_running_loop().time()

@@ -252,6 +252,7 @@ def test_each_version_is_told_and_can_be_the_present_one_again(taken: list[str |
         assert found == ([] if when == present else [Definition(when) if when else None])
 
 
+@pytest.mark.slow
 async def test_the_first_version_of_a_constraint_of_a_batch_keeps_its_author_after_an_edit() -> None:
     async with fleet("a", "b") as (a, b):
         with acting_as("carol"):
@@ -268,6 +269,7 @@ async def test_the_first_version_of_a_constraint_of_a_batch_keeps_its_author_aft
             assert [(each.actor, each.node, each.version) for each in (second, third)] == [("bob", "b", 2), ("bob", "b", 3)]
 
 
+@pytest.mark.slow
 async def test_the_history_says_who_when_and_why_on_every_node() -> None:
     async with fleet("a", "b") as (a, b):
         with acting_as("alice"):

@@ -37,6 +37,7 @@ def submit(state: ConstraintState, each: Submitted, me: Replica) -> bool:
     return submit_answer(state, read_submission(json.dumps(body).encode(), each.room), me, now=NOW)[1]
 
 
+@pytest.mark.slow
 @given(st.lists(SUBMITTED, max_size=8), st.booleans())
 def test_answers_are_those_of_a_plain_set_in_any_order(history: list[Submitted], merge_between: bool) -> None:
     states, me = [ConstraintState(now=lambda: NOW), ConstraintState(now=lambda: NOW)], (A, B)

@@ -50,6 +50,7 @@ def test_each_rule_on_what_is_kept_back_is_needed(rule: str, monkeypatch: pytest
         list(map(lagging_history, range(HISTORIES)))
 
 
+@pytest.mark.slow
 def test_what_a_former_life_used_up_is_not_given_to_others() -> None:
     """The limit was lowered and raised while a life was over that had used a part of it."""
     history(108736, 0)
@@ -190,6 +191,7 @@ def test_a_node_without_a_share_borrows_and_gives_back_what_others_need() -> Non
     assert world.take(lender)
 
 
+@pytest.mark.slow
 def test_rights_that_came_to_a_node_stay_for_a_turn_while_its_processes_use_them() -> None:
     world = waited_for(TURN)
     began = world.now
@@ -239,6 +241,7 @@ def waited_for(turn: int) -> TinyWorld:
     return world
 
 
+@pytest.mark.slow
 def test_a_loan_in_use_is_renewed_and_one_that_is_not_runs_out() -> None:
     world = lent_away()
     for _ in range(6):

@@ -60,6 +60,7 @@ def test_an_end_written_there_is_by_the_time_of_the_fleet(wrong_by: int) -> None
     assert fleet.active() == [False] * 3
 
 
+@pytest.mark.slow
 @wrong
 def test_it_enforces_what_others_wrote_until_its_end(wrong_by: int) -> None:
     fleet = Fleet(0, SECOND, wrong_by)

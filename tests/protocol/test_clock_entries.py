@@ -36,6 +36,7 @@ def test_the_changed_entries_lead_from_one_clock_to_the_other(base: ClockMark, n
     assert len(changes) == sum(at(base, replica) != at(now, replica) for replica in REPLICAS)
 
 
+@pytest.mark.slow
 @given(clocks, entries)
 def test_lowering_is_measured_only_where_every_entry_lowers(base: ClockMark, lower: list[tuple[Replica, int]]) -> None:
     if all(seq < at(base, replica) for replica, seq in lower):

@@ -128,6 +128,7 @@ def test_an_exchange_over_the_wire_makes_both_equal_whatever_its_messages_become
     assert a.state == b.state
 
 
+@pytest.mark.slow
 @given(st.integers(0, 250))
 def test_a_message_within_a_page_travels_byte_for_byte_as_before(constraints: int) -> None:
     node = full(constraints, "{}")

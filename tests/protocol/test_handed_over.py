@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,6 +96,7 @@ STEPS: list[Step] = [write, write_several, count, remove, collect, restart, exch
 nodes = st.integers(0, NODES - 1)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from(STEPS), nodes, nodes), max_size=25))
 def test_both_ways_lead_to_the_same_words_and_states(history: list[tuple[Step, int, int]]) -> None:
     objects, wire = Fleet(as_object), Fleet(over_the_wire)

@@ -52,6 +52,7 @@ def test_every_part_encodes_within_the_size_asked_for(max_bytes: int) -> None:
         assert b"".join(each.chunk for each in as_parts(messages)) == encode_message(WHOLE)
 
 
+@pytest.mark.slow
 @given(st.integers(64, 500), st.randoms(use_true_random=False), st.integers(0, 9))
 def test_parts_in_any_order_and_doubled_give_the_whole_and_only_with_the_last(
     max_bytes: int, rng: random.Random, doubled: int
@@ -204,6 +205,7 @@ def test_what_just_fits_is_staged() -> None:
             InboundTransfers(exact - 1).add(part(0, count, b"x" * (size // count), size))
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(

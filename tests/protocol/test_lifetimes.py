@@ -92,6 +92,7 @@ def test_a_constraint_ends_on_all_nodes_within_one_round_though_their_clocks_dif
     assert abs(ended[0] - (BEGAN + 25 * SECOND)) <= 2 * ROUND, "the fastest clock leads, also where the end is reckoned"
 
 
+@pytest.mark.slow
 def test_who_is_cut_off_goes_by_its_own_clock() -> None:
     fleet = Fleet(-5, -2, 0, 3, 5)
     fleet.run(5)
@@ -229,6 +230,7 @@ def test_a_wrong_bound_on_skew_is_refused(skew: float) -> None:
 # --- removing ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_who_wrote_it_removes_it_once_it_is_over_by_every_clock() -> None:
     fleet = Fleet(0, 0, 0)
     a, b, c = fleet.nodes

@@ -53,6 +53,7 @@ def test_load_and_uses_are_numbers_from_0(load: float, uses: int) -> None:
         TtlType.TASK.lifespan_secs(load, uses)
 
 
+@pytest.mark.slow
 @given(st.sampled_from(TtlType), st.floats(0, 5), st.integers(0, 1000), st.floats(0, 1.2))
 def test_an_evaluation_ends_what_is_over_and_nothing_else(ttl_type: TtlType, load: float, uses: int, share: float) -> None:
     clock = Clock()

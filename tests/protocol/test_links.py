@@ -252,6 +252,7 @@ SLOW = [(0.1, 1200.0, 0.0), (0.05, 8000.0, 0.0), (1.5, 1e6, 0.0), (1.5, 1200.0, 
 """(way, rate, loss): 9.6 kbit/s, 64 kbit/s, a satellite, both, half of all messages lost."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full_begins", [False, True])
 @pytest.mark.parametrize(("way", "rate", "loss"), SLOW)
 def test_a_blank_node_gets_everything_on_any_link(full_begins: bool, way: float, rate: float, loss: float) -> None:

@@ -42,6 +42,7 @@ def packed(data: bytes) -> Part:
     return Part(node=Replica("p", 2), transfer=bytes(8), index=0, count=1, size=len(content), chunk=content, unpacked=len(data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_more_items_than_the_bytes_on_the_way_allow_for_are_refused_before_they_are_read(
     name: str, monkeypatch: pytest.MonkeyPatch

@@ -77,6 +77,7 @@ def mark_of(entries: dict[int, int]) -> ClockMark:
     return ClockMark.of({Replica(f"n{name}", 1): seq for name, seq in entries.items()}, GossipNode("x").state.rows.digest)
 
 
+@pytest.mark.slow
 @given(known_clocks, st.dictionaries(st.integers(0, 45), st.integers(-3, 2**61)))
 def test_packed_changes_are_those_that_were_packed(before: dict[int, int], moves: dict[int, int]) -> None:
     base = mark_of(before)
@@ -297,6 +298,7 @@ def test_the_further_fields_follow_those_of_0_1_0(message: Part | Resume) -> Non
     assert len(whole) > len(old)
 
 
+@pytest.mark.slow
 @given(st.lists(step, max_size=40))
 def test_bytes_bring_what_objects_bring(actions: list[tuple[Any, ...]]) -> None:
     nodes = {name: node(name, index) for index, name in enumerate(NAMES)}

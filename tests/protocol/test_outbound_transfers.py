@@ -55,6 +55,7 @@ def test_a_newer_message_takes_the_place_and_the_bytes_of_the_one_before() -> No
     assert (len(on_the_way), on_the_way.bytes) == (0, 0)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from("pqr"), st.sampled_from([*MESSAGES, 0, -1])), max_size=20), st.sampled_from([1, 2, 3, 9]))
 def test_what_is_kept_is_what_a_plain_list_keeps(steps: list[tuple[str, int]], many: int) -> None:
     """The last message of each peer, the one least lately sent or asked for first to go, all within the bound. 0: it is let go; -1:
@@ -183,6 +184,7 @@ def test_each_cut_of_a_message_has_a_name_of_its_own() -> None:
     assert CutMessage(MESSAGES[16], encode_message(MESSAGES[16]), 100).transfer != cuts[0].transfer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_bytes", [64, 100, 300, 310, 1000])
 def test_parts_of_a_long_message_fill_the_bytes_that_a_part_may_have_and_no_more(max_bytes: int) -> None:
     long = message(700)

@@ -40,6 +40,7 @@ def test_one_node_has_nobody_to_choose(policy: type[Uniform], count: int) -> Non
         policy(count)
 
 
+@pytest.mark.slow
 def test_uniform_is_uniform() -> None:
     chance, policy = SimRng(1), Uniform(5)
     drawn = Counter(policy.choose(2, 0, chance) for _ in range(DRAWS))

@@ -41,6 +41,7 @@ def take(reader: GossipNode, part: Part, *, apart: bool) -> list[Part]:
     return [each for each in reader.receive(part).responses if isinstance(each, Part)]
 
 
+@pytest.mark.slow
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 5), st.integers(0, 10), st.integers(150, 2000), st.booleans())
 def test_the_same_comes_of_a_message_read_apart(adds: int, counts: int, removed: int, own: int, size: int, known: bool) -> None:
     source = full(adds, counts, removed)
@@ -139,6 +140,7 @@ def test_a_malformed_message_is_refused_as_without() -> None:
     assert sentences[0] == sentences[1]
 
 
+@pytest.mark.slow
 @given(st.integers(0, 40), st.integers(100, 5000))
 def test_a_message_encoded_apart_is_the_same_on_the_wire(adds: int, size: int) -> None:
     source = full(adds, adds, 0)

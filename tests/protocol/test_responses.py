@@ -314,6 +314,7 @@ def test_after_a_repair_the_peer_is_pinged_by_name() -> None:
     assert pings[0].base is not None or pings[0].to is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged_begins", [False, True])
 def test_once_a_peer_has_agreed_the_next_damage_is_repaired_at_once(damaged_begins: bool) -> None:
     """The pause after an attempt is for differences that remain."""

@@ -116,6 +116,7 @@ def test_cut_again_and_again_it_comes_through_and_hardly_anything_comes_twice(fu
     assert total < 1.35 * size(full)
 
 
+@pytest.mark.slow
 def test_after_an_interruption_only_what_is_missing_is_sent_whatever_the_sender_did_since() -> None:
     full, blank = node("full", 200), node("blank")
     talk(blank, full, lambda number: number > 32)
@@ -160,6 +161,7 @@ def test_where_the_sender_does_not_keep_it_any_more_the_transfer_starts_again_at
     assert len(blank._inbound) == 0
 
 
+@pytest.mark.slow
 def test_a_sender_in_another_life_starts_again() -> None:
     full, blank = node("full", 200), node("blank")
     talk(blank, full, lambda number: number > 20)
@@ -219,6 +221,7 @@ def test_a_question_is_answered_by_one_burst_and_asked_once() -> None:
     assert blank.receive(Gone(node=full.replica, transfer=b"unheard!")).responses == []
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_bounded_and_the_longest_unasked_goes_first() -> None:
     full = node("full", 200, limits=Limits(burst_bytes=1000, kept_bytes=3 * size(node("full", 200))))
     blanks = [node(f"blank {number}") for number in range(6)]

@@ -29,6 +29,7 @@ def members(site_of: dict[str, str], site: str) -> list[str]:
     return [name for name, of in site_of.items() if of == site]
 
 
+@pytest.mark.slow
 @given(FLEETS)
 def test_nodes_that_see_the_same_agree_on_two_speakers_of_each_site_and_pair(site_of: dict[str, str]) -> None:
     sites = sorted(set(site_of.values()))
@@ -90,6 +91,7 @@ def test_the_end_of_a_node_moves_only_the_pairs_that_it_spoke_for(site_of: dict[
                 assert [name for name in before if name != dead] == after[: len(before) - 1]
 
 
+@pytest.mark.slow
 @given(FLEETS, st.data())
 def test_a_failed_node_does_not_speak_until_it_is_heard(site_of: dict[str, str], data: st.DataObject) -> None:
     me = data.draw(st.sampled_from(sorted(site_of)))

@@ -115,6 +115,7 @@ async def test_a_command_runs_at_each_turn_with_the_values_in_its_environment(tm
         assert (found.to, found.acting, found.waiting, found.failed) == ("sh", (), 0, 0)
 
 
+@pytest.mark.slow
 async def test_only_enforced_constraints_act_and_a_change_of_the_mode_counts(receiver: Receiver) -> None:
     async with node_with(Action(name="tell", webhook=receiver.url)) as node:
         await with_speed(node, mode="warn")
@@ -126,6 +127,7 @@ async def test_only_enforced_constraints_act_and_a_change_of_the_mode_counts(rec
         await looked(node, lambda: receiver.turns[1:] == [("max_speed", "ended")])
 
 
+@pytest.mark.slow
 async def test_a_removal_ends_what_was_told(receiver: Receiver) -> None:
     async with node_with(
         Action(name="tell", webhook=receiver.url), Action(name="begin", webhook=receiver.url, turns=(VIOLATED,))
@@ -139,6 +141,7 @@ async def test_a_removal_ends_what_was_told(receiver: Receiver) -> None:
         assert all(each.acting == () for each in node.actions.report().actions)
 
 
+@pytest.mark.slow
 async def test_unknown_is_told_once_it_lasts(receiver: Receiver) -> None:
     turns = (VIOLATED, HOLDS_AGAIN, UNKNOWN)
     async with node_with(
@@ -152,6 +155,7 @@ async def test_unknown_is_told_once_it_lasts(receiver: Receiver) -> None:
         await eventually(lambda: receiver.turns[1:] == [("max_speed", "holds again")])
 
 
+@pytest.mark.slow
 async def test_a_webhook_is_tried_again_and_signed_and_its_address_stays_secret(
     receiver: Receiver, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -263,6 +267,7 @@ async def test_a_killed_node_repeats_the_attempt_and_no_more_often_than_it_may(
     assert "a message for action reboot on max_speed is dropped" in caplog.text
 
 
+@pytest.mark.slow
 async def test_an_action_that_is_gone_is_told_and_a_damaged_file_is_ignored(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -380,6 +385,7 @@ async def test_a_turn_that_lasts_is_repeated_and_repetitions_are_not_kept(receiv
         assert node.actions.waiting == 0
 
 
+@pytest.mark.slow
 async def test_the_queues_are_bounded(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actions_module, "MOST_WAITING", 4)
     receiver.default = 503
@@ -415,6 +421,7 @@ async def test_a_disk_that_refuses_does_not_silence_an_action(
         assert node.actions.report().unsaved == ""
 
 
+@pytest.mark.slow
 async def test_the_command_and_the_metrics_say_what_waits_and_what_failed(receiver: Receiver) -> None:
     receiver.default = 503
     async with node_with(

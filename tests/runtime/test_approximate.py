@@ -36,6 +36,7 @@ async def test_violations_of_all_nodes_are_counted_by_constraint() -> None:
         assert fast.lower <= 7
 
 
+@pytest.mark.slow
 async def test_what_waits_to_be_written_shows_here_at_once_and_elsewhere_when_the_node_stops() -> None:
     network = MemoryNetwork()
     async with fleet("a", network=network, settings=LATE) as (a,):
@@ -52,6 +53,7 @@ async def test_what_waits_to_be_written_shows_here_at_once_and_elsewhere_when_th
         await eventually(lambda: estimates(a) == {"hot": 3})
 
 
+@pytest.mark.slow
 async def test_items_are_tallied_over_all_nodes() -> None:
     async with fleet("a", "b") as (a, b):
         report = await a.approximate.record("words", {"x": 50, "y": 1})
@@ -64,6 +66,7 @@ async def test_items_are_tallied_over_all_nodes() -> None:
             assert [(each.item, each.estimate, each.exact) for each in items] == [("x", 125, None), ("y", 1, None)]
 
 
+@pytest.mark.slow
 async def test_a_filter_knows_what_any_node_has_seen() -> None:
     async with fleet("a", "b") as (a, b):
         report = await a.approximate.insert("jobs", ["17", "18"], expected_items=1000, fp_rate=0.001)
@@ -76,6 +79,7 @@ async def test_a_filter_knows_what_any_node_has_seen() -> None:
         assert 0.0 < a.approximate.seen("jobs", "19").fpr < 0.001
 
 
+@pytest.mark.slow
 async def test_reading_and_writing_work_while_cut_off() -> None:
     network = MemoryNetwork()
     async with fleet("a", "b", network=network) as (a, b):

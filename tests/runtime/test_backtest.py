@@ -181,6 +181,7 @@ async def test_a_recording_is_bounded_and_goes_on_where_the_file_before_ended(
         ]
 
 
+@pytest.mark.slow
 async def test_each_start_of_a_node_is_a_recording_of_its_own(tmp_path: Path) -> None:
     await recorded(tmp_path, BUSY[:9])
     await recorded(tmp_path, BUSY[:19])

@@ -72,6 +72,7 @@ async def test_a_node_alone_defines_holds_and_releases() -> None:
             await node.budgets.acquire("dock")
 
 
+@pytest.mark.slow
 async def test_an_acquire_waits_for_the_disk_only_as_more_is_held_at_once(tmp_path: Path) -> None:
     """As much as was held at once lately is kept back on disk, so that a killed node that resumes its life counts it as held."""
     settings = msgspec.structs.replace(QUICK, store=str(tmp_path / "a.db"))
@@ -99,6 +100,7 @@ async def test_an_acquire_waits_for_the_disk_only_as_more_is_held_at_once(tmp_pa
         assert (await node.budgets.release("dock", second.hold)).released
 
 
+@pytest.mark.slow
 async def test_those_that_wait_are_served_in_order() -> None:
     async with fleet("a") as nodes:
         budgets = nodes["a"].budgets
@@ -137,6 +139,7 @@ async def test_rights_go_where_they_are_asked_for() -> None:
         assert (await waiting).node == "a"
 
 
+@pytest.mark.slow
 async def test_rights_of_another_node_are_had_by_one_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
     settings, names = msgspec.structs.replace(QUICK, gossip_every=3600.0), ["dock", "bay", "lift"]
     async with fleet("a", "b", settings=settings) as nodes:
@@ -152,6 +155,7 @@ async def test_rights_of_another_node_are_had_by_one_exchange(monkeypatch: pytes
             assert [loop.begun for loop in loops] == [begun[0], begun[1] + number + 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tended", [False, True], ids=["", "tended before its task ran"])
 async def test_owners_hear_of_a_process_that_gave_up(tended: bool) -> None:
     settings = msgspec.structs.replace(QUICK, gossip_every=3600.0)
@@ -216,6 +220,7 @@ async def held_until_removed(node: Node) -> None:
         await asyncio.Event().wait()
 
 
+@pytest.mark.slow
 async def test_reports_are_shown_to_people() -> None:
     async with fleet("a", "b") as nodes:
         await nodes["a"].budgets.define("dock", 2, lease=120)
@@ -258,6 +263,7 @@ def test_bounds_are_told() -> None:
                 node.run(partial(define, limit, lease))
 
 
+@pytest.mark.slow
 async def test_doctor_tells_of_stranded_rights_and_conflicts() -> None:
     async with fleet("a", "b") as nodes:
         assert nodes["a"]._runtime.budgets.findings() == []
@@ -275,6 +281,7 @@ def told(node: Node) -> list[tuple[str, str, str]]:
     return [(each.kind.value, each.detail, each.by) for each in events if each.budget]
 
 
+@pytest.mark.slow
 async def test_events_tell_of_definitions_with_their_authors() -> None:
     async with fleet("a", "b") as nodes:
         await nodes["a"].budgets.define("dock", 4, lease=120)
@@ -293,6 +300,7 @@ async def test_events_tell_of_definitions_with_their_authors() -> None:
         assert all(each.event.actor for each in nodes["a"].event_stream.log.newest(100) if each.event.budget)
 
 
+@pytest.mark.slow
 async def test_limits_set_at_once_are_an_event_and_explained() -> None:
     async with fleet("a", "b") as nodes:
         await nodes["a"].budgets.define("dock", 4, lease=120)
@@ -309,6 +317,7 @@ async def test_limits_set_at_once_are_an_event_and_explained() -> None:
         await eventually(lambda: told(nodes["b"])[-1][:2] == ("budget changed", "limit 2"))
 
 
+@pytest.mark.slow
 async def test_rights_out_of_reach_are_an_event_at_the_second_look() -> None:
     async with fleet("a", "b") as nodes:
         await nodes["a"].budgets.define("dock", 4, lease=60)

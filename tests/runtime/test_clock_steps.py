@@ -60,6 +60,7 @@ class Follower:
         return [event.detail for event in self.seen if event.kind is kind]
 
 
+@pytest.mark.slow
 async def test_a_node_that_does_not_know_the_time_refuses_an_end_and_says_why() -> None:
     async with machines(Wall(), Wall(HOUR)) as nodes:
         for node in nodes:
@@ -72,6 +73,7 @@ async def test_a_node_that_does_not_know_the_time_refuses_an_end_and_says_why() 
             assert "writes nothing that ends at a time" in finding.what
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong_by", [HOUR, -HOUR])
 async def test_where_enough_others_agree_the_end_is_theirs_and_the_answer_says_so(wrong_by: int) -> None:
     async with machines(Wall(), Wall(), Wall(wrong_by)) as nodes:
@@ -157,6 +159,7 @@ async def test_an_addition_that_had_ended_before_it_came_is_shown_with_its_write
             assert good.constraint_ids() == other.constraint_ids() == late.constraint_ids() == ["gate"]
 
 
+@pytest.mark.slow
 async def test_a_value_of_before_a_sleep_of_the_machine_has_aged_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The monotonic clock stands while the machine sleeps, the clock of the boot runs on, and so does the wall clock."""
     network = MemoryNetwork()

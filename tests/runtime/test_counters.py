@@ -22,6 +22,7 @@ async def test_a_counter_moves_and_says_who_moved_it() -> None:
             await a.counters.move("", 1)
 
 
+@pytest.mark.slow
 async def test_where_the_fleet_is_and_each_of_its_nodes() -> None:
     async with fleet("a", "b") as (a, b):
         assert (a.position().position, a.position().by, a.position().nodes) == (None, None, {})

@@ -55,6 +55,7 @@ def test_a_decision_says_what_a_check_of_the_same_values_would_count() -> None:
     decides()
 
 
+@pytest.mark.slow
 async def test_a_node_decides_by_what_it_measures_and_keeps_the_last_decisions() -> None:
     settings = NodeSettings(name="n", check_every=3600.0, keep_decisions=2)
     async with Node(settings=settings, transport=MemoryNetwork().transport(), actor="planner") as node:

@@ -111,6 +111,7 @@ def client_of(node: Node) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=make_app(node)), base_url=BASE)
 
 
+@pytest.mark.slow
 async def test_the_api_refuses_with_409_and_takes_loosen() -> None:
     async with fleet("a") as (node,), client_of(node) as client:
         await node.add_constraint("x", when="v <= 1.0", severity="critical")
@@ -162,6 +163,7 @@ async def test_a_parameter_is_labelled_for_each_constraint_that_reads_it() -> No
         await eventually(lambda: agreed([a, b]))
 
 
+@pytest.mark.slow
 async def test_an_edit_to_a_parameter_is_compared_by_the_values_that_it_has() -> None:
     async with fleet("a") as (node,):
         await node.add_constraint("x", when="v <= 1.0", severity="critical")
@@ -172,6 +174,7 @@ async def test_an_edit_to_a_parameter_is_compared_by_the_values_that_it_has() ->
             await node.edit_constraint("x", when="v <= param.limit")
 
 
+@pytest.mark.slow
 async def test_of_definitions_in_conflict_the_critical_ones_are_not_loosened() -> None:
     async with fleet("a") as (node,), fleet("b") as (other,):
         await other.add_constraint("x", when="v <= 2.0", severity="critical")

@@ -126,6 +126,7 @@ async def test_a_silent_peer_is_waited_for_as_long_as_its_link_needs(
     assert waited == patience
 
 
+@pytest.mark.slow
 async def test_a_slow_peer_and_a_silent_one_hold_up_no_exchange_with_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it never answered, or answered quickly until now."""
     me, known, unknown, other = (GossipNode(name) for name in ("me", "known", "unknown", "other"))

@@ -135,6 +135,7 @@ async def test_a_peer_an_hour_ahead_raises_an_alarm_and_changes_nothing() -> Non
             await node.stop()
 
 
+@pytest.mark.slow
 async def test_labels_say_where_a_constraint_applies() -> None:
     network = MemoryNetwork()
     async with (
@@ -152,6 +153,7 @@ async def test_labels_say_where_a_constraint_applies() -> None:
         assert {each.node: each.labels for each in b.nodes()} == {"a": {"zone": "a"}, "b": {}}
 
 
+@pytest.mark.slow
 async def test_ends_that_differ_are_no_conflict() -> None:
     network = MemoryNetwork()
     async with (

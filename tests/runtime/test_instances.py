@@ -71,6 +71,7 @@ async def test_it_is_explained_and_decided_and_checked_by_instance() -> None:
         }
 
 
+@pytest.mark.slow
 async def test_a_plain_constraint_says_that_the_variable_is_measured_by_a_label() -> None:
     async with fleet("a") as (node,):
         await node.measure({**TEMPERATURES, 'disk_percent{mount="/"}': 12.0, "tree": {"by": "joint", "values": 3, "more": 1}})
@@ -138,6 +139,7 @@ async def test_the_states_of_instances_outlive_a_restart(tmp_path: Path) -> None
         assert second.since > first.since
 
 
+@pytest.mark.slow
 def test_rule_tests_have_series_of_instances(tmp_path: Path) -> None:
     (tmp_path / "rules.toml").write_text('[[constraint]]\nid = "hot"\nwhen = "t < 70.0"\neach = "joint"\nfor = "2s"\n')
     cases = """

@@ -46,6 +46,7 @@ async def look(node: Node) -> None:
     await node._runtime.membership.look_at_links()
 
 
+@pytest.mark.slow
 async def test_the_nodes_of_the_state_are_sought_unless_they_ended() -> None:
     network = MemoryNetwork()
     transports = {name: Linking(network, f"tcp/127.0.0.1:{number}") for number, name in enumerate("abc", start=1)}
@@ -61,6 +62,7 @@ async def test_the_nodes_of_the_state_are_sought_unless_they_ended() -> None:
         assert transports["a"].sought.keys() == {"b"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "endpoints"),
     [
@@ -94,6 +96,7 @@ async def test_a_node_starts_with_the_addresses_in_its_store(tmp_path: Path) -> 
         assert again.first == {"b": Sought((HERE,))}
 
 
+@pytest.mark.slow
 async def test_a_node_that_others_hear_of_is_sought_as_alive_and_with_its_round_trip() -> None:
     network = MemoryNetwork()
     seeking = Linking(network, HERE)
@@ -112,6 +115,7 @@ async def test_a_node_that_others_hear_of_is_sought_as_alive_and_with_its_round_
         assert before.round_trip is not None
 
 
+@pytest.mark.slow
 async def test_a_link_that_comes_back_is_used_at_once() -> None:
     network = MemoryNetwork()
     slow = msgspec.structs.replace(QUICK, gossip_every=3600.0)
@@ -174,6 +178,7 @@ class WithRole(Linking):
         return Standing("client", "60 nodes: a client of 2 routers", ("b",), lacks_servers=True)
 
 
+@pytest.mark.slow
 async def test_the_role_is_told_to_others_and_shown_by_status_and_doctor() -> None:
     network = MemoryNetwork()
     async with AsyncExitStack() as running:

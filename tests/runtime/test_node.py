@@ -96,6 +96,7 @@ async def test_events_begin_with_those_before_and_are_of_some_kinds() -> None:
                 a.events(**wrong)
 
 
+@pytest.mark.slow
 async def test_events_tell_what_happens() -> None:
     network = MemoryNetwork()
     async with fleet("a", "b", network=network) as (a, b):
@@ -140,6 +141,7 @@ async def test_a_slow_follower_is_told_what_it_missed() -> None:
         assert (await anext(events)).constraint == "c6"
 
 
+@pytest.mark.slow
 async def test_checking_counts_and_tells() -> None:
     async with fleet("a", "b") as (a, b):
         await a.add_constraint("thermal", when="gpu_temp_c < 85.0")
@@ -153,6 +155,7 @@ async def test_checking_counts_and_tells() -> None:
         assert a.constraints()[0].unknown >= 1
 
 
+@pytest.mark.slow
 async def test_a_probe_measures_and_one_that_fails_costs_nothing() -> None:
     class Steady:
         name = "steady"
@@ -172,6 +175,7 @@ async def test_a_probe_measures_and_one_that_fails_costs_nothing() -> None:
         assert node.status().violations == 0
 
 
+@pytest.mark.slow
 async def test_an_old_measurement_is_none() -> None:
     import msgspec
 

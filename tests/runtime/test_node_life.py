@@ -71,6 +71,7 @@ async def test_writes_before_the_start_and_after_the_stop_are_refused() -> None:
     assert node.not_ready() is None
 
 
+@pytest.mark.slow
 async def test_a_refused_write_before_the_start_leaves_a_store_sound(tmp_path: Path) -> None:
     settings = msgspec.structs.replace(QUICK, store=str(tmp_path / "node.db"))
     async with make_node(settings) as first:
@@ -93,6 +94,7 @@ async def test_a_node_starts_once() -> None:
     await node.stop()
 
 
+@pytest.mark.slow
 async def test_a_node_that_failed_to_start_may_try_again(tmp_path: Path) -> None:
     file = tmp_path / "node.db"
     file.write_bytes(b"no store at all" * 100)

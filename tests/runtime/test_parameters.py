@@ -18,6 +18,7 @@ def state_of(node: Node, id_: str) -> tuple[str | None, str, float | None]:
     return found.state, found.reason, found.margin
 
 
+@pytest.mark.slow
 async def test_a_change_of_a_parameter_judges_its_readers_at_once_and_keeps_their_spells() -> None:
     async with Node(settings=QUICK, transport=MemoryNetwork().transport()) as node:
         await node.add_constraint("speed", when="speed_mps <= param.speed_limit", for_=3600)

@@ -44,6 +44,7 @@ def test_few_are_asked_uniformly_and_many_by_distance(choice: str, count: int, n
     assert share > 0.5 if near else abs(share - 2 / count) < 0.05
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=3 * ROUND_TRIPS))
 def test_the_quickest_of_the_last_answers_is_the_distance(answers: list[float]) -> None:
     asking = PeerSelector(GossipNode("me"), "near", Random(1))

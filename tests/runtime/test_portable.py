@@ -43,6 +43,7 @@ async def test_an_import_is_a_merge_and_says_what_changed() -> None:
         assert (again.changed, again.cells, again.constraints) == (False, 0, 0)
 
 
+@pytest.mark.slow
 async def test_what_was_taken_in_is_told_and_becomes_an_event() -> None:
     async with fleet("forge", "anvil") as nodes:
         forge, anvil = nodes

@@ -48,6 +48,7 @@ async def test_all_readings_are_made_in_one_thread() -> None:
     assert threading.get_ident() not in threads
 
 
+@pytest.mark.slow
 async def test_the_processor_time_of_a_busy_host_is_not_0() -> None:
     async with node_with(SystemProbe()) as node:
         await eventually(node.variables)

@@ -88,6 +88,7 @@ def test_half_lives_out_of_bounds_are_refused() -> None:
         NodeSettings(half_lives=())
 
 
+@pytest.mark.slow
 async def test_nodes_tell_each_other_what_was_evaluated_and_recorded_lately() -> None:
     async with fleet("a", "b", settings=SOON) as (a, b):
         await a.add_constraint("cool", when="temp_c < 85.0")
@@ -108,6 +109,7 @@ def _violated(node: Node, by: str) -> float:
     return found.violated if found else 0.0
 
 
+@pytest.mark.slow
 async def test_what_was_gathered_is_written_when_a_node_stops() -> None:
     network = MemoryNetwork()
     slow = msgspec.structs.replace(QUICK, rate_every=3600.0)

@@ -17,6 +17,7 @@ def cell_bytes(node: GossipNode) -> int:
     return sum(len(cell.data) for run in node.state.rows.since({}) for cell in run.cells)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(*[st.integers(0, 10**6)] * 4), max_size=3 * RECEIPTS))
 def test_totals_are_of_all_and_the_median_is_of_the_last(costs: list[tuple[int, int, int, int]]) -> None:
     receipts = Receipts()
@@ -66,6 +67,7 @@ async def test_one_that_failed_leaves_a_receipt_too() -> None:
     assert receipt.sent == sum(len(payload) for _, payload in script.requests)
 
 
+@pytest.mark.slow
 async def test_receipts_add_up_over_a_lossy_fleet() -> None:
     """What the nodes learned as beginners, and told as beginners, covers all that any of them wrote."""
     network = MemoryNetwork()

@@ -122,6 +122,7 @@ async def test_the_time_counts_once_before_and_after_it_is_written() -> None:
             assert sum(three(seconds)) <= monotonic() - began
 
 
+@pytest.mark.slow
 async def test_each_node_tells_where_it_is_violated_and_for_how_long_it_held() -> None:
     async with fleet("a", "b") as (a, b):
         await a.add_constraint("cool", when="temp_c < 85.0")

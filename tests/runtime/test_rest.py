@@ -20,6 +20,7 @@ from tests.runtime.test_exchanges import Script, Skipping, exchanger
 EVERY = 0.2
 
 
+@pytest.mark.slow
 @given(st.floats(0.01, 100.0), st.integers(0, 500))
 def test_the_interval_grows_to_its_bound_and_is_the_least_at_once(least: float, peers: int) -> None:
     interval, before = RoundInterval(least), 0.0
@@ -70,6 +71,7 @@ async def at_rest(clock: Skipping, loop: ExchangeLoop) -> None:
     raise AssertionError(f"the interval is {loop.interval.seconds} s")
 
 
+@pytest.mark.slow
 async def test_a_change_ends_the_rest_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     me, script, loop = await met("abc")
     clock = Skipping(monkeypatch)
@@ -86,6 +88,7 @@ async def test_a_change_ends_the_rest_at_once(monkeypatch: pytest.MonkeyPatch) -
         rounds.cancel()
 
 
+@pytest.mark.slow
 async def test_news_from_a_peer_end_the_rest_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The push of a change may have failed to reach others: this node asks them soon."""
     _, script, loop = await met("abc")
@@ -104,6 +107,7 @@ async def test_news_from_a_peer_end_the_rest_at_once(monkeypatch: pytest.MonkeyP
         rounds.cancel()
 
 
+@pytest.mark.slow
 async def test_a_node_that_misses_a_peer_does_not_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     _, script, loop = await met("abc")
     silent = Peer("a", "1")
@@ -174,6 +178,7 @@ async def test_steps_of_whole_seconds_share_their_instants(monkeypatch: pytest.M
     assert [len(woken[name]) for name in ("one", "two", "other")] == [pytest.approx(7, abs=1), pytest.approx(3, abs=1), 6]
 
 
+@pytest.mark.slow
 async def test_a_node_that_stopped_leaves_no_timer_and_no_task_behind() -> None:
     loop = asyncio.get_running_loop()
     async with fleet("a", "b") as nodes:

@@ -82,6 +82,7 @@ def node(network: MemoryNetwork, name: str = "forge", zone: str = "a") -> Node:
     return Node(name=name, settings=QUICK, labels={"zone": zone}, transport=network.transport(), actor="alice")
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_staged_is_refused_and_nothing_changes() -> None:
     async with node(MemoryNetwork()) as forge:
         await forge.add_constraint("there", when="v <= 1.0")
@@ -151,6 +152,7 @@ async def test_a_rollout_completes_by_itself_and_is_rolled_back_afterwards() -> 
             await forge.rollouts.back(began.id)
 
 
+@pytest.mark.slow
 async def test_on_the_nodes_of_a_stage_the_new_definition_counts_for_guards_events_and_checks() -> None:
     async with node(MemoryNetwork()) as forge:
         await forge.add_constraint("there", when="v <= 2.0", mode="audit")

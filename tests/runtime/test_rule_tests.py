@@ -104,6 +104,7 @@ def test_what_is_no_length_of_time_is_refused(text: str | float) -> None:
 # --- verdicts ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_violation_is_pending_violated_clearing_and_over() -> None:
     rules = constraint("x < 5.0", for_=2 * MINUTE, clear_after=MINUTE)
     expected = [
@@ -141,6 +142,7 @@ def test_each_field_is_compared(expected: dict[str, object], fits: bool) -> None
     assert (run(constraint("x < 5.0"), test) == []) is fits
 
 
+@pytest.mark.slow
 def test_the_instances_of_a_constraint_are_compared_with_their_states() -> None:
     rules = constraint("temp_c < 70.0", each="joint", for_=20 * SECOND)
     series = [
@@ -185,6 +187,7 @@ def test_series_have_texts_lists_and_a_begin_of_their_own() -> None:
     assert run(rules, {"series": series, "expect": [*expect, {"at": 10, "constraint": "x", "state": "unknown"}]}) == []
 
 
+@pytest.mark.slow
 def test_a_window_counts_what_is_in_it() -> None:
     rules = constraint('increase("errs", duration("2m1ms")) < 10.0')
     expect = [
@@ -229,6 +232,7 @@ def test_nodes_have_labels_and_values_of_their_own() -> None:
     ], "the first node is meant where none is named"
 
 
+@pytest.mark.slow
 def test_a_constraint_on_the_fleet_reads_what_nodes_share() -> None:
     rules = constraint("sum(nodes, n, n.load) <= 10.0", scope=Scope.FLEET)
     series = [{"variable": "load", "values": values, "node": node} for node, values in (("a", "3x20"), ("b", "4x9 9x10"))]

@@ -104,6 +104,7 @@ async def test_sites_are_shown_and_their_bytes_are_counted() -> None:
         assert figures.received_away_bytes <= nodes["b0"].status().bytes_received
 
 
+@pytest.mark.slow
 async def test_a_fleet_without_sites_shows_none() -> None:
     async with sites(MemoryNetwork(), a="", b="") as nodes:
         shown, table = (
@@ -149,6 +150,7 @@ async def test_nodes_without_a_site_are_one_and_speak_with_the_others() -> None:
         assert nodes["m"].status().speaks_with == ("",)
 
 
+@pytest.mark.slow
 async def test_the_label_site_is_the_site() -> None:
     network = MemoryNetwork()
     async with (

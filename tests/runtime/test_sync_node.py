@@ -47,6 +47,7 @@ def test_it_has_the_methods_of_a_node_with_their_parameters() -> None:
     assert inspect.signature(SyncNode).parameters == inspect.signature(Node).parameters
 
 
+@pytest.mark.slow
 def test_it_adds_checks_and_reads(node: SyncNode) -> None:
     events = node.events(timeout=10)
     node.add_constraint("cool", when="t < 85.0")

@@ -141,6 +141,7 @@ async def test_the_last_state_is_told_after_flapping_and_few_of_the_others(monke
         assert 3 <= len(batches) <= 4 + (time.monotonic() - began) * SECOND / evaluation.TOLD_EVERY
 
 
+@pytest.mark.slow
 async def test_the_last_state_is_told_by_a_node_that_stops() -> None:
     network = MemoryNetwork()
     async with started("b", network) as b, started("a", network) as a:
@@ -181,6 +182,7 @@ async def test_a_withdrawn_or_dead_sensor_is_told_as_unknown() -> None:
         assert "is older than 0.3 s" in shown(b, "y", "a").reason
 
 
+@pytest.mark.slow
 async def test_unknown_from_the_start_is_told_by_nodes_that_measure_some_of_it() -> None:
     async with fleet("a", "b") as [a, b]:
         await a.add_constraint("xy", when="x < 1.0 || y < 1.0")
@@ -193,6 +195,7 @@ async def test_unknown_from_the_start_is_told_by_nodes_that_measure_some_of_it()
         assert told(b, "xy", "b") is None
 
 
+@pytest.mark.slow
 async def test_another_reason_in_the_same_state_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason of a window that fills changes with each sample."""
     async with fleet("a") as [a]:
@@ -354,6 +357,7 @@ async def test_a_node_that_held_at_once_after_a_restart_says_so(
             await eventually(lambda: state(b, "x", "a") is VerdictState.HOLDS)
 
 
+@pytest.mark.slow
 async def test_a_life_without_its_store_takes_its_former_verdicts_over_when_they_come() -> None:
     network = MemoryNetwork()
     async with started("b", network) as b:
@@ -422,6 +426,7 @@ async def test_a_violation_ends_with_its_constraint_on_all_nodes() -> None:
         assert all(not node.gossip.state.verdicts.violated for node in nodes)
 
 
+@pytest.mark.slow
 async def test_an_edit_under_which_it_is_still_violated_begins_a_new_spell_and_one_of_the_severity_does_not() -> None:
     async with fleet("a", "b") as [a, b]:
         await a.add_constraint("x", when="x < 1.0")
@@ -458,6 +463,7 @@ async def test_a_turn_that_waits_over_an_edit_is_told_by_the_edited_definition(m
         assert (told(a, "x", "a") or NodeVerdict(VerdictState.OFF)).inputs == (("x", "3.0"),)
 
 
+@pytest.mark.slow
 async def test_the_state_of_a_node_that_is_gone_is_shown_as_the_last_that_it_told(capsys: pytest.CaptureFixture[str]) -> None:
     """The defect: the measurements of a node ended with it, and `explain` said that its constraint holds."""
     network = MemoryNetwork()
@@ -471,6 +477,7 @@ async def test_the_state_of_a_node_that_is_gone_is_shown_as_the_last_that_it_tol
     assert re.search(r"^a +not known; holds when last heard, \d+ s ago +- +no ", capsys.readouterr().out, re.MULTILINE)
 
 
+@pytest.mark.slow
 async def test_a_retired_node_is_shown_by_nobody() -> None:
     network = MemoryNetwork()
     async with started("b", network) as b, started("c", network) as c:
@@ -505,6 +512,7 @@ async def test_pending_resumes_with_its_elapsed_time(tmp_path: Path, reboot: Cal
         assert abs(again["since"] - spells["since"]) < 10**9
 
 
+@pytest.mark.slow
 async def test_a_running_clock_is_saved_at_intervals_and_a_turn_at_once(tmp_path: Path, reboot: Callable[[], None]) -> None:
     file = tmp_path / "a.db.verdicts.json"
     async with started("a", MemoryNetwork(), tmp_path / "a.db", count_every=60.0) as a:

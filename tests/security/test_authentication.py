@@ -34,6 +34,7 @@ def test_requests_and_replies_go_both_ways() -> None:
         assert asker.is_reply(sent, b"place", b"answer", tag)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.integers(1, 255), st.sampled_from(["header", "place", "payload"]))
 def test_a_changed_request_is_refused(at: int, by: int, where: str) -> None:
     forge, anvil = pair()
@@ -107,6 +108,7 @@ def asked(forge: Authenticator, anvil: Authenticator) -> int:
     return len(header)
 
 
+@pytest.mark.slow
 def test_a_header_is_short_while_replies_come_and_whole_after_many_without() -> None:
     forge, anvil = pair()
     assert {asked(forge, anvil) for _ in range(1000)} == {2 + 1 + TAG_BYTES}
@@ -116,6 +118,7 @@ def test_a_header_is_short_while_replies_come_and_whole_after_many_without() -> 
     assert asked(forge, anvil) == 2 + 1 + TAG_BYTES
 
 
+@pytest.mark.slow
 @given(st.integers(0, 400), st.randoms(use_true_random=False))
 def test_requests_overtake_each_other_with_short_headers(answered: int, chance: Random) -> None:
     forge, anvil = pair()

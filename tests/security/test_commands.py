@@ -177,6 +177,7 @@ def test_a_certificate_of_an_operator_says_what_it_is_for(capsys: pytest.Capture
     assert not (here / "mill" / "forge" / "issuer.pem").exists()
 
 
+@pytest.mark.slow
 def test_a_lower_role_ends_the_certifying_and_says_that_the_former_certificate_stays(
     capsys: pytest.CaptureFixture[str], here: Path
 ) -> None:
@@ -207,6 +208,7 @@ def test_a_node_is_certified_again_with_its_key_and_role(capsys: pytest.CaptureF
     assert "plant/anvil has no certificate to renew: make one with `constraint-crdt fleet certify anvil`" in said
 
 
+@pytest.mark.slow
 def test_a_rotation_says_what_to_copy(capsys: pytest.CaptureFixture[str], here: Path) -> None:
     run(capsys, "fleet", "create", "plant")
     code, said = run(capsys, "fleet", "rotate")
@@ -239,6 +241,7 @@ def test_a_text_that_is_no_token_is_misuse(capsys: pytest.CaptureFixture[str]) -
         assert "that is no invitation: paste the whole token that `constraint-crdt fleet invite` printed" in said
 
 
+@pytest.mark.slow
 def test_joining_fails_in_one_sentence(capsys: pytest.CaptureFixture[str], here: Path) -> None:
     plant, other = Fleet(here / "plant"), Fleet(here / "other")
     readable = here / "readable"

@@ -436,12 +436,14 @@ async def operator(tmp_path: Path) -> AsyncIterator[Operator]:
     await made.server.close()
 
 
+@pytest.mark.slow
 async def test_a_node_joins_at_the_endpoint(operator: Operator) -> None:
     admission = await join(operator.token(), "lathe", KEY, time.time_ns)
     assert (admission.member.node, admission.member.role) == ("lathe", "member")
     assert admission.roots == (operator.identity.root,)
 
 
+@pytest.mark.slow
 async def test_the_secret_is_sent_to_no_other_fleet(operator: Operator) -> None:
     token = msgspec.structs.replace(operator.token(), root=root_hash(ROOT.certificate))
     with pytest.raises(IdentityError, match=r"the node at 127.0.0.1:\d+ is no operator of the fleet that the invitation is for"):
@@ -449,6 +451,7 @@ async def test_the_secret_is_sent_to_no_other_fleet(operator: Operator) -> None:
     assert operator.requests == []
 
 
+@pytest.mark.slow
 async def test_the_secret_is_sent_to_no_member(operator: Operator) -> None:
     """A member of the fleet that listens at the address of the operator."""
     member = operator.fleet.certify("anvil", role="member")
@@ -463,6 +466,7 @@ async def test_the_secret_is_sent_to_no_member(operator: Operator) -> None:
     assert operator.requests == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("off", [-365 * DAY, 365 * DAY])
 async def test_a_clock_wrong_by_a_year_is_said_at_the_node(operator: Operator, off: int) -> None:
     token = operator.token()
@@ -475,6 +479,7 @@ async def test_a_clock_wrong_by_a_year_is_said_at_the_node(operator: Operator, o
     assert operator.requests == []
 
 
+@pytest.mark.slow
 async def test_errors_of_the_operator_reach_the_node(operator: Operator) -> None:
     token = operator.token(name="lathe")
     with pytest.raises(IdentityError, match="the invitation is for lathe, not for anvil: join with --name lathe"):
@@ -490,6 +495,7 @@ async def test_an_operator_that_does_not_answer_is_named(operator: Operator) -> 
         await join(token, "lathe", KEY, time.time_ns)
 
 
+@pytest.mark.slow
 async def test_an_address_that_does_not_answer_is_passed_over(operator: Operator) -> None:
     token = operator.token()
     closed = await asyncio.start_server(lambda _, writer: writer.transport.abort(), "127.0.0.1", 0)
@@ -499,6 +505,7 @@ async def test_an_address_that_does_not_answer_is_passed_over(operator: Operator
     closed.close()
 
 
+@pytest.mark.slow
 async def test_idle_connections_of_an_address_are_bounded(operator: Operator) -> None:
     """And the endpoint serves again as soon as they go."""
     token = operator.token()

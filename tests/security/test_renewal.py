@@ -164,6 +164,7 @@ async def test_the_pause_of_a_retry_fits_the_time_for_which_both_roots_are_accep
     await eventually(lambda: lathe.certificates.identity.root == lathe.certificates.identity.known[0])
 
 
+@pytest.mark.slow
 async def test_files_that_a_person_copied_are_used_without_a_restart(fleets: Fleets) -> None:
     lathe = await fleets.start("lathe")
     fleets.now += 22 * DAY
@@ -487,6 +488,7 @@ async def test_an_operator_logs_invitations_and_who_joined(fleets: Fleets, caplo
     assert "a connection to the join endpoint got no certificate, the last from 127.0.0.1: the invitation was used by lathe" in told
 
 
+@pytest.mark.slow
 async def test_a_node_that_certifies_nothing_says_who_does(fleets: Fleets) -> None:
     lathe = await fleets.start("lathe")
     with pytest.raises(IdentityError, match=r"lathe certifies no other nodes: ask a node of an operator \(--node URL\)"):
@@ -504,6 +506,7 @@ async def test_an_address_that_cannot_be_had_is_said(fleets: Fleets) -> None:
     taken.close()
 
 
+@pytest.mark.slow
 async def test_a_port_beside_the_usual_one_is_named(fleets: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = await asyncio.start_server(lambda _, __: None, "127.0.0.1", 0)
     monkeypatch.setattr(certificates, "JOIN_PORT", taken.sockets[0].getsockname()[1])

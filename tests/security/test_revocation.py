@@ -177,6 +177,7 @@ def test_a_member_cannot_revoke_and_nobody_itself() -> None:
         GossipNode("plain").revoke("a")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["a", "b"])
 @pytest.mark.parametrize("meets", ["abc", "bac", "cab", "cba"])
 def test_of_two_operators_who_revoke_each_other_the_earlier_certificate_stays_everywhere(first: str, meets: str) -> None:

@@ -102,6 +102,7 @@ def test_random_bytes_are_no_statement(content: bytes) -> None:
         read_rotation(content, [OLD.certificate])
 
 
+@pytest.mark.slow
 def test_the_roots_of_a_fleet_are_bounded() -> None:
     root, statements = OLD, []
     for turn in range(MAX_ROOTS + 3):
@@ -129,6 +130,7 @@ def plant(tmp_path: Path) -> Path:
     return tmp_path / "plant"
 
 
+@pytest.mark.slow
 def test_a_rotation_of_files_certifies_the_operators_again(plant: Path) -> None:
     for node, role in (("forge", "operator"), ("lathe", "member")):
         certify_node(plant, open_root(plant), node, role, now=NOW, random=seeded(5))

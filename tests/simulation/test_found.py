@@ -67,6 +67,7 @@ def _met(*names: str) -> list[AnyStep]:
     return wrote + [WholeExchange(number=100 + number, node=one, peer=other) for number, (one, other) in enumerate(pairs * 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["", "operator"])
 @pytest.mark.parametrize(
     "retirements",

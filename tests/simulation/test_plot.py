@@ -137,6 +137,7 @@ def test_nothing_is_cut_off_where_figures_are_long() -> None:
     assert bottom <= image.height - 4
 
 
+@pytest.mark.slow
 def test_a_real_run_is_drawn_from_left_to_right() -> None:
     running = ScenarioRun(Scenario(10, seed=7, partition_ns=5 * SECOND_NS))
     count = sum(1 for _ in running.samples())
@@ -174,6 +175,7 @@ def test_an_anchor_is_where_the_text_begins_has_its_middle_or_ends(bold: bool) -
     assert start[3] == middle[3] == end[3] == pytest.approx(30 * SCALE, abs=2)
 
 
+@pytest.mark.slow
 def test_bold_text_is_darker() -> None:
     light, bold = (png_of(Picture(200, 50, (Text(5, 30, "title", bold=bold),))).convert("L") for bold in (False, True))
     assert sum(ImageChops.invert(bold).tobytes()) > 1.2 * sum(ImageChops.invert(light).tobytes())

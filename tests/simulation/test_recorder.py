@@ -105,6 +105,7 @@ def take(fleet: Fleet, step: tuple[str, str, str, int]) -> None:
             node.checkpoint()
 
 
+@pytest.mark.slow
 @given(steps)
 def test_a_recording_replays_to_the_same_hashes(history: list[tuple[str, str, str, int]]) -> None:
     fleet = Fleet()

@@ -32,6 +32,7 @@ def test_numbers_are_in_range(seed: int, bound: int) -> None:
     assert rng.exponential(2.0) >= 0
 
 
+@pytest.mark.slow
 @given(seeds, st.lists(st.integers()))
 def test_a_shuffle_loses_nothing(seed: int, items: list[int]) -> None:
     shuffled = list(items)
@@ -39,6 +40,7 @@ def test_a_shuffle_loses_nothing(seed: int, items: list[int]) -> None:
     assert Counter(shuffled) == Counter(items)
 
 
+@pytest.mark.slow
 def test_each_is_as_likely_as_the_others() -> None:
     rng = SimRng(5)
     drawn = Counter(rng.below(6) for _ in range(6000))

@@ -140,6 +140,7 @@ def test_a_summary_tells_of_loss_and_disagreement() -> None:
     assert "bytes per node" in told
 
 
+@pytest.mark.slow
 def test_so_many_rounds_may_not_suffice() -> None:
     simulation = an_item_each(Simulation(30, 9))
     assert simulation.run_until_converged(1) is None

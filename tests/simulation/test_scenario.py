@@ -91,6 +91,7 @@ def links(**quality: float) -> Links:
     return Links(Quality(**quality), SimRng(1), Counter())  # type: ignore[arg-type]  # whichever are given
 
 
+@pytest.mark.slow
 def test_links_lose_and_double_as_often_as_they_say() -> None:
     lossy = links(loss=0.25, duplication=0.5, jitter_ns=1000)
     arrivals = [len(lossy.arrivals(0, "a", "b", 10)) for _ in range(4000)]

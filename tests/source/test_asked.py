@@ -81,6 +81,7 @@ def test_a_line_that_is_malformed_costs_only_itself(log: Path, reader: FileReade
         documents(reader)
 
 
+@pytest.mark.slow
 def test_of_a_long_file_the_end_is_read(log: Path, reader: FileReader) -> None:
     log.write_text("".join(f'{{"x": {number}}}\n' for number in range(100_000)))
     assert documents(reader) == [{"x": 99_999}]
@@ -195,6 +196,7 @@ async def test_a_web_server_that_is_started_again(web: WebServer) -> None:
             await asyncio.to_thread(again.close)
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_none(web: WebServer) -> None:
     web.answers["/moved"] = 302, "text/plain", b""
     web.answers["/long"] = 200, "application/json", b" " * (MAX_PAYLOAD + 1)

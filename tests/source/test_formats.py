@@ -346,6 +346,7 @@ def test_a_receiver_of_ros_without_a_fix(fix: int) -> None:
     assert known["latitude"] == 52.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distance", [float("inf"), float("-inf"), float("nan"), 9.0, 0.01])
 def test_a_range_out_of_range(distance: float) -> None:
     """`inf > limit` would hold."""
@@ -354,6 +355,7 @@ def test_a_range_out_of_range(distance: float) -> None:
     assert is_unknown(found["range"])
 
 
+@pytest.mark.slow
 def test_a_message_that_is_none_and_a_type_that_is_none() -> None:
     decode = ros_decoder("sensor_msgs/msg/NavSatFix")
     with pytest.raises(SourceError, match=r"it sent no sensor_msgs/msg/NavSatFix"):

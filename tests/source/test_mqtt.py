@@ -65,6 +65,7 @@ packets = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(packets, max_size=8), st.integers(0, 200))
 def test_packets_are_split_and_thinned(sent: list[bytes], cut: int) -> None:
     """Against a plain model: of messages of quality 0 the last of each topic stays, and everything else."""

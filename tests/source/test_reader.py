@@ -79,6 +79,7 @@ documents = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(documents)
 def test_each_leaf_is_found_by_its_json_pointer(document: object) -> None:
     for path, value in leaves(document):
@@ -88,6 +89,7 @@ def test_each_leaf_is_found_by_its_json_pointer(document: object) -> None:
                 assert look_up(document, pointer) is value
 
 
+@pytest.mark.slow
 @given(documents)
 def test_what_counts_is_finite(document: object) -> None:
     for _, value in leaves(document):

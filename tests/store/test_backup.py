@@ -63,6 +63,7 @@ def test_commits_go_on_while_backups_are_made_and_each_backup_is_one_of_them(tmp
     store.close()
 
 
+@pytest.mark.slow
 def test_a_restored_store_is_as_the_backup_and_the_former_one_is_kept(tmp_path: Path) -> None:
     marker = Marker(tmp_path / "marker", BOOT)
     store, rows = open_store(tmp_path / "a.db", marker), Rows()

@@ -64,6 +64,7 @@ async def disk(tmp_path: Path) -> AsyncIterator[Disk]:
     await disk.committer.close()
 
 
+@pytest.mark.slow
 async def test_durable_means_on_disk(disk: Disk) -> None:
     for step in range(5):
         add(disk.rows, f"c{step}")
@@ -90,6 +91,7 @@ async def test_a_touch_alone_gets_it_written(disk: Disk) -> None:
     assert disk.as_after_a_crash() == account(disk.rows)
 
 
+@pytest.mark.slow
 async def test_many_that_wait_share_commits(disk: Disk) -> None:
     async def write(name: int) -> None:
         for number in range(5):
@@ -127,6 +129,7 @@ async def test_what_a_node_wrote_is_kept_once_it_is_on_disk_and_what_others_wrot
     assert disk.committer.is_kept(ME)
 
 
+@pytest.mark.slow
 async def test_what_changes_during_a_commit_is_in_the_next(disk: Disk) -> None:
     for number in range(20):
         add(disk.rows, f"c{number}")
@@ -151,6 +154,7 @@ async def test_while_the_disk_refuses_this_life_is_not_vouched_for(disk: Disk) -
     assert disk.marker.exists(), "all that was told is on disk again"
 
 
+@pytest.mark.slow
 async def test_a_full_disk_refuses_those_that_wait_and_recovers_by_itself(disk: Disk) -> None:
     add(disk.rows, "before")
     await disk.committer.durable()
@@ -175,6 +179,7 @@ async def test_a_full_disk_refuses_those_that_wait_and_recovers_by_itself(disk: 
     assert disk.as_after_a_crash() == account(disk.rows)
 
 
+@pytest.mark.slow
 async def test_it_tries_at_once_when_something_changes(tmp_path: Path) -> None:
     disk = Disk(tmp_path / "a.db")
     await disk.committer.close()
@@ -222,6 +227,7 @@ async def test_closing_on_a_full_disk_says_what_is_lost(tmp_path: Path, caplog: 
     assert reopened(disk.path) == account(Rows())
 
 
+@pytest.mark.slow
 async def test_one_that_stops_waiting_disturbs_nobody(disk: Disk) -> None:
     add(disk.rows, "x")
     gone, stays = (disk.committer.durable() for _ in range(2))
@@ -231,6 +237,7 @@ async def test_one_that_stops_waiting_disturbs_nobody(disk: Disk) -> None:
     assert disk.as_after_a_crash() == account(disk.rows)
 
 
+@pytest.mark.slow
 async def test_a_fault_of_ours_is_told_and_hangs_nobody(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk.store, "commit", lambda batch: 1 // 0)
     add(disk.rows, "x")
@@ -265,6 +272,7 @@ class HungDisk(Disk):
         self.committer._stall_seconds = 0.05
 
 
+@pytest.mark.slow
 async def test_a_disk_that_hangs_refuses_writes_soon_and_takes_them_again(tmp_path: Path) -> None:
     disk = HungDisk(tmp_path / "a.db")
     disk.thawed.clear()

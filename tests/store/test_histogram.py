@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +11,7 @@ from constraint_crdt.model import DurationHistogram
 SECONDS = st.floats(0.0, 1e6, allow_nan=False)
 
 
+@pytest.mark.slow
 @given(st.lists(SECONDS, max_size=20).map(lambda found: sorted(set(found))), st.lists(SECONDS, max_size=50))
 def test_each_bound_counts_what_does_not_exceed_it(bounds: list[float], seconds: list[float]) -> None:
     durations = DurationHistogram(bounds)

@@ -335,6 +335,7 @@ def test_a_marker_lies_in_memory_so_that_no_snapshot_of_the_disk_brings_it_back(
     assert [vouches(file_system) for file_system in ("tmpfs", "ext4", "overlay", "ramfs")] == [True, False, False, True]
 
 
+@pytest.mark.slow
 @given(st.integers(1, 10**12), st.integers(1, 10**6), st.data())
 def test_no_part_of_a_note_vouches_for_less_than_was_sent(before: int, more: int, data: st.DataObject) -> None:
     """Written in place: a store that lacks what was noted before is not vouched for, wherever the write is cut."""

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -101,6 +102,7 @@ class StoreFollowsRows(RuleBasedStateMachine):
 TestStoreFollowsRows = StoreFollowsRows.TestCase
 
 
+@pytest.mark.slow
 def test_every_kind_of_change_survives(tmp_path: Path) -> None:
     rows = Rows()
     changes, path = Changes(rows), tmp_path / "a.db"

@@ -137,6 +137,7 @@ def test_a_dead_connection_is_closed_by_what_the_system_has_measured() -> None:
     assert dead_seconds(b"\0" * 100) == DEAD_SECONDS, "an old kernel tells less"
 
 
+@pytest.mark.slow
 async def test_the_first_endpoint_that_answers_is_found_also_if_it_answers_later(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     waiting = 0

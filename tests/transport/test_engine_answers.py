@@ -33,6 +33,7 @@ async def test_a_reply_leaves_only_once_its_handler_is_done(network: Network) ->
     assert b.transport.bytes_sent == 1
 
 
+@pytest.mark.slow
 async def test_a_handler_that_waits_holds_no_other_up(network: Network) -> None:
     gate = Gate()
 
@@ -49,6 +50,7 @@ async def test_a_handler_that_waits_holds_no_other_up(network: Network) -> None:
     assert await slow == [b"slow"]
 
 
+@pytest.mark.slow
 async def test_a_handler_may_wait_for_an_answer_of_the_one_who_asks(network: Network) -> None:
     async def ask_back(request: bytes, _: Peer | None) -> Sequence[bytes]:
         return await b.ask(a, b"back of " + request)
@@ -162,6 +164,7 @@ async def test_a_handler_that_resists_does_not_hold_closing_up_and_sends_nothing
     assert b.transport.bytes_sent == 0
 
 
+@pytest.mark.slow
 async def test_a_handler_may_close_its_own_transport(network: Network) -> None:
     closed = asyncio.Event()
 
@@ -178,6 +181,7 @@ async def test_a_handler_may_close_its_own_transport(network: Network) -> None:
         await closed.wait()
 
 
+@pytest.mark.slow
 async def test_closing_that_is_cancelled_says_so_and_still_closes(network: Network) -> None:
     gate = Resisting()
     a, b = await network.join("a"), await network.join("b", handler=gate.handler)

@@ -63,6 +63,7 @@ async def test_many_requests_at_once_each_get_their_own_answer(network: Network)
     assert await asyncio.gather(*(a.ask(b, each) for each in asked)) == [[each] for each in asked]
 
 
+@pytest.mark.slow
 async def test_a_handler_may_start_a_request_to_the_one_who_asks(network: Network) -> None:
     asked_back: list[asyncio.Task[list[bytes]]] = []
 

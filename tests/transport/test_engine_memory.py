@@ -64,6 +64,7 @@ async def test_a_crash_is_seen_by_the_others_and_told_to_nobody_in_it(memory: Ne
     assert again.me != b.me
 
 
+@pytest.mark.slow
 async def test_loss_follows_the_generator_and_strikes_both_legs(memory: Network) -> None:
     served: list[bytes] = []
 

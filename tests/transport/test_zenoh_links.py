@@ -71,6 +71,7 @@ async def test_it_says_the_endpoint_it_really_listens_on(zenoh: Network) -> None
     assert a.transport.endpoints == ()
 
 
+@pytest.mark.slow
 async def test_a_taken_port_is_refused_by_name_and_closing_frees_it(zenoh: Network) -> None:
     a, b = await zenoh.join("a"), await zenoh.join("b")
     await all_see_all(a, b)
@@ -94,6 +95,7 @@ async def test_an_address_that_is_not_ours_is_refused_by_name(zenoh: Network, en
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 async def test_a_peer_that_closes_says_so_before_its_links_fall(zenoh: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     """Zenoh left it in the view of others, in one of twenty cases, when both came together."""
     a, b = await zenoh.join("a"), await zenoh.join("b")
@@ -166,6 +168,7 @@ async def test_a_client_without_a_router_closes(zenoh: Network) -> None:
     assert client.transport.peers() == frozenset()
 
 
+@pytest.mark.slow
 async def test_reopening_keeps_the_endpoint_that_others_know(zenoh: Network) -> None:
     a = await zenoh.join("a")
     b = await zenoh.join("b")
@@ -194,6 +197,7 @@ def _lingers(ports: set[int]) -> list[bool]:
         return [struct.unpack("ii", each)[0] != 0 for each in options]
 
 
+@pytest.mark.slow
 async def test_a_link_to_a_configured_endpoint_that_broke_is_repaired(zenoh: Network) -> None:
     seed, a = [await zenoh.join(name) for name in ("seed", "a")]
     await all_see_all(seed, a)

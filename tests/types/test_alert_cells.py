@@ -71,6 +71,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(steps)
 def test_what_counts_is_what_no_other_life_overruled(done: list[tuple[object, int, int]]) -> None:
     rows, model, number = [Rows() for _ in range(3)], Model(), 0
@@ -92,6 +93,7 @@ def test_what_counts_is_what_no_other_life_overruled(done: list[tuple[object, in
         assert {unit: ToldAlerts(fresh).of(unit) for unit in UNITS} == {unit: view.of(unit) for unit in UNITS}
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from(("merge", "put", "remove")), st.integers(0, 2), st.integers(0, 2)), max_size=16))
 def test_the_latest_of_concurrent_rules_counts_and_a_removal_only_alone(done: list[tuple[str, int, int]]) -> None:
     rows, model = [Rows() for _ in range(3)], Model()

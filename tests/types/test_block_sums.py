@@ -1,5 +1,6 @@
 """BlockSums: each number counts once, whoever tells of it alone or together with others."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ def plain_total(standing: list[tuple[Block, Counts]]) -> Counts:
     return Counts(sum(value.satisfied for value in largest), sum(value.violated for value in largest))
 
 
+@pytest.mark.slow
 @given(steps=st.lists(st.tuples(st.booleans(), told, st.integers(0, 99)), max_size=40))
 def test_the_total_is_kept_through_whatever_is_told_and_taken_back(steps: list[tuple[bool, tuple[Block, Counts], int]]) -> None:
     view, standing = BlockSums(), list[tuple[Block, Counts]]()

@@ -18,6 +18,7 @@ REPLICAS = st.builds(Replica, st.text("ab~é", min_size=1, max_size=3), st.integ
 CLOCKS = st.dictionaries(REPLICAS, st.integers(1, 2**63 - 1), max_size=4).map(VectorClock)
 
 
+@pytest.mark.slow
 @given(CLOCKS, CLOCKS)
 def test_clocks_and_their_hashes_survive_json(clock: VectorClock, other: VectorClock) -> None:
     again = VectorClock.from_json(clock.to_json())

@@ -46,6 +46,7 @@ def test_half_of_it_goes_in_each_half_life() -> None:
     assert (counter.half_life, counter.name) == (60.0, "")
 
 
+@pytest.mark.slow
 def test_recorded_each_second_its_rate_comes_to_be_one_a_second() -> None:
     clock = Clock()
     counter = DecayCounter(60, now=clock)
@@ -299,6 +300,7 @@ wild_values = st.tuples(times, st.lists(st.tuples(half_lives, values), min_size=
 wild_logs = st.lists(st.lists(wild_values, max_size=4), min_size=1, max_size=3)
 
 
+@pytest.mark.slow
 @given(wild_logs, st.integers(0, 10**12))
 @example([[(START, [(60.0, value)])] for value in (0.1, 0.2, 0.7)], 0)
 def test_whatever_stands_reads_the_same_in_any_order_of_arrival(

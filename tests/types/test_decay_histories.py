@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import isclose
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +38,7 @@ def close(left: float, right: float) -> bool:
 # --- clocks that agree -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.lists(st.one_of(events, exchanges, st.tuples(st.just("wait"), st.just(0), spans)), max_size=40))
 def test_where_clocks_agree_it_is_the_decayed_sum_of_all_events(history: list[tuple[str, int, Any]]) -> None:
     time = START
@@ -124,6 +126,7 @@ clock_moves = st.tuples(
 readings = st.tuples(st.just("read"), copies, st.none())
 
 
+@pytest.mark.slow
 @given(st.lists(st.one_of(events, exchanges, clock_moves, readings), max_size=40))
 def test_where_clocks_differ_and_are_set_back_it_keeps_the_rule(history: list[tuple[str, int, Any]]) -> None:
     readers = [Reader() for _ in range(3)]

@@ -38,6 +38,7 @@ labels = st.dictionaries(st.sampled_from("abc"), st.sampled_from(["1", "2" * 40]
 times = st.none() | st.sampled_from([0, 1, 127, 128, 2**16, 2**32, NOW, MAX_COUNT])
 
 
+@pytest.mark.slow
 @given(ids, texts, st.sampled_from(list(Severity)), texts, labels, times, times)
 def test_what_is_written_is_read(
     id_: str, when: str | None, severity: str, about: str | None, on: dict[str, str], expires_at: int | None, at: int | None
@@ -82,6 +83,7 @@ class Cell010(msgspec.Struct, array_like=True):
     tag: bytes | None = None
 
 
+@pytest.mark.slow
 @given(ids, texts, labels, times, times, fields)
 def test_the_fields_are_written_and_read_and_version_0_1_0_reads_the_rest(
     id_: str, about: str | None, on: dict[str, str], expires_at: int | None, at: int | None, given_fields: dict[str, Any]
@@ -142,6 +144,7 @@ def test_only_the_scope_fleet_needs_its_meaning_version() -> None:
 SELECTORS = ["", "zone=a", "zone in (a, b), !spare", "model!=x7, spare", "zone notin (a, b), zone in (a, c), rack=3"]
 
 
+@pytest.mark.slow
 @given(
     ids,
     times,

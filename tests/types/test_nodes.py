@@ -247,6 +247,7 @@ def test_what_does_not_count_is_over_for_good_once_an_operator_acts_on_what_coun
     assert a.state == b.state == c.state
 
 
+@pytest.mark.slow
 def test_a_large_state_is_told_to_a_retired_node_in_parts() -> None:
     a, b = (GossipNode(name, incarnation=1, limits=Limits(burst_bytes=4096)) for name in ("a", "b"))
     b.record_satisfied(1)

@@ -85,6 +85,7 @@ class Model:
         return None if not told else next(iter(told)) if len(told) == 1 else "torn"
 
 
+@pytest.mark.slow
 @given(st.lists(writes | merges, max_size=30), labels)
 def test_replicas_read_what_a_plain_model_reads(steps: list[Any], on: dict[str, str]) -> None:
     states, model = {name: ConstraintState() for name in REPLICAS}, Model()

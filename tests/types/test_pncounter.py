@@ -134,6 +134,7 @@ wild_cells = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(wild_cells, min_size=2, max_size=3))
 def test_whatever_stands_reads_the_same_in_any_order_of_arrival_and_when_told_anew(
     logs: list[list[tuple[str, int, int]]],

@@ -1,5 +1,6 @@
 """`PNCounter` against a plain model, which adds up the moves that have reached a copy, over random histories of three copies."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +42,7 @@ def check(trio: Trio[Move], copy: int) -> None:
         assert counter.by_node() == {node: moved(trio, copy, name, node) for node in sorted(counter.nodes)}
 
 
+@pytest.mark.slow
 @given(steps)
 def test_it_says_what_the_moves_that_reached_it_add_up_to(history: list[tuple[str, int, object]]) -> None:
     trio: Trio[Move] = Trio(lambda _: ConstraintState())

@@ -3,6 +3,7 @@
 from math import isclose
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,6 +87,7 @@ def check(state: ConstraintState, model: Model) -> None:
         assert rates.untracked_by(half_life) == []
 
 
+@pytest.mark.slow
 @given(steps)
 def test_it_says_what_is_left_of_the_evaluations_that_reached_it(history: list[tuple[str, int, Any]]) -> None:
     time = START

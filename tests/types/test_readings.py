@@ -109,6 +109,7 @@ MOVES = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(MOVES)
 @example([(3, {"u": None, "v": None, "y": False}), (3, {"y": None}), (3, {"v": None, "y": False, "w": False})])
 @example([(3, {"y": False}), (3, {"y": None}), (3, {"v": False, "y": False})])
@@ -256,6 +257,7 @@ def test_what_moved(before: Scalar, after: Scalar, deadband: float, expected: bo
 STEPS = st.lists(st.tuples(st.integers(0, 4_000), st.none() | st.integers(0, 30).map(float)), min_size=1, max_size=40)
 
 
+@pytest.mark.slow
 @given(STEPS, st.sampled_from([0.0, 2.0, 7.5]), st.sampled_from([1, 3, 10]))
 def test_what_is_told_follows_the_samples(steps: list[tuple[int, float | None]], deadband: float, every: int) -> None:
     """Against the rules: the pace holds, nothing needless is told, and after a calm time the last sample is told, or near."""

@@ -63,6 +63,7 @@ def contradicts(written: list[Written]) -> bool:
 some_labels = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES))
 
 
+@pytest.mark.slow
 @given(st.lists(requirement(), min_size=1, max_size=4), some_labels)
 def test_a_selector_matches_as_a_plain_matcher_says(written: list[Written], labels: dict[str, str]) -> None:
     text = ",".join(each[0] for each in written)

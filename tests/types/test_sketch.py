@@ -89,6 +89,7 @@ def test_a_frequent_item_is_remembered_among_very_many() -> None:
     assert [each.item for each in s.top(2)] == ["early", "often"]
 
 
+@pytest.mark.slow
 def test_an_item_that_is_frequent_on_one_node_only_is_found() -> None:
     a, b = SketchCRDT(), SketchCRDT()
     a.record_all({f"a-{number}": 5 for number in range(300)}, node="a")
@@ -97,6 +98,7 @@ def test_an_item_that_is_frequent_on_one_node_only_is_found() -> None:
     assert a.top(1)[0].item == "hot"
 
 
+@pytest.mark.slow
 def test_long_names_are_remembered_as_far_as_a_cell_has_room() -> None:
     s = SketchCRDT()
     s.record_all({f"{number:03}" + "ü" * 126: number for number in range(1, 129)}, node="a")
@@ -252,6 +254,7 @@ def test_names_and_tables_that_are_read_are_bounded() -> None:
         state.sketches["c"]
 
 
+@pytest.mark.slow
 def test_one_that_nobody_reads_costs_nothing_but_its_cells() -> None:
     source, state = ConstraintState(), ConstraintState()
     source.sketch("s").record_all({f"id-{number}": 1 for number in range(1000)}, node="a")

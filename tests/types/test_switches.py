@@ -47,6 +47,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(steps, st.integers(0, 40))
 def test_the_switch_that_counts_follows_from_who_knew_what(taken: list[tuple[str, int, int, int | None]], now: int) -> None:
     states = [ConstraintState(now=lambda: now) for _ in range(3)]

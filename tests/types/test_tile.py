@@ -557,6 +557,7 @@ def test_nonsense_reads_the_same_in_whatever_order_it_comes(log: dict[Replica, l
     assert everything(one) == everything(other)
 
 
+@pytest.mark.slow
 @given(wild_logs)
 def test_honest_writes_put_nonsense_right(log: dict[Replica, list[Cell]]) -> None:
     tiles = Tiles()

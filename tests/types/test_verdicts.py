@@ -233,6 +233,7 @@ def test_equal_cells_are_equal_verdicts() -> None:
     assert one.__eq__(1) is NotImplemented
 
 
+@pytest.mark.slow
 @given(verdicts)
 def test_any_verdict_is_written_within_its_bounds_and_read_as_written(verdict: NodeVerdict) -> None:
     view = ConstraintVerdicts()
