@@ -286,11 +286,15 @@ class DeltaTracker:
         return "" if found is None else found.trouble
 
     def evidence(self, peer: Peer, mark: ClockMark, hash_: StateHash | None) -> None:
-        """Note a clock a peer stated, with its hash if known. A clock older than the last is ignored."""
+        """Note a clock a peer stated, with its hash if known. A clock older than the last is ignored: one of fewer cells, unless
+        the peer wrote since then. A peer that resumes its life has all of its own writes, and may lack what it had from others.
+        """
         known, before = peer.mark, peer.hash
         if known is not None:
             same = mark.total == known.total
-            if mark.count < known.count or (same and (hash_ is None or (mark is known and hash_ == before))):
+            if mark.count < known.count and mark.entries.get(peer.replica, 0) <= known.entries.get(peer.replica, 0):
+                return
+            if same and (hash_ is None or (mark is known and hash_ == before)):
                 return
         else:
             same = False
