@@ -72,6 +72,17 @@ def test_an_earlier_clock_is_no_evidence() -> None:
     assert (known.hash("p"), peer.mark == mark({P: 3}), known.changes) == (ONE, True, changes)
 
 
+def test_a_peer_that_wrote_since_may_have_less_of_others() -> None:
+    """It crashed before it had saved what came from them."""
+    known = tracker()
+    peer = admitted(known, P)
+    known.evidence(peer, mark({P: 1, Q: 5}), ONE)
+    known.evidence(peer, mark({P: 1, Q: 3}), OTHER)
+    assert known.clock("p") == VectorClock({P: 1, Q: 5}), "an older message"
+    known.evidence(peer, mark({P: 2, Q: 3}), OTHER)
+    assert (known.clock("p"), known.hash("p")) == (VectorClock({P: 2, Q: 3}), OTHER)
+
+
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("evidence"), st.sampled_from([P, Q]), st.integers(0, 3), st.sampled_from([None, ONE, OTHER])),
