@@ -180,6 +180,8 @@ async def test_tries_that_hang_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
         while begun <= 2 * MOST_KNOCKS:  # noqa: ASYNC110 - tries of its own making
             await asyncio.sleep(0.01)
     looking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await looking
     assert most <= MOST_KNOCKS + 2
 
 

@@ -313,12 +313,16 @@ class NodeBudgets:
             raise
         finally:
             if waiter in queue:
-                queue.remove(waiter)
-                self._given_up.add(name)
-            self._state_demand(name)
+                self._give_up(name, waiter)
             self._plan()
         await self._settle(name, hold)
         return hold
+
+    def _give_up(self, name: str, waiter: _Waiter) -> None:
+        """Take a process that waited in vain out of the queue, and have the owners told."""
+        self._queues[name].remove(waiter)
+        self._given_up.add(name)
+        self._state_demand(name)
 
     def _drop(self, name: str, hold: Hold) -> None:
         with contextlib.suppress(ConstraintCrdtError):
@@ -516,9 +520,7 @@ class NodeBudgets:
             while queue and not self._feed.held:
                 waiter = queue[0]
                 if waiter.granted.done():  # cancelled: its task has yet to run
-                    queue.popleft()
-                    self._given_up.add(waited)
-                    self._state_demand(waited)
+                    self._give_up(waited, waiter)
                     continue
                 try:
                     hold = self._feed.write(partial(self._escrow.acquire, waited, waiter.amount, waiter.holder))
