@@ -852,10 +852,12 @@ class Invariants:
         own, heard = node.time.own(), self._views[name].heard
         if peer in node.state.retirements:  # its time does not count
             return
-        lately = [(offset, at) for offset, at in heard.get(peer, ()) if own - at <= node.time.heard_for]
-        if time is None or _falling([*(offset for offset, _ in lately), time - own]) > MEASUREMENTS:  # a node keeps no more
-            time = own + BEYOND
-        heard[peer] = [*lately, (time - own, own)]
+        offset = BEYOND if time is None else time - own
+        # Lower ones before it count neither now nor later. Without them the list stays short in a long history.
+        higher = [each for each in heard.get(peer, ()) if each[0] > offset and own - each[1] <= node.time.heard_for]
+        if len(higher) >= MEASUREMENTS:  # a node keeps no more
+            offset, higher = BEYOND, []
+        heard[peer] = [*higher, (offset, own)]
 
     def clock_set(self, name: str, node: GossipNode, by: int) -> None:
         """The clock of a node was set: its earlier measurements are off by as much more, or less."""
@@ -908,15 +910,6 @@ class Invariants:
         for replica, seq in known:
             if clock.get(replica, 0) < seq:
                 raise Violation(invariant, f"{name} does not know {replica} {seq}, only up to {clock.get(replica, 0)}")
-
-
-def _falling(offsets: list[int]) -> int:
-    """How many measurements count now or once higher ones do not any more: those that are higher than all later ones."""
-    count, highest = 0, -BEYOND
-    for offset in reversed(offsets):
-        if offset > highest:
-            count, highest = count + 1, offset
-    return count
 
 
 def _doubted(offsets: list[int], max_skew: int) -> tuple[int, bool] | None:
