@@ -267,6 +267,46 @@ def test_late_parts_of_a_burst_do_not_hold_up_the_next_question_of_its_sender() 
     assert asked.index == lost.index
 
 
+def in_parts_to_b() -> tuple[GossipNode, GossipNode]:
+    """Nodes a and b that know each other's clocks; a sent b a transfer in parts, of which none has arrived."""
+    a, b = GossipNode("a", limits=Limits(burst_bytes=1000)), node("b")
+    b.links.at = a.links.at = 0.0
+    exchange(a, b)
+    for index in range(200):
+        a.add_constraint(scrambled(f"c{index}"))
+    assert len(a.encoded(only(a.receive(b.ping("a"))), "b", 200)) > 1
+    return a, b
+
+
+def test_a_ping_beside_a_transfer_under_way_ends_with_one_answer() -> None:
+    """The answer has nothing but the question for what is under way. Answered by another Ping, both went on without an end."""
+    a, b = in_parts_to_b()
+    delta = only(b.receive(a.ping("b")))
+    assert isinstance(delta, Delta)
+    assert not delta.delta.runs
+    assert not a.receive(delta).responses
+    a.links.at = 1000.0
+    assert isinstance(only(a.receive(delta)), Delta), "the parts are lost"
+
+
+def test_news_beside_a_transfer_under_way_is_confirmed() -> None:
+    a, b = in_parts_to_b()
+    b.add_constraint(scrambled("of b"))
+    delta = only(b.receive(a.ping("b")))
+    assert isinstance(only(a.receive(delta)), Ping)
+
+
+def test_a_peer_with_another_clock_than_that_of_the_transfer_under_way_gets_a_transfer() -> None:
+    a, b = in_parts_to_b()
+    third = node("c", "of c")
+    exchange(third, b)
+    exchange(third, a)
+    delta = only(b.receive(a.ping("b")))
+    assert isinstance(delta, Delta)
+    assert not delta.delta.runs
+    assert isinstance(only(a.receive(delta)), Delta)
+
+
 # --- lives and fleets --------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from constraint_crdt.errors import InvalidValue
+from constraint_crdt.simulation import world
 from constraint_crdt.simulation.chaos import FAULTS, NETWORK_FAULTS, OPERATIONS, SITE_FAULTS, Chaos, SearchExtent, search_seeds
 from constraint_crdt.simulation.histories import replay, shrink
 from constraint_crdt.simulation.steps import (
@@ -78,6 +79,13 @@ def test_nothing_goes_wrong_on_slow_and_half_broken_links(signed: bool) -> None:
     assert any(tally.fired[fault] for fault in NETWORK_FAULTS)
     if BUDGET == "nightly":
         assert tally.never_fired() == tally.never_written() == []
+
+
+def test_nodes_that_answer_each_other_without_end_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "MOST_MESSAGES", 100)
+    violation = Chaos(FIRST_SEED, network=True).run().violation
+    assert violation is not None
+    assert violation.invariant == "messages"
 
 
 @pytest.mark.long

@@ -483,6 +483,11 @@ class _Kept:
     repeated: bool = False
     """Slices of the last burst were sent before, so the next question may answer either (Karn's rule)."""
 
+    def is_for(self, theirs: ClockMark, serves: Callable[[ClockMark], bool]) -> bool:
+        """True if the message has everything above this clock. A Sync is for any clock that no Delta serves."""
+        message = self.cut.message
+        return not serves(theirs) if isinstance(message, Sync) else message.basis == theirs
+
 
 class OutboundTransfers:
     """Messages being sent in parts, by peer. `len` is their number, and `in` is of the node ids of peers."""
@@ -547,14 +552,12 @@ class OutboundTransfers:
 
     def again(self, reader: Replica, theirs: ClockMark, serves: Callable[[ClockMark], bool]) -> list[Part] | None:
         """The burst to go on with for a peer that asks for everything above its clock again; None if no message for this clock is
-        kept, or there is no time. A Sync is for any clock that no Delta serves.
+        kept, or there is no time.
         """
         kept = self._kept.get(reader.node_id)
         if self._links.at is None or kept is None or kept.reader != reader:
             return None
-        message = kept.cut.message
-        fits = not serves(theirs) if isinstance(message, Sync) else message.basis == theirs
-        return self._burst(kept, again=True) if fits else None
+        return self._burst(kept, again=True) if kept.is_for(theirs, serves) else None
 
     def keeps(self, reader: Replica) -> bool:
         """True if a message for this life of a peer is kept. False without a time."""
@@ -569,6 +572,10 @@ class OutboundTransfers:
         if at is None or kept is None or kept.reader != reader or kept.sent_at is None:
             return False
         return at - kept.sent_at < self._links.of(reader.node_id).step(kept.sent * kept.cut.slice_bytes)
+
+    def is_under_way(self, reader: Replica, theirs: ClockMark, serves: Callable[[ClockMark], bool]) -> bool:
+        """True if parts of the message for this clock of a peer were sent to it, and may not have arrived yet."""
+        return self.is_sending(reader) and self._kept[reader.node_id].is_for(theirs, serves)
 
     def _burst(self, kept: _Kept, *, again: bool = False) -> list[Part]:
         """The next parts for the reader of a message. `again`: nothing arrived of the burst before, as far as is known."""

@@ -31,6 +31,7 @@ from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
 from constraint_crdt.protocol.peers import HASTE, LinkEstimate, PeerChoice, fanout
 from constraint_crdt.protocol.sites import SPEAKERS, NodeSites, Sites
 from constraint_crdt.simulation.histories import LIMITS, Fleet, SentMessage
+from constraint_crdt.simulation.invariants import Violation
 from constraint_crdt.simulation.steps import AnyStep, Begin, Crash, Deliver, Describe, MessageName, NodeStart, Start
 
 EPOCH_NS = 1_700_000_000 * 10**9
@@ -40,6 +41,9 @@ SECOND_NS = 10**9
 
 PUSHES_PER_SECOND = 100
 """Pushes of a node per second, at most."""
+
+MOST_MESSAGES = 50_000
+"""Messages of a watched history, at most."""
 
 RETRIES = 2
 """Retries of a question without an answer."""
@@ -598,6 +602,8 @@ class World:
 
     def _post(self, sent: SentMessage) -> None:
         self.messages += 1
+        if self._watched and self.messages > MOST_MESSAGES:
+            raise Violation("messages", f"more than {MOST_MESSAGES} messages: nodes answer each other without end")
         self.actors[sent.sender].bytes += len(sent.data)
         self.bytes_between += len(sent.data) * self.links.between_sites(sent.sender, sent.to)
         arrivals = self.links.arrivals(self.now, sent.sender, sent.to, len(sent.data))
