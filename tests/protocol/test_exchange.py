@@ -289,6 +289,16 @@ def test_a_ping_beside_a_transfer_under_way_ends_with_one_answer() -> None:
     assert isinstance(only(a.receive(delta)), Delta), "the parts are lost"
 
 
+def test_a_whole_state_beside_a_transfer_under_way_is_no_reason_for_a_ping() -> None:
+    """A node answers each Ping of a node that it retired with its whole state: both went on without an end."""
+    a, b = in_parts_to_b()
+    third = node("c", "of c")
+    exchange(third, b)
+    whole = Sync(node=b.replica, clock=b.state.rows.clock, state_hash=b.state_hash, state=ConstraintDelta(b.state.rows.whole()))
+    assert isinstance(only(a.receive(whole)), Delta), "the transfer under way is for another clock"
+    assert isinstance(only(a.receive(whole)), Delta)
+
+
 def test_news_beside_a_transfer_under_way_is_confirmed() -> None:
     a, b = in_parts_to_b()
     b.add_constraint(scrambled("of b"))

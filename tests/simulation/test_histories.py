@@ -7,7 +7,7 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.simulation.chaos import Chaos
 from constraint_crdt.simulation.histories import FILE_BYTES, Fleet, History, from_json, replay, shrink, to_json
-from constraint_crdt.simulation.steps import Add, AnyStep, Crash, Deliver, NodeStart, Record, Remove, Start, WholeExchange
+from constraint_crdt.simulation.steps import Add, AnyStep, Crash, Deliver, NodeStart, Record, Remove, SetClock, Start, WholeExchange
 
 MEMBERS = (NodeStart("a", 1), NodeStart("b", 11), NodeStart("c", 2))
 
@@ -92,6 +92,17 @@ def test_a_disk_that_nobody_vouches_for_begins_another_life(disk: str, known: se
     fleet.apply(Record(number=6, node="a", satisfied=1))
     assert (fleet.nodes["a"].replica == before) == (disk != "doubtful")
     assert fleet.nodes["a"].replica.incarnation != 1
+
+
+def test_links_are_timed_by_a_clock_that_is_never_set() -> None:
+    """As those of a node, whose links go by the time of its event loop: a transfer would be under way for as long as the step."""
+    fleet, hour = Fleet(MEMBERS, paced=True), 3600 * 10**9
+    fleet.apply(Record(number=1, node="a", time=5 * hour, satisfied=1))
+    before = fleet.nodes["a"].links.at
+    fleet.apply(SetClock(number=2, node="a", time=4 * hour, by=-hour))
+    fleet.apply(Record(number=3, node="a", time=4 * hour + 10**9, satisfied=1))
+    assert before == 5 * 3600.0
+    assert fleet.nodes["a"].links.at == before + 1
 
 
 @pytest.mark.long

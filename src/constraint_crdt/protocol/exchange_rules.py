@@ -739,7 +739,7 @@ class Exchange:
         elif theirs is None:
             theirs = _clock_of_delta(delta, base, [(run.replica, run.hi) for run in runs], asked, rows.digest)
         proves = None if delta.proof is None else lambda: delta.proof == rows.state_hash.token(me)
-        return self._after_transfer(peer, theirs, applied.changed, proves, lacks, stripped=stripped, empty=not runs)
+        return self._after_transfer(peer, theirs, applied.changed, proves, lacks, stripped=stripped, between=bool(runs))
 
     def _not_applicable(self, peer: Peer, doubted: Collection[Replica] = ()) -> GossipResult:
         """A transfer cannot be applied here: the answer is the local clock, without the rows that are asked for from 0."""
@@ -765,14 +765,15 @@ class Exchange:
         lacks: Asked | None = None,
         *,
         stripped: bool = False,
-        empty: bool = False,
+        between: bool = False,
     ) -> GossipResult:
         """The sender's state was applied: send the runs it lacks, or confirm equality.
 
         `proves`: the stated hash is the local hash. `lacks`: its entries in the rows where it is behind, if known. `stripped`: runs
         were left out, so a sender that lacks nothing gets no answer, which would only ask for them again; nor does a sender get the
-        same answer twice before its next Ping: two nodes may each leave out the row of the other. `empty`: the sender had no runs
-        to send. It answers a Ping so, if no part of a transfer is there. To answer with another Ping would go on without an end.
+        same answer twice before its next Ping: two nodes may each leave out the row of the other. `between`: it may be a small Delta
+        of a peer that receives a transfer. A Delta without runs and a Sync answer a Ping, and to answer them with a Ping would go on
+        without an end.
         """
         rows, talk = self._local.state.rows, self._tracker.conversation(peer.replica.node_id)
         if theirs.total != rows.clock_mark.total:
@@ -784,9 +785,9 @@ class Exchange:
                 if not rows.ahead_of(theirs) or talk.stripped == clocks:
                     return GossipResult(state_changed=changed)
                 talk.stripped = clocks
-            if empty and self._outbound.is_under_way(peer.replica, theirs, rows.serves):
+            if not between and self._outbound.is_under_way(peer.replica, theirs, rows.serves):
                 return GossipResult(state_changed=changed)
-            if not empty and (self._outbound.is_sending(peer.replica) or (changed and self._outbound.keeps(peer.replica))):
+            if between and (self._outbound.is_sending(peer.replica) or (changed and self._outbound.keeps(peer.replica))):
                 # It sent a small Delta in between, and asks for the rest of the transfer after this evidence: also where nothing in
                 # the Delta was new here, since the peer sends the Delta again until it has the evidence. After a break the evidence
                 # comes once: a peer that no longer has the parts gets another transfer.

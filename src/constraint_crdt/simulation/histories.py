@@ -245,9 +245,17 @@ class Fleet:
         if host is None or host.node is None:
             return
         host.time = step.time or host.time
-        if self.paced:  # a whole exchange takes no time, so nothing in it can be paced
-            host.node.links.at = None if isinstance(step, WholeExchange) else host.time / 1e9
+        if isinstance(step, WholeExchange):  # it takes no time, so nothing in it can be paced
+            host.node.links.at = None
+        elif not isinstance(step, SetClock):
+            self.time_links(step.node, host.time)
         self._act(host, host.node, step)
+
+    def time_links(self, name: str, time: int) -> None:
+        """Let the links of a running node of a paced fleet go by its clock, which reads `time`, as if that had never been set."""
+        host = self._hosts[name]
+        if self.paced and host.node is not None:
+            host.node.links.at = (time - host.set_by) / 1e9
 
     def _act(self, host: Host, node: GossipNode, step: AnyStep) -> None:
         """A step of a running node."""

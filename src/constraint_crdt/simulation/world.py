@@ -523,9 +523,8 @@ class World:
         return any(self.now - exchange.begun < HASTE * self.pace.patience_ns for exchange in actor.exchanges.values())
 
     def _is_transferring(self, actor: SimulatedNode, peer: str) -> bool:
-        node = self.fleet.nodes[actor.name]
-        node.links.at = self.clock_of(actor) / 1e9
-        return node.is_transferring(peer)
+        self.fleet.time_links(actor.name, self.clock_of(actor))
+        return self.fleet.nodes[actor.name].is_transferring(peer)
 
     def _begin(self, actor: SimulatedNode, exchange: BegunExchange) -> None:
         self._cause = Question(actor.name, self.now)
