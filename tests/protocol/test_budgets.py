@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from constraint_crdt.crdt.clock import SECOND, Replica
 from constraint_crdt.protocol import loans
-from constraint_crdt.protocol.loans import IDLE, TURN
+from constraint_crdt.protocol.loans import IDLE, LONGER, TURN, TURN_HOLDS
 from constraint_crdt.types import budgets
 from constraint_crdt.types.budgets import NO_HOLDS, NO_LEDGER, Known, Ledger, Loan
 from tests.conftest import BUDGET
@@ -192,16 +192,25 @@ def test_a_node_without_a_share_borrows_and_gives_back_what_others_need() -> Non
 
 
 @pytest.mark.slow
-def test_rights_that_came_to_a_node_stay_for_a_turn_while_its_processes_use_them() -> None:
+@pytest.mark.parametrize(
+    ("work", "pause", "over"),
+    [
+        pytest.param(0, TURN // 20, TURN, id="many holds"),
+        pytest.param(0, TURN // 10, TURN_HOLDS * TURN // 10, id="few holds"),
+        pytest.param(TURN // 5, TURN // 5, LONGER * TURN, id="fewer holds than a turn should have"),
+    ],
+)
+def test_rights_that_came_to_a_node_stay_for_a_turn_while_its_processes_use_them(work: int, pause: int, over: int) -> None:
     world = waited_for(TURN)
     began = world.now
-    while world.now + IDLE // 2 < began + TURN:
+    while world.now + pause < began + over:
+        world.now += pause
         meet(world, "a", "b", "c")
         assert not world.take("a")
         assert world.take("c")
-        world.now += IDLE // 2
+        world.now += work
         world.release("c")
-    world.now = began + TURN
+    world.now = began + over
     world.tend("c")
     assert not world.take("c")
     meet(world, "a", "b", "c")
@@ -225,6 +234,21 @@ def test_rights_go_at_once_to_a_node_that_waits_where_no_process_used_them() -> 
     world.want("c", 2)
     meet(world, "a", "b", "c")
     assert world.take("c", 2)
+
+
+def test_where_all_is_held_and_others_wait_a_single_node_is_told_of_a_demand() -> None:
+    world = fresh()
+    escrow = world.nodes["c"].escrow
+    assert escrow is not None
+    meet(world, "a", "b", "c")
+    assert set(escrow.asked_first(NAME, 3)) == {"a", "b"}
+    assert world.take("a")
+    assert world.take("b")
+    meet(world, "a", "b", "c")
+    assert set(escrow.asked_first(NAME, 3)) == {"a", "b"}, "one of them may have come free since"
+    world.want("b", 1)
+    meet(world, "a", "b", "c")
+    assert {tuple(escrow.asked_first(NAME, 3)) for world.now in range(world.now, world.now + 4 * IDLE, IDLE)} == {("a",), ("b",)}
 
 
 def waited_for(turn: int) -> TinyWorld:

@@ -12,9 +12,11 @@ import msgspec
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError, HoldLost, NoRights, UnknownName
 from constraint_crdt.operations.budgets import notes_on, show_budgets, show_explained
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
+from constraint_crdt.runtime.holds import SOON as MOMENT
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.sync_node import SyncNode
 from tests.runtime.fleet import QUICK, eventually
@@ -172,6 +174,45 @@ async def test_owners_hear_of_a_process_that_gave_up(tended: bool) -> None:
         await eventually(lambda: a.report("dock").waiting == 0)
         await a.release("dock", held.hold)
         assert a.report("dock").free_here == 1
+
+
+@pytest.mark.slow
+async def test_a_demand_is_told_once_and_again_when_it_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = msgspec.structs.replace(QUICK, gossip_every=3600.0)
+    async with fleet("a", "b", settings=settings) as nodes:
+        a, b = nodes["a"].budgets, nodes["b"].budgets
+        await a.define("dock", 2, lease=60, nodes=["a"])
+        await known(nodes, "dock")
+        held = [await a.acquire("dock") for _ in range(2)]
+        monkeypatch.setattr(ExchangeLoop, "push_now", AsyncMock(return_value=0))  # exchanges for other reasons
+        begin = AsyncMock(wraps=nodes["b"]._runtime.exchanges.begin)
+        monkeypatch.setattr(nodes["b"]._runtime.exchanges, "begin", begin)
+        waiting = [asyncio.create_task(b.acquire("dock", timeout=SOON))]
+        await eventually(lambda: a.report("dock").waiting == 1)
+        waiting.append(asyncio.create_task(b.acquire("dock", timeout=SOON)))
+        await eventually(lambda: a.report("dock").waiting == 2)
+        waiting.append(asyncio.create_task(b.acquire("dock", timeout=SOON)))
+        await eventually(lambda: len(b._queues["dock"]) == 3)
+        b._step()
+        assert begin.await_count == 2, "as much as the limit is asked for already"
+        for each in held:
+            await a.release("dock", each.hold)
+        for each in await asyncio.gather(*waiting[:2]):
+            await b.release("dock", each.hold)
+        assert (await waiting[2]).node == "b"
+
+
+@pytest.mark.slow
+async def test_other_nodes_are_asked_a_moment_later_where_rights_are_held_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = msgspec.structs.replace(QUICK, gossip_every=3600.0)
+    async with fleet("a", "b", settings=settings) as nodes:
+        a = nodes["a"].budgets
+        await a.define("dock", 2, lease=60, nodes=["a", "b"])
+        await known(nodes, "dock")
+        await eventually(lambda: len({node.gossip.state_hash for node in nodes.values()}) == 1)
+        monkeypatch.setattr(ExchangeLoop, "push_now", AsyncMock(return_value=0))  # exchanges for other reasons
+        await a.acquire("dock")
+        assert (await a.acquire("dock", timeout=SOON)).waited > MOMENT / SECOND * 0.9
 
 
 @pytest.mark.slow

@@ -127,6 +127,25 @@ async def test_a_silent_peer_is_waited_for_as_long_as_its_link_needs(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("demanded", "rounds"), [(False, 40), (True, 10)])
+async def test_rounds_make_room_for_exchanges_on_demand_but_for_one_of_four(
+    monkeypatch: pytest.MonkeyPatch, demanded: bool, rounds: int
+) -> None:
+    me, other = GossipNode("me"), GossipNode("other")
+    script, clock = Script([other]), Skipping(monkeypatch)
+    carrying, peer = exchanger(me, script, every=1.0), Peer("other", "1")
+    monkeypatch.setattr(carrying, "_is_at_rest", lambda: False)
+    task, begun = asyncio.create_task(carrying.run_rounds()), 0
+    for _ in range(400):
+        if demanded:
+            await carrying.begin(peer)
+            begun += 1
+        await clock.step(0.1)
+    task.cancel()
+    assert carrying.begun - begun == pytest.approx(rounds, abs=4)
+
+
+@pytest.mark.slow
 async def test_a_slow_peer_and_a_silent_one_hold_up_no_exchange_with_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it never answered, or answered quickly until now."""
     me, known, unknown, other = (GossipNode(name) for name in ("me", "known", "unknown", "other"))

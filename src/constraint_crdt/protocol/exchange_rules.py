@@ -771,9 +771,9 @@ class Exchange:
 
         `proves`: the stated hash is the local hash. `lacks`: its entries in the rows where it is behind, if known. `stripped`: runs
         were left out, so a sender that lacks nothing gets no answer, which would only ask for them again; nor does a sender get the
-        same answer twice before its next Ping: two nodes may each leave out the row of the other. `between`: it may be a small Delta
-        of a peer that receives a transfer. A Delta without runs and a Sync answer a Ping, and to answer them with a Ping would go on
-        without an end.
+        same answer twice before its next Ping: two nodes may each leave out the row of the other. `between`: it may be the small
+        Delta of a peer that receives a transfer. A Delta without runs and a Sync answer a Ping: to answer them with a Ping would go
+        on without an end.
         """
         rows, talk = self._local.state.rows, self._tracker.conversation(peer.replica.node_id)
         if theirs.total != rows.clock_mark.total:

@@ -10,8 +10,8 @@ Rules kept here:
   others. An owner lends out of turn after `OUT_OF_TURN_WAIT`. So a single demand is rarely met several times.
 - A borrower gives back surplus loans, once others wait, or once its owner has to lend less. Of two nodes with a part each
   the later gives its part back.
-- Rights that came to a node stay there for a turn: while its processes go on acquiring, for `TURN` at most. Else rights that many
-  nodes wait for were moved for each hold, and most of the time went into moving them.
+- Rights that came to a node stay there for a turn: while its processes go on acquiring, for `TURN` and `TURN_HOLDS` holds, or
+  `LONGER` times `TURN` at most. Else rights that many nodes wait for were moved for each hold, and most of the time went into that.
 - A loan in use is renewed by its owner in the second half of the lease. An unused loan runs out.
 - A node whose clock is in doubt neither lends nor takes where there is a lease. A step of its clock beyond the skew bound is as the
   beginning of a life: its share is 0 for a lease and twice the skew bound.
@@ -65,6 +65,10 @@ OUT_OF_TURN_WAIT: Final = SECOND // 5
 TURN: Final = SECOND // 10
 """ns for which rights stay at a node that they came to, while its processes use them. To move them takes ten times an acquire."""
 
+TURN_HOLDS: Final = 20
+LONGER: Final = 3
+"""The holds of a turn. With fewer it goes on, for so many times `TURN` at most: where holds are slow, moves are slow too."""
+
 IDLE: Final = SECOND // 40
 """ns without a hold after which a turn is over: as long as a process takes between two holds."""
 
@@ -104,10 +108,13 @@ class _Turn:
     since: int = 0
     used: int = -1
     most: int = 0
+    holds: int = 0
 
     def end(self, turn: int) -> int:
         """The own time at which the rights go to others that wait."""
-        return min(self.since + turn, self.used + IDLE) if self.used >= self.since else self.since
+        if self.used < self.since:
+            return self.since
+        return min(self.since + (turn if self.holds >= TURN_HOLDS else LONGER * turn), self.used + IDLE)
 
 
 class Escrow:
@@ -211,7 +218,7 @@ class Escrow:
         sure, sum_ = self._sure(name), sum(each.amount for each in holds.holds) + amount
         if sum_ <= sure.amount and sure.until - now >= known.lease // 2:
             until = min(until, sure.until)
-        self._use(name, now)
+        self._use(name, now).holds += 1
         hold = Hold(holds.next, cut(holder, HOLDER_BYTES), amount, now, until)
         holds = msgspec.structs.replace(holds, holds=(*holds.holds, hold), next=holds.next + 1)
         self._put_holds(name, known, self._keeping(name, known, holds, now))
@@ -325,9 +332,11 @@ class Escrow:
         self._put_holds(name, known, msgspec.structs.replace(holds, holds=kept))
         return True
 
-    def _use(self, name: str, now: int) -> None:
-        """A hold begins or ends."""
-        self._turns.setdefault(name, _Turn()).used = now
+    def _use(self, name: str, now: int) -> _Turn:
+        """A hold begins or ends. Returns the turn."""
+        turn = self._turns.setdefault(name, _Turn())
+        turn.used = now
+        return turn
 
     def wait(self, name: str, waiting: Waiting | None) -> None:
         """Have other nodes know, from the next `tend` on, how much processes of this node wait for; None: none waits."""
@@ -473,7 +482,7 @@ class Escrow:
         has_loans = any(ledger.loans for ledger in known.ledgers.values())
         balance = borrowed(known, me, now) - lent(known, me, now, self.skew) if has_loans else 0
         if balance > found.balance:
-            found.since, found.most = now, 0
+            found.since, found.most, found.holds = now, 0, 0
         found.balance = balance
         if holding >= found.most:
             found.most = holding
@@ -554,11 +563,28 @@ class Escrow:
         free = [(life.node_id, lendable(known, life, now, self.skew)) for life in lives]
         return sorted(((node, amount) for node, amount in free if amount), key=lambda each: (-each[1], each[0]))
 
-    def asked_first(self, name: str) -> list[str]:
-        """The other nodes to tell of a demand: those that have something to lend, the most first, then the others with a share."""
-        known, me = self.budgets.known(name), self._local.node_id
+    def asked_first(self, name: str, most: int) -> list[str]:
+        """The other nodes to tell of a demand, `most` at most: those with something to lend, the most first, then others with a
+        share. A single one, by chance, where nothing is known to be free and others wait already: it will be long until a loan.
+        """
+        known, me, now = self.budgets.known(name), self._local.replica, self.now
         free = [node for node, _ in self.lenders(name)]
-        return free + [node for node in known.nodes() if node != me and node not in free]
+        others = [node for node in known.nodes() if node != me.node_id and node not in free]
+        if not free and others and self._queue(known, me, now):
+            return [others[now // IDLE % len(others)]]
+        return (free + others)[:most]
+
+    def is_due(self, at: int) -> bool:
+        """True from this own time on. `take_due` tells of it before."""
+        if self.now >= at:
+            return True
+        self._wake(at)
+        return False
+
+    def has_rights(self, name: str) -> bool:
+        """True if this node holds of a budget, or can."""
+        known, me, now = self.budgets.known(name), self._local.replica, self.now
+        return share_now(known, me) + borrowed(known, me, now) > lent(known, me, now, self.skew)
 
     def free(self, name: str) -> int:
         """The amount that can be acquired here and now."""

@@ -15,6 +15,7 @@ Rules of exchanges:
 - The interval of rounds lengthens while the node is at rest: all peers are live and have its state, by their own evidence, and
   clocks of peers are known and not in doubt. Rounds then ask the peers in turn, so each hears the clock of this node. A change, a
   peer that comes, goes or fails, and evidence of another state end the rest at once.
+- A round is left out where a part of the node, as its budgets, began an exchange in its interval; `LEFT_OUT` in a row at most.
 - A request without an answer is retried at once with the same bytes, because exchanges are idempotent. A recently failed peer gets
   no retry. Timeouts follow the measured link (`protocol.peers.LinkEstimate`): at least a quarter of `request_timeout`, all of it
   in the last try; `request_timeout` itself for a peer that never answered, doubled with each silence.
@@ -212,6 +213,9 @@ ROUND_BYTES = 400
 ROUND_SHARE = 0.1
 """The share of a link of known rate that rounds may take."""
 
+LEFT_OUT = 3
+"""Rounds in a row that are left out for exchanges that parts of the node began."""
+
 ENOUGH_CLOCKS = 16
 """Clocks of peers that a node at rest has to know, unless it has fewer peers: those of all take long to hear in a large fleet."""
 
@@ -318,6 +322,8 @@ class ExchangeLoop:
         self._refusals: set[str] = set()
         self.begun = 0
         """Exchanges begun here."""
+        self._demanded = False
+        """A part of the node began an exchange since the last round."""
         self.completed = 0
         """Completed exchanges begun here."""
         self.failed = 0
@@ -428,8 +434,13 @@ class ExchangeLoop:
 
     async def run_rounds(self) -> None:
         """Exchange with a peer in each interval, with a jitter of 20 %. Never returns."""
+        left_out = 0
         while True:
             await self._rest_until_round()
+            demanded, self._demanded = self._demanded, False
+            left_out = left_out + 1 if demanded and left_out < LEFT_OUT else 0
+            if left_out:
+                continue
             now = asyncio.get_running_loop().time()
             peers = [peer for peer in self._idle(now) if self._next.get(peer, 0.0) <= now]
             peer = self._speaker_to_ask(now, alone=not peers)
@@ -602,7 +613,8 @@ class ExchangeLoop:
         return outcome if isinstance(outcome, bool) else await outcome
 
     async def begin(self, peer: Peer) -> None:
-        """Exchange with a peer for a turn; an exchange that takes longer goes on by itself."""
+        """Exchange with a peer for a turn, in place of a round; an exchange that takes longer goes on by itself."""
+        self._demanded = True
         await self._begin(peer)
 
     async def finish(self) -> None:

@@ -6,7 +6,8 @@ Rules kept here:
   rights are is a matter of this node: nothing is sent for it. The next exchange carries it.
 - The end of a hold with a lease waits for no disk: a process that resumes counts it as held for longer.
 - Processes of this node are served in the order in which they came. `protocol.loans` has the order over the fleet.
-- A node whose processes begin to wait begins an exchange with a few owners, those that have the most to lend first. An owner with
+- A node whose processes begin to wait begins an exchange with a few owners, those that have the most to lend first; with one where
+  none has, and others wait already. It waits a moment for rights that are held at the node itself. An owner with
   free rights lends in its answer: an acquire takes one exchange. An owner that lends later begins an exchange with the borrower; a
   borrower that gave back, with the owner. Each is told once: with ten nodes that contend, exchanges at each change took all of the
   CPU. The others hear of it in rounds.
@@ -72,8 +73,11 @@ LEAST_RENEWAL: Final = 0.2
 LOOK_EVERY: Final = 10.0
 """Seconds between two looks for rights out of reach. Two looks in a row have to find them, since peers come and go for a moment."""
 
+SOON: Final = SECOND // 40
+"""ns for which processes wait for rights that are held here, before other nodes are asked: most come free within that."""
+
 ASKED: Final = 3
-"""The most owners that a node begins exchanges with when processes begin to wait. Others hear of it by pushes and rounds."""
+"""The most owners that a node begins exchanges with when processes begin to wait. Others hear of it by rounds."""
 
 WAIT_BOUNDS: Final = (0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 30.0, 300.0)
 """Seconds: the bounds of the histogram of waits."""
@@ -540,17 +544,26 @@ class NodeBudgets:
         for name in self._queues:
             with contextlib.suppress(UnknownName):
                 demand = self._demand(name)
-                if self._asked.get(name) == demand:  # the owners know of it, and lend as soon as they can
-                    continue
-                self._asked[name] = demand
-                if demand is not None or name in self._given_up:
+                if self._is_news(name, demand):
+                    asked |= set(self._escrow.asked_first(name, ASKED))
                     self._given_up.discard(name)
-                    asked |= set(self._escrow.asked_first(name)[:ASKED])
+                    self._asked[name] = demand
+                elif demand is None:
+                    self._asked[name] = None
         self._untold |= dict.fromkeys(asked - self._untold.keys(), False)
         self._untold |= dict.fromkeys(self._escrow.take_concerned(), True)
         if self._untold and not self._telling:
             self._telling = True
             self._once("loans", self._tell_all())
+
+    def _is_news(self, name: str, demand: Waiting | None) -> bool:
+        """Whether owners are to be told of a demand now: they lend as soon as they can to those of which they know."""
+        if name in self._given_up:
+            return True
+        told = self._asked.get(name)
+        if demand is None or (told is not None and demand.amount <= told.amount):
+            return False
+        return not self._escrow.has_rights(name) or self._escrow.is_due(demand.since + SOON)
 
     async def _tell_all(self) -> None:
         """Exchange with the nodes to tell, one after the other: first with those whose rights changed."""
