@@ -251,6 +251,19 @@ def test_where_all_is_held_and_others_wait_a_single_node_is_told_of_a_demand() -
     assert {tuple(escrow.asked_first(NAME, 3)) for world.now in range(world.now, world.now + 4 * IDLE, IDLE)} == {("a",), ("b",)}
 
 
+def test_a_wait_is_over_in_time_and_where_the_clock_was_set_back() -> None:
+    world = fresh()
+    escrow = world.nodes["c"].escrow
+    assert escrow is not None
+    since = escrow.now
+    assert not escrow.has_passed(since, IDLE)
+    assert escrow.take_due() == since + IDLE
+    world.now += IDLE
+    assert escrow.has_passed(since, IDLE)
+    assert escrow.has_passed(escrow.now + SECOND, IDLE)
+    assert escrow.take_due() is None
+
+
 def waited_for(turn: int) -> TinyWorld:
     """A process of c has just released what came to c, and one of a waits for it."""
     world = fresh(turn, over=["a"])

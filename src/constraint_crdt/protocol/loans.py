@@ -574,12 +574,12 @@ class Escrow:
             return [others[now // IDLE % len(others)]]
         return (free + others)[:most]
 
-    def is_due(self, at: int) -> bool:
-        """True from this own time on. `take_due` tells of it before."""
-        if self.now >= at:
-            return True
-        self._wake(at)
-        return False
+    def has_passed(self, since: int, ns: int) -> bool:
+        """True once so much of the own time has passed, or the clock was set back. `take_due` tells when that will be."""
+        if since <= self.now < since + ns:
+            self._wake(since + ns)
+            return False
+        return True
 
     def has_rights(self, name: str) -> bool:
         """True if this node holds of a budget, or can."""

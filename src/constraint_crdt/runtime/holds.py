@@ -6,11 +6,11 @@ Rules kept here:
   rights are is a matter of this node: nothing is sent for it. The next exchange carries it.
 - The end of a hold with a lease waits for no disk: a process that resumes counts it as held for longer.
 - Processes of this node are served in the order in which they came. `protocol.loans` has the order over the fleet.
-- A node whose processes begin to wait begins an exchange with a few owners, those that have the most to lend first; with one where
-  none has, and others wait already. It waits a moment for rights that are held at the node itself. An owner with
-  free rights lends in its answer: an acquire takes one exchange. An owner that lends later begins an exchange with the borrower; a
-  borrower that gave back, with the owner. Each is told once: with ten nodes that contend, exchanges at each change took all of the
-  CPU. The others hear of it in rounds.
+- A node whose processes begin to wait begins an exchange with a few owners, those that have the most to lend first; with a single
+  one where none has, and others wait already. Where the node has rights itself, it waits for these for a moment.
+- An owner with free rights lends in its answer: an acquire takes one exchange. An owner that lends later begins one with the
+  borrower; a borrower that gave back, with the owner. Each is told once: with ten nodes that contend, exchanges at each change took
+  all of the CPU. The others hear of it in rounds.
 - A node that has resumed its life holds and lends nothing before its first contact (`lifecycle`).
 """
 
@@ -563,7 +563,7 @@ class NodeBudgets:
         told = self._asked.get(name)
         if demand is None or (told is not None and demand.amount <= told.amount):
             return False
-        return not self._escrow.has_rights(name) or self._escrow.is_due(demand.since + SOON)
+        return not self._escrow.has_rights(name) or self._escrow.has_passed(demand.since, SOON)
 
     async def _tell_all(self) -> None:
         """Exchange with the nodes to tell, one after the other: first with those whose rights changed."""
