@@ -66,8 +66,10 @@ TURN: Final = SECOND // 10
 """ns for which rights stay at a node that they came to, while its processes use them. To move them takes ten times an acquire."""
 
 TURN_HOLDS: Final = 20
+"""Holds of a turn. With fewer it goes on: where holds are slow, moves are slow too."""
+
 LONGER: Final = 3
-"""The holds of a turn. With fewer it goes on, for so many times `TURN` at most: where holds are slow, moves are slow too."""
+"""By so many times a turn of few holds may be longer."""
 
 IDLE: Final = SECOND // 40
 """ns without a hold after which a turn is over: as long as a process takes between two holds."""
@@ -151,6 +153,13 @@ class Escrow:
         """
         due, self._due = self._due, None
         return due
+
+    def has_passed(self, since: int, ns: int) -> bool:
+        """True once so much of the own time has passed, or the clock was set back. `take_due` tells when that will be."""
+        if since <= self.now < since + ns:
+            self._wake(since + ns)
+            return False
+        return True
 
     @property
     def budgets(self) -> Budgets:
@@ -573,13 +582,6 @@ class Escrow:
         if not free and others and self._queue(known, me, now):
             return [others[now // IDLE % len(others)]]
         return (free + others)[:most]
-
-    def has_passed(self, since: int, ns: int) -> bool:
-        """True once so much of the own time has passed, or the clock was set back. `take_due` tells when that will be."""
-        if since <= self.now < since + ns:
-            self._wake(since + ns)
-            return False
-        return True
 
     def has_rights(self, name: str) -> bool:
         """True if this node holds of a budget, or can."""

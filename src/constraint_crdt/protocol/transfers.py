@@ -554,28 +554,30 @@ class OutboundTransfers:
         """The burst to go on with for a peer that asks for everything above its clock again; None if no message for this clock is
         kept, or there is no time.
         """
-        kept = self._kept.get(reader.node_id)
-        if self._links.at is None or kept is None or kept.reader != reader:
-            return None
-        return self._burst(kept, again=True) if kept.is_for(theirs, serves) else None
+        kept = self._kept_for(reader)
+        return self._burst(kept, again=True) if kept is not None and kept.is_for(theirs, serves) else None
 
     def keeps(self, reader: Replica) -> bool:
         """True if a message for this life of a peer is kept. False without a time."""
-        kept = self._kept.get(reader.node_id)
-        return self._links.at is not None and kept is not None and kept.reader == reader
+        return self._kept_for(reader) is not None
 
     def is_sending(self, reader: Replica) -> bool:
         """True if parts of a message were sent to this life of a peer, and its question for the rest is to be expected. False
         without a time.
         """
-        kept, at = self._kept.get(reader.node_id), self._links.at
-        if at is None or kept is None or kept.reader != reader or kept.sent_at is None:
+        kept, at = self._kept_for(reader), self._links.at
+        if kept is None or at is None or kept.sent_at is None:
             return False
         return at - kept.sent_at < self._links.of(reader.node_id).step(kept.sent * kept.cut.slice_bytes)
 
     def is_under_way(self, reader: Replica, theirs: ClockMark, serves: Callable[[ClockMark], bool]) -> bool:
         """True if parts of the message for this clock of a peer were sent to it, and may not have arrived yet."""
         return self.is_sending(reader) and self._kept[reader.node_id].is_for(theirs, serves)
+
+    def _kept_for(self, reader: Replica) -> _Kept | None:
+        """The message kept for this life of a peer; None without a time."""
+        kept = self._kept.get(reader.node_id)
+        return kept if self._links.at is not None and kept is not None and kept.reader == reader else None
 
     def _burst(self, kept: _Kept, *, again: bool = False) -> list[Part]:
         """The next parts for the reader of a message. `again`: nothing arrived of the burst before, as far as is known."""
