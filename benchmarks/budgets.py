@@ -1,15 +1,16 @@
-"""Budgets: never more holders than the limit, with processes that are killed; and how long an acquire takes, beside a lock of etcd.
+"""Budgets: how long an acquire takes, beside a lock of etcd; and never more holders than the limit, on nodes killed and cut apart.
 
-    python benchmarks/budgets.py [--nodes 10] [--limit 3] [--seconds 60] [--json] [--check]
+    python benchmarks/budgets.py [--nodes 10] [--limit 3] [--seconds 300] [--asked 600] [--json] [--check]
 
-Each node is a process, with a worker that acquires, works for some milliseconds and releases, twenty times a second. All workers
-report to a judge, which counts holders. Each few seconds a node is killed, and started again. Latencies: of an acquire where the
-rights are local, by a program that has the node in it and by the HTTP API of a node process; where they are lent by another node
-first; and of a lock by etcd (one member, on the same disk), by its HTTP gateway: in the same run, so that they compare. Connections
-are kept.
+Latencies: of an acquire where the rights are local, by a program that has the node in it and by the HTTP API of a node process;
+where they are lent by another node first; and of a lock by etcd (one member, on the same disk), by its HTTP gateway: in the same
+run, so that they compare. Connections are kept.
 
-Then three hosts in network namespaces, each with a node and a member of etcd, of which one is cut from the others: what is granted
-there and on the other side. It needs root or user namespaces; `--without-cut` leaves it out.
+Then hosts in network namespaces. Three, each with a node and a member of etcd, of which one is cut from the others: what is granted
+there and on the other side. And ten, with a node and two workers each that acquire, work for some milliseconds and release, and
+report to a judge, which counts holders; each few seconds a node is killed and started again, or the network is cut in two. Not all
+that is asked for can be served meanwhile: the workers ask for more. It needs root or user namespaces; `--without-cut` leaves all
+of this out.
 """
 
 import argparse
@@ -40,8 +41,8 @@ from constraint_crdt.runtime.settings import NodeSettings
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.fleet.processes import seconds_until
-from tests.network.holders import LONGEST_WAIT, LONGEST_WORK, HeldFleet, Judge, next_due
-from tests.network.hosts import Connection, Host, Network, NetworkNode, are_linked
+from tests.network.holders import HeldFleet, Judge, judged
+from tests.network.hosts import Connection, Host, Network, NetworkNode, are_linked, network
 from tests.network.switch import enter_namespaces
 
 LOCAL_MS = 2.0
@@ -56,8 +57,11 @@ ANSWER_SECONDS = 5.0
 CUT_SECONDS = 5.0
 """Seconds from the cut to the first look: the members elect another leader meanwhile."""
 
-RATE = 200.0
-"""Acquires a second that all workers together ask for."""
+SERVED = 200.0
+"""Acquires a second, at least, while nodes are killed and cut apart."""
+
+WORKERS = 2
+"""Those of a node, then."""
 
 LEASE = 2.0
 SKEW = 0.5
@@ -126,50 +130,6 @@ async def live(nodes: list[NodeProcess]) -> bool:
     except ClientError:
         return False
     return True
-
-
-async def work(node: NodeProcess, judge: Judge, until: float, pace: float, random: Random) -> None:
-    """Acquire, work, release, each `pace` seconds, what is late without a pause. A killed node's worker stops working at once."""
-    due = time.monotonic()
-    async with AsyncClient(node.url) as client:
-        while time.monotonic() < until:
-            due = next_due(due, pace, random)
-            try:
-                hold = await client.acquire("dock", wait=LONGEST_WAIT)
-            except ClientError:
-                await asyncio.sleep(0.05)
-                continue
-            with judge.holding():
-                await asyncio.sleep(min(hold.ttl or 0.0, random.uniform(0.0, LONGEST_WORK)))
-            with contextlib.suppress(ClientError):
-                await client.release_hold("dock", hold.hold)
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-
-
-async def kills(nodes: list[NodeProcess], until: float, random: Random) -> int:
-    """Kill a node each few seconds; returns how often."""
-    count = 0
-    while time.monotonic() + 5.0 < until:
-        await asyncio.sleep(random.uniform(2.0, 5.0))
-        node = random.choice(nodes[1:])
-        node.kill()
-        count += 1
-        await asyncio.sleep(random.uniform(0.1, 1.0))
-        node.start()
-    return count
-
-
-async def judged(nodes: list[NodeProcess], limit: int, seconds: float) -> list[Row]:
-    """Holders against the limit."""
-    random, judge = Random(1), Judge(limit)
-    until = time.monotonic() + seconds
-    killing = asyncio.create_task(kills(nodes, until, random))
-    await asyncio.gather(*(work(node, judge, until, len(nodes) / RATE, Random(number)) for number, node in enumerate(nodes)))
-    killed = await killing
-    return [
-        Row(f"most holders at once, limit {limit}, {killed} kills", float(judge.most), "", float(limit)),
-        Row(f"acquired by {len(nodes)} processes that ask for {RATE:g}/s", judge.acquired / seconds, "/s"),
-    ]
 
 
 async def known(client: AsyncClient, name: str) -> None:
@@ -369,13 +329,29 @@ def granted(member: Member) -> str | None:
     return None
 
 
-async def measured(count: int, limit: int, seconds: float) -> list[Row]:
-    """All figures."""
-    async with fleet(count) as nodes:
-        rows, local = await latencies(nodes[:2])
-        async with AsyncClient(nodes[0].url) as client:
-            await client.define_budget("dock", limit=limit, lease=LEASE)
-        rows += await judged(nodes, limit, seconds)
+def while_disturbed(count: int, limit: int, seconds: float, asked: float) -> list[Row]:
+    """Holders against the limit, and how many are served, while nodes are killed and cut apart."""
+    judge = Judge(limit)
+    with tempfile.TemporaryDirectory() as folder, network() as net:
+        fleet = HeldFleet(net, [f"n{number}" for number in range(count)], Path(folder), "--max-skew", str(SKEW))
+        seconds_until(lambda: are_linked(list(fleet.nodes.values())))
+        fleet.nodes["n0"].call("PUT", "budgets/dock", {"limit": limit, "lease": LEASE})
+        seconds_until(lambda: all(node.get("budgets") for node in fleet.nodes.values()))
+        kills, cuts = judged(fleet, "dock", judge, seconds, asked, Random(1), WORKERS)
+    times = sorted(judge.times)
+    served, note = judge.acquired / seconds, f"{kills} kills, {cuts} cuts, {asked:g}/s asked for"
+    return [
+        Row(f"most holders at once, limit {limit}", float(judge.most), "", float(limit), note=note),
+        Row(f"from one acquire to the next, {count} processes", 1000 / served, "ms", 1000 / SERVED, note=f"{served:.0f}/s"),
+        Row("an acquire meanwhile: median", 1000 * statistics.median(times), "ms"),
+        Row("an acquire meanwhile: 99 of 100", 1000 * times[int(0.99 * len(times))], "ms"),
+    ]
+
+
+async def measured() -> list[Row]:
+    """The latencies."""
+    async with fleet(2) as nodes:
+        rows, local = await latencies(nodes)
     with tempfile.TemporaryDirectory() as folder:
         within = await embedded(Path(folder))
     rows.append(Row("acquire with local rights, in the node's process: median", within, "ms"))
@@ -392,15 +368,17 @@ async def measured(count: int, limit: int, seconds: float) -> list[Row]:
 def main() -> None:
     """See the docstring of the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, default=10, help="0: the cut network only")
+    parser.add_argument("--nodes", type=int, default=10, help="those of the network that is disturbed")
     parser.add_argument("--without-cut", action="store_true")
     parser.add_argument("--limit", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--asked", type=float, default=3 * SERVED, help="acquires a second that all workers together ask for")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--check", action="store_true", help="exit code 1 if something demanded is missed")
     arguments = parser.parse_args()
-    rows = asyncio.run(measured(arguments.nodes, arguments.limit, arguments.seconds)) if arguments.nodes else []
-    rows += [] if arguments.without_cut else while_cut()
+    rows = asyncio.run(measured())
+    if not arguments.without_cut:
+        rows += while_cut() + while_disturbed(arguments.nodes, arguments.limit, arguments.seconds, arguments.asked)
     show(machine(), rows, as_json=arguments.json)
     if arguments.check and not all(row.met for row in rows):
         sys.exit(1)

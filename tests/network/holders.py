@@ -146,8 +146,14 @@ def disturb(fleet: HeldFleet, until: Callable[[], bool], random: Random) -> tupl
     return kills, cuts
 
 
-def judged(fleet: HeldFleet, budget: str, judge: Judge, seconds: float, pace: float, random: Random) -> tuple[int, int]:
-    """Holders on all nodes, and disturbances, for so long. Returns the number of kills and cuts."""
+def judged(
+    fleet: HeldFleet, budget: str, judge: Judge, seconds: float, rate: float, random: Random, workers: int = 1
+) -> tuple[int, int]:
+    """Holders on all nodes, and disturbances, for so long. Returns the number of kills and cuts.
+
+    `rate`: cycles a second that all ask for together. `workers`: those of a node.
+    """
+    pace = workers * len(fleet.nodes) / rate
     ends = time.monotonic() + seconds
 
     def over() -> bool:
@@ -155,7 +161,7 @@ def judged(fleet: HeldFleet, budget: str, judge: Judge, seconds: float, pace: fl
 
     threads = [
         threading.Thread(target=hold, args=(fleet, name, budget, judge, over, pace, Random(random.random())), daemon=True)
-        for name in fleet.nodes
+        for name in list(fleet.nodes) * workers
     ]
     for thread in threads:
         thread.start()

@@ -25,7 +25,7 @@ def test_never_more_than_the_limit_hold_while_nodes_are_killed_and_cut(tmp_path:
         first.call("PUT", "budgets/dock", {"limit": LIMIT, "lease": LEASE})
         seconds_until(lambda: all(node.get("budgets") for node in fleet.nodes.values()))
         judge = Judge(LIMIT)
-        kills, cuts = judged(fleet, "dock", judge, SECONDS, NODES / RATE, Random(1))
+        kills, cuts = judged(fleet, "dock", judge, SECONDS, RATE, Random(1))
         assert judge.most <= LIMIT, f"{judge.most} at once after {kills} kills and {cuts} cuts"
         assert kills + cuts
         least = RATE / 4 if BUDGET == "nightly" else 1.0
