@@ -15,7 +15,7 @@ import msgspec
 
 from constraint_crdt.crdt.clock import SECOND, Dot, Replica
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.protocol.loans import OUT_OF_TURN_WAIT, TURN, Escrow, Waiting
+from constraint_crdt.protocol.loans import OUT_OF_TURN_WAIT, TURN, Contacts, Escrow, Waiting
 from constraint_crdt.types.budgets import NO_HOLDS, NO_LEDGER, Budgets, BudgetValue, Head, Holds, Known, Ledger, mark_of
 
 NAME = "dock"
@@ -176,9 +176,12 @@ class TinyWorld:
         shares_over: Iterable[str] | None = None,
         lagging: bool = False,
         turn: int = 0,
+        contacts: bool = False,
     ) -> None:
-        """`lagging`: a killed node loses the holds granted, and the releases, since its last other write. `turn`: see `Escrow`."""
-        self.lagging, self.lost, self.turn = lagging, 0, turn
+        """`lagging`: a killed node loses the holds granted, and the releases, since its last other write. `turn`: see `Escrow`.
+        `contacts`: nodes note who speaks to them, and move rights to those only.
+        """
+        self.lagging, self.lost, self.turn, self.contacts = lagging, 0, turn, contacts
         self.now, self.lives, self.skew, self.lease = 1000 * SECOND, 0, skew, lease
         self.nodes = {name: TinyNode(name, offset) for name, offset in offsets.items()}
         self.holders: list[tuple[str, int, int, int, int]] = []
@@ -222,6 +225,8 @@ class TinyWorld:
         node = self.nodes[name]
         node.local = TinyLocal(self, name, dict(state), life, vouched=vouched)
         node.escrow = Escrow(node.local, self.turn)  # type: ignore[arg-type]
+        if self.contacts:
+            node.escrow.contacts = Contacts(lambda: self.now, lambda _: 0, lambda _: None)
 
     def stop(self, name: str) -> None:
         """Kill a node. All of its writes are on disk, but the last in a world whose disks lag."""
@@ -272,6 +277,9 @@ class TinyWorld:
         if source.state.budgets.state.get(life, TinyRow(0)).seq > (kept.seq if kept is not None else 0) or not source.goes_on:
             self.sync(sender)  # no message has a write of its sender that is not on disk
         self.arrive(to, source.state.budgets.state)
+        escrow = self.nodes[to].escrow
+        if escrow is not None and escrow.contacts is not None:
+            escrow.contacts.met(sender)
         return dict(source.state.budgets.state)
 
     def arrive(self, to: str, state: State) -> None:
@@ -404,8 +412,8 @@ def history(seed: int, lease: int = 3 * SECOND, steps: int = 260) -> TinyWorld: 
     most = skew // 2 - 1
     nodes = rng.randint(2, 4)
     offsets = {f"n{place}": rng.randint(-most, most) for place in range(nodes)}
-    turn = Random(f"turn of {seed}").choice([0, TURN, SECOND])
-    world = TinyWorld(offsets, limit=rng.randint(1, 4), lease=lease, skew=skew, turn=turn)
+    turn, contacts = Random(f"turn of {seed}").choice([0, TURN, SECOND]), Random(f"contacts of {seed}").random() < 0.5
+    world = TinyWorld(offsets, limit=rng.randint(1, 4), lease=lease, skew=skew, turn=turn, contacts=contacts)
     names, old, cut = list(world.nodes), list[State](), dict[str, int]()
     hot = rng.sample(names, rng.randint(1, nodes))
     gap = rng.choice([0.02, 0.1, 0.25]) * SECOND

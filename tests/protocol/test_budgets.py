@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from constraint_crdt.crdt.clock import SECOND, Replica
 from constraint_crdt.protocol import loans
-from constraint_crdt.protocol.loans import IDLE, LONGER, TURN, TURN_HOLDS
+from constraint_crdt.protocol.loans import ASKED_ANEW, CONTACTS_KEPT, FRESH, IDLE, LONGER, TURN, TURN_HOLDS, Contacts, Escrow
 from constraint_crdt.types import budgets
 from constraint_crdt.types.budgets import NO_HOLDS, NO_LEDGER, Known, Ledger, Loan
 from tests.conftest import BUDGET
@@ -113,9 +113,10 @@ TestBudgetMachine.settings = settings(max_examples=400 if BUDGET == "nightly" el
 TestBudgetMachine.pytestmark = [pytest.mark.slow]  # type: ignore[attr-defined]
 
 
-def fresh(turn: int = 0, over: Sequence[str] = ()) -> TinyWorld:
+def fresh(turn: int = 0, over: Sequence[str] = (), *, contacts: bool = False) -> TinyWorld:
     """Three nodes, two of them with a share of 1, or one of them with both."""
-    return TinyWorld({"a": HALF, "b": -HALF, "c": 0}, limit=2, lease=2 * SECOND, skew=SECOND, shares_over=over, turn=turn)
+    clocks = {"a": HALF, "b": -HALF, "c": 0}
+    return TinyWorld(clocks, limit=2, lease=2 * SECOND, skew=SECOND, shares_over=over, turn=turn, contacts=contacts)
 
 
 def meet(world: TinyWorld, *names: str) -> None:
@@ -487,3 +488,174 @@ def test_a_planted_bug_is_found_in_the_world_that_is_exhausted(plant: Plant, mon
     plant(monkeypatch)
     with pytest.raises(Violated):
         worlds({"a": HALF, "b": -HALF}, 1, None)
+
+
+# --- nodes in contact ------------------------------------------------------------------------------------------------------------
+
+
+def escrow_of(world: TinyWorld, name: str) -> Escrow:
+    escrow = world.nodes[name].escrow
+    assert escrow is not None
+    return escrow
+
+
+def contacts_of(world: TinyWorld, name: str) -> Contacts:
+    contacts = escrow_of(world, name).contacts
+    assert contacts is not None
+    return contacts
+
+
+def loans_by(world: TinyWorld, name: str) -> list[str]:
+    """The nodes that this one lends to."""
+    life = world.nodes[name].local.replica  # type: ignore[union-attr]
+    return sorted(loan.node for loan in world.budgets(name).known(NAME).ledgers[life].loans)
+
+
+def test_rights_go_to_the_first_in_line_of_those_in_contact() -> None:
+    world = fresh(over=["a"], contacts=True)
+    assert world.take("a", 2)
+    for name in ("b", "c"):
+        world.now += SECOND // 100
+        world.want(name, 2)
+        meet(world, "a", "b", "c")
+    world.now += FRESH  # b is not heard of any more
+    world.copy("c", "a")
+    world.release("a")
+    world.tend("a")
+    assert loans_by(world, "a") == [], "the place of the first in line is kept for it while it is asked"
+    assert contacts_of(world, "a").take_sought() == {"b"}
+    contacts_of(world, "a").asked("b")
+    assert escrow_of(world, "a").take_due() == world.clock("a") + FRESH
+    world.now += FRESH
+    world.copy("c", "a")
+    world.tend("a")
+    assert loans_by(world, "a") == ["c"]
+
+
+def test_rights_go_to_a_node_that_answers() -> None:
+    world = fresh(over=["a"], contacts=True)
+    assert world.take("a", 2)
+    world.want("c", 1)
+    meet(world, "a", "b", "c")
+    world.now += FRESH
+    world.release("a")
+    world.tend("a")
+    assert loans_by(world, "a") == []
+    world.copy("c", "a")
+    world.tend("a")
+    assert loans_by(world, "a") == ["c"]
+
+
+def test_a_loan_is_given_back_to_an_owner_in_contact_only_and_stays_in_use_until_then() -> None:
+    world = fresh(over=["a"], contacts=True)
+    world.want("c", 2)
+    meet(world, "a", "b", "c")
+    world.want("c", 0)
+    assert world.take("c", 2)
+    world.want("b", 2)
+    meet(world, "a", "b", "c")
+    world.now += FRESH
+    world.copy("b", "c")
+    world.release("c")
+    assert world.take("c", 2), "nothing was given back"
+    assert contacts_of(world, "c").take_sought() == {"a"}
+    world.copy("a", "c")
+    world.release("c")
+    assert not world.take("c", 2)
+
+
+def test_the_owner_is_asked_before_a_turn_is_over() -> None:
+    world = fresh(TURN, over=["a"], contacts=True)
+    world.want("c", 2)
+    meet(world, "a", "b", "c")
+    world.want("c", 0)
+    assert world.take("c", 2)
+    world.want("b", 2)
+    meet(world, "a", "b", "c")
+    world.now += FRESH
+    world.release("c")
+    assert contacts_of(world, "c").take_sought() == {"a"}
+    assert world.take("c", 2), "the turn goes on"
+
+
+def test_a_loan_to_a_node_that_is_gone_comes_back() -> None:
+    """It was renewed without an end, since its borrower had told that it needs it."""
+    world = fresh(over=["a"], contacts=True)
+    world.want("c", 2)
+    meet(world, "a", "b", "c")
+    world.want("c", 0)
+    assert world.take("c", 2)
+    meet(world, "a", "b", "c")
+    world.stop("c")
+    for _ in range(40):
+        world.now += SECOND // 10
+        for one, other in ("ab", "ba"):
+            world.copy(one, other)
+            world.tend(other)
+    assert world.take("a", 2)
+
+
+def test_a_lowered_limit_waits_for_no_owner_in_contact() -> None:
+    world = fresh(over=["a"], contacts=True)
+    world.want("c", 2)
+    meet(world, "a", "b", "c")
+    world.want("c", 0)
+    assert world.take("c", 2)
+    world.define("a", 0, ["a"])
+    meet(world, "a", "b", "c")
+    world.now += FRESH
+    world.release("c")
+    assert not world.take("c")
+
+
+def test_owners_in_contact_are_asked_first() -> None:
+    world = fresh(contacts=True)
+    meet(world, "a", "b", "c")
+    assert escrow_of(world, "c").asked_first(NAME, 1) == ["a"]
+    contacts_of(world, "c").missed("a")
+    assert escrow_of(world, "c").asked_first(NAME, 2) == ["b", "a"]
+
+
+def test_contact_is_by_messages_and_their_lack() -> None:
+    now, through = SECOND, set[str]()
+    contacts = Contacts(lambda: now, lambda node: SECOND if node == "far" else 0, through.__contains__)
+    assert contacts.wait("a") == FRESH, "nothing is known"
+    assert not contacts.met("a")
+    assert "a" in contacts
+    now += FRESH
+    contacts.seek("a")
+    assert contacts.take_sought() == {"a"}
+    now += FRESH
+    assert contacts.wait("a") == FRESH, "the message was not sent yet"
+    contacts.asked("a")
+    now += FRESH - 1
+    assert contacts.wait("a") == 1
+    now += 1
+    assert contacts.wait("a") is None
+    through.add("a")
+    assert contacts.wait("a") == 0, "others hear it"
+    through.clear()
+    contacts.seek("a")
+    assert contacts.take_sought() == set(), "it was asked just now"
+    now += ASKED_ANEW
+    contacts.seek("a")
+    assert contacts.take_sought() == {"a"}
+    assert contacts.wait("a") is None, "its place is kept once"
+    assert contacts.met("a")
+    assert "a" in contacts
+    contacts.missed("a")
+    assert contacts.wait("a") is None
+    contacts.met("far")
+    now += FRESH
+    assert "far" in contacts, "its answers take longer"
+    contacts.seek("far")
+    contacts.missed("far")
+    assert contacts.wait("far") is None, "no answer will come"
+
+
+def test_contacts_keep_a_bounded_number_of_nodes() -> None:
+    contacts = Contacts(lambda: 0, lambda _: 0, lambda _: None)
+    for number in range(CONTACTS_KEPT + 1):
+        contacts.met(f"n{number}")
+    assert "n0" not in contacts
+    assert f"n{CONTACTS_KEPT}" in contacts

@@ -25,9 +25,11 @@ SOON = 60.0
 
 
 @asynccontextmanager
-async def fleet(*names: str, settings: NodeSettings = QUICK) -> AsyncIterator[dict[str, Node]]:
+async def fleet(
+    *names: str, settings: NodeSettings = QUICK, network: MemoryNetwork | None = None
+) -> AsyncIterator[dict[str, Node]]:
     """Nodes of these names that hear each other."""
-    network = MemoryNetwork()
+    network = network or MemoryNetwork()
     async with AsyncExitStack() as stack:
         nodes: dict[str, Node] = {}
         for name in names:
@@ -155,6 +157,60 @@ async def test_rights_of_another_node_are_had_by_one_exchange(monkeypatch: pytes
         for number, name in enumerate(names):
             assert (await nodes["b"].budgets.acquire(name, timeout=SOON)).node == "b"
             assert [loop.begun for loop in loops] == [begun[0], begun[1] + number + 1]
+
+
+@pytest.mark.slow
+async def test_rights_go_to_a_node_in_contact_and_not_to_one_that_waited_for_longer() -> None:
+    network = MemoryNetwork()
+    async with fleet("a", "b", "c", network=network) as nodes, asyncio.TaskGroup() as tasks:
+        a = nodes["a"].budgets
+        await a.define("dock", 1, lease=600, nodes=["a"])
+        await known(nodes, "dock")
+        held = await a.acquire("dock")
+        away = tasks.create_task(nodes["b"].budgets.acquire("dock", timeout=None))
+        await eventually(lambda: a.report("dock").waiting == 1)
+        network.cut(["b"], ["a", "c"])
+        await eventually(lambda: "b" not in a._contacts)
+        waiting = tasks.create_task(nodes["c"].budgets.acquire("dock", timeout=None))
+        await a.release("dock", held.hold)
+        hold = await asyncio.wait_for(waiting, SOON)
+        assert not away.done()
+        network.heal()
+        await nodes["c"].budgets.release("dock", hold.hold)
+        assert (await asyncio.wait_for(away, SOON)).node == "b"
+
+
+@pytest.mark.slow
+async def test_a_loan_stays_in_use_while_its_owner_is_out_of_contact() -> None:
+    network = MemoryNetwork()
+    async with fleet("a", "b", "c", network=network) as nodes, asyncio.TaskGroup() as tasks:
+        b = nodes["b"].budgets
+        await nodes["a"].budgets.define("dock", 1, lease=600, nodes=["a"])
+        await known(nodes, "dock")
+        hold = await b.acquire("dock", timeout=SOON)
+        waiting = tasks.create_task(nodes["c"].budgets.acquire("dock", timeout=None))
+        await eventually(lambda: b.report("dock").waiting == 1)
+        network.cut(["a"], ["b", "c"])
+        await eventually(lambda: "a" not in b._contacts)
+        for _ in range(3):
+            await b.release("dock", hold.hold)
+            await b.tend()
+            hold = await b.acquire("dock")
+        network.heal()
+        await b.release("dock", hold.hold)
+        assert (await asyncio.wait_for(waiting, SOON)).node == "c"
+
+
+@pytest.mark.slow
+async def test_what_was_lent_to_a_node_that_is_gone_comes_back() -> None:
+    """Its owner renewed it without an end, since the borrower had told that it needs it."""
+    network, settings = MemoryNetwork(), msgspec.structs.replace(QUICK, max_skew=0.1)
+    async with fleet("a", "b", network=network, settings=settings) as nodes:
+        await nodes["a"].budgets.define("dock", 1, lease=1.0, nodes=["a"])
+        await known(nodes, "dock")
+        await nodes["b"].budgets.acquire("dock", timeout=SOON)
+        network.cut(["a"], ["b"])
+        assert (await nodes["a"].budgets.acquire("dock", timeout=SOON)).node == "a"
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from constraint_crdt import GossipNode, Limits, exchange
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.messages import Part, decode_message
 from constraint_crdt.protocol.peers import fanout
-from constraint_crdt.runtime.exchange_loop import NEAR_FROM, PUSHES_PER_SECOND, REPEATS, ExchangeLoop
+from constraint_crdt.runtime.exchange_loop import NEAR_FROM, PROMPT, PUSHES_PER_SECOND, REPEATS, ExchangeLoop
 from constraint_crdt.transport import Handler, Peer, PeerCallback, Unreachable
 from tests.protocol.scrambled import scrambled
 
@@ -175,6 +175,29 @@ async def test_a_slow_peer_and_a_silent_one_hold_up_no_exchange_with_others(monk
         await clock.step(0.05)
     assert [task.result() for task in silent] == [False, False]
     assert carrying.live == {"other"}
+    await carrying.close()
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_an_exchange_on_demand_holds_up_others_for_a_moment(monkeypatch: pytest.MonkeyPatch, silent: bool) -> None:
+    me, first, other = (GossipNode(name) for name in ("me", "first", "other"))
+    script = Script([first, other])
+    carrying = ExchangeLoop(me, script, received, settled, timeout=1.0, random=Random(1))
+    assert await carrying.exchange(Peer("first", "1"))
+    clock, answering = Skipping(monkeypatch), script.request
+
+    async def request(peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - as `Transport` has it
+        if silent and peer.name == "first":
+            await asyncio.Event().wait()
+        return await answering(peer, payload, timeout)
+
+    script.request = request  # type: ignore[method-assign]  # the same, and silent
+    begun = [asyncio.create_task(carrying.begin(Peer(name, "1"))) for name in ("first", "other")]
+    while not all(task.done() for task in begun):
+        await clock.step(PROMPT / 10)
+    assert [task.result() for task in begun] == [None if silent else True, True]
+    assert carrying.is_under_way(Peer("first", "1")) is silent
+    assert clock.now <= 2 * PROMPT
     await carrying.close()
 
 

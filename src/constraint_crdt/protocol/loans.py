@@ -13,6 +13,8 @@ Rules kept here:
 - Rights that came to a node stay there for a turn: while its processes go on acquiring, for `TURN` and `TURN_HOLDS` holds, or
   `LONGER` times `TURN` at most. Else rights that many nodes wait for were moved for each hold, and most of the time went into that.
 - A loan in use is renewed by its owner in the second half of the lease. An unused loan runs out.
+- Rights move to nodes in contact only (`Contacts`): a loan to a node that is down or cut off is lost to all until it ends, and so
+  is one given back to such an owner. A node that was not heard of lately is asked first, and rights stay in use meanwhile.
 - A node whose clock is in doubt neither lends nor takes where there is a lease. A step of its clock beyond the skew bound is as the
   beginning of a life: its share is 0 for a lease and twice the skew bound.
 - With a lease, a hold may be granted before it is on disk where the states that may be on disk keep enough back for it (`kept`):
@@ -20,7 +22,8 @@ Rules kept here:
 - A life that is over has no rights. A participant ends the lives of its own node that it hears of: nothing else speaks for it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -74,6 +77,15 @@ LONGER: Final = 3
 IDLE: Final = SECOND // 40
 """ns without a hold after which a turn is over: as long as a process takes between two holds."""
 
+FRESH: Final = SECOND // 10
+"""ns for which a node is in contact after a message of it, or longer on a slow link."""
+
+ASKED_ANEW: Final = SECOND
+"""ns until a node out of contact is asked again."""
+
+CONTACTS_KEPT: Final = 1_024
+"""Nodes of which `Contacts` knows when they spoke, at most: the last ones."""
+
 KEPT_ANEW: Final = 8
 """The amount kept back is moved on after this part of a lease, by the next hold."""
 
@@ -119,6 +131,81 @@ class _Turn:
         return min(self.since + (turn if self.holds >= TURN_HOLDS else LONGER * turn), self.used + IDLE)
 
 
+@dataclass(slots=True)
+class _Question:
+    """A message to a node that has not answered since."""
+
+    sought: int
+    """When it was asked for last."""
+    sent: int | None = None
+    """When it was sent first."""
+    lost: bool = False
+    """No answer will come."""
+
+
+class Contacts:
+    """The nodes that can be told of a loan now, by the messages that come from them. Times are ns of a clock that never steps.
+
+    A node is in contact for a moment after a message of it. Else it has to be asked, and is out of contact without an answer in the
+    time that its link needs, unless other nodes hear it.
+    """
+
+    def __init__(self, now: Callable[[], int], likely: Callable[[str], int], through: Callable[[str], object]) -> None:
+        """`likely`: ns within which the answer of a node comes. `through`: the node that hears another which this one does not."""
+        self._now, self._likely, self._through = now, likely, through
+        self._met: OrderedDict[str, int] = OrderedDict()
+        self._asked: dict[str, _Question] = {}
+        self._sought: set[str] = set()
+
+    def __contains__(self, node: object) -> bool:
+        return isinstance(node, str) and self.wait(node) == 0
+
+    def met(self, node: str) -> bool:
+        """A message of a node came. True if it was asked."""
+        self._met[node] = self._now()
+        self._met.move_to_end(node)
+        if len(self._met) > CONTACTS_KEPT:
+            self._met.popitem(last=False)
+        self._sought.discard(node)
+        return self._asked.pop(node, None) is not None
+
+    def asked(self, node: str) -> None:
+        """A message to a node is sent."""
+        question = self._asked.get(node)
+        if question is not None and question.sent is None:
+            question.sent = self._now()
+
+    def missed(self, node: str) -> None:
+        """There is no way to a node, or it did not answer."""
+        self._met.pop(node, None)
+        self._asked.setdefault(node, _Question(self._now())).lost = True
+
+    def wait(self, node: str) -> int | None:
+        """ns until it is known whether a node is in contact; 0: it is; None: it is out of contact."""
+        now, met, span = self._now(), self._met.get(node), max(FRESH, self._likely(node))
+        if met is not None and now - met < span:
+            return 0
+        question = self._asked.get(node)
+        if question is None:
+            return span
+        sent = now if question.sent is None else question.sent
+        if not question.lost and now < sent + span:
+            return sent + span - now
+        return 0 if self._through(node) else None
+
+    def seek(self, node: str) -> None:
+        """Have a node asked, unless it was asked just now."""
+        now, question = self._now(), self._asked.get(node)
+        if question is None or now - question.sought >= ASKED_ANEW:
+            self._asked.setdefault(node, _Question(now)).sought = now
+            self._sought.add(node)
+
+    def take_sought(self) -> set[str]:
+        """The nodes to ask since the last call."""
+        sought, self._sought = self._sought, set()
+        return sought
+
+
 class Escrow:
     """The budgets on the local node. All times are those of its own clock."""
 
@@ -126,6 +213,8 @@ class Escrow:
         """`turn`: ns, 0 for none."""
         self._local = local
         self._turn = turn
+        self.contacts: Contacts | None = None
+        """The nodes that rights move to; None: to all."""
         self._turns: dict[str, _Turn] = {}
         self._waiting: dict[str, Waiting] = {}
         self._kept: dict[tuple[str, Replica], list[Kept]] = {}
@@ -501,7 +590,21 @@ class Escrow:
             return 0
         if self._queue(known, me, now):
             self._wake(end)
+            for owner, _ in loans_to(known, me):  # by then they can be given back
+                self._ask(owner.node_id)
         return found.most - holding
+
+    def _is_away(self, node: str) -> bool:
+        """A node is out of contact, as far as is known."""
+        return self.contacts is not None and self.contacts.wait(node) is None
+
+    def _ask(self, node: str) -> bool:
+        """True for a node in contact. Another one is asked, and `tend` has something to do once it is known whether it answers."""
+        if self.contacts is None or node in self.contacts:
+            return True
+        self.contacts.seek(node)
+        self._wake(self.now + (self.contacts.wait(node) or ASKED_ANEW))
+        return False
 
     def _wake(self, at: int) -> None:
         """`tend` has something to do then."""
@@ -520,6 +623,8 @@ class Escrow:
             after, stays = known._replace(holds={**known.holds, me: less}), 0 if lowered else unused
             needs = self._level(known, me, now, max(mine, stays))
             if borrowed(after, me, now) >= needs and least_spare(after, me, now, self.skew) >= stays:
+                if not lowered and not self._ask(owner.node_id):
+                    continue  # they are of use here only
                 known, holds = after, less
         return holds
 
@@ -533,31 +638,36 @@ class Escrow:
         if owners.get(me):  # else it does not matter what others have
             others = (life for node in known.nodes() if node != me.node_id for life in known.current(node))
             owners |= {life: lendable(known, life, now, self.skew) for life in others}
+        kept = 0
         for since, node, life, need in queue:
             if waiting is not None and (waiting.since, me.node_id) < (since, node):
                 break
-            free = lendable(known, me, now, self.skew) - unused
+            free = lendable(known, me, now, self.skew) - unused - kept
             ledger = known.ledgers[me]
             if free <= 0 or len(ledger.loans) >= MOST_LOANS:
                 break
-            mine = _part_of(owners, me, life, need)
-            if not mine and now - since < OUT_OF_TURN_WAIT:
+            away = self._is_away(node)
+            mine = 0 if away else _part_of(owners, me, life, need)
+            if not mine and not away and now - since < OUT_OF_TURN_WAIT:
                 self._wake(since + OUT_OF_TURN_WAIT)
                 continue
             amount = min(free, mine or need)
             if not known.lease:
                 amount = min(free, max(amount, free // 2))
+            if not self._ask(node):
+                kept += 0 if away else amount
+                continue
             until = now + known.lease if known.lease else 0
             known = _with_ledger(known, me, with_loan(ledger, life, amount, until))
         return known
 
     def _renew(self, known: Known, me: Replica, loan: Loan, now: int) -> Known:
-        """`known`, with a loan renewed if it is in use and ends soon."""
+        """`known`, with a loan renewed if it is in use and ends soon. Of a node out of contact nobody knows whether it is."""
         until = now + known.lease
         if loan.until - now >= known.lease // 2 or until <= loan.until or self._local.state.retirements.is_over(loan.to):
             return known
         longer = sum(each.amount for _, each in loans_to(known, loan.to) if each.until - now >= known.lease // 2)
-        if longer + loan.amount > max(known.holds.get(loan.to, NO_HOLDS).level, 0):
+        if longer + loan.amount > max(known.holds.get(loan.to, NO_HOLDS).level, 0) or not self._ask(loan.node):
             return known
         after = _with_ledger(known, me, renewed(known.ledgers[me], loan, until))
         within = lent(after, me, now, self.skew) <= share_now(after, me) and least_spare(after, me, now, self.skew) >= 0
@@ -581,7 +691,7 @@ class Escrow:
         others = [node for node in known.nodes() if node != me.node_id and node not in free]
         if not free and others and self._queue(known, me, now):
             return [others[now // IDLE % len(others)]]
-        return (free + others)[:most]
+        return sorted(free + others, key=self._is_away)[:most]
 
     def has_rights(self, name: str) -> bool:
         """True if this node holds of a budget, or can."""
@@ -644,4 +754,4 @@ def _with_ledger(known: Known, me: Replica, ledger: Ledger) -> Known:
     return known._replace(ledgers={**known.ledgers, me: ledger})
 
 
-__all__ = ["GRANTED_BEFORE", "OUT_OF_TURN_WAIT", "Escrow", "Waiting"]
+__all__ = ["GRANTED_BEFORE", "OUT_OF_TURN_WAIT", "Contacts", "Escrow", "Waiting"]

@@ -520,7 +520,7 @@ class LinkEstimate:
         """
         known = self.round_trip is not None or self._at_most is not None
         if known:
-            wait, doublings = self._likely(first), int(self.timeouts / (REQUEST_TRIES + 16 * self.loss))
+            wait, doublings = self.likely(first), int(self.timeouts / (REQUEST_TRIES + 16 * self.loss))
         else:  # what comes first from either side is short
             wait, doublings, sent, expected = first, min(self.timeouts, FIRST_DOUBLINGS), 0, 0
         wait *= 1 << min(doublings, MOST_DOUBLINGS)
@@ -535,10 +535,10 @@ class LinkEstimate:
 
         A timeout grows with the silence of a peer. This does not: it holds up exchanges with the peer, also those of the peer.
         """
-        return min(2 * self._likely(PART_SECONDS) + self._travel(max(sent, FIRST_BURST), expected), LONGEST_TIMEOUT)
+        return min(2 * self.likely(PART_SECONDS) + self._travel(max(sent, FIRST_BURST), expected), LONGEST_TIMEOUT)
 
-    def _likely(self, first: float) -> float:
-        """Seconds within which a short answer to a short request comes."""
+    def likely(self, first: float) -> float:
+        """Seconds within which a short answer to a short request comes. `first`: as of `timeout`."""
         if self.round_trip is not None:
             return max(self.round_trip + 4 * self.variation, HASTE * first)
         return first if self._at_most is None else max(1.5 * self._at_most, HASTE * first)

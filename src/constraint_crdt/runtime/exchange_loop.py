@@ -4,7 +4,7 @@ Rules of exchanges:
 
 - A node begins a single exchange at a time, and answers others meanwhile. An exchange that takes longer than its turn, a quarter of
   `request_timeout`, goes on beside the next ones: a slow link, a silent peer and a large transfer hold up no other peer. There is
-  one exchange with a peer at a time.
+  one exchange with a peer at a time. The turn of an exchange that a part of the node began is as long as its link needs.
 - A peer is live from its first message or answer until it leaves or fails. The transport's list of peers is only a hint, but a node
   outside of it is not live: a message read before its sender left, and merged after that, would keep the sender live for ever. Nor
   is a retired node, which may run and speak on: nothing waits for it.
@@ -201,6 +201,9 @@ REPEATS = REQUEST_TRIES - 1
 TURN = HASTE
 """Share of `request_timeout` after which an exchange goes on beside the next ones."""
 
+PROMPT = 0.05
+"""The least seconds of the turn of an exchange that a part of the node began."""
+
 ASIDE = 64
 """Exchanges that go on beside others, at most. Further exchanges wait for a place."""
 
@@ -246,6 +249,8 @@ class _Exchange:
     """Tries of the first of these messages so far."""
     until: float | None = None
     """The end of its turn, in which no other exchange begins; None beside others."""
+    lasts: bool = False
+    """Others may have begun meanwhile: what has changed since is pushed at its end."""
 
 
 class _TurnOver(Exception):
@@ -345,7 +350,7 @@ class ExchangeLoop:
         """The receipts of the exchanges begun here."""
         self._sizes = MessageSizes()
         self.owes: Callable[[str], bool] = _owes_nothing
-        """Called with the sender of a request: true if the answer should carry news, as a loan that the request asked for."""
+        """Called with the sender of a message: true if the answer should carry news, as a loan that the message asked for."""
 
     @property
     def live(self) -> Set[str]:
@@ -379,9 +384,6 @@ class ExchangeLoop:
     async def answer(self, payload: bytes, sender: Peer | None = None) -> list[bytes]:
         """Handle a request of a peer. Returns the replies. `sender`: the proven sender, if the transport proves senders."""
         peer, responses = await self._receive(payload, sender)
-        if peer and self.owes(peer):
-            news = self._gossip.begin(peer)
-            responses += [news] if isinstance(news, Delta | Sync) else []
         replies = [data for response in responses for data in await self._encoded(response, peer)]
         if self.sites.is_away(peer):
             self.received_away += len(payload)
@@ -612,10 +614,25 @@ class ExchangeLoop:
         outcome = await self._begin(peer)
         return outcome if isinstance(outcome, bool) else await outcome
 
-    async def begin(self, peer: Peer) -> None:
-        """Exchange with a peer for a turn, in place of a round; an exchange that takes longer goes on by itself."""
+    async def begin(self, peer: Peer) -> bool | None:
+        """Exchange with a peer for as long as its link needs, in place of a round; an exchange that takes longer goes on by itself.
+
+        Returns False if the peer failed, and None if the exchange goes on.
+        """
         self._demanded = True
-        await self._begin(peer)
+        outcome = await self._begin(peer, self.likely(peer.name))
+        if isinstance(outcome, bool):
+            return outcome
+        return outcome.result() if outcome.done() else None
+
+    def likely(self, name: str) -> float:
+        """Seconds within which a peer has answered a short message, if it does: `PROMPT` at least."""
+        link = self._gossip.links.get(name)
+        return self._timeout if link is None else link.likely(PROMPT / HASTE)
+
+    def is_under_way(self, peer: Peer) -> bool:
+        """True while an exchange with a peer goes on beside others."""
+        return peer in self._aside
 
     async def finish(self) -> None:
         """Wait for the exchanges that go on beside others."""
@@ -629,17 +646,20 @@ class ExchangeLoop:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _begin(self, peer: Peer) -> "bool | asyncio.Task[bool]":
-        """Begin an exchange in its turn. Returns its outcome, or its task if it takes longer than the turn."""
+    async def _begin(self, peer: Peer, turn: float | None = None) -> "bool | asyncio.Task[bool]":
+        """Begin an exchange in its turn. Returns its outcome, or its task if it takes longer than the turn.
+
+        `turn`: its seconds; None: those of a round.
+        """
         while True:
             while peer in self._aside or len(self._aside) >= ASIDE:
                 waited_for = [self._aside[peer]] if peer in self._aside else self._aside.values()
                 await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
             async with self._turn:
                 if peer not in self._aside and len(self._aside) < ASIDE:  # the exchange before may have gone on beside others
-                    return await self._take_turn(peer)
+                    return await self._take_turn(peer, turn)
 
-    async def _take_turn(self, peer: Peer) -> "bool | asyncio.Task[bool]":
+    async def _take_turn(self, peer: Peer, turn: float | None) -> "bool | asyncio.Task[bool]":
         """Exchange until the end of the turn. Returns as `_begin` does."""
         loop = asyncio.get_running_loop()
         self._gossip.links.at = begun = loop.time()
@@ -647,21 +667,23 @@ class ExchangeLoop:
         if peer in self._transport.peers():  # else `gone` was called meanwhile, and this would stay for ever
             self._asked[peer] = self.begun
         exchange = _Exchange(peer, ExchangeReceipt(peer=peer.name), [self._gossip.begin(peer.name)])
-        quick = self._is_quick(peer)
+        quick = turn is None and self._is_quick(peer)
         if quick:  # the usual case: without a task
             exchange.until = begun + TURN * self._timeout
             outcome = await self._go_on(exchange)
             if outcome is not None:
                 return outcome
             exchange.until = None
+        exchange.lasts = turn is None
         task = self._aside[peer] = loop.create_task(self._finish(exchange), name="exchange")
-        task.add_done_callback(lambda done: self._done(peer, done))
+        task.add_done_callback(lambda done: self._done(exchange, done))
         if not quick:
             try:
-                await asyncio.wait([task], timeout=TURN * self._timeout)
+                await asyncio.wait([task], timeout=TURN * self._timeout if turn is None else turn)
             except asyncio.CancelledError:
                 task.cancel()
                 raise
+            exchange.lasts = True
         return task
 
     def _is_quick(self, peer: Peer) -> bool:
@@ -672,15 +694,16 @@ class ExchangeLoop:
         least = min(link.rate_in or FAST, link.rate_out or FAST)
         return least >= FAST and link.timeout(self._timeout) <= TURN * self._timeout
 
-    def _done(self, peer: Peer, done: "asyncio.Task[bool]") -> None:
-        """An exchange beside others has ended."""
+    def _done(self, exchange: "_Exchange", done: "asyncio.Task[bool]") -> None:
+        """An exchange in a task of its own has ended."""
+        peer = exchange.peer
         del self._aside[peer]
         if done.cancelled():
             return
         error = done.exception()
         if error is not None:
             _log.error("an exchange with %s failed", peer.name, exc_info=error)
-        elif done.result() and self._gossip.tracker.hash(peer.name) != self._gossip.state.rows.state_hash:
+        elif exchange.lasts and done.result() and self._gossip.tracker.hash(peer.name) != self._gossip.state.rows.state_hash:
             self._dirty.set()  # something changed meanwhile, or a large transfer has to go on
 
     async def _finish(self, exchange: "_Exchange") -> bool:
@@ -874,7 +897,11 @@ class ExchangeLoop:
         if result.state_changed:
             self.learned_bytes += sum([core.data_bytes(run.cells) for run in rows.since(known)])
         self._received(name, result)
-        return name, result.responses
+        responses = result.responses
+        if self.owes(name):
+            news = self._gossip.begin(name)
+            responses += [news] if isinstance(news, Delta | Sync) else []
+        return name, responses
 
     async def _read(self, message: GossipMessage) -> ReadMessage | None:
         """The large message that a part completes, read in a thread; None if it completes none."""

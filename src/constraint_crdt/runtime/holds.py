@@ -41,7 +41,7 @@ from constraint_crdt.operations.budgets import (
 from constraint_crdt.operations.operation import show_duration
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.protocol.loans import Waiting
+from constraint_crdt.protocol.loans import Contacts, Waiting
 from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.persistence import Persistence
@@ -108,12 +108,15 @@ class NodeBudgets:
         check_call: Callable[[], None],
         once: Callable[[str, Coroutine[object, object, None]], None],
         publish: Callable[..., None],
+        monotonic: Callable[[], int],
+        through: Callable[[str], object],
     ) -> None:
         """`check_call` refuses a write outside of the life of the node. `once(name, coroutine)` runs a coroutine in the background.
-        `publish`: that of `EventPublisher`.
+        `publish`: that of `EventPublisher`. `monotonic`: ns of a clock that never steps. `through`: that of `Evidence`.
         """
         self._gossip = gossip
         self._escrow = gossip.escrow
+        self._contacts = gossip.escrow.contacts = Contacts(monotonic, self._likely, through)
         self._feed = feed
         self._persistence = persistence
         self._exchanges = exchanges
@@ -423,7 +426,9 @@ class NodeBudgets:
     # --- what goes on by itself ----------------------------------------------------------------------------------------
 
     def changed(self, change: NodeChange) -> None:
-        """Act on cells of other nodes, soon: a subscriber does not write. See `ChangeFeed`."""
+        """Act on cells of other nodes, and on answers of those asked, soon: a subscriber does not write. See `ChangeFeed`."""
+        if change.peer and self._escrow.budgets.names() and self._contacts.met(change.peer):
+            self._plan()
         if not change.state_changed or not self._escrow.budgets.moved:
             return
         self._tell_changes(publish=change.origin is not ChangeOrigin.RESTORED)
@@ -551,7 +556,7 @@ class NodeBudgets:
                 elif demand is None:
                     self._asked[name] = None
         self._untold |= dict.fromkeys(asked - self._untold.keys(), False)
-        self._untold |= dict.fromkeys(self._escrow.take_concerned(), True)
+        self._untold |= dict.fromkeys(self._escrow.take_concerned() | self._contacts.take_sought(), True)
         if self._untold and not self._telling:
             self._telling = True
             self._once("loans", self._tell_all())
@@ -566,17 +571,28 @@ class NodeBudgets:
         return not self._escrow.has_rights(name) or self._escrow.has_passed(demand.since, SOON)
 
     async def _tell_all(self) -> None:
-        """Exchange with the nodes to tell, one after the other: first with those whose rights changed."""
+        """Exchange with the nodes to tell, one after the other: first with those whose rights changed. Those with which an exchange
+        goes on are told later.
+        """
+        under_way = set[str]()
         try:
-            while self._untold:
-                name = max(self._untold, key=self._untold.__getitem__)
+            while names := self._untold.keys() - under_way:
+                name = max(sorted(names), key=self._untold.__getitem__)
+                peers = [peer for peer in self._transport.peers() if peer.name == name]
+                if any(map(self._exchanges.is_under_way, peers)):
+                    under_way.add(name)
+                    continue
                 del self._untold[name]
-                for peer in self._transport.peers():
-                    if peer.name == name:
-                        await self._exchanges.begin(peer)
-                        break
+                self._contacts.asked(name)
+                if not peers or await self._exchanges.begin(peers[0]) is False:
+                    self._contacts.missed(name)
+                    self._plan()
         finally:
             self._telling = False
+
+    def _likely(self, name: str) -> int:
+        """ns within which the answer of a node comes, if it is in contact."""
+        return int(self._exchanges.likely(name) * SECOND)
 
     def findings(self) -> list[Finding]:
         """The findings of `doctor`: conflicts, definitions not in force, and stranded rights. None without a budget."""

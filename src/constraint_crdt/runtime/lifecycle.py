@@ -589,6 +589,8 @@ class Runtime:
             check_call,
             self.tasks.once,
             self.publisher.publish,
+            monotonic,
+            self.evidence.through,
         )
         self.guards = Guards(self.gossip, self.evaluator)
         self.actions = Actions(
