@@ -11,10 +11,11 @@ from unittest.mock import AsyncMock
 import msgspec
 import pytest
 
-from constraint_crdt import MemoryNetwork, Node
+from constraint_crdt import GossipNode, MemoryNetwork, Node, exchange
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError, HoldLost, NoRights, UnknownName
 from constraint_crdt.operations.budgets import notes_on, show_budgets, show_explained
+from constraint_crdt.protocol.loans import Waiting
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.holds import SOON as MOMENT
 from constraint_crdt.runtime.settings import NodeSettings
@@ -178,6 +179,21 @@ async def test_rights_go_to_a_node_in_contact_and_not_to_one_that_waited_for_lon
         network.heal()
         await nodes["c"].budgets.release("dock", hold.hold)
         assert (await asyncio.wait_for(away, SOON)).node == "b"
+
+
+def test_one_look_tends_all_budgets() -> None:
+    a, b = GossipNode("a"), GossipNode("b")
+    exchange(a, b)
+    for name in (names := ["bay", "dock", "lift"]):
+        a.escrow.define(name, 1, lease=60 * SECOND, nodes=["a"])
+    exchange(a, b)
+    for name in names:
+        b.escrow.wait(name, Waiting(1, b.escrow.now))
+    b.escrow.tend()
+    exchange(a, b)
+    a.escrow.tend()
+    exchange(a, b)
+    assert [b.escrow.acquire(name, 1, "someone").amount for name in names] == [1, 1, 1]
 
 
 @pytest.mark.slow

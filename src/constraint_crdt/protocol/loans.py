@@ -470,7 +470,8 @@ class Escrow:
         if not self._local.may_count:
             return False
         self._watch_clock()
-        return any(self._tend(name) for name in self.budgets.names())
+        written = [self._tend(name) for name in self.budgets.names()]
+        return any(written)
 
     def _watch_clock(self) -> None:
         """After a step of the clock beyond the bound, all shares of this life are 0 for a while."""

@@ -351,6 +351,8 @@ class ExchangeLoop:
         self._sizes = MessageSizes()
         self.owes: Callable[[str], bool] = _owes_nothing
         """Called with the sender of a message: true if the answer should carry news, as a loan that the message asked for."""
+        self.told: Callable[[str], object] = _owes_nothing
+        """Called with the sender once the answer has them."""
 
     @property
     def live(self) -> Set[str]:
@@ -620,7 +622,7 @@ class ExchangeLoop:
         Returns False if the peer failed, and None if the exchange goes on.
         """
         self._demanded = True
-        outcome = await self._begin(peer, self.likely(peer.name))
+        outcome = await self._begin(peer, min(self.likely(peer.name), TURN * self._timeout))
         if isinstance(outcome, bool):
             return outcome
         return outcome.result() if outcome.done() else None
@@ -770,7 +772,7 @@ class ExchangeLoop:
         """Merge an answer. Returns the responses."""
         exchange.receipt.received += len(reply)
         before = self.learned_bytes
-        responses = (await self._receive(reply, exchange.peer))[1]
+        responses = (await self._receive(reply, exchange.peer, begun=True))[1]
         exchange.receipt.learned += self.learned_bytes - before
         return responses
 
@@ -866,8 +868,8 @@ class ExchangeLoop:
                 self._selector.answered(peer, seconds)
             return replies
 
-    async def _receive(self, payload: bytes, sender: Peer | None) -> tuple[str, list[GossipMessage]]:
-        """Merge a message, if it names its sender. Returns its sender and the responses.
+    async def _receive(self, payload: bytes, sender: Peer | None, *, begun: bool = False) -> tuple[str, list[GossipMessage]]:
+        """Merge a message, if it names its sender. Returns its sender and the responses. `begun`: in an exchange begun here.
 
         A large message is read in a thread, one at a time, and merged in a turn of the loop: its changes are seen as a whole.
         """
@@ -900,7 +902,9 @@ class ExchangeLoop:
         responses = result.responses
         if self.owes(name):
             news = self._gossip.begin(name)
-            responses += [news] if isinstance(news, Delta | Sync) else []
+            if begun or isinstance(news, Delta | Sync):  # a clock is no answer: it asks for one
+                responses += [news]
+                self.told(name)
         return name, responses
 
     async def _read(self, message: GossipMessage) -> ReadMessage | None:

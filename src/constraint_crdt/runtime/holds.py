@@ -120,7 +120,7 @@ class NodeBudgets:
         self._feed = feed
         self._persistence = persistence
         self._exchanges = exchanges
-        exchanges.owes = self.owes
+        exchanges.owes, exchanges.told = self.owes, self._told_peer
         self._transport = transport
         self._check_call = check_call
         self._once = once
@@ -472,7 +472,10 @@ class NodeBudgets:
             return False
         self._planned.cancel()
         self._act()
-        return self._untold.get(peer, False) and self._untold.pop(peer)
+        return self._untold.get(peer, False)
+
+    def _told_peer(self, peer: str) -> None:
+        self._untold.pop(peer, None)
 
     def _act(self) -> None:
         self._planned = None
@@ -579,11 +582,11 @@ class NodeBudgets:
             while names := self._untold.keys() - under_way:
                 name = max(sorted(names), key=self._untold.__getitem__)
                 peers = [peer for peer in self._transport.peers() if peer.name == name]
+                self._contacts.asked(name)
                 if any(map(self._exchanges.is_under_way, peers)):
                     under_way.add(name)
                     continue
                 del self._untold[name]
-                self._contacts.asked(name)
                 if not peers or await self._exchanges.begin(peers[0]) is False:
                     self._contacts.missed(name)
                     self._plan()
