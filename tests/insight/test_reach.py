@@ -84,6 +84,7 @@ def test_what_another_heard_before_contact_was_lost_is_no_evidence() -> None:
     assert seen.through("c") is None
     seen.changed(Merged("b", (("c", 2000),)))
     assert seen.through("c") == "b", "it ran when it could not be reached from here any more"
+    assert seen.through("c", 1) is None, "longer ago"
     at += seen.reachable_for
     assert seen.through("c") is None
     peers.live.add("c")

@@ -613,7 +613,22 @@ def test_owners_in_contact_are_asked_first() -> None:
     meet(world, "a", "b", "c")
     assert escrow_of(world, "c").asked_first(NAME, 1) == ["a"]
     contacts_of(world, "c").missed("a")
+    world.now += FRESH
     assert escrow_of(world, "c").asked_first(NAME, 2) == ["b", "a"]
+
+
+def test_where_all_is_held_an_owner_in_contact_is_told_of_a_demand() -> None:
+    world = fresh(contacts=True)
+    meet(world, "a", "b", "c")
+    assert world.take("a")
+    assert world.take("b")
+    world.want("b", 1)
+    meet(world, "a", "b", "c")
+    contacts_of(world, "c").missed("a")
+    world.now += FRESH
+    assert {tuple(escrow_of(world, "c").asked_first(NAME, 3)) for world.now in range(world.now, world.now + 4 * IDLE, IDLE)} == {
+        ("b",)
+    }
 
 
 def test_contact_is_by_messages_and_their_lack() -> None:
@@ -644,18 +659,24 @@ def test_contact_is_by_messages_and_their_lack() -> None:
     assert contacts.met("a")
     assert "a" in contacts
     contacts.missed("a")
+    assert "a" in contacts, "it spoke just now"
+    now += FRESH
     assert contacts.wait("a") is None
     contacts.met("far")
     now += FRESH
     assert "far" in contacts, "its answers take longer"
     contacts.seek("far")
     contacts.missed("far")
+    now += SECOND
     assert contacts.wait("far") is None, "no answer will come"
 
 
 def test_contacts_keep_a_bounded_number_of_nodes() -> None:
     contacts = Contacts(lambda: 0, lambda _: 0, lambda _: None)
     for number in range(CONTACTS_KEPT + 1):
+        contacts.missed(f"m{number}")
         contacts.met(f"n{number}")
     assert "n0" not in contacts
     assert f"n{CONTACTS_KEPT}" in contacts
+    assert contacts.wait("m0") == FRESH, "forgotten"
+    assert contacts.wait("m1") is None

@@ -201,6 +201,7 @@ async def test_a_loan_stays_in_use_while_its_owner_is_out_of_contact() -> None:
     network = MemoryNetwork()
     async with fleet("a", "b", "c", network=network) as nodes, asyncio.TaskGroup() as tasks:
         b = nodes["b"].budgets
+        b._escrow._turn = 0  # else the turn would keep it
         await nodes["a"].budgets.define("dock", 1, lease=600, nodes=["a"])
         await known(nodes, "dock")
         hold = await b.acquire("dock", timeout=SOON)
@@ -215,6 +216,16 @@ async def test_a_loan_stays_in_use_while_its_owner_is_out_of_contact() -> None:
         network.heal()
         await b.release("dock", hold.hold)
         assert (await asyncio.wait_for(waiting, SOON)).node == "c"
+
+
+async def test_a_node_of_another_site_that_this_one_does_not_speak_with_is_taken_for_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loan to it was never made, though the news goes through the speakers."""
+    async with fleet("a") as nodes:
+        budgets = nodes["a"].budgets
+        assert not budgets._is_heard("b")
+        monkeypatch.setattr(ExchangeLoop, "away", {"b"})
+        monkeypatch.setattr(ExchangeLoop, "meets", lambda _, name: name != "b")
+        assert budgets._is_heard("b")
 
 
 @pytest.mark.slow

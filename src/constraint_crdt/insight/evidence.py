@@ -456,13 +456,15 @@ class Evidence:
             if name != self._gossip.node_id and at > self._through.get(name, (-REACHABLE_FOR, ""))[0]:
                 self._through[name] = at, by
 
-    def through(self, name: str) -> str | None:
+    def through(self, name: str, within: int | None = None) -> str | None:
         """The peer through which a node is reachable that is not live here; None for a live node, and without evidence.
+
+        `within`: ns that the evidence is old, at most; None: `reachable_for`.
 
         A message to the other peer is no evidence if it is from before this node lost contact: the node may have ended since.
         """
         at, by = self._through.get(name, (0, ""))
-        if not by or self.is_live(name) or not self.is_live(by) or self._monotonic() - at > self.reachable_for:
+        if not by or self.is_live(name) or not self.is_live(by) or self._monotonic() - at > (within or self.reachable_for):
             return None
         return None if at <= self._lost.get(name, at - 1) else by
 

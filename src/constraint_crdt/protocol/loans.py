@@ -84,7 +84,7 @@ ASKED_ANEW: Final = SECOND
 """ns until a node out of contact is asked again."""
 
 CONTACTS_KEPT: Final = 1_024
-"""Nodes of which `Contacts` knows when they spoke, at most: the last ones."""
+"""Nodes of which `Contacts` knows when they spoke, and those that it knows to be asked, at most: the last ones."""
 
 KEPT_ANEW: Final = 8
 """The amount kept back is moved on after this part of a lease, by the next hold."""
@@ -136,7 +136,7 @@ class _Question:
     """A message to a node that has not answered since."""
 
     sought: int
-    """When it was asked for last."""
+    """When it was put on the list of the nodes to ask last."""
     sent: int | None = None
     """When it was sent first."""
     lost: bool = False
@@ -154,7 +154,7 @@ class Contacts:
         """`likely`: ns within which the answer of a node comes. `through`: the node that hears another which this one does not."""
         self._now, self._likely, self._through = now, likely, through
         self._met: OrderedDict[str, int] = OrderedDict()
-        self._asked: dict[str, _Question] = {}
+        self._asked: OrderedDict[str, _Question] = OrderedDict()
         self._sought: set[str] = set()
 
     def __contains__(self, node: object) -> bool:
@@ -176,9 +176,14 @@ class Contacts:
             question.sent = self._now()
 
     def missed(self, node: str) -> None:
-        """There is no way to a node, or it did not answer."""
-        self._met.pop(node, None)
-        self._asked.setdefault(node, _Question(self._now())).lost = True
+        """There is no way to a node, or it did not answer. It is out of contact once its last message is old."""
+        self._question(node, self._now()).lost = True
+
+    def _question(self, node: str, now: int) -> _Question:
+        question = self._asked.setdefault(node, _Question(now))
+        if len(self._asked) > CONTACTS_KEPT:
+            self._asked.popitem(last=False)
+        return question
 
     def wait(self, node: str) -> int | None:
         """ns until it is known whether a node is in contact; 0: it is; None: it is out of contact."""
@@ -197,7 +202,7 @@ class Contacts:
         """Have a node asked, unless it was asked just now."""
         now, question = self._now(), self._asked.get(node)
         if question is None or now - question.sought >= ASKED_ANEW:
-            self._asked.setdefault(node, _Question(now)).sought = now
+            self._question(node, now).sought = now
             self._sought.add(node)
 
     def take_sought(self) -> set[str]:
@@ -691,7 +696,8 @@ class Escrow:
         free = [node for node, _ in self.lenders(name)]
         others = [node for node in known.nodes() if node != me.node_id and node not in free]
         if not free and others and self._queue(known, me, now):
-            return [others[now // IDLE % len(others)]]
+            near = [node for node in others if not self._is_away(node)] or others
+            return [near[now // IDLE % len(near)]]
         return sorted(free + others, key=self._is_away)[:most]
 
     def has_rights(self, name: str) -> bool:

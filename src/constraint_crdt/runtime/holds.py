@@ -11,6 +11,7 @@ Rules kept here:
 - An owner with free rights lends in its answer: an acquire takes one exchange. An owner that lends later begins one with the
   borrower; a borrower that gave back, with the owner. Each is told once: with ten nodes that contend, exchanges at each change took
   all of the CPU. The others hear of it in rounds.
+- Nodes that were not heard of lately are asked before rights move to them (`protocol.loans.Contacts`), before demands are told.
 - A node that has resumed its life holds and lends nothing before its first contact (`lifecycle`).
 """
 
@@ -76,6 +77,9 @@ LOOK_EVERY: Final = 10.0
 SOON: Final = SECOND // 40
 """ns for which processes wait for rights that are held here, before other nodes are asked: most come free within that."""
 
+HEARSAY: Final = 5 * SECOND
+"""ns that the word of others is old, at most, by which rights move to a node that does not answer itself."""
+
 ASKED: Final = 3
 """The most owners that a node begins exchanges with when processes begin to wait. Others hear of it by rounds."""
 
@@ -109,14 +113,15 @@ class NodeBudgets:
         once: Callable[[str, Coroutine[object, object, None]], None],
         publish: Callable[..., None],
         monotonic: Callable[[], int],
-        through: Callable[[str], object],
+        through: Callable[[str, int], object],
     ) -> None:
         """`check_call` refuses a write outside of the life of the node. `once(name, coroutine)` runs a coroutine in the background.
         `publish`: that of `EventPublisher`. `monotonic`: ns of a clock that never steps. `through`: that of `Evidence`.
         """
         self._gossip = gossip
         self._escrow = gossip.escrow
-        self._contacts = gossip.escrow.contacts = Contacts(monotonic, self._likely, through)
+        self._contacts = gossip.escrow.contacts = Contacts(monotonic, self._likely, self._is_heard)
+        self._through = through
         self._feed = feed
         self._persistence = persistence
         self._exchanges = exchanges
@@ -134,7 +139,7 @@ class NodeBudgets:
         self._given_up: set[str] = set()
         """The budgets for which a process waited in vain: owners should lend nothing for it any more."""
         self._untold: dict[str, bool] = {}
-        """The nodes to begin an exchange with. True: a loan was made to them or given back, so they wait for it."""
+        """The nodes to begin an exchange with. True: rights moved to them, or will once they answer."""
         self._telling = False
         self._syncing: set[str] = set()
         """The budgets for which the amount kept back is being written."""
@@ -592,6 +597,12 @@ class NodeBudgets:
                     self._plan()
         finally:
             self._telling = False
+
+    def _is_heard(self, name: str) -> bool:
+        """Others hear a node, lately; or it is of another site, and its speakers do, as far as this node can know."""
+        if name in self._exchanges.away and not self._exchanges.meets(name):
+            return True
+        return bool(self._through(name, HEARSAY))
 
     def _likely(self, name: str) -> int:
         """ns within which the answer of a node comes, if it is in contact."""
