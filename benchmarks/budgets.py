@@ -1,6 +1,6 @@
 """Budgets: how long an acquire takes, beside a lock of etcd; and never more holders than the limit, on nodes killed and cut apart.
 
-    python benchmarks/budgets.py [--nodes 10] [--limit 3] [--seconds 300] [--asked 600] [--json] [--check]
+    python benchmarks/budgets.py [--nodes 10] [--limit 3] [--seconds 300] [--asked 600] [--calm 16] [--json] [--check]
 
 Latencies: of an acquire where the rights are local, by a program that has the node in it and by the HTTP API of a node process;
 where they are lent by another node first; and of a lock by etcd (one member, on the same disk), by its HTTP gateway: in the same
@@ -8,7 +8,7 @@ run, so that they compare. Connections are kept.
 
 Then hosts in network namespaces. Three, each with a node and a member of etcd, of which one is cut from the others: what is granted
 there and on the other side. And ten, with a node and two workers each that acquire, work for some milliseconds and release, and
-report to a judge, which counts holders; each few seconds a node is killed and started again, or the network is cut in two. Not all
+report to a judge, which counts holders; now and then a node is killed and started again, or the network is cut in two. Not all
 that is asked for can be served meanwhile: the workers ask for more. It needs root or user namespaces; `--without-cut` leaves all
 of this out.
 """
@@ -59,6 +59,9 @@ CUT_SECONDS = 5.0
 
 SERVED = 200.0
 """Acquires a second, at least, while nodes are killed and cut apart."""
+
+CALM = 16.0
+"""Seconds between two disturbances, at most."""
 
 WORKERS = 2
 """Those of a node, then."""
@@ -329,7 +332,7 @@ def granted(member: Member) -> str | None:
     return None
 
 
-def while_disturbed(count: int, limit: int, seconds: float, asked: float) -> list[Row]:
+def while_disturbed(count: int, limit: int, seconds: float, asked: float, calm: float) -> list[Row]:
     """Holders against the limit, and how many are served, while nodes are killed and cut apart."""
     judge = Judge(limit)
     with tempfile.TemporaryDirectory() as folder, network() as net:
@@ -337,7 +340,7 @@ def while_disturbed(count: int, limit: int, seconds: float, asked: float) -> lis
         seconds_until(lambda: are_linked(list(fleet.nodes.values())))
         fleet.nodes["n0"].call("PUT", "budgets/dock", {"limit": limit, "lease": LEASE})
         seconds_until(lambda: all(node.get("budgets") for node in fleet.nodes.values()))
-        kills, cuts = judged(fleet, "dock", judge, seconds, asked, Random(1), WORKERS)
+        kills, cuts = judged(fleet, "dock", judge, seconds, asked, Random(1), WORKERS, calm)
     times = sorted(judge.times)
     served, note = judge.acquired / seconds, f"{kills} kills, {cuts} cuts, {asked:g}/s asked for"
     return [
@@ -373,12 +376,13 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--asked", type=float, default=3 * SERVED, help="acquires a second that all workers together ask for")
+    parser.add_argument("--calm", type=float, default=CALM, help="seconds between two disturbances, at most")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--check", action="store_true", help="exit code 1 if something demanded is missed")
     arguments = parser.parse_args()
     rows = asyncio.run(measured())
     if not arguments.without_cut:
-        rows += while_cut() + while_disturbed(arguments.nodes, arguments.limit, arguments.seconds, arguments.asked)
+        rows += while_cut() + while_disturbed(arguments.nodes, arguments.limit, arguments.seconds, arguments.asked, arguments.calm)
     show(machine(), rows, as_json=arguments.json)
     if arguments.check and not all(row.met for row in rows):
         sys.exit(1)

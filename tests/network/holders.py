@@ -29,7 +29,7 @@ LATEST = 2.0
 """Seconds by which a cycle may be late: those before are left out."""
 
 CALM = 4.0
-"""Seconds between two disturbances, at most."""
+"""Seconds between two disturbances, at most, where nothing else is said."""
 
 
 class Judge:
@@ -124,12 +124,15 @@ def _hold_once(node: NetworkNode, connection: http.client.HTTPConnection, budget
         node.ask_on(connection, f"budgets/{budget}/release", {"hold": found["hold"]})
 
 
-def disturb(fleet: HeldFleet, until: Callable[[], bool], random: Random) -> tuple[int, int]:
-    """Kill nodes and start them again, and cut the network, until the end. Returns how often each."""
+def disturb(fleet: HeldFleet, until: Callable[[], bool], random: Random, calm: float = CALM) -> tuple[int, int]:
+    """Kill nodes and start them again, and cut the network, until the end. Returns how often each.
+
+    `calm`: seconds between two disturbances, at most.
+    """
     kills = cuts = 0
     names = list(fleet.nodes)
     while not until():
-        time.sleep(random.uniform(0.2, CALM))
+        time.sleep(random.uniform(0.2, calm))
         if random.random() < 0.5:
             victim = random.choice(names)
             fleet.nodes[victim].kill()
@@ -147,11 +150,18 @@ def disturb(fleet: HeldFleet, until: Callable[[], bool], random: Random) -> tupl
 
 
 def judged(
-    fleet: HeldFleet, budget: str, judge: Judge, seconds: float, rate: float, random: Random, workers: int = 1
+    fleet: HeldFleet,
+    budget: str,
+    judge: Judge,
+    seconds: float,
+    rate: float,
+    random: Random,
+    workers: int = 1,
+    calm: float = CALM,
 ) -> tuple[int, int]:
     """Holders on all nodes, and disturbances, for so long. Returns the number of kills and cuts.
 
-    `rate`: cycles a second that all ask for together. `workers`: those of a node.
+    `rate`: cycles a second that all ask for together. `workers`: those of a node. `calm`: see `disturb`.
     """
     pace = workers * len(fleet.nodes) / rate
     ends = time.monotonic() + seconds
@@ -165,7 +175,7 @@ def judged(
     ]
     for thread in threads:
         thread.start()
-    done = disturb(fleet, over, random)
+    done = disturb(fleet, over, random, calm)
     for thread in threads:
         thread.join()
     return done
