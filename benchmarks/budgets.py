@@ -41,8 +41,8 @@ from constraint_crdt.runtime.settings import NodeSettings
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.fleet.processes import seconds_until
-from tests.network.holders import HeldFleet, Judge, judged
-from tests.network.hosts import Connection, Host, Network, NetworkNode, are_linked, network
+from tests.network.holders import Judge, fleet_with_budget, judged
+from tests.network.hosts import Connection, Host, Network, NetworkNode, network
 from tests.network.switch import enter_namespaces
 
 LOCAL_MS = 2.0
@@ -298,11 +298,8 @@ def while_cut() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         members: list[Member] = []
         try:
-            fleet = HeldFleet(net, ["a", "b", "c"], Path(folder))
+            fleet = fleet_with_budget(net, ["a", "b", "c"], Path(folder), 3, 60.0)
             nodes, hosts = list(fleet.nodes.values()), [node.host for node in fleet.nodes.values()]
-            seconds_until(lambda: are_linked(nodes))
-            nodes[0].call("PUT", "budgets/dock", {"limit": 3, "lease": 60.0})
-            seconds_until(lambda: all(node.get("budgets") for node in nodes))
             rows = figures("all linked: acquire", [acquire(nodes[0]) for _ in range(100)])
             lease = None
             if shutil.which("etcd") is not None:
@@ -336,10 +333,8 @@ def while_disturbed(count: int, limit: int, seconds: float, asked: float, calm: 
     """Holders against the limit, and how many are served, while nodes are killed and cut apart."""
     judge = Judge(limit)
     with tempfile.TemporaryDirectory() as folder, network() as net:
-        fleet = HeldFleet(net, [f"n{number}" for number in range(count)], Path(folder), "--max-skew", str(SKEW))
-        seconds_until(lambda: are_linked(list(fleet.nodes.values())))
-        fleet.nodes["n0"].call("PUT", "budgets/dock", {"limit": limit, "lease": LEASE})
-        seconds_until(lambda: all(node.get("budgets") for node in fleet.nodes.values()))
+        names = [f"n{number}" for number in range(count)]
+        fleet = fleet_with_budget(net, names, Path(folder), limit, LEASE, "--max-skew", str(SKEW))
         kills, cuts = judged(fleet, "dock", judge, seconds, asked, Random(1), WORKERS, calm)
     times = sorted(judge.times)
     served, note = judge.acquired / seconds, f"{kills} kills, {cuts} cuts, {asked:g}/s asked for"

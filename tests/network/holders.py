@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
-from tests.network.hosts import Network, NetworkNode
+from tests.fleet.processes import seconds_until
+from tests.network.hosts import Network, NetworkNode, are_linked
 
 KEPT_TO_THE_END = 0.002
 """The share of the holds that are never given back: they end with their lease."""
@@ -86,6 +87,16 @@ class HeldFleet:
     def heal(self) -> None:
         """Everything passes again."""
         self._net.set_all(cut=False)
+
+
+def fleet_with_budget(net: Network, names: Sequence[str], folder: Path, limit: int, lease: float, *flags: str) -> HeldFleet:
+    """Nodes that are linked and know the budget *dock*."""
+    fleet = HeldFleet(net, names, folder, *flags)
+    nodes = list(fleet.nodes.values())
+    seconds_until(lambda: are_linked(nodes))
+    nodes[0].call("PUT", "budgets/dock", {"limit": limit, "lease": lease})
+    seconds_until(lambda: all(node.get("budgets") for node in nodes))
+    return fleet
 
 
 def next_due(due: float, pace: float, random: Random) -> float:

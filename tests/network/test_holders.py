@@ -11,8 +11,8 @@ import pytest
 
 from tests.conftest import BUDGET
 from tests.fleet.processes import seconds_until
-from tests.network.holders import HeldFleet, Judge, hold, judged
-from tests.network.hosts import Network, are_linked, network
+from tests.network.holders import HeldFleet, Judge, fleet_with_budget, hold, judged
+from tests.network.hosts import Network, network
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]
 
@@ -22,12 +22,7 @@ SKEW = 0.5
 
 
 def fleet_on(net: Network, folder: Path, count: int, limit: int) -> HeldFleet:
-    """Nodes that are linked and know the budget *dock*."""
-    fleet = HeldFleet(net, [f"n{number}" for number in range(count)], folder, "--max-skew", str(SKEW))
-    seconds_until(lambda: are_linked(list(fleet.nodes.values())))
-    fleet.nodes["n0"].call("PUT", "budgets/dock", {"limit": limit, "lease": LEASE})
-    seconds_until(lambda: all(node.get("budgets") for node in fleet.nodes.values()))
-    return fleet
+    return fleet_with_budget(net, [f"n{number}" for number in range(count)], folder, limit, LEASE, "--max-skew", str(SKEW))
 
 
 def test_never_more_than_the_limit_hold_while_nodes_are_killed_and_cut(tmp_path: Path) -> None:

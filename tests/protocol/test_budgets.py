@@ -511,6 +511,16 @@ def loans_by(world: TinyWorld, name: str) -> list[str]:
     return sorted(loan.node for loan in world.budgets(name).known(NAME).ledgers[life].loans)
 
 
+def borrowed_whole(turn: int = 0) -> TinyWorld:
+    """A node without a share holds all that another one has lent to it."""
+    world = fresh(turn, over=["a"], contacts=True)
+    world.want("c", 2)
+    meet(world, "a", "b", "c")
+    world.want("c", 0)
+    assert world.take("c", 2)
+    return world
+
+
 def test_rights_go_to_the_first_in_line_of_those_in_contact() -> None:
     world = fresh(over=["a"], contacts=True)
     assert world.take("a", 2)
@@ -547,11 +557,7 @@ def test_rights_go_to_a_node_that_answers() -> None:
 
 
 def test_a_loan_is_given_back_to_an_owner_in_contact_only_and_stays_in_use_until_then() -> None:
-    world = fresh(over=["a"], contacts=True)
-    world.want("c", 2)
-    meet(world, "a", "b", "c")
-    world.want("c", 0)
-    assert world.take("c", 2)
+    world = borrowed_whole()
     world.want("b", 2)
     meet(world, "a", "b", "c")
     world.now += FRESH
@@ -565,11 +571,7 @@ def test_a_loan_is_given_back_to_an_owner_in_contact_only_and_stays_in_use_until
 
 
 def test_the_owner_is_asked_before_a_turn_is_over() -> None:
-    world = fresh(TURN, over=["a"], contacts=True)
-    world.want("c", 2)
-    meet(world, "a", "b", "c")
-    world.want("c", 0)
-    assert world.take("c", 2)
+    world = borrowed_whole(TURN)
     world.want("b", 2)
     meet(world, "a", "b", "c")
     world.now += FRESH
@@ -580,11 +582,7 @@ def test_the_owner_is_asked_before_a_turn_is_over() -> None:
 
 def test_a_loan_to_a_node_that_is_gone_comes_back() -> None:
     """It was renewed without an end, since its borrower had told that it needs it."""
-    world = fresh(over=["a"], contacts=True)
-    world.want("c", 2)
-    meet(world, "a", "b", "c")
-    world.want("c", 0)
-    assert world.take("c", 2)
+    world = borrowed_whole()
     meet(world, "a", "b", "c")
     world.stop("c")
     for _ in range(40):
@@ -596,11 +594,7 @@ def test_a_loan_to_a_node_that_is_gone_comes_back() -> None:
 
 
 def test_a_lowered_limit_waits_for_no_owner_in_contact() -> None:
-    world = fresh(over=["a"], contacts=True)
-    world.want("c", 2)
-    meet(world, "a", "b", "c")
-    world.want("c", 0)
-    assert world.take("c", 2)
+    world = borrowed_whole()
     world.define("a", 0, ["a"])
     meet(world, "a", "b", "c")
     world.now += FRESH

@@ -2,10 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from random import Random
 from unittest.mock import AsyncMock
 
 import msgspec
@@ -20,7 +19,8 @@ from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.holds import SOON as MOMENT
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.sync_node import SyncNode
-from tests.runtime.fleet import QUICK, eventually
+from tests.runtime.fleet import QUICK, agreed, eventually
+from tests.runtime.fleet import fleet as fleet_of
 
 SOON = 60.0
 
@@ -29,16 +29,10 @@ SOON = 60.0
 async def fleet(
     *names: str, settings: NodeSettings = QUICK, network: MemoryNetwork | None = None
 ) -> AsyncIterator[dict[str, Node]]:
-    """Nodes of these names that hear each other."""
-    network = network or MemoryNetwork()
-    async with AsyncExitStack() as stack:
-        nodes: dict[str, Node] = {}
-        for name in names:
-            nodes[name] = Node(name=name, settings=settings, transport=network.transport(), random=Random(len(nodes)))
-            await stack.enter_async_context(nodes[name])
-        await eventually(lambda: all(len(node._runtime.exchanges.live) == len(names) - 1 for node in nodes.values()))
-        await eventually(lambda: len({node.gossip.state_hash for node in nodes.values()}) == 1)
-        yield nodes
+    """Nodes of these names that hear each other, and know the same."""
+    async with fleet_of(*names, network=network, settings=settings) as found:
+        await eventually(lambda: agreed(found))
+        yield dict(zip(names, found, strict=True))
 
 
 async def known(nodes: dict[str, Node], name: str) -> None:

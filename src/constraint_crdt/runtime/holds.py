@@ -432,7 +432,7 @@ class NodeBudgets:
 
     def changed(self, change: NodeChange) -> None:
         """Act on cells of other nodes, and on answers of those asked, soon: a subscriber does not write. See `ChangeFeed`."""
-        if change.peer and self._escrow.budgets.names() and self._contacts.met(change.peer):
+        if change.peer and self._contacts.met(change.peer):
             self._plan()
         if not change.state_changed or not self._escrow.budgets.moved:
             return
@@ -584,8 +584,8 @@ class NodeBudgets:
         """
         under_way = set[str]()
         try:
-            while names := self._untold.keys() - under_way:
-                name = max(sorted(names), key=self._untold.__getitem__)
+            while names := [name for name in self._untold if name not in under_way]:
+                name = max(names, key=self._untold.__getitem__)
                 peers = [peer for peer in self._transport.peers() if peer.name == name]
                 self._contacts.asked(name)
                 if any(map(self._exchanges.is_under_way, peers)):
