@@ -611,6 +611,8 @@ class HybridClock:
         self._far: set[str] = set()
         """The peers with a measurement beyond the bound."""
         self._doubt: ClockDoubt | None = None
+        self._judged_by: int | None = None
+        """The own time of the oldest measurement that `_doubt` goes by: it holds until that expires. None: it is found anew."""
         self._lead = _Heard(0, 0)
         self._hidden_until = NEVER
         """The time at which a measurement expires and may uncover a lower measurement of the same clock that counts otherwise."""
@@ -644,12 +646,14 @@ class HybridClock:
         own = self._look()
         self._last = own
         heard, known = _Heard(time - own, own), self._known(peer, own)
-        lost = False
+        lost, highest = False, known[0] if known else None
         while known and known[-1].offset <= heard.offset:
             lost |= known.pop() is self._lead
         known.append(heard)
         if len(known) > MEASUREMENTS:
             del known[_best_told(known)]
+        if known[0] is not highest:
+            self._judged_by = None
         near = self._is_near(heard.offset)
         if not near:
             self._far.add(peer)
@@ -674,6 +678,7 @@ class HybridClock:
     def forget(self, peer: str) -> None:
         """A peer is no more."""
         self._skewed.discard(peer)
+        self._judged_by = None
         if self._lead in self._heard.pop(peer, ()) or self._far:
             self._find_lead(self._look())
 
@@ -694,15 +699,16 @@ class HybridClock:
     def doubt(self) -> ClockDoubt | None:
         """The doubt about my own clock; None while most of the clocks heard lately, mine included, are within `max_skew` of mine.
 
-        O(peers).
+        O(peers) after a measurement that came or expired, else O(1).
         """
         own = self._look()
-        self._find_lead(own)
+        if self._judged_by is None or own - self._judged_by > self.heard_for:
+            self._find_lead(own)
         return self._doubt
 
     @property
     def in_doubt(self) -> bool:
-        """True where there is a `doubt`. O(peers)."""
+        """True where there is a `doubt`, which see."""
         return self.doubt is not None
 
     def take_steps(self) -> list[int]:
@@ -733,6 +739,7 @@ class HybridClock:
                 self._heard.clear()
                 self._far.clear()
                 self._lead, self._last, self._hidden_until, self._doubt = _Heard(0, own), own, NEVER, None
+                self._judged_by = None
             return own
         steady = self._steady()
         step = own - self._last - (steady - self._last_steady)
@@ -796,6 +803,7 @@ class HybridClock:
             if 0 < heard.offset <= most and heard > lead:
                 lead = heard
         self._judge(offsets)
+        self._judged_by = first
         if self._steady is not None:
             self._far, hiding = far, first if far else NEVER
         self._hidden_until = hiding + self.heard_for if hiding < NEVER else NEVER

@@ -112,6 +112,15 @@ class Waiting(NamedTuple):
     """The own time in ns since when the first of them waits."""
 
 
+class _Demand(NamedTuple):
+    """The loans that another node waits for."""
+
+    since: int
+    node: str
+    life: Replica
+    need: int
+
+
 @dataclass(slots=True)
 class _Turn:
     """The loans of this node for a budget, those to it less those by it: since when they are as high, when a hold began or ended
@@ -520,10 +529,11 @@ class Escrow:
         if takes_part or me in known.ledgers:
             known = _with_ledger(known, me, settled(known, me, now, self.skew))
         known = known._replace(holds={**known.holds, me: self._tidy(known, me, now)})
-        unused = self._unused(name, known, me, now)
-        known = known._replace(holds={**known.holds, me: self._returned(known, me, now, name, unused)})
+        queue = self._queue(known, me, now)
+        unused = self._unused(name, known, me, now, queue)
+        known = known._replace(holds={**known.holds, me: self._returned(known, me, now, name, unused, queue)})
         if me in known.ledgers:
-            known = self._lend(known, me, now, name, unused)
+            known = self._lend(known, me, now, name, unused, queue)
         holds = self._with_demand(known, me, now, name)
         ledger_moved = known.ledgers.get(me) != before.ledgers.get(me)
         holds_moved = holds != before.holds.get(me, NO_HOLDS)
@@ -569,16 +579,16 @@ class Escrow:
 
     # --- loans -------------------------------------------------------------------------------------------------------------
 
-    def _queue(self, known: Known, me: Replica, now: int) -> list[tuple[int, str, Replica, int]]:
-        """Since when, name, life and need of the other nodes that wait, the first in line first."""
+    def _queue(self, known: Known, me: Replica, now: int) -> Sequence[_Demand]:
+        """The demands of the other nodes that wait, the first in line first."""
         over = self._local.state.retirements.is_over
         return sorted(
-            (holds.since, life.node_id, life, need)
+            _Demand(holds.since, life.node_id, life, need)
             for life, holds in known.holds.items()
             if holds.since and life.node_id != me.node_id and (need := needed(known, life, now)) and not over(life)
         )
 
-    def _unused(self, name: str, known: Known, me: Replica, now: int) -> int:
+    def _unused(self, name: str, known: Known, me: Replica, now: int, queue: Sequence[_Demand]) -> int:
         """The amount that stays here for the next processes of this node, as it is in its turn. See `_Turn`."""
         if not known.lease or not self._turn:
             return 0
@@ -594,7 +604,7 @@ class Escrow:
         end = found.end(self._turn)
         if not found.since <= now < end:  # also where the clock was set
             return 0
-        if self._queue(known, me, now):
+        if queue:
             self._wake(end)
             for owner, _ in loans_to(known, me):  # by then they can be given back
                 self._ask(owner.node_id)
@@ -616,9 +626,9 @@ class Escrow:
         """`tend` has something to do then."""
         self._due = at if self._due is None else min(at, self._due)
 
-    def _returned(self, known: Known, me: Replica, now: int, name: str, unused: int) -> Holds:
+    def _returned(self, known: Known, me: Replica, now: int, name: str, unused: int, queue: Sequence[_Demand]) -> Holds:
         """The own holds, with the loans that others need more given back. `unused` stays, but where an owner has to lend less."""
-        queue = self._queue(known, me, now) if known.lease else []
+        queue = queue if known.lease else ()
         waiting, holds = self._waiting.get(name), known.holds[me]
         mine = 0 if waiting is None or (queue and queue[0][:2] < (waiting.since, me.node_id)) else waiting.amount
         for owner, loan in sorted(loans_to(known, me), key=lambda each: (each[1].amount, each[0], each[1].id)):
@@ -634,12 +644,14 @@ class Escrow:
                 known, holds = after, less
         return holds
 
-    def _lend(self, known: Known, me: Replica, now: int, name: str, unused: int) -> Known:
+    def _lend(self, known: Known, me: Replica, now: int, name: str, unused: int, queue: Sequence[_Demand]) -> Known:
         """`known`, with renewed and new loans for the need of others. `unused` stays here."""
-        if known.lease:
-            for loan in known.ledgers[me].loans:
-                known = self._renew(known, me, loan, now)
-        waiting, queue = self._waiting.get(name), self._queue(known, me, now)
+        before = known
+        for loan in known.ledgers[me].loans if known.lease else ():
+            known = self._renew(known, me, loan, now)
+        if known is not before:
+            queue = self._queue(known, me, now)
+        waiting = self._waiting.get(name)
         owners = {me: max(0, lendable(known, me, now, self.skew) - unused)} if queue else {}
         if owners.get(me):  # else it does not matter what others have
             others = (life for node in known.nodes() if node != me.node_id for life in known.current(node))

@@ -26,6 +26,7 @@ loans, and each node that acquires has a HOLDS cell. docs/design/budgets.md says
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -287,7 +288,11 @@ class Known(NamedTuple):
 
 def mark_of(heads: Iterable[Head]) -> bytes:
     """Names a set of definitions by 8 bytes."""
-    dots = sorted(head.dot for head in heads)
+    return _mark_of(tuple(sorted([head.dot for head in heads])))
+
+
+@lru_cache(maxsize=MOST_BUDGETS)
+def _mark_of(dots: Sequence[Dot]) -> bytes:
     text = b"".join(replica_bytes(replica) + seq.to_bytes(8, "big") for replica, seq in dots)
     return blake2b(text, digest_size=MARK_BYTES, person=b"budget heads").digest()
 
@@ -325,13 +330,19 @@ def is_lent(known: Known, life: Replica, loan: Loan, now: int, skew: int) -> boo
     return not any((each.node, each.life, each.id) == (*life, loan.id) for each in returned)
 
 
-def loans_to(known: Known, life: Replica) -> Iterator[tuple[Replica, Loan]]:
+def loans_to(known: Known, life: Replica) -> Sequence[tuple[Replica, Loan]]:
     """The loans to a life that it did not return, with their owners, also those that are over."""
+    node, incarnation = life
+    found = [
+        (owner, loan)
+        for owner, ledger in known.ledgers.items()
+        for loan in ledger.loans
+        if loan.life == incarnation and loan.node == node and owner != life
+    ]
+    if not found:
+        return found
     back = {(each.node, each.life, each.id) for each in known.holds.get(life, NO_HOLDS).returned}
-    for owner, ledger in known.ledgers.items():
-        for loan in ledger.loans:
-            if loan.to == life and owner != life and (*owner, loan.id) not in back:
-                yield owner, loan
+    return [(owner, loan) for owner, loan in found if (*owner, loan.id) not in back] if back else found
 
 
 def borrowed(known: Known, life: Replica, now: int) -> int:
@@ -461,6 +472,8 @@ def settled(known: Known, life: Replica, now: int, skew: int) -> Ledger:
     ledger = known.ledgers.get(life)
     if ledger is None:
         ledger = Ledger(share=goal, mark=mark, admitted=True) if is_root(known, life) else Ledger(began=max(now, 1))
+    if _is_settled(known, ledger, mark, goal) and all(is_lent(known, life, each, now, skew) for each in ledger.loans):
+        return ledger
     loans = tuple(each for each in ledger.loans if is_lent(known, life, each, now, skew))
     share, phase = min(ledger.share, goal), ledger.phase
     if ledger.mark != mark and now >= quiet_until(known, ledger, skew) and _is_within(known, life, share, now, skew):
@@ -475,6 +488,12 @@ def settled(known: Known, life: Replica, now: int, skew: int) -> Ledger:
     if ready and all_go_by(after, mark, 1):
         ledger = msgspec.structs.replace(ledger, share=goal)
     return ledger
+
+
+def _is_settled(known: Known, ledger: Ledger, mark: bytes, goal: int) -> bool:
+    """True if nothing but its loans can change in a ledger by `settled`: the usual case, which is to be fast."""
+    at_goal = ledger.share == goal and ledger.mark == mark and ledger.phase
+    return bool(at_goal and ledger.admitted and not ledger.acks) and all(each.admitted for each in known.ledgers.values())
 
 
 def _is_within(known: Known, life: Replica, share: int, now: int, skew: int) -> bool:
