@@ -453,3 +453,37 @@ def test_steps_and_doubt_against_the_rule_computed_anew(history: list[tuple[str,
             assert machine.doubt() == (expected * SECOND, agreed)
         assert machine.clock.now() == machine.wall() + expected * SECOND
     assert sum(machine.clock.take_steps()) == machine.wrong_by
+
+
+@pytest.mark.slow
+@given(
+    st.booleans(),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["hear", "hear", "wait", "set", "forget", "last"]),
+            st.sampled_from("abcd"),
+            st.sampled_from([-3600, -20, -1, 0, 1, 2, 3, 6, 20, 3600]),
+        ),
+        max_size=30,
+    ),
+)
+def test_a_doubt_that_is_kept_is_the_one_found_anew(steady: bool, history: list[tuple[str, str, int]]) -> None:
+    machine, twin = Machine(), Machine()
+    if not steady:
+        for each in (machine, twin):
+            each.clock = HybridClock(each.wall, max_skew=10 * SECOND, heard_for=5 * SECOND)
+    for event, peer, seconds in history:
+        for each in (machine, twin):
+            if event == "hear":
+                each.hear(**{peer: seconds * SECOND})
+            elif event == "wait":
+                each.passed += abs(seconds) * SECOND
+            elif event == "set":
+                each.wrong_by += seconds * SECOND
+            elif event == "last":
+                each.clock.heard_for = (1 + abs(seconds)) * SECOND
+            else:
+                each.clock.forget(peer)
+        twin.clock._judged_by = None
+        assert machine.doubt() == twin.doubt()
+        assert machine.clock.now() == twin.clock.now()

@@ -56,6 +56,28 @@ def test_what_a_former_life_used_up_is_not_given_to_others() -> None:
     history(108736, 0)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("lease", [3 * SECOND, 0])
+def test_a_ledger_at_rest_is_as_all_rules_make_it(lease: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual case has a way of its own."""
+    settled, is_settled, short = budgets.settled, budgets._is_settled, 0
+
+    def both(known: Known, life: Replica, now: int, skew: int) -> Ledger:
+        nonlocal short
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(budgets, "_is_settled", lambda *_: False)
+            expected = settled(known, life, now, skew)
+        assert settled(known, life, now, skew) == expected
+        ledger = known.ledgers.get(life)
+        short += ledger is not None and is_settled(known, ledger, budgets.mark_of(known.heads), budgets.target(known, life))
+        return expected
+
+    replaced(monkeypatch, "settled", both)
+    for seed in range(HISTORIES):
+        history(seed, lease)
+    assert short > HISTORIES
+
+
 class BudgetMachine(RuleBasedStateMachine):
     """Any order of events in a world of three nodes; the judge of the world is the plain model."""
 
