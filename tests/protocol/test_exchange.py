@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Limits, Replica, VectorClock, exchange
-from constraint_crdt.protocol.exchange_rules import UNASKED, GossipResult
+from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.protocol.exchange_rules import OVERWRITTEN, UNASKED, GossipResult
 from constraint_crdt.protocol.messages import (
     Ack,
     ConstraintDelta,
@@ -197,6 +198,68 @@ def test_few_mutations_are_pushed_and_more_are_asked_for_first(floor: bool) -> N
     assert isinstance(ping, Ping)
     assert ping.base is not None
     assert (ping.clock, ping.time) == (a.clock, 1)
+
+
+def test_cells_written_over_are_pushed_as_few_and_not_asked_for_first() -> None:
+    a, b = node("a"), node("b")
+    exchange(a, b)
+    for _ in range(OVERWRITTEN + 1):
+        a.record_satisfied()
+    assert isinstance(a.begin("b"), Ping), "that many may be of more than it takes to look"
+    exchange(a, b)
+    exchange(b, a)
+    for _ in range(OVERWRITTEN):
+        a.record_satisfied()
+    push = a.begin("b")
+    assert isinstance(push, Delta)
+    assert sum(len(run.cells) for run in push.delta.runs) == 1
+    exchange(a, b)
+    assert b.state == a.state
+
+
+@pytest.mark.parametrize("counts", [1, 2 * UNASKED])
+def test_a_fault_and_a_question_are_told_before_news(counts: int) -> None:
+    """Only a Ping carries them."""
+    a, b = node("a"), node("b")
+    for _ in range(2):
+        exchange(a, b)
+
+    def begin() -> GossipMessage:
+        for _ in range(counts):
+            a.record_satisfied()
+        return a.begin("b")
+
+    assert isinstance(begin(), Delta)
+    a.local.trouble = lambda: "its disk is full"
+    ping = begin()
+    assert isinstance(ping, Ping)
+    assert ping.trouble == "its disk is full"
+    exchange(a, b)
+    assert isinstance(begin(), Delta)
+    a.local.trouble = str
+    assert isinstance(begin(), Ping)
+    exchange(a, b)
+    a.local.misses, a.local.asks = lambda: True, lambda: ["c"]
+    assert isinstance(begin(), Ping if counts > UNASKED else Delta)
+
+
+def test_peers_hear_each_others_clock_however_much_they_have_to_tell() -> None:
+    wall = [SECOND]
+    a, b = (GossipNode(name, now=lambda: wall[0], steady=lambda: wall[0]) for name in "ab")
+    began = list[type]()
+    exchange(a, b)
+    for _ in range(200):
+        for one, other in ((a, b), (b, a)):
+            wall[0] += SECOND // 20
+            for _ in range(2 * UNASKED):
+                one.record_satisfied()
+            said, receiver, sender = [one.begin(other.node_id)], other, one
+            began.append(type(said[0]))
+            while said:
+                said = [response for message in said for response in receiver.receive(message).responses]
+                receiver, sender = sender, receiver
+            assert len(began) < 3 or None not in (a.time.offset("b"), b.time.offset("a"))
+    assert began.count(Delta) > 0.9 * len(began)
 
 
 @pytest.mark.parametrize("wire", [False, True])

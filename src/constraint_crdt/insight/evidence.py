@@ -445,6 +445,10 @@ class Evidence:
         self._asked = chosen[-1]
         return chosen
 
+    def misses(self) -> bool:
+        """True if nodes are to be asked for."""
+        return bool(self._away)
+
     def spoken(self, names: Sequence[str]) -> Sequence[tuple[str, int]]:
         """Those of some nodes that this node hears itself, each with the ms since then."""
         now = self._monotonic()

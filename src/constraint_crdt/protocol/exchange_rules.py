@@ -67,11 +67,15 @@ from constraint_crdt.protocol.transfers import InboundTransfers, OutboundTransfe
 from constraint_crdt.types.nodes import is_about_retirements
 
 UNASKED = 4
-"""Mutations that are sent to a peer without a question. The peer may have received them from others by now: in fleets of 32 and 100
+"""Cells that are sent to a peer without a question. The peer may have received them from others by now: in fleets of 32 and 100
 in rounds, copies of each item received were 1.17 and 1.11 with 32, 1.003 and 1.01 with 4, while each saves the same few Pings."""
 
+OVERWRITTEN = 256
+"""By so many mutations the peer may be behind where they left as few cells: of a counter or a hold that moves on, the last cell is
+all. But only a Ping tells the time of this node, its fault, and whom it asks for."""
+
 BETWEEN = 32
-"""Mutations that are sent in the middle of a transfer from the peer."""
+"""Cells that are sent in the middle of a transfer from the peer."""
 
 READ_APART = 256 * 1024
 """Bytes of a message after decompression from which a thread may read it: some milliseconds, and ten times as many in Python."""
@@ -197,6 +201,7 @@ class Composer:
             return self.whole_ping(None)
         talk = self._tracker.conversation(known.replica.node_id)
         talk.state(mark, state_hash)
+        talk.told_time, talk.told_trouble = local.time.own(), local.trouble()
         common = talk.common
         if common is None:
             return self.whole_ping(known)
@@ -213,9 +218,9 @@ class Composer:
             basis=common,
             changes=changes,
             packed=packed,
-            time=local.time.own(),
+            time=talk.told_time,
             asks=local.asks() or None,
-            trouble=local.trouble() or None,
+            trouble=talk.told_trouble or None,
         )
 
     def whole_ping(self, peer: Peer | None, *, spelled_out: bool = False) -> Ping:
@@ -237,10 +242,10 @@ class Composer:
 
     def begin(self, peer: str) -> GossipMessage:
         """The first message of an exchange: a Resume of an interrupted transfer; a Delta to a peer that is known to be a little
-        behind; else a Ping.
+        behind, unless it is to hear of a fault here; else a Ping.
         """
         known = self._tracker.peer(peer)
-        if known is None:
+        if known is None or self._tracker.conversation(peer).told_trouble != self._local.trouble():
             return self.ping(peer)
         if peer in self._inbound:
             first = self.rest(known, anew=True)
@@ -250,17 +255,29 @@ class Composer:
         return self.ping(peer) if delta is None else delta
 
     def _small_delta(self, known: Peer, most: int) -> Delta | Sync | None:
-        """The mutations that a peer lacks by its evidence, if these are few: `most`."""
-        rows, mark = self._local.state.rows, known.mark
+        """The cells that a peer lacks by its evidence, if these are few: `most`. O(`OVERWRITTEN`)."""
+        rows, mark, span = self._local.state.rows, known.mark, max(most, OVERWRITTEN)
         mine = rows.clock_mark
-        if mark is None or mine.count - mark.count > most or mine.total == mark.total:  # necessary, and always O(1)
+        if mark is None or mine.count - mark.count > span or mine.total == mark.total:  # necessary, and always O(1)
             return None
         talk = self._tracker.conversation(known.replica.node_id)
         if mark.total not in talk.statements:
             return None
         lacks, entries = rows.lacked_at(mark), mine.entries
-        fits = 0 < sum([entries[replica] - seq for replica, seq in lacks]) <= most
-        return self.transfer(known, mark, talk, lacks) if fits and rows.serves(mark) else None
+        mutations = sum([entries[replica] - seq for replica, seq in lacks])
+        if not 0 < mutations <= span or not rows.serves(mark):
+            return None
+        if mutations > most and not self._has_told(talk):
+            return None
+        runs = rows.runs(lacks)
+        if mutations > most and sum([len(run.cells) + len(run.stubs) for run in runs]) > most:
+            return None
+        return self.transfer(known, mark, talk, runs)
+
+    def _has_told(self, talk: Conversation) -> bool:
+        """Whether the peer lately heard what only a Ping tells: messages with news must not replace all Pings."""
+        local, told = self._local, talk.told_time
+        return told is not None and not local.misses() and 0 <= local.time.own() - told <= local.time.heard_for // 2
 
     def go_on(self, peer: Peer) -> list[GossipMessage]:
         """The question for the rest of a peer's transfer, if any, and before it a small Delta of the news here.
@@ -298,17 +315,14 @@ class Composer:
         entries |= dict.fromkeys(without, 0)
         return [msgspec.structs.replace(ping, clock=VectorClock.of(mark), changes=list(entries.items()))]
 
-    def transfer(self, peer: Peer, theirs: ClockMark, talk: Conversation, lacks: Asked | None = None) -> Delta | Sync:
-        """The runs `peer` lacks at its clock `theirs`, and the rows that are lacking here.
-
-        `lacks`: its entries in the rows where it is behind, if known.
-        """
+    def transfer(self, peer: Peer, theirs: ClockMark, talk: Conversation, runs: Sequence[Run] | None = None) -> Delta | Sync:
+        """The runs `peer` lacks at its clock `theirs`, and the rows that are lacking here. `runs`: these, if known."""
         local, rows = self._local, self._local.state.rows
         mine, state_hash = rows.clock_mark, rows.state_hash
         talk.state(mine, state_hash)
         if not rows.serves(theirs):
             return self.sync(peer)
-        runs = rows.since(theirs) if lacks is None else rows.runs(lacks)
+        runs = rows.since(theirs) if runs is None else runs
         more = sum([run.hi - run.lo for run in runs])
         return Delta(
             node=local.replica,
@@ -792,7 +806,8 @@ class Exchange:
                 # the Delta was new here, since the peer sends the Delta again until it has the evidence. After a break the evidence
                 # comes once: a peer that no longer has the parts gets another transfer.
                 return GossipResult(responses=[self._composer.ping(peer.replica.node_id)], state_changed=changed)
-            return GossipResult(responses=[self._composer.transfer(peer, theirs, talk, lacks)], state_changed=changed)
+            more = None if lacks is None else rows.runs(lacks)
+            return GossipResult(responses=[self._composer.transfer(peer, theirs, talk, more)], state_changed=changed)
         if proves is not None and not proves():
             result = self._on_divergence(peer, proves)
             result.state_changed |= changed

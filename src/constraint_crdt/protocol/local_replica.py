@@ -147,6 +147,8 @@ class LocalReplica:
         """Called after each write, with the life and its seq before the write."""
         self.asks: Callable[[], Sequence[str]] = tuple
         """The nodes that this node does not hear, to be asked for in a Ping."""
+        self.misses: Callable[[], bool] = bool
+        """True if `asks` has any."""
         self.trouble: Callable[[], str] = str
         """The fault of this node that a Ping tells, cut to its bound; empty for none."""
         self.heard: Callable[[Sequence[str]], Sequence[tuple[str, int]]] = lambda _: ()

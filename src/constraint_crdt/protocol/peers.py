@@ -133,6 +133,10 @@ class Conversation(msgspec.Struct, eq=False):
     """The peer said that it reads packed changes of a clock."""
     trouble: str = ""
     """The fault of the peer that it told last; empty for none."""
+    told_time: int | None = None
+    """When this node last told the peer its time, by its own clock; None: never."""
+    told_trouble: str = ""
+    """Its own fault that it told then."""
     stripped: tuple[int, int] | None = None
     """The clocks of both sides, as totals, when a transfer was last answered of which runs were left out here."""
 

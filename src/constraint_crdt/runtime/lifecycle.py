@@ -497,6 +497,7 @@ class Runtime:
         self.evidence = Evidence(self.gossip, self.exchanges, now, monotonic)
         self.gossip.local.trouble = lambda: cut(self.diagnosis.trouble, TROUBLE_BYTES)
         self.gossip.local.asks, self.gossip.local.heard = self.evidence.asks, self.evidence.spoken
+        self.gossip.local.misses = self.evidence.misses
         self.coverage = Coverage(self.gossip, self.evidence, self.exchanges, definition_clock)
         self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.evaluator, self.rates)
         self.verdict_history = VerdictHistory(self.gossip, self.evaluator, now, self.evidence.is_seen)
