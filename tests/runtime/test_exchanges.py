@@ -204,6 +204,39 @@ async def test_an_exchange_on_demand_holds_up_others_for_a_moment(
     await carrying.close()
 
 
+@pytest.mark.parametrize("pushed", [False, True])
+async def test_what_a_push_left_out_for_an_exchange_under_way_is_pushed_at_its_end(
+    monkeypatch: pytest.MonkeyPatch, pushed: bool
+) -> None:
+    me, slow = GossipNode("me"), GossipNode("slow")
+    script = Script([slow])
+    carrying = ExchangeLoop(me, script, received, settled, timeout=1.0, random=Random(1))
+    assert await carrying.exchange(Peer("slow", "1"))
+    clock, answering, may_answer = Skipping(monkeypatch), script.request, asyncio.Event()
+
+    async def request(peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - as `Transport` has it
+        answer = await answering(peer, payload, timeout)
+        await may_answer.wait()
+        return answer
+
+    script.request = request  # type: ignore[method-assign]  # the same, and slow
+    begun = asyncio.create_task(carrying.begin(Peer("slow", "1")))
+    while not begun.done():
+        await clock.step(PROMPT / 10)
+    pushes = asyncio.create_task(carrying.run_pushes())
+    me.add_constraint("change")
+    if pushed:
+        carrying.push()
+        await clock.step(1 / PUSHES_PER_SECOND)
+    may_answer.set()
+    await clock.step(1.0)
+    await clock.step(1.0)
+    assert (slow.state == me.state) is pushed
+    assert carrying.begun == 2 + pushed
+    pushes.cancel()
+    await carrying.close()
+
+
 async def test_of_exchanges_with_a_peer_one_goes_on_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that waited for the turn of a quick peer began while it answered slowly, and the end of the first one failed."""
     me, other = GossipNode("me"), GossipNode("other")

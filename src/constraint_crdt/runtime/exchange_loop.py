@@ -250,7 +250,7 @@ class _Exchange:
     until: float | None = None
     """The end of its turn, in which no other exchange begins; None beside others."""
     lasts: bool = False
-    """Others may have begun meanwhile: what has changed since is pushed at its end."""
+    """What has changed since is pushed at its end."""
 
 
 class _TurnOver(Exception):
@@ -308,6 +308,8 @@ class ExchangeLoop:
         self._resting: dict[Peer, tuple[float, float]] = {}
         self._aside: dict[Peer, asyncio.Task[bool]] = {}
         """The exchanges that go on beside others."""
+        self._owed: set[Peer] = set()
+        """Those of them that a push left out."""
         self._next: dict[Peer, float] = {}
         """The time of the next round with a peer of a slow link."""
         self._live: set[str] = set()
@@ -516,8 +518,8 @@ class ExchangeLoop:
         """Exchange with a few peers whose state differs. Returns their number."""
         peers = self._idle(asyncio.get_running_loop().time())
         self._random.shuffle(peers)
-        hash_of, state_hash = self._gossip.tracker.hash, self._gossip.state.rows.state_hash
-        lacking = [peer for peer in peers if hash_of(peer.name) != state_hash]
+        lacking = list(filter(self._lacks, peers))
+        self._owed |= set(filter(self._lacks, self._aside))
         chosen = lacking[: fanout(1 + len(self._live))] + self._speakers_to_tell()
         for peer in chosen:
             await self._begin(peer)
@@ -685,7 +687,6 @@ class ExchangeLoop:
             except asyncio.CancelledError:
                 task.cancel()
                 raise
-            exchange.lasts = True
         return task
 
     def _is_quick(self, peer: Peer) -> bool:
@@ -698,15 +699,20 @@ class ExchangeLoop:
 
     def _done(self, exchange: "_Exchange", done: "asyncio.Task[bool]") -> None:
         """An exchange in a task of its own has ended."""
-        peer = exchange.peer
+        peer, owed = exchange.peer, exchange.peer in self._owed
         del self._aside[peer]
+        self._owed.discard(peer)
         if done.cancelled():
             return
         error = done.exception()
         if error is not None:
             _log.error("an exchange with %s failed", peer.name, exc_info=error)
-        elif exchange.lasts and done.result() and self._gossip.tracker.hash(peer.name) != self._gossip.state.rows.state_hash:
+        elif (owed or exchange.lasts) and done.result() and self._lacks(peer):
             self._dirty.set()  # something changed meanwhile, or a large transfer has to go on
+
+    def _lacks(self, peer: Peer) -> bool:
+        """True unless a peer has this state, by its own evidence."""
+        return self._gossip.tracker.hash(peer.name) != self._gossip.state.rows.state_hash
 
     async def _finish(self, exchange: "_Exchange") -> bool:
         return bool(await self._go_on(exchange))
