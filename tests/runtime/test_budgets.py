@@ -17,6 +17,7 @@ from constraint_crdt.operations.budgets import notes_on, show_budgets, show_expl
 from constraint_crdt.protocol.loans import Waiting
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.holds import SOON as MOMENT
+from constraint_crdt.runtime.holds import NodeBudgets
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.sync_node import SyncNode
 from tests.runtime.fleet import QUICK, agreed, eventually
@@ -152,6 +153,39 @@ async def test_rights_of_another_node_are_had_by_one_exchange(monkeypatch: pytes
         for number, name in enumerate(names):
             assert (await nodes["b"].budgets.acquire(name, timeout=SOON)).node == "b"
             assert [loop.begun for loop in loops] == [begun[0], begun[1] + number + 1]
+
+
+@pytest.mark.slow
+async def test_no_further_owner_is_asked_once_one_has_lent(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = msgspec.structs.replace(QUICK, gossip_every=3600.0)
+    async with fleet("a", "b", "c", "d", settings=settings) as nodes:
+        await nodes["a"].budgets.define("dock", 3, lease=60, nodes=["a", "b", "c"])
+        await known(nodes, "dock")
+        await eventually(lambda: len({node.gossip.state_hash for node in nodes.values()}) == 1)
+        monkeypatch.setattr(ExchangeLoop, "push_now", AsyncMock(return_value=0))  # exchanges for other reasons
+        loop = nodes["d"]._runtime.exchanges
+        begun = loop.begun
+        for number in range(1, 4):
+            assert (await nodes["d"].budgets.acquire("dock", timeout=SOON)).node == "d"
+            await eventually(lambda: not nodes["d"].budgets._telling)
+            assert loop.begun == begun + number
+
+
+@pytest.mark.slow
+async def test_who_waits_behind_one_that_left_as_it_was_served_is_served_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NodeBudgets, "tend", AsyncMock())  # the next look would serve it, too
+    monkeypatch.setattr("constraint_crdt.runtime.holds.SOON", SOON * SECOND)
+    async with fleet("a") as nodes:
+        budgets = nodes["a"].budgets
+        await budgets.define("dock", 1, lease=60)
+        held = await budgets.acquire("dock")
+        tasks = [asyncio.create_task(budgets.acquire("dock", timeout=SOON)) for _ in range(2)]
+        await eventually(lambda: len(budgets._queues["dock"]) == 2)
+        first = budgets._queues["dock"][0]
+        await budgets.release("dock", held.hold)
+        assert first.granted.done()
+        tasks[0].cancel()
+        assert (await tasks[1]).waited < SOON / 2
 
 
 @pytest.mark.slow

@@ -58,6 +58,7 @@ from constraint_crdt.types.budgets import (
     renewed,
     settled,
     share_now,
+    spare,
     with_loan,
 )
 from constraint_crdt.types.nodes import cut
@@ -711,6 +712,11 @@ class Escrow:
             near = [node for node in others if not self._is_away(node)] or others
             return [near[now // IDLE % len(near)]]
         return sorted(free + others, key=self._is_away)[:most]
+
+    def may_hold(self, name: str, amount: int) -> bool:
+        """False if `acquire` would find no rights. It says nothing of the clock and the life of this node."""
+        known, me, now = self.budgets.known(name), self._local.replica, self.now
+        return spare(known, me, now, self.skew) >= amount
 
     def has_rights(self, name: str) -> bool:
         """True if this node holds of a budget, or can."""

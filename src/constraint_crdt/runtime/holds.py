@@ -6,8 +6,8 @@ Rules kept here:
   rights are is a matter of this node: nothing is sent for it. The next exchange carries it.
 - The end of a hold with a lease waits for no disk: a process that resumes counts it as held for longer.
 - Processes of this node are served in the order in which they came. `protocol.loans` has the order over the fleet.
-- A node whose processes begin to wait begins an exchange with a few owners, those that have the most to lend first; with a single
-  one where none has, and others wait already. Where the node has rights itself, it waits for these for a moment.
+- A node whose processes begin to wait begins an exchange with a few owners, those that have the most to lend first, until one has
+  lent; with a single one where none has, and others wait already. Where the node has rights itself, it waits a moment for these.
 - An owner with free rights lends in its answer: an acquire takes one exchange. An owner that lends later begins one with the
   borrower; a borrower that gave back, with the owner. Each is told once: with ten nodes that contend, exchanges at each change took
   all of the CPU. The others hear of it in rounds.
@@ -17,9 +17,10 @@ Rules kept here:
 
 import asyncio
 import contextlib
+import enum
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -89,6 +90,17 @@ WAIT_BOUNDS: Final = (0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 30.0, 300
 _log = logging.getLogger(__name__)
 
 
+class _Reason(enum.IntEnum):
+    """Why a node is to be told: the more, the sooner."""
+
+    ASKED = 0
+    """Processes wait for a loan of it. It is told nothing once nobody waits."""
+    GIVEN_UP = 1
+    """It may have heard of a process that waits no more."""
+    MOVED = 2
+    """Rights moved to it, or will once it answers."""
+
+
 @dataclass(slots=True)
 class _Waiter:
     """A process that waits."""
@@ -138,8 +150,8 @@ class NodeBudgets:
         """The demand that owners were told of last, by budget."""
         self._given_up: set[str] = set()
         """The budgets for which a process waited in vain: owners should lend nothing for it any more."""
-        self._untold: dict[str, bool] = {}
-        """The nodes to begin an exchange with. True: rights moved to them, or will once they answer."""
+        self._untold: dict[str, _Reason] = {}
+        """The nodes to begin an exchange with."""
         self._telling = False
         self._syncing: set[str] = set()
         """The budgets for which the amount kept back is being written."""
@@ -312,7 +324,10 @@ class NodeBudgets:
         queue = self._queues[name]
         queue.append(waiter)
         self._escrow.wait(name, self._demand(name))
-        self._plan()
+        if self._escrow.has_rights(name):
+            self._after()  # others hear of it unless they come free at once
+        else:
+            self._plan()
         try:
             async with asyncio.timeout(timeout):
                 hold = await waiter.granted
@@ -326,7 +341,6 @@ class NodeBudgets:
         finally:
             if waiter in queue:
                 self._give_up(name, waiter)
-            self._plan()
         await self._settle(name, hold)
         return hold
 
@@ -335,10 +349,12 @@ class NodeBudgets:
         self._queues[name].remove(waiter)
         self._given_up.add(name)
         self._state_demand(name)
+        self._plan()
 
     def _drop(self, name: str, hold: Hold) -> None:
         with contextlib.suppress(ConstraintCrdtError):
             self._feed.write(lambda: self._escrow.release(name, hold.id))
+        self._plan()  # others may wait for it
 
     def _demand(self, name: str) -> Waiting | None:
         """How much processes of this node wait for, and since when. Raises `UnknownName`."""
@@ -477,7 +493,7 @@ class NodeBudgets:
             return False
         self._planned.cancel()
         self._act()
-        return self._untold.get(peer, False)
+        return self._untold.get(peer) is _Reason.MOVED
 
     def _told_peer(self, peer: str) -> None:
         self._untold.pop(peer, None)
@@ -514,6 +530,7 @@ class NodeBudgets:
         self._feed.write(self._escrow.tend)
         if self._escrow.take_agreed():
             self._exchanges.push()
+        self._note_given_up()
         self._after()
 
     def _after(self) -> None:
@@ -539,40 +556,53 @@ class NodeBudgets:
                 if waiter.granted.done():  # cancelled: its task has yet to run
                     self._give_up(waited, waiter)
                     continue
+                if waited in self and not self._escrow.may_hold(waited, waiter.amount):
+                    break
+                queue.popleft()
+                self._state_demand(waited)  # first, so that a single write has both
                 try:
                     hold = self._feed.write(partial(self._escrow.acquire, waited, waiter.amount, waiter.holder))
                 except UnknownName as error:
                     waiter.granted.set_exception(NoRights(str(error)))
                 except ConstraintCrdtError:
+                    queue.appendleft(waiter)
+                    self._state_demand(waited)
                     break
                 else:
                     self.acquired += 1
                     waiter.granted.set_result(hold)
-                queue.popleft()
-                self._state_demand(waited)
 
     def _tell(self) -> None:
         """Have the nodes told that the last writes concern, or that can help."""
-        asked = set[str]()
         for name in self._queues:
             with contextlib.suppress(UnknownName):
                 demand = self._demand(name)
                 if self._is_news(name, demand):
-                    asked |= set(self._escrow.asked_first(name, ASKED))
-                    self._given_up.discard(name)
+                    self._note(self._escrow.asked_first(name, ASKED), _Reason.ASKED)
                     self._asked[name] = demand
                 elif demand is None:
                     self._asked[name] = None
-        self._untold |= dict.fromkeys(asked - self._untold.keys(), False)
-        self._untold |= dict.fromkeys(self._escrow.take_concerned() | self._contacts.take_sought(), True)
+        self._note(self._escrow.take_concerned() | self._contacts.take_sought(), _Reason.MOVED)
         if self._untold and not self._telling:
             self._telling = True
             self._once("loans", self._tell_all())
 
+    def _note_given_up(self) -> None:
+        """Have owners told of processes that wait no more. Called once that is written."""
+        for name in self._given_up:
+            with contextlib.suppress(UnknownName):
+                self._note(self._escrow.asked_first(name, ASKED), _Reason.GIVEN_UP)
+                if self._asked.get(name) is not None:
+                    self._asked[name] = self._demand(name)
+        self._given_up.clear()
+
+    def _note(self, nodes: Iterable[str], reason: "_Reason") -> None:
+        """Have nodes told."""
+        for node in nodes:
+            self._untold[node] = max(reason, self._untold.get(node, reason))
+
     def _is_news(self, name: str, demand: Waiting | None) -> bool:
         """Whether owners are to be told of a demand now: they lend as soon as they can to those of which they know."""
-        if name in self._given_up:
-            return True
         told = self._asked.get(name)
         if demand is None or (told is not None and demand.amount <= told.amount):
             return False
@@ -586,6 +616,9 @@ class NodeBudgets:
         try:
             while names := [name for name in self._untold if name not in under_way]:
                 name = max(names, key=self._untold.__getitem__)
+                if self._untold[name] is _Reason.ASKED and not any(self._queues.values()):
+                    del self._untold[name]
+                    continue
                 peers = [peer for peer in self._transport.peers() if peer.name == name]
                 self._contacts.asked(name)
                 if any(map(self._exchanges.is_under_way, peers)):
