@@ -172,6 +172,82 @@ async def test_no_further_owner_is_asked_once_one_has_lent(monkeypatch: pytest.M
 
 
 @pytest.mark.slow
+async def test_a_demand_that_grows_where_rights_are_held_is_told_with_its_amount(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner was told before the new demand was written, and not again."""
+    monkeypatch.setattr(NodeBudgets, "tend", AsyncMock())  # else the next look would write it
+    settings = msgspec.structs.replace(QUICK, gossip_every=3600.0)
+    async with fleet("a", "b", settings=settings) as nodes, asyncio.TaskGroup() as tasks:
+        a, b = nodes["a"].budgets, nodes["b"].budgets
+        await a.define("dock", 5, lease=60, nodes=["a", "b"])
+        await known(nodes, "dock")
+        await eventually(lambda: len({node.gossip.state_hash for node in nodes.values()}) == 1)
+        held = [await a.acquire("dock") for _ in range(3)]
+        for _ in range(2):
+            await b.acquire("dock")
+        monkeypatch.setattr(ExchangeLoop, "push_now", AsyncMock(return_value=0))  # exchanges for other reasons
+        waiting = tasks.create_task(b.acquire("dock", timeout=SOON))
+        await eventually(lambda: a.report("dock").waiting == 1)
+        more = tasks.create_task(b.acquire("dock", 2, timeout=SOON))
+        await eventually(lambda: a.report("dock").waiting == 3)
+        for each in held:
+            await a.release("dock", each.hold)
+        await asyncio.gather(waiting, more)
+
+
+@pytest.mark.slow
+async def test_a_demand_that_is_not_written_yet_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fleet("a", "b") as nodes:
+        b = nodes["b"].budgets
+        await nodes["a"].budgets.define("dock", 2, lease=60, nodes=["a", "b"])
+        await known(nodes, "dock")
+        await b.acquire("dock")
+        monkeypatch.setattr(b, "_step", lambda: None)  # as while the node may not write
+        waiting = asyncio.create_task(b.acquire("dock", timeout=SOON))
+        await eventually(lambda: bool(b._queues["dock"]))
+        since = b._queues["dock"][0].since
+        await eventually(lambda: b._escrow.has_passed(since, MOMENT))
+        b._tell()
+        assert not b._untold
+        monkeypatch.undo()
+        assert (await waiting).node == "b"
+
+
+@pytest.mark.slow
+async def test_a_hold_that_is_granted_as_the_wait_ends_is_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was held, and its process was told that it was not."""
+    ends, timeout = dict[float | None, asyncio.Timeout](), asyncio.timeout
+
+    def kept(delay: float | None) -> asyncio.Timeout:
+        ends[delay] = timeout(delay)
+        return ends[delay]
+
+    async with fleet("a") as nodes:
+        budgets = nodes["a"].budgets
+        await budgets.define("dock", 1, lease=60)
+        held = await budgets.acquire("dock")
+        monkeypatch.setattr(asyncio, "timeout", kept)
+        waiting = asyncio.create_task(budgets.acquire("dock", timeout=SOON))
+        await eventually(lambda: len(budgets._queues["dock"]) == 1)
+        ends[SOON].reschedule(0.0)
+        await budgets.release("dock", held.hold)
+        assert (await waiting).node == "a"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("amount", [0, -1, 2**53 + 1])
+async def test_an_amount_out_of_bounds_is_refused_at_once_where_others_wait(amount: int) -> None:
+    async with fleet("a") as nodes:
+        budgets = nodes["a"].budgets
+        await budgets.define("dock", 1, lease=60)
+        await budgets.acquire("dock")
+        waiting = asyncio.create_task(budgets.acquire("dock", timeout=SOON))
+        await eventually(lambda: len(budgets._queues["dock"]) == 1)
+        with pytest.raises(ConstraintCrdtError, match="an amount is from 1"):
+            await budgets.acquire("dock", amount, timeout=SOON)
+        waiting.cancel()
+
+
+@pytest.mark.slow
 async def test_who_waits_behind_one_that_left_as_it_was_served_is_served_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NodeBudgets, "tend", AsyncMock())  # the next look would serve it, too
     monkeypatch.setattr("constraint_crdt.runtime.holds.SOON", SOON * SECOND)

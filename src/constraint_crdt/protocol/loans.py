@@ -713,6 +713,10 @@ class Escrow:
             return [near[now // IDLE % len(near)]]
         return sorted(free + others, key=self._is_away)[:most]
 
+    def stated(self, name: str) -> int:
+        """The amount for which processes of this node wait, as other nodes can know."""
+        return self.budgets.known(name).holds.get(self._local.replica, NO_HOLDS).waiting
+
     def may_hold(self, name: str, amount: int) -> bool:
         """False if `acquire` would find no rights. It says nothing of the clock and the life of this node."""
         known, me, now = self.budgets.known(name), self._local.replica, self.now

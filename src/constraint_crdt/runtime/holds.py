@@ -55,6 +55,7 @@ from constraint_crdt.types.budgets import (
     Hold,
     Known,
     borrowed,
+    check_amount,
     held,
     lendable,
     lent,
@@ -262,10 +263,12 @@ class NodeBudgets:
     async def acquire(self, name: str, amount: int = 1, *, holder: str = "", timeout: float | None = 0.0) -> HoldReport:  # noqa: ASYNC109 - it ends with a reason
         """Hold an amount. `timeout`: seconds to wait for rights; None: without an end.
 
-        Raises `NoRights` with the reason, `UnknownName`, `ClockInDoubt`, and `WritesRefused` by the store.
+        Raises `NoRights` with the reason, `UnknownName`, `ClockInDoubt`, `ConstraintCrdtError` for an amount out of bounds, and
+        `WritesRefused` by the store.
         """
         self._check_call()
         self._check_name(name)
+        check_amount(amount)
         loop = asyncio.get_running_loop()
         begun, queue = loop.time(), self._queues.setdefault(name, deque())
         hold = None if queue or self._feed.held else await self._take(name, amount, holder)
@@ -302,8 +305,7 @@ class NodeBudgets:
         try:
             await self._sync(name)
         except BaseException:
-            with contextlib.suppress(ConstraintCrdtError):
-                self._feed.write(lambda: self._escrow.release(name, hold.id))
+            self._drop(name, hold)
             raise
         self._after()
 
@@ -324,16 +326,18 @@ class NodeBudgets:
         queue = self._queues[name]
         queue.append(waiter)
         self._escrow.wait(name, self._demand(name))
-        if self._escrow.has_rights(name):
-            self._after()  # others hear of it unless they come free at once
+        if self._escrow.has_rights(name) and not self._escrow.has_passed(queue[0].since, SOON):
+            self._after()  # others hear of it then, unless they come free before
         else:
             self._plan()
         try:
             async with asyncio.timeout(timeout):
                 hold = await waiter.granted
         except TimeoutError:
-            self.refused += 1
-            raise NoRights(self._escrow.reason(name, waiter.amount)) from None
+            if waiter.granted.cancelled():
+                self.refused += 1
+                raise NoRights(self._escrow.reason(name, waiter.amount)) from None
+            hold = waiter.granted.result()  # it came as the time was over
         except asyncio.CancelledError:
             if waiter.granted.done() and not waiter.granted.cancelled():  # granted while the caller went away
                 self._drop(name, waiter.granted.result())
@@ -347,7 +351,8 @@ class NodeBudgets:
     def _give_up(self, name: str, waiter: _Waiter) -> None:
         """Take a process that waited in vain out of the queue, and have the owners told."""
         self._queues[name].remove(waiter)
-        self._given_up.add(name)
+        if self._escrow.stated(name):
+            self._given_up.add(name)
         self._state_demand(name)
         self._plan()
 
@@ -604,8 +609,8 @@ class NodeBudgets:
     def _is_news(self, name: str, demand: Waiting | None) -> bool:
         """Whether owners are to be told of a demand now: they lend as soon as they can to those of which they know."""
         told = self._asked.get(name)
-        if demand is None or (told is not None and demand.amount <= told.amount):
-            return False
+        if demand is None or (told is not None and demand.amount <= told.amount) or demand.amount > self._escrow.stated(name):
+            return False  # what is not written, an exchange does not tell
         return not self._escrow.has_rights(name) or self._escrow.has_passed(demand.since, SOON)
 
     async def _tell_all(self) -> None:
