@@ -646,7 +646,8 @@ class HybridClock:
         own = self._look()
         self._last = own
         heard, known = _Heard(time - own, own), self._known(peer, own)
-        lost, highest = False, known[0] if known else None
+        highest = known[0] if known else None
+        lost = False
         while known and known[-1].offset <= heard.offset:
             lost |= known.pop() is self._lead
         known.append(heard)

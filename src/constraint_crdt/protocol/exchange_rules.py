@@ -267,10 +267,8 @@ class Composer:
         mutations = sum([entries[replica] - seq for replica, seq in lacks])
         if not 0 < mutations <= span or not rows.serves(mark):
             return None
-        if mutations > most and not self._has_told(talk):
-            return None
         runs = rows.runs(lacks)
-        if mutations > most and sum([len(run.cells) + len(run.stubs) for run in runs]) > most:
+        if mutations > most and (not self._has_told(talk) or sum([len(run.cells) + len(run.stubs) for run in runs]) > most):
             return None
         return self.transfer(known, mark, talk, runs)
 
@@ -806,8 +804,8 @@ class Exchange:
                 # the Delta was new here, since the peer sends the Delta again until it has the evidence. After a break the evidence
                 # comes once: a peer that no longer has the parts gets another transfer.
                 return GossipResult(responses=[self._composer.ping(peer.replica.node_id)], state_changed=changed)
-            more = None if lacks is None else rows.runs(lacks)
-            return GossipResult(responses=[self._composer.transfer(peer, theirs, talk, more)], state_changed=changed)
+            missing = None if lacks is None else rows.runs(lacks)
+            return GossipResult(responses=[self._composer.transfer(peer, theirs, talk, missing)], state_changed=changed)
         if proves is not None and not proves():
             result = self._on_divergence(peer, proves)
             result.state_changed |= changed

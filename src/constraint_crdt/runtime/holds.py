@@ -326,10 +326,10 @@ class NodeBudgets:
         queue = self._queues[name]
         queue.append(waiter)
         self._escrow.wait(name, self._demand(name))
-        if self._escrow.has_rights(name) and not self._escrow.has_passed(queue[0].since, SOON):
-            self._after()  # others hear of it then, unless they come free before
-        else:
+        if self._concerns_others(name, queue[0].since):
             self._plan()
+        else:
+            self._after()
         try:
             async with asyncio.timeout(timeout):
                 hold = await waiter.granted
@@ -601,7 +601,7 @@ class NodeBudgets:
                     self._asked[name] = self._demand(name)
         self._given_up.clear()
 
-    def _note(self, nodes: Iterable[str], reason: "_Reason") -> None:
+    def _note(self, nodes: Iterable[str], reason: _Reason) -> None:
         """Have nodes told."""
         for node in nodes:
             self._untold[node] = max(reason, self._untold.get(node, reason))
@@ -611,7 +611,11 @@ class NodeBudgets:
         told = self._asked.get(name)
         if demand is None or (told is not None and demand.amount <= told.amount) or demand.amount > self._escrow.stated(name):
             return False  # what is not written, an exchange does not tell
-        return not self._escrow.has_rights(name) or self._escrow.has_passed(demand.since, SOON)
+        return self._concerns_others(name, demand.since)
+
+    def _concerns_others(self, name: str, since: int) -> bool:
+        """False for a demand that rights held here may meet in a moment. If they do not, there is more to do then: see `_after`."""
+        return not self._escrow.has_rights(name) or self._escrow.has_passed(since, SOON)
 
     async def _tell_all(self) -> None:
         """Exchange with the nodes to tell, one after the other: first with those whose rights changed. Those with which an exchange

@@ -472,9 +472,9 @@ def settled(known: Known, life: Replica, now: int, skew: int) -> Ledger:
     ledger = known.ledgers.get(life)
     if ledger is None:
         ledger = Ledger(share=goal, mark=mark, admitted=True) if is_root(known, life) else Ledger(began=max(now, 1))
-    if _is_settled(known, ledger, mark, goal) and all(is_lent(known, life, each, now, skew) for each in ledger.loans):
+    loans = tuple([each for each in ledger.loans if is_lent(known, life, each, now, skew)])
+    if len(loans) == len(ledger.loans) and _is_settled(known, ledger, mark, goal):
         return ledger
-    loans = tuple(each for each in ledger.loans if is_lent(known, life, each, now, skew))
     share, phase = min(ledger.share, goal), ledger.phase
     if ledger.mark != mark and now >= quiet_until(known, ledger, skew) and _is_within(known, life, share, now, skew):
         ledger, phase = msgspec.structs.replace(ledger, mark=mark), 0
